@@ -1,0 +1,51 @@
+# One line says what each target does; `make` lists them. Every target that needs it sets up .venv first, once.
+.DEFAULT_GOAL := help
+.PHONY: help setup distill sing eval push test test-all check bench clean  # distill/ and eval/ are folders too
+
+PYTHON  ?= python3
+RECIPE  ?= quickstart
+SINGER  ?= embedded
+LYRICS  ?= row row row your boat
+TAKE    ?= take.wav
+VENV    := .venv/bin/python
+READY   := .venv/.ready
+
+help:
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "make %-10s %s\n", $$1, $$2}'
+
+$(READY): pyproject.toml setup.sh
+	PYTHON="$(PYTHON)" ./setup.sh
+	@touch $@
+
+setup: $(READY)  ## make .venv (every other target does this by itself when it is needed)
+
+distill: $(READY)  ## run a recipe from songs to a singer: RECIPE=quickstart [SONGS=FOLDER] [OUT=FOLDER] [SET="a.b=c ..."]
+	$(VENV) -m distill run "$(RECIPE)" $(if $(SONGS),--songs "$(SONGS)") $(if $(OUT),--out "$(OUT)") $(foreach change,$(SET),--set "$(change)")
+
+sing: $(READY)  ## sing: SINGER=embedded LYRICS="..." [STYLE="folk, calm"] [SEED=7] [TAKE=take.wav]
+	$(VENV) -m distill sing "$(SINGER)" "$(LYRICS)" $(if $(STYLE),--style "$(STYLE)") $(if $(SEED),--seed "$(SEED)") --save "$(TAKE)"
+
+eval: $(READY)  ## judge a singer on held-out lines: SINGER=embedded [TEACHER=...] [OUT=FOLDER]
+	$(VENV) eval/run.py $(if $(filter-out embedded,$(SINGER)),--singer "$(SINGER)") $(if $(TEACHER),--teacher "$(TEACHER)") $(if $(OUT),--out "$(OUT)")
+
+push: $(READY)  ## send a merged folder to the hub: FOLDER=... REPO=you/name [DRY_RUN=1] [PUBLIC=1]
+	$(VENV) -m distill push "$(FOLDER)" "$(REPO)" $(if $(DRY_RUN),--dry-run) $(if $(PUBLIC),--public)
+
+test: $(READY)  ## the tests (minutes)
+	$(VENV) -m pytest -q -m "not slow"
+
+test-all: $(READY)  ## the tests, the slow ones too
+	$(VENV) -m pytest -q
+
+check: $(READY)  ## style and types
+	$(VENV) -m ruff check .
+	$(VENV) -m ruff format --check .
+	$(VENV) -m mypy distill
+
+bench: $(READY)  ## speed and memory, side by side; prints tables
+	@ls bench/*.py >/dev/null 2>&1 || { echo "bench/ holds no comparison yet" >&2; exit 2; }
+	@for script in bench/*.py; do echo "== $$script"; $(VENV) $$script || exit; done
+
+clean:  ## remove .venv and caches; adapters/ and recipes stay
+	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	find distill tests eval bench -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

@@ -1,0 +1,181 @@
+"""The command line: every verb is one call into the library.
+
+    distill run RECIPE           from songs to a singer, a report and a take
+    distill check RECIPE         what a recipe means, before anything is done
+    distill encode|score|train RECIPE      one stage of it
+    distill merge RUN OUT        a run's adapter and its base, as one stock model
+    distill sing SINGER ...      a take, or one for every line of a file
+    distill push FOLDER ORG/NAME a merged folder to a hub
+    distill parts                what recipes may name
+
+What the library refuses is printed in one line, with exit status 2. Nothing heavy is imported before a verb
+needs it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import distill
+from distill.errors import DistillError, SettingsError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one verb; gives the exit status: 0, or 2 when the library refused, or 130 when interrupted."""
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    said = _parser().parse_args(arguments)
+    try:
+        result = said.verb(said)
+    except DistillError as error:
+        print("distill: " + " ".join(str(error).split()), file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("distill: stopped", file=sys.stderr)
+        return 130
+    if result is not None:
+        print(result)
+    return 0
+
+
+def _run(said: argparse.Namespace) -> Any:
+    recipe = _recipe(said)  # before the heavy imports, so that a misspelt key is told at once
+    from distill import pipeline
+
+    return pipeline.run(recipe, songs=said.songs, out=said.out)
+
+
+def _stage(name: str) -> Callable[[argparse.Namespace], Any]:
+    def call(said: argparse.Namespace) -> Any:
+        recipe = _recipe(said)
+        from distill import pipeline
+
+        return getattr(pipeline, name)(recipe)
+
+    return call
+
+
+def _check(said: argparse.Namespace) -> Any:
+    return "\n".join(_stage("check")(said))
+
+
+def _merge(said: argparse.Namespace) -> Any:
+    from distill import pipeline
+
+    return pipeline.merge(said.run, said.out)
+
+
+def _parts(said: argparse.Namespace) -> Any:
+    from distill import pipeline
+
+    return "\n".join(f"{kind}: {', '.join(names)}" for kind, names in pipeline.parts().items())
+
+
+def _push(said: argparse.Namespace) -> Any:
+    from distill import hub
+
+    return hub.push(said.folder, said.repo, private=not said.public, dry_run=said.dry_run)
+
+
+def _sing(said: argparse.Namespace) -> Any:
+    if (said.lyrics is None) == (said.lines is None):
+        raise SettingsError("sing: give either lyrics or --lines FILE")
+    if said.lines is not None and said.out is None:
+        raise SettingsError("sing: --lines needs --out DIR, the folder for the takes")
+    if said.lyrics is not None and said.save is None:
+        raise SettingsError("sing: give --save FILE.wav for the take of these lyrics")
+    if said.lyrics is not None and said.score is not None:
+        raise SettingsError(
+            "sing: --score gives notes to the lines of --lines FILE; put these lyrics into a file"
+        )
+    from distill import takes
+    from distill.singer import load_singer
+
+    singer = load_singer(None if said.singer == "embedded" else said.singer, device=said.device)
+    manner = {"style": said.style, "voice": said.voice, "seed": said.seed, "temperature": said.temperature}
+    if said.lines is not None:
+        return takes.sing_lines(singer, said.lines, said.out, score=said.score, **manner)
+    singer.sing(said.lyrics.replace("\\n", "\n"), **manner).save(said.save)
+    return said.save
+
+
+def _recipe(said: argparse.Namespace) -> Any:
+    from distill import recipe
+
+    changes = {}
+    for text in said.set:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise SettingsError(f"--set {text}: write it as key=value, for example train.seconds=60")
+        changes[key] = value
+    return recipe.load(said.recipe, changes)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="distill", description=distill.__doc__.partition("\n")[0])
+    parser.add_argument("--version", action="version", version=distill.__version__)
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+
+    def verb(name: str, call: Any, words: str) -> argparse.ArgumentParser:
+        one = verbs.add_parser(name, help=words, description=words)
+        one.set_defaults(verb=call)
+        return one
+
+    recipes = (
+        verb("run", _run, "from songs to a singer, a report and a take"),
+        verb("check", _check, "say what a recipe means, before anything is done"),
+        verb("encode", _stage("encode"), "songs to codes"),
+        verb("score", _stage("score"), "let the teacher listen: a signal for every song"),
+        verb("train", _stage("train"), "train a recipe's student"),
+    )
+    for one in recipes:
+        one.add_argument("recipe", help="a file, or the name of one in recipes/")
+        one.add_argument(
+            "--set",
+            action="append",
+            default=[],
+            metavar="KEY=VALUE",
+            help="change one setting, for example train.seconds=60",
+        )
+    recipes[0].add_argument(
+        "--songs", metavar="FOLDER", help="your songs, for recipes that learn from a folder"
+    )
+    recipes[0].add_argument(
+        "--out", type=Path, metavar="FOLDER", help="where the run is written (adapters/RECIPE)"
+    )
+    _parser_of_sing(verb("sing", _sing, "sing lyrics, or every line of a file"))
+    merge = verb("merge", _merge, "write a run's adapter and its base as one stock model")
+    merge.add_argument("run", type=Path, help="a run folder or an adapter")
+    merge.add_argument("out", type=Path, help="the folder to write")
+    push = verb("push", _push, "send a merged folder to a hub, in one commit")
+    push.add_argument("folder", type=Path, help="a merged folder")
+    push.add_argument("repo", help="org/name")
+    push.add_argument("--public", action="store_true", help="make it public (private otherwise)")
+    push.add_argument("--dry-run", action="store_true", help="only show what would go")
+    verb("parts", _parts, "list what recipes may name")
+    return parser
+
+
+def _parser_of_sing(sing: argparse.ArgumentParser) -> None:
+    sing.add_argument("singer", help='"embedded", a run folder, a merged folder, or org/name of a hub')
+    sing.add_argument("lyrics", nargs="?", help="what to sing; \\n begins a new line")
+    sing.add_argument("--save", type=Path, metavar="FILE", help="where the take goes")
+    sing.add_argument(
+        "--lines", type=Path, metavar="FILE", help="sing every line of this text file, one take each"
+    )
+    sing.add_argument("--out", type=Path, metavar="DIR", help="folder for those takes and takes.jsonl")
+    sing.add_argument(
+        "--score",
+        type=Path,
+        metavar="FILE",
+        help='notes to follow: rows of {"line", "notes": [[start_s, end_s, midi], ...]}',
+    )
+    sing.add_argument("--style", default="", help='for example "folk, calm"')
+    sing.add_argument("--voice", default="")
+    sing.add_argument("--seed", type=int, help="the same seed sings the same take")
+    sing.add_argument("--temperature", type=float)
+    sing.add_argument("--device", help="cpu, cuda, mps (the best there is)")

@@ -1,0 +1,74 @@
+"""Codecs: sound <-> codes. One file per kind; its name is the recipe's `kind`.
+
+A codec turns a waveform into frames of S slots, each a number below the slot's size, and back. Every file
+here has
+
+    Settings            frozen dataclass of the recipe's words
+    Settings.format     CodecFormat, known before any weight is loaded
+    Settings.load()     the Codec
+
+A codec with several rates flattens itself to slots inside its own file; nobody else knows. Frame f covers the
+samples [f * hop, (f + 1) * hop), where hop = sample rate / frame rate; the last frame is filled up with
+silence.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from distill.errors import CodecError
+from distill.vocabulary import CodecFormat
+
+
+class Codec(Protocol):
+    """What every codec promises."""
+
+    format: CodecFormat
+    fingerprint: (
+        str  # sha256 over weights and configuration: two codecs with one fingerprint give the same codes
+    )
+
+    def encode(self, wave_CW: Tensor) -> Tensor:
+        """codes_FS (int64) of a float32 wave at the format's rate; F = ceil(W / hop). CodecError on a wrong
+        wave.
+        """
+        ...
+
+    def decode(self, codes_FS: Tensor, samples: int | None = None) -> Tensor:
+        """wave_CW of F * hop samples, or its first `samples`. CodecError on codes of another codec."""
+        ...
+
+    def codebooks(self) -> list[Tensor]:
+        """Per slot [C, D] float32: what each code means, in one latent space for all slots."""
+        ...
+
+
+def check_wave(wave_CW: Tensor, format: CodecFormat) -> None:
+    """Raise CodecError unless the wave has the format's channels, at least one sample, all finite."""
+    if wave_CW.ndim != 2 or wave_CW.shape[0] != format.channels or wave_CW.shape[1] == 0:
+        raise CodecError(
+            f"encode: a wave of shape {tuple(wave_CW.shape)}; give [{format.channels}, samples] with "
+            f"at least one sample at {format.sample_rate} Hz"
+        )
+    if not bool(torch.isfinite(wave_CW).all()):
+        raise CodecError(
+            "encode: the wave holds NaN or infinity; read it with distill.audio.read, which refuses such"
+        )
+
+
+def check_codes(codes_FS: Tensor, format: CodecFormat) -> None:
+    """Raise CodecError unless codes_FS is whole numbers, S wide, and inside every slot's size."""
+    slots = len(format.slot_sizes)
+    if codes_FS.ndim != 2 or codes_FS.shape[1] != slots or codes_FS.shape[0] == 0:
+        raise CodecError(
+            f"decode: codes of shape {tuple(codes_FS.shape)}; give [frames, {slots}] with at least one frame"
+        )
+    if codes_FS.is_floating_point() or codes_FS.dtype == torch.bool:
+        raise CodecError(f"decode: codes of type {codes_FS.dtype}; give whole numbers (int64)")
+    for slot, size in enumerate(format.slot_sizes):
+        low, high = int(codes_FS[:, slot].min()), int(codes_FS[:, slot].max())
+        if low < 0 or high >= size:
+            raise CodecError(f"decode: slot {slot} holds codes {low}..{high}; it has 0..{size - 1}")

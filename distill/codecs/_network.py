@@ -1,0 +1,265 @@
+"""The embedded codec's network: a small singer's voice in 25 frames per second.
+
+    wave -> log-mel and low log-magnitude bins (50 Hz) -> ConvNeXt -> 32 numbers per frame (25 Hz)
+         -> residual vector quantisation, 4 slots x 512 codes
+         -> ConvNeXt (25 Hz) -> ConvNeXt (100 Hz) -> inverse STFT -> wave
+
+The blocks and the inverse-STFT head are those of Vocos (Siuzdak 2023, arXiv 2306.00814): no upsampling to the
+sample rate inside the network, so that one CPU thread decodes far faster than real time. The narrow low bins
+are there because 80 mel bands cannot tell neighbouring semitones of a low voice apart.
+
+Quantiser: moving-average codebooks (van den Oord 2017, arXiv 1711.00937, appendix A.1; residual: arXiv
+2107.03312) rather than the factorised, cosine codebooks of descript-audio-codec. Reason: moving averages with
+a k-means start and restarts of dead codes need no codebook gradient, and at some thousand small steps that is
+what fills every codebook.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from distill.torchaudio_standin import install
+
+install()
+
+from torchaudio.functional import melscale_fbanks
+from vocos.heads import ISTFTHead
+from vocos.modules import ConvNeXtBlock
+
+LOG_FLOOR = 1e-5
+
+
+@dataclass(frozen=True)
+class NetworkSettings:
+    """Sizes of the network. `hop` samples make a frame; the encoder works at hop / 2, the decoder at hop /
+    4.
+    """
+
+    sample_rate: int = 16000
+    hop: int = 640
+    slots: int = 4
+    codes: int = 512
+    latent_width: int = 32
+    encoder_widths: tuple[int, ...] = (192, 288)
+    decoder_width: int = 256
+    decoder_blocks: int = 6
+
+
+class ResidualQuantiser(nn.Module):
+    """S codebooks of C codes in one space of width D; each codes what the ones before it left over.
+
+    All its state is in buffers (so a checkpoint of the module resumes exactly) and all its chance comes from
+    the seed it is given. Before `start` it keeps a ring of recent latents for k-means and passes them through
+    unquantised.
+    """
+
+    codebooks_SCD: Tensor
+    counts_SC: Tensor
+    sums_SCD: Tensor
+    ring_ND: Tensor
+    ring_filled: Tensor
+    started: Tensor
+
+    def __init__(self, slots: int, codes: int, width: int, ring: int = 8192):
+        super().__init__()
+        self.register_buffer("codebooks_SCD", torch.zeros(slots, codes, width))
+        self.register_buffer("counts_SC", torch.ones(slots, codes))
+        self.register_buffer("sums_SCD", torch.zeros(slots, codes, width))
+        self.register_buffer("ring_ND", torch.zeros(ring, width))
+        self.register_buffer("ring_filled", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("started", torch.zeros((), dtype=torch.bool))
+
+    def quantise(self, latent_ND: Tensor, slots: int | None = None) -> tuple[Tensor, Tensor]:
+        """Nearest codes, slot after slot: codes_NS and the vectors that each slot adds, quantised_SND."""
+        codes, vectors, residual_ND = [], [], latent_ND
+        for codebook_CD in self.codebooks_SCD[:slots]:
+            index_N = _nearest(residual_ND, codebook_CD)
+            vectors.append(codebook_CD[index_N])
+            codes.append(index_N)
+            residual_ND = residual_ND - vectors[-1]
+        return torch.stack(codes, -1), torch.stack(vectors)
+
+    def look_up(self, codes_NS: Tensor) -> Tensor:
+        """Sum of the codes' vectors: latent_ND."""
+        return torch.stack([self.codebooks_SCD[s][codes_NS[:, s]] for s in range(codes_NS.shape[1])]).sum(0)
+
+    @torch.no_grad()
+    def remember(self, latent_ND: Tensor) -> None:
+        """Keep latents for the k-means start."""
+        size = len(self.ring_ND)
+        place_N = (self.ring_filled + torch.arange(len(latent_ND), device=latent_ND.device)) % size
+        self.ring_ND[place_N[-size:]] = latent_ND[-size:]
+        self.ring_filled += len(latent_ND)
+
+    @torch.no_grad()
+    def start(self, seed: int, rounds: int = 10) -> None:
+        """Fill every codebook by k-means over the remembered latents and what the slots before leave of
+        them.
+        """
+        chance = torch.Generator().manual_seed(seed)
+        residual_ND = self.ring_ND[: min(int(self.ring_filled), len(self.ring_ND))].clone()
+        slots, codes, _ = self.codebooks_SCD.shape
+        for slot in range(slots):
+            pick_C = torch.randperm(len(residual_ND), generator=chance)[:codes].to(residual_ND.device)
+            centre_CD = residual_ND[pick_C]
+            if (
+                len(centre_CD) < codes
+            ):  # fewer latents than codes: the rest become copies and are restarted later
+                centre_CD = centre_CD.repeat(-(-codes // len(centre_CD)), 1)[:codes]
+            for _ in range(rounds):
+                count_C, sum_CD = _gather(residual_ND, _nearest(residual_ND, centre_CD), codes)
+                centre_CD = torch.where(
+                    count_C[:, None] > 0, sum_CD / count_C.clamp_min(1)[:, None], centre_CD
+                )
+            self.codebooks_SCD[slot] = centre_CD
+            residual_ND = residual_ND - centre_CD[_nearest(residual_ND, centre_CD)]
+        self.counts_SC.fill_(1.0)
+        self.sums_SCD.copy_(self.codebooks_SCD)
+        self.started.fill_(True)
+
+    @torch.no_grad()
+    def follow(
+        self, latent_ND: Tensor, codes_NS: Tensor, quantised_SND: Tensor, seed: int, decay: float = 0.99
+    ) -> None:
+        """Move the codes towards the mean of what they coded; restart on a random frame those that code
+        hardly anything.
+        """
+        chance = torch.Generator().manual_seed(seed)
+        residual_ND = latent_ND
+        slots, codes, _ = self.codebooks_SCD.shape
+        usual = len(latent_ND) / codes  # frames per code and batch if all were used alike
+        for slot in range(slots):
+            count_C, sum_CD = _gather(residual_ND, codes_NS[:, slot], codes)
+            self.counts_SC[slot].lerp_(count_C, 1 - decay)
+            self.sums_SCD[slot].lerp_(sum_CD, 1 - decay)
+            dead_C = self.counts_SC[slot] < 0.03 * usual
+            pick_C = torch.randint(len(residual_ND), (codes,), generator=chance).to(residual_ND.device)
+            self.sums_SCD[slot] = torch.where(
+                dead_C[:, None], residual_ND[pick_C] * usual, self.sums_SCD[slot]
+            )
+            self.counts_SC[slot] = torch.where(dead_C, torch.full_like(count_C, usual), self.counts_SC[slot])
+            self.codebooks_SCD[slot] = self.sums_SCD[slot] / self.counts_SC[slot][:, None]
+            residual_ND = residual_ND - quantised_SND[slot]
+
+
+class CodecNetwork(nn.Module):
+    """Encoder, quantiser and decoder. Waves here are batches of one channel, wave_BW, W a multiple of the
+    hop.
+    """
+
+    def __init__(self, settings: NetworkSettings):
+        super().__init__()
+        self.settings = settings
+        first, second = settings.encoder_widths
+        width, latent = settings.decoder_width, settings.latent_width
+        self.features = Features(settings.sample_rate, settings.hop // 2)
+        self.encoder = nn.Sequential(
+            nn.Conv1d(self.features.width, first, 3, padding=1),
+            ChannelNorm(first),
+            *_blocks(first, 3),
+            nn.Conv1d(first, second, 4, stride=2, padding=1),
+            *_blocks(second, 2),
+            ChannelNorm(second),
+            nn.Conv1d(second, latent, 1),
+        )
+        self.quantiser = ResidualQuantiser(settings.slots, settings.codes, latent)
+        self.decoder = nn.Sequential(
+            nn.Conv1d(latent, width, 7, padding=3),
+            ChannelNorm(width),
+            *_blocks(width, 2),
+            nn.ConvTranspose1d(width, width, 8, stride=4, padding=2),
+            ChannelNorm(width),
+            *_blocks(width, settings.decoder_blocks),
+            ChannelNorm(width),
+        )
+        self.head = ISTFTHead(width, n_fft=settings.hop, hop_length=settings.hop // 4, padding="same")
+        for module in self.modules():
+            if isinstance(module, nn.Conv1d | nn.ConvTranspose1d | nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+        for inner in (
+            self.encoder[-1],
+            self.encoder[0],
+            self.decoder[0],
+        ):  # 0.02 would start the latent near nothing
+            nn.init.kaiming_normal_(inner.weight, nonlinearity="linear")
+
+    def latent(self, wave_BW: Tensor) -> Tensor:
+        """latent_BFD of the wave, float32."""
+        return self.encoder(self.features(wave_BW)).transpose(1, 2).float()
+
+    def sound(self, latent_BFD: Tensor) -> Tensor:
+        """wave_BW of the (quantised) latent; the inverse STFT in float32."""
+        hidden_BTD = self.decoder(latent_BFD.transpose(1, 2)).transpose(1, 2)
+        with torch.autocast(hidden_BTD.device.type, enabled=False):
+            return self.head(hidden_BTD.float())
+
+    def weights(self) -> dict[str, Tensor]:
+        """What singing needs: parameters and codebooks, without moving averages and windows."""
+        learned = dict(self.named_parameters())
+        return {**learned, "quantiser.codebooks_SCD": self.quantiser.codebooks_SCD}
+
+
+class Features(nn.Module):
+    """80 log-mel bands (window 1024) and the log-magnitude bins below 1.25 kHz (window 2048), scaled to
+    about +-1.
+    """
+
+    mel_KB: Tensor
+    window_1024: Tensor
+    window_2048: Tensor
+
+    def __init__(self, sample_rate: int, hop: int):
+        super().__init__()
+        self.hop, self.low_bins = hop, int(1250 * 2048 / sample_rate) - 4
+        self.width = 80 + self.low_bins
+        mel_KB = melscale_fbanks(
+            513, 0.0, sample_rate / 2, 80, sample_rate, norm="slaney", mel_scale="slaney"
+        )
+        self.register_buffer("mel_KB", mel_KB, persistent=False)
+        self.register_buffer("window_1024", torch.hann_window(1024), persistent=False)
+        self.register_buffer("window_2048", torch.hann_window(2048), persistent=False)
+
+    @torch.no_grad()
+    def forward(self, wave_BW: Tensor) -> Tensor:
+        with torch.autocast(wave_BW.device.type, enabled=False):
+            wide_BKT = magnitude(wave_BW.float(), self.window_1024, self.hop)
+            narrow_BKT = magnitude(wave_BW.float(), self.window_2048, self.hop)[:, 1 : self.low_bins + 1]
+            mel_BKT = torch.einsum("bkt,km->bmt", wide_BKT, self.mel_KB)
+            both_BKT = torch.cat([mel_BKT.clamp_min(LOG_FLOOR).log() + 5, (narrow_BKT + 1e-3).log()], 1)
+            return both_BKT / 4
+
+
+def magnitude(wave_BW: Tensor, window: Tensor, hop: int) -> Tensor:
+    """|STFT| as [B, window / 2 + 1, W / hop]: W a multiple of the hop, silence beyond both ends."""
+    around = (len(window) - hop) // 2
+    padded_BW = functional.pad(wave_BW, (around, len(window) - hop - around))
+    return torch.stft(padded_BW, len(window), hop, window=window, center=False, return_complex=True).abs()
+
+
+class ChannelNorm(nn.LayerNorm):
+    """Layer norm over the channels of [B, D, T]."""
+
+    def forward(self, x_BDT: Tensor) -> Tensor:
+        return super().forward(x_BDT.transpose(1, 2)).transpose(1, 2)
+
+
+def _blocks(width: int, count: int) -> list[nn.Module]:
+    return [ConvNeXtBlock(width, 3 * width, layer_scale_init_value=1 / count) for _ in range(count)]
+
+
+def _nearest(x_ND: Tensor, codebook_CD: Tensor) -> Tensor:
+    """Index of the nearest code by Euclidean distance."""
+    return (codebook_CD.square().sum(1) - 2 * x_ND @ codebook_CD.T).argmin(1)
+
+
+def _gather(x_ND: Tensor, index_N: Tensor, codes: int) -> tuple[Tensor, Tensor]:
+    """Per code: how many vectors it has, and their sum."""
+    ones_N = torch.ones(len(x_ND), device=x_ND.device)
+    count_C = torch.zeros(codes, device=x_ND.device).index_add_(0, index_N, ones_N)
+    sum_CD = torch.zeros(codes, x_ND.shape[1], device=x_ND.device).index_add_(0, index_N, x_ND)
+    return count_C, sum_CD

@@ -1,0 +1,162 @@
+"""The codec that ships with the library: 16 kHz, 25 frames per second, up to four slots of 512 codes.
+
+Trained here by `recipes/codec.yaml` (tasks/codec.py), on synthesised singing only, so it needs no download
+and nobody's recordings; a narrow voice, not a codec for all music. On disk: `config.json` (format version,
+sizes) and `weights.safetensors` in half precision.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from distill.codecs import check_codes, check_wave
+from distill.codecs._network import CodecNetwork, NetworkSettings
+from distill.errors import CodecError
+from distill.folders import locate, write_atomic
+from distill.vocabulary import CodecFormat
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Settings:
+    """`path`: package folder, folder on disk or hub id. `slots`: how many of the trained slots to use (None:
+    all).
+    """
+
+    path: str = "embedded/codec"
+    slots: int | None = 2
+
+    @property
+    def format(self) -> CodecFormat:
+        """Read from config.json alone. Raises CodecError when it is missing, of another version or has fewer
+        slots.
+        """
+        network = _config(locate(self.path))
+        return _format(network, self._slots(network))
+
+    def load(self) -> EmbeddedCodec:
+        """The codec with its weights. Raises CodecError naming what is damaged."""
+        folder = locate(self.path)
+        network = CodecNetwork(_config(folder))
+        fingerprint = _load_weights(network, folder)
+        return EmbeddedCodec(network.eval(), self._slots(network.settings), fingerprint)
+
+    def _slots(self, network: NetworkSettings) -> int:
+        slots = network.slots if self.slots is None else self.slots
+        if not 1 <= slots <= network.slots:
+            raise CodecError(
+                f"{self.path}: slots is {slots}, this codec has 1 to {network.slots}; choose one of those"
+            )
+        return slots
+
+
+class EmbeddedCodec:
+    """distill.codecs.Codec over a CodecNetwork."""
+
+    def __init__(self, network: CodecNetwork, slots: int, fingerprint: str):
+        self.network, self.fingerprint = network, fingerprint
+        self.format = _format(network.settings, slots)
+        self.hop = network.settings.hop
+        self.context_frames = (
+            16  # a decoded sample depends on the frames at most this far away; what a stream must overlap
+        )
+
+    @torch.inference_mode()
+    def encode(self, wave_CW: Tensor) -> Tensor:
+        check_wave(wave_CW, self.format)
+        device = self.network.quantiser.codebooks_SCD.device
+        padded_CW = torch.nn.functional.pad(
+            wave_CW.to(device, torch.float32), (0, -wave_CW.shape[1] % self.hop)
+        )
+        codes_FS, _ = self.network.quantiser.quantise(self.network.latent(padded_CW)[0], self.format.slots)
+        return codes_FS.cpu()
+
+    @torch.inference_mode()
+    def decode(self, codes_FS: Tensor, samples: int | None = None) -> Tensor:
+        check_codes(codes_FS, self.format)
+        device = self.network.quantiser.codebooks_SCD.device
+        latent_FD = self.network.quantiser.look_up(codes_FS.to(device, torch.int64))
+        return self.network.sound(latent_FD[None])[:, :samples].cpu()
+
+    def codebooks(self) -> list[Tensor]:
+        return [
+            book_CD.clone().cpu() for book_CD in self.network.quantiser.codebooks_SCD[: self.format.slots]
+        ]
+
+
+def save_codec(network: CodecNetwork, folder: Path) -> None:
+    """Write config.json and weights.safetensors (half precision). CodecError if a weight is not finite."""
+    weights = {
+        name: value.detach().to("cpu", torch.float16).contiguous()
+        for name, value in network.weights().items()
+    }
+    for name, value in weights.items():
+        if not bool(torch.isfinite(value).all()):
+            raise CodecError(
+                f"{folder}: {name} is NaN or too large for half precision, so nothing was saved; train again"
+            )
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {"version": VERSION, "kind": "embedded", "network": asdict(network.settings)}
+    write_atomic(folder / "weights.safetensors", safetensors.torch.save(weights, metadata={"format": "pt"}))
+    write_atomic(folder / "config.json", (json.dumps(config, indent=1) + "\n").encode())
+
+
+def _format(network: NetworkSettings, slots: int) -> CodecFormat:
+    return CodecFormat(network.sample_rate, network.sample_rate / network.hop, (network.codes,) * slots)
+
+
+def _config(folder: Path) -> NetworkSettings:
+    place = folder / "config.json"
+    try:
+        config: dict[str, Any] = json.loads(place.read_text("utf-8"))
+        version, network = config["version"], config["network"]
+        if version == VERSION:
+            return NetworkSettings(**{**network, "encoder_widths": tuple(network["encoder_widths"])})
+    except FileNotFoundError as problem:
+        raise CodecError(f"{place}: missing; name the folder that task codec saved") from problem
+    except (ValueError, KeyError, TypeError, OSError) as problem:
+        raise CodecError(
+            f"{place}: not a codec's configuration ({problem}); copy the folder again"
+        ) from problem
+    raise CodecError(
+        f"{place}: format version {version}, this library reads {VERSION}; train the codec again or upgrade"
+    )
+
+
+def _load_weights(network: CodecNetwork, folder: Path) -> str:
+    """Fill the network, whole and finite or not at all; gives back the fingerprint."""
+    place = folder / "weights.safetensors"
+    try:
+        data = place.read_bytes()
+        found = safetensors.torch.load(data)
+    except FileNotFoundError as problem:
+        raise CodecError(f"{place}: missing; name the folder that task codec saved") from problem
+    except (safetensors.SafetensorError, OSError, ValueError) as problem:
+        raise CodecError(f"{place}: damaged or cut short ({problem}); copy the folder again") from problem
+    wanted = network.weights()
+    if set(found) != set(wanted):
+        odd = sorted(set(found) ^ set(wanted))[0]
+        raise CodecError(
+            f"{place}: weights and config.json do not belong together (first: {odd}); copy the folder again"
+        )
+    for name, target in wanted.items():
+        value = found[name]
+        if value.shape != target.shape or not value.is_floating_point():
+            raise CodecError(
+                f"{place}: {name} is {tuple(value.shape)}, not {tuple(target.shape)} as in config.json"
+            )
+        if not bool(torch.isfinite(value).all()):
+            raise CodecError(f"{place}: {name} holds NaN or infinity; copy the folder again")
+        target.data.copy_(value)
+    network.quantiser.started.fill_(True)
+    return hashlib.sha256(data + (folder / "config.json").read_bytes()).hexdigest()

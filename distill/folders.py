@@ -1,0 +1,257 @@
+"""Folders: where things are, and how they come to be whole or not at all.
+
+Whatever this library leaves on disk appears in one step. A file is written beside its place, flushed to the
+disk, and renamed. A folder is filled under a hidden name, gets a `manifest.json` with the sha256 of every
+file, is flushed, and is renamed. So a reader finds the old thing or the new thing, whatever was killed in
+between, and `whole` can tell a damaged folder from a sound one.
+
+`locate` turns what a recipe says ("embedded/base", a folder, "org/name@revision") into a folder on this
+disk; it is the only place of the library that downloads from a hub.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from distill.errors import CheckpointError, FolderError
+
+log = logging.getLogger("distill")
+
+MANIFEST = "manifest.json"
+_PARTIAL = ".partial-"
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
+
+
+def package_path(name: str) -> Path:
+    """The folder (or file) `name` of the data that ships inside the package, whether or not it exists."""
+    return Path(__file__).resolve().parent / "embedded" / name
+
+
+def locate(where: str) -> Path:
+    """The folder on this disk that `where` means.
+
+    "embedded/<part>" is the package's own data, an existing folder is itself, and "org/name" or
+    "org/name@revision" is fetched from the hub (into the hub's cache). Raises FolderError when it is none
+    of these or cannot be fetched.
+    """
+    text = str(where)
+    if text.startswith("embedded/"):
+        inside = package_path(text.removeprefix("embedded/"))
+        if inside.exists():
+            return inside
+        raise FolderError(f"{text}: this part is not in the package; is the install complete?")
+    folder = Path(text).expanduser()
+    if folder.exists():
+        return folder
+    if not _HUB_NAME.fullmatch(text):
+        raise FolderError(
+            f"{text}: no such folder; give an existing folder, embedded/<part>, or org/name of a hub"
+        )
+    from huggingface_hub import snapshot_download
+
+    name, _, revision = text.partition("@")
+    try:
+        return Path(snapshot_download(name, revision=revision or None))
+    except Exception as error:  # the hub client has many error types; all mean the same here
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise FolderError(
+            f"{text}: no such folder, and no hub gave it ({reason}); check the name and network"
+        ) from error
+
+
+def sha256_bytes(content: bytes) -> str:
+    """The sha256 of `content`, in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def sha256_file(path: str | Path) -> str:
+    """The sha256 of a file's content, in hexadecimal, read in pieces."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fingerprint(thing: str | Path | Mapping[str, Any]) -> str:
+    """One sha256 for a whole folder (names and contents; manifests aside), or for a dict of named tensors.
+
+    Tensors count with name, dtype, shape and values, in the order of their names; never with their strides
+    or device.
+    """
+    digest = hashlib.sha256()
+    if isinstance(thing, Mapping):
+        for name in sorted(thing):
+            tensor = thing[name].detach().cpu()
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+            if "float8" in str(tensor.dtype) or "bfloat16" in str(tensor.dtype):
+                tensor = tensor.float()  # exact, and numpy knows neither type
+            digest.update(tensor.contiguous().numpy().tobytes())
+        return digest.hexdigest()
+    for path in _files(Path(thing)):
+        digest.update(f"{path.relative_to(thing).as_posix()} {sha256_file(path)}\n".encode())
+    return digest.hexdigest()
+
+
+def write_atomic(path: str | Path, content: bytes) -> None:
+    """Writes a file, whole or not at all. Raises FolderError (a full disk, no permission)."""
+    path = Path(path)
+    partial = path.with_name(f"{_PARTIAL}{path.name}-{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+        _sync(path.parent)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise FolderError(
+            f"{path}: cannot be written ({error.strerror}); what stood there before is untouched"
+        ) from error
+
+
+@contextmanager
+def atomic_folder(path: str | Path) -> Iterator[Path]:
+    """Gives an empty folder to fill; when the block ends well it becomes `path`, flushed and with its
+    manifest.
+
+    When the block raises, nothing of it remains and a folder that stood at `path` is untouched. A folder
+    that stands there is replaced; a kill in the instant between the two renames leaves it beside, never a
+    mixture. Raises FolderError when the disk refuses.
+    """
+    path = Path(path)
+    partial = path.parent / f"{_PARTIAL}{path.name}-{os.getpid()}"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(path.parent)
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        yield partial
+        _seal(partial)
+        if path.exists():
+            discard(path)
+        partial.rename(path)
+        _sync(path.parent)
+    except FolderError:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    except OSError as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        reason = error.strerror or str(error)
+        raise FolderError(
+            f"{path}: cannot be written ({reason}); what stood there before is untouched"
+        ) from error
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def discard(path: Path) -> None:
+    """Removes a folder by renaming it first, so that a half-removed one is never taken for a damaged one."""
+    aside = path.parent / f"{_PARTIAL}old-{path.name}-{os.getpid()}"
+    shutil.rmtree(aside, ignore_errors=True)
+    path.rename(aside)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def damage(folder: str | Path) -> str | None:
+    """What is wrong with a folder that should match its manifest, in words; None when it is whole."""
+    folder = Path(folder)
+    try:
+        listed = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        if not isinstance(listed, dict) or not listed:
+            return f"{MANIFEST} lists nothing"
+        for name, expected in listed.items():
+            if not (folder / name).is_file():
+                return f"{name} is missing"
+            if sha256_file(folder / name) != expected:
+                return f"{name} is not what its manifest says"
+    except FileNotFoundError:
+        return f"{MANIFEST} is missing"
+    except (OSError, ValueError) as error:
+        return f"what {MANIFEST} lists cannot be read ({error})"
+    return None
+
+
+def whole(folder: str | Path) -> bool:
+    """Whether every file that the folder's manifest lists is there, unchanged."""
+    return damage(folder) is None
+
+
+def newest_whole(parent: str | Path, prefix: str = "step-") -> Path | None:
+    """The newest (by name) whole folder `parent/prefix*`; None when there is no such folder at all.
+
+    A damaged newer one is named in a log message. Raises CheckpointError when every one is damaged:
+    starting afresh over them would throw work away without a word.
+    """
+    candidates = sorted((p for p in Path(parent).glob(prefix + "*") if p.is_dir()), reverse=True)
+    wrong: list[str] = []
+    for folder in candidates:
+        reason = damage(folder)
+        if reason is None:
+            for line in wrong:
+                log.warning("%s; going on from %s", line, folder.name)
+            return folder
+        wrong.append(f"{folder}: damaged: {reason}")
+    if wrong:
+        raise CheckpointError(
+            f"{wrong[0]}; no whole one is left in {parent}: restore one, or remove that folder to begin again"
+        )
+    return None
+
+
+def _seal(folder: Path) -> None:
+    """Writes the manifest and flushes every file and folder below."""
+    hashes = {}
+    for path in _files(folder):
+        hashes[path.relative_to(folder).as_posix()] = sha256_file(path)
+        _sync(path)
+    with (folder / MANIFEST).open("w", encoding="utf-8") as file:
+        json.dump(hashes, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+    for inside in (p for p in folder.rglob("*") if p.is_dir()):
+        _sync(inside)
+    _sync(folder)
+
+
+def _files(folder: Path) -> list[Path]:
+    """Every file below a folder, in the order of their names, its manifest aside."""
+    if not folder.is_dir():
+        raise FolderError(f"{folder}: no such folder")
+    return sorted(p for p in folder.rglob("*") if p.is_file() and p != folder / MANIFEST)
+
+
+def _sync(path: Path) -> None:
+    """Flushes a file or a folder's list of names to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _sweep(parent: Path) -> None:
+    """Removes what killed processes left half-written here."""
+    for left in parent.glob(_PARTIAL + "*"):
+        pid = left.name.rpartition("-")[2]
+        if not pid.isdigit() or not _alive(int(pid)):
+            shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

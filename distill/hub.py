@@ -1,0 +1,296 @@
+"""Publishing a singer: the licence gate, the model card, one atomic commit.
+
+What goes to a hub is a merged folder: stock transformers weights and tokenizer, `singer.json` (codec, layout,
+what it was made from), a card, and `eval.json` where there is one. No pickle and no code, so that nobody has
+to trust us. Everything is checked before the first byte leaves: the folder's own hashes, the licences of all
+that it was made from, the card's metadata. Then all files go up in one commit on the parent that we saw, so
+that `main` never points at half a model, and what the hub then reports is compared with what was sent.
+
+The licence of the whole is the one that the folder's own card states, or else what follows from the parts:
+the `licences` of base, codec, songs and teacher in `singer.json`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import yaml
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelCard
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+import distill
+from distill import folders
+from distill.errors import HubError
+
+NEVER = {".py", ".pyc", ".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt", ".npy", ".so", ".exe"}
+NEEDED = ("config.json", "singer.json", "tokenizer_config.json")
+PARTS = ("base", "codec", "songs")  # a teacher is not needed, but where one is named its licence counts
+_REPO = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
+_WEIGHTS = (".safetensors", ".safetensors.index.json")
+
+# Identifiers that the hub knows, with what they ask of a work made from theirs.
+FREE = set(
+    "apache-2.0 mit bsd bsd-2-clause bsd-3-clause isc zlib cc0-1.0 pddl unlicense cc-by-3.0 cc-by-4.0".split()
+)
+SAME = set("cc-by-sa-3.0 cc-by-sa-4.0 cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 gpl-3.0 agpl-3.0 gemma".split())
+SAME |= set("llama2 llama3 llama3.1 llama3.2 llama3.3".split())
+NON_COMMERCIAL = set("cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nc-sa-3.0 cc-by-nc-sa-4.0".split())
+NO_DERIVATIVES = set("cc-by-nd-4.0 cc-by-nc-nd-3.0 cc-by-nc-nd-4.0".split())
+KNOWN = FREE | SAME | NON_COMMERCIAL | NO_DERIVATIVES
+
+
+@dataclass(frozen=True)
+class Push:
+    """What went, or would go: files with sizes in bytes, the card, and the commit (None after a dry run)."""
+
+    repo: str
+    files: dict[str, int]
+    card: str
+    commit: str | None = None
+
+    def __str__(self) -> str:
+        lines = [f"{size:>12,}  {name}" for name, size in sorted(self.files.items())]
+        total = f"{sum(self.files.values()):>12,}  bytes in {len(self.files)} files"
+        end = (
+            f"pushed to {self.repo}, commit {self.commit}"
+            if self.commit
+            else f"dry run: nothing was sent to {self.repo}"
+        )
+        return "\n".join([*lines, total, end])
+
+
+def push(
+    folder: str | Path, repo_id: str, private: bool = True, dry_run: bool = False, token: str | None = None
+) -> Push:
+    """Sends a merged folder to `repo_id` ("org/name") in one commit; with `dry_run`, only says what would go.
+
+    A README.md in the folder is the card; without one the card is written from `singer.json` and `eval.json`.
+    `token` None means the one of `hf auth login` or HF_TOKEN; HF_ENDPOINT chooses another hub. Raises
+    HubError when the folder, a licence or the card must not go, and when the hub refuses.
+    """
+    folder = Path(folder)
+    if not _REPO.fullmatch(repo_id):
+        raise HubError(f"{repo_id}: not the name of a repository; write it as org/name")
+    if (folder / "merged" / "config.json").is_file():
+        folder = folder / "merged"  # a run folder: what goes is its merged model
+    about = examine(folder)
+    own_card = folder / "README.md"
+    text = own_card.read_text(encoding="utf-8") if own_card.is_file() else card(folder, repo_id)
+    licence = check_card(text, where=str(own_card) if own_card.is_file() else "the card")
+    gate(licence, about.get("licences"), where=f"{folder}/singer.json")
+    paths = {path.relative_to(folder).as_posix(): path for path in _files(folder)}
+    sizes = {name: path.stat().st_size for name, path in paths.items()} | {"README.md": len(text.encode())}
+    if dry_run:
+        return Push(repo_id, sizes, text)
+    contents: dict[str, Path | bytes] = {**paths, "README.md": text.encode()}
+    try:
+        return Push(
+            repo_id,
+            sizes,
+            text,
+            _send(HfApi(token=token, library_name="distill"), repo_id, private, contents, sizes),
+        )
+    except (HfHubHTTPError, HFValidationError, ValueError, OSError, RuntimeError) as error:
+        if isinstance(error, HubError):
+            raise
+        hint = (
+            "run `hf auth login` or set HF_TOKEN"
+            if "401" in str(error)
+            else "nothing was committed; try again"
+        )
+        raise HubError(f"{repo_id}: the hub refused ({_first_line(error)}); {hint}") from error
+
+
+def examine(folder: Path) -> dict[str, Any]:
+    """`singer.json` of a folder that may go to a hub. Raises HubError when anything is missing or unsafe."""
+    for name in NEEDED:
+        if not (folder / name).is_file():
+            raise HubError(f"{folder}: has no {name}; push a merged folder (distill merge RUN OUT)")
+    files = _files(folder)
+    if not any(path.suffix == ".safetensors" for path in files):
+        raise HubError(
+            f"{folder}: has no weights in safetensors; push a merged folder (distill merge RUN OUT)"
+        )
+    for path in files:
+        if path.suffix.lower() in NEVER or path.is_symlink():
+            raise HubError(f"{path}: code, pickles and links never go to a hub; remove it")
+    if (folder / folders.MANIFEST).is_file() and (wrong := folders.damage(folder)):
+        raise HubError(f"{folder}: damaged: {wrong}; merge again")
+    if "auto_map" in _json(folder / "config.json"):
+        raise HubError(f"{folder}/config.json: auto_map names code to run; a singer is a stock architecture")
+    return _json(folder / "singer.json")
+
+
+def gate(licence: str, licences: Any, where: str) -> None:
+    """Whether a singer under `licence` may be made from parts under `licences` ({part: one, or several with commas}).
+
+    Raises HubError, naming the part, when a licence is missing or unknown, forbids derivatives, or asks for more
+    than `licence` gives. A gate against oversight, not legal advice.
+    """
+    if licence not in KNOWN:
+        raise HubError(
+            f"{where}: a singer under {licence!r}; state a licence that the hub knows, in lower case"
+        )
+    for part, one in _each(licences, where):
+        if one not in KNOWN:
+            raise HubError(f"{where}: the licence of {part} is {one}; what nobody may share is not pushed")
+        if one in NO_DERIVATIVES:
+            raise HubError(
+                f"{where}: the licence of {part} is {one}, which forbids derivatives; train without it"
+            )
+        if one in SAME and licence != one:
+            raise HubError(
+                f"{where}: {part} is under {one}, which asks for the same; this singer is under {licence}"
+            )
+        if one in NON_COMMERCIAL and licence not in NON_COMMERCIAL:
+            raise HubError(
+                f"{where}: {part} is under {one}; {licence} for the singer would allow what that forbids"
+            )
+
+
+def follows(licences: Any, where: str) -> str:
+    """The licence of a singer for which nobody named one: what its parts ask for, and no more."""
+    found = {one for _, one in _each(licences, where)}
+    if same := sorted(found & SAME):
+        return same[0]  # two that ask for different sameness never pass the gate
+    return "cc-by-nc-4.0" if found & NON_COMMERCIAL else "apache-2.0"
+
+
+def _each(licences: Any, where: str) -> list[tuple[str, str]]:
+    """(part, licence) pairs; a part that must be named and is not has the licence "unknown"."""
+    if not isinstance(licences, Mapping):
+        raise HubError(f'{where}: "licences" of the parts is missing; merge again, or write them down')
+    named = dict.fromkeys(PARTS, "unknown") | {part: str(text) for part, text in licences.items()}
+    return [
+        (part, one.strip().lower() or "unknown") for part, text in named.items() for one in text.split(",")
+    ]
+
+
+def card(folder: str | Path, repo_id: str) -> str:
+    """The model card of a merged folder: metadata that hubs validate, then card.md with its blanks filled."""
+    folder = Path(folder)
+    about, config = _json(folder / "singer.json"), _json(folder / "config.json")
+    licences = about.get("licences")
+    data: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-to-audio"}
+    data |= {"license": follows(licences, f"{folder}/singer.json"), "language": ["en"]}
+    data["tags"] = ["singing", "music", "lyrics-to-song", "audio-codec"]
+    data["tags"] += ["distillation"] if "teacher" in licences else []
+    base = str(about.get("base", ""))
+    if _REPO.fullmatch(base) and not base.startswith("embedded/") and not Path(base).exists():
+        data |= {"base_model": base, "base_model_relation": "finetune"}  # "merge" would mean several bases
+    codec = about.get("codec")
+    what = {"base": base, "codec": str(codec.get("kind", "")) if isinstance(codec, Mapping) else ""}
+    rows = [(part, what.get(part, ""), text) for part, text in licences.items()]
+    template = Template(resources.files("distill").joinpath("card.md").read_text(encoding="utf-8"))
+    body = template.substitute(
+        name=repo_id.partition("/")[2],
+        repo=repo_id,
+        version=distill.__version__,
+        architecture=(config.get("architectures") or ["causal LM"])[0],
+        parts=_table(("part", "what", "licence"), rows),
+        recipe=about.get("recipe") or "unknown",
+        styles=", ".join(about.get("styles") or ()) or "none named",
+        results=_results(folder / "eval.json"),
+    )
+    return f"---\n{yaml.safe_dump(data, sort_keys=False)}---\n\n{body}"
+
+
+def check_card(text: str, where: str) -> str:
+    """The licence that a card states. Refuses, with no network, metadata that the hub would refuse or not show."""
+    try:
+        data = ModelCard(text).data.to_dict()
+    except (ValueError, TypeError, yaml.YAMLError) as error:
+        raise HubError(
+            f"{where}: its metadata cannot be read ({_first_line(error)}); begin it with --- and YAML"
+        ) from error
+    for key in ("license", "library_name", "pipeline_tag", "tags"):
+        if not data.get(key):
+            raise HubError(
+                f"{where}: its metadata has no {key}; add it, or remove README.md to have a card written"
+            )
+    if not isinstance(data["tags"], list) or not all(isinstance(tag, str) for tag in data["tags"]):
+        raise HubError(f"{where}: tags must be a list of words")
+    return str(data["license"])
+
+
+def _send(
+    api: HfApi, repo_id: str, private: bool, contents: Mapping[str, Path | bytes], sizes: Mapping[str, int]
+) -> str:
+    """One commit: these files there, weights of an earlier push gone; gives its id."""
+    api.create_repo(repo_id, private=private, exist_ok=True)
+    before = api.model_info(repo_id)
+    if private and not before.private:
+        raise HubError(f"{repo_id}: is public already; say --public if that is meant")
+    stale = [one.rfilename for one in before.siblings or [] if one.rfilename.endswith(_WEIGHTS)]
+    operations: list[Any] = [
+        CommitOperationAdd(name, path_or_fileobj=content) for name, content in contents.items()
+    ]
+    operations += [CommitOperationDelete(name) for name in stale if name not in contents]
+    commit = api.create_commit(
+        repo_id, operations, commit_message=f"distill {distill.__version__}", parent_commit=before.sha
+    )
+    after = api.model_info(repo_id, revision=commit.oid, files_metadata=True)
+    there = {one.rfilename: one for one in after.siblings or []}
+    for name, content in contents.items():
+        found = there.get(name)
+        sha256 = found.lfs.sha256 if found and found.lfs else None
+        if found is None or found.size != sizes[name] or (sha256 and sha256 != _sha256(content)):
+            raise HubError(f"{repo_id}: {name} is not on the hub as it was sent; push again")
+    return str(commit.oid)
+
+
+def _files(folder: Path) -> list[Path]:
+    """Every file of the folder but hidden ones, in order."""
+    inside = sorted(path for path in folder.rglob("*") if path.is_file() or path.is_symlink())
+    return [
+        path for path in inside if not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    ]
+
+
+def _sha256(content: Path | bytes) -> str:
+    return folders.sha256_bytes(content) if isinstance(content, bytes) else folders.sha256_file(content)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise HubError(f"{path}: cannot be read ({_first_line(error)}); merge again") from error
+    if not isinstance(value, dict):
+        raise HubError(f"{path}: is not a JSON object; merge again")
+    return value
+
+
+def _results(path: Path, most: int = 40) -> str:
+    """The numbers of `eval.json` as a table; figures deeper than three names stay in the file."""
+    if not path.is_file():
+        return "Not evaluated yet: `eval.json` is missing."
+    rows: list[tuple[str, str]] = []
+
+    def walk(value: Any, names: tuple[str, ...]) -> None:
+        if isinstance(value, bool | int | float):
+            rows.append((" / ".join(names), f"{value:.4g}" if isinstance(value, float) else str(value)))
+        elif isinstance(value, Mapping) and len(names) < 3:
+            for name, inner in value.items():
+                walk(inner, (*names, str(name)))
+
+    walk(_json(path), ())
+    rest = f"\n\n{len(rows) - most} more figures stand in `eval.json`." if len(rows) > most else ""
+    return _table(("measure", "value"), rows[:most]) + rest
+
+
+def _table(head: tuple[str, ...], rows: list[Any]) -> str:
+    lines = [head, tuple("---" for _ in head), *rows]
+    return "\n".join("| " + " | ".join(str(cell).replace("|", "/") for cell in line) + " |" for line in lines)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

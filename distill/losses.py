@@ -1,0 +1,63 @@
+"""Divergences between a student and what it should have said: pure functions, nats per token out.
+
+Each takes scores_NC (the student's unnormalised scores over the C codes that are legal), codes_N (what was sung) and
+teacher_NC (the teacher's log-probabilities, or None) and returns nats_N. No masking, weighting or reduction inside.
+Scoring only the legal slice equals the full softmax conditioned on the slot (chain rule), so all of these are exact.
+A class here is a loss: its snake_case name is the recipe's `kind`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy, log_softmax
+
+
+@dataclass(frozen=True)
+class CrossEntropy:
+    """-log q(code): learn what was sung."""
+
+    weight: float = 1.0
+    needs_teacher = False
+
+    def __call__(self, scores_NC: Tensor, codes_N: Tensor, teacher_NC: Tensor | None = None) -> Tensor:
+        return cross_entropy(scores_NC.float(), codes_N, reduction="none")
+
+
+@dataclass(frozen=True)
+class ForwardKl:
+    """KL(p || q) at a temperature, times temperature squared (Hinton et al., arXiv 1503.02531): cover the teacher."""
+
+    weight: float = 1.0
+    temperature: float = 1.0
+    needs_teacher = True
+
+    def __call__(self, scores_NC: Tensor, codes_N: Tensor, teacher_NC: Tensor | None = None) -> Tensor:
+        p_NC, q_NC = _pair(scores_NC, teacher_NC, self.temperature)
+        return _kl(p_NC, q_NC) * self.temperature**2
+
+
+@dataclass(frozen=True)
+class ReverseKl:
+    """KL(q || p): stay where the teacher is (Gu et al., arXiv 2306.08543). Exact, since p is known for every code."""
+
+    weight: float = 1.0
+    temperature: float = 1.0
+    needs_teacher = True
+
+    def __call__(self, scores_NC: Tensor, codes_N: Tensor, teacher_NC: Tensor | None = None) -> Tensor:
+        p_NC, q_NC = _pair(scores_NC, teacher_NC, self.temperature)
+        return _kl(q_NC, p_NC) * self.temperature**2
+
+
+def _pair(scores_NC: Tensor, teacher_NC: Tensor | None, temperature: float) -> tuple[Tensor, Tensor]:
+    """Log-probabilities of teacher and student at a temperature."""
+    assert teacher_NC is not None, "this loss needs a teacher"
+    return log_softmax(teacher_NC.float() / temperature, -1), log_softmax(scores_NC.float() / temperature, -1)
+
+
+def _kl(p_NC: Tensor, q_NC: Tensor) -> Tensor:
+    """sum_c p (log p - log q), where p = 0 counts nothing."""
+    return torch.where(p_NC > -30.0, p_NC.exp() * (p_NC - q_NC), 0.0).sum(-1)

@@ -1,0 +1,145 @@
+"""Lyrics to what can be sung: text -> sections of lines -> words -> syllables -> pieces.
+
+A syllable is what one note holds: consonants, one vowel, consonants. It is cut by maximal onset: between two
+vowels as many consonants as can begin an English syllable go to the later one. A *piece* is a syllable's
+letters separated by spaces ("s t r I m"), one ASCII letter a phone (`letters.py`), so that every tokenizer
+reads it alike.
+
+All of it is plain text work. Lyrics that spell a codec token (`<custom_token_5>`) are the words custom,
+token, five.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+import unicodedata
+from typing import NamedTuple
+
+from distill.errors import LyricsError
+from distill.letters import LETTER_OF, PHONE_OF, VOWELS
+from distill.reading import sound
+
+LONGEST_LYRICS = 20_000  # characters; far beyond any song, and short enough to be cut in a blink
+LONGEST_WORD = 64  # characters
+
+ONSETS = frozenset(
+    ["pr", "pl", "py", "pw", "br", "bl", "by", "bw", "tr", "tw", "ty", "dr", "dw", "dy", "kr", "kl", "kw",
+     "ky", "gr", "gl", "gw", "gy", "fr", "fl", "fy", "vr", "vl", "vy", "Tr", "Tw", "Ty", "Sr", "Sl", "Sm",
+     "Sn", "Sw", "sp", "st", "sk", "sm", "sn", "sl", "sw", "sf", "sv", "hy", "hw", "my", "ny", "ly",
+     "spr", "spl", "spy", "str", "sty", "skr", "skl", "skw", "sky"]
+)  # fmt: skip
+
+
+class Syllable(NamedTuple):
+    """One vowel and the consonants around it, in the letters of `letters.py`."""
+
+    onset: str
+    nucleus: str
+    coda: str
+
+
+class Verse(NamedTuple):
+    """A section of lyrics: its tag ("verse", "chorus", ...) and its lines as written."""
+
+    tag: str
+    lines: tuple[str, ...]
+
+
+def phones(word: str, language: str = "en") -> tuple[str, ...]:
+    """The ARPABET phones of a word, without stress marks: "stream" -> ("S", "T", "R", "IY", "M").
+
+    () only where nothing can be sung (no letter and no digit); otherwise at least one phone is a vowel.
+    """
+    return tuple(PHONE_OF[letter] for letter in sound(word, language))
+
+
+def syllables(word: str, language: str = "en") -> list[Syllable]:
+    """The syllables of a word; [] for one without letters or digits."""
+    return cut(sound(word, language))
+
+
+def cut(sounds: str) -> list[Syllable]:
+    """Cuts a word's sound letters into syllables by maximal onset. Consonants alone give no syllable."""
+    nuclei = [place for place, letter in enumerate(sounds) if letter in VOWELS]
+    if not nuclei:
+        return []
+    starts = [0]
+    for before, nucleus in itertools.pairwise(nuclei):
+        start = nucleus
+        while start > before + 1 and can_begin(sounds[start - 1 : nucleus]):
+            start -= 1
+        starts.append(start)
+    ends = [*starts[1:], len(sounds)]
+    return [
+        Syllable(sounds[start:nucleus], sounds[nucleus], sounds[nucleus + 1 : end])
+        for start, nucleus, end in zip(starts, nuclei, ends, strict=True)
+    ]
+
+
+def can_begin(consonants: str) -> bool:
+    """Whether English begins syllables so. Any single consonant does, but NG."""
+    return consonants != LETTER_OF["NG"] if len(consonants) == 1 else consonants in ONSETS
+
+
+def sing_text(syllable: Syllable) -> str:
+    """The syllable as a piece: ("str", "I", "m") -> "s t r I m"."""
+    return " ".join(syllable.onset + syllable.nucleus + syllable.coda)
+
+
+def words(line: str) -> list[str]:
+    """The words of a line: lower case, accents and inner apostrophes kept, other marks and emoji dropped.
+
+    "Row, row - don't STOP!" -> ["row", "row", "don't", "stop"]; an opening apostrophe stays where the
+    dictionary has such a word ('til), and so does a closing one after n (singin').
+    """
+    text = unicodedata.normalize("NFC", line).lower()
+    text = re.sub("[\u2018\u2019\u02bc\u00b4\u0060\u2032]", "'", text)
+    found = re.findall(r"'?(?:[^\W_]|[\u0300-\u036f'])+", text)
+    return [word for word in (_bare(word) for word in found) if word]
+
+
+def _bare(word: str) -> str:
+    opening = "'" if word in OPENED else ""
+    closing = "'" if word.endswith("in'") and len(word) > 4 else ""
+    inner = word.strip("'")
+    return opening + inner + closing if any(letter.isalnum() for letter in inner) else ""
+
+
+OPENED = frozenset(["'bout", "'cause", "'em", "'n", "'round", "'til", "'tis", "'twas"])
+
+
+def parse(lyrics: str, where: str = "lyrics") -> list[Verse]:
+    """Cuts lyrics into sections and lines; lines without a letter or digit (emoji, rules) are left out.
+
+    "[verse]", "[Chorus 2]" or "[pre-chorus: soft]" opens a section. Untagged lyrics are cut at blank lines
+    into sections tagged "verse"; within tagged lyrics a blank line means nothing. Raises LyricsError (naming
+    `where`) on lyrics that are not text, empty, too long, or have nothing to sing.
+    """
+    if not isinstance(lyrics, str):
+        raise LyricsError(f"{where}: lyrics are {type(lyrics).__name__}, not text; give a string")
+    if not lyrics.strip():
+        raise LyricsError(f"{where}: lyrics are empty; give at least one line to sing")
+    if len(lyrics) > LONGEST_LYRICS:
+        raise LyricsError(
+            f"{where}: {len(lyrics):,} characters of lyrics; cut them to songs of at most {LONGEST_LYRICS:,}"
+        )
+    sections: list[tuple[str, list[str]]] = [("verse", [])]
+    tagged = False
+    for row in lyrics.splitlines():
+        tag = re.match(r"\s*\[\s*([^\W\d_][\w' -]{0,30}?)[\s\d]*(?::[^\]]*)?\]", row)
+        if tag:
+            tagged = True
+            sections.append((re.sub(r"\s+", "-", tag.group(1).strip().lower()), []))
+            row = row[tag.end() :]
+        elif not row.strip() and not tagged:
+            sections.append(("verse", []))
+        if found := words(row):
+            if longest := [word for word in found if len(word) > LONGEST_WORD]:
+                text, count = longest[0][:20], len(longest[0])
+                raise LyricsError(f"{where}: {text!r}... is one word of {count} letters; cut it with spaces")
+            sections[-1][1].append(row.strip())
+    verses = [Verse(tag, tuple(lines)) for tag, lines in sections if lines]
+    if not verses:
+        raise LyricsError(f"{where}: lyrics hold no letter or digit; give at least one word to sing")
+    return verses

@@ -1,0 +1,232 @@
+"""Can the words be made out?
+
+pocketsphinx 5.1.1 with its own en-us model listens to the line with a grammar of one slot a word: the true
+word or one of 7 others with the same number of syllables that sound different. It must choose one per slot,
+so chance is 7 wrong in 8. (Open dictation is useless here: speech recognisers split long sung vowels into
+several words. A forced choice is hard enough to tell singers apart, and its chance is known. It says nothing
+of human listeners.)
+
+The others come from a fixed list of common words (`words.txt`); which of them and in which order depends on
+the line's text alone, by sha256, so every row of a report and every machine asks the same question. Words
+that the recogniser's dictionary lacks are named and not scored. A word with fewer than 7 others of its length
+has a smaller slot; the report states the chance that follows.
+
+Control: the same takes, asked for another line's words of equal count, with the words really sung taken out
+of the slots. A judge that hears what it is told to hear would be content.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import re
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.signal import resample_poly
+
+from distill.errors import DistillError
+
+if TYPE_CHECKING:
+    from distill.measures import Figures, Performance, Sheet
+
+FIGURES = {
+    "word_error": "share of words missed in an 8-way forced choice",
+    "wrong_lyrics_error": "control: the same takes asked for another line's words; should be high",
+}
+
+ALTERNATIVES = 8
+RECOGNISER_RATE = 16_000  # Hz
+PEAK = 0.7
+SILENCE_SECONDS = 0.3
+NOISE = 3e-4  # standard deviation, full scale 1: digital silence is nothing a recogniser has ever heard
+VOWELS = {"AA", "AE", "AH", "AO", "AW", "AY", "EH", "ER", "EY", "IH", "IY", "OW", "OY", "UH", "UW"}
+
+
+def score(performance: Performance, others: Sequence[Sheet]) -> tuple[Figures, dict[str, Any]]:
+    """Words missed in one line, and its control. Details: what was `heard` for each word (null: nothing),
+    `chance` (sum over the scored words), and the words `not_in_dictionary`."""
+    sheet, ear = performance.sheet, recogniser()
+    heard = ear.hear(performance.wave_W, performance.sample_rate, ear.slots(sheet.words, sheet.text))
+    known = [ear.knows(word) for word in sheet.words]
+    missed = [ok and word != said for word, said, ok in zip(sheet.words, heard, known, strict=True)]
+    sizes = [len(slot) for slot, ok in zip(ear.slots(sheet.words, sheet.text), known, strict=True) if ok]
+    figures = {
+        "word_error": (sum(missed), sum(known)),
+        "wrong_lyrics_error": wrong_lyrics(performance, others),
+    }
+    return figures, {
+        "heard": heard,
+        "chance": round(sum(1 - 1 / size for size in sizes), 4),
+        "scored": sum(known),
+        "not_in_dictionary": [word for word, ok in zip(sheet.words, known, strict=True) if not ok],
+    }
+
+
+def wrong_lyrics(performance: Performance, others: Sequence[Sheet]) -> tuple[int, int]:
+    """(words missed, words asked) when the take is asked for other words. A word that the line really sings
+    is not wrong in it, and is not counted."""
+    sheet, ear = performance.sheet, recogniser()
+    wrong = other_words(sheet, others)
+    asked = [ear.knows(word) and word not in sheet.words for word in wrong]
+    if not any(asked):
+        return 0, 0
+    slots = ear.slots(wrong, f"{sheet.text}|{' '.join(wrong)}", without=sheet.words)
+    heard = ear.hear(performance.wave_W, performance.sample_rate, slots)
+    return sum(ok and word != said for word, said, ok in zip(wrong, heard, asked, strict=True)), sum(asked)
+
+
+def summarise(details: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The error of pure guessing, and the words that could not be asked for."""
+    scored = sum(line["scored"] for line in details)
+    missing = [word for line in details for word in line["not_in_dictionary"]]
+    chance = round(sum(line["chance"] for line in details) / scored, 4) if scored else None
+    return {"chance": chance, "words_not_scored": len(missing), "not_in_dictionary": sorted(set(missing))}
+
+
+def other_words(sheet: Sheet, others: Sequence[Sheet]) -> tuple[str, ...]:
+    """Another line's words of equal count, the one that shares fewest with this line; words of the list if
+    none."""
+    count = len(sheet.words)
+    equal = [
+        other for other in others if len(other.words) == count and not set(other.words) <= set(sheet.words)
+    ]
+    if equal:
+        shared = [len(set(sheet.words).intersection(other.words)) for other in equal]
+        return min(
+            zip(shared, (_lot(sheet.text, other.text) for other in equal), equal, strict=True),
+            key=lambda draw: draw[:2],
+        )[2].words
+    free = [word for word in vocabulary() if word not in sheet.words]
+    return tuple(_draw(free, 1, sheet.text, str(place))[0] for place in range(count))
+
+
+@functools.cache
+def vocabulary() -> tuple[str, ...]:
+    """The fixed list that wrong answers come from: 1,199 common words, all in the recogniser's dictionary."""
+    return tuple((Path(__file__).parent / "words.txt").read_text(encoding="utf-8").split())
+
+
+def _lot(*texts: str) -> bytes:
+    """A draw that depends on the texts alone, so it is the same on every machine and in every row."""
+    return hashlib.sha256("|".join(texts).encode()).digest()
+
+
+def _draw(words: Collection[str], count: int, *texts: str) -> list[str]:
+    """`count` of the words (fewer if there are fewer), in an order that depends on the texts alone."""
+    return sorted(words, key=lambda word: _lot(*texts, word))[:count]
+
+
+# --- the recogniser -----------------------------------------------------------------------------------------
+
+
+@functools.cache
+def recogniser() -> Recogniser:
+    """One per process: loading its model takes a few tenths of a second."""
+    return Recogniser()
+
+
+class Recogniser:
+    """pocketsphinx with one grammar a line. Answers depend on the sound and the slots alone, not on earlier
+    lines."""
+
+    def __init__(self) -> None:
+        try:
+            import pocketsphinx
+        except ImportError as error:
+            message = (
+                f'measures.words: pocketsphinx cannot be imported ({error}); pip install "distill[judge]"'
+            )
+            raise DistillError(message) from None
+        self._decoder = pocketsphinx.Decoder(lm=None, loglevel="FATAL")
+        self._sounds: dict[str, tuple[str, ...]] = {}
+        self._draws: dict[tuple[Any, ...], list[tuple[str, ...]]] = {}
+        self._by_syllables: dict[int, list[str]] = {}
+        for word in vocabulary():
+            self._by_syllables.setdefault(self.syllables(word), []).append(word)
+
+    def sounds(self, word: str) -> tuple[str, ...]:
+        """Every pronunciation of the dictionary, the first first; () for a word it lacks."""
+        if word not in self._sounds:
+            lookup: Callable[[str], str | None] = self._decoder.lookup_word
+            found = [lookup(word)] if _writable(word) else [None]
+            while found[-1] is not None:
+                found.append(lookup(f"{word}({len(found) + 1})"))
+            self._sounds[word] = tuple(sound for sound in found if sound is not None)
+        return self._sounds[word]
+
+    def knows(self, word: str) -> bool:
+        """Whether a word can be asked for."""
+        return bool(self.sounds(word))
+
+    def syllables(self, word: str) -> int:
+        """Vowels of the first pronunciation."""
+        return sum(phone in VOWELS for phone in self.sounds(word)[0].split())
+
+    def slots(self, words: Sequence[str], seed: str, without: Collection[str] = ()) -> list[tuple[str, ...]]:
+        """The alternatives for each word, in the order the grammar lists them.
+
+        A word that the dictionary lacks keeps its place in the line with any words of the list: it is not
+        scored, but its sound must not push its neighbours out of their slots.
+        """
+        key = (tuple(words), seed, frozenset(without))
+        if key not in self._draws:
+            self._draws[key] = [self._slot(word, seed, str(i), without) for i, word in enumerate(words)]
+        return self._draws[key]
+
+    def _slot(self, word: str, seed: str, place: str, without: Collection[str]) -> tuple[str, ...]:
+        if not self.knows(word):
+            return tuple(_draw(vocabulary(), 4 * ALTERNATIVES, seed, place))
+        sounds = set(self.sounds(word))
+        same_length = [
+            other
+            for other in self._by_syllables.get(self.syllables(word), [])
+            if other not in without and sounds.isdisjoint(self.sounds(other))
+        ]
+        return tuple(
+            _draw(
+                [word, *_draw(same_length, ALTERNATIVES - 1, seed, place)], ALTERNATIVES, seed, place, "order"
+            )
+        )
+
+    def hear(
+        self, wave_W: NDArray[np.floating[Any]], sample_rate: int, slots: Sequence[Sequence[str]]
+    ) -> list[str | None]:
+        """One word for each slot, None where the sound ended before the grammar did."""
+        if not slots:
+            return []
+        grammar = " ".join(f"( {' | '.join(slot)} )" for slot in slots)
+        self._decoder.add_jsgf_string("line", f"#JSGF V1.0;\ngrammar line;\npublic <line> = {grammar} ;\n")
+        self._decoder.activate_search("line")
+        self._decoder.start_utt()
+        self._decoder.process_raw(prepare(wave_W, sample_rate).tobytes(), no_search=False, full_utt=True)
+        self._decoder.end_utt()
+        hypothesis = self._decoder.hyp()
+        said = (
+            [re.sub(r"\(\d+\)$", "", word) for word in hypothesis.hypstr.split()]
+            if hypothesis is not None
+            else []
+        )
+        return [said[place] if place < len(said) else None for place in range(len(slots))]
+
+
+def _writable(word: str) -> bool:
+    """Whether a word can stand in a grammar as it is: anything else is not in the dictionary either."""
+    return re.fullmatch(r"[a-z][a-z'.-]*", word) is not None
+
+
+def prepare(wave_W: NDArray[np.floating[Any]], sample_rate: int) -> NDArray[np.int16]:
+    """The sound as the recogniser gets it: 16 kHz, peak 0.7, a breath of silence at both ends, a trace of
+    noise."""
+    wave_W = np.asarray(wave_W, dtype=np.float64)
+    if sample_rate != RECOGNISER_RATE and len(wave_W):
+        wave_W = resample_poly(wave_W, RECOGNISER_RATE, sample_rate)
+    loudest = np.abs(wave_W).max(initial=0.0)
+    wave_W = np.pad(
+        wave_W * (PEAK / loudest if loudest > 0 else 0.0), round(SILENCE_SECONDS * RECOGNISER_RATE)
+    )
+    wave_W = wave_W + np.random.default_rng(0).normal(0, NOISE, len(wave_W))
+    return np.round(np.clip(wave_W, -1, 1) * 32767).astype(np.int16)

@@ -1,0 +1,264 @@
+"""The one place where every stage meets.
+
+    songs -> codes -> teacher's signals -> graft -> train -> singer -> judged -> merged -> a take
+
+Each stage leaves what it made where the next run of the same recipe finds it again (codes and signals in the cache,
+training in the run folder), so an interrupted run, called again, goes on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+
+
+from distill import encoding, folders, judging, scores
+from distill import settings as strict
+from distill.errors import SettingsError
+from distill.merge import merge as merge_student
+from distill.progress import show
+from distill.prompts import Coded
+from distill.recipe import Recipe
+from distill.recipe import check as check_recipe
+from distill.shelf import About, open_singer, read_about, singer_folder, write_about
+from distill.singer import Singer, load_singer
+from distill.songs import Line, Song
+from distill.student import Student
+from distill.tasks import sing as sing_task
+from distill.teachers.model import Settings as LiveTeacher
+from distill.teachers.recorded import RecordedTeacher
+from distill.trainer import train as train_task
+
+log = logging.getLogger("distill")
+PARTS = ("tasks", "sources", "codecs", "vocoders", "teachers", "measures")
+
+
+def check(recipe: Recipe) -> list[str]:
+    """What a recipe means, in lines."""
+    return check_recipe(recipe)
+
+
+def parts() -> dict[str, list[str]]:
+    """The kinds found on disk, by folder; and the losses."""
+    found = {folder: strict.kinds(folder) for folder in PARTS}
+    return found | {"losses": sorted(strict.classes_in("losses"))}
+
+
+def run(recipe: Recipe, songs: str | None = None, out: str | Path | None = None) -> str:
+    """The whole chain of a recipe, in `out` or adapters/<recipe>; returns a few lines on what came of it."""
+    folder = Path(out) if out is not None else Path("adapters") / recipe.name
+    recipe = with_songs(recipe, songs)
+    if recipe.task == "sing":
+        return _run_sing(recipe, folder)
+    if recipe.task == "text":
+        from distill.tasks.text import Task as TextTask
+
+        made: Any = TextTask(recipe.settings, recipe.seed)
+    else:
+        made = recipe.settings.task(recipe.seed)
+    begun = time.perf_counter()
+    steps = sum(1 for _ in show(_train(made, recipe, folder), recipe.settings.train, recipe.name))
+    made.save(folder / recipe.task)
+    report = made.evaluate() if recipe.task == "text" else made.evaluate(_held_out_songs(recipe, recipe.settings.songs))
+    _write_json(folder / "report.json", report)
+    spent = time.perf_counter() - begun
+    return f"{folder / recipe.task}: {steps} steps, {spent:.0f} s\n{json.dumps(report, indent=1)}"
+
+
+def encode(recipe: Recipe, songs: str | None = None) -> str:
+    """Songs to codes, into the cache."""
+    stage = Stage(with_songs(recipe, songs))
+    return f"{len(stage.train)} passages to train on, {len(stage.held_out)} held out, {stage.seconds / 60:.1f} minutes"
+
+
+def score(recipe: Recipe, songs: str | None = None) -> str:
+    """The recorded teacher's signals for every passage, into its folder."""
+    stage = Stage(with_songs(recipe, songs))
+    if not isinstance(stage.teacher, RecordedTeacher):
+        raise SettingsError(f"{recipe.name}: its teacher is not `recorded`; there is nothing to record")
+    return f"{stage.record()} passages scored by {stage.teacher.name}"
+
+
+def train(recipe: Recipe, songs: str | None = None, out: str | Path | None = None) -> str:
+    """Training alone: the adapter (or the merged form of a fully trained model) under the run folder."""
+    folder = Path(out) if out is not None else Path("adapters") / recipe.name
+    stage = Stage(with_songs(recipe, songs))
+    _, steps = _teach(stage, folder)
+    return f"{folder / 'singer'}: {steps} steps"
+
+
+def merge(run_folder: str | Path, out: str | Path) -> str:
+    """A singer's adapter and base as one stock model, reloaded and compared before it is there."""
+    student, _, folder = open_singer(run_folder)
+    merged = merge_student(student, out)
+    write_about(Path(out), read_about(folder))
+    return f"{merged.folder}: largest difference {merged.largest_difference:.1e} of logits up to {merged.largest_logit:.1f}"
+
+
+def with_songs(recipe: Recipe, songs: str | None) -> Recipe:
+    """The recipe with the user's folder put into its source; recipes name no path."""
+    source = getattr(recipe.settings, "songs", None)
+    if songs is None:
+        return recipe
+    if not any(field.name == "folder" for field in dataclasses.fields(source)):
+        raise SettingsError(f"{recipe.name}: its songs are of kind {strict.kind_of(source)}; use RECIPE=my-songs")
+    settings = dataclasses.replace(recipe.settings, songs=dataclasses.replace(source, folder=str(songs)))
+    return dataclasses.replace(recipe, settings=settings)
+
+
+# --- the stages of task sing -----------------------------------------------------------------------------------------
+class Stage:
+    """A recipe's songs, coded; its codec, teacher and student, each made on first use."""
+
+    def __init__(self, recipe: Recipe):
+        self.recipe, self.settings = recipe, recipe.settings
+        all_songs = self.settings.songs.load()
+        self.songs = [song for song in all_songs if song.split == "train"]
+        self.held_out_songs = [s for s in all_songs if s.split != "train"] or _held_out_songs(recipe, self.settings.songs)
+        self.codec = self.settings.codec.load()
+        self.student: Student = sing_task.student_of(self.settings, self.codec, recipe.seed)
+        self.train = self._coded(self.songs)
+        self.held_out = self._coded(self.held_out_songs) if self.held_out_songs else []
+        self.teacher = self.settings.teacher.load(self.codec) if self.settings.teacher is not None else None
+
+    def _coded(self, songs: Sequence[Song]) -> list[Coded]:
+        v = self.student.vocabulary
+        coded = encoding.code(songs, self.codec, v.longest, self.settings.writing)
+        tokens = min(self.settings.packing.row_tokens, self.student.longest)
+        kept, aside = encoding.fitting(coded, self.student.encode_text, v, tokens)
+        for line in aside:
+            print(line, flush=True)
+        return kept
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of song to train on."""
+        return sum(len(c.codes_FS) for c in self.train) / self.codec.format.frame_rate
+
+    def record(self) -> int:
+        """Let a recorded teacher hear what it has not heard yet."""
+        live = LiveTeacher(self.settings.teacher.singer)
+        return self.teacher.record([*self.train, *self.held_out], lambda: live.load(self.codec))
+
+    def about(self) -> About:
+        """What singer.json will say."""
+        settings = self.settings
+        codec = {"kind": strict.kind_of(settings.codec), **strict.plain(settings.codec)}
+        licences = {f"song: {song.source or song.id}": song.licence for song in self.songs}
+        return About(
+            codec=codec,
+            codec_fingerprint=self.codec.fingerprint,
+            slot_sizes=self.codec.format.slot_sizes,
+            base=settings.base.path,
+            tokens=settings.packing.row_tokens,
+            writing=settings.writing,
+            sampling=settings.sampling,
+            styles=tuple(dict.fromkeys(song.style for song in self.songs))[:32],
+            voices=tuple(dict.fromkeys(song.voice for song in self.songs)),
+            licences={"base": settings.base.licence, **licences},
+            recipe=self.recipe.yaml(),
+        )
+
+
+def _run_sing(recipe: Recipe, folder: Path) -> str:
+    begun = time.perf_counter()
+    clock: dict[str, float] = {}
+
+    def lap(name: str) -> None:
+        clock[name] = round(time.perf_counter() - begun - sum(clock.values()), 1)
+        print(f"{name}: {clock[name]:.1f} s", flush=True)
+
+    stage = Stage(recipe)
+    lap("songs to codes")
+    if isinstance(stage.teacher, RecordedTeacher):
+        stage.record()
+        lap("teacher recorded")
+    before = scores.held_out(stage.student, stage.held_out, stage.teacher) if stage.held_out else None
+    singer, steps = _teach(stage, folder)
+    lap("trained")
+    after = scores.held_out(stage.student, stage.held_out, stage.teacher) if stage.held_out else None
+    report = {"recipe": recipe.name, "steps": steps, "minutes_of_song": stage.seconds / 60, "before": before, "after": after}
+    report["judged"] = judging.report(singer, stage.held_out_songs, recipe.settings.judge.lines)
+    lap("judged")
+    merged = merge_student(stage.student, folder / "merged") if not (folder / "merged").exists() else None
+    if merged is not None:
+        write_about(folder / "merged", stage.about())
+        report["merged_largest_difference"] = merged.largest_difference
+    lap("merged")
+    take = singer.sing_lines([_first_line(stage)], seed=recipe.seed)[0]
+    take.save(folder / "take.wav")
+    lap("a take")
+    report["seconds"] = clock
+    _write_json(folder / "report.json", report)
+    return summary(report, folder)
+
+
+def summary(report: dict[str, Any], folder: Path) -> str:
+    """A run in a few lines."""
+    lines = [f"{folder}: {report['steps']} steps on {report['minutes_of_song']:.1f} minutes of song"]
+    for name in ("before", "after"):
+        if report[name]:
+            nats = ", ".join(f"{n:.3f}" for n in report[name]["nats_per_token"])
+            kl = report[name].get("kl_per_token")
+            lines.append(f"  held-out nats per token by slot {name} training: {nats}" + (f"; KL {kl}" if kl else ""))
+    for row, figures in (report["judged"] or {}).get("shares", {}).items():
+        lines.append(f"  {row}: " + ", ".join(f"{name} {100 * value:.1f} %" for name, value in figures.items()))
+    lines.append(f"  listen to {folder / 'take.wav'}; the singer is {folder / 'singer'}, merged {folder / 'merged'}")
+    return "\n".join(lines)
+
+
+def _teach(stage: Stage, folder: Path) -> tuple[Singer, int]:
+    settings, student = stage.settings, stage.student
+    if isinstance(stage.teacher, RecordedTeacher):
+        stage.record()
+    task = sing_task.Task(student, stage.train, settings, stage.recipe.seed, stage.teacher)
+    for _ in show(_train(task, stage.recipe, folder), settings.train, stage.recipe.name):
+        pass
+    steps = _last_step(folder)
+    student.model.eval()
+    if not (folder / "singer" / "singer.json").exists():
+        if student.lora is None:
+            merge_student(student, folder / "singer", "float16")
+        else:
+            student.save_adapter(folder / "singer")
+        write_about(folder / "singer", stage.about())
+    return Singer(student, stage.codec, stage.about()), steps
+
+
+def _train(task: Any, recipe: Recipe, folder: Path) -> Any:
+    return train_task(task, recipe.settings.train, folder, recipe.seed, recipe.yaml())
+
+
+def _last_step(folder: Path) -> int:
+    rows = (folder / "steps.jsonl").read_text(encoding="utf-8").splitlines()
+    return int(json.loads(rows[-1])["step"]) if rows else 0
+
+
+def _held_out_songs(recipe: Recipe, source: Any) -> list[Song]:
+    """Held-out songs of a source that keeps them apart by a `split` setting; none for others."""
+    if not any(field.name == "split" for field in dataclasses.fields(source)):
+        return []
+    if strict.kind_of(source) == "embedded":
+        return list(dataclasses.replace(source, split="held-out", songs=None).load())
+    from distill.sources.embedded import Settings as Embedded
+
+    return Embedded(split="held-out").load()
+
+
+def _first_line(stage: Stage) -> Line:
+    song = (stage.held_out_songs or stage.songs)[0]
+    return judging.from_its_start(song.lines[0])
+
+
+def _write_json(path: Path, row: Any) -> None:
+    folders.write_atomic(path, (json.dumps(row, indent=1, default=float) + "\n").encode())
+
+
+__all__ = ["check", "encode", "load_singer", "merge", "parts", "run", "score", "singer_folder", "train"]

@@ -1,0 +1,163 @@
+"""YAML as it is meant: text to plain data and back, strictly.
+
+PyYAML by itself reads `1e-4` as text, `no` as False, `010` as 8, `1:30` as 90, and lets the last of two
+equal keys win. Here plain values are read by the rules of YAML 1.2 (its core schema: 1e-4 is a float, `no`
+and 1:30 are text, 010 is ten), a key given twice is an error with its line, and anchors and tags do not
+exist. What `write` writes is quoted wherever a reader of either version would take text for something else.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from distill.errors import SettingsError
+
+LONGEST_TEXT = 1_000_000  # characters
+_TAG = "tag:yaml.org,2002:"
+_CORE = {  # YAML 1.2.2, section 10.3.2
+    "null": r"~|null|Null|NULL|",
+    "bool": r"true|True|TRUE|false|False|FALSE",
+    "int": r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+",
+    "float": r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?"
+    r"|[-+]?(\.inf|\.Inf|\.INF)|\.nan|\.NaN|\.NAN",
+}
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's parser with the resolvers of YAML 1.2."""
+
+    yaml_implicit_resolvers = {}  # noqa: RUF012 - as the base class has it; add_implicit_resolver fills it
+
+
+for _name, _pattern in _CORE.items():
+    _Loader.add_implicit_resolver(_TAG + _name, re.compile(rf"(?:{_pattern})\Z"), None)
+
+
+def data(text: str, where: str = "settings") -> dict[str, Any]:
+    """The mapping in a YAML text, as dicts, lists, text, numbers, booleans and None."""
+    value = _data(text, where)
+    if not isinstance(value, dict):
+        said = "is empty" if value is None else f"holds {shown(value)}"
+        raise SettingsError(f"{where}: {said}; it must hold keys and values")
+    return value
+
+
+def override(given: Mapping[str, Any], changes: Mapping[str, str], where: str = "settings") -> dict[str, Any]:
+    """A copy of `given` with dotted keys set, e.g. {"train.seconds": "60", "losses.0.weight": "1"} (YAML)."""
+    changed = json.loads(json.dumps(given))
+    for dotted, text in changes.items():
+        holder: Any = changed
+        *way, last = dotted.split(".")
+        for name in way:
+            holder = (
+                holder.setdefault(name, {})
+                if isinstance(holder, dict)
+                else _item(holder, name, dotted, where)
+            )
+        if isinstance(holder, list):
+            _item(holder, last, dotted, where)
+            holder[int(last)] = _data(text, f"--set {dotted}")
+        elif isinstance(holder, dict):
+            holder[last] = _data(text, f"--set {dotted}")
+        else:
+            raise SettingsError(
+                f"{where}: cannot set {dotted}: {'.'.join(way)} is {shown(holder)}, which has no keys"
+            )
+    return changed
+
+
+def _item(holder: Any, name: str, dotted: str, where: str) -> Any:
+    if isinstance(holder, list) and name.isdigit() and int(name) < len(holder):
+        return holder[int(name)]
+    raise SettingsError(f"{where}: cannot set {dotted}: {name} is no place in {shown(holder)}")
+
+
+def _data(text: str, where: str) -> Any:
+    if len(text) > LONGEST_TEXT:
+        raise SettingsError(f"{where}: has {len(text)} characters; settings hold at most {LONGEST_TEXT}")
+    try:
+        for event in yaml.parse(text, Loader=_Loader):
+            if getattr(event, "anchor", None):  # of an anchor or an alias
+                mark: Any = event.start_mark
+                raise SettingsError(f"{where}: line {mark.line + 1} has an anchor (& or *); write it out")
+        node = yaml.compose(text, Loader=_Loader)
+        return None if node is None else _plain_node(node, where)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f"line {mark.line + 1}: " if mark is not None else ""
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise SettingsError(f"{where}: {line}not YAML ({problem})") from error
+    except RecursionError as error:
+        raise SettingsError(f"{where}: nested too deeply; settings are a few levels deep") from error
+
+
+def _plain_node(node: yaml.Node, where: str) -> Any:
+    """A composed node as plain data; refuses doubled keys and every tag that is not of the core schema."""
+    line = node.start_mark.line + 1
+    kind = node.tag.removeprefix(_TAG)
+    if isinstance(node, yaml.SequenceNode) and kind == "seq":
+        return [_plain_node(item, where) for item in node.value]
+    if isinstance(node, yaml.MappingNode) and kind == "map":
+        found: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            key, key_line = key_node.value, key_node.start_mark.line + 1
+            if not isinstance(key_node, yaml.ScalarNode) or not isinstance(key, str):
+                raise SettingsError(f"{where}: line {key_line}: a key must be a word")
+            if key in found:
+                raise SettingsError(f"{where}: line {key_line}: {key} is given twice; keep one")
+            found[key] = _plain_node(value_node, where)
+        return found
+    if isinstance(node, yaml.ScalarNode) and kind in ("str", *_CORE):
+        return _scalar(node.value, kind, f"{where}: line {line}")
+    raise SettingsError(f"{where}: line {line}: the tag !{kind} is not allowed; write plain values")
+
+
+def _scalar(text: str, kind: str, where: str) -> Any:
+    if kind == "str":
+        return text
+    if not re.fullmatch(_CORE[kind], text):
+        raise SettingsError(f"{where}: {text!r} is not a YAML {kind}")
+    if kind == "null":
+        return None
+    if kind == "bool":
+        return text.lower() == "true"
+    if kind == "int":
+        return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
+    return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
+
+
+def shown(value: Any) -> str:
+    """A value as an error quotes it: short, with its kind when that is the point."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return (text if len(text) <= 60 else text[:57] + "...") + (" (text)" if isinstance(value, str) else "")
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes any text that some reader of YAML, 1.1 or 1.2, would take for something else."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _quoted(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
+    looks = any(re.fullmatch(pattern, text) for pattern in _CORE.values())
+    return dumper.represent_scalar(_TAG + "str", text, style='"' if looks else None)
+
+
+_Dumper.add_representer(str, _quoted)
+
+
+def write(value: Any) -> str:
+    """Plain data as YAML text, keys in their order."""
+    return yaml.dump(
+        value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110, default_flow_style=None
+    )

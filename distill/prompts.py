@@ -1,0 +1,356 @@
+"""How a song is written for an LLM, and the grammar of what may come next.
+
+    header, `sing`, then for each piece of text:  text* pitch length frame^length ..., `end`
+
+Each piece of text stands *directly before* the frames it is sung to. That is the lever of the whole library: the same
+small model sings at its codec's ceiling this way and at chance when the lyrics are only a prefix. A piece is a note's
+syllable when the song knows its notes, else a word, a line, or nothing: the finest grain the song's times allow.
+
+A note begins with its vowel, so the consonants that lead into the *next* vowel sound inside the present note. A
+note-wise piece therefore looks ahead: `s t r I m, d` is the syllable "strIm" followed by a syllable that starts with d.
+
+`Grammar.legal(state)` says which ids may come: inside a frame one slot, after a pitch a length, at a boundary the next
+frame, the next piece or the end. Batches, losses and the singer all use this one function.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from distill import lyrics
+from distill.errors import FitError, SongError, VocabularyError
+from distill.songs import Line, Note, Song
+from distill.vocabulary import AudioVocabulary, Span
+
+Grain = Literal["finest", "note", "word", "line", "none"]
+JOIN = ", "
+
+
+@dataclass(frozen=True)
+class WritingSettings:
+    """How songs are cut and spelled.
+
+    grain: the finest piece of text to use. max_lines: lines in one passage (one training example, one context).
+    spelling: pieces as phones (one letter each, see `lyrics`) or as plain letters of the word.
+    """
+
+    grain: Grain = "finest"
+    max_lines: int = 2
+    spelling: Literal["phones", "letters"] = "phones"
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Text begun here, its MIDI pitch (None: rest) and its frames (None: not decided yet).
+
+    `pitched` False: nobody knows the pitch. `open`: the length symbol leaves the end of the piece to the singer.
+    """
+
+    text: str
+    midi: float | None
+    frames: int | None
+    pitched: bool = True
+    open: bool = False
+
+
+@dataclass(frozen=True)
+class Passage:
+    """Some consecutive lines of a song as they are written: frames `start` to `stop` of the song's codes."""
+
+    id: str
+    header: str
+    pieces: tuple[Piece, ...]
+    start: int = 0
+    stop: int = 0
+    lines: tuple[Line, ...] = ()
+
+    @property
+    def frames(self) -> int:
+        return self.stop - self.start
+
+
+@dataclass(frozen=True)
+class Coded:
+    """A passage with the codes_FS (F frames, S slots; int64) it is sung as."""
+
+    passage: Passage
+    codes_FS: Tensor
+
+
+# --- from songs to passages ------------------------------------------------------------------------------------------
+def header(style: str, voice: str, lines: Sequence[Line], settings: WritingSettings, language: str = "en") -> str:
+    """The text before the song: style, voice and the whole lyrics, spelled as the pieces will be."""
+    words = "\n".join(JOIN.join(_line_texts(line, settings, language)) for line in lines)
+    return f"style: {style}; voice: {voice}\n{words}\n"
+
+
+def passages(song: Song, frame_rate: float, longest: int, settings: WritingSettings) -> list[Passage]:
+    """Cut a song into passages of 1 to `max_lines` lines; the cut depends on the song's id alone.
+
+    Raises SongError where a song has neither line times nor a single line to hold all of its audio.
+    """
+    lines = song.lines
+    if any(line.start is None or line.end is None for line in lines):
+        return [_untimed(song, settings)]
+    chooser = random.Random(song.id)
+    found, first = [], 0
+    while first < len(lines):
+        take = lines[first : first + chooser.randint(1, settings.max_lines)]
+        found.append(_passage(f"{song.id}:{first}", song, take, frame_rate, longest, settings))
+        first += len(take)
+    return found
+
+
+def _untimed(song: Song, settings: WritingSettings) -> Passage:
+    """A song without times: its lyrics are a prefix, one open piece holds all frames (stop = -1: to the end)."""
+    if not song.lines:
+        raise SongError(f"song {song.id}: it has no lines; give it lyrics")
+    text = header(song.style, song.voice, song.lines, settings, song.language)
+    return Passage(f"{song.id}:all", text, (Piece("", None, None, False, open=True),), 0, -1, song.lines)
+
+
+def _passage(
+    id: str, song: Song, lines: Sequence[Line], frame_rate: float, longest: int, settings: WritingSettings
+) -> Passage:
+    start = round((lines[0].start or 0.0) * frame_rate)
+    timed: list[tuple[int, int, Piece]] = []  # (first frame, frame after the last, piece without its frames)
+    for line in lines:
+        timed += _timed_pieces(line, frame_rate, settings, song.language)
+    stop = max(round((lines[-1].end or 0.0) * frame_rate), timed[-1][1] if timed else 0)
+    pieces = _fill(timed, start, stop, longest)
+    text = header(song.style, song.voice, lines, settings, song.language)
+    return Passage(id, text, pieces, start, stop, tuple(lines))
+
+
+def _timed_pieces(
+    line: Line, frame_rate: float, settings: WritingSettings, language: str
+) -> list[tuple[int, int, Piece]]:
+    def frame(seconds: float) -> int:
+        return round(seconds * frame_rate)
+
+    grain = settings.grain
+    if grain in ("finest", "note") and line.notes:
+        texts = note_texts(line, settings)
+        return [
+            (frame(note.start), frame(note.end), Piece(text, note.midi, None))
+            for note, text in zip(line.notes, texts, strict=True)
+        ]
+    if grain in ("finest", "note", "word") and line.words:
+        return [
+            (frame(word.start), frame(word.end), Piece(JOIN.join(texts), None, None, False))
+            for word in line.words
+            for texts in [_word_texts(word.text, settings, language)]
+        ]
+    text = "" if grain == "none" else JOIN.join(_line_texts(line, settings, language))
+    return [(frame(line.start or 0.0), frame(line.end or 0.0), Piece(text, None, None, False))]
+
+
+def _fill(timed: list[tuple[int, int, Piece]], start: int, stop: int, longest: int) -> tuple[Piece, ...]:
+    """Give every piece its frames, put rests in the gaps, split what is longer than a length symbol can say."""
+    whole: list[Piece] = []
+    now = start
+    for index, (first, last, piece) in enumerate(timed):
+        first = max(first, now)
+        last = min(max(last, first), stop)
+        if index + 1 < len(timed):
+            last = min(last, max(timed[index + 1][0], first))
+        if first > now:
+            whole.append(Piece("", None, first - now))
+        if last > first:
+            whole.append(replace(piece, frames=last - first))
+        now = max(now, last)
+    if stop > now:
+        whole.append(Piece("", None, stop - now))
+    return tuple(part for piece in look_ahead(whole) for part in _split(piece, longest))
+
+
+def _split(piece: Piece, longest: int) -> list[Piece]:
+    frames = piece.frames
+    if frames is None or frames <= longest:
+        return [piece]
+    if not piece.pitched:  # nobody knows where inside a line or word we are: leave its length open
+        return [replace(piece, open=True)]
+    parts = [replace(piece, frames=longest)]
+    return parts + _split(replace(piece, text="", frames=frames - longest), longest)
+
+
+def look_ahead(pieces: Sequence[Piece]) -> list[Piece]:
+    """Write behind each pitched piece the consonants that lead into the next one."""
+    found = []
+    for index, piece in enumerate(pieces):
+        following = next((p for p in pieces[index + 1 : index + 2] if p.pitched), None)
+        onset = onset_of(following.text) if following is not None and piece.pitched else ""
+        found.append(replace(piece, text=f"{piece.text}{JOIN}{onset}".strip()) if onset else piece)
+    return found
+
+
+def onset_of(text: str) -> str:
+    """The consonants a piece begins with: "s t r I m" -> "s t r"; none if it has no vowel."""
+    letters = text.split()
+    for index, letter in enumerate(letters):
+        if letter in lyrics.VOWELS:
+            return " ".join(letters[:index])
+    return ""
+
+
+def note_texts(line: Line, settings: WritingSettings) -> list[str]:
+    """The piece of text begun on each note of a line, in the recipe's spelling."""
+    if settings.spelling == "phones":
+        return [note.text for note in line.notes]
+    return [_letters_of_note(line, index, note) for index, note in enumerate(line.notes)]
+
+
+def _letters_of_note(line: Line, index: int, note: Note) -> str:
+    """Plain letters: the first note of a word carries all of its letters, the others go on."""
+    word = next((w for w in line.words if w.start - 1e-6 <= note.start < w.end - 1e-6), None)
+    begun = word is not None and (index == 0 or line.notes[index - 1].start < word.start - 1e-6)
+    return " ".join(word.text.lower()) if begun and word is not None else ""
+
+
+def _word_texts(word: str, settings: WritingSettings, language: str) -> list[str]:
+    if settings.spelling == "letters":
+        return [" ".join(word.lower())]
+    return [lyrics.sing_text(syllable) for syllable in lyrics.syllables(word, language)]
+
+
+def _line_texts(line: Line, settings: WritingSettings, language: str) -> list[str]:
+    if settings.spelling == "phones" and line.notes:
+        return [note.text for note in line.notes if note.text]
+    return [text for word in lyrics.words(line.text) for text in _word_texts(word, settings, language)]
+
+
+# --- the grammar -----------------------------------------------------------------------------------------------------
+class State(NamedTuple):
+    """Where a song stands: `kind` names what comes next; `left` counts the frames still owed (None: open)."""
+
+    kind: Literal["start", "boundary", "slot", "text", "length", "ended"]
+    slot: int = 0
+    left: int | None = 0
+
+
+@dataclass(frozen=True)
+class Grammar:
+    """What may follow what. Pure: the same state always gives the same spans."""
+
+    vocabulary: AudioVocabulary
+
+    def start(self) -> State:
+        """Behind `sing`: a piece must come."""
+        return State("start")
+
+    def legal(self, state: State) -> tuple[Span, ...]:
+        """The spans of ids that may come next, never empty before the end."""
+        v = self.vocabulary
+        text = (v.text_span, v.pitch_span)
+        if state.kind == "slot":
+            return (v.span(state.slot),)
+        if state.kind == "length":
+            return (v.length_span,)
+        if state.kind in ("text", "start"):
+            return text
+        if state.kind == "boundary":
+            stop = (Span(v.end, v.end + 1), *text)
+            if state.left is None:
+                return (*stop, v.span(0))
+            return stop if state.left == 0 else (v.span(0),)
+        return ()
+
+    def step(self, state: State, id: int) -> State:
+        """The state after `id`. Raises VocabularyError for an id that is not legal here."""
+        v = self.vocabulary
+        if not any(id in span for span in self.legal(state)):
+            raise VocabularyError(f"id {id} cannot come at {state}; legal are {self.legal(state)}")
+        if id == v.end:
+            return State("ended")
+        if id in v.text_span:
+            return State("text", left=state.left)
+        if id in v.pitch_span:
+            return State("length")
+        if id in v.length_span:
+            return State("boundary", left=v.frames(id))
+        last = state.slot == v.format.slots - 1
+        if not last:
+            return State("slot", state.slot + 1, state.left)
+        return State("boundary", left=None if state.left is None else state.left - 1)
+
+
+# --- writing ---------------------------------------------------------------------------------------------------------
+HEADER, PIECE, LENGTH, OPEN = -1, -2, -3, -4
+
+
+@dataclass(frozen=True)
+class Written:
+    """A passage as token ids.
+
+    ids_T: all ids. place_T: what each id is predicted as: its slot (>= 0), HEADER (no loss), PIECE (text, pitch or
+    end), LENGTH, or OPEN (a boundary where frame, piece and end are all legal; the slot is then 0 if a frame came).
+    frame_T: index of the frame an audio id belongs to, -1 elsewhere. piece_T: index of the piece, -1 in the header.
+    """
+
+    ids_T: Tensor
+    place_T: Tensor
+    frame_T: Tensor
+    piece_T: Tensor
+
+    def __len__(self) -> int:
+        return len(self.ids_T)
+
+
+def piece_ids(piece: Piece, encode: Callable[[str], list[int]], vocabulary: AudioVocabulary) -> list[int]:
+    """Token ids of one piece: its text, its pitch, its length."""
+    text = encode(piece.text) if piece.text else []
+    length = vocabulary.length(None if piece.open else piece.frames)
+    return [*text, vocabulary.pitch(piece.midi, piece.pitched), length]
+
+
+def write(
+    passage: Passage, codes_FS: Tensor, encode: Callable[[str], list[int]], vocabulary: AudioVocabulary
+) -> Written:
+    """A passage and its codes (F frames, S slots) as ids with the place of each.
+
+    Raises FitError when the pieces promise more frames than there are codes.
+    """
+    slots, grammar = vocabulary.format.slots, Grammar(vocabulary)
+    audio = vocabulary.spell(codes_FS).reshape(-1, slots).tolist()
+    ids = [*encode(passage.header), vocabulary.sing]
+    rows: list[tuple[int, int, int]] = [(HEADER, -1, -1)] * len(ids)
+    state, frame = grammar.start(), 0
+
+    def put(id: int, at_frame: int, at_piece: int) -> None:
+        nonlocal state
+        place = _place(state)
+        ids.append(id)
+        rows.append((place, at_frame, at_piece))
+        state = grammar.step(state, id)
+
+    for index, piece in enumerate(passage.pieces):
+        for id in piece_ids(piece, encode, vocabulary):
+            put(id, -1, index)
+        count = len(audio) - frame if piece.frames is None and index == len(passage.pieces) - 1 else piece.frames
+        if count is None or frame + count > len(audio):
+            raise FitError(f"passage {passage.id}: pieces ask for more than its {len(audio)} frames; check its times")
+        for _ in range(count):
+            for id in audio[frame]:
+                put(id, frame, index)
+            frame += 1
+    put(vocabulary.end, -1, len(passage.pieces) - 1)
+    columns = torch.tensor(rows, dtype=torch.int64)
+    return Written(torch.tensor(ids), columns[:, 0], columns[:, 1], columns[:, 2])
+
+
+def _place(state: State) -> int:
+    if state.kind == "slot":
+        return state.slot
+    if state.kind == "length":
+        return LENGTH
+    if state.kind == "boundary" and state.left is None:
+        return OPEN
+    if state.kind == "boundary" and state.left:
+        return 0
+    return PIECE

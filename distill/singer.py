@@ -1,0 +1,395 @@
+"""The singer: lyrics (and, if you like, a score) in, a take out.
+
+    take = load_singer().sing("[verse]\\nrow row row your boat", style="folk, calm", seed=7)
+    take.save("boat.wav")
+
+Each passage of one or two lines is a `Script`: the pieces of text, with pitch and length where they are given. The
+grammar says which ids are legal; text is always forced, pitch and length are forced when given and sampled when not,
+and codes are sampled from their own slot. So no undecodable id can come out, and the head is computed for the legal
+ids only. Passages are sung side by side in one batch; each draws from a generator of its own, so that a take depends on
+its seed and not on its neighbours.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from distill import audio, encoding, lyrics, scores
+from distill import settings as strict
+from distill.errors import AdapterError, FitError, LyricsError, SettingsError
+from distill.prompts import Grammar, Passage, Piece, header, look_ahead, passages
+from distill.shelf import About, open_singer, read_about, singer_folder
+from distill.songs import Line, Note, Section, Song
+from distill.student import Student
+from distill.vocabulary import AudioVocabulary, Span
+
+FRAMES_A_PIECE = 10  # what an unscored piece is expected to take, to tell beforehand whether a passage fits
+
+
+@dataclass(frozen=True)
+class Take:
+    """What was sung: wave_CW, its rate, its codes, and the score it was sung to: (start s, end s, MIDI or None)."""
+
+    wave_CW: Tensor
+    sample_rate: int
+    codes_FS: Tensor
+    notes: tuple[tuple[float, float, float | None], ...]
+    pieces: tuple[str, ...]
+    text: str
+    seed: int
+    compute_seconds: float
+
+    @property
+    def seconds(self) -> float:
+        """How long it sounds."""
+        return self.wave_CW.shape[1] / self.sample_rate
+
+    def save(self, path: str | Path) -> Path:
+        """Write a WAV file (16 bit)."""
+        audio.write(path, self.wave_CW, self.sample_rate)
+        return Path(path)
+
+    def _repr_html_(self) -> str:
+        from distill.pictures import player_html
+
+        return player_html(self.wave_CW.mean(0).numpy(), self.sample_rate, self.text)
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How ids are chosen: a temperature per slot (the last repeats), one for the score, top-k and top-p."""
+
+    temperatures: tuple[float, ...]
+    score_temperature: float
+    top_k: int | None = None
+    top_p: float | None = None
+
+    def slot(self, slot: int) -> float:
+        return self.temperatures[min(slot, len(self.temperatures) - 1)]
+
+
+@dataclass(frozen=True)
+class Wish:
+    """The next id of a passage: `forced`, or sampled from `spans` at a temperature."""
+
+    spans: tuple[Span, ...]
+    temperature: float = 0.0
+    forced: int | None = None
+
+
+@dataclass
+class Sung:
+    """What came of one passage."""
+
+    frames: list[list[int]] = field(default_factory=list)
+    pieces: list[Piece] = field(default_factory=list)
+
+
+def script(
+    pieces: Sequence[Piece], encode: Any, vocabulary: AudioVocabulary, manner: Manner, sung: Sung, longest: int
+) -> Generator[Wish, int, None]:
+    """Asks for one passage id by id (send the chosen id back) and fills `sung`; undecided pitches and lengths are sampled.
+
+    A piece of open length ends where a stop is drawn, at the latest after `longest` frames.
+    """
+    v, grammar = vocabulary, Grammar(vocabulary)
+    state = grammar.start()
+    for piece in pieces:
+        for id in encode(piece.text) if piece.text else []:
+            state = grammar.step(state, (yield Wish((), forced=id)))
+        id = yield _pitch(piece, v, manner)
+        state, midi = grammar.step(state, id), v.midi(id)
+        id = yield _length(piece, v, manner)
+        state, begun = grammar.step(state, id), len(sung.frames)
+        while state.left != 0 and len(sung.frames) - begun < longest:
+            legal = grammar.legal(state) if len(sung.frames) > begun else (v.span(0),)
+            id = yield Wish(legal, manner.slot(0))
+            if id not in v.span(0):
+                break
+            codes = [id - v.span(0).start]
+            state = grammar.step(state, id)
+            for slot in range(1, v.format.slots):
+                id = yield Wish(grammar.legal(state), manner.slot(slot))
+                state = grammar.step(state, id)
+                codes.append(id - v.span(slot).start)
+            sung.frames.append(codes)
+        sung.pieces.append(replace(piece, midi=midi, frames=len(sung.frames) - begun))
+    yield Wish((), forced=v.end)
+
+
+def _pitch(piece: Piece, v: AudioVocabulary, manner: Manner) -> Wish:
+    """A given pitch, rest or "unknown" is forced; a syllable that nobody gave a pitch gets a sung one."""
+    silent = piece.text[:1] in ("", ",")
+    if piece.pitched and piece.midi is None and piece.frames is None and not silent:
+        return Wish((Span(v.pitch_span.start + 2, v.pitch_span.stop),), manner.score_temperature)
+    return Wish((), forced=v.pitch(piece.midi, piece.pitched))
+
+
+def _length(piece: Piece, v: AudioVocabulary, manner: Manner) -> Wish:
+    if piece.open or piece.frames is not None:
+        return Wish((), forced=v.length(None if piece.open else piece.frames))
+    return Wish((Span(v.length_span.start + 1, v.length_span.stop),), manner.score_temperature)
+
+
+def choose(scores_C: Tensor, wish: Wish, manner: Manner, draw: torch.Generator) -> int:
+    """Index of the chosen id among the wish's spans, laid end to end."""
+    if wish.temperature <= 0:
+        return int(scores_C.argmax())
+    scaled_C = scores_C.float() / wish.temperature
+    if manner.top_k is not None and manner.top_k < len(scaled_C):
+        scaled_C = scaled_C.masked_fill(scaled_C < scaled_C.topk(manner.top_k).values[-1], -torch.inf)
+    probabilities_C = scaled_C.softmax(-1)
+    if manner.top_p is not None:
+        ordered, order = probabilities_C.sort(descending=True)
+        keep = ordered.cumsum(-1) - ordered < manner.top_p
+        probabilities_C = torch.zeros_like(probabilities_C).scatter(0, order[keep], ordered[keep])
+    drawn = torch.rand((), generator=draw) * probabilities_C.sum()
+    return min(int(torch.searchsorted(probabilities_C.cumsum(-1), drawn)), len(probabilities_C) - 1)
+
+
+class Singer:
+    """A student with its codec. `load_singer` makes one."""
+
+    def __init__(self, student: Student, codec: Any, about: About):
+        self.student, self.codec, self.about = student, codec, about
+        self.student.model.eval()
+
+    # --- singing -----------------------------------------------------------------------------------------------------
+    def sing(
+        self,
+        text: str,
+        style: str | None = None,
+        voice: str | None = None,
+        seed: int | None = None,
+        temperature: float | None = None,
+        score: Sequence[Line] | None = None,
+    ) -> Take:
+        """Sing lyrics, with or without [section] tags. `score`: one Line with notes for each line of the lyrics.
+
+        Raises LyricsError for lyrics that cannot be sung, FitError for a line too long to fit (it says what would).
+        """
+        lines = [Line(line) for verse in lyrics.parse(text) for line in verse.lines]
+        if score is not None:
+            if len(score) != len(lines):
+                raise LyricsError(f"the score has {len(score)} lines, the lyrics {len(lines)}; give one for each")
+            lines = [replace(notes, text=line.text) for notes, line in zip(score, lines, strict=True)]
+        takes = self.sing_lines(lines, style, voice, seed, temperature)
+        return _joined(takes, self.codec, text)
+
+    def sing_lines(
+        self,
+        lines: Sequence[Line],
+        style: str | Sequence[str] | None = None,
+        voice: str | Sequence[str] | None = None,
+        seed: int | None = None,
+        temperature: float | None = None,
+        at_once: int = 32,
+    ) -> list[Take]:
+        """One take per line, sung side by side. Lines with notes (seconds from the line's start) are followed.
+
+        `style` and `voice`: one for all lines, or one each. A seed repeats: line i draws from seed + i.
+        """
+        if not lines:
+            raise LyricsError("there is no line to sing; give at least one")
+        seed = random.SystemRandom().randrange(2**31) if seed is None else seed
+        styles, voices = _each(style, self.about.styles, lines), _each(voice, self.about.voices, lines)
+        manner = self._manner(temperature)
+        plans = [self._plan(*item) for item in zip(lines, styles, voices, strict=True)]
+        takes: list[Take] = []
+        for first in range(0, len(plans), at_once):
+            some = plans[first : first + at_once]
+            started = time.perf_counter()
+            sung = self._generate(some, [seed + first + i for i in range(len(some))], manner)
+            spent = (time.perf_counter() - started) / len(some)
+            for i, result in enumerate(sung):
+                takes.append(self._take(result, lines[first + i].text, seed + first + i, spent))
+        return takes
+
+    def _manner(self, temperature: float | None) -> Manner:
+        said = self.about.sampling
+        if temperature is None:
+            return Manner(said.temperatures, said.score_temperature, said.top_k, said.top_p)
+        if not 0 <= temperature <= 10:
+            raise SettingsError(f"temperature is {temperature}; give 0 (always the likeliest) to 10")
+        return Manner((temperature,), min(temperature, said.score_temperature), said.top_k, said.top_p)
+
+    def _plan(self, line: Line, style: str, voice: str) -> Passage:
+        """The line as a passage: along its notes, or with pitch and length left open. Refuses what cannot fit."""
+        writing, v = self.about.writing, self.student.vocabulary
+        if line.notes:
+            line = replace(line, start=0.0, end=line.end if line.end is not None else line.notes[-1].end + 0.4)
+            song = Song("asked", (Section("", (line,)),), style, voice)
+            passage = passages(song, self.codec.format.frame_rate, v.longest, writing)[0]
+        else:
+            syllables = [lyrics.sing_text(s) for word in lyrics.words(line.text) for s in lyrics.syllables(word)]
+            if not syllables:
+                raise LyricsError(f"{line.text!r}: holds no word to sing; write some")
+            pieces = look_ahead([Piece("", None, None), *(Piece(text, None, None) for text in syllables)])
+            passage = Passage("asked", header(style, voice, [line], writing), (*pieces, Piece("", None, None)))
+        self._check_fit(passage, line)
+        return passage
+
+    def _check_fit(self, passage: Passage, line: Line) -> None:
+        v, encode = self.student.vocabulary, self.student.encode_text
+        text = len(encode(passage.header)) + sum(2 + len(encode(p.text)) for p in passage.pieces) + 2
+        frames = sum(p.frames or FRAMES_A_PIECE for p in passage.pieces)
+        needed, limit = text + frames * v.format.slots, min(self.about.tokens, self.student.longest)
+        if needed > limit:
+            share = limit / needed
+            seconds = frames / v.format.frame_rate
+            raise FitError(
+                f"line {line.text[:40]!r}: {seconds:.1f} s of song needs {needed:,} tokens, the singer holds {limit:,}; "
+                f"shorten it to {seconds * share:.1f} s ({int(len(passage.pieces) * share)} notes) or break the line"
+            )
+
+    @torch.inference_mode()
+    def _generate(self, plans: Sequence[Passage], seeds: Sequence[int], manner: Manner) -> list[Sung]:
+        """All passages side by side, one id a step each, with a key-value cache."""
+        from transformers import DynamicCache
+
+        student, v = self.student, self.student.vocabulary
+        sung = [Sung() for _ in plans]
+        longest = self.about.tokens // v.format.slots
+        scripts = [
+            script(plan.pieces, student.encode_text, v, manner, result, longest)
+            for plan, result in zip(plans, sung, strict=True)
+        ]
+        draws = [torch.Generator().manual_seed(seed) for seed in seeds]
+        headers = [[*student.encode_text(p.header), v.sing] for p in plans]
+        width = max(map(len, headers))
+        device = student.device
+        ids_BT = torch.tensor([[0] * (width - len(h)) + h for h in headers], device=device)
+        mask_BT = torch.tensor([[0] * (width - len(h)) + [1] * len(h) for h in headers], device=device)
+        positions_BT = (mask_BT.cumsum(-1) - 1).clamp(min=0)
+        wishes: list[Wish | None] = [next(s) for s in scripts]
+        cache, alone = DynamicCache(), len(plans) == 1
+        while any(w is not None for w in wishes):
+            run = [[0] for _ in plans]
+            hidden_BTD = student.hidden(ids_BT, positions_BT, cache, None if alone else mask_BT)
+            chosen = self._choose(hidden_BTD[:, -1], wishes, manner, draws)
+            for row, id in enumerate(chosen):
+                if id is not None:
+                    run[row] = [id]
+                    wishes[row] = _send(scripts[row], id)
+            while alone and (wish := wishes[0]) is not None and wish.forced is not None:
+                run[0].append(wish.forced)  # forced ids in a row are read in one pass
+                wishes[0] = _send(scripts[0], wish.forced)
+            ids_BT = torch.tensor(run, device=device)
+            more = ids_BT.shape[1]
+            positions_BT = positions_BT[:, -1:] + torch.arange(1, more + 1, device=device)
+            mask_BT = torch.cat([mask_BT, mask_BT.new_ones(len(plans), more)], -1)
+        return sung
+
+    def _choose(
+        self, hidden_BD: Tensor, wishes: list[Wish | None], manner: Manner, draws: list[torch.Generator]
+    ) -> list[int | None]:
+        """The next id of every passage; rows with the same legal spans are scored together."""
+        chosen: list[int | None] = [None if wish is None else wish.forced for wish in wishes]
+        groups: dict[tuple[Span, ...], list[int]] = {}
+        for row, wish in enumerate(wishes):
+            if wish is not None and wish.forced is None:
+                groups.setdefault(wish.spans, []).append(row)
+        for spans, rows in groups.items():
+            scores_RC = torch.cat([self.student.scores(hidden_BD[rows], s.start, s.stop) for s in spans], -1).float().cpu()
+            for scores_C, row in zip(scores_RC, rows, strict=True):
+                wish = wishes[row]
+                assert wish is not None
+                index = choose(scores_C, wish, manner, draws[row])
+                for span in spans:
+                    if index < len(span):
+                        chosen[row] = span.start + index
+                        break
+                    index -= len(span)
+        return chosen
+
+    def _take(self, sung: Sung, text: str, seed: int, spent: float) -> Take:
+        codes_FS = torch.tensor(sung.frames)
+        started = time.perf_counter()
+        wave_CW = self.codec.decode(codes_FS).cpu()
+        rate, now, notes, pieces = self.codec.format.frame_rate, 0, [], []
+        for piece in sung.pieces:
+            stop = now + (piece.frames or 0)
+            notes.append((now / rate, stop / rate, piece.midi))
+            pieces.append(piece.text.split(",")[0].strip())
+            now = stop
+        spent += time.perf_counter() - started
+        return Take(
+            wave_CW, self.codec.format.sample_rate, codes_FS, tuple(notes), tuple(pieces), text, seed, spent
+        )
+
+    # --- teacher-forced figures --------------------------------------------------------------------------------------
+    def nats(self, songs: Sequence[Song]) -> dict[str, Any]:
+        """Held-out nats of songs with audio, by slot (see scores.held_out)."""
+        return scores.held_out(self.student, self._coded(songs))
+
+    def kl(self, songs: Sequence[Song], teacher: Any) -> list[float]:
+        """KL(teacher || this singer) in nats per token by slot; `teacher` is a Singer of the same codec."""
+        from distill.teachers.model import ModelTeacher
+
+        live = ModelTeacher(teacher.student, 8192, "")
+        return scores.held_out(self.student, self._coded(songs), live)["kl_per_token"]
+
+    def _coded(self, songs: Sequence[Song]) -> list[Any]:
+        return encoding.code(songs, self.codec, self.student.vocabulary.longest, self.about.writing)
+
+
+def load_singer(where: str | Path | None = None, device: str | None = None) -> Singer:
+    """A singer: the embedded one, or that of a run folder, an adapter, a merged folder, or a hub id.
+
+    Raises FolderError where there is none, AdapterError where codec or base is not the one it was trained with.
+    """
+    place = "embedded/singer" if where is None else str(where)
+    student, _, folder = open_singer(place)
+    about = read_about(singer_folder(folder))
+    codec = strict.build({"c": about.codec}, _CodecPart, f"{place}: singer.json").c.load()
+    if codec.fingerprint != about.codec_fingerprint:
+        raise AdapterError(
+            f"{place}: was trained on codec {about.codec_fingerprint[:12]}, the one found is {codec.fingerprint[:12]}; "
+            "give it its own codec"
+        )
+    student.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return Singer(student, codec, about)
+
+
+@dataclass(frozen=True)
+class _CodecPart:
+    c: Any = strict.part("codecs")
+
+
+def _each(value: str | Sequence[str] | None, known: Sequence[str], lines: Sequence[Line]) -> list[str]:
+    if value is None or isinstance(value, str):
+        return [value if value else (known[0] if known else "")] * len(lines)
+    return list(value)
+
+
+def _send(script: Generator[Wish, int, None], id: int) -> Wish | None:
+    try:
+        return script.send(id)
+    except StopIteration:
+        return None
+
+
+def _joined(takes: Sequence[Take], codec: Any, text: str) -> Take:
+    """Takes one after another as one; decoded together, so that no seam is heard."""
+    if len(takes) == 1:
+        return replace(takes[0], text=text)
+    codes_FS = torch.cat([take.codes_FS for take in takes])
+    started, notes, now = time.perf_counter(), [], 0.0
+    for take in takes:
+        notes += [(start + now, end + now, midi) for start, end, midi in take.notes]
+        now += len(take.codes_FS) / codec.format.frame_rate
+    wave_CW = codec.decode(codes_FS).cpu()
+    spent = sum(take.compute_seconds for take in takes) + time.perf_counter() - started
+    pieces = tuple(piece for take in takes for piece in take.pieces)
+    return Take(wave_CW, takes[0].sample_rate, codes_FS, tuple(notes), pieces, text, takes[0].seed, spent)
+
+
+__all__ = ["Manner", "Note", "Singer", "Take", "load_singer"]

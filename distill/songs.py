@@ -1,0 +1,147 @@
+"""A song as a value: what is sung, when, by whom, under which rights.
+
+    Song -> Section -> Line -> Word and Note
+
+Times are seconds from the start of the song's audio. A note begins with the *vowel* of its syllable, as a singer counts
+it: the consonants before the vowel sound inside the note (or silence) before. Everything but the lyrics may be unknown;
+a song with note times can be taught note by note, one with line times line by line (see `prompts`).
+
+Manifests are JSON lines, one song a row, audio paths relative to the manifest (version 1).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from distill.errors import FolderError, SongError
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Note:
+    """One note: seconds, MIDI pitch (None is a rest or unknown) and the piece of text begun on it ("" goes on)."""
+
+    start: float
+    end: float
+    midi: float | None
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class Word:
+    """One word and where it is sung (seconds)."""
+
+    text: str
+    start: float
+    end: float
+
+
+@dataclass(frozen=True)
+class Line:
+    """One sung line; `start` and `end` are None when nobody knows them."""
+
+    text: str
+    start: float | None = None
+    end: float | None = None
+    words: tuple[Word, ...] = ()
+    notes: tuple[Note, ...] = ()
+
+
+@dataclass(frozen=True)
+class Section:
+    """Lines under one tag: verse, chorus, bridge, ..."""
+
+    tag: str
+    lines: tuple[Line, ...]
+
+
+@dataclass(frozen=True)
+class Song:
+    """Lyrics in sections, with style, voice, rights and, where there is one, a recording."""
+
+    id: str
+    sections: tuple[Section, ...]
+    style: str = ""
+    voice: str = ""
+    language: str = "en"
+    licence: str = "unknown"
+    source: str = ""
+    credit: str = ""
+    audio: str | None = None
+    split: str = "train"
+
+    @property
+    def lines(self) -> tuple[Line, ...]:
+        """All lines in order."""
+        return tuple(line for section in self.sections for line in section.lines)
+
+    @property
+    def text(self) -> str:
+        """The lyrics as a person would type them."""
+        return "\n".join(
+            "\n".join([f"[{section.tag}]", *(line.text for line in section.lines)]) for section in self.sections
+        )
+
+
+def to_json(song: Song) -> dict[str, Any]:
+    """A song as plain JSON values."""
+    return asdict(song)
+
+
+def from_json(row: dict[str, Any]) -> Song:
+    """The song that `to_json` wrote. Raises SongError naming what is missing or wrong."""
+    try:
+        sections = tuple(
+            Section(section["tag"], tuple(_line(line) for line in section["lines"])) for section in row["sections"]
+        )
+        return Song(**{**row, "sections": sections})
+    except (KeyError, TypeError) as error:
+        raise SongError(f"song {row.get('id', '?')}: not a version {VERSION} song ({error}); export it again") from None
+
+
+def _line(row: dict[str, Any]) -> Line:
+    words = tuple(Word(**word) for word in row.get("words", ()))
+    notes = tuple(Note(**note) for note in row.get("notes", ()))
+    return Line(row["text"], row.get("start"), row.get("end"), words, notes)
+
+
+def read_manifest(path: str | Path) -> list[Song]:
+    """Songs of a JSON lines manifest; audio paths become absolute. A last line cut short by a crash is an error."""
+    path = Path(path)
+    if not path.is_file():
+        raise FolderError(f"{path}: there is no such manifest; name a .jsonl file written by distill")
+    songs = []
+    for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if not text.strip():
+            continue
+        try:
+            row = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise SongError(f"{path}:{number}: not JSON ({error.msg}); remove or rewrite this line") from None
+        if row.pop("version", VERSION) != VERSION:
+            raise SongError(f"{path}:{number}: this manifest is of another version than {VERSION}; export it again")
+        song = from_json(row)
+        if song.audio is not None:
+            song = replace(song, audio=str((path.parent / song.audio).resolve()))
+        songs.append(song)
+    return songs
+
+
+def manifest_row(song: Song, folder: Path) -> str:
+    """One manifest line, its audio path relative to `folder`."""
+    row = {"version": VERSION, **to_json(song)}
+    if song.audio is not None:
+        audio = Path(song.audio)
+        row["audio"] = audio.resolve().relative_to(folder.resolve()).as_posix() if audio.is_absolute() else song.audio
+    return json.dumps(row, ensure_ascii=False)
+
+
+def write_manifest(path: str | Path, songs: Iterable[Song]) -> None:
+    """Write songs as JSON lines; their audio must lie under the manifest's folder."""
+    path = Path(path)
+    path.write_text("".join(manifest_row(song, path.parent) + "\n" for song in songs), encoding="utf-8")

@@ -1,0 +1,53 @@
+"""Rendered songs made small enough to ship: FLAC to Ogg Vorbis, which decodes to the same number of
+samples, aligned.
+
+    python -m distill.sources._songbook.packing --songs rendered --held-out rendered-held-out --out distill/embedded/songs
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from pathlib import Path
+
+import soundfile
+
+from distill.errors import AudioError
+from distill.songs import Song, read_manifest, write_manifest
+from distill.sources._songbook.singing import SAMPLE_RATE
+
+COMPRESSION = 0.86  # libsndfile's 0 to 1; about 25 kbit/s here
+
+
+def pack(manifest: Path, out: Path, name: str, compression: float = COMPRESSION) -> list[Song]:
+    """Songs of a manifest as `out`/<id>.ogg and the manifest `out`/`name`. Raises AudioError if a song lost
+    samples."""
+    out.mkdir(parents=True, exist_ok=True)
+    songs = []
+    for song in read_manifest(manifest):
+        wave, rate = soundfile.read(str(song.audio), dtype="float32")
+        path = out / f"{song.id}.ogg"
+        soundfile.write(path, wave, rate, format="OGG", subtype="VORBIS", compression_level=compression)
+        if rate != SAMPLE_RATE or soundfile.info(path).frames != len(wave):
+            raise AudioError(f"{path}: its length changed in packing; use another libsndfile")
+        songs.append(dataclasses.replace(song, audio=path.name))
+    write_manifest(out / name, songs)
+    return songs
+
+
+def main() -> None:
+    """Packs one folder for training and one for judging."""
+    parser = argparse.ArgumentParser(description="Pack rendered songs into package data.")
+    parser.add_argument("--songs", type=Path, required=True)
+    parser.add_argument("--held-out", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    asked = parser.parse_args()
+    for folder, name in ((asked.songs, "manifest.jsonl"), (asked.held_out, "held-out.jsonl")):
+        songs = pack(folder / "manifest.jsonl", asked.out, name)
+        print(f"{name}: {len(songs)} songs, {sum(s.lines[-1].end or 0 for s in songs):.0f} s")
+    size = sum(file.stat().st_size for file in asked.out.iterdir())
+    print(f"{asked.out}: {size / 2**20:.2f} MiB")
+
+
+if __name__ == "__main__":
+    main()

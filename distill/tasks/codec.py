@@ -1,0 +1,282 @@
+"""Train the small codec from songs: hear a moment, write it in codes, sing it back, compare the spectra.
+
+No adversary: log-mel distance at four resolutions and STFT distance at three (Yamamoto 2020, arXiv
+1910.11480) suffice for a narrow voice and cost a fraction of a discriminator. The order of a run:
+
+    the first `unquantised` micro-batches teach encoder and decoder alone, while the quantiser remembers
+    latents; then k-means fills the codebooks from what it remembers, and from there codes move with what they
+    code.
+
+Quantiser dropout (arXiv 2107.03312): a share of the crops uses only the first few slots, so that 1 ... S
+slots all sing. Everything that chance decides for micro-batch k is drawn from (seed, k) and everything else
+lives in `state()`; so a resumed run repeats the interrupted one exactly.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from distill import audio
+from distill.codecs._network import CodecNetwork, NetworkSettings, magnitude, melscale_fbanks
+from distill.codecs.embedded import save_codec
+from distill.errors import SettingsError, SongError
+from distill.settings import part
+from distill.songs import Song
+from distill.trainer import TrainSettings, numbered
+
+# About the rounding noise of 16-bit PCM: what lies below is nothing to learn.
+MEL_FLOOR, STFT_FLOOR = 1e-4, 1e-3
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The recipe of task codec. `hours` caps the songs kept in memory (345 MB per 3 h at 16 kHz)."""
+
+    songs: Any = part("sources")
+    train: TrainSettings = field(default_factory=lambda: TrainSettings(seconds=600, learning_rate=1.2e-3))
+    network: NetworkSettings = field(default_factory=NetworkSettings)
+    batch: int = 8
+    crop_frames: int = 32
+    hours: float = 3.0
+    unquantised: int = 250
+    dropout: float = 0.4
+    stft_weight: float = 0.5
+    commitment_weight: float = 0.25
+
+    def task(self, seed: int) -> CodecTask:
+        """The task, its songs read. Raises SongError when none is left to train on."""
+        songs = [song for song in self.songs.load() if song.split == "train"]
+        return CodecTask(self, SongBuffer(songs, self.network.sample_rate, self.hours, seed), seed)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Crops with what chance decided for them: slots_B (how many each may use) and a seed."""
+
+    wave_BW: Tensor
+    slots_B: Tensor
+    seed: int
+
+
+class SongBuffer:
+    """All songs in one int16 tensor; a crop never crosses from one song into the next."""
+
+    def __init__(self, songs: list[Song], sample_rate: int, hours: float, seed: int):
+        waves, room = [], int(hours * 3600 * sample_rate)
+        order = torch.randperm(len(songs), generator=torch.Generator().manual_seed(seed)).tolist()
+        for index in order:
+            place = songs[index].audio
+            if room <= 0 or place is None:
+                continue
+            wave_W = audio.read(place, sample_rate)[0]
+            waves.append((wave_W.clamp(-1, 1) * 32767).round().to(torch.int16))
+            room -= len(wave_W)
+        if not waves:
+            raise SongError(
+                "task codec: no training song has audio; name a source with recordings, split train"
+            )
+        self.samples_W = torch.cat(waves)
+        self.ends_N = torch.tensor([len(wave) for wave in waves]).cumsum(0)
+
+    def crop(self, samples: int, generator: torch.Generator) -> Tensor:
+        """A random moment of `samples` samples as float32; a shorter song is followed by silence."""
+        at = int(torch.randint(len(self.samples_W), (), generator=generator))
+        song = int(torch.searchsorted(self.ends_N, at, right=True))
+        first, end = int(self.ends_N[song - 1]) if song else 0, int(self.ends_N[song])
+        at = max(first, min(at - samples // 2, end - samples))
+        piece_W = self.samples_W[at : min(at + samples, end)].float() / 32767
+        return torch.nn.functional.pad(piece_W, (0, samples - len(piece_W)))
+
+
+class CodecTask:
+    """What the trainer needs to know of the codec (distill.trainer.Task)."""
+
+    def __init__(self, settings: Settings, songs: SongBuffer | None, seed: int):
+        if not (settings.batch > 0 and settings.crop_frames >= 8 and 0 <= settings.dropout <= 1):
+            raise SettingsError(
+                "task codec: needs batch >= 1, crop_frames >= 8 and dropout in 0..1; correct the recipe"
+            )
+        self.settings, self.songs = settings, songs
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.network = CodecNetwork(settings.network)
+        self.distance = SpectralDistance(settings.network.sample_rate)
+        self.seen = torch.zeros((), dtype=torch.int64)  # micro-batches learned from
+
+    def batches(self, generator: torch.Generator, start: int) -> Iterator[Batch]:
+        """Endless; batch k depends on (generator's seed, k) alone."""
+        if self.songs is None:
+            raise SongError("task codec: has no songs to train on; build it with Settings.task(seed)")
+        samples, slots = self.settings.crop_frames * self.settings.network.hop, self.settings.network.slots
+        index = start
+        while True:
+            chance = numbered(generator, index)
+            wave_BW = torch.stack([self.songs.crop(samples, chance) for _ in range(self.settings.batch)])
+            fewer_B = torch.randint(1, max(2, slots), (len(wave_BW),), generator=chance)
+            drop_B = torch.rand(len(wave_BW), generator=chance) < self.settings.dropout
+            yield Batch(wave_BW, torch.where(drop_B, fewer_B, slots), chance.initial_seed())
+            index += 1
+
+    def loss(self, batch: Batch) -> dict[str, tuple[Tensor, float]]:
+        """Terms as (sum over crops, number of crops): mel, stft, commitment."""
+        device = next(self.network.parameters()).device
+        wave_BW, quantiser = batch.wave_BW.to(device), self.network.quantiser
+        latent_BFD = self.network.latent(wave_BW)
+        with torch.autocast(device.type, enabled=False):
+            quantised_BFD, commitment_B = self._quantise(latent_BFD, batch.slots_B.to(device), batch.seed)
+        made_BW = self.network.sound(quantised_BFD)
+        with torch.autocast(device.type, enabled=False):
+            mel_B, stft_B = self.distance(made_BW, wave_BW)
+        self.seen += 1
+        if not bool(quantiser.started) and int(self.seen) >= self.settings.unquantised:
+            quantiser.start(batch.seed)
+        count = float(len(wave_BW))
+        return {
+            "mel": (mel_B.sum(), count),
+            "stft": (stft_B.sum(), count),
+            "commitment": (commitment_B.sum(), count),
+        }
+
+    def _quantise(self, latent_BFD: Tensor, slots_B: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+        """The latent as the decoder sees it in training (gradients pass straight through), and the encoder's
+        penalty.
+        """
+        quantiser = self.network.quantiser
+        flat_ND = latent_BFD.detach().reshape(-1, latent_BFD.shape[-1])
+        if not bool(quantiser.started):
+            quantiser.remember(flat_ND)
+            return latent_BFD, latent_BFD.new_zeros(len(latent_BFD))
+        codes_NS, vectors_SND = quantiser.quantise(flat_ND)
+        used_SB = torch.arange(codes_NS.shape[1], device=slots_B.device)[:, None] < slots_B
+        vectors_SBFD = vectors_SND.reshape(-1, *latent_BFD.shape)
+        kept_BFD = (vectors_SBFD * used_SB[:, :, None, None]).sum(0)
+        quantiser.follow(flat_ND, codes_NS, vectors_SND, seed)
+        commitment_B = (latent_BFD - kept_BFD).square().mean((1, 2))
+        return latent_BFD + (kept_BFD - latent_BFD).detach(), commitment_B
+
+    def count(self, batch: Batch) -> dict[str, float]:
+        return dict.fromkeys(("mel", "stft", "commitment"), float(len(batch.wave_BW)))
+
+    def weights(self) -> dict[str, float]:
+        return {"mel": 1.0, "stft": self.settings.stft_weight, "commitment": self.settings.commitment_weight}
+
+    def parameters(self) -> list[dict[str, Any]]:
+        named = list(self.network.named_parameters())
+        return [
+            {"params": [p for _, p in named if p.ndim > 1]},
+            {"params": [p for _, p in named if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+
+    def state(self) -> dict[str, Tensor]:
+        return {**self.network.state_dict(), "seen": self.seen}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        self.network.load_state_dict({name: value for name, value in state.items() if name != "seen"})
+        self.seen = state["seen"].clone()
+
+    def size(self, batch: Batch) -> int:
+        """Seconds of sound would be a fraction; so codec frames."""
+        return batch.wave_BW.numel() // self.settings.network.hop
+
+    def to(self, device: torch.device | str) -> None:
+        self.network.to(device)
+        self.distance.to(device)
+
+    def save(self, folder: str | Path) -> None:
+        """The trained codec as config.json and weights.safetensors (half precision), ready for
+        codecs/embedded.py.
+        """
+        save_codec(self.network, Path(folder))
+
+    @torch.no_grad()
+    def evaluate(self, songs: list[Song], seconds: float = 120.0) -> dict[str, Any]:
+        """Figures over up to `seconds` of held-out sound: mel L1 at 1 ... S slots, codes used and perplexity,
+        and times faster than real time of encoding and decoding (all slots)."""
+        self.network.eval()
+        settings, waves, left = self.settings.network, [], seconds
+        for song in songs:
+            if song.audio is not None and left > 0:
+                wave_W = audio.read(song.audio, settings.sample_rate)[0]
+                waves.append(wave_W[: len(wave_W) // settings.hop * settings.hop])
+                left -= len(wave_W) / settings.sample_rate
+        mel: list[list[float]] = [[] for _ in range(settings.slots)]
+        codes, encoding, decoding = [], 0.0, 0.0
+        device = next(self.network.parameters()).device
+        for wave_W in (wave for wave in waves if len(wave)):
+            wave_BW, before = wave_W[None].to(device), time.perf_counter()
+            latent_BFD = self.network.latent(wave_BW)
+            codes_NS, vectors_SND = self.network.quantiser.quantise(latent_BFD[0])
+            encoding += time.perf_counter() - before
+            codes.append(codes_NS.cpu())
+            for slots in range(1, settings.slots + 1):
+                before = time.perf_counter()
+                made_BW = self.network.sound(vectors_SND[:slots].sum(0)[None])
+                decoding += time.perf_counter() - before if slots == settings.slots else 0.0
+                mel[slots - 1] += [float(self.distance(made_BW, wave_BW)[0])] * (len(wave_W) // settings.hop)
+        self.network.train()
+        if not codes:
+            raise SongError("task codec: no held-out song with audio to evaluate on; name some")
+        return {
+            "seconds": len(torch.cat(codes)) * settings.hop / settings.sample_rate,
+            **_figures(mel, torch.cat(codes), settings.codes),
+            "encodes_times_real_time": len(torch.cat(codes)) * settings.hop / settings.sample_rate / encoding,
+            "decodes_times_real_time": len(torch.cat(codes)) * settings.hop / settings.sample_rate / decoding,
+        }
+
+
+class SpectralDistance(nn.Module):
+    """How far two waves are apart: (mel_B, stft_B).
+
+    mel: mean |difference| of natural-log mel bands, averaged over windows of 256 ... 2048 samples. stft: mean
+    |difference| of log magnitudes plus spectral convergence ||A| - |B|| / ||B||, averaged over windows of 512
+    ... 2048.
+    """
+
+    def __init__(self, sample_rate: int):
+        super().__init__()
+        for window, bands in ((256, 20), (512, 40), (1024, 80), (2048, 80)):
+            self.register_buffer(f"window_{window}", torch.hann_window(window), persistent=False)
+            mel_KB = melscale_fbanks(
+                window // 2 + 1, 0.0, sample_rate / 2, bands, sample_rate, "slaney", "slaney"
+            )
+            self.register_buffer(f"mel_{window}", mel_KB, persistent=False)
+
+    def forward(self, made_BW: Tensor, true_BW: Tensor) -> tuple[Tensor, Tensor]:
+        mel, stft = [], []
+        for window in (256, 512, 1024, 2048):
+            made_BKT = magnitude(made_BW, getattr(self, f"window_{window}"), window // 4)
+            true_BKT = magnitude(true_BW, getattr(self, f"window_{window}"), window // 4)
+            mel_BK = getattr(self, f"mel_{window}").T
+            mel.append(
+                (_log(mel_BK @ made_BKT, MEL_FLOOR) - _log(mel_BK @ true_BKT, MEL_FLOOR)).abs().mean((1, 2))
+            )
+            if window > 256:
+                logs_B = (_log(made_BKT, STFT_FLOOR) - _log(true_BKT, STFT_FLOOR)).abs().mean((1, 2))
+                norm_B = true_BKT.square().sum((1, 2)).add(1.0).sqrt()  # 1: silence divides by little
+                away_B = (made_BKT - true_BKT).square().sum((1, 2)).add(1e-8).sqrt()
+                stft.append(logs_B + (away_B / norm_B).clamp_max(10.0))
+        return torch.stack(mel).mean(0), torch.stack(stft).mean(0)
+
+
+def _log(x: Tensor, floor: float) -> Tensor:
+    return x.clamp_min(floor).log()
+
+
+def _figures(mel: list[list[float]], codes_NS: Tensor, size: int) -> dict[str, Any]:
+    used, perplexity = [], []
+    for slot in range(codes_NS.shape[1]):
+        share_C = torch.bincount(codes_NS[:, slot], minlength=size).float() / len(codes_NS)
+        used.append(int((share_C > 0).sum()))
+        perplexity.append(float(torch.special.entr(share_C).sum().exp()))
+    return {
+        "mel_l1_by_slots": [sum(row) / len(row) for row in mel],
+        "codes_used": used,
+        "perplexity": perplexity,
+    }

@@ -1,0 +1,122 @@
+"""Pretrain a small text LLM: the "existing open LLM" of the quickstart, made in the open.
+
+Rows are random crops of one long text; the loss is plain next-token cross entropy. Judged by held-out bits per byte,
+beside `xz -9` on the same held-out text.
+"""
+
+from __future__ import annotations
+
+import lzma
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from distill import blank
+from distill.blank import BlankSettings
+from distill.errors import SettingsError
+from distill.folders import atomic_folder
+from distill.trainer import TrainSettings, numbered
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The recipe of a text LLM: its shape and text, crops of `row_tokens`, `rows` a batch, and how to train."""
+
+    train: TrainSettings
+    model: BlankSettings = field(default_factory=BlankSettings)
+    row_tokens: int = 512
+    rows: int = 8
+
+
+class Task:
+    """What the trainer knows of it. `load` is the world; the rest are functions of tokens."""
+
+    def __init__(self, settings: Settings, seed: int = 0):
+        self.settings = settings
+        self.model, self.tokenizer = blank.make(settings.model, seed)
+        text = blank.read_text(settings.model.text, "train")
+        self.ids_T = torch.tensor(_encode(self.tokenizer, text))
+        if len(self.ids_T) <= settings.row_tokens + 1:
+            raise SettingsError(f"the text has {len(self.ids_T)} tokens, a row {settings.row_tokens}; give more text")
+
+    def batches(self, generator: torch.Generator, start: int) -> Iterator[Tensor]:
+        """ids_BT of random crops, one token longer than a row; batch k is a function of (seed, k)."""
+        number = start
+        while True:
+            draw = numbered(generator, number)
+            span = self.settings.row_tokens + 1
+            starts = torch.randint(len(self.ids_T) - span, (self.settings.rows,), generator=draw)
+            yield torch.stack([self.ids_T[s : s + span] for s in starts.tolist()])
+            number += 1
+
+    def count(self, ids_BT: Tensor) -> dict[str, float]:
+        return {"nats": float(ids_BT[:, 1:].numel())}
+
+    def loss(self, ids_BT: Tensor) -> dict[str, tuple[Tensor, float]]:
+        self.model.train()
+        scores_BTV = self.model(input_ids=ids_BT[:, :-1], use_cache=False).logits.float()
+        nats = cross_entropy(scores_BTV.flatten(0, 1), ids_BT[:, 1:].flatten(), reduction="sum")
+        return {"nats": (nats, float(ids_BT[:, 1:].numel()))}
+
+    def weights(self) -> dict[str, float]:
+        return {"nats": 1.0}
+
+    def parameters(self) -> list[dict[str, Any]]:
+        matrices = [p for p in self.model.parameters() if p.ndim > 1]
+        vectors = [p for p in self.model.parameters() if p.ndim <= 1]
+        return [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
+
+    def state(self) -> dict[str, Tensor]:
+        return {name: tensor for name, tensor in self.model.named_parameters()}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        with torch.no_grad():
+            for name, parameter in self.model.named_parameters():
+                parameter.copy_(state[name])
+
+    def size(self, ids_BT: Tensor) -> int:
+        return ids_BT[:, 1:].numel()
+
+    def to(self, device: torch.device) -> Task:
+        self.model.to(device)
+        return self
+
+    def save(self, folder: Path) -> None:
+        """A stock folder in half precision."""
+        with atomic_folder(folder) as path:
+            self.model.half().save_pretrained(path)
+            self.model.float()
+            self.tokenizer.save_pretrained(path)
+
+    def evaluate(self) -> dict[str, float]:
+        """Held-out bits per byte, and xz -9's on the same bytes."""
+        return bits_per_byte(self.model, self.tokenizer, blank.read_text(self.settings.model.text, "held-out"))
+
+
+def _encode(tokenizer: Any, text: str) -> list[int]:
+    """Ids of a long text: paragraph by paragraph, since a tokenizer's time is not linear in length."""
+    parts = text.split("\n\n")
+    encoded = tokenizer([part + "\n\n" for part in parts], add_special_tokens=False)["input_ids"]
+    return [id for ids in encoded for id in ids]
+
+
+@torch.no_grad()
+def bits_per_byte(model: Any, tokenizer: Any, text: str, row_tokens: int = 512) -> dict[str, float]:
+    """Bits per UTF-8 byte of a text read in rows that overlap by half, so that every token but the first has context."""
+    model.eval()
+    ids_T = torch.tensor([tokenizer.bos_token_id or 0, *_encode(tokenizer, text)], device=model.device)
+    nats, half = 0.0, row_tokens // 2
+    for start in range(0, len(ids_T) - 1, half):
+        row = ids_T[max(0, start - half) : start + half + 1]
+        fresh = len(row) - 1 - (start - max(0, start - half))
+        scores_TV = model(input_ids=row[None, :-1]).logits[0].float()
+        nats += float(cross_entropy(scores_TV[-fresh:], row[1:][-fresh:], reduction="sum"))
+    size = len(text.encode())
+    packed = len(lzma.compress(text.encode(), preset=9 | lzma.PRESET_EXTREME))
+    return {"bits_per_byte": nats / math.log(2) / size, "xz_bits_per_byte": 8 * packed / size, "bytes": float(size)}

@@ -1,0 +1,36 @@
+"""Teachers: who is imitated. One file per kind; its name is the recipe's `kind`.
+
+    Settings                        frozen dataclass of the recipe's words
+    Settings.load(codec) -> Teacher
+    Teacher.signals(coded) -> one Signal per coded passage, in code space
+
+A teacher refuses a codec that is not its own, by name: distributions over other codes mean nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from distill.errors import TeacherError
+from distill.prompts import Coded
+from distill.signals import Signal
+
+
+class Teacher(Protocol):
+    """What every teacher promises."""
+
+    fingerprint: str
+
+    def signals(self, coded: Sequence[Coded]) -> list[Signal]:
+        """What it says about each passage."""
+        ...
+
+
+def check_codec(name: str, said: dict[str, Any], codec: Any) -> None:
+    """Raise TeacherError unless the teacher's singer.json names this very codec."""
+    if said.get("codec_fingerprint") != codec.fingerprint or tuple(said["slot_sizes"]) != codec.format.slot_sizes:
+        raise TeacherError(
+            f"teacher {name}: it sings codes of another codec (slots {tuple(said['slot_sizes'])}, fingerprint "
+            f"{str(said.get('codec_fingerprint'))[:12]}); use its codec, or a teacher of {codec.fingerprint[:12]}"
+        )

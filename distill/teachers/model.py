@@ -1,0 +1,75 @@
+"""A live teacher: any singer of the same codec, of whatever LLM family and tokenizer, read as it listens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from distill import scores
+from distill.batches import build, pack_rows
+from distill.folders import fingerprint
+from distill.prompts import Coded, write
+from distill.shelf import open_singer
+from distill.signals import Signal
+from distill.student import Student
+from distill.teachers import check_codec
+
+
+@dataclass(frozen=True)
+class Settings:
+    """`singer`: a package folder, folder or hub id. `tokens`: how many it reads at once."""
+
+    singer: str = "embedded/teacher"
+    tokens: int = 8192
+
+    def load(self, codec: Any) -> ModelTeacher:
+        """The teacher, its codec checked. Raises TeacherError, FolderError."""
+        student, about, folder = open_singer(self.singer)
+        check_codec(self.singer, about, codec)
+        return ModelTeacher(student, self.tokens, fingerprint(folder))
+
+
+class ModelTeacher:
+    """Writes each passage with its own tokenizer and gives its distributions over codes."""
+
+    def __init__(self, student: Student, tokens: int, identity: str):
+        self.student, self.tokens = student, tokens
+        self.student.model.eval().requires_grad_(False)
+        self.fingerprint = identity
+
+    @torch.no_grad()
+    def signals(self, coded: Sequence[Coded]) -> list[Signal]:
+        """One Signal per passage, in order."""
+        v = self.student.vocabulary
+        written = [write(c.passage, c.codes_FS, self.student.encode_text, v) for c in coded]
+        longest = max(len(w) for w in written)
+        rows = pack_rows([len(w) for w in written], range(len(written)), longest)
+        found: dict[int, Signal] = {}
+        step = max(1, self.tokens // longest)
+        for first in range(0, len(rows), step):
+            some = rows[first : first + step]
+            self._read(some, [[written[i] for i in row] for row in some], coded, longest, found)
+        return [found[i] for i in range(len(coded))]
+
+    def _read(self, rows: Any, written: Any, coded: Sequence[Coded], longest: int, found: dict[int, Signal]) -> None:
+        v = self.student.vocabulary
+        batch = build(written, v, longest, format_share=0.0).to(self.student.device)
+        hidden_ND = scores.hidden_ND(self.student, batch)
+        order = [i for row in rows for i in row]
+        frames = [len(coded[i].codes_FS) for i in order]
+        pieces = [len(coded[i].passage.pieces) for i in order]
+        slots = [
+            scores.slot_scores_NC(self.student, hidden_ND, batch, s).float().log_softmax(-1).cpu().split(frames)
+            for s in range(v.format.slots)
+        ]
+        symbols = [
+            scores.symbol_scores_NC(self.student, hidden_ND, targets, span.start, span.stop)
+            .float().log_softmax(-1).cpu().split(pieces)
+            for targets, span in ((batch.pitches, v.pitch_span), (batch.lengths, v.length_span))
+        ]  # fmt: skip
+        for place, index in enumerate(order):
+            of_slots = tuple(parts[place] for parts in slots)
+            found[index] = Signal(of_slots, symbols[0][place], symbols[1][place], self.fingerprint)

@@ -1,0 +1,75 @@
+"""A recorded teacher: its signals are read from disk, so that teaching costs no teacher's arithmetic.
+
+Each passage has a file named by what its signal depends on: the passage as it is written (header, pieces, lengths), its
+codes, and the teacher's fingerprint. `record` fills what is missing; an interrupted recording goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from distill.encoding import cache_folder
+from distill.errors import TeacherError
+from distill.folders import fingerprint, locate, sha256_bytes
+from distill.prompts import Coded
+from distill.shelf import about_singer
+from distill.signals import Signal, check_signal, read_signal, write_signal
+from distill.teachers import check_codec
+
+WRITER = 1  # raise when prompts.write changes what a teacher sees
+
+
+@dataclass(frozen=True)
+class Settings:
+    """`singer`: whose signals. `folder`: where they lie (default: the cache)."""
+
+    singer: str = "embedded/teacher"
+    folder: str = ""
+
+    def load(self, codec: Any) -> RecordedTeacher:
+        """The recordings of this teacher. Raises TeacherError for another codec's."""
+        place = locate(self.singer)
+        check_codec(self.singer, about_singer(place), codec)
+        folder = Path(self.folder) if self.folder else cache_folder() / "signals"
+        return RecordedTeacher(folder, fingerprint(place), self.singer)
+
+
+class RecordedTeacher:
+    """Reads signals; says what to run when one is missing."""
+
+    def __init__(self, folder: Path, teacher_fingerprint: str, name: str):
+        self.folder, self.fingerprint, self.name = folder, teacher_fingerprint, name
+
+    def path(self, coded: Coded) -> Path:
+        """Where a passage's signal lies."""
+        passage = coded.passage
+        codes = coded.codes_FS.numpy().astype("<i4").tobytes()
+        key = sha256_bytes(f"{WRITER} {self.fingerprint} {passage.header} {passage.pieces}".encode() + codes)
+        return self.folder / key[:2] / f"{key}.safetensors"
+
+    def signals(self, coded: Sequence[Coded]) -> list[Signal]:
+        """One Signal per passage. Raises TeacherError naming a passage that was never scored."""
+        found = []
+        for item in coded:
+            path = self.path(item)
+            if not path.exists():
+                raise TeacherError(f"{item.passage.id}: {self.name} has not scored it; run `distill score RECIPE` first")
+            signal = read_signal(path)
+            check_signal(signal, item.codes_FS, len(item.passage.pieces), item.passage.id)
+            found.append(signal)
+        return found
+
+    def record(self, coded: Sequence[Coded], load: Callable[[], Any], at_once: int = 32) -> int:
+        """Score what is missing with the live teacher that `load` gives; returns how many passages that were."""
+        missing = [item for item in coded if not self.path(item).exists()]
+        live = load() if missing else None
+        for first in range(0, len(missing), at_once):
+            some = missing[first : first + at_once]
+            for item, signal in zip(some, live.signals(some), strict=True):
+                path = self.path(item)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_signal(path, signal)
+        return len(missing)

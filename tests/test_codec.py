@@ -1,0 +1,351 @@
+"""The codecs' promises (embedded and DAC), and the task that trains the embedded one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from distill import audio
+from distill.codecs import embedded
+from distill.codecs._network import CodecNetwork, NetworkSettings, ResidualQuantiser
+from distill.errors import CodecError, FolderError, SongError
+from distill.songs import Line, Section, Song, write_manifest
+from distill.sources import manifest
+from distill.tasks.codec import CodecTask, Settings, SongBuffer, SpectralDistance
+
+SMALL = NetworkSettings(codes=32, latent_width=8, encoder_widths=(24, 32), decoder_width=32, decoder_blocks=2)
+
+
+def melody(seconds: float, rate: int = 16000) -> Tensor:
+    keys = torch.tensor([48, 52, 55, 60, 57, 53, 50, 47])
+    key_W = keys[(torch.arange(int(seconds * rate)) // (rate // 4)) % len(keys)]
+    phase_W = torch.cumsum(440 * 2 ** ((key_W - 69) / 12) / rate, 0) * 6.2831853
+    return (0.1 * torch.stack([torch.sin(k * phase_W) / k for k in range(1, 9)]).sum(0))[None]
+
+
+def random_network(seed: int = 0, settings: NetworkSettings = SMALL) -> CodecNetwork:
+    torch.manual_seed(seed)
+    network = CodecNetwork(settings)
+    network.quantiser.codebooks_SCD.normal_()
+    return network
+
+
+def embedded_codec(folder: Path) -> embedded.EmbeddedCodec:
+    embedded.save_codec(random_network(), folder)
+    return embedded.Settings(str(folder), slots=2).load()
+
+
+def dac_codec(folder: Path):
+    from distill.codecs import dac as kind
+
+    torch.manual_seed(0)
+    model = kind.dac.DAC(
+        encoder_dim=4,
+        encoder_rates=[2, 4, 4, 8],
+        latent_dim=16,
+        decoder_dim=32,
+        decoder_rates=[8, 4, 4, 2],
+        n_codebooks=3,
+        codebook_size=32,
+        codebook_dim=4,
+        sample_rate=16000,
+    )
+    kind.export(model, folder)
+    assert kind.Settings(str(folder), slots=2).format.frame_rate == 62.5
+    return kind.Settings(str(folder), slots=2).load()
+
+
+@pytest.fixture(params=[embedded_codec, dac_codec], ids=["embedded", "dac"], scope="module")
+def codec(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory):
+    return request.param(tmp_path_factory.mktemp("codec"))
+
+
+# --- laws of every codec ----------------------------------------------------------------------------------
+
+
+def hop(codec) -> int:
+    return round(codec.format.sample_rate / codec.format.frame_rate)
+
+
+def test_codes_have_the_frames_and_sizes_promised(codec) -> None:
+    for samples in (hop(codec) * 40, hop(codec) * 40 + 1, hop(codec) * 41 - 1):
+        wave_CW = melody(3)[:, :samples]
+        codes_FS = codec.encode(wave_CW)
+        assert (
+            codes_FS.shape == (-(-samples // hop(codec)), len(codec.format.slot_sizes))
+            and codes_FS.dtype == torch.int64
+        )
+        assert int(codes_FS.min()) >= 0 and int(codes_FS.max()) < min(codec.format.slot_sizes)
+        made_CW = codec.decode(codes_FS)
+        assert made_CW.shape == (1, len(codes_FS) * hop(codec)) and bool(torch.isfinite(made_CW).all())
+        assert codec.decode(codes_FS, samples).shape == wave_CW.shape
+
+
+def test_encoding_and_decoding_repeat_exactly(codec) -> None:
+    wave_CW = melody(1.0)
+    codes_FS = codec.encode(wave_CW)
+    assert torch.equal(codes_FS, codec.encode(wave_CW))
+    assert torch.equal(codec.decode(codes_FS), codec.decode(codes_FS))
+
+
+def test_codebooks_lie_in_one_space(codec) -> None:
+    books = codec.codebooks()
+    assert [len(book_CD) for book_CD in books] == list(codec.format.slot_sizes)
+    assert len({book_CD.shape[1] for book_CD in books}) == 1
+
+
+def test_wrong_codes_are_refused_by_name(codec) -> None:
+    good_FS = codec.encode(melody(1.0))
+    high_FS, low_FS = good_FS.clone(), good_FS.clone()
+    high_FS[3, 1], low_FS[0, 0] = 32, -1
+    for bad, said in (
+        (high_FS, "slot 1"),
+        (low_FS, "slot 0"),
+        (good_FS[:, :1], r"\[frames, 2\]"),
+        (good_FS[:0], "at least one frame"),
+        (good_FS.float(), "whole numbers"),
+    ):
+        with pytest.raises(CodecError, match=said):
+            codec.decode(bad)
+
+
+def test_wrong_waves_are_refused(codec) -> None:
+    for bad in (
+        torch.zeros(1, 0),
+        torch.zeros(2, 16000),
+        torch.zeros(16000),
+        torch.full((1, 16000), float("nan")),
+    ):
+        with pytest.raises(CodecError, match="encode"):
+            codec.encode(bad)
+
+
+# --- embedded: on disk ------------------------------------------------------------------------------------
+
+
+def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
+    codec = embedded_codec(tmp_path)
+    again = embedded.Settings(str(tmp_path), slots=2).load()
+    assert again.fingerprint == codec.fingerprint
+    assert embedded.Settings(str(tmp_path), slots=2).format == codec.format
+    assert embedded.Settings(str(tmp_path), slots=None).format.slot_sizes == (32,) * 4
+    four_FS = embedded.Settings(str(tmp_path), slots=4).load().encode(melody(1.0))
+    assert torch.equal(four_FS[:, :2], codec.encode(melody(1.0)))
+    embedded.save_codec(random_network(seed=1), tmp_path)
+    assert embedded.Settings(str(tmp_path)).load().fingerprint != codec.fingerprint
+    with pytest.raises(CodecError, match="1 to 4"):
+        embedded.Settings(str(tmp_path), slots=5).load()
+
+
+def nan_weight(folder: Path) -> None:
+    weights = safetensors.torch.load_file(folder / "weights.safetensors")
+    weights["head.out.bias"][0] = float("nan")
+    safetensors.torch.save_file(weights, folder / "weights.safetensors")
+
+
+def cut_weights(folder: Path) -> None:
+    data = (folder / "weights.safetensors").read_bytes()
+    (folder / "weights.safetensors").write_bytes(data[: len(data) // 2])
+
+
+def other_sizes(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    config["network"]["latent_width"] = 16
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def later_version(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "version": 99}))
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (nan_weight, "NaN"),
+        (cut_weights, "cut short"),
+        (other_sizes, "as in config"),
+        (later_version, "version 99"),
+        (lambda folder: (folder / "config.json").unlink(), "missing"),
+        (lambda folder: (folder / "weights.safetensors").unlink(), "missing"),
+        (lambda folder: (folder / "config.json").write_text("{"), "not a codec's configuration"),
+    ],
+)
+def test_a_damaged_codec_is_named(tmp_path: Path, damage: Callable[[Path], None], said: str) -> None:
+    embedded_codec(tmp_path)
+    damage(tmp_path)
+    with pytest.raises(CodecError, match=said):
+        embedded.Settings(str(tmp_path)).load()
+
+
+def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path) -> None:
+    network = random_network()
+    network.head.out.bias.data[0] = 1e6  # more than half precision holds
+    with pytest.raises(CodecError, match="head.out.bias"):
+        embedded.save_codec(network, tmp_path / "codec")
+    assert not (tmp_path / "codec").exists()
+
+
+def test_a_frame_reaches_no_further_than_the_context_says(tmp_path: Path) -> None:
+    full = NetworkSettings(codes=32, latent_width=8, encoder_widths=(24, 32), decoder_width=32)
+    embedded.save_codec(random_network(settings=full), tmp_path)
+    codec = embedded.Settings(str(tmp_path)).load()
+    codes_FS = codec.encode(melody(3.0))
+    other_FS = codes_FS.clone()
+    other_FS[40] = (other_FS[40] + 1) % 32
+    differs_W = (codec.decode(codes_FS) - codec.decode(other_FS))[0].abs() > 0
+    frames = differs_W.nonzero()[:, 0] // 640
+    assert bool(differs_W[40 * 640 : 41 * 640].any())
+    assert int(frames.min()) >= 40 - codec.context_frames and int(frames.max()) <= 40 + codec.context_frames
+
+
+# --- quantiser --------------------------------------------------------------------------------------------
+
+
+def test_the_quantiser_fills_its_codebooks_and_every_slot_helps() -> None:
+    torch.manual_seed(0)
+    quantiser = ResidualQuantiser(slots=3, codes=64, width=4, ring=2048)
+    data_ND = torch.randn(4096, 4)
+    quantiser.remember(data_ND[:1500])
+    quantiser.remember(data_ND[1500:])
+    quantiser.start(seed=1)
+    for step in range(200):
+        batch_ND = torch.randn(256, 4) + 1.0  # the data has moved: codes must follow, dead ones restart
+        codes_NS, vectors_SND = quantiser.quantise(batch_ND)
+        quantiser.follow(batch_ND, codes_NS, vectors_SND, seed=step, decay=0.9)
+    test_ND = torch.randn(8192, 4) + 1.0
+    codes_NS, vectors_SND = quantiser.quantise(test_ND)
+    errors = [float((test_ND - vectors_SND[:slots].sum(0)).square().mean()) for slots in (1, 2, 3)]
+    assert errors[0] < 0.25 and errors[1] < 0.5 * errors[0] and errors[2] < 0.5 * errors[1]
+    assert min(len(codes_NS[:, slot].unique()) for slot in range(3)) >= 60
+    assert torch.allclose(quantiser.look_up(codes_NS), vectors_SND.sum(0))
+
+
+# --- task -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def songs(tmp_path_factory: pytest.TempPathFactory) -> list[Song]:
+    folder = tmp_path_factory.mktemp("songs")
+    songs = []
+    for number, seconds in enumerate((4.0, 6.0, 0.5)):
+        audio.write(folder / f"{number}.wav", melody(seconds), 16000)
+        section = Section("verse", (Line("la"),))
+        songs.append(
+            Song(
+                f"song-{number}",
+                (section,),
+                audio=str(folder / f"{number}.wav"),
+                split="train" if number != 1 else "held-out",
+            )
+        )
+    write_manifest(folder / "manifest.jsonl", songs)
+    return songs
+
+
+def small_task(songs: list[Song], seed: int = 3) -> CodecTask:
+    settings = Settings(songs=None, network=SMALL, batch=4, crop_frames=16, unquantised=6)
+    return CodecTask(settings, SongBuffer(songs, 16000, 1.0, seed), seed)
+
+
+def learn(task: CodecTask, optimizer: torch.optim.Optimizer, first: int, last: int) -> list[float]:
+    batches, totals = task.batches(torch.Generator().manual_seed(5), first), []
+    for _ in range(first, last):
+        terms = task.loss(next(batches))
+        total = torch.stack(
+            [task.weights()[name] * sum_ / count for name, (sum_, count) in terms.items()]
+        ).sum()
+        optimizer.zero_grad()
+        total.backward()
+        optimizer.step()
+        totals.append(float(total.detach()))
+    return totals
+
+
+def test_the_task_learns_saves_and_evaluates(songs: list[Song], tmp_path: Path) -> None:
+    task = small_task(songs)
+    assert {id(p) for group in task.parameters() for p in group["params"]} == {
+        id(p) for p in task.network.parameters()
+    }
+    totals = learn(task, torch.optim.AdamW(task.parameters(), lr=2e-3), 0, 40)
+    assert bool(task.network.quantiser.started)
+    assert sum(totals[-5:]) < 0.8 * sum(totals[:5])
+    figures = task.evaluate([song for song in songs if song.split == "held-out"])
+    assert figures["seconds"] == pytest.approx(6.0) and len(figures["mel_l1_by_slots"]) == 4
+    assert all(0 < value < 5 for value in figures["mel_l1_by_slots"]) and all(
+        1 <= used <= 32 for used in figures["codes_used"]
+    )
+    task.save(tmp_path)
+    codec = embedded.Settings(str(tmp_path), slots=4).load()
+    wave_CW = melody(4.0)
+    straight = task.network.quantiser.quantise(task.network.latent(wave_CW)[0])[0]
+    assert (
+        float((codec.encode(wave_CW) == straight).float()[:, 0].mean()) > 0.95
+    )  # half precision moves few codes
+    with pytest.raises(SongError, match="held-out"):
+        task.evaluate([])
+
+
+def test_resuming_from_state_is_exact(songs: list[Song]) -> None:
+    through = small_task(songs)
+    optimizer = torch.optim.SGD(
+        through.parameters(), lr=1e-3
+    )  # no moments: the weights and buffers are all its state
+    learn(through, optimizer, 0, 5)
+    state = {name: value.clone() for name, value in through.state().items()}
+    learn(through, optimizer, 5, 12)  # crosses the k-means start
+    resumed = small_task(songs)
+    resumed.load_state(state)
+    learn(resumed, torch.optim.SGD(resumed.parameters(), lr=1e-3), 5, 12)
+    assert bool(resumed.network.quantiser.started)
+    for name, value in through.state().items():
+        assert torch.equal(value, resumed.state()[name]), name
+
+
+def test_batches_depend_on_their_number_alone_and_stay_inside_a_song(songs: list[Song]) -> None:
+    task = small_task(songs)
+    from_zero = task.batches(torch.Generator().manual_seed(5), 0)
+    third = [next(from_zero) for _ in range(4)][3]
+    again = next(task.batches(torch.Generator().manual_seed(5), 3))
+    assert torch.equal(third.wave_BW, again.wave_BW) and torch.equal(third.slots_B, again.slots_B)
+    assert int(third.slots_B.min()) >= 1 and int(third.slots_B.max()) <= 4
+    buffer = SongBuffer(songs, 16000, 1.0, 0)
+    buffer.samples_W = torch.repeat_interleave(
+        torch.arange(1, 4, dtype=torch.int16), torch.diff(buffer.ends_N, prepend=torch.tensor([0]))
+    )
+    chance = torch.Generator().manual_seed(0)
+    for _ in range(200):
+        values = set(buffer.crop(10240, chance).mul(32767).round().int().tolist())
+        assert len(values - {0}) == 1  # one song, then at most silence
+
+
+def test_the_distance_is_zero_only_for_the_same_sound() -> None:
+    distance, wave_BW = SpectralDistance(16000), melody(1.28)
+    assert max(float(value) for value in distance(wave_BW, wave_BW)) < 1e-4
+    quieter = [float(value) for value in distance(0.5 * wave_BW, wave_BW)]
+    noisy = [float(value) for value in distance(wave_BW + 0.1 * torch.randn_like(wave_BW), wave_BW)]
+    assert all(0.1 < a < b for a, b in zip(quieter, noisy, strict=True))
+
+
+def test_no_song_with_audio_is_an_error() -> None:
+    with pytest.raises(SongError, match="no training song"):
+        SongBuffer([Song("a", (Section("verse", (Line("la"),)),))], 16000, 1.0, 0)
+
+
+def test_the_manifest_source(songs: list[Song], monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = Path(songs[0].audio or "").parent
+    monkeypatch.setenv("DISTILL_DATA", str(folder))
+    assert [song.id for song in manifest.Settings("manifest.jsonl").load()] == ["song-0", "song-1", "song-2"]
+    assert [song.id for song in manifest.Settings("manifest.jsonl", split="held-out").load()] == ["song-1"]
+    assert len(manifest.Settings("manifest.jsonl", hours=3.0 / 3600).load()) == 1
+    assert len(Settings(songs=manifest.Settings("manifest.jsonl"), network=SMALL).task(0).songs.ends_N) == 2
+    with pytest.raises(FolderError, match="DISTILL_DATA"):
+        manifest.Settings("none.jsonl").load()
+    with pytest.raises(SongError, match="split"):
+        manifest.Settings("manifest.jsonl", split="test").load()

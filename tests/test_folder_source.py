@@ -1,0 +1,234 @@
+"""A user's folder of recordings and lyrics: what comes out of it, and what is refused in one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from distill import settings
+from distill.errors import AudioError, DistillError, FolderError, LyricsError, SettingsError, SongError
+from distill.songs import Word
+from distill.sources.folder import Settings, clock, read_lrc
+
+LRC = """\ufeff[ti:Boat]
+[ar:Nobody]
+[la:en-GB]
+[length:00:08]
+
+[00:01.00]Row, row, row your boat
+[00:03.50]gently down the stream
+[chorus]
+[00:05.25]merrily, merrily
+[00:07.00]
+"""
+
+
+def record(path: Path, seconds: float = 8.0, rate: int = 16000, **form: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    wave = 0.1 * np.sin(2 * np.pi * 220 * np.arange(int(seconds * rate)) / rate)
+    soundfile.write(path, wave.astype(np.float32), rate, **form)
+    return path
+
+
+@pytest.fixture
+def songs(tmp_path: Path) -> Path:
+    record(tmp_path / "boat.wav")
+    (tmp_path / "boat.lrc").write_text(LRC, encoding="utf-8")
+    return tmp_path
+
+
+def refused(folder: Path, error: type[DistillError], says: str, **more) -> str:
+    with pytest.raises(error, match=says) as caught:
+        Settings(str(folder), **more).load()
+    assert "\n" not in str(caught.value) and ": " in str(caught.value) and "; " in str(caught.value)
+    return str(caught.value)
+
+
+def times(text: str, seconds: float = 8.0) -> list[tuple[float | None, float | None]]:
+    sections, _ = read_lrc(text, seconds, "x.lrc")
+    return [(line.start, line.end) for section in sections for line in section.lines]
+
+
+def test_a_song_with_line_times(songs: Path):
+    [song] = Settings(str(songs), licence="CC0", style="folk").load()
+    assert [(section.tag, len(section.lines)) for section in song.sections] == [("verse", 2), ("chorus", 1)]
+    assert [(line.start, line.end) for line in song.lines] == [(1.0, 3.5), (3.5, 5.25), (5.25, 7.0)]
+    assert song.lines[0].text == "Row, row, row your boat" and song.lines[0].words == ()
+    assert (song.id, song.credit, song.language, song.licence, song.style) == (
+        "boat",
+        "Boat by Nobody",
+        "en-GB",
+        "CC0",
+        "folk",
+    )
+    assert song.audio == str((songs / "boat.wav").resolve()) and song.split == "train"
+
+
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [
+        ("a.wav", {}),
+        ("a.FLAC", {"format": "FLAC"}),
+        ("a.ogg", {}),
+        ("a.mp3", {}),
+        ("a.opus", {"format": "OGG", "subtype": "OPUS"}),
+    ],
+)
+def test_every_kind_of_recording(tmp_path: Path, name: str, form: dict[str, Any]):
+    record(tmp_path / name, **form)
+    (tmp_path / "a.lrc").write_text("[00:01]la la\n[00:02.5]oh", encoding="utf-8")
+    [song] = Settings(str(tmp_path)).load()
+    assert song.lines[0].end == 2.5
+    assert song.lines[-1].end == pytest.approx(8.0, abs=0.2)  # with the recording
+
+
+def test_plain_lyrics_have_no_times(tmp_path: Path):
+    record(tmp_path / "deep" / "a.wav", 1.0)
+    (tmp_path / "deep" / "a.txt").write_text("[verse]\nrow row\n[chorus]\nmerrily", encoding="utf-8")
+    (tmp_path / "readme.txt").write_text("about this folder", encoding="utf-8")
+    [song] = Settings(str(tmp_path)).load()
+    assert song.id == "deep/a" and song.text == "[verse]\nrow row\n[chorus]\nmerrily"
+    assert all(line.start is None and line.end is None for line in song.lines)
+
+
+def test_timed_lyrics_win_over_plain_ones(songs: Path):
+    (songs / "boat.txt").write_text("other", encoding="utf-8")
+    assert Settings(str(songs)).load()[0].lines[0].start == 1.0
+
+
+def test_words_with_times():
+    text = "[00:01.00]<00:01.00>row <00:01.50>row <00:02.00>your boat<00:02.75>\n[00:04.00]la <00:05.00>la"
+    sections, _ = read_lrc(text, 8.0, "x.lrc")
+    first, second = sections[0].lines
+    assert first.text == "row row your boat" and (first.start, first.end) == (1.0, 2.75)
+    assert first.words == (Word("row", 1.0, 1.5), Word("row", 1.5, 2.0), Word("your boat", 2.0, 2.75))
+    assert second.words == (Word("la", 4.0, 5.0), Word("la", 5.0, 8.0))
+
+
+def test_stamps_of_every_form():
+    assert times("[00:01]la\n[0:02.5]la\n[00:03.250]la\n[00:04:75]la") == [
+        (1, 2.5),
+        (2.5, 3.25),
+        (3.25, 4.75),
+        (4.75, 8),
+    ]
+    assert times("[00:05.00][00:01.00]la la\n[00:03.00]oh") == [(1, 3), (3, 5), (5, 8)]  # a line sung twice
+    assert times("[offset:+500]\n[00:01.00]la\n[00:02.00]oh") == [(0.5, 1.5), (1.5, 8)]
+    assert times("[offset:-500]\n[00:01.00]la") == [(1.5, 8)]
+    assert times("[00:01.00]la\n[00:02.00]\u266a\n[00:08.30]") == [(1, 2)]  # what cannot be sung ends a line
+    assert clock(62.5) == "01:02.50"
+
+
+def test_a_tag_named_again_is_a_new_section():
+    sections, _ = read_lrc("[verse]\n[00:01.00]la\n[verse 2]\n[00:02.00]oh", 8.0, "x.lrc")
+    assert [(section.tag, len(section.lines)) for section in sections] == [("verse", 1), ("verse", 1)]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
+def test_encodings(tmp_path: Path, encoding: str):
+    record(tmp_path / "a.wav", 1.0)
+    (tmp_path / "a.txt").write_text("la tristeza es muy extraña", encoding=encoding)
+    assert Settings(str(tmp_path)).load()[0].lines[0].text == "la tristeza es muy extraña"
+
+
+def test_last_lines_are_held_out(songs: Path):
+    train, held_out = Settings(str(songs), held_out_lines=2).load()
+    assert (train.id, train.split, held_out.id, held_out.split) == (
+        "boat#train",
+        "train",
+        "boat#held-out",
+        "held-out",
+    )
+    assert [line.start for line in train.lines] == [1.0]
+    assert [(section.tag, section.lines[0].start) for section in held_out.sections] == [
+        ("verse", 3.5),
+        ("chorus", 5.25),
+    ]
+    assert train.audio == held_out.audio
+
+
+def test_settings_are_a_recipe_part(songs: Path):
+    [song] = settings.parse(f"folder: {songs}\nlanguage: es", Settings).load()
+    assert song.language == "en-GB"  # the file knows better
+    with pytest.raises(SettingsError, match="SONGS=FOLDER"):
+        Settings().load()
+
+
+def test_folders_that_hold_no_songs(tmp_path: Path, songs: Path):
+    refused(tmp_path / "none", FolderError, "no such folder")
+    (tmp_path / "bare").mkdir()
+    refused(tmp_path / "bare", FolderError, "no recording")
+    refused(songs, SettingsError, "negative", held_out_lines=-1)
+    refused(songs, SongError, "3 lines leave none", held_out_lines=3)
+    record(songs / "boat.flac")
+    refused(songs, SongError, "one recording of a name")
+
+
+def test_recordings_and_lyrics_must_meet(songs: Path):
+    record(songs / "lost.wav", 1.0)
+    assert "lost.lrc or lost.txt" in refused(songs, SongError, "no lyrics beside it")
+    (songs / "lost.wav").rename(songs / "found.wav")
+    (songs / "found.txt").write_text("la", encoding="utf-8")
+    (songs / "lone.lrc").write_text("[00:01]la", encoding="utf-8")
+    refused(songs, SongError, "no recording of this name")
+    (songs / "lone.lrc").unlink()
+    refused(songs, SongError, "no times to hold lines out by", held_out_lines=1)
+
+
+def test_recordings_that_are_none(songs: Path):
+    (songs / "boat.wav").write_bytes(b"")
+    refused(songs, AudioError, "boat.wav")
+    (songs / "boat.wav").write_bytes(b"not audio" * 99)
+    refused(songs, AudioError, "boat.wav")
+    record(songs / "boat.wav", 0.0)
+    refused(songs, AudioError, "no sound")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "no timed line"),
+        ("[ti:x]\n[00:01.00]\n", "no timed line"),
+        ("row row", r"boat.lrc:1: no time that can be read before 'row row'"),
+        ("[00:01.00]la\nrow", r"boat.lrc:2: no time"),
+        ("[0x:01]la", "no time that can be read"),
+        ("[00:75.00]la", "boat.lrc:1: 00:75.00 is no time"),
+        ("[00:01.00]la\n[00:09.00]oh", r"boat.lrc:2: 00:09.00 is beyond the recording \(00:08.00\)"),
+        ("[00:01.00]la\n[12:00.00]", "beyond the recording"),
+        ("[00:01.00]la\n[00:01.00]oh", "another line starts at 00:01.00 too"),
+        ("[00:01.00]<00:02.00>la <00:01.50>oh", "do not grow"),
+        ("[00:03.00]<00:02.00>la", "do not grow"),
+        ("[00:01.00]<00:xx>la", "is no time"),
+        ("[offset:soon]\n[00:01.00]la", "no number of milliseconds"),
+        ("".join(f"[00:0{n % 8}.{n:04d}]la la la la la\n" for n in range(5000)), "no time that can be read"),
+        ("[00:01.00]" + "la " * 40_000, "characters of lyrics"),
+    ],
+)  # fmt: skip
+def test_lyrics_that_cannot_be_timed(songs: Path, text: str, says: str):
+    (songs / "boat.lrc").write_text(text, encoding="utf-8")
+    refused(songs, LyricsError, says)
+
+
+def test_plain_lyrics_that_cannot_be_sung(tmp_path: Path):
+    record(tmp_path / "a.wav", 1.0)
+    lyrics = tmp_path / "a.txt"
+    for content, says in (
+        (b"", "empty"),
+        ("\U0001f3b5".encode(), "no letter"),
+        (b"la " * 40_000, "120,000 characters"),
+        (b"la " * 400_000, "1,200,000 bytes"),
+        (b"la\0la", "not text"),
+    ):
+        lyrics.write_bytes(content)
+        assert "a.txt: " in refused(tmp_path, LyricsError, says)
+
+
+def test_codec_tokens_in_lyrics_stay_text(tmp_path: Path):
+    record(tmp_path / "a.wav")
+    (tmp_path / "a.lrc").write_text("[00:01.00]<custom_token_5> I <3 row", encoding="utf-8")
+    [line] = Settings(str(tmp_path)).load()[0].lines
+    assert line.text == "<custom_token_5> I <3 row" and line.words == ()

@@ -1,0 +1,238 @@
+"""A merged folder goes to a hub in one commit, comes back bit for bit, and does not go when it must not."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import stand_in_hub
+import torch
+from huggingface_hub import snapshot_download
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+
+from distill import folders, hub
+from distill.errors import HubError
+
+
+@pytest.fixture
+def merged(tmp_path: Path) -> Path:
+    """A folder like the one `merge` leaves, with a very small stock model."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=96, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2
+    )
+    with folders.atomic_folder(tmp_path / "merged") as folder:
+        LlamaForCausalLM(config).save_pretrained(folder)
+        (folder / "tokenizer_config.json").write_text("{}")
+        about = {
+            "version": 1,
+            "base": "embedded/base",
+            "codec": {"kind": "embedded"},
+            "licences": {
+                "base": "apache-2.0",
+                "codec": "mit",
+                "songs": "CC0-1.0, cc-by-4.0",
+                "teacher": "mit",
+            },
+            "recipe": "tiny",
+            "styles": ["folk", "calm"],
+        }
+        (folder / "singer.json").write_text(json.dumps(about))
+        (folder / "eval.json").write_text(
+            json.dumps({"in_tune": {"share": 0.91, "interval": [0.9, 0.93]}, "lines": 60})
+        )
+    return tmp_path / "merged"
+
+
+def change(merged: Path, **keys: object) -> None:
+    """Writes keys into singer.json; the manifest goes, as it would not match."""
+    about = json.loads((merged / "singer.json").read_text()) | keys
+    (merged / "singer.json").write_text(json.dumps(about))
+    (merged / folders.MANIFEST).unlink(missing_ok=True)
+
+
+def test_what_was_pushed_comes_back(hub_server: stand_in_hub.StandInHub, merged: Path) -> None:
+    pushed = hub.push(merged, "org/tiny-singer")
+    back = folders.locate("org/tiny-singer")
+    names = {path.relative_to(merged).as_posix() for path in merged.rglob("*") if path.is_file()}
+    assert set(pushed.files) == names | {"README.md"}
+    for name in names:
+        assert folders.sha256_file(back / name) == folders.sha256_file(merged / name), name
+    assert folders.whole(back)
+    assert (back / "README.md").read_text() == pushed.card
+    commits = [line for line in hub_server.asked if "/commit/" in line]
+    assert commits == ["POST /api/models/org/tiny-singer/commit/main"]
+    assert "POST /api/validate-yaml" in hub_server.asked
+    assert hub_server.repos["org/tiny-singer"]["private"]
+    ids = torch.arange(8)[None]
+    with torch.no_grad():
+        there = AutoModelForCausalLM.from_pretrained(back)(ids).logits
+        here = LlamaForCausalLM.from_pretrained(merged)(ids).logits
+    assert torch.equal(there, here)
+    assert Path(snapshot_download("org/tiny-singer", revision=pushed.commit)) == back
+
+
+def test_a_second_push_replaces_the_first_in_one_commit(
+    hub_server: stand_in_hub.StandInHub, merged: Path
+) -> None:
+    first = hub.push(merged, "org/tiny-singer")
+    (merged / "model.safetensors").rename(merged / "model-00001-of-00001.safetensors")
+    change(merged, styles=["opera"])
+    second = hub.push(merged, "org/tiny-singer")
+    assert first.commit != second.commit
+    held = hub_server.files("org/tiny-singer")
+    assert "model.safetensors" not in held and "model-00001-of-00001.safetensors" in held
+    assert b"opera" in held["README.md"]
+
+
+def test_of_a_run_folder_the_merged_model_goes(merged: Path) -> None:
+    (merged.parent / "steps.jsonl").write_text("")
+    assert "steps.jsonl" not in hub.push(merged.parent, "org/tiny-singer", dry_run=True).files
+
+
+def test_a_dry_run_shows_all_and_asks_nobody(hub_server: stand_in_hub.StandInHub, merged: Path) -> None:
+    shown = hub.push(merged, "org/tiny-singer", dry_run=True)
+    assert shown.commit is None and hub_server.asked == []
+    assert shown.files["model.safetensors"] == (merged / "model.safetensors").stat().st_size
+    assert "model.safetensors" in str(shown) and "dry run" in str(shown)
+    assert not (merged / "README.md").exists()
+
+
+def test_the_card_is_one_that_hubs_accept(merged: Path) -> None:
+    text = hub.card(merged, "org/tiny-singer")
+    assert stand_in_hub.card_problems(text) == []
+    assert 'load_singer("org/tiny-singer")' in text and "$" not in text
+    assert "| in_tune / share | 0.91 |" in text and "| songs |  | CC0-1.0, cc-by-4.0 |" in text
+    assert "Recipe `tiny`" in text and "folk, calm" in text
+    assert "base_model" not in text  # an embedded base is no hub id
+    change(merged, base="HuggingFaceTB/SmolLM2-135M")
+    assert "base_model: HuggingFaceTB/SmolLM2-135M\nbase_model_relation: finetune" in hub.card(
+        merged, "org/tiny-singer"
+    )
+
+
+FREE = {"base": "apache-2.0", "codec": "mit", "songs": "cc0-1.0"}
+
+
+@pytest.mark.parametrize(
+    ("licences", "names"),
+    [
+        (None, "licences"),
+        ({**FREE, "songs": "unknown"}, "songs is unknown"),
+        ({"base": "mit", "codec": "mit"}, "songs is unknown"),
+        ({**FREE, "songs": "mit, mine"}, "songs is mine"),
+        ({**FREE, "teacher": ""}, "teacher is unknown"),
+        ({**FREE, "teacher": "cc-by-nd-4.0"}, "teacher is cc-by-nd-4.0"),
+        ({**FREE, "base": "gemma", "songs": "cc-by-nc-4.0"}, "songs is under cc-by-nc-4.0"),
+        ({**FREE, "base": "gemma", "teacher": "llama3.2"}, "asks for the same"),
+    ],
+)
+def test_the_licence_gate_names_the_part(merged: Path, licences: object, names: str) -> None:
+    change(merged, licences=licences)
+    with pytest.raises(HubError, match=names):
+        hub.push(merged, "org/tiny-singer", dry_run=True)
+
+
+@pytest.mark.parametrize(
+    ("licences", "licence"),
+    [
+        (FREE, "apache-2.0"),
+        ({**FREE, "songs": "CC-BY-NC-4.0"}, "cc-by-nc-4.0"),
+        ({**FREE, "songs": "cc-by-sa-4.0"}, "cc-by-sa-4.0"),
+        ({**FREE, "base": "gemma"}, "gemma"),
+        ({**FREE, "songs": "cc-by-nc-4.0", "teacher": "cc-by-nc-sa-4.0"}, "cc-by-nc-sa-4.0"),
+    ],
+)
+def test_the_licence_follows_from_the_parts(merged: Path, licences: dict[str, str], licence: str) -> None:
+    change(merged, licences=licences)
+    assert f"license: {licence}\n" in hub.push(merged, "org/tiny-singer", dry_run=True).card
+
+
+@pytest.mark.parametrize("name", ["modeling_singer.py", "training_args.bin", "codec/weights.pt", "notes.pkl"])
+def test_code_and_pickles_stay_at_home(merged: Path, name: str) -> None:
+    (merged / name).parent.mkdir(exist_ok=True)
+    (merged / name).write_bytes(b"x")
+    with pytest.raises(HubError, match="never go to a hub"):
+        hub.push(merged, "org/tiny-singer", dry_run=True)
+
+
+def test_what_is_missing_damaged_or_remote_code_is_refused(merged: Path, tmp_path: Path) -> None:
+    with pytest.raises(HubError, match="merged folder"):
+        hub.push(tmp_path, "org/tiny-singer", dry_run=True)
+    with pytest.raises(HubError, match="org/name"):
+        hub.push(merged, "tiny-singer", dry_run=True)
+    (merged / "eval.json").write_text("{}")
+    with pytest.raises(HubError, match=r"damaged: eval\.json"):
+        hub.push(merged, "org/tiny-singer", dry_run=True)
+    config = json.loads((merged / "config.json").read_text()) | {"auto_map": {"AutoModel": "x.Y"}}
+    (merged / "config.json").write_text(json.dumps(config))
+    (merged / folders.MANIFEST).unlink()
+    with pytest.raises(HubError, match="auto_map"):
+        hub.push(merged, "org/tiny-singer", dry_run=True)
+
+
+def test_a_card_of_ones_own_must_agree(hub_server: stand_in_hub.StandInHub, merged: Path) -> None:
+    good = hub.card(merged, "org/tiny-singer") + "\nThank you, choir.\n"
+    (merged / "README.md").write_text(good)
+    assert hub.push(merged, "org/tiny-singer").card == good
+    change(merged, licences={**FREE, "songs": "cc-by-nc-4.0"})
+    with pytest.raises(HubError, match="would allow what that forbids"):
+        hub.push(merged, "org/tiny-singer")
+    (merged / "README.md").write_text(good.replace("license: apache-2.0", "license: mine"))
+    with pytest.raises(HubError, match="a licence that the hub knows"):
+        hub.push(merged, "org/tiny-singer")
+    (merged / "README.md").write_text("# no metadata\n")
+    with pytest.raises(HubError, match="has no license"):
+        hub.push(merged, "org/tiny-singer")
+
+
+def test_a_public_repository_is_not_pushed_to_by_accident(
+    hub_server: stand_in_hub.StandInHub, merged: Path
+) -> None:
+    hub.push(merged, "org/tiny-singer", private=False)
+    with pytest.raises(HubError, match="public already"):
+        hub.push(merged, "org/tiny-singer")
+
+
+@pytest.mark.parametrize("step", ["/repos/create", "/preupload/", "/verify/", "/commit/"])
+def test_a_hub_that_refuses_is_one_line_and_holds_no_half_model(
+    hub_server: stand_in_hub.StandInHub, merged: Path, step: str
+) -> None:
+    hub_server.refuses = step
+    with pytest.raises(HubError, match="the hub refused") as caught:
+        hub.push(merged, "org/tiny-singer")
+    assert "\n" not in str(caught.value)
+    hub_server.refuses = ""
+    if hub_server.repos:
+        assert hub_server.files("org/tiny-singer") == {}
+
+
+def test_a_hub_that_lost_a_file_is_found_out(
+    hub_server: stand_in_hub.StandInHub, merged: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = stand_in_hub.StandInHub._commit
+
+    def forgetful(self: stand_in_hub.StandInHub, name: str, revision: str) -> tuple[str, dict[str, str]]:
+        oid, files = honest(self, name, revision)
+        return oid, {path: sha for path, sha in files.items() if path != "singer.json"}
+
+    monkeypatch.setattr(stand_in_hub.StandInHub, "_commit", forgetful)
+    with pytest.raises(HubError, match=r"singer\.json is not on the hub as it was sent"):
+        hub.push(merged, "org/tiny-singer")
+
+
+def test_plain_processes_find_it_by_environment(
+    hub_server: stand_in_hub.StandInHub, merged: Path, tmp_path: Path
+) -> None:
+    hub.push(merged, "org/tiny-singer")
+    code = "from distill import folders; print(folders.fingerprint(folders.locate('org/tiny-singer')))"
+    environment = {**os.environ, "HF_HOME": str(tmp_path / "elsewhere")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    (merged / "README.md").write_text(hub.card(merged, "org/tiny-singer"))
+    assert done.stdout.strip() == folders.fingerprint(merged)

@@ -1,0 +1,122 @@
+"""Lines and scores come in, takes and their list go out."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distill import songs, takes
+from distill.errors import FolderError, LyricsError, SongError
+from distill.songs import Line, Note, Section, Song
+
+
+@dataclass
+class Take:
+    notes: list[tuple[float, float, float | None]]
+
+    def save(self, path: Path) -> None:
+        Path(path).write_bytes(b"wave")
+
+
+class Singer:
+    """Sings what it is given, and remembers it."""
+
+    def sing_lines(self, lines: list[Line], *manner: Any) -> list[Take]:
+        self.lines, self.manner = lines, manner
+        return [Take([(0.0, 0.2, None), *((n.start, n.end, n.midi) for n in line.notes)]) for line in lines]
+
+
+@pytest.fixture
+def lines(tmp_path: Path) -> Path:
+    path = tmp_path / "lines.txt"
+    path.write_text("[verse]\nrow your boat\n\nmerrily\nrow your boat\n", encoding="utf-8")
+    return path
+
+
+def write(path: Path, *rows: object) -> Path:
+    path.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
+    return path
+
+
+SCORE = (
+    {"line": "merrily", "notes": [[0.2, 0.4, 60], [0.4, 0.6, 62], [0.6, 0.8, 64], [0.8, 1.0, 65]]},
+    {"line": "row your boat", "notes": [[0.2, 0.4, 60], [0.4, 0.6, 60], [0.6, 1.0, 60.5]]},
+    {"line": "row your boat", "notes": [[0.2, 0.4, 67], [0.4, 0.6, 67], [0.6, 1.0, 67]]},
+)
+
+
+def test_one_row_a_take(tmp_path: Path, lines: Path) -> None:
+    singer = Singer()
+    listed = takes.sing_lines(
+        singer, lines, tmp_path / "out", write(tmp_path / "s.jsonl", *SCORE), "folk", "high", 7, 0.5
+    )  # type: ignore[arg-type]
+    rows = [json.loads(row) for row in listed.read_text().splitlines()]
+    assert [row["line"] for row in rows] == ["row your boat", "merrily", "row your boat"]
+    assert [row["notes"] for row in rows] == [SCORE[1]["notes"], SCORE[0]["notes"], SCORE[2]["notes"]]
+    assert all(
+        (tmp_path / "out" / row["wav"]).is_file() and set(row) == {"line", "wav", "notes"} for row in rows
+    )
+    assert singer.manner == ("folk", "high", 7, 0.5)
+    merrily = singer.lines[1]
+    assert [note.text for note in merrily.notes][-1] == "" and all(note.text for note in merrily.notes[:3])
+    assert merrily.start == 0 and merrily.end == pytest.approx(1.4)
+
+
+def test_without_a_score_the_line_alone_is_given(tmp_path: Path, lines: Path) -> None:
+    singer = Singer()
+    takes.sing_lines(singer, lines, tmp_path / "out")  # type: ignore[arg-type]
+    assert singer.lines == [Line("row your boat"), Line("merrily"), Line("row your boat")]
+
+
+def test_a_manifest_is_a_score(tmp_path: Path) -> None:
+    notes = (Note(10.2, 10.4, 60, "r O"), Note(10.4, 10.9, 62, ""))
+    song = Song("a", (Section("verse", (Line("row", 10.0, 11.2, (), notes), Line("no notes"))),))
+    songs.write_manifest(tmp_path / "m.jsonl", [song])
+    (found,) = takes.scored(["row"], tmp_path / "m.jsonl")
+    assert found.start == 0 and found.end == pytest.approx(1.2)
+    assert [(round(n.start, 6), round(n.end, 6), n.midi, n.text) for n in found.notes] == [
+        (0.2, 0.4, 60, "r O"),
+        (0.4, 0.9, 62, ""),
+    ]
+    with pytest.raises(SongError, match="no notes for the line 'no notes'"):
+        takes.scored(["no notes"], tmp_path / "m.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ({"line": "merrily", "notes": [[0, 1, 60]]}, "1 notes for 3 syllables"),
+        ({"line": "row", "notes": [[1, 0.5, 60]]}, "overlap or end before"),
+        ({"line": "row", "notes": [[0, 1, 60], [0.5, 2, 60]]}, "overlap or end before"),
+        ({"line": "row", "notes": [[0, 1]]}, "write it so"),
+        ({"line": "row", "notes": [[0, 1, None]]}, "write it so"),
+        ({"notes": []}, "write it so"),
+        ("row", "write it so"),
+    ],
+)
+def test_a_bad_score_is_named(tmp_path: Path, row: object, says: str) -> None:
+    with pytest.raises(SongError, match=says) as caught:
+        takes.scored(["row"], write(tmp_path / "s.jsonl", row))
+    assert "s.jsonl:1" in str(caught.value)
+
+
+def test_bad_lines_are_refused_before_anything_is_sung(tmp_path: Path, lines: Path) -> None:
+    with pytest.raises(LyricsError, match="cannot be read"):
+        takes.read_lines(tmp_path / "none.txt")
+    (tmp_path / "empty.txt").write_text("\n[verse]\n")
+    with pytest.raises(LyricsError, match="no line to sing"):
+        takes.read_lines(tmp_path / "empty.txt")
+    (tmp_path / "marks.txt").write_text("row\n!!!\n")
+    with pytest.raises(LyricsError, match="line 2"):
+        takes.read_lines(tmp_path / "marks.txt")
+    (tmp_path / "wave.txt").write_bytes(b"RIFF\xff\xfe")
+    with pytest.raises(LyricsError, match="UTF-8"):
+        takes.read_lines(tmp_path / "wave.txt")
+    with pytest.raises(SongError, match="JSON lines"):
+        takes.scored(["row"], lines)
+    with pytest.raises(FolderError, match="cannot be made"):
+        takes.sing_lines(Singer(), lines, lines / "out")  # type: ignore[arg-type]
