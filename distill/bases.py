@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -47,6 +48,8 @@ def open_base(where: str | Path, dtype: str = "float32", quantise: Quantisation 
     """
     folder = locate(str(where))
     options: dict[str, Any] = {"dtype": getattr(torch, dtype)}
+    if quantise == "int8":  # it writes one line per matrix product, of no use to anyone
+        logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
     if quantise != "none":
         options["quantization_config"] = (
             BitsAndBytesConfig(load_in_8bit=True)
@@ -67,6 +70,11 @@ def open_base(where: str | Path, dtype: str = "float32", quantise: Quantisation 
         raise FolderError(
             f"{where}: transformers cannot load it as a causal LM ({reason}); check it"
         ) from error
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            # bitsandbytes repacks 4-bit weights in place at the first forward without gradients, for a kernel
+            # that has no backward: training after any evaluation would go wrong in silence.
+            module.support_avx512bf16_for_cpu = False
     return model.eval(), tokenizer
 
 

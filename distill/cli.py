@@ -17,7 +17,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,18 +49,31 @@ def _run(said: argparse.Namespace) -> Any:
     return pipeline.run(recipe, songs=said.songs, out=said.out)
 
 
-def _stage(name: str) -> Callable[[argparse.Namespace], Any]:
-    def call(said: argparse.Namespace) -> Any:
-        recipe = _recipe(said)
-        from distill import pipeline
-
-        return getattr(pipeline, name)(recipe)
-
-    return call
-
-
 def _check(said: argparse.Namespace) -> Any:
-    return "\n".join(_stage("check")(said))
+    from distill import recipe  # not by way of pipeline, which imports what it takes to train
+
+    return "\n".join(recipe.check(_recipe(said)))
+
+
+def _encode(said: argparse.Namespace) -> Any:
+    recipe = _recipe(said)
+    from distill import pipeline
+
+    return pipeline.encode(recipe, songs=said.songs)
+
+
+def _score(said: argparse.Namespace) -> Any:
+    recipe = _recipe(said)
+    from distill import pipeline
+
+    return pipeline.score(recipe, songs=said.songs)
+
+
+def _train(said: argparse.Namespace) -> Any:
+    recipe = _recipe(said)
+    from distill import pipeline
+
+    return pipeline.train(recipe, songs=said.songs, out=said.out)
 
 
 def _merge(said: argparse.Namespace) -> Any:
@@ -125,28 +138,19 @@ def _parser() -> argparse.ArgumentParser:
         one.set_defaults(verb=call)
         return one
 
-    recipes = (
-        verb("run", _run, "from songs to a singer, a report and a take"),
-        verb("check", _check, "say what a recipe means, before anything is done"),
-        verb("encode", _stage("encode"), "songs to codes"),
-        verb("score", _stage("score"), "let the teacher listen: a signal for every song"),
-        verb("train", _stage("train"), "train a recipe's student"),
-    )
-    for one in recipes:
+    run = verb("run", _run, "from songs to a singer, a report and a take")
+    check = verb("check", _check, "say what a recipe means, before anything is done")
+    encode = verb("encode", _encode, "songs to codes")
+    score = verb("score", _score, "let the teacher listen: a signal for every song")
+    train = verb("train", _train, "train a recipe's student")
+    for one in (run, check, encode, score, train):
         one.add_argument("recipe", help="a file, or the name of one in recipes/")
-        one.add_argument(
-            "--set",
-            action="append",
-            default=[],
-            metavar="KEY=VALUE",
-            help="change one setting, for example train.seconds=60",
-        )
-    recipes[0].add_argument(
-        "--songs", metavar="FOLDER", help="your songs, for recipes that learn from a folder"
-    )
-    recipes[0].add_argument(
-        "--out", type=Path, metavar="FOLDER", help="where the run is written (adapters/RECIPE)"
-    )
+        change = "change one setting, for example train.seconds=60"
+        one.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=change)
+    for one in (run, encode, score, train):
+        one.add_argument("--songs", metavar="FOLDER", help="your songs, for recipes that learn from a folder")
+    for one in (run, train):
+        one.add_argument("--out", type=Path, metavar="FOLDER", help="the run (default: adapters/RECIPE)")
     _parser_of_sing(verb("sing", _sing, "sing lyrics, or every line of a file"))
     merge = verb("merge", _merge, "write a run's adapter and its base as one stock model")
     merge.add_argument("run", type=Path, help="a run folder or an adapter")
@@ -174,8 +178,8 @@ def _parser_of_sing(sing: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help='notes to follow: rows of {"line", "notes": [[start_s, end_s, midi], ...]}',
     )
-    sing.add_argument("--style", default="", help='for example "folk, calm"')
-    sing.add_argument("--voice", default="")
+    sing.add_argument("--style", help='for example "folk, calm"')
+    sing.add_argument("--voice", help="one that the singer knows")
     sing.add_argument("--seed", type=int, help="the same seed sings the same take")
     sing.add_argument("--temperature", type=float)
     sing.add_argument("--device", help="cpu, cuda, mps (the best there is)")

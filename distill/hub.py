@@ -31,7 +31,7 @@ from distill.errors import HubError
 
 NEVER = {".py", ".pyc", ".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt", ".npy", ".so", ".exe"}
 NEEDED = ("config.json", "singer.json", "tokenizer_config.json")
-PARTS = ("base", "codec", "songs")  # a teacher is not needed, but where one is named its licence counts
+PARTS = ("base", "codec", "song")  # a teacher is not needed, but where one is named its licence counts
 _REPO = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
 _WEIGHTS = (".safetensors", ".safetensors.index.json")
 
@@ -78,14 +78,17 @@ def push(
     folder = Path(folder)
     if not _REPO.fullmatch(repo_id):
         raise HubError(f"{repo_id}: not the name of a repository; write it as org/name")
+    report = folder / "report.json"
     if (folder / "merged" / "config.json").is_file():
-        folder = folder / "merged"  # a run folder: what goes is its merged model
+        folder = folder / "merged"  # a run folder: what goes is its merged model, with the run's report
     about = examine(folder)
+    results = next((path for path in (folder / "eval.json", report) if path.is_file()), None)
     own_card = folder / "README.md"
-    text = own_card.read_text(encoding="utf-8") if own_card.is_file() else card(folder, repo_id)
+    text = own_card.read_text(encoding="utf-8") if own_card.is_file() else card(folder, repo_id, results)
     licence = check_card(text, where=str(own_card) if own_card.is_file() else "the card")
-    gate(licence, about.get("licences"), where=f"{folder}/singer.json")
+    gate(licence, licences_of(about), where=f"{folder}/singer.json")
     paths = {path.relative_to(folder).as_posix(): path for path in _files(folder)}
+    paths |= {"eval.json": results} if results else {}
     sizes = {name: path.stat().st_size for name, path in paths.items()} | {"README.md": len(text.encode())}
     if dry_run:
         return Push(repo_id, sizes, text)
@@ -128,8 +131,23 @@ def examine(folder: Path) -> dict[str, Any]:
     return _json(folder / "singer.json")
 
 
-def gate(licence: str, licences: Any, where: str) -> None:
-    """Whether a singer under `licence` may be made from parts under `licences` ({part: one, or several with commas}).
+def licences_of(about: Mapping[str, Any]) -> dict[str, str]:
+    """{part: licences, with commas} from singer.json; all songs together, and "unknown" for a part not named."""
+    named = about.get("licences")
+    found: dict[str, dict[str, None]] = {part: {} for part in PARTS}
+    for key, text in (named if isinstance(named, Mapping) else {}).items():
+        part = "song" if str(key).startswith("song") else str(key)
+        found.setdefault(part, {}).update(
+            {one.strip().lower() or "unknown": None for one in str(text).split(",")}
+        )
+    codec = about.get("codec")
+    if not found["codec"] and isinstance(codec, Mapping) and str(codec.get("path")).startswith("embedded/"):
+        found["codec"] = {"apache-2.0": None}  # the one that ships inside this package, under its licence
+    return {part: ", ".join(texts) or "unknown" for part, texts in found.items()}
+
+
+def gate(licence: str, licences: Mapping[str, str], where: str) -> None:
+    """Whether a singer under `licence` may be made from parts under `licences` (see `licences_of`).
 
     Raises HubError, naming the part, when a licence is missing or unknown, forbids derivatives, or asks for more
     than `licence` gives. A gate against oversight, not legal advice.
@@ -138,48 +156,37 @@ def gate(licence: str, licences: Any, where: str) -> None:
         raise HubError(
             f"{where}: a singer under {licence!r}; state a licence that the hub knows, in lower case"
         )
-    for part, one in _each(licences, where):
+    for part, one in ((part, one) for part, text in licences.items() for one in text.split(", ")):
         if one not in KNOWN:
             raise HubError(f"{where}: the licence of {part} is {one}; what nobody may share is not pushed")
         if one in NO_DERIVATIVES:
-            raise HubError(
-                f"{where}: the licence of {part} is {one}, which forbids derivatives; train without it"
-            )
+            raise HubError(f"{where}: {part} is under {one}, which forbids derivatives; train without it")
         if one in SAME and licence != one:
             raise HubError(
-                f"{where}: {part} is under {one}, which asks for the same; this singer is under {licence}"
+                f"{where}: {part} is under {one}, which asks for the same; the singer has {licence}"
             )
         if one in NON_COMMERCIAL and licence not in NON_COMMERCIAL:
-            raise HubError(
-                f"{where}: {part} is under {one}; {licence} for the singer would allow what that forbids"
-            )
+            raise HubError(f"{where}: {part} is under {one}; {licence} would allow what that forbids")
 
 
-def follows(licences: Any, where: str) -> str:
+def follows(licences: Mapping[str, str]) -> str:
     """The licence of a singer for which nobody named one: what its parts ask for, and no more."""
-    found = {one for _, one in _each(licences, where)}
+    found = {one for text in licences.values() for one in text.split(", ")}
     if same := sorted(found & SAME):
         return same[0]  # two that ask for different sameness never pass the gate
     return "cc-by-nc-4.0" if found & NON_COMMERCIAL else "apache-2.0"
 
 
-def _each(licences: Any, where: str) -> list[tuple[str, str]]:
-    """(part, licence) pairs; a part that must be named and is not has the licence "unknown"."""
-    if not isinstance(licences, Mapping):
-        raise HubError(f'{where}: "licences" of the parts is missing; merge again, or write them down')
-    named = dict.fromkeys(PARTS, "unknown") | {part: str(text) for part, text in licences.items()}
-    return [
-        (part, one.strip().lower() or "unknown") for part, text in named.items() for one in text.split(",")
-    ]
+def card(folder: str | Path, repo_id: str, results: Path | None = None) -> str:
+    """The model card of a merged folder: metadata that hubs validate, then card.md with its blanks filled.
 
-
-def card(folder: str | Path, repo_id: str) -> str:
-    """The model card of a merged folder: metadata that hubs validate, then card.md with its blanks filled."""
+    `results`: a JSON file whose figures the card shows.
+    """
     folder = Path(folder)
     about, config = _json(folder / "singer.json"), _json(folder / "config.json")
-    licences = about.get("licences")
+    licences = licences_of(about)
     data: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-to-audio"}
-    data |= {"license": follows(licences, f"{folder}/singer.json"), "language": ["en"]}
+    data |= {"license": follows(licences), "language": ["en"]}
     data["tags"] = ["singing", "music", "lyrics-to-song", "audio-codec"]
     data["tags"] += ["distillation"] if "teacher" in licences else []
     base = str(about.get("base", ""))
@@ -195,9 +202,9 @@ def card(folder: str | Path, repo_id: str) -> str:
         version=distill.__version__,
         architecture=(config.get("architectures") or ["causal LM"])[0],
         parts=_table(("part", "what", "licence"), rows),
-        recipe=about.get("recipe") or "unknown",
+        recipe=str(about.get("recipe") or "not recorded").strip(),
         styles=", ".join(about.get("styles") or ()) or "none named",
-        results=_results(folder / "eval.json"),
+        results=_results(results),
     )
     return f"---\n{yaml.safe_dump(data, sort_keys=False)}---\n\n{body}"
 
@@ -268,16 +275,16 @@ def _json(path: Path) -> dict[str, Any]:
     return value
 
 
-def _results(path: Path, most: int = 40) -> str:
-    """The numbers of `eval.json` as a table; figures deeper than three names stay in the file."""
-    if not path.is_file():
-        return "Not evaluated yet: `eval.json` is missing."
+def _results(path: Path | None, most: int = 40) -> str:
+    """The numbers of `eval.json` as a table; figures deeper than four names stay in the file."""
+    if path is None:
+        return "Not evaluated yet."
     rows: list[tuple[str, str]] = []
 
     def walk(value: Any, names: tuple[str, ...]) -> None:
         if isinstance(value, bool | int | float):
             rows.append((" / ".join(names), f"{value:.4g}" if isinstance(value, float) else str(value)))
-        elif isinstance(value, Mapping) and len(names) < 3:
+        elif isinstance(value, Mapping) and len(names) < 4:
             for name, inner in value.items():
                 walk(inner, (*names, str(name)))
 

@@ -29,7 +29,7 @@ from distill.vocabulary import AudioVocabulary
 
 torchaudio_standin.install()
 from peft.tuners.lora import LoraLayer
-from peft.utils.integrations import dequantize_module_weight
+from peft.utils.integrations import dequantize_bnb_weight
 from transformers import AddedToken, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 GRAFTED = (GraftedEmbedding, GraftedHead)
@@ -154,7 +154,11 @@ def _is_quantised(module: Any) -> bool:
 
 
 def _plain(module: Any) -> Tensor:
-    return dequantize_module_weight(module) if _is_quantised(module) else module.weight
+    return (
+        dequantize_bnb_weight(module.weight, getattr(module, "state", None))
+        if _is_quantised(module)
+        else module.weight
+    )
 
 
 def tokenizer_with_names(student: Student) -> Any:

@@ -33,8 +33,8 @@ def sing_lines(
     lines: str | Path,
     out: str | Path,
     score: str | Path | None = None,
-    style: str = "",
-    voice: str = "",
+    style: str | None = None,
+    voice: str | None = None,
     seed: int | None = None,
     temperature: float | None = None,
 ) -> Path:

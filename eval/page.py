@@ -10,35 +10,13 @@ from __future__ import annotations
 
 import base64
 import html
-import io
-import struct
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import soundfile
-from numpy.typing import NDArray
-from scipy.signal import resample_poly, spectrogram
-
 from distill.measures import Performance
 from distill.measures.pitch import in_tune
-
-OPUS_RATE = 24_000  # Hz; Opus takes 8, 12, 16, 24 or 48 kHz
-LOWEST_HZ, HIGHEST_HZ = 55.0, 8_000.0
-PICTURE_ROWS = 144
-HOP_SECONDS = 0.01
-RANGE_DB = 65.0
-COLOURS = 64
-INK = (
-    (11, 10, 30),
-    (63, 26, 98),
-    (140, 41, 103),
-    (214, 82, 70),
-    (249, 160, 63),
-    (252, 250, 205),
-)  # quiet to loud
+from distill.pictures import HOP_SECONDS, height, opus, spectrogram_png
 
 
 def page(report: dict[str, Any], performances: dict[str, list[Performance]], examples: int = 12) -> str:
@@ -83,8 +61,8 @@ def _summary(report: dict[str, Any]) -> str:
     row = next(iter(report["rows"].values()))
     chance = row.get("words", {}).get("chance")
     asked, distinct = report["words"]["asked"], report["words"]["distinct"]
-    told = f"{report['lines']} lines, {asked} words ({distinct} distinct), {row['seconds_of_audio']:.0f} s of song."
-    told += " Intervals: 95 %, bootstrap over lines."
+    told = f"{report['lines']} lines, {asked} words ({distinct} distinct), "
+    told += f"{row['seconds_of_audio']:.0f} s of song. Intervals: 95 %, bootstrap over lines."
     if chance is not None:
         told += f" Guessing words would be wrong in {100 * chance:.1f} %."
     missing = row.get("words", {}).get("not_in_dictionary") or []
@@ -181,11 +159,11 @@ def _score(take: Performance, cents: Sequence[float | None]) -> str:
     seconds = max(take.seconds, HOP_SECONDS)
     drawn = []
     for (start, end, midi), off in zip(take.notes, cents, strict=False):
-        height = 100 * (1 - _height(440 * 2 ** ((midi - 69) / 12)))
+        top = 100 * (1 - height(440 * 2 ** ((midi - 69) / 12)))
         told = "not sung" if off is None else f"{off:+.0f} cents"
         drawn.append(
-            f'<line x1="{100 * start / seconds:.2f}%" x2="{100 * end / seconds:.2f}%" y1="{height:.2f}%" '
-            f'y2="{height:.2f}%" class="{"good" if in_tune(off) else "bad"}">'
+            f'<line x1="{100 * start / seconds:.2f}%" x2="{100 * end / seconds:.2f}%" y1="{top:.2f}%" '
+            f'y2="{top:.2f}%" class="{"good" if in_tune(off) else "bad"}">'
             f"<title>MIDI {midi:g}: {told}</title></line>"
         )
     return f"<svg>{''.join(drawn)}</svg>"
@@ -202,73 +180,3 @@ def _heard(take: Performance, heard: Sequence[str | None]) -> str:
         )
         words.append(f"<span>{told}</span>")
     return " ".join(words)
-
-
-# --- sound and pictures -------------------------------------------------------------------------------------
-
-
-def opus(wave_W: NDArray[np.float32], sample_rate: int) -> bytes:
-    """A mono wave as an Ogg Opus file, turned down where it would clip."""
-    wave_W = np.asarray(wave_W, dtype=np.float64)
-    if sample_rate != OPUS_RATE and len(wave_W):
-        wave_W = resample_poly(wave_W, OPUS_RATE, sample_rate)
-    memory = io.BytesIO()
-    soundfile.write(
-        memory,
-        wave_W / max(1.0, np.abs(wave_W).max(initial=0)),
-        OPUS_RATE,
-        format="OGG",
-        subtype="OPUS",
-        compression_level=0.8,
-    )
-    return memory.getvalue()
-
-
-def spectrogram_png(wave_W: NDArray[np.float32], sample_rate: int) -> bytes:
-    """Level over time (10 ms a pixel) and log frequency, as a PNG; its top is 8 kHz or half the sample
-    rate."""
-    hop = round(HOP_SECONDS * sample_rate)
-    wave_W = np.pad(wave_W, (0, max(0, 8 * hop - len(wave_W))))
-    hertz_H, _, power_HF = spectrogram(
-        wave_W, sample_rate, "hann", 4 * hop, 3 * hop, 16 * hop, mode="psd", detrend=False
-    )
-    rows_hertz = LOWEST_HZ * (HIGHEST_HZ / LOWEST_HZ) ** np.linspace(1, 0, PICTURE_ROWS)
-    nearest = np.clip(np.searchsorted(hertz_H, rows_hertz), 0, len(hertz_H) - 1)
-    level_HF = 10 * np.log10(power_HF[nearest] + 1e-12)
-    level_HF = np.clip((level_HF - level_HF.max()) / RANGE_DB + 1, 0, 1)
-    return png(np.round(level_HF * (COLOURS - 1)).astype(np.uint8), palette())
-
-
-def _height(hertz: float) -> float:
-    """Where a frequency lies in the picture: 0 bottom, 1 top."""
-    return float(np.log(hertz / LOWEST_HZ) / np.log(HIGHEST_HZ / LOWEST_HZ))
-
-
-def palette() -> NDArray[np.uint8]:
-    """[colours, 3] RGB from quiet to loud."""
-    places, stops = np.linspace(0, 1, COLOURS), np.linspace(0, 1, len(INK))
-    return (
-        np.stack([np.interp(places, stops, channel) for channel in zip(*INK, strict=True)], 1)
-        .round()
-        .astype(np.uint8)
-    )
-
-
-def png(index_HF: NDArray[np.uint8], colours_C3: NDArray[np.uint8]) -> bytes:
-    """A palette picture as a PNG file (RFC 2083); the format is short enough to need no library."""
-
-    def chunk(name: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
-    height, width = index_HF.shape
-    rows = np.concatenate(
-        [np.zeros((height, 1), np.uint8), index_HF], axis=1
-    )  # each row begins with its filter, none
-    header = struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"PLTE", colours_C3.tobytes())
-        + chunk(b"IDAT", zlib.compress(rows.tobytes(), 9))
-        + chunk(b"IEND", b"")
-    )

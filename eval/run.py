@@ -25,19 +25,19 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import page
 import soundfile
 from rich.console import Console
 from rich.table import Table
 
 import distill
-from distill import lyrics, settings, songs
-from distill.errors import DistillError, FitError, FolderError, SongError
+from distill import lyrics, settings
+from distill.errors import DistillError, FolderError, SongError
+from distill.judging import ceilings, lines_of, sing, spread
 from distill.measures import Performance, judge
 
 HERE = Path(__file__).parent
@@ -53,16 +53,6 @@ class Suite:
     seed: int = 0
     temperature: float | None = None
     examples: int = 12
-
-
-@dataclass(frozen=True, eq=False)
-class Asked:
-    """One line to be sung (times from its own start), with the song it is from."""
-
-    line: songs.Line
-    song: songs.Song
-    first: float  # seconds into the song's audio
-    last: float | None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -150,88 +140,6 @@ def singers_report(options: argparse.Namespace) -> tuple[dict[str, list[Performa
 def load(where: str) -> Any:
     """A singer; `embedded` is the one that `load_singer()` loads when given nothing."""
     return distill.load_singer() if where == "embedded" else distill.load_singer(where)
-
-
-def lines_of(all_songs: Sequence[songs.Song]) -> list[Asked]:
-    """Every line that has notes, its times counted from its own start."""
-    asked = []
-    for song in all_songs:
-        for line in song.lines:
-            if not line.notes:
-                continue
-            first = line.start or 0.0
-            notes = tuple(
-                replace(note, start=note.start - first, end=note.end - first) for note in line.notes
-            )
-            words = tuple(
-                replace(word, start=word.start - first, end=word.end - first) for word in line.words
-            )
-            end = None if line.end is None else line.end - first
-            asked.append(
-                Asked(replace(line, start=0.0, end=end, notes=notes, words=words), song, first, line.end)
-            )
-    if not asked:
-        raise SongError("suite: no line of its songs has notes; give songs with a score")
-    return asked
-
-
-def spread(asked: Sequence[Asked], count: int) -> list[Asked]:
-    """`count` lines, evenly spread over the songs; all of them where there are no more."""
-    count = min(count, len(asked))
-    return [asked[i * len(asked) // count] for i in range(count)]
-
-
-def ceilings(asked: Sequence[Asked], codec: Any) -> dict[str, list[Performance]]:
-    """The songs' own audio, and the same after a round trip through the codec."""
-    from distill import audio
-
-    rate = codec.format.sample_rate
-    rows: dict[str, list[Performance]] = {"uncoded": [], "codec": []}
-    for each in asked:
-        if each.song.audio is None:
-            raise SongError(
-                f"song {each.song.id}: has no audio to compare with; judge its takes with --takes"
-            )
-        song_CW = audio.read(each.song.audio, rate)
-        last = None if each.last is None else round(each.last * rate)
-        wave_CW = song_CW[:, round(each.first * rate) : last]
-        rows["uncoded"].append(performance(each.line, wave_CW, rate))
-        rows["codec"].append(performance(each.line, codec.decode(codec.encode(wave_CW)), rate))
-    return rows
-
-
-def sing(
-    singer: Any, asked: Sequence[Asked], seed: int, temperature: float | None
-) -> tuple[list[Performance], float]:
-    """(performances, seconds of compute): the singer follows the score of every line."""
-    takes: list[Any] = [None] * len(asked)
-    spent = 0.0
-    for style, voice in dict.fromkeys((each.song.style, each.song.voice) for each in asked):
-        places = [i for i, each in enumerate(asked) if (each.song.style, each.song.voice) == (style, voice)]
-        lines = [asked[i].line for i in places]
-        for i, take in zip(
-            places, singer.sing_lines(lines, style, voice, seed, temperature=temperature), strict=True
-        ):
-            takes[i] = take
-            spent += take.compute_seconds
-    sung = []
-    for each, take in zip(asked, takes, strict=True):
-        line = each.line
-        pitches = [note.midi for note in line.notes if note.midi is not None]
-        if [midi for _, _, midi in take.notes if midi is not None] != pitches:
-            raise FitError(
-                f"line {line.text!r}: was sung to another score than was given; this is a bug, report it"
-            )
-        notes = tuple(songs.Note(start, end, midi) for start, end, midi in take.notes)
-        sung.append(performance(replace(line, notes=notes), take.wave_CW, take.sample_rate))
-    return sung, spent
-
-
-def performance(line: songs.Line, wave_CW: Any, sample_rate: int) -> Performance:
-    """A line and its sound, as the judges want them; channels are averaged."""
-    notes = tuple((note.start, note.end, note.midi) for note in line.notes if note.midi is not None)
-    wave_W = np.asarray(wave_CW, dtype=np.float32).mean(0)
-    return Performance(line.text, tuple(lyrics.words(line.text)), notes, wave_W, sample_rate)
 
 
 # --- anybody's takes ----------------------------------------------------------------------------------------

@@ -31,11 +31,11 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
 
     stages = {name: note(name) for name in ("run", "encode", "score", "train", "merge")}
     fakes = {
-        "pipeline": SimpleNamespace(
-            **stages, check=note("check", ["fine", "so far"]), parts=note("parts", {"codecs": ["a", "b"]})
-        ),
+        "pipeline": SimpleNamespace(**stages, parts=note("parts", {"codecs": ["a", "b"]})),
         "hub": SimpleNamespace(push=note("push", "pushed")),
-        "recipe": SimpleNamespace(load=lambda name, changes: (name, changes)),
+        "recipe": SimpleNamespace(
+            load=lambda name, changes: (name, changes), check=note("check", ["fine", "so far"])
+        ),
         "singer": SimpleNamespace(
             load_singer=note(
                 "load_singer", SimpleNamespace(sing=note("sing", SimpleNamespace(save=note("save"))))
@@ -61,9 +61,13 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
             ),
         ),
         ("check quick", ("check", (("quick", {}),), {})),
-        ("encode quick", ("encode", (("quick", {}),), {})),
-        ("score quick", ("score", (("quick", {}),), {})),
-        ("train quick --set a.b=c=d", ("train", (("quick", {"a.b": "c=d"}),), {})),
+        ("encode quick", ("encode", (("quick", {}),), {"songs": None})),
+        ("score quick", ("score", (("quick", {}),), {"songs": None})),
+        ("encode quick --songs mine", ("encode", (("quick", {}),), {"songs": "mine"})),
+        (
+            "train quick --set a.b=c=d --out here",
+            ("train", (("quick", {"a.b": "c=d"}),), {"songs": None, "out": Path("here")}),
+        ),
         ("merge run out", ("merge", (Path("run"), Path("out")), {})),
         ("push folder org/name", ("push", (Path("folder"), "org/name"), {"private": True, "dry_run": False})),
         (
@@ -82,7 +86,7 @@ def test_sing_sings_and_saves(calls: list[tuple[Any, ...]]) -> None:
     assert (
         cli.main(["sing", "embedded", r"row\nrow", "--save", "a.wav", "--seed", "7", "--style", "folk"]) == 0
     )
-    manner = {"style": "folk", "voice": "", "seed": 7, "temperature": None}
+    manner = {"style": "folk", "voice": None, "seed": 7, "temperature": None}
     assert calls == [
         ("load_singer", (None,), {"device": None}),
         ("sing", ("row\nrow",), manner),
@@ -105,7 +109,7 @@ def test_lines_go_to_takes(calls: list[tuple[Any, ...]], monkeypatch: pytest.Mon
         takes, "sing_lines", lambda singer, *args, **keys: calls.append(("takes", args, keys))
     )
     assert cli.main("sing here --lines l.txt --out d --score s.jsonl --temperature 0.5".split()) == 0
-    manner = {"style": "", "voice": "", "seed": None, "temperature": 0.5}
+    manner = {"style": None, "voice": None, "seed": None, "temperature": 0.5}
     assert calls[0] == ("load_singer", ("here",), {"device": None})
     assert calls[1] == ("takes", (Path("l.txt"), Path("d")), {"score": Path("s.jsonl"), **manner})
 

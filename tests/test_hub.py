@@ -35,10 +35,11 @@ def merged(tmp_path: Path) -> Path:
             "licences": {
                 "base": "apache-2.0",
                 "codec": "mit",
-                "songs": "CC0-1.0, cc-by-4.0",
+                "song: rows": "CC0-1.0",
+                "song: boats": "cc-by-4.0, CC0-1.0",
                 "teacher": "mit",
             },
-            "recipe": "tiny",
+            "recipe": "task: sing\nseed: 1\n",
             "styles": ["folk", "calm"],
         }
         (folder / "singer.json").write_text(json.dumps(about))
@@ -91,7 +92,21 @@ def test_a_second_push_replaces_the_first_in_one_commit(
 
 def test_of_a_run_folder_the_merged_model_goes(merged: Path) -> None:
     (merged.parent / "steps.jsonl").write_text("")
-    assert "steps.jsonl" not in hub.push(merged.parent, "org/tiny-singer", dry_run=True).files
+    change(merged)
+    (merged / "eval.json").unlink()
+    (merged.parent / "report.json").write_text('{"judged": {"shares": {"singer": {"in_tune": 0.87}}}}')
+    shown = hub.push(merged.parent, "org/tiny-singer", dry_run=True)
+    assert "steps.jsonl" not in shown.files and "eval.json" in shown.files
+    assert "| judged / shares / singer / in_tune | 0.87 |" in shown.card
+
+
+def test_the_codec_of_the_package_is_under_its_licence(merged: Path) -> None:
+    licences = {"base": "mit", "song": "mit"}
+    change(merged, licences=licences, codec={"kind": "embedded", "path": "embedded/codec"})
+    assert "| codec | embedded | apache-2.0 |" in hub.push(merged, "org/tiny-singer", dry_run=True).card
+    change(merged, licences=licences, codec={"kind": "dac", "path": "someone/codec"})
+    with pytest.raises(HubError, match="codec is unknown"):
+        hub.push(merged, "org/tiny-singer", dry_run=True)
 
 
 def test_a_dry_run_shows_all_and_asks_nobody(hub_server: stand_in_hub.StandInHub, merged: Path) -> None:
@@ -103,11 +118,11 @@ def test_a_dry_run_shows_all_and_asks_nobody(hub_server: stand_in_hub.StandInHub
 
 
 def test_the_card_is_one_that_hubs_accept(merged: Path) -> None:
-    text = hub.card(merged, "org/tiny-singer")
+    text = hub.card(merged, "org/tiny-singer", merged / "eval.json")
     assert stand_in_hub.card_problems(text) == []
     assert 'load_singer("org/tiny-singer")' in text and "$" not in text
-    assert "| in_tune / share | 0.91 |" in text and "| songs |  | CC0-1.0, cc-by-4.0 |" in text
-    assert "Recipe `tiny`" in text and "folk, calm" in text
+    assert "| in_tune / share | 0.91 |" in text and "| song |  | cc0-1.0, cc-by-4.0 |" in text
+    assert "```yaml\ntask: sing\nseed: 1\n```" in text and "folk, calm" in text
     assert "base_model" not in text  # an embedded base is no hub id
     change(merged, base="HuggingFaceTB/SmolLM2-135M")
     assert "base_model: HuggingFaceTB/SmolLM2-135M\nbase_model_relation: finetune" in hub.card(
@@ -115,19 +130,19 @@ def test_the_card_is_one_that_hubs_accept(merged: Path) -> None:
     )
 
 
-FREE = {"base": "apache-2.0", "codec": "mit", "songs": "cc0-1.0"}
+FREE = {"base": "apache-2.0", "codec": "mit", "song": "cc0-1.0"}
 
 
 @pytest.mark.parametrize(
     ("licences", "names"),
     [
-        (None, "licences"),
-        ({**FREE, "songs": "unknown"}, "songs is unknown"),
-        ({"base": "mit", "codec": "mit"}, "songs is unknown"),
-        ({**FREE, "songs": "mit, mine"}, "songs is mine"),
+        (None, "base is unknown"),
+        ({**FREE, "song: x": "unknown"}, "song is unknown"),
+        ({"base": "mit", "codec": "mit"}, "song is unknown"),
+        ({**FREE, "song": "mit, mine"}, "song is mine"),
         ({**FREE, "teacher": ""}, "teacher is unknown"),
-        ({**FREE, "teacher": "cc-by-nd-4.0"}, "teacher is cc-by-nd-4.0"),
-        ({**FREE, "base": "gemma", "songs": "cc-by-nc-4.0"}, "songs is under cc-by-nc-4.0"),
+        ({**FREE, "teacher": "cc-by-nd-4.0"}, "teacher is under cc-by-nd-4.0"),
+        ({**FREE, "base": "gemma", "song": "cc-by-nc-4.0"}, "song is under cc-by-nc-4.0"),
         ({**FREE, "base": "gemma", "teacher": "llama3.2"}, "asks for the same"),
     ],
 )
@@ -141,10 +156,10 @@ def test_the_licence_gate_names_the_part(merged: Path, licences: object, names: 
     ("licences", "licence"),
     [
         (FREE, "apache-2.0"),
-        ({**FREE, "songs": "CC-BY-NC-4.0"}, "cc-by-nc-4.0"),
-        ({**FREE, "songs": "cc-by-sa-4.0"}, "cc-by-sa-4.0"),
+        ({**FREE, "song": "CC-BY-NC-4.0"}, "cc-by-nc-4.0"),
+        ({**FREE, "song": "cc-by-sa-4.0"}, "cc-by-sa-4.0"),
         ({**FREE, "base": "gemma"}, "gemma"),
-        ({**FREE, "songs": "cc-by-nc-4.0", "teacher": "cc-by-nc-sa-4.0"}, "cc-by-nc-sa-4.0"),
+        ({**FREE, "song": "cc-by-nc-4.0", "teacher": "cc-by-nc-sa-4.0"}, "cc-by-nc-sa-4.0"),
     ],
 )
 def test_the_licence_follows_from_the_parts(merged: Path, licences: dict[str, str], licence: str) -> None:
@@ -161,8 +176,9 @@ def test_code_and_pickles_stay_at_home(merged: Path, name: str) -> None:
 
 
 def test_what_is_missing_damaged_or_remote_code_is_refused(merged: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
     with pytest.raises(HubError, match="merged folder"):
-        hub.push(tmp_path, "org/tiny-singer", dry_run=True)
+        hub.push(tmp_path / "empty", "org/tiny-singer", dry_run=True)
     with pytest.raises(HubError, match="org/name"):
         hub.push(merged, "tiny-singer", dry_run=True)
     (merged / "eval.json").write_text("{}")
@@ -179,7 +195,7 @@ def test_a_card_of_ones_own_must_agree(hub_server: stand_in_hub.StandInHub, merg
     good = hub.card(merged, "org/tiny-singer") + "\nThank you, choir.\n"
     (merged / "README.md").write_text(good)
     assert hub.push(merged, "org/tiny-singer").card == good
-    change(merged, licences={**FREE, "songs": "cc-by-nc-4.0"})
+    change(merged, licences={**FREE, "song": "cc-by-nc-4.0"})
     with pytest.raises(HubError, match="would allow what that forbids"):
         hub.push(merged, "org/tiny-singer")
     (merged / "README.md").write_text(good.replace("license: apache-2.0", "license: mine"))
@@ -234,5 +250,5 @@ def test_plain_processes_find_it_by_environment(
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
     )
-    (merged / "README.md").write_text(hub.card(merged, "org/tiny-singer"))
+    (merged / "README.md").write_text(hub.card(merged, "org/tiny-singer", merged / "eval.json"))
     assert done.stdout.strip() == folders.fingerprint(merged)

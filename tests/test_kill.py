@@ -1,7 +1,7 @@
 """SIGKILL at any moment, the same call again: the end is bit-identical to a run that nobody killed.
 
-Three random moments here; in `make test-all` twenty, five kills in one run, and every disk operation of a save.
-Children are forked from a server that has torch loaded, so a kill falls into training and saving, not imports.
+Three random moments here; in `make test-all` twenty, five kills in one run, and every disk operation of a
+save. Children are forked from a server that has torch loaded, so a kill falls into training, not imports.
 """
 
 from __future__ import annotations

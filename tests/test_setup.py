@@ -24,7 +24,7 @@ def python(code: str, **keys: object) -> str:
     return str(done.stdout).strip()
 
 
-# --- set-up ----------------------------------------------------------------------------------------------------------
+# --- set-up -------------------------------------------------------------------------------------------------
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """A checkout whose setup.sh only counts how often it ran."""
@@ -166,7 +166,7 @@ def test_a_stranger_is_refused_and_written_down(forgiven: Path) -> None:
 
 
 def test_processes_that_tests_start_are_held_to_it(forgiven: Path) -> None:
-    code = "import socket\ntry: socket.create_connection(('192.0.2.7', 80))\nexcept OSError as error: print(error)"
+    code = "import socket\ntry: socket.create_connection(('192.0.2.7', 80))\nexcept OSError as e: print(e)"
     assert "no socket but loopback" in python(code)
     assert "192.0.2.7" in forgiven.read_text()
 

@@ -10,6 +10,7 @@ import math
 import os
 import random
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -481,3 +482,44 @@ def test_progress_on_a_terminal_is_a_bar(
     assert "toy" in out
     assert "100%" in out
     assert "left" in out
+
+
+TWO_PROCESSES = """
+import dataclasses, pathlib, sys
+import toy_task, torch
+from distill.trainer import train
+folder, accumulate = pathlib.Path(sys.argv[1]), int(sys.argv[2])
+settings = dataclasses.replace(toy_task.SETTINGS, steps=6, accumulate=accumulate)
+toy = toy_task.Toy(dropout=0.0)
+for _ in range(2):  # the second time it resumes, in each process, where it stopped
+    for step in train(toy, settings, folder / "run", seed=3):
+        if step.index == 3 and not (folder / "run" / "checkpoints" / "step-00000006").exists():
+            break
+print([round(value, 5) for tensor in toy.state().values() for value in tensor.flatten().tolist()])
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_are_one_with_twice_the_accumulation(tmp_path: Path) -> None:
+    script = tmp_path / "train_toy.py"
+    script.write_text(TWO_PROCESSES)
+    here = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    base = os.environ | {"PYTHONPATH": here, "ACCELERATE_USE_CPU": "1"}
+
+    def start(folder: str, accumulate: int, **environment: str) -> subprocess.Popen[bytes]:
+        (tmp_path / folder).mkdir(exist_ok=True)
+        command = [sys.executable, str(script), str(tmp_path / folder), str(accumulate)]
+        return subprocess.Popen(
+            command, env=base | environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    meet = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "GLOO_SOCKET_IFNAME": "lo"}
+    running = [start("two", 2, RANK=rank, LOCAL_RANK=rank, **meet) for rank in "01"] + [start("one", 4)]
+    ends = [process.communicate(timeout=600) for process in running]
+    assert [process.returncode for process in running] == [0, 0, 0], ends
+    last = [json.loads(out.splitlines()[-1]) for out, _ in ends]
+    assert last[0] == last[1]
+    assert last[0] == pytest.approx(last[2], abs=2e-5)

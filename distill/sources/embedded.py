@@ -25,7 +25,7 @@ class Settings:
     songs: int | None = None
 
     def load(self) -> list[Song]:
-        """The songs, audio paths absolute. Raises FolderError if the package lost them, SongError if damaged."""
+        """The songs, audio paths absolute. Raises FolderError if the package lost them."""
         if self.songs is not None and self.songs < 1:
             raise SettingsError(f"embedded.songs is {self.songs}; give 1 or more, or leave it out for all")
         return read_manifest(HOME / _MANIFESTS[self.split])[: self.songs]

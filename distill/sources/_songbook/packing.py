@@ -1,7 +1,7 @@
 """Rendered songs made small enough to ship: FLAC to Ogg Vorbis, which decodes to the same number of
 samples, aligned.
 
-    python -m distill.sources._songbook.packing --songs rendered --held-out rendered-held-out --out distill/embedded/songs
+    python -m distill.sources._songbook.packing --songs TRAIN --held-out HELD_OUT --out distill/embedded/songs
 """
 
 from __future__ import annotations
@@ -16,18 +16,22 @@ from distill.errors import AudioError
 from distill.songs import Song, read_manifest, write_manifest
 from distill.sources._songbook.singing import SAMPLE_RATE
 
-COMPRESSION = 0.86  # libsndfile's 0 to 1; about 25 kbit/s here
+COMPRESSION = 0.87  # libsndfile's 0 to 1; about 25 kbit/s here
 
 
-def pack(manifest: Path, out: Path, name: str, compression: float = COMPRESSION) -> list[Song]:
-    """Songs of a manifest as `out`/<id>.ogg and the manifest `out`/`name`. Raises AudioError if a song lost
-    samples."""
+def pack(manifest: Path, out: Path, name: str, seconds: float = float("inf")) -> list[Song]:
+    """The first `seconds` of a manifest's songs as `out`/<id>.ogg, and the manifest `out`/`name`.
+
+    Raises AudioError if a song lost samples."""
     out.mkdir(parents=True, exist_ok=True)
-    songs = []
+    songs, taken = [], 0.0
     for song in read_manifest(manifest):
+        taken += song.lines[-1].end or 0.0
+        if taken > seconds:
+            break
         wave, rate = soundfile.read(str(song.audio), dtype="float32")
         path = out / f"{song.id}.ogg"
-        soundfile.write(path, wave, rate, format="OGG", subtype="VORBIS", compression_level=compression)
+        soundfile.write(path, wave, rate, format="OGG", subtype="VORBIS", compression_level=COMPRESSION)
         if rate != SAMPLE_RATE or soundfile.info(path).frames != len(wave):
             raise AudioError(f"{path}: its length changed in packing; use another libsndfile")
         songs.append(dataclasses.replace(song, audio=path.name))
@@ -41,10 +45,14 @@ def main() -> None:
     parser.add_argument("--songs", type=Path, required=True)
     parser.add_argument("--held-out", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seconds", type=float, default=1130.0, help="of the songs to train on")
     asked = parser.parse_args()
-    for folder, name in ((asked.songs, "manifest.jsonl"), (asked.held_out, "held-out.jsonl")):
-        songs = pack(folder / "manifest.jsonl", asked.out, name)
-        print(f"{name}: {len(songs)} songs, {sum(s.lines[-1].end or 0 for s in songs):.0f} s")
+    kept = (
+        pack(asked.songs / "manifest.jsonl", asked.out, "manifest.jsonl", asked.seconds),
+        pack(asked.held_out / "manifest.jsonl", asked.out, "held-out.jsonl"),
+    )
+    for songs in kept:
+        print(f"{songs[0].split}: {len(songs)} songs, {sum(s.lines[-1].end or 0 for s in songs):.0f} s")
     size = sum(file.stat().st_size for file in asked.out.iterdir())
     print(f"{asked.out}: {size / 2**20:.2f} MiB")
 

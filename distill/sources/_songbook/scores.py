@@ -130,8 +130,8 @@ def as_song(score: Score, audio: str | None) -> Song:
             first += line.steps
         sections.append(Section(tag, tuple(timed)))
     return Song(
-        id=score.id, sections=tuple(sections), style=score.style, voice=VOICE_NAME, language="en", licence="CC0-1.0",
-        source=score.source, credit=score.credit, audio=audio, split=score.split,
+        id=score.id, sections=tuple(sections), style=score.style, voice=VOICE_NAME, language="en",
+        licence="CC0-1.0", source=score.source, credit=score.credit, audio=audio, split=score.split,
     )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import _ctypes
 import ctypes
 import dataclasses
+import itertools
 import warnings
 from typing import Any
 
@@ -32,10 +33,10 @@ _MNEMONICS = {
     "M": "m", "N": "n", "NG": "N", "P": "p", "R": "r", "S": "s", "SH": "S", "T": "t", "TH": "T", "V": "v",
     "W": "w", "Y": "j", "Z": "z", "ZH": "Z",
 }  # fmt: skip
-VOWELS = frozenset("AA AE AH AO AW AY EH ER EY IH IY OW OY UH UW".split())
-DIPHTHONGS = frozenset("AW AY EY OW OY".split())
-UNVOICED = frozenset("CH F HH K P S SH T TH".split())
-_STOPS = frozenset("B D G K P T".split())
+VOWELS = frozenset(("AA", "AE", "AH", "AO", "AW", "AY", "EH", "ER", "EY", "IH", "IY", "OW", "OY", "UH", "UW"))
+DIPHTHONGS = frozenset(("AW", "AY", "EY", "OW", "OY"))
+UNVOICED = frozenset(("CH", "F", "HH", "K", "P", "S", "SH", "T", "TH"))
+_STOPS = frozenset(("B", "D", "G", "K", "P", "T"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,7 +197,7 @@ def _boundaries(phones: tuple[str, ...], events: list[tuple[int, str]], length: 
     for index in range(len(phones) - 1, 0, -1):
         if bounds[index + 1] <= bounds[index]:
             bounds[index] -= int(0.3 * (bounds[index] - bounds[index - 1]))
-    if any(later <= earlier for earlier, later in zip(bounds, bounds[1:], strict=False)):
+    if any(later <= earlier for earlier, later in itertools.pairwise(bounds)):
         raise SongError(
             f"songbook: espeak-ng gave no length to a phone of {' '.join(phones)!r}; leave this word out"
         )

@@ -18,7 +18,8 @@ def _read() -> dict[str, tuple[str, ...]]:
 WORDS = _read()
 IRREGULAR_PLURALS = {
     "child": "children", "man": "men", "woman": "women", "foot": "feet", "tooth": "teeth", "goose": "geese",
-    "mouse": "mice", "leaf": "leaves", "wolf": "wolves", "knife": "knives", "loaf": "loaves", "thief": "thieves",
+    "mouse": "mice", "leaf": "leaves", "wolf": "wolves", "knife": "knives", "loaf": "loaves",
+    "thief": "thieves",
     "wife": "wives", "gentleman": "gentlemen", "sheep": "sheep", "deer": "deer", "shelf": "shelves",
     "ox": "oxen", "dwarf": "dwarves", "hoof": "hooves", "fish": "fish", "salmon": "salmon",
 }  # fmt: skip
