@@ -26,7 +26,7 @@ sing: $(READY)  ## sing: SINGER=embedded LYRICS="..." [STYLE="folk, calm"] [SEED
 	$(VENV) -m distill sing "$(SINGER)" "$(LYRICS)" $(if $(STYLE),--style "$(STYLE)") $(if $(SEED),--seed "$(SEED)") --save "$(TAKE)"
 
 eval: $(READY)  ## judge a singer on held-out lines: SINGER=embedded [TEACHER=...] [OUT=FOLDER]
-	$(VENV) eval/run.py $(if $(filter-out embedded,$(SINGER)),--singer "$(SINGER)") $(if $(TEACHER),--teacher "$(TEACHER)") $(if $(OUT),--out "$(OUT)")
+	$(VENV) eval/run.py "$(SINGER)" $(if $(TEACHER),--teacher "$(TEACHER)") $(if $(OUT),--out "$(OUT)")
 
 push: $(READY)  ## send a merged folder to the hub: FOLDER=... REPO=you/name [DRY_RUN=1] [PUBLIC=1]
 	$(VENV) -m distill push "$(FOLDER)" "$(REPO)" $(if $(DRY_RUN),--dry-run) $(if $(PUBLIC),--public)

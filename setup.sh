@@ -12,6 +12,7 @@ PYTHON=${PYTHON:-python3}
 }
 [ -x .venv/bin/python ] || "$PYTHON" -m venv .venv
 pip() { .venv/bin/python -m pip "$@"; }
+echo "setup: making .venv; a few minutes and about 2 GB, once"
 
 # 1. The right torch. On Linux, PyPI's torch brings gigabytes of CUDA libraries; without an NVIDIA driver the CPU build
 #    from pytorch.org is the one to have. If that server cannot be reached (5 s), or on a Mac, or with a GPU, the usual

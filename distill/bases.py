@@ -29,6 +29,9 @@ from distill.errors import FolderError
 from distill.folders import locate
 
 torchaudio_standin.install()
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(
+    logging.ERROR
+)  # an optional package: not our user's care
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 Quantisation = Literal["none", "int8", "nf4"]
@@ -70,11 +73,12 @@ def open_base(where: str | Path, dtype: str = "float32", quantise: Quantisation 
         raise FolderError(
             f"{where}: transformers cannot load it as a causal LM ({reason}); check it"
         ) from error
-    for module in model.modules():
-        if hasattr(module, "support_avx512bf16_for_cpu"):
+    linear: Any
+    for linear in model.modules():
+        if hasattr(linear, "support_avx512bf16_for_cpu"):
             # bitsandbytes repacks 4-bit weights in place at the first forward without gradients, for a kernel
             # that has no backward: training after any evaluation would go wrong in silence.
-            module.support_avx512bf16_for_cpu = False
+            linear.support_avx512bf16_for_cpu = False
     return model.eval(), tokenizer
 
 

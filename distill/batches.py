@@ -78,7 +78,9 @@ def pack_rows(lengths: Sequence[int], order: Sequence[int], row_tokens: int) -> 
     for index in order:
         length = lengths[index]
         if length > row_tokens:
-            raise FitError(f"passage {index} has {length} tokens, rows hold {row_tokens}; raise packing.row_tokens")
+            raise FitError(
+                f"passage {index} has {length} tokens, rows hold {row_tokens}; raise packing.row_tokens"
+            )
         fit = next((i for i, (room, _) in enumerate(open_rows) if room >= length), None)
         if fit is None:
             open_rows.append((row_tokens, []))
@@ -101,7 +103,9 @@ def epoch(lengths: Sequence[int], packing: PackingSettings, seed: int, number: i
     return [shuffled[i : i + packing.rows] for i in range(0, len(shuffled), packing.rows)]
 
 
-def schedule(lengths: Sequence[int], packing: PackingSettings, seed: int, start: int = 0) -> Iterator[list[list[int]]]:
+def schedule(
+    lengths: Sequence[int], packing: PackingSettings, seed: int, start: int = 0
+) -> Iterator[list[list[int]]]:
     """Endless batches of passage indices from batch `start` on."""
     number = 0
     while True:

@@ -19,8 +19,8 @@ from distill.errors import FolderError, SettingsError
 from distill.folders import locate
 
 torchaudio_standin.install()
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers  # noqa: E402
-from transformers import AutoConfig, AutoModelForCausalLM, LlamaTokenizerFast, PreTrainedTokenizerFast  # noqa: E402
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaTokenizerFast, PreTrainedTokenizerFast
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,15 @@ def read_text(where: str, split: Literal["train", "held-out"]) -> str:
     folder = locate(where)
     packed, plain = folder / f"{split}.txt.xz", folder / f"{split}.txt"
     try:
-        return lzma.decompress(packed.read_bytes()).decode() if packed.exists() else plain.read_text(encoding="utf-8")
+        return (
+            lzma.decompress(packed.read_bytes()).decode()
+            if packed.exists()
+            else plain.read_text(encoding="utf-8")
+        )
     except (OSError, lzma.LZMAError, UnicodeDecodeError) as error:
-        raise FolderError(f"{where}: {split}.txt.xz cannot be read ({error}); give a folder with both splits") from None
+        raise FolderError(
+            f"{where}: {split}.txt.xz cannot be read ({error}); give a folder with both splits"
+        ) from None
 
 
 def make(settings: BlankSettings, seed: int) -> tuple[Any, Any]:
@@ -82,7 +88,11 @@ def make(settings: BlankSettings, seed: int) -> tuple[Any, Any]:
 
 def _tokenizer(settings: BlankSettings) -> Any:
     text = read_text(settings.text, "train")
-    return _sentencepiece(text, settings.pieces) if settings.tokenizer == "sentencepiece" else _bytes(text, settings.pieces)
+    return (
+        _sentencepiece(text, settings.pieces)
+        if settings.tokenizer == "sentencepiece"
+        else _bytes(text, settings.pieces)
+    )
 
 
 def _sentencepiece(text: str, pieces: int) -> Any:
@@ -126,4 +136,6 @@ def _bytes(text: str, pieces: int) -> Any:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     )  # fmt: skip
     backend.train_from_iterator(text.splitlines(keepends=True), trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<|endoftext|>", eos_token="<|endoftext|>")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, bos_token="<|endoftext|>", eos_token="<|endoftext|>"
+    )

@@ -89,5 +89,7 @@ def fitting(
         else:
             aside.append(f"{item.passage.id}: needs {needed} tokens, a row holds {tokens}; set aside")
     if not kept:
-        raise FitError(f"no passage fits {tokens} tokens ({aside[0]}); raise packing.row_tokens or give line times")
+        raise FitError(
+            f"no passage fits {tokens} tokens ({aside[0]}); raise packing.row_tokens or give line times"
+        )
     return kept, aside

@@ -132,7 +132,7 @@ def examine(folder: Path) -> dict[str, Any]:
 
 
 def licences_of(about: Mapping[str, Any]) -> dict[str, str]:
-    """{part: licences, with commas} from singer.json; all songs together, and "unknown" for a part not named."""
+    """{part: licences, with commas} from singer.json; songs together, "unknown" for what is not named."""
     named = about.get("licences")
     found: dict[str, dict[str, None]] = {part: {} for part in PARTS}
     for key, text in (named if isinstance(named, Mapping) else {}).items():
@@ -149,8 +149,8 @@ def licences_of(about: Mapping[str, Any]) -> dict[str, str]:
 def gate(licence: str, licences: Mapping[str, str], where: str) -> None:
     """Whether a singer under `licence` may be made from parts under `licences` (see `licences_of`).
 
-    Raises HubError, naming the part, when a licence is missing or unknown, forbids derivatives, or asks for more
-    than `licence` gives. A gate against oversight, not legal advice.
+    Raises HubError, naming the part, when a licence is missing or unknown, forbids derivatives, or asks for
+    more than `licence` gives. A gate against oversight, not legal advice.
     """
     if licence not in KNOWN:
         raise HubError(
@@ -210,7 +210,7 @@ def card(folder: str | Path, repo_id: str, results: Path | None = None) -> str:
 
 
 def check_card(text: str, where: str) -> str:
-    """The licence that a card states. Refuses, with no network, metadata that the hub would refuse or not show."""
+    """The licence that a card states. Refuses, offline, metadata that the hub would refuse or not show."""
     try:
         data = ModelCard(text).data.to_dict()
     except (ValueError, TypeError, yaml.YAMLError) as error:

@@ -63,7 +63,9 @@ def ceilings(asked: Sequence[Asked], codec: Any) -> dict[str, list[Performance]]
     waves: dict[str, Any] = {}
     for each in asked:
         if each.song.audio is None:
-            raise SongError(f"song {each.song.id}: has no audio to compare with; judge its takes with --takes")
+            raise SongError(
+                f"song {each.song.id}: has no audio to compare with; judge its takes with --takes"
+            )
         if each.song.audio not in waves:
             waves[each.song.audio] = audio.read(each.song.audio, rate)
         last = None if each.last is None else round(each.last * rate)
@@ -73,7 +75,9 @@ def ceilings(asked: Sequence[Asked], codec: Any) -> dict[str, list[Performance]]
     return rows
 
 
-def sing(singer: Any, asked: Sequence[Asked], seed: int, temperature: float | None) -> tuple[list[Performance], float]:
+def sing(
+    singer: Any, asked: Sequence[Asked], seed: int, temperature: float | None
+) -> tuple[list[Performance], float]:
     """(performances, seconds of compute): the singer follows the score of every line."""
     styles, voices = [each.song.style for each in asked], [each.song.voice for each in asked]
     takes = singer.sing_lines([each.line for each in asked], styles, voices, seed, temperature)
@@ -81,7 +85,9 @@ def sing(singer: Any, asked: Sequence[Asked], seed: int, temperature: float | No
     for each, take in zip(asked, takes, strict=True):
         wanted = [note.midi for note in each.line.notes if note.midi is not None]
         if [midi for _, _, midi in take.notes if midi is not None] != wanted:
-            raise FitError(f"line {each.line.text!r}: was sung to another score than was given; this is a bug, report it")
+            raise FitError(
+                f"line {each.line.text!r}: was sung to another score than was given; this is a bug, report it"
+            )
         notes = tuple(Note(start, end, midi) for start, end, midi in take.notes)
         sung.append(performance(replace(each.line, notes=notes), take.wave_CW, take.sample_rate))
     return sung, sum(take.compute_seconds for take in takes)
@@ -113,4 +119,10 @@ def report(singer: Any, songs: Sequence[Song], lines: int, seed: int = 0) -> dic
         row: {name: figure["value"] for name, figure in said["figures"].items() if figure}
         for row, said in judged["rows"].items()
     }
-    return {**judged, "lines": len(asked), "shares": shares, "seconds_of_audio": seconds, "seconds_of_compute": spent}
+    return {
+        **judged,
+        "lines": len(asked),
+        "shares": shares,
+        "seconds_of_audio": seconds,
+        "seconds_of_compute": spent,
+    }

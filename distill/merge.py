@@ -68,7 +68,7 @@ def merge(
         del model
         tokenizer_with_names(student).save_pretrained(inside)
         (inside / CARD).write_text(json.dumps(student.card("merged"), indent=1) + "\n")
-        difference, largest = _compare(student, inside, dtype)
+        difference, largest = _compare(student, inside, dtype, Path(folder).name)
     return Merged(Path(folder), difference, largest, student.tied)
 
 
@@ -178,21 +178,18 @@ def tokenizer_with_names(student: Student) -> Any:
 def _check_names(tokenizer: Any, vocabulary: AudioVocabulary) -> None:
     for id in (vocabulary.sing, vocabulary.end, vocabulary.audio_span.start, vocabulary.rows - 1):
         name = vocabulary.name(id)
-        if tokenizer.convert_tokens_to_ids(name) != id or tokenizer.encode(name, add_special_tokens=False)[
-            -1:
-        ] != [id]:
+        written = tokenizer.encode(name, add_special_tokens=False)
+        if tokenizer.convert_tokens_to_ids(name) != id or written[-1:] != [id]:
             raise AdapterError(f"{name}: this tokenizer does not give it the id {id}; graft another base")
 
 
-def _compare(student: Student, folder: Path, dtype: str) -> tuple[float, float]:
+def _compare(student: Student, folder: Path, dtype: str, where: str) -> tuple[float, float]:
     """(largest difference, largest logit) between the student and the folder, loaded again."""
     _check_names(AutoTokenizer.from_pretrained(folder), student.vocabulary)
     again = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     if is_tied(again) != student.tied:
         state = "tied" if is_tied(again) else "untied"
-        raise AdapterError(
-            f"{folder.name}: came back with its head {state}, unlike the student; keep the adapter"
-        )
+        raise AdapterError(f"{where}: came back with its head {state}, unlike the student; keep the adapter")
     dice = torch.Generator().manual_seed(0)
     ids_BT = torch.randint(student.vocabulary.rows, (2, 48), generator=dice)
     training = student.model.training
@@ -208,7 +205,7 @@ def _compare(student: Student, folder: Path, dtype: str) -> tuple[float, float]:
     if not difference <= allowed:  # also when it is not a number
         amount = f"{difference:.2g} (allowed {allowed:.2g})"
         raise AdapterError(
-            f"{folder.name}: merged logits differ by {amount}; nothing was written, keep the adapter"
+            f"{where}: merged logits differ by {amount}; nothing was written, keep the adapter"
         )
     return difference, largest
 

@@ -11,20 +11,17 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-
 
 from distill import encoding, folders, judging, scores
 from distill import settings as strict
 from distill.errors import SettingsError
 from distill.merge import merge as merge_student
 from distill.progress import show
-from distill.prompts import Coded
+from distill.prompts import Coded, grain_of
 from distill.recipe import Recipe
 from distill.recipe import check as check_recipe
 from distill.shelf import About, open_singer, read_about, singer_folder, write_about
@@ -66,7 +63,11 @@ def run(recipe: Recipe, songs: str | None = None, out: str | Path | None = None)
     begun = time.perf_counter()
     steps = sum(1 for _ in show(_train(made, recipe, folder), recipe.settings.train, recipe.name))
     made.save(folder / recipe.task)
-    report = made.evaluate() if recipe.task == "text" else made.evaluate(_held_out_songs(recipe, recipe.settings.songs))
+    report = (
+        made.evaluate()
+        if recipe.task == "text"
+        else made.evaluate(_held_out_songs(recipe, recipe.settings.songs))
+    )
     _write_json(folder / "report.json", report)
     spent = time.perf_counter() - begun
     return f"{folder / recipe.task}: {steps} steps, {spent:.0f} s\n{json.dumps(report, indent=1)}"
@@ -107,8 +108,12 @@ def with_songs(recipe: Recipe, songs: str | None) -> Recipe:
     source = getattr(recipe.settings, "songs", None)
     if songs is None:
         return recipe
+    if source is None:
+        raise SettingsError(f"{recipe.name}: task {recipe.task} takes no songs; use RECIPE=my-songs")
     if not any(field.name == "folder" for field in dataclasses.fields(source)):
-        raise SettingsError(f"{recipe.name}: its songs are of kind {strict.kind_of(source)}; use RECIPE=my-songs")
+        raise SettingsError(
+            f"{recipe.name}: its songs are of kind {strict.kind_of(source)}; use RECIPE=my-songs"
+        )
     settings = dataclasses.replace(recipe.settings, songs=dataclasses.replace(source, folder=str(songs)))
     return dataclasses.replace(recipe, settings=settings)
 
@@ -121,7 +126,9 @@ class Stage:
         self.recipe, self.settings = recipe, recipe.settings
         all_songs = self.settings.songs.load()
         self.songs = [song for song in all_songs if song.split == "train"]
-        self.held_out_songs = [s for s in all_songs if s.split != "train"] or _held_out_songs(recipe, self.settings.songs)
+        self.held_out_songs = [s for s in all_songs if s.split != "train"] or _held_out_songs(
+            recipe, self.settings.songs
+        )
         self.codec = self.settings.codec.load()
         self.student: Student = sing_task.student_of(self.settings, self.codec, recipe.seed)
         self.train = self._coded(self.songs)
@@ -144,6 +151,7 @@ class Stage:
 
     def record(self) -> int:
         """Let a recorded teacher hear what it has not heard yet."""
+        assert isinstance(self.teacher, RecordedTeacher)
         live = LiveTeacher(self.settings.teacher.singer)
         return self.teacher.record([*self.train, *self.held_out], lambda: live.load(self.codec))
 
@@ -162,6 +170,7 @@ class Stage:
             sampling=settings.sampling,
             styles=tuple(dict.fromkeys(song.style for song in self.songs))[:32],
             voices=tuple(dict.fromkeys(song.voice for song in self.songs)),
+            grain=grain_of([coded.passage for coded in self.train], settings.writing),
             licences={"base": settings.base.licence, **licences},
             recipe=self.recipe.yaml(),
         )
@@ -184,11 +193,18 @@ def _run_sing(recipe: Recipe, folder: Path) -> str:
     singer, steps = _teach(stage, folder)
     lap("trained")
     after = scores.held_out(stage.student, stage.held_out, stage.teacher) if stage.held_out else None
-    report = {"recipe": recipe.name, "steps": steps, "minutes_of_song": stage.seconds / 60, "before": before, "after": after}
+    report = {
+        "recipe": recipe.name,
+        "steps": steps,
+        "minutes_of_song": stage.seconds / 60,
+        "before": before,
+        "after": after,
+    }
     report["judged"] = judging.report(singer, stage.held_out_songs, recipe.settings.judge.lines)
     lap("judged")
-    merged = merge_student(stage.student, folder / "merged") if not (folder / "merged").exists() else None
-    if merged is not None:
+    report["merged_largest_difference"] = _merged_before(folder)
+    if not (folder / "merged" / "singer.json").exists():  # written last: without it the merge was cut short
+        merged = merge_student(stage.student, folder / "merged")
         write_about(folder / "merged", stage.about())
         report["merged_largest_difference"] = merged.largest_difference
     lap("merged")
@@ -207,10 +223,16 @@ def summary(report: dict[str, Any], folder: Path) -> str:
         if report[name]:
             nats = ", ".join(f"{n:.3f}" for n in report[name]["nats_per_token"])
             kl = report[name].get("kl_per_token")
-            lines.append(f"  held-out nats per token by slot {name} training: {nats}" + (f"; KL {kl}" if kl else ""))
+            lines.append(
+                f"  held-out nats per token by slot {name} training: {nats}" + (f"; KL {kl}" if kl else "")
+            )
     for row, figures in (report["judged"] or {}).get("shares", {}).items():
-        lines.append(f"  {row}: " + ", ".join(f"{name} {100 * value:.1f} %" for name, value in figures.items()))
-    lines.append(f"  listen to {folder / 'take.wav'}; the singer is {folder / 'singer'}, merged {folder / 'merged'}")
+        lines.append(
+            f"  {row}: " + ", ".join(f"{name} {100 * value:.1f} %" for name, value in figures.items())
+        )
+    lines.append(
+        f"  listen to {folder / 'take.wav'}; the singer is {folder / 'singer'}, merged {folder / 'merged'}"
+    )
     return "\n".join(lines)
 
 
@@ -234,6 +256,16 @@ def _teach(stage: Stage, folder: Path) -> tuple[Singer, int]:
 
 def _train(task: Any, recipe: Recipe, folder: Path) -> Any:
     return train_task(task, recipe.settings.train, folder, recipe.seed, recipe.yaml())
+
+
+def _merged_before(folder: Path) -> float | None:
+    """What an earlier call of this run measured of its merge."""
+    path = folder / "report.json"
+    return (
+        json.loads(path.read_text(encoding="utf-8")).get("merged_largest_difference")
+        if path.exists()
+        else None
+    )
 
 
 def _last_step(folder: Path) -> int:

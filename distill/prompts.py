@@ -17,14 +17,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from distill import lyrics
-from distill.errors import FitError, SongError, VocabularyError
+from distill.errors import FitError, SettingsError, SongError, VocabularyError
 from distill.songs import Line, Note, Song
 from distill.vocabulary import AudioVocabulary, Span
 
@@ -44,12 +44,18 @@ class WritingSettings:
     max_lines: int = 2
     spelling: Literal["phones", "letters"] = "phones"
 
+    def __post_init__(self) -> None:
+        if self.max_lines < 1:
+            raise SettingsError(f"max_lines is {self.max_lines}; a passage has at least 1 line")
+
 
 @dataclass(frozen=True)
 class Piece:
     """Text begun here, its MIDI pitch (None: rest) and its frames (None: not decided yet).
 
     `pitched` False: nobody knows the pitch. `open`: the length symbol leaves the end of the piece to the singer.
+    `goes_on`: a part of the note before it, which was longer than a length symbol can say (nothing that is written
+    depends on it, so neither does the name of a recorded signal).
     """
 
     text: str
@@ -57,6 +63,7 @@ class Piece:
     frames: int | None
     pitched: bool = True
     open: bool = False
+    goes_on: bool = field(default=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -84,7 +91,9 @@ class Coded:
 
 
 # --- from songs to passages ------------------------------------------------------------------------------------------
-def header(style: str, voice: str, lines: Sequence[Line], settings: WritingSettings, language: str = "en") -> str:
+def header(
+    style: str, voice: str, lines: Sequence[Line], settings: WritingSettings, language: str = "en"
+) -> str:
     """The text before the song: style, voice and the whole lyrics, spelled as the pieces will be."""
     words = "\n".join(JOIN.join(_line_texts(line, settings, language)) for line in lines)
     return f"style: {style}; voice: {voice}\n{words}\n"
@@ -93,10 +102,10 @@ def header(style: str, voice: str, lines: Sequence[Line], settings: WritingSetti
 def passages(song: Song, frame_rate: float, longest: int, settings: WritingSettings) -> list[Passage]:
     """Cut a song into passages of 1 to `max_lines` lines; the cut depends on the song's id alone.
 
-    Raises SongError where a song has neither line times nor a single line to hold all of its audio.
+    A song of which any line has no times is one passage, its whole lyrics. Raises SongError for one without lines.
     """
     lines = song.lines
-    if any(line.start is None or line.end is None for line in lines):
+    if not lines or any(line.start is None or line.end is None for line in lines):
         return [_untimed(song, settings)]
     chooser = random.Random(song.id)
     found, first = [], 0
@@ -125,7 +134,7 @@ def _passage(
     stop = max(round((lines[-1].end or 0.0) * frame_rate), timed[-1][1] if timed else 0)
     pieces = _fill(timed, start, stop, longest)
     text = header(song.style, song.voice, lines, settings, song.language)
-    return Passage(id, text, pieces, start, stop, tuple(lines))
+    return Passage(id, text, pieces, start, start + sum(piece.frames or 0 for piece in pieces), tuple(lines))
 
 
 def _timed_pieces(
@@ -145,29 +154,30 @@ def _timed_pieces(
         return [
             (frame(word.start), frame(word.end), Piece(JOIN.join(texts), None, None, False))
             for word in line.words
-            for texts in [_word_texts(word.text, settings, language)]
+            for texts in [word_texts(word.text, settings, language)]
         ]
     text = "" if grain == "none" else JOIN.join(_line_texts(line, settings, language))
     return [(frame(line.start or 0.0), frame(line.end or 0.0), Piece(text, None, None, False))]
 
 
 def _fill(timed: list[tuple[int, int, Piece]], start: int, stop: int, longest: int) -> tuple[Piece, ...]:
-    """Give every piece its frames, put rests in the gaps, split what is longer than a length symbol can say."""
+    """Give every piece its frames, put rests in the gaps, split what is longer than a length symbol can say.
+
+    What is shorter than a frame gets one, so that its text is sung, and moves what follows.
+    """
     whole: list[Piece] = []
     now = start
     for index, (first, last, piece) in enumerate(timed):
         first = max(first, now)
-        last = min(max(last, first), stop)
-        if index + 1 < len(timed):
-            last = min(last, max(timed[index + 1][0], first))
+        following = timed[index + 1][0] if index + 1 < len(timed) else stop
+        last = max(first + 1, min(last, following, stop))
         if first > now:
             whole.append(Piece("", None, first - now))
-        if last > first:
-            whole.append(replace(piece, frames=last - first))
-        now = max(now, last)
+        whole.append(replace(piece, frames=last - first))
+        now = last
     if stop > now:
         whole.append(Piece("", None, stop - now))
-    return tuple(part for piece in look_ahead(whole) for part in _split(piece, longest))
+    return tuple(look_ahead([part for piece in whole for part in _split(piece, longest)]))
 
 
 def _split(piece: Piece, longest: int) -> list[Piece]:
@@ -177,7 +187,7 @@ def _split(piece: Piece, longest: int) -> list[Piece]:
     if not piece.pitched:  # nobody knows where inside a line or word we are: leave its length open
         return [replace(piece, open=True)]
     parts = [replace(piece, frames=longest)]
-    return parts + _split(replace(piece, text="", frames=frames - longest), longest)
+    return parts + _split(replace(piece, text="", frames=frames - longest, goes_on=True), longest)
 
 
 def look_ahead(pieces: Sequence[Piece]) -> list[Piece]:
@@ -213,7 +223,8 @@ def _letters_of_note(line: Line, index: int, note: Note) -> str:
     return " ".join(word.text.lower()) if begun and word is not None else ""
 
 
-def _word_texts(word: str, settings: WritingSettings, language: str) -> list[str]:
+def word_texts(word: str, settings: WritingSettings, language: str = "en") -> list[str]:
+    """The pieces of a word that no notes are known for: its syllables, or all its letters."""
     if settings.spelling == "letters":
         return [" ".join(word.lower())]
     return [lyrics.sing_text(syllable) for syllable in lyrics.syllables(word, language)]
@@ -222,7 +233,18 @@ def _word_texts(word: str, settings: WritingSettings, language: str) -> list[str
 def _line_texts(line: Line, settings: WritingSettings, language: str) -> list[str]:
     if settings.spelling == "phones" and line.notes:
         return [note.text for note in line.notes if note.text]
-    return [text for word in lyrics.words(line.text) for text in _word_texts(word, settings, language)]
+    return [text for word in lyrics.words(line.text) for text in word_texts(word, settings, language)]
+
+
+def grain_of(passages: Sequence[Passage], settings: WritingSettings) -> Grain:
+    """How finely these passages were in fact written; a singer taught on them writes lyrics without a score so."""
+    pieces = [piece for passage in passages for piece in passage.pieces]
+    if any(piece.midi is not None for piece in pieces):
+        return "note"
+    if not any(piece.text for piece in pieces):
+        return "none"
+    by_words = settings.grain != "line" and any(line.words for passage in passages for line in passage.lines)
+    return "word" if by_words else "line"
 
 
 # --- the grammar -----------------------------------------------------------------------------------------------------
@@ -314,7 +336,7 @@ def write(
 ) -> Written:
     """A passage and its codes (F frames, S slots) as ids with the place of each.
 
-    Raises FitError when the pieces promise more frames than there are codes.
+    Raises FitError when the pieces do not promise as many frames as there are codes.
     """
     slots, grammar = vocabulary.format.slots, Grammar(vocabulary)
     audio = vocabulary.spell(codes_FS).reshape(-1, slots).tolist()
@@ -332,13 +354,21 @@ def write(
     for index, piece in enumerate(passage.pieces):
         for id in piece_ids(piece, encode, vocabulary):
             put(id, -1, index)
-        count = len(audio) - frame if piece.frames is None and index == len(passage.pieces) - 1 else piece.frames
+        count = (
+            len(audio) - frame if piece.frames is None and index == len(passage.pieces) - 1 else piece.frames
+        )
         if count is None or frame + count > len(audio):
-            raise FitError(f"passage {passage.id}: pieces ask for more than its {len(audio)} frames; check its times")
+            raise FitError(
+                f"passage {passage.id}: pieces ask for more than its {len(audio)} frames; check its times"
+            )
         for _ in range(count):
             for id in audio[frame]:
                 put(id, frame, index)
             frame += 1
+    if frame != len(audio):
+        raise FitError(
+            f"passage {passage.id}: its pieces end at frame {frame} of {len(audio)}; check its times"
+        )
     put(vocabulary.end, -1, len(passage.pieces) - 1)
     columns = torch.tensor(rows, dtype=torch.int64)
     return Written(torch.tensor(ids), columns[:, 0], columns[:, 1], columns[:, 2])

@@ -101,7 +101,9 @@ def _chunks(hidden_ND: Tensor, targets: Targets, rows: int) -> Iterator[tuple[Te
 
 
 @torch.no_grad()
-def held_out(student: Student, coded: Sequence[Coded], teacher: Any = None, tokens: int = 8192) -> dict[str, Any]:
+def held_out(
+    student: Student, coded: Sequence[Coded], teacher: Any = None, tokens: int = 8192
+) -> dict[str, Any]:
     """Teacher-forced figures on passages: nats per token and per second of audio by slot, of pieces and lengths.
 
     With a teacher also KL(teacher || student) in nats per token by slot.
@@ -118,7 +120,9 @@ def held_out(student: Student, coded: Sequence[Coded], teacher: Any = None, toke
     for first in range(0, len(rows), step):
         some = rows[first : first + step]
         signals = [teacher.signals([coded[i] for i in row]) for row in some] if teacher is not None else None
-        batch = build([[written[i] for i in row] for row in some], v, longest, signals, 0.0).to(student.device)
+        batch = build([[written[i] for i in row] for row in some], v, longest, signals, 0.0).to(
+            student.device
+        )
         hidden = hidden_ND(student, batch)
         for s, slot in enumerate(batch.slots):
             scores_NC = slot_scores_NC(student, hidden, batch, s)

@@ -1,8 +1,8 @@
 """A singer on disk: its weights in a stock form, and `singer.json` with all that a stock form cannot say.
 
-    run folder      holds singer/ (and merged/)
-    adapter         adapter_config.json, adapter_model.safetensors (stock PEFT), distill.json, singer.json
-    merged          config.json, model.safetensors, tokenizer files (stock transformers), distill.json, singer.json
+run folder      holds singer/ (and merged/)
+adapter         adapter_config.json, adapter_model.safetensors (stock PEFT), distill.json, singer.json
+merged          config.json, model.safetensors, tokenizer files (stock transformers), distill.json, singer.json
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from distill import settings as strict
-from distill.errors import AdapterError, FolderError
+from distill.errors import AdapterError, FolderError, SettingsError
 from distill.folders import locate, write_atomic
 from distill.merge import load_merged
-from distill.prompts import WritingSettings
+from distill.prompts import Grain, WritingSettings
 from distill.student import Student, load
 
 VERSION = 1
@@ -31,10 +31,20 @@ class SamplingSettings:
     top_k: int | None = None
     top_p: float | None = None
 
+    def __post_init__(self) -> None:
+        if not self.temperatures or min(*self.temperatures, self.score_temperature) < 0:
+            raise SettingsError(
+                f"temperatures are {self.temperatures}, {self.score_temperature}; give 0 or more, at least one"
+            )
+        if self.top_k is not None and self.top_k < 1:
+            raise SettingsError(f"top_k is {self.top_k}; give 1 or more, or null for all")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise SettingsError(f"top_p is {self.top_p}; give a share above 0 and up to 1, or null for all")
+
 
 @dataclass(frozen=True)
 class About:
-    """What singer.json says. licences: of base, songs, codec, teacher, by name."""
+    """What singer.json says. grain: how finely its songs were written. licences: of base, songs, ..., by name."""
 
     codec: dict[str, Any]
     codec_fingerprint: str
@@ -45,6 +55,7 @@ class About:
     sampling: SamplingSettings = field(default_factory=SamplingSettings)
     styles: tuple[str, ...] = ()
     voices: tuple[str, ...] = ()
+    grain: Grain = "note"
     licences: dict[str, str] = field(default_factory=dict)
     recipe: str = ""
 
@@ -61,9 +72,13 @@ def about_singer(folder: Path) -> dict[str, Any]:
     try:
         row = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise FolderError(f"{folder}: holds no singer ({error}); give a run folder, a merged folder or a hub id") from None
+        raise FolderError(
+            f"{folder}: holds no singer ({error}); give a run folder, a merged folder or a hub id"
+        ) from None
     if row.get("version") != VERSION:
-        raise FolderError(f"{path}: version {row.get('version')} is not {VERSION}; use the distill that wrote it")
+        raise FolderError(
+            f"{path}: version {row.get('version')} is not {VERSION}; use the distill that wrote it"
+        )
     return row
 
 
@@ -91,4 +106,6 @@ def open_singer(where: str | Path) -> tuple[Student, dict[str, Any], Path]:
     try:
         return load(about["base"], folder), about, folder
     except FolderError as error:
-        raise AdapterError(f"{where}: its base cannot be opened ({error}); put it there, or load merged") from None
+        raise AdapterError(
+            f"{where}: its base cannot be opened ({error}); put it there, or load merged"
+        ) from None

@@ -61,7 +61,11 @@ def read_signal(path: str | Path) -> Signal:
 
 def check_signal(signal: Signal, codes_FS: Tensor, pieces: int, where: str) -> None:
     """A signal belongs to these codes and pieces, or TeacherError says which count differs."""
-    if signal.frames != len(codes_FS) or len(signal.slots) != codes_FS.shape[1] or len(signal.pitch_PK) != pieces:
+    if (
+        signal.frames != len(codes_FS)
+        or len(signal.slots) != codes_FS.shape[1]
+        or len(signal.pitch_PK) != pieces
+    ):
         raise TeacherError(
             f"{where}: the signal has {signal.frames} frames, {len(signal.slots)} slots, {len(signal.pitch_PK)} pieces, "
             f"the song {len(codes_FS)}, {codes_FS.shape[1]}, {pieces}; score it again"

@@ -25,13 +25,15 @@ from torch import Tensor
 from distill import audio, encoding, lyrics, scores
 from distill import settings as strict
 from distill.errors import AdapterError, FitError, LyricsError, SettingsError
-from distill.prompts import Grammar, Passage, Piece, header, look_ahead, passages
+from distill.prompts import JOIN, Grammar, Passage, Piece, header, look_ahead, passages, word_texts
 from distill.shelf import About, open_singer, read_about, singer_folder
 from distill.songs import Line, Note, Section, Song
 from distill.student import Student
 from distill.vocabulary import AudioVocabulary, Span
 
-FRAMES_A_PIECE = 10  # what an unscored piece is expected to take, to tell beforehand whether a passage fits
+FRAMES_A_SYLLABLE = (
+    10  # what an unscored syllable is expected to take, to tell beforehand whether a passage fits
+)
 
 
 @dataclass(frozen=True)
@@ -94,22 +96,23 @@ class Sung:
 
 
 def script(
-    pieces: Sequence[Piece], encode: Any, vocabulary: AudioVocabulary, manner: Manner, sung: Sung, longest: int
+    pieces: Sequence[Piece], encode: Any, vocabulary: AudioVocabulary, manner: Manner, sung: Sung, room: int
 ) -> Generator[Wish, int, None]:
     """Asks for one passage id by id (send the chosen id back) and fills `sung`; undecided pitches and lengths are sampled.
 
-    A piece of open length ends where a stop is drawn, at the latest after `longest` frames.
+    No more than `room` frames are sung: lengths are drawn within it, and a piece of open length ends there at the latest.
     """
     v, grammar = vocabulary, Grammar(vocabulary)
     state = grammar.start()
-    for piece in pieces:
+    for index, piece in enumerate(pieces):
+        left = max(1, room - len(sung.frames) - sum(p.frames or 1 for p in pieces[index + 1 :]))
         for id in encode(piece.text) if piece.text else []:
             state = grammar.step(state, (yield Wish((), forced=id)))
         id = yield _pitch(piece, v, manner)
         state, midi = grammar.step(state, id), v.midi(id)
-        id = yield _length(piece, v, manner)
+        id = yield _length(piece, v, manner, left)
         state, begun = grammar.step(state, id), len(sung.frames)
-        while state.left != 0 and len(sung.frames) - begun < longest:
+        while state.left or (state.left is None and len(sung.frames) - begun < left):
             legal = grammar.legal(state) if len(sung.frames) > begun else (v.span(0),)
             id = yield Wish(legal, manner.slot(0))
             if id not in v.span(0):
@@ -133,10 +136,12 @@ def _pitch(piece: Piece, v: AudioVocabulary, manner: Manner) -> Wish:
     return Wish((), forced=v.pitch(piece.midi, piece.pitched))
 
 
-def _length(piece: Piece, v: AudioVocabulary, manner: Manner) -> Wish:
+def _length(piece: Piece, v: AudioVocabulary, manner: Manner, left: int) -> Wish:
+    """A given length is forced; others are drawn, up to `left` frames. Words and lines may also be left open."""
     if piece.open or piece.frames is not None:
         return Wish((), forced=v.length(None if piece.open else piece.frames))
-    return Wish((Span(v.length_span.start + 1, v.length_span.stop),), manner.score_temperature)
+    start, stop = v.length_span.start, v.length_span.stop
+    return Wish((Span(start + piece.pitched, min(stop, start + 1 + left)),), manner.score_temperature)
 
 
 def choose(scores_C: Tensor, wish: Wish, manner: Manner, draw: torch.Generator) -> int:
@@ -151,8 +156,11 @@ def choose(scores_C: Tensor, wish: Wish, manner: Manner, draw: torch.Generator) 
         ordered, order = probabilities_C.sort(descending=True)
         keep = ordered.cumsum(-1) - ordered < manner.top_p
         probabilities_C = torch.zeros_like(probabilities_C).scatter(0, order[keep], ordered[keep])
-    drawn = torch.rand((), generator=draw) * probabilities_C.sum()
-    return min(int(torch.searchsorted(probabilities_C.cumsum(-1), drawn)), len(probabilities_C) - 1)
+    below_C = probabilities_C.cumsum(-1)
+    drawn = (
+        torch.rand((), generator=draw) * below_C[-1]
+    )  # rand < 1, so what has no probability is never drawn
+    return int(torch.searchsorted(below_C, drawn, right=True))
 
 
 class Singer:
@@ -179,7 +187,9 @@ class Singer:
         lines = [Line(line) for verse in lyrics.parse(text) for line in verse.lines]
         if score is not None:
             if len(score) != len(lines):
-                raise LyricsError(f"the score has {len(score)} lines, the lyrics {len(lines)}; give one for each")
+                raise LyricsError(
+                    f"the score has {len(score)} lines, the lyrics {len(lines)}; give one for each"
+                )
             lines = [replace(notes, text=line.text) for notes, line in zip(score, lines, strict=True)]
         takes = self.sing_lines(lines, style, voice, seed, temperature)
         return _joined(takes, self.codec, text)
@@ -225,30 +235,57 @@ class Singer:
         """The line as a passage: along its notes, or with pitch and length left open. Refuses what cannot fit."""
         writing, v = self.about.writing, self.student.vocabulary
         if line.notes:
-            line = replace(line, start=0.0, end=line.end if line.end is not None else line.notes[-1].end + 0.4)
+            line = replace(
+                line, start=0.0, end=line.end if line.end is not None else line.notes[-1].end + 0.4
+            )
             song = Song("asked", (Section("", (line,)),), style, voice)
             passage = passages(song, self.codec.format.frame_rate, v.longest, writing)[0]
         else:
-            syllables = [lyrics.sing_text(s) for word in lyrics.words(line.text) for s in lyrics.syllables(word)]
-            if not syllables:
-                raise LyricsError(f"{line.text!r}: holds no word to sing; write some")
-            pieces = look_ahead([Piece("", None, None), *(Piece(text, None, None) for text in syllables)])
-            passage = Passage("asked", header(style, voice, [line], writing), (*pieces, Piece("", None, None)))
-        self._check_fit(passage, line)
+            passage = Passage("asked", header(style, voice, [line], writing), self._unscored(line))
+        frames = sum(
+            p.frames or FRAMES_A_SYLLABLE * (1 + p.text.count(JOIN) * (not p.pitched)) for p in passage.pieces
+        )
+        if frames > self._room(passage):
+            raise FitError(self._too_long(passage, line, frames, header(style, voice, [], writing)))
         return passage
 
-    def _check_fit(self, passage: Passage, line: Line) -> None:
-        v, encode = self.student.vocabulary, self.student.encode_text
+    def _unscored(self, line: Line) -> tuple[Piece, ...]:
+        """The pieces of a line that comes without notes, as finely as this singer learnt to sing."""
+        words = [word_texts(word, self.about.writing) for word in lyrics.words(line.text)]
+        texts = [text for word in words for text in word]
+        if not texts:
+            raise LyricsError(f"{line.text!r}: holds no word to sing; write some")
+        if self.about.grain == "none":
+            return (Piece("", None, None, False, open=True),)
+        if self.about.grain == "line":
+            return (Piece(JOIN.join(texts), None, None, False),)
+        if self.about.grain == "word":
+            return tuple(Piece(JOIN.join(word), None, None, False) for word in words)
+        rest = Piece("", None, None)
+        return (*look_ahead([rest, *(Piece(text, None, None) for text in texts)]), rest)
+
+    @property
+    def _limit(self) -> int:
+        """Tokens of the longest passage it can sing."""
+        return min(self.about.tokens, self.student.longest)
+
+    def _room(self, passage: Passage) -> int:
+        """Frames that fit beside a passage's header, its pieces with pitch and length, `sing` and `end`."""
+        encode = self.student.encode_text
         text = len(encode(passage.header)) + sum(2 + len(encode(p.text)) for p in passage.pieces) + 2
-        frames = sum(p.frames or FRAMES_A_PIECE for p in passage.pieces)
-        needed, limit = text + frames * v.format.slots, min(self.about.tokens, self.student.longest)
-        if needed > limit:
-            share = limit / needed
-            seconds = frames / v.format.frame_rate
-            raise FitError(
-                f"line {line.text[:40]!r}: {seconds:.1f} s of song needs {needed:,} tokens, the singer holds {limit:,}; "
-                f"shorten it to {seconds * share:.1f} s ({int(len(passage.pieces) * share)} notes) or break the line"
-            )
+        return (self._limit - text) // self.student.vocabulary.format.slots
+
+    def _too_long(self, passage: Passage, line: Line, frames: int, style: str) -> str:
+        """What would fit: all but the style grows with the line."""
+        v = self.student.vocabulary
+        needed = self._limit + (frames - self._room(passage)) * v.format.slots
+        fixed = len(self.student.encode_text(style)) + 2
+        share = max(0.0, (self._limit - fixed) / (needed - fixed))
+        seconds = frames / v.format.frame_rate
+        return (
+            f"line {line.text[:40]!r}: {seconds:.1f} s of song needs {needed:,} tokens, the singer holds {self._limit:,}; "
+            f"shorten it to {int(10 * seconds * share) / 10:.1f} s ({int(len(passage.pieces) * share)} notes) or break the line"
+        )
 
     @torch.inference_mode()
     def _generate(self, plans: Sequence[Passage], seeds: Sequence[int], manner: Manner) -> list[Sung]:
@@ -257,9 +294,8 @@ class Singer:
 
         student, v = self.student, self.student.vocabulary
         sung = [Sung() for _ in plans]
-        longest = self.about.tokens // v.format.slots
         scripts = [
-            script(plan.pieces, student.encode_text, v, manner, result, longest)
+            script(plan.pieces, student.encode_text, v, manner, result, self._room(plan))
             for plan, result in zip(plans, sung, strict=True)
         ]
         draws = [torch.Generator().manual_seed(seed) for seed in seeds]
@@ -298,7 +334,11 @@ class Singer:
             if wish is not None and wish.forced is None:
                 groups.setdefault(wish.spans, []).append(row)
         for spans, rows in groups.items():
-            scores_RC = torch.cat([self.student.scores(hidden_BD[rows], s.start, s.stop) for s in spans], -1).float().cpu()
+            scores_RC = (
+                torch.cat([self.student.scores(hidden_BD[rows], s.start, s.stop) for s in spans], -1)
+                .float()
+                .cpu()
+            )
             for scores_C, row in zip(scores_RC, rows, strict=True):
                 wish = wishes[row]
                 assert wish is not None
@@ -314,11 +354,16 @@ class Singer:
         codes_FS = torch.tensor(sung.frames)
         started = time.perf_counter()
         wave_CW = self.codec.decode(codes_FS).cpu()
-        rate, now, notes, pieces = self.codec.format.frame_rate, 0, [], []
+        rate, now = self.codec.format.frame_rate, 0
+        notes: list[tuple[float, float, float | None]] = []
+        pieces: list[str] = []
         for piece in sung.pieces:
             stop = now + (piece.frames or 0)
-            notes.append((now / rate, stop / rate, piece.midi))
-            pieces.append(piece.text.split(",")[0].strip())
+            if piece.goes_on:
+                notes[-1] = (notes[-1][0], stop / rate, piece.midi)
+            else:
+                notes.append((now / rate, stop / rate, piece.midi))
+                pieces.append(piece.text.split(",")[0].strip() if piece.pitched else piece.text)
             now = stop
         spent += time.perf_counter() - started
         return Take(
@@ -367,6 +412,10 @@ class _CodecPart:
 def _each(value: str | Sequence[str] | None, known: Sequence[str], lines: Sequence[Line]) -> list[str]:
     if value is None or isinstance(value, str):
         return [value if value else (known[0] if known else "")] * len(lines)
+    if len(value) != len(lines):
+        raise SettingsError(
+            f"{len(value)} styles or voices for {len(lines)} lines; give one, or one for each line"
+        )
     return list(value)
 
 

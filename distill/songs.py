@@ -84,7 +84,8 @@ class Song:
     def text(self) -> str:
         """The lyrics as a person would type them."""
         return "\n".join(
-            "\n".join([f"[{section.tag}]", *(line.text for line in section.lines)]) for section in self.sections
+            "\n".join([f"[{section.tag}]", *(line.text for line in section.lines)])
+            for section in self.sections
         )
 
 
@@ -97,11 +98,14 @@ def from_json(row: dict[str, Any]) -> Song:
     """The song that `to_json` wrote. Raises SongError naming what is missing or wrong."""
     try:
         sections = tuple(
-            Section(section["tag"], tuple(_line(line) for line in section["lines"])) for section in row["sections"]
+            Section(section["tag"], tuple(_line(line) for line in section["lines"]))
+            for section in row["sections"]
         )
         return Song(**{**row, "sections": sections})
     except (KeyError, TypeError) as error:
-        raise SongError(f"song {row.get('id', '?')}: not a version {VERSION} song ({error}); export it again") from None
+        raise SongError(
+            f"song {row.get('id', '?')}: not a version {VERSION} song ({error}); export it again"
+        ) from None
 
 
 def _line(row: dict[str, Any]) -> Line:
@@ -115,17 +119,28 @@ def read_manifest(path: str | Path) -> list[Song]:
     path = Path(path)
     if not path.is_file():
         raise FolderError(f"{path}: there is no such manifest; name a .jsonl file written by distill")
+    try:
+        rows = path.read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise SongError(
+            f"{path}: not UTF-8 ({error.reason}); name a .jsonl file written by distill"
+        ) from None
     songs = []
-    for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, text in enumerate(rows, 1):
         if not text.strip():
             continue
         try:
             row = json.loads(text)
         except json.JSONDecodeError as error:
             raise SongError(f"{path}:{number}: not JSON ({error.msg}); remove or rewrite this line") from None
-        if row.pop("version", VERSION) != VERSION:
-            raise SongError(f"{path}:{number}: this manifest is of another version than {VERSION}; export it again")
-        song = from_json(row)
+        if not isinstance(row, dict) or row.pop("version", VERSION) != VERSION:
+            raise SongError(
+                f"{path}:{number}: this manifest is of another version than {VERSION}; export it again"
+            )
+        try:
+            song = from_json(row)
+        except SongError as error:
+            raise SongError(f"{path}:{number}: {error}") from None
         if song.audio is not None:
             song = replace(song, audio=str((path.parent / song.audio).resolve()))
         songs.append(song)
@@ -136,8 +151,12 @@ def manifest_row(song: Song, folder: Path) -> str:
     """One manifest line, its audio path relative to `folder`."""
     row = {"version": VERSION, **to_json(song)}
     if song.audio is not None:
-        audio = Path(song.audio)
-        row["audio"] = audio.resolve().relative_to(folder.resolve()).as_posix() if audio.is_absolute() else song.audio
+        audio = (folder / song.audio).resolve()  # an absolute path stays what it is
+        if not audio.is_relative_to(folder.resolve()):
+            raise SongError(
+                f"song {song.id}: its audio {song.audio} lies outside of {folder}; put both in one folder"
+            )
+        row["audio"] = audio.relative_to(folder.resolve()).as_posix()
     return json.dumps(row, ensure_ascii=False)
 
 

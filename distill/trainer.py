@@ -182,6 +182,7 @@ def train(
     with runs.locked(folder) if first else nullcontext(), _deterministic(accelerator.device):
         if first:
             runs.claim(folder, run)
+        accelerator.wait_for_everyone()  # the first process may still be writing what the others will read
         loop = _Loop(task, settings, seed, accelerator)
         place = _resume(folder, run, loop)
         if settings.progress(place.step, place.seconds) >= 1:
@@ -237,9 +238,8 @@ def _steps(
             if record is not None:
                 weights = loop.task.state()
                 checkpoints.save(folder / "checkpoints", place, run, weights, loop.optimizer, settings.keep)
-        saving = (
-            time.perf_counter() - started
-        )  # on the next step's clock: what is saved knows when it stopped
+            loop.accelerator.wait_for_everyone()
+        saving = time.perf_counter() - started  # on the next step's clock: a save knows when it began
         yield step
 
 

@@ -130,24 +130,32 @@ class AudioVocabulary:
         """ids_N -> codes_FS. Raises VocabularyError naming the first id that is not of the slot its place asks for."""
         slots = self.format.slots
         if ids_N.numel() % slots:
-            raise VocabularyError(f"{ids_N.numel()} audio ids are not whole frames of {slots} slots; drop the last ones")
+            raise VocabularyError(
+                f"{ids_N.numel()} audio ids are not whole frames of {slots} slots; drop the last ones"
+            )
         codes_FS = ids_N.long().reshape(-1, slots) - self._slot_starts_S()
         wrong_FS = (codes_FS < 0) | (codes_FS >= torch.tensor(self.format.slot_sizes))
         if bool(wrong_FS.any()):
             frame, slot = (int(i) for i in wrong_FS.nonzero()[0])
             id = int(ids_N.reshape(-1, slots)[frame, slot])
-            raise VocabularyError(f"frame {frame}: id {id} is not a code of slot {slot} (ids {self.span(slot)})")
+            raise VocabularyError(
+                f"frame {frame}: id {id} is not a code of slot {slot} (ids {self.span(slot)})"
+            )
         return codes_FS
 
     def check(self, codes_FS: Tensor) -> None:
         """Refuse codes of another codec: wrong number of slots, or out of a slot's range."""
         slots = self.format.slots
         if codes_FS.ndim != 2 or codes_FS.shape[1] != slots:
-            raise CodecError(f"codes of shape {tuple(codes_FS.shape)}: this vocabulary has {slots} slots; use its codec")
+            raise CodecError(
+                f"codes of shape {tuple(codes_FS.shape)}: this vocabulary has {slots} slots; use its codec"
+            )
         for slot, size in enumerate(self.format.slot_sizes):
             low, high = (int(v) for v in codes_FS[:, slot].aminmax()) if len(codes_FS) else (0, 0)
             if low < 0 or high >= size:
-                raise CodecError(f"slot {slot}: codes {low} to {high} do not fit 0 to {size - 1}; another codec made them")
+                raise CodecError(
+                    f"slot {slot}: codes {low} to {high} do not fit 0 to {size - 1}; another codec made them"
+                )
 
     def _slot_starts_S(self) -> Tensor:
         return torch.tensor([self.span(slot).start for slot in range(self.format.slots)])
@@ -168,17 +176,23 @@ class AudioVocabulary:
 
     def midi(self, id: int) -> int | None:
         """MIDI key of a pitch symbol; None for unknown and rest."""
+        if id not in self.pitch_span:
+            raise VocabularyError(f"id {id} is no pitch symbol (ids {self.pitch_span})")
         offset = id - self.pitch_span.start - 2
         return None if offset < 0 else self.lowest_midi + offset
 
     def length(self, frames: int | None) -> int:
         """Length symbol: None is open (as long as it takes)."""
         if frames is not None and not 1 <= frames <= self.longest:
-            raise VocabularyError(f"a piece of {frames} frames; pieces have 1 to {self.longest} frames, split it")
+            raise VocabularyError(
+                f"a piece of {frames} frames; pieces have 1 to {self.longest} frames, split it"
+            )
         return self.length_span.start + (frames or 0)
 
     def frames(self, id: int) -> int | None:
         """Frames of a length symbol; None when open."""
+        if id not in self.length_span:
+            raise VocabularyError(f"id {id} is no length symbol (ids {self.length_span})")
         return (id - self.length_span.start) or None
 
     # --- JSON ------------------------------------------------------------------------------------------------------

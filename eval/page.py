@@ -109,7 +109,7 @@ def _explanations(report: dict[str, Any]) -> str:
 
 
 def _losses(report: dict[str, Any]) -> str:
-    """Held-out nats and KL of every singer, as their singer gave them."""
+    """Held-out nats and KL of every singer; lists go by slot."""
     told = []
     for row, singer in report["singers"].items():
         for title, figures in (
@@ -118,13 +118,17 @@ def _losses(report: dict[str, Any]) -> str:
         ):
             if figures is None:
                 continue
-            items = figures.items() if isinstance(figures, dict) else [("", figures)]
-            text = ", ".join(f"{html.escape(str(name))} {_number(value)}" for name, value in items)
+            items = figures.items() if isinstance(figures, dict) else [("by slot", figures)]
+            text = "; ".join(
+                f"{html.escape(name.replace('_', ' '))} {_number(value)}" for name, value in items
+            )
             told.append(f"<dt>{html.escape(row)}: {title}</dt><dd>{text}</dd>")
     return f"<h2>Nats</h2><dl>{''.join(told)}</dl>" if told else ""
 
 
 def _number(value: Any) -> str:
+    if isinstance(value, list):
+        return " ".join(map(_number, value))
     return f"{value:.3f}" if isinstance(value, float) else html.escape(str(value))
 
 

@@ -45,14 +45,12 @@ HERE = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Suite:
-    """What is asked. `lines` are spread evenly over all lines of the songs; `examples` of them go on the
-    page."""
+    """What is asked. `lines` are spread evenly over all lines of the songs."""
 
-    songs: Any = settings.part("sources")  # noqa: RUF009 - a dataclass field, not a value
+    songs: Any = settings.part("sources")
     lines: int = 64
     seed: int = 0
     temperature: float | None = None
-    examples: int = 12
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -67,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     out.mkdir(parents=True, exist_ok=True)
     (out / "report.json").write_text(json.dumps(report, indent=1), encoding="utf-8")
     (out / "report.html").write_text(page.page(report, performances, options.examples), encoding="utf-8")
-    Console().print(table(report))
+    Console(width=max(100, Console().width)).print(table(report))
     print(f"{out / 'report.json'} {out / 'report.html'}")
     return 0
 
@@ -95,8 +93,7 @@ def _name(options: argparse.Namespace) -> str:
 
 
 def places(singers: Sequence[str]) -> dict[str, str]:
-    """Row -> where its singer is: `name=where`, or the last part of where. Nothing means the embedded
-    singer."""
+    """Row -> where its singer is: `name=where`, or the last part of where; the embedded one by default."""
     named = [text.partition("=") for text in singers or ["embedded"]]
     return {name if equals else Path(name).name: where if equals else name for name, equals, where in named}
 
@@ -199,8 +196,8 @@ def table(report: dict[str, Any]) -> Table:
     sheet.add_column("row")
     for name in any_row["figures"]:
         sheet.add_column(name.replace("_", " "), justify="right")
-    sheet.add_column("words above codec, points", justify="right")
-    sheet.add_column("in tune / codec's", justify="right")
+    sheet.add_column("words - codec", justify="right")
+    sheet.add_column("in tune / codec", justify="right")
     sheet.add_column("x real time", justify="right")
     for row, result in report["rows"].items():
         against = report["paired"].get(row, {}).get("figures", {})
@@ -218,7 +215,7 @@ def table(report: dict[str, Any]) -> Table:
 def _share(figure: dict[str, Any] | None) -> str:
     if not figure:
         return ""
-    return f"{100 * figure['value']:.1f} ({100 * figure['low']:.1f} to {100 * figure['high']:.1f})"
+    return f"{100 * figure['value']:.1f}\n[dim]{100 * figure['low']:.1f} to {100 * figure['high']:.1f}[/dim]"
 
 
 if __name__ == "__main__":

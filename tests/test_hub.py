@@ -252,3 +252,43 @@ def test_plain_processes_find_it_by_environment(
     )
     (merged / "README.md").write_text(hub.card(merged, "org/tiny-singer", merged / "eval.json"))
     assert done.stdout.strip() == folders.fingerprint(merged)
+
+
+def test_a_singer_is_loaded_from_the_hub_by_its_name(
+    hub_server: stand_in_hub.StandInHub, tmp_path: Path
+) -> None:
+    from dataclasses import asdict
+
+    import tiny_bases
+
+    import distill
+    from distill.codecs import embedded
+    from distill.merge import merge
+    from distill.shelf import About, write_about
+    from distill.student import graft
+    from distill.vocabulary import AudioVocabulary
+
+    settings = embedded.Settings()
+    codec = settings.load()
+    model = tiny_bases.build(tiny_bases.config(max_position_embeddings=512))
+    vocabulary = AudioVocabulary(tiny_bases.ROWS, codec.format)
+    student = graft(model, tiny_bases.tokenizer(), vocabulary, codec.codebooks(), base="org/tiny-base")
+    merge(student, tmp_path / "merged")
+    about = About(
+        {"kind": "embedded", **asdict(settings)},
+        codec.fingerprint,
+        codec.format.slot_sizes,
+        "org/tiny-base",
+        512,
+        licences={"base": "mit", "song: rows": "cc0-1.0"},
+        styles=("folk",),
+    )
+    write_about(tmp_path / "merged", about)
+    hub.push(tmp_path / "merged", "org/tiny-singer")
+    notes = (distill.Note(0.2, 0.4, 60.0, "r O"), distill.Note(0.4, 0.6, 62.0, "r O"))
+    line = distill.Line("row row", notes=notes)
+    here = distill.load_singer(tmp_path / "merged").sing_lines([line], seed=7)[0]
+    there = distill.load_singer("org/tiny-singer").sing_lines([line], seed=7)[0]
+    assert torch.equal(here.codes_FS, there.codes_FS) and torch.equal(here.wave_CW, there.wave_CW)
+    assert [midi for _, _, midi in there.notes if midi is not None] == [60.0, 62.0]
+    assert "GET /org/tiny-singer/resolve" in " ".join(hub_server.asked)

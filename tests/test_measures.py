@@ -37,7 +37,7 @@ def hummed(text: str, midi: tuple[float, ...], cents: float = 0.0) -> Performanc
     return Performance(text, tuple(text.split()), tuple(notes), tone(notes, notes[-1][1] + 0.2, cents), RATE)
 
 
-# --- notes ----------------------------------------------------------------------------------------------------
+# --- notes --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_a_waveform_that_is_none_is_refused() -> None:
         Performance("x", ("x",), (), np.zeros((1, 5), np.float32), RATE)
 
 
-# --- words ----------------------------------------------------------------------------------------------------
+# --- words --------------------------------------------------------------------------------------------------
 
 
 def test_the_vocabulary_is_known_to_the_recogniser() -> None:
@@ -173,7 +173,7 @@ def test_speech_is_understood_and_wrong_lyrics_are_not() -> None:
 
 
 def test_what_is_heard_does_not_depend_on_what_was_heard_before() -> None:
-    # Hums that the recogniser can only guess at: a decoder that is not reset guesses otherwise the second time.
+    # It can only guess at hums: a decoder that is not reset guesses otherwise the second time.
     takes = [hummed("la li", (52, 55)), hummed("lo lu le", (57, 60, 52)), hummed("la lo", (50, 59))]
     ear = words.recogniser()
 
@@ -217,7 +217,7 @@ def spoken(*lines: str) -> list[Performance]:
     ]
 
 
-# --- the whole ------------------------------------------------------------------------------------------------
+# --- the whole ----------------------------------------------------------------------------------------------
 
 
 def test_judging_is_the_same_in_any_number_of_processes_and_is_json() -> None:
@@ -263,11 +263,13 @@ def test_a_missing_judge_is_named_with_what_to_install(
 
 
 def test_judging_loads_no_torch() -> None:
-    code = "import sys, distill.measures as m; [m.measure(kind) for kind in m.kinds()]; sys.exit('torch' in sys.modules)"
+    code = (
+        "import sys, distill.measures as m; [m.measure(k) for k in m.kinds()]; exit('torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-# --- intervals ------------------------------------------------------------------------------------------------
+# --- intervals ----------------------------------------------------------------------------------------------
 
 
 def test_an_interval_holds_its_share_and_narrows_with_lines() -> None:

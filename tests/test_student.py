@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 
 import pytest
 import tiny_bases
@@ -286,7 +287,7 @@ def test_a_merge_that_says_something_else_is_not_written(tmp_path, monkeypatch):
         return state
 
     monkeypatch.setattr(merging, "_merged_state", forgetful)
-    with pytest.raises(AdapterError, match="differ"):
+    with pytest.raises(AdapterError, match=r"^merged: merged logits differ"):
         merge(student, tmp_path / "merged")
     assert list(tmp_path.iterdir()) == []
 
@@ -316,9 +317,10 @@ def test_a_quantised_base_trains_and_merges(quantise, tmp_path):
     model, tokenizer = open_base(base, quantise=quantise)
     student = graft(model, tokenizer, tiny_bases.vocabulary(), tiny_bases.codebooks())
     student.adapt(LoraSettings(rank=4, alpha=8))
-    student.scores(student.hidden(torch.arange(290, 310)[None])[0], 0, 400).float().logsumexp(
-        -1
-    ).sum().backward()
+    with warnings.catch_warnings():  # bitsandbytes warns where it has no backward
+        warnings.simplefilter("error")
+        hidden_ND = student.hidden(torch.arange(290, 310)[None])[0]
+        student.scores(hidden_ND, 0, 400).float().logsumexp(-1).sum().backward()
     assert merge(student, tmp_path / "merged").largest_difference < 0.05
     student.save_adapter(tmp_path / "adapter")
     load(base, tmp_path / "adapter", quantise=quantise)

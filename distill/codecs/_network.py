@@ -180,12 +180,14 @@ class CodecNetwork(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv1d | nn.ConvTranspose1d | nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)
-                nn.init.zeros_(module.bias)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
         for inner in (
             self.encoder[-1],
             self.encoder[0],
             self.decoder[0],
         ):  # 0.02 would start the latent near nothing
+            assert isinstance(inner.weight, Tensor)
             nn.init.kaiming_normal_(inner.weight, nonlinearity="linear")
 
     def latent(self, wave_BW: Tensor) -> Tensor:

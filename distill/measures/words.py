@@ -201,7 +201,7 @@ class Recogniser:
         grammar = " ".join(f"( {' | '.join(slot)} )" for slot in slots)
         self._decoder.add_jsgf_string("line", f"#JSGF V1.0;\ngrammar line;\npublic <line> = {grammar} ;\n")
         self._decoder.activate_search("line")
-        self._decoder.reinit_feat()  # else what it heard before, its noise floor and codewords, colours this line
+        self._decoder.reinit_feat()  # else what it heard before colours what it hears now
         self._decoder.start_utt()
         self._decoder.process_raw(prepare(wave_W, sample_rate).tobytes(), no_search=False, full_utt=True)
         self._decoder.end_utt()

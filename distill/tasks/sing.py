@@ -79,10 +79,16 @@ class Settings:
     judge: JudgeSettings = field(default_factory=JudgeSettings)
 
     def __post_init__(self) -> None:
+        if self.base.blank is not None and self.adapter is not None:
+            raise SettingsError("a blank base is on no disk for an adapter to stand on; set adapter: null")
         if self.teacher is None and any(loss.needs_teacher for loss in self.losses):
-            raise SettingsError("losses ask for a teacher and there is none; name a teacher or use cross_entropy")
+            raise SettingsError(
+                "losses ask for a teacher and there is none; name a teacher or use cross_entropy"
+            )
         if self.teacher is not None and not any(loss.needs_teacher for loss in self.losses):
-            raise SettingsError("there is a teacher but no loss listens to it; add forward_kl or leave it out")
+            raise SettingsError(
+                "there is a teacher but no loss listens to it; add forward_kl or leave it out"
+            )
 
 
 def student_of(settings: Settings, codec: Any, seed: int) -> Student:
@@ -102,8 +108,16 @@ def student_of(settings: Settings, codec: Any, seed: int) -> Student:
 class Task:
     """What the trainer knows of a singer in training."""
 
-    def __init__(self, student: Student, coded: Sequence[Coded], settings: Settings, seed: int, teacher: Any = None):
-        self.student, self.coded, self.settings, self.seed, self.teacher = student, coded, settings, seed, teacher
+    def __init__(
+        self, student: Student, coded: Sequence[Coded], settings: Settings, seed: int, teacher: Any = None
+    ):
+        self.student, self.coded, self.settings, self.seed, self.teacher = (
+            student,
+            coded,
+            settings,
+            seed,
+            teacher,
+        )
         self.written = [write(c.passage, c.codes_FS, student.encode_text, student.vocabulary) for c in coded]
 
     def batches(self, generator: torch.Generator, start: int) -> Iterator[Batch]:
@@ -120,7 +134,11 @@ class Task:
             yield build(written, self.student.vocabulary, packing.row_tokens, signals, share, number)
 
     def count(self, batch: Batch) -> dict[str, float]:
-        counts = {f"slot{s}.{name}": float(len(slot.at_N)) for s, slot in enumerate(batch.slots) for name in self._names()}
+        counts = {
+            f"slot{s}.{name}": float(len(slot.at_N))
+            for s, slot in enumerate(batch.slots)
+            for name in self._names()
+        }
         counts |= {"pieces": float(len(batch.pieces.at_N)), "lengths": float(len(batch.lengths.at_N))}
         counts |= {"opens": float(len(batch.opens.at_N)), "format": float(len(batch.format_N))}
         if self.teacher is not None:
@@ -134,7 +152,12 @@ class Task:
             for s in range(slots)
             for name, loss in zip(self._names(), self.settings.losses, strict=True)
         }
-        weights |= {"pieces": terms.pieces, "lengths": terms.lengths, "opens": terms.opens, "format": terms.format}
+        weights |= {
+            "pieces": terms.pieces,
+            "lengths": terms.lengths,
+            "opens": terms.opens,
+            "format": terms.format,
+        }
         if self.teacher is not None:
             weights |= {"pitches.kl": terms.pieces, "lengths.kl": terms.lengths}
         return weights
@@ -151,7 +174,9 @@ class Task:
                 sums[f"slot{s}.{name}"] = loss(scores_NC, slot.target_N, slot.teacher_NC).sum()
         sums["pieces"] = scores.piece_nats_N(student, hidden_ND, batch).sum()
         length = v.length_span
-        length_NC = scores.symbol_scores_NC(student, hidden_ND, batch.lengths, length.start, length.stop).float()
+        length_NC = scores.symbol_scores_NC(
+            student, hidden_ND, batch.lengths, length.start, length.stop
+        ).float()
         sums["lengths"] = cross_entropy(length_NC, batch.lengths.target_N - length.start, reduction="sum")
         sums["opens"] = scores.open_nats_N(student, hidden_ND, batch).sum()
         sums["format"] = scores.format_nats_N(student, hidden_ND, batch).sum()
@@ -159,7 +184,10 @@ class Task:
             pitch = v.pitch_span
             listen = next(loss for loss in self.settings.losses if loss.needs_teacher)
             pitch_NC = scores.symbol_scores_NC(student, hidden_ND, batch.pitches, pitch.start, pitch.stop)
-            for name, symbols_NC, targets in (("pitches", pitch_NC, batch.pitches), ("lengths", length_NC, batch.lengths)):
+            for name, symbols_NC, targets in (
+                ("pitches", pitch_NC, batch.pitches),
+                ("lengths", length_NC, batch.lengths),
+            ):
                 sums[f"{name}.kl"] = listen(symbols_NC, targets.target_N, targets.teacher_NC).sum()
         return {name: (total, counts[name]) for name, total in sums.items()}
 

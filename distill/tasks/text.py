@@ -43,7 +43,9 @@ class Task:
         text = blank.read_text(settings.model.text, "train")
         self.ids_T = torch.tensor(_encode(self.tokenizer, text))
         if len(self.ids_T) <= settings.row_tokens + 1:
-            raise SettingsError(f"the text has {len(self.ids_T)} tokens, a row {settings.row_tokens}; give more text")
+            raise SettingsError(
+                f"the text has {len(self.ids_T)} tokens, a row {settings.row_tokens}; give more text"
+            )
 
     def batches(self, generator: torch.Generator, start: int) -> Iterator[Tensor]:
         """ids_BT of random crops, one token longer than a row; batch k is a function of (seed, k)."""
@@ -96,7 +98,9 @@ class Task:
 
     def evaluate(self) -> dict[str, float]:
         """Held-out bits per byte, and xz -9's on the same bytes."""
-        return bits_per_byte(self.model, self.tokenizer, blank.read_text(self.settings.model.text, "held-out"))
+        return bits_per_byte(
+            self.model, self.tokenizer, blank.read_text(self.settings.model.text, "held-out")
+        )
 
 
 def _encode(tokenizer: Any, text: str) -> list[int]:
@@ -119,4 +123,8 @@ def bits_per_byte(model: Any, tokenizer: Any, text: str, row_tokens: int = 512) 
         nats += float(cross_entropy(scores_TV[-fresh:], row[1:][-fresh:], reduction="sum"))
     size = len(text.encode())
     packed = len(lzma.compress(text.encode(), preset=9 | lzma.PRESET_EXTREME))
-    return {"bits_per_byte": nats / math.log(2) / size, "xz_bits_per_byte": 8 * packed / size, "bytes": float(size)}
+    return {
+        "bits_per_byte": nats / math.log(2) / size,
+        "xz_bits_per_byte": 8 * packed / size,
+        "bytes": float(size),
+    }

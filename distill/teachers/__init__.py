@@ -29,7 +29,10 @@ class Teacher(Protocol):
 
 def check_codec(name: str, said: dict[str, Any], codec: Any) -> None:
     """Raise TeacherError unless the teacher's singer.json names this very codec."""
-    if said.get("codec_fingerprint") != codec.fingerprint or tuple(said["slot_sizes"]) != codec.format.slot_sizes:
+    if (
+        said.get("codec_fingerprint") != codec.fingerprint
+        or tuple(said["slot_sizes"]) != codec.format.slot_sizes
+    ):
         raise TeacherError(
             f"teacher {name}: it sings codes of another codec (slots {tuple(said['slot_sizes'])}, fingerprint "
             f"{str(said.get('codec_fingerprint'))[:12]}); use its codec, or a teacher of {codec.fingerprint[:12]}"

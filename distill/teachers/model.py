@@ -54,7 +54,9 @@ class ModelTeacher:
             self._read(some, [[written[i] for i in row] for row in some], coded, longest, found)
         return [found[i] for i in range(len(coded))]
 
-    def _read(self, rows: Any, written: Any, coded: Sequence[Coded], longest: int, found: dict[int, Signal]) -> None:
+    def _read(
+        self, rows: Any, written: Any, coded: Sequence[Coded], longest: int, found: dict[int, Signal]
+    ) -> None:
         v = self.student.vocabulary
         batch = build(written, v, longest, format_share=0.0).to(self.student.device)
         hidden_ND = scores.hidden_ND(self.student, batch)
@@ -62,7 +64,11 @@ class ModelTeacher:
         frames = [len(coded[i].codes_FS) for i in order]
         pieces = [len(coded[i].passage.pieces) for i in order]
         slots = [
-            scores.slot_scores_NC(self.student, hidden_ND, batch, s).float().log_softmax(-1).cpu().split(frames)
+            scores.slot_scores_NC(self.student, hidden_ND, batch, s)
+            .float()
+            .log_softmax(-1)
+            .cpu()
+            .split(frames)
             for s in range(v.format.slots)
         ]
         symbols = [

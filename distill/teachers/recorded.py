@@ -15,7 +15,7 @@ from distill.encoding import cache_folder
 from distill.errors import TeacherError
 from distill.folders import fingerprint, locate, sha256_bytes
 from distill.prompts import Coded
-from distill.shelf import about_singer
+from distill.shelf import about_singer, singer_folder
 from distill.signals import Signal, check_signal, read_signal, write_signal
 from distill.teachers import check_codec
 
@@ -31,7 +31,7 @@ class Settings:
 
     def load(self, codec: Any) -> RecordedTeacher:
         """The recordings of this teacher. Raises TeacherError for another codec's."""
-        place = locate(self.singer)
+        place = singer_folder(locate(self.singer))
         check_codec(self.singer, about_singer(place), codec)
         folder = Path(self.folder) if self.folder else cache_folder() / "signals"
         return RecordedTeacher(folder, fingerprint(place), self.singer)
@@ -56,7 +56,9 @@ class RecordedTeacher:
         for item in coded:
             path = self.path(item)
             if not path.exists():
-                raise TeacherError(f"{item.passage.id}: {self.name} has not scored it; run `distill score RECIPE` first")
+                raise TeacherError(
+                    f"{item.passage.id}: {self.name} has not scored it; run `distill score RECIPE` first"
+                )
             signal = read_signal(path)
             check_signal(signal, item.codes_FS, len(item.passage.pieces), item.passage.id)
             found.append(signal)
@@ -65,7 +67,9 @@ class RecordedTeacher:
     def record(self, coded: Sequence[Coded], load: Callable[[], Any], at_once: int = 32) -> int:
         """Score what is missing with the live teacher that `load` gives; returns how many passages that were."""
         missing = [item for item in coded if not self.path(item).exists()]
-        live = load() if missing else None
+        if not missing:
+            return 0
+        live = load()
         for first in range(0, len(missing), at_once):
             some = missing[first : first + at_once]
             for item, signal in zip(some, live.signals(some), strict=True):

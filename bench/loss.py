@@ -1,0 +1,379 @@
+"""What the loss over one slot's codes costs, beside the same loss over the whole vocabulary.
+
+    python bench/loss.py [--tokens 512] [--rows 160128] [--width 896] [--slots 8] [--codes 1024] [--repeats 5]
+    python bench/loss.py --tiny         # seconds: shows that it runs, and says nothing about speed
+
+Forward and backward, from hidden states to their gradient, of `tokens` audio tokens in float32. Default sizes: Qwen2.5's
+896 wide, 151,744 rows of text, 8,192 codes and a score's symbols. Rows of the table:
+
+    ours              distill.scores.slot_scores_NC and distill.losses: each token against its own slot's rows
+    ours + format     the same and -log P(legal) over all rows on every 16th position, as recipes train
+    peer, frozen      torch's F.cross_entropy or F.kl_div over full rows of one frozen table: the least a plain loss costs
+    peer, trained     the same with the gradient of the whole table, as `modules_to_save` trains it
+    trl               generalized_jsd_loss(beta=0), which is forward KL; where trl is installed
+
+In both of ours the new rows learn, so their gradient is paid for. `peak` is memory above inputs (model, hidden states,
+what the teacher said), in a process of its own for each row. `teacher` is the size of what the teacher said. `error` is
+the equality row: the largest difference, loss or gradient of the hidden states, from float64 over full rows, relative.
+For ours, float64 is conditioned on the slot: that the slice equals it is the chain rule, and here it is measured.
+The floor is what must be read, written and multiplied, at the rates measured for a copy and for one large product.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from distill import scores
+from distill.batches import Batch, Targets
+from distill.graft import GraftedHead
+from distill.losses import CrossEntropy, ForwardKl
+from distill.vocabulary import AudioVocabulary, CodecFormat
+
+MIB = 2**20
+FORMAT_EVERY = 16
+CHECKED = 32  # tokens of the equality row, so that float64 stays small
+FAR = -1e4  # a teacher's logit for what cannot come: zero probability, and no infinity times zero
+CASES = {
+    "ours: cross entropy": ("ours", "ce", False),
+    "ours: cross entropy + format": ("ours", "ce", True),
+    "torch: cross entropy, frozen": ("torch", "ce", False),
+    "torch: cross entropy, trained": ("torch", "ce", True),
+    "ours: forward KL": ("ours", "kl", False),
+    "ours: forward KL + format": ("ours", "kl", True),
+    "torch: forward KL, frozen": ("torch", "kl", False),
+    "trl: forward KL, frozen": ("trl", "kl", False),
+}
+TRL_HOMES = ("trl.trainer.gkd_trainer", "trl.experimental.gkd.gkd_trainer", "trl.experimental.gkd")
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What is measured."""
+
+    tokens: int = 512
+    rows: int = 160_128
+    width: int = 896
+    slots: int = 8
+    codes: int = 1024
+    repeats: int = 5
+
+    def vocabulary(self) -> AudioVocabulary:
+        """`rows` rows in all."""
+        format = CodecFormat(44_100, 86.0, (self.codes,) * self.slots)
+        vocabulary = AudioVocabulary(self.rows - AudioVocabulary(0, format).rows, format)
+        if vocabulary.base_rows < 64 or vocabulary.rows != self.rows or self.tokens % self.slots:
+            sys.exit("bench: rows must be a multiple of 64 beyond the codes, tokens one of slots")
+        return vocabulary
+
+
+class Speaker:
+    """As much of a Student as `distill.scores` asks for: its vocabulary and its head of two tables."""
+
+    def __init__(self, vocabulary: AudioVocabulary, table_VD: Tensor):
+        self.vocabulary = vocabulary
+        old = nn.Linear(table_VD.shape[1], vocabulary.base_rows, bias=False)
+        old.weight = nn.Parameter(table_VD[: vocabulary.base_rows], requires_grad=False)
+        self.head = GraftedHead(old, nn.Parameter(table_VD[vocabulary.base_rows :].clone()))
+
+    def scores(self, hidden_ND: Tensor, start: int, stop: int) -> Tensor:
+        return self.head.span(hidden_ND, start, stop)
+
+
+def make_batch(vocabulary: AudioVocabulary, codes_FS: Tensor, teacher_FSC: Tensor | None) -> Batch:
+    """Frames of audio tokens and nothing else; token n is slot n % S."""
+    frames, slots = codes_FS.shape
+    device = codes_FS.device
+    at_N = torch.arange(frames * slots, device=device)
+    slot_targets = tuple(
+        Targets(at_N[s::slots], codes_FS[:, s], None if teacher_FSC is None else teacher_FSC[:, s])
+        for s in range(slots)
+    )
+    none = Targets(at_N[:0], at_N[:0])
+    sample_N = at_N[::FORMAT_EVERY]
+    return Batch(
+        at_N[None], at_N[None], slot_targets, none, none, none, none, sample_N, sample_N % slots, 0.0
+    )
+
+
+# --- the contestants: mean nats per token ---------------------------------------------------------------------------
+def ours(speaker: Any, hidden_ND: Tensor, batch: Batch, loss: Any, with_format: bool) -> Tensor:
+    """As tasks/sing.py does it."""
+    total = hidden_ND.new_zeros(())
+    for s, slot in enumerate(batch.slots):
+        scores_NC = scores.slot_scores_NC(speaker, hidden_ND, batch, s)
+        total = total + loss(scores_NC, slot.target_N, slot.teacher_NC).sum()
+    total = total / len(hidden_ND)
+    return total + scores.format_nats_N(speaker, hidden_ND, batch).mean() if with_format else total
+
+
+def torch_ce(table_VD: Tensor, hidden_ND: Tensor, target_N: Tensor, teacher_NV: Tensor | None) -> Tensor:
+    return functional.cross_entropy(functional.linear(hidden_ND, table_VD), target_N)
+
+
+def torch_kl(table_VD: Tensor, hidden_ND: Tensor, target_N: Tensor, teacher_NV: Tensor) -> Tensor:
+    student_NV = functional.linear(hidden_ND, table_VD).log_softmax(-1)
+    return functional.kl_div(student_NV, teacher_NV.log_softmax(-1), reduction="batchmean", log_target=True)
+
+
+def trl_kl(table_VD: Tensor, hidden_ND: Tensor, target_N: Tensor, teacher_NV: Tensor) -> Tensor:
+    student_NV = functional.linear(hidden_ND, table_VD)
+    return trl_loss()(
+        student_NV[None], teacher_NV[None], target_N[None], beta=0.0
+    )  # labels: mean over tokens
+
+
+def trl_loss() -> Callable[..., Tensor]:
+    """TRL's function; ImportError where there is none."""
+    for home in TRL_HOMES:
+        try:
+            return importlib.import_module(home).GKDTrainer.generalized_jsd_loss
+        except (ImportError, AttributeError):
+            continue
+    raise ImportError("trl is not installed")
+
+
+# --- one row, in a process of its own -------------------------------------------------------------------------------
+class Problem:
+    """One table, the same hidden states, codes and teacher for every contestant."""
+
+    def __init__(self, sizes: Sizes, device: str):
+        dice = torch.Generator().manual_seed(0)
+        frames, self.v = sizes.tokens // sizes.slots, sizes.vocabulary()
+        self.table_VD = (torch.randn(sizes.rows, sizes.width, generator=dice) / sizes.width**0.5).to(device)
+        self.hidden_ND = (
+            torch.randn(sizes.tokens, sizes.width, generator=dice).to(device).requires_grad_(True)
+        )
+        codes_FS = torch.randint(sizes.codes, (frames, sizes.slots), generator=dice)
+        self.target_N, self.codes_FS = self.v.spell(codes_FS).to(device), codes_FS.to(device)
+        teacher_FSC = torch.randn(frames, sizes.slots, sizes.codes, generator=dice)
+        self.teacher_FSC = teacher_FSC.log_softmax(-1).to(device)
+
+
+def contestant(name: str, given: Problem) -> tuple[Callable[[int], Tensor], list[Tensor], Tensor | None]:
+    """(loss of the first so many tokens, weights that learn, what the teacher said) of one row."""
+    side, kind, extra = CASES[name]
+    table_VD, hidden_ND, slots = given.table_VD, given.hidden_ND, given.v.format.slots
+    if side == "ours":
+        speaker, loss = Speaker(given.v, table_VD), CrossEntropy() if kind == "ce" else ForwardKl()
+        said_FSC = given.teacher_FSC if kind == "kl" else None
+
+        def of_slots(tokens: int) -> Tensor:
+            frames = tokens // slots
+            batch = make_batch(
+                given.v, given.codes_FS[:frames], None if said_FSC is None else said_FSC[:frames]
+            )
+            return ours(speaker, hidden_ND[:tokens], batch, loss, extra)
+
+        return of_slots, [speaker.head.new], said_FSC
+    said_NV = full_teacher(given.v, given.teacher_FSC) if kind == "kl" else None
+    peer: Callable[..., Tensor] = {"ce": torch_ce, "kl": torch_kl}[kind] if side == "torch" else trl_kl
+    table_VD.requires_grad_(extra)
+
+    def of_rows(tokens: int) -> Tensor:
+        said = None if said_NV is None else said_NV[:tokens]
+        return peer(table_VD, hidden_ND[:tokens], given.target_N[:tokens], said)
+
+    return of_rows, [table_VD] if extra else [], said_NV
+
+
+def measure(name: str, sizes: Sizes, device: str) -> dict[str, float]:
+    """{median_s, least_s, most_s, peak_mib, teacher_mib, error} of one row."""
+    given = Problem(sizes, device)
+    once, weights, said = contestant(name, given)
+    few = max(sizes.slots, min(CHECKED, sizes.tokens) // sizes.slots * sizes.slots)
+    error = difference(once(few), given.hidden_ND, reference(*CASES[name], given, few), few)
+
+    def run() -> None:
+        for tensor in (given.hidden_ND, *weights):
+            tensor.grad = None
+        once(sizes.tokens).backward()
+
+    for tensor in (given.hidden_ND, *weights):
+        tensor.grad = None
+    peak_mib = peak_above(run, device)
+    seconds = timed(run, sizes.repeats, device)
+    return {
+        "median_s": statistics.median(seconds),
+        "least_s": min(seconds),
+        "most_s": max(seconds),
+        "peak_mib": peak_mib,
+        "teacher_mib": 0.0 if said is None else said.numel() * said.element_size() / MIB,
+        "error": error,
+    }
+
+
+def full_teacher(v: AudioVocabulary, teacher_FSC: Tensor) -> Tensor:
+    """The same distributions as logits over full rows."""
+    frames, slots, _ = teacher_FSC.shape
+    teacher_FSV = torch.full((frames, slots, v.rows), FAR, device=teacher_FSC.device)
+    for s in range(slots):
+        teacher_FSV[:, s, v.span(s).start : v.span(s).stop] = teacher_FSC[:, s]
+    return teacher_FSV.flatten(0, 1)
+
+
+def reference(side: str, kind: str, extra: bool, given: Problem, tokens: int) -> tuple[Tensor, Tensor]:
+    """(loss, gradient of hidden_ND) in float64 by definition: log-softmax over full rows, then what is asked of it."""
+    hidden_ND = given.hidden_ND.detach()[:tokens].double().requires_grad_(True)
+    table_VD, slots = given.table_VD.detach(), given.v.format.slots
+    parts = [functional.linear(hidden_ND, part_VD.double()) for part_VD in table_VD.split(16_384)]
+    q_NV = torch.cat(parts, -1).log_softmax(-1)
+    legal_NV = scores.legal_by_place(given.v, hidden_ND.device)[torch.arange(tokens) % slots]
+    legal_N = q_NV.masked_fill(~legal_NV, -torch.inf).logsumexp(-1)  # log P(legal)
+    if side == "ours":
+        q_NV = q_NV - legal_N[:, None]
+    if kind == "ce":
+        nats_N = -q_NV.gather(-1, given.target_N[:tokens, None])[:, 0]
+    else:
+        p_NC = given.teacher_FSC.flatten(0, 1)[:tokens].double()
+        nats_N = (p_NC.exp() * (p_NC - q_NV[legal_NV].reshape(p_NC.shape))).sum(-1)
+    loss = nats_N.mean()
+    if side == "ours" and extra:
+        loss = loss - legal_N[::FORMAT_EVERY].mean()
+    loss.backward()
+    assert hidden_ND.grad is not None
+    return loss.detach(), hidden_ND.grad
+
+
+def difference(loss: Tensor, hidden_ND: Tensor, wanted: tuple[Tensor, Tensor], tokens: int) -> float:
+    """Largest relative difference of loss and gradient."""
+    loss.backward()
+    assert hidden_ND.grad is not None
+    of_loss = float((loss.detach().double() - wanted[0]).abs() / wanted[0].abs())
+    of_gradient = float((hidden_ND.grad[:tokens].double() - wanted[1]).abs().max() / wanted[1].abs().max())
+    return max(of_loss, of_gradient)
+
+
+def timed(run: Callable[[], None], repeats: int, device: str) -> list[float]:
+    """Seconds of each run."""
+    found = []
+    for _ in range(repeats):
+        begun = time.perf_counter()
+        run()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        found.append(time.perf_counter() - begun)
+    return found
+
+
+def peak_above(run: Callable[[], None], device: str) -> float:
+    """MiB in use at the peak of a run above what was in use before it; nan where the system does not say."""
+    if device == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        run()
+        return (torch.cuda.max_memory_allocated() - before) / MIB
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # the highest mark is where we stand
+        before = resident("VmRSS")
+        run()
+        return resident("VmHWM") - before
+    except OSError:
+        run()
+        return float("nan")
+
+
+def resident(name: str) -> float:
+    """VmRSS or VmHWM of this process in MiB (Linux)."""
+    text = Path("/proc/self/status").read_text(encoding="utf-8")
+    return int(next(line for line in text.splitlines() if line.startswith(name)).split()[1]) / 1024
+
+
+# --- the table ------------------------------------------------------------------------------------------------------
+def floor(sizes: Sizes, device: str) -> list[str]:
+    """What cannot be saved: hidden states, rows and teacher read, gradients written; 2 operations a product."""
+    side = 1024 if sizes.width >= 256 else 128
+    left, copied = torch.randn(side, side, device=device), torch.randn(2**22, device=device)
+    product_s = min(timed(lambda: left @ left, 5, device))
+    copy_s = min(timed(lambda: copied.clone(), 5, device))
+    rate, bandwidth = 2 * side**3 / product_s, 2 * copied.numel() * 4 / copy_s
+    lines = [
+        f"rates here: {rate / 1e9:.0f} G operations/s (float32 product), {bandwidth / 1e9:.1f} GB/s (copy)"
+    ]
+    n, d, c = sizes.tokens, sizes.width, sizes.codes
+    for name, columns, rows, products in (
+        ("slot slices, new rows learn", c, c * sizes.slots, 3),
+        ("full rows, table frozen", sizes.rows, sizes.rows, 2),
+        ("full rows, table learns", sizes.rows, sizes.rows, 3),
+    ):
+        operations = 2 * n * d * columns * products
+        moved = 4 * (2 * n * d + rows * d * (2 if products == 3 else 1))
+        least = max(operations / rate, moved / bandwidth)
+        lines.append(
+            f"floor, {name}: {operations / 1e9:.2f} G operations, {moved / MIB:.0f} MiB, {least * 1e3:.1f} ms"
+        )
+    return lines
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Loss over a slot beside loss over the vocabulary.")
+    for field in fields(Sizes):
+        parser.add_argument(f"--{field.name}", type=int, default=field.default)
+    parser.add_argument("--tiny", action="store_true", help="small sizes, one repeat")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--case", choices=list(CASES), help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    sizes = Sizes(*(getattr(asked, field.name) for field in fields(Sizes)))
+    if asked.tiny:
+        sizes = Sizes(64, 4096, 64, 4, 128, 1)
+    if asked.case:
+        print(json.dumps(measure(asked.case, sizes, asked.device)))
+        return 0
+    print(f"{sizes}, float32, torch {torch.__version__}, {asked.device}, {torch.get_num_threads()} threads")
+    print(f"\n{'':31} {'median':>9} {'least .. most':>19} {'peak':>9} {'teacher':>9} {'error':>8}")
+    wrong = 0
+    for name in CASES:
+        row = one_row(name, sizes, asked.device)
+        wrong += row is not None and not row["error"] < 1e-3
+        print(f"{name:31} " + (shown(row) if row else "not installed (pip install trl)"), flush=True)
+    print("\n" + "\n".join(floor(sizes, asked.device)))
+    if wrong:
+        print(
+            f"bench: {wrong} rows do not equal their float64 reference; their times mean nothing",
+            file=sys.stderr,
+        )
+    return 1 if wrong else 0
+
+
+def one_row(name: str, sizes: Sizes, device: str) -> dict[str, float] | None:
+    """Measured in a fresh process; None for a peer that is not installed."""
+    if CASES[name][0] == "trl":
+        try:
+            trl_loss()
+        except ImportError:
+            return None
+    said = [f"--{field.name}={getattr(sizes, field.name)}" for field in fields(Sizes)]
+    command = [sys.executable, __file__, *said, f"--device={device}", "--case", name]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"bench: {name} failed:\n{done.stderr}")
+    row: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return row
+
+
+def shown(row: dict[str, float]) -> str:
+    median, least, most = (row[key] * 1e3 for key in ("median_s", "least_s", "most_s"))
+    return (
+        f"{median:6.1f} ms {least:8.1f} .. {most:7.1f} {row['peak_mib']:5.0f} MiB {row['teacher_mib']:5.1f} MiB"
+        f" {row['error']:8.1e}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,151 @@
+"""What a server makes of a merged singer: plain transformers `generate`, given only the header.
+
+    python eval/plain.py NAME=MERGED [NAME=MERGED ...] [--lines N] [--temperature T]
+
+No logits processor, no grammar, no code of ours between header and ids: the model must write the pieces of text, the
+score and the frames by itself. Printed for each folder: lines whose text comes complete and in order, frames that no
+codec could decode (a frame is one id of each slot, in order), lines that end by themselves, and word error of what can
+be decoded, beside the same lines sung by our singer along a score (`python eval/run.py`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+import distill
+from distill import lyrics, measures
+from distill.judging import Asked, lines_of, spread
+from distill.measures import Performance
+from distill.prompts import JOIN, header
+from distill.songs import Line
+from distill.sources.embedded import Settings as EmbeddedSongs
+from distill.vocabulary import AudioVocabulary
+
+
+@dataclass
+class Heard:
+    """What the ids of one line amount to."""
+
+    pieces: list[str] = field(default_factory=list)
+    frames: list[list[int]] = field(default_factory=list)
+    broken: int = 0
+    ended: bool = False
+
+
+def hear(ids: Sequence[int], v: AudioVocabulary, decode: Any) -> Heard:
+    """Read ids as a client without a grammar would: a frame is one id of each slot in order, all else is broken."""
+    heard, text, frame = Heard(), [], []
+    for id in ids:
+        slot = next((s for s in range(v.format.slots) if id in v.span(s)), None)
+        if frame and slot != len(frame):
+            heard.broken += 1
+            frame = []
+        if slot is not None:
+            if slot != len(frame):
+                heard.broken += 1
+                continue
+            frame.append(id - v.span(slot).start)
+            if len(frame) == v.format.slots:
+                heard.frames.append(frame)
+                frame = []
+        elif id in v.text_span:
+            text.append(id)
+        elif id in v.pitch_span:
+            own = decode(text).split(JOIN.strip())[0].strip()
+            heard.pieces += [own] if own else []
+            text = []
+        elif id == v.end:
+            heard.ended = True
+            break
+    heard.broken += bool(frame)
+    return heard
+
+
+def generate(
+    folder: Path, headers: list[list[int]], sing: int, temperature: float, longest: int
+) -> list[list[int]]:
+    """Ids behind each header, sampled by transformers alone."""
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    torch.manual_seed(0)
+    width = max(map(len, headers)) + 1
+    rows = [[0] * (width - 1 - len(h)) + h + [sing] for h in headers]
+    mask = [[0] * (width - 1 - len(h)) + [1] * (len(h) + 1) for h in headers]
+    out = model.generate(
+        input_ids=torch.tensor(rows), attention_mask=torch.tensor(mask), max_new_tokens=longest,
+        do_sample=True, temperature=temperature, top_k=0, top_p=1.0, pad_token_id=0,
+    )  # fmt: skip
+    return [row[width:].tolist() for row in out]
+
+
+def row_of(folder: Path, asked: list[Asked], temperature: float) -> dict[str, Any]:
+    """The figures of one merged folder."""
+    singer = distill.load_singer(folder)
+    v, student = singer.student.vocabulary, singer.student
+    lines = [Line(each.line.text) for each in asked]
+    texts = [
+        header(a.song.style, a.song.voice, [n], singer.about.writing)
+        for a, n in zip(asked, lines, strict=True)
+    ]
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    headers = [tokenizer.encode(text, add_special_tokens=False) for text in texts]
+    if headers != [student.encode_text(text) for text in texts]:
+        print(f"{folder}: its tokenizer cuts a header otherwise than the base's", file=sys.stderr)
+    heard = [hear(ids, v, student.decode_text) for ids in generate(folder, headers, v.sing, temperature, 900)]
+    complete, takes = 0, []
+    for each, said in zip(asked, heard, strict=True):
+        wanted = [
+            lyrics.sing_text(s) for word in lyrics.words(each.line.text) for s in lyrics.syllables(word)
+        ]
+        complete += said.pieces == wanted
+        wave_CW = singer.codec.decode(torch.tensor(said.frames)) if said.frames else torch.zeros(1, 1600)
+        words = tuple(lyrics.words(each.line.text))
+        takes.append(
+            Performance(each.line.text, words, (), wave_CW.mean(0).numpy(), singer.codec.format.sample_rate)
+        )
+    frames, broken = sum(len(h.frames) for h in heard), sum(h.broken for h in heard)
+    judged = measures.judge({"plain": takes}, reference=None)["rows"]["plain"]["figures"]["word_error"]
+    return {
+        "text complete": complete / len(asked),
+        "undecodable frames": broken / max(1, frames + broken),
+        "ends by itself": sum(h.ended for h in heard) / len(asked),
+        "word error": judged["value"],
+    }
+
+
+def main() -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folders", nargs="+", help="NAME=MERGED")
+    parser.add_argument("--lines", type=int, default=64)
+    parser.add_argument("--temperature", type=float, default=0.7)
+    options = parser.parse_args()
+    asked = spread(lines_of(EmbeddedSongs(split="held-out").load()), options.lines)
+    table = Table(
+        title=f"plain generate on {len(asked)} held-out lines, temperature {options.temperature}; per cent"
+    )
+    rows = {}
+    for text in options.folders:
+        name, _, where = text.partition("=")
+        rows[name] = row_of(Path(where), asked, options.temperature)
+    for column in ("folder", *next(iter(rows.values()))):
+        table.add_column(column)
+    for name, row in rows.items():
+        table.add_row(name, *(f"{100 * value:.1f}" for value in row.values()))
+    Console().print(table)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
