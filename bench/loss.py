@@ -259,7 +259,7 @@ def difference(loss: Tensor, hidden_ND: Tensor, wanted: tuple[Tensor, Tensor], t
     return max(of_loss, of_gradient)
 
 
-def timed(run: Callable[[], None], repeats: int, device: str) -> list[float]:
+def timed(run: Callable[[], object], repeats: int, device: str) -> list[float]:
     """Seconds of each run."""
     found = []
     for _ in range(repeats):
@@ -271,19 +271,19 @@ def timed(run: Callable[[], None], repeats: int, device: str) -> list[float]:
     return found
 
 
-def peak_above(run: Callable[[], None], device: str) -> float:
+def peak_above(run: Callable[[], object], device: str) -> float:
     """MiB in use at the peak of a run above what was in use before it; nan where the system does not say."""
     if device == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
+        before = float(torch.cuda.memory_allocated())
         run()
         return (torch.cuda.max_memory_allocated() - before) / MIB
     try:
         Path("/proc/self/clear_refs").write_text("5")  # the highest mark is where we stand
         before = resident("VmRSS")
         run()
-        return resident("VmHWM") - before
+        return max(0.0, resident("VmHWM") - before)
     except OSError:
         run()
         return float("nan")

@@ -80,7 +80,8 @@ def sha256_file(path: str | Path) -> str:
 
 
 def fingerprint(thing: str | Path | Mapping[str, Any]) -> str:
-    """One sha256 for a whole folder (names and contents; manifests aside), or for a dict of named tensors.
+    """One sha256 for a whole folder (names and contents; manifests and cards, *.md, aside), or for a dict of
+    named tensors.
 
     Tensors count with name, dtype, shape and values, in the order of their names; never with their strides
     or device.
@@ -94,7 +95,7 @@ def fingerprint(thing: str | Path | Mapping[str, Any]) -> str:
                 tensor = tensor.float()  # exact, and numpy knows neither type
             digest.update(tensor.contiguous().numpy().tobytes())
         return digest.hexdigest()
-    for path in _files(Path(thing)):
+    for path in (path for path in _files(Path(thing)) if path.suffix != ".md"):
         digest.update(f"{path.relative_to(thing).as_posix()} {sha256_file(path)}\n".encode())
     return digest.hexdigest()
 

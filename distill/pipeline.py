@@ -24,7 +24,7 @@ from distill.progress import show
 from distill.prompts import Coded, grain_of
 from distill.recipe import Recipe
 from distill.recipe import check as check_recipe
-from distill.shelf import About, open_singer, read_about, singer_folder, write_about
+from distill.shelf import About, about_singer, open_singer, read_about, singer_folder, write_about
 from distill.singer import Singer, load_singer
 from distill.songs import Line, Song
 from distill.student import Student
@@ -124,6 +124,9 @@ class Stage:
 
     def __init__(self, recipe: Recipe):
         self.recipe, self.settings = recipe, recipe.settings
+        self.given = getattr(
+            recipe.settings.songs, "folder", None
+        )  # a user's path stays out of what is published
         all_songs = self.settings.songs.load()
         self.songs = [song for song in all_songs if song.split == "train"]
         self.held_out_songs = [s for s in all_songs if s.split != "train"] or _held_out_songs(
@@ -171,9 +174,22 @@ class Stage:
             styles=tuple(dict.fromkeys(song.style for song in self.songs))[:32],
             voices=tuple(dict.fromkeys(song.voice for song in self.songs)),
             grain=grain_of([coded.passage for coded in self.train], settings.writing),
-            licences={"base": settings.base.licence, **licences},
-            recipe=self.recipe.yaml(),
+            licences={
+                "base": settings.base.licence,
+                "codec": settings.codec.licence,
+                **_of_teacher(settings),
+                **licences,
+            },
+            recipe=with_songs(self.recipe, None if self.given is None else "").yaml(),
         )
+
+
+def _of_teacher(settings: Any) -> dict[str, str]:
+    """What a teacher was made from binds its pupil too."""
+    if settings.teacher is None:
+        return {}
+    own = about_singer(folders.locate(settings.teacher.singer)).get("licences") or {"teacher": "unknown"}
+    return {"teacher": ", ".join(dict.fromkeys(str(licence) for licence in own.values()))}
 
 
 def _run_sing(recipe: Recipe, folder: Path) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from distill.attention import plain_causal
 from distill.errors import GraftError
 
 
@@ -45,13 +46,14 @@ def prove(student: Any, before_BTV: Tensor) -> None:
 
 
 def _how_songs_stay_apart(student: Any, ids_BT: Tensor) -> str:
-    """Say "positions" where transformers sees that positions start again; "mask" where it must be told; else
-    "none".
+    """Say "songs" where each song can be attended to alone; "positions" where transformers sees that positions
+    start again; "mask" where it must be told; else "none".
     """
     positions_BT = torch.arange(8, device=ids_BT.device)[None] % 4
     alone_BTD = student.hidden(ids_BT[:, 4:])
     leak = float((student.hidden(ids_BT)[:, 4:] - alone_BTD).abs().max())  # what the neighbour's song can do
-    for packing in ("positions", "mask"):
+    ways = ("songs", "positions", "mask") if plain_causal(student.model.config) else ("positions", "mask")
+    for packing in ways:
         student.packing = packing
         try:
             packed_BTD = student.hidden(ids_BT, positions_BT)[:, 4:]

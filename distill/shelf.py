@@ -26,7 +26,7 @@ VERSION = 1
 class SamplingSettings:
     """How a singer samples when not told otherwise: by slot (the last one repeats), and for the score it makes up."""
 
-    temperatures: tuple[float, ...] = (0.5, 0.8)
+    temperatures: tuple[float, ...] = (0.0, 0.5)
     score_temperature: float = 0.9
     top_k: int | None = None
     top_p: float | None = None

@@ -80,11 +80,17 @@ class Manner:
 
 @dataclass(frozen=True)
 class Wish:
-    """The next id of a passage: `forced`, or sampled from `spans` at a temperature."""
+    """The next id of a passage: `forced`, or sampled from `spans` at a temperature.
+
+    `codes`: at a boundary where a piece may go on or stop, how many ids at the end of `spans` go on.
+    `instead`: the id drawn before only said "stop" and is not written; this one stands in its place.
+    """
 
     spans: tuple[Span, ...]
     temperature: float = 0.0
     forced: int | None = None
+    codes: int = 0
+    instead: bool = False
 
 
 @dataclass
@@ -103,19 +109,22 @@ def script(
     No more than `room` frames are sung: lengths are drawn within it, and a piece of open length ends there at the latest.
     """
     v, grammar = vocabulary, Grammar(vocabulary)
-    state = grammar.start()
+    state, stopped = grammar.start(), False
     for index, piece in enumerate(pieces):
         left = max(1, room - len(sung.frames) - sum(p.frames or 1 for p in pieces[index + 1 :]))
         for id in encode(piece.text) if piece.text else []:
-            state = grammar.step(state, (yield Wish((), forced=id)))
-        id = yield _pitch(piece, v, manner)
+            state = grammar.step(state, (yield Wish((), forced=id, instead=stopped)))
+            stopped = False
+        id = yield replace(_pitch(piece, v, manner), instead=stopped)
+        stopped = False
         state, midi = grammar.step(state, id), v.midi(id)
         id = yield _length(piece, v, manner, left)
         state, begun = grammar.step(state, id), len(sung.frames)
         while state.left or (state.left is None and len(sung.frames) - begun < left):
             legal = grammar.legal(state) if len(sung.frames) > begun else (v.span(0),)
-            id = yield Wish(legal, manner.slot(0))
+            id = yield Wish(legal, manner.slot(0), codes=len(v.span(0)) if len(legal) > 1 else 0)
             if id not in v.span(0):
+                stopped = True
                 break
             codes = [id - v.span(0).start]
             state = grammar.step(state, id)
@@ -125,7 +134,7 @@ def script(
                 codes.append(id - v.span(slot).start)
             sung.frames.append(codes)
         sung.pieces.append(replace(piece, midi=midi, frames=len(sung.frames) - begun))
-    yield Wish((), forced=v.end)
+    yield Wish((), forced=v.end, instead=stopped)
 
 
 def _pitch(piece: Piece, v: AudioVocabulary, manner: Manner) -> Wish:
@@ -145,7 +154,17 @@ def _length(piece: Piece, v: AudioVocabulary, manner: Manner, left: int) -> Wish
 
 
 def choose(scores_C: Tensor, wish: Wish, manner: Manner, draw: torch.Generator) -> int:
-    """Index of the chosen id among the wish's spans, laid end to end."""
+    """Index of the chosen id among the wish's spans, laid end to end; 0 stands for any stop.
+
+    Whether a piece goes on is drawn first, at the model's own odds: a temperature over all ids at once would favour the
+    one stop over the many codes.
+    """
+    if wish.codes:
+        stop_C, sound_C = scores_C[: -wish.codes].float(), scores_C[-wish.codes :].float()
+        on = (sound_C.logsumexp(-1) - stop_C.logsumexp(-1)).sigmoid()
+        if on < (0.5 if wish.temperature <= 0 else torch.rand((), generator=draw)):
+            return 0
+        return len(stop_C) + choose(sound_C, replace(wish, codes=0), manner, draw)
     if wish.temperature <= 0:
         return int(scores_C.argmax())
     scaled_C = scores_C.float() / wish.temperature
@@ -313,11 +332,11 @@ class Singer:
             chosen = self._choose(hidden_BTD[:, -1], wishes, manner, draws)
             for row, id in enumerate(chosen):
                 if id is not None:
+                    id, wishes[row] = _send(scripts[row], id)
                     run[row] = [id]
-                    wishes[row] = _send(scripts[row], id)
             while alone and (wish := wishes[0]) is not None and wish.forced is not None:
-                run[0].append(wish.forced)  # forced ids in a row are read in one pass
-                wishes[0] = _send(scripts[0], wish.forced)
+                id, wishes[0] = _send(scripts[0], wish.forced)
+                run[0].append(id)  # forced ids in a row are read in one pass
             ids_BT = torch.tensor(run, device=device)
             more = ids_BT.shape[1]
             positions_BT = positions_BT[:, -1:] + torch.arange(1, more + 1, device=device)
@@ -419,7 +438,15 @@ def _each(value: str | Sequence[str] | None, known: Sequence[str], lines: Sequen
     return list(value)
 
 
-def _send(script: Generator[Wish, int, None], id: int) -> Wish | None:
+def _send(script: Generator[Wish, int, None], id: int) -> tuple[int, Wish | None]:
+    """(the id to write, the wish after it, None at the end): `id`, or what stands in place of a drawn stop."""
+    wish = _next(script, id)
+    if wish is not None and wish.instead and wish.forced is not None:
+        return wish.forced, _next(script, wish.forced)
+    return id, wish
+
+
+def _next(script: Generator[Wish, int, None], id: int) -> Wish | None:
     try:
         return script.send(id)
     except StopIteration:

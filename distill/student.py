@@ -27,7 +27,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from distill import torchaudio_standin
+from distill import attention, torchaudio_standin
 from distill.bases import Quantisation, TextCoder, fingerprint, folder_of, name_of, open_base
 from distill.errors import AdapterError, GraftError
 from distill.families import after_head
@@ -142,11 +142,14 @@ class Student:
         options: dict[str, Any] = {"use_cache": cache is not None, "past_key_values": cache}
         if positions_BT is not None:
             options["position_ids"] = positions_BT
-            if cache is None and attention_mask is None and self.packing != "positions":
+            if cache is None and attention_mask is None and self.packing in ("mask", "none"):
                 attention_mask = self._songs_apart(positions_BT)
         if attention_mask is not None:
             options["attention_mask"] = attention_mask
         # use_cache=False matters: with a cache of its own transformers no longer looks for packed songs
+        if self.packing == "songs" and positions_BT is not None and cache is None and attention_mask is None:
+            with attention.apart(self.model.config, positions_BT):
+                return self.model.base_model(input_ids=ids_BT, **options).last_hidden_state
         return self.model.base_model(input_ids=ids_BT, **options).last_hidden_state
 
     def _songs_apart(self, positions_BT: Tensor) -> Tensor | None:

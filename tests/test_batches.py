@@ -135,8 +135,15 @@ def test_targets_are_predicted_by_the_token_before_them(student, coded, written)
             piece = int(written[i].piece_T[t])
             assert float(targets.teacher_NC[row, 0]) == 1000 * i + piece + extra
             seen[(name, i, piece)] += 1
-    wanted = Counter(("slot", i, f, s) for i, c in enumerate(coded) for f in range(len(c.codes_FS)) for s in range(2))
-    wanted |= Counter((k, i, p) for k in ("pitch", "length") for i, c in enumerate(coded) for p in range(len(c.passage.pieces)))
+    wanted = Counter(
+        ("slot", i, f, s) for i, c in enumerate(coded) for f in range(len(c.codes_FS)) for s in range(2)
+    )
+    wanted |= Counter(
+        (k, i, p)
+        for k in ("pitch", "length")
+        for i, c in enumerate(coded)
+        for p in range(len(c.passage.pieces))
+    )
     assert seen == wanted
     predicted = Counter()
     for kind, targets in (("piece", batch.pieces), ("open", batch.opens), ("length", batch.lengths)):
@@ -146,7 +153,10 @@ def test_targets_are_predicted_by_the_token_before_them(student, coded, written)
             predicted[(kind, i, t)] += 1
     names = {-2: "piece", -3: "length", -4: "open"}
     assert predicted == Counter(
-        (names[place], i, t) for i, w in enumerate(written) for t, place in enumerate(w.place_T.tolist()) if place < HEADER
+        (names[place], i, t)
+        for i, w in enumerate(written)
+        for t, place in enumerate(w.place_T.tolist())
+        if place < HEADER
     )
     assert any(kind == "open" for kind, _, _ in predicted)
     everything = {at for at, (i, t) in where.items() if int(written[i].place_T[t]) != HEADER}
@@ -180,7 +190,9 @@ def test_a_packed_passage_has_the_hidden_states_of_the_passage_alone(student, wr
             at = number * ROW
             for i in row:
                 alone_TD = student.hidden(written[i].ids_T[None])[0]
-                torch.testing.assert_close(packed_ND[at : at + len(written[i])], alone_TD, atol=2e-5, rtol=1e-4)
+                torch.testing.assert_close(
+                    packed_ND[at : at + len(written[i])], alone_TD, atol=2e-5, rtol=1e-4
+                )
                 at += len(written[i])
 
 
@@ -226,7 +238,9 @@ def test_the_terms_are_what_the_stock_logits_say(student, coded, written):
 def task_of(student, coded, rows: int = 4, teacher=None) -> sing.Task:
     losses = (CrossEntropy(weight=0.3), ForwardKl(weight=0.7)) if teacher else (CrossEntropy(),)
     parts = {"songs": None, "codec": None, "teacher": teacher, "losses": losses}
-    settings = sing.Settings(**parts, packing=PackingSettings(ROW, rows), terms=sing.TermSettings(format_share=1.0))
+    settings = sing.Settings(
+        **parts, packing=PackingSettings(ROW, rows), terms=sing.TermSettings(format_share=1.0)
+    )
     return sing.Task(student, coded, settings, 0, teacher)
 
 
@@ -260,7 +274,9 @@ def test_accumulated_micro_batches_are_one_large_batch(student, coded):
     def batch(numbers: list[int]):
         rows = pack_rows([len(task.written[i]) for i in numbers], range(len(numbers)), ROW)
         rows = [[numbers[i] for i in row] for row in rows]
-        return build([[task.written[i] for i in r] for r in rows], v, ROW, [[signals[i] for i in r] for r in rows], 1.0)
+        return build(
+            [[task.written[i] for i in r] for r in rows], v, ROW, [[signals[i] for i in r] for r in rows], 1.0
+        )
 
     def run(batches) -> tuple[float, dict[str, torch.Tensor]]:
         totals: Counter = Counter()
@@ -272,7 +288,7 @@ def test_accumulated_micro_batches_are_one_large_batch(student, coded):
             terms = task.loss(one)
             assert {name: count for name, (_, count) in terms.items()} == task.count(one)
             assert set(terms) == set(weights)
-            part = sum(total * (weights[name] / totals[name]) for name, (total, _) in terms.items())
+            part = sum(total * (weights[name] / max(1.0, totals[name])) for name, (total, _) in terms.items())
             part.backward()
             loss += float(part.detach())
         return loss, {name: p.grad.clone() for name, p in student.trainable().items()}

@@ -71,10 +71,14 @@ def test_two_tokenizers_give_the_same_frame_and_slot_for_every_hidden_state_used
     headers = [[int((w.place_T == HEADER).sum()) for w in side] for side in (one, other)]
     assert headers[0] != headers[1] and llama.vocabulary.base_rows != qwen.vocabulary.base_rows
     rows = [[i] for i in range(len(coded))]
-    batches = [build([[w[i] for i in r] for r in rows], s.vocabulary, ROW) for s, w in ((llama, one), (qwen, other))]
+    batches = [
+        build([[w[i] for i in r] for r in rows], s.vocabulary, ROW) for s, w in ((llama, one), (qwen, other))
+    ]
     told = [used(batch, rows, w) for batch, w in zip(batches, (one, other), strict=True)]
     assert told[0] == told[1]
-    wanted = [(s, i, f) for s in range(FORMAT.slots) for i, c in enumerate(coded) for f in range(len(c.codes_FS))]
+    wanted = [
+        (s, i, f) for s in range(FORMAT.slots) for i, c in enumerate(coded) for f in range(len(c.codes_FS))
+    ]
     assert told[0] == wanted
     for mine, theirs in zip(batches[0].slots, batches[1].slots, strict=True):
         assert torch.equal(mine.target_N, theirs.target_N)
@@ -112,7 +116,9 @@ def test_a_signal_is_what_the_stock_model_says_of_that_frame(qwen, coded):
             span = v.span(slot)
             if id in span:
                 said_C = logits_TV[t - 1, span.start : span.stop].log_softmax(-1)
-                torch.testing.assert_close(signal.slots[slot][int(written.frame_T[t])], said_C, atol=5e-5, rtol=1e-4)
+                torch.testing.assert_close(
+                    signal.slots[slot][int(written.frame_T[t])], said_C, atol=5e-5, rtol=1e-4
+                )
         for span, said_PN in ((v.pitch_span, signal.pitch_PK), (v.length_span, signal.length_PL)):
             if id in span and int(written.place_T[t]) != HEADER:
                 wanted_N = logits_TV[t - 1, span.start : span.stop].log_softmax(-1)
@@ -131,7 +137,10 @@ def test_kl_is_zero_where_the_student_is_the_teacher_and_only_there(llama, qwen,
     assert same["seconds"] == pytest.approx(frames / 25)
     signals = itself.signals(coded)  # nats again, from the signals alone
     for slot in range(FORMAT.slots):
-        said = [s.slots[slot].gather(1, c.codes_FS[:, slot : slot + 1]) for s, c in zip(signals, coded, strict=True)]
+        said = [
+            s.slots[slot].gather(1, c.codes_FS[:, slot : slot + 1])
+            for s, c in zip(signals, coded, strict=True)
+        ]
         assert -float(torch.cat(said).sum()) / frames == pytest.approx(same["nats_per_token"][slot], rel=1e-4)
 
 
@@ -148,17 +157,23 @@ def test_what_was_recorded_is_what_the_live_teacher_says(qwen, coded, tmp_path):
 
     assert tape.record(coded[:3], load, at_once=2) == 3
     assert tape.record(coded, load, at_once=2) == len(coded) - 3  # goes on where it stopped
-    assert tape.record(coded, load) == 0 and len(asked) == 2  # nothing missing: the teacher is not even loaded
+    assert (
+        tape.record(coded, load) == 0 and len(asked) == 2
+    )  # nothing missing: the teacher is not even loaded
     for said, heard in zip(live.signals(coded), tape.signals(coded), strict=True):
         assert heard.fingerprint == "qwen"
         for mine, theirs in zip(
-            (*said.slots, said.pitch_PK, said.length_PL), (*heard.slots, heard.pitch_PK, heard.length_PL), strict=True
+            (*said.slots, said.pitch_PK, said.length_PL),
+            (*heard.slots, heard.pitch_PK, heard.length_PL),
+            strict=True,
         ):
             torch.testing.assert_close(theirs, mine, atol=2e-3, rtol=2e-3)  # half precision
     changed = replace(coded[0], codes_FS=(coded[0].codes_FS + 1) % 24)
     restyled = replace(coded[0], passage=replace(coded[0].passage, header="style: rock\n"))
     shorter = replace(coded[0].passage.pieces[0], text="b o t")
-    repieced = replace(coded[0], passage=replace(coded[0].passage, pieces=(shorter, *coded[0].passage.pieces[1:])))
+    repieced = replace(
+        coded[0], passage=replace(coded[0].passage, pieces=(shorter, *coded[0].passage.pieces[1:]))
+    )
     paths = {tape.path(item) for item in (coded[0], changed, restyled, repieced)}
     paths.add(RecordedTeacher(tmp_path, "another", "a teacher").path(coded[0]))
     assert len(paths) == 5  # a signal's name changes with all that it depends on
@@ -169,13 +184,23 @@ def test_signals_that_are_damaged_or_of_another_song_are_refused(coded, tmp_path
     frames, pieces = len(item.codes_FS), len(item.passage.pieces)
     slots = tuple(torch.randn(frames, size).log_softmax(-1) for size in FORMAT.slot_sizes)
     signal = Signal(slots, torch.zeros(pieces, 90), torch.zeros(pieces, 17), "me")
-    certain = replace(signal, slots=(torch.full((frames, 40), -torch.inf).index_fill(1, torch.tensor([3]), 0.0), slots[1]))
+    certain = replace(
+        signal, slots=(torch.full((frames, 40), -torch.inf).index_fill(1, torch.tensor([3]), 0.0), slots[1])
+    )
     path = tmp_path / "s.safetensors"
     write_signal(path, certain)
     again = read_signal(path)
-    assert again.slots[0].isfinite().all() and (again.slots[0].argmax(-1) == 3).all() and again.fingerprint == "me"
+    assert (
+        again.slots[0].isfinite().all()
+        and (again.slots[0].argmax(-1) == 3).all()
+        and again.fingerprint == "me"
+    )
     check_signal(again, item.codes_FS, pieces, "here")
-    for codes_FS, count in ((item.codes_FS[1:], pieces), (item.codes_FS[:, :1], pieces), (item.codes_FS, pieces + 1)):
+    for codes_FS, count in (
+        (item.codes_FS[1:], pieces),
+        (item.codes_FS[:, :1], pieces),
+        (item.codes_FS, pieces + 1),
+    ):
         with pytest.raises(TeacherError, match="here: the signal has"):
             check_signal(signal, codes_FS, count, "here")
     holed = replace(signal, slots=(slots[0] * torch.nan, slots[1]))
@@ -214,7 +239,9 @@ def test_a_teacher_on_disk_signals_as_in_memory_live_or_recorded(shelf, qwen, co
     (shelf / "steps.jsonl").write_text("{}\n")  # what a run folder holds beside its singer is not the teacher
     assert recorded.Settings(str(shelf), str(tmp_path)).load(codec).fingerprint == before
     tape.record(coded[:2], lambda: live)
-    for said, heard in zip(ModelTeacher(qwen, 2000, "").signals(coded[:2]), tape.signals(coded[:2]), strict=True):
+    for said, heard in zip(
+        ModelTeacher(qwen, 2000, "").signals(coded[:2]), tape.signals(coded[:2]), strict=True
+    ):
         torch.testing.assert_close(heard.slots[1], said.slots[1], atol=3e-3, rtol=3e-3)
 
 
@@ -223,9 +250,13 @@ def test_a_foreign_codec_is_refused_by_name(shelf):
     other = ToyCodec(CodecFormat(16_000, 25.0, (24, 40)))
     for kind in (model.Settings, recorded.Settings):
         for codec in (retrained, other):
-            with pytest.raises(TeacherError, match=f"teacher {shelf}.*another codec.*{codec.fingerprint[:12]}"):
+            with pytest.raises(
+                TeacherError, match=f"teacher {shelf}.*another codec.*{codec.fingerprint[:12]}"
+            ):
                 kind(str(shelf)).load(codec)
-    assert json.loads((shelf / "singer" / "singer.json").read_text())["slot_sizes"] == list(asdict(about())["slot_sizes"])
+    assert json.loads((shelf / "singer" / "singer.json").read_text())["slot_sizes"] == list(
+        asdict(about())["slot_sizes"]
+    )
 
 
 def test_a_student_of_one_family_learns_from_a_teacher_of_another(qwen, coded):

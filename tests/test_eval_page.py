@@ -65,8 +65,8 @@ def test_the_page_holds_everything_it_shows(
     assert "down &lt;b&gt; stream" in text and "down <b> stream" not in text
     assert "1.500 20.250" in text and "nats per second" in text and "0.125" in text
     sounds = re.findall(r"data:audio/ogg;base64,([A-Za-z0-9+/=]+)", text)
-    pictures = re.findall(r"data:image/png;base64,([A-Za-z0-9+/=]+)", text)
-    assert len(sounds) == len(pictures) == 4
+    images = re.findall(r"data:image/png;base64,([A-Za-z0-9+/=]+)", text)
+    assert len(sounds) == len(images) == 4
     wave_W, rate = soundfile.read(io.BytesIO(base64.b64decode(sounds[0])))
     assert rate == pictures.OPUS_RATE and len(wave_W) / rate == pytest.approx(1.1, abs=0.02)
     assert text.count('class="bad"') == 3 and text.count('class="good"') == 9

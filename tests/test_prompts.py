@@ -97,9 +97,8 @@ def check_written(item: Coded) -> None:
 def check_places(written, pieces: int) -> None:
     """Each id's place, from what the ids themselves say."""
     slots, is_open, frame, piece, begun = FORMAT.slots, False, -1, 0, False
-    rows = zip(
-        written.ids_T.tolist(), written.place_T.tolist(), written.frame_T.tolist(), written.piece_T.tolist()
-    )
+    columns = (written.ids_T, written.place_T, written.frame_T, written.piece_T)
+    rows = torch.stack(columns, 1).tolist()
     in_header = True
     for id, place, at_frame, at_piece in rows:
         slot = next((s for s in range(slots) if id in WORDS.span(s)), None)

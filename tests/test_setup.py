@@ -76,8 +76,7 @@ def test_make_passes_on_what_it_is_given(checkout: Path) -> None:
     assert (
         '-m distill run "recipes/x.yaml" --songs "my songs"' in said and '--set "a.b=1" --set "c=2"' in said
     )
-    assert "--singer" not in make(checkout, "-n", "eval").stdout
-    assert '--singer "adapters/mine"' in make(checkout, "-n", "eval", "SINGER=adapters/mine").stdout
+    assert 'eval/run.py "adapters/mine"' in make(checkout, "-n", "eval", "SINGER=adapters/mine").stdout
 
 
 def test_the_set_up_in_place_is_the_one_described() -> None:

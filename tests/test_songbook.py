@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
+import subprocess
+import sys
 import warnings
 
 import numpy as np
@@ -148,7 +151,7 @@ def test_wrong_hours_are_refused(tmp_path) -> None:
 
 
 def test_without_espeak_the_error_says_what_to_type(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "espeakng_loader", None)
+    monkeypatch.setitem(sys.modules, "espeakng_loader", None)
     with pytest.raises(SongError, match=r"pip install 'distill\[songbook\]'"):
         Voice()
 
@@ -167,3 +170,17 @@ def test_the_embedded_songs_are_whole_and_the_two_kinds_share_no_held_out_word()
     assert {song.split for song in held_out} == {"held-out"}
     with pytest.raises(SettingsError, match="songs"):
         embedded.Settings(songs=0).load()
+
+
+@pytest.mark.parametrize("hash_seed", ["1", "2"])
+def test_the_embedded_songs_are_what_their_seeds_compose_in_any_process(hash_seed: str) -> None:
+    program = (
+        "from distill.sources import embedded\n"
+        "from distill.sources._songbook import scores\n"
+        "for split, seed in (('train', 1), ('held-out', 2)):\n"
+        "    for index, song in enumerate(embedded.Settings(split=split).load()):\n"
+        "        assert scores.as_song(scores.compose(seed, index, split), song.audio) == song, song.id\n"
+    )
+    subprocess.run(
+        [sys.executable, "-c", program], check=True, env={**os.environ, "PYTHONHASHSEED": hash_seed}
+    )

@@ -64,7 +64,7 @@ def test_a_lost_or_foreign_id_is_noticed_by_name():
     words = AudioVocabulary(300, CodecFormat(16_000, 25.0, (40, 24)))
     codes_FS = torch.tensor([[3, 4], [39, 23], [0, 0]])
     ids_N = words.spell(codes_FS)
-    with pytest.raises(VocabularyError, match="frame 0.*slot 0"):
+    with pytest.raises(VocabularyError, match=r"frame 0.*slot 0"):
         words.read(torch.cat([ids_N[1:], ids_N[:1]]))
     with pytest.raises(VocabularyError, match="whole frames of 2"):
         words.read(ids_N[:-1])

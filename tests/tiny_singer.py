@@ -113,14 +113,14 @@ def song(seed: int, lines: int = 3, times: str = "notes") -> Song:
         text = " ".join(dice.choice(WORDS) for _ in range(dice.randint(1, 4)))
         now += dice.choice([0.0, 0.24, 0.5])
         notes, words = [], []
-        for place, word in enumerate(text.split()):
+        for word in text.split():
             begun = now
             for _ in range(dice.randint(1, 2)):
                 end = now + dice.choice([0.011, 0.12, 0.2, 0.333, 0.2, 1.7])
                 piece = dice.choice(SYLLABLES) if not notes or dice.random() < 0.8 else ""
                 notes.append(Note(now, end, float(dice.randint(40, 80)), piece))
                 now = end + dice.choice([0.0, 0.0, 0.0, 0.3])
-            words.append(Word(text.split()[place], begun, now))
+            words.append(Word(word, begun, now))
         now += dice.choice([0.0, 0.4])
         known = (start, max(now, start + 0.1)) if times != "none" else (None, None)
         made.append(

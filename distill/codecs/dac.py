@@ -42,6 +42,7 @@ class Settings:
 
     path: str
     slots: int | None = None
+    licence: str = "mit"  # of the weights; Descript's published models are under MIT
 
     @property
     def format(self) -> CodecFormat:

@@ -35,6 +35,7 @@ class Settings:
 
     path: str = "embedded/codec"
     slots: int | None = 2
+    licence: str = "apache-2.0"  # of the weights
 
     @property
     def format(self) -> CodecFormat:

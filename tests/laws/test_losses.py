@@ -14,7 +14,9 @@ from distill.settings import classes_in
 
 CLASSES = classes_in("losses")
 EVERY_LOSS = pytest.mark.parametrize("kind", sorted(CLASSES))
-EVERY_DIVERGENCE = pytest.mark.parametrize("kind", sorted(kind for kind in CLASSES if CLASSES[kind].needs_teacher))
+EVERY_DIVERGENCE = pytest.mark.parametrize(
+    "kind", sorted(kind for kind in CLASSES if CLASSES[kind].needs_teacher)
+)
 ROWS, CODES = 7, 11
 
 
@@ -43,7 +45,9 @@ def drawn(seed: int = 0, spread: float = 2.0) -> tuple[Tensor, Tensor, Tensor]:
     return scores_NC, torch.randint(CODES, (ROWS,), generator=dice), teacher_NC
 
 
-def reference(kind: str, scores_NC: Tensor, codes_N: Tensor, teacher_NC: Tensor, temperature: float) -> np.ndarray:
+def reference(
+    kind: str, scores_NC: Tensor, codes_N: Tensor, teacher_NC: Tensor, temperature: float
+) -> np.ndarray:
     assert kind in REFERENCES, f"{kind} is new: write down what it should be"
     return REFERENCES[kind](
         scores_NC.double().numpy(), codes_N.numpy(), teacher_NC.double().numpy(), temperature
@@ -85,7 +89,9 @@ def test_its_gradient_is_that_of_float64_finite_differences(kind):
             up_NC[:, code] += step
             down_NC[:, code] -= step
             above_N = reference(kind, up_NC, codes_N, teacher_NC, temperature)
-            wanted_NC[:, code] = (above_N - reference(kind, down_NC, codes_N, teacher_NC, temperature)) / (2 * step)
+            wanted_NC[:, code] = (above_N - reference(kind, down_NC, codes_N, teacher_NC, temperature)) / (
+                2 * step
+            )
         assert watched_NC.grad is not None and np.abs(wanted_NC).max() > 1e-2
         np.testing.assert_allclose(watched_NC.grad.numpy(), wanted_NC, atol=2e-5)
 
@@ -108,7 +114,11 @@ def test_it_stays_finite_where_student_or_teacher_is_certain(kind):
     _, codes_N, teacher_NC = drawn(3)
     certain_NC = torch.full((ROWS, CODES), -6e4)  # what signals keep of log 0
     certain_NC[:, 0] = 0.0
-    for scores_NC, said_NC in [(certain_NC / 600, teacher_NC), (drawn(3)[0], certain_NC), (certain_NC, certain_NC)]:
+    for scores_NC, said_NC in [
+        (certain_NC / 600, teacher_NC),
+        (drawn(3)[0], certain_NC),
+        (certain_NC, certain_NC),
+    ]:
         watched_NC = scores_NC.clone().requires_grad_()
         nats_N = loss(watched_NC, codes_N, said_NC)
         nats_N.sum().backward()

@@ -108,9 +108,9 @@ _CONTENT = frozenset(("N", "Np", "A", "V", "Vs", "Vg", "T", "Ts", "P", "L", "AV"
 
 @functools.cache
 def _lemmas() -> dict[str, str]:
-    """Every form a template can give -> its plain word."""
+    """Every form a template can give -> its plain word ("glowing" is a verb before it is an adjective)."""
     table: dict[str, str] = {}
-    for part in _CONTENT:
+    for part in sorted(_CONTENT, reverse=True):  # a set's own order changes from process to process
         for word in book.WORDS[_SOURCE.get(part, part)]:
             table.setdefault(forms(word, part), word)
     return table
@@ -123,7 +123,8 @@ def _hashed_out(sound: str) -> bool:
 @functools.cache
 def _held_sounds() -> frozenset[str]:
     """How the held-out forms sound, less any sound a function word or a training word has too."""
-    kept, out = set(), set()
+    kept: set[str] = set()
+    out: set[str] = set()
     for form, lemma in _lemmas().items():
         known = form in letters.lexicon() and lemma in letters.lexicon()
         if known:

@@ -1,0 +1,444 @@
+"""The singer: legal to the last id, repeatable, alone as among others, true to its score, and loaded as it was saved."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+import soundfile
+import tiny_singer
+import torch
+from test_codec import random_network
+from tiny_singer import FORMAT, LONGEST, ToyCodec
+
+import distill.singer
+from distill.bases import open_base
+from distill.codecs import embedded
+from distill.errors import AdapterError, CodecError, FitError, FolderError, LyricsError, SettingsError
+from distill.merge import merge
+from distill.prompts import Grammar, Passage, Piece, passages
+from distill.shelf import About, SamplingSettings, read_about, write_about
+from distill.singer import Manner, Singer, Sung, Wish, choose, load_singer, script
+from distill.songs import Line, Note, Section, Song
+from distill.student import LoraSettings, graft, rows_of
+from distill.vocabulary import AudioVocabulary
+
+SCORE = Line(
+    "row your boat", 0.0, 2.0, (),
+    (Note(0.24, 0.6, 60, "r o"), Note(0.6, 0.8, 62, ""), Note(0.8, 1.2, 64, "y O r"), Note(1.28, 1.6, 55, "b o t")),
+)  # fmt: skip
+
+
+def about(**more) -> About:
+    said = {
+        "codec": {"kind": "toy"},
+        "codec_fingerprint": ToyCodec.fingerprint,
+        "slot_sizes": FORMAT.slot_sizes,
+    }
+    return About(**{**said, "base": "", "tokens": 600, "styles": ("folk",), "voices": ("low",), **more})
+
+
+@pytest.fixture(scope="module")
+def student():
+    return tiny_singer.student(lively=0.5)
+
+
+@pytest.fixture
+def singer(student):
+    return Singer(student, ToyCodec(), about())
+
+
+@pytest.fixture
+def sent(monkeypatch) -> dict[object, list[int]]:
+    """Every id that is sung, behind `sing`, by passage."""
+    found: dict[object, list[int]] = {}
+    send = distill.singer._send
+
+    def watching(script, id):
+        written, wish = send(script, id)
+        found.setdefault(script, []).append(written)
+        return written, wish
+
+    monkeypatch.setattr(distill.singer, "_send", watching)
+    return found
+
+
+def check_legal(ids: list[int], v: AudioVocabulary) -> int:
+    """Ids behind `sing` walk the grammar to its end; gives how many frames they are."""
+    grammar, state = Grammar(v), Grammar(v).start()
+    for id in ids:
+        state = grammar.step(state, id)
+    assert state.kind == "ended"
+    return sum(id in v.span(v.format.slots - 1) for id in ids)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0, 10.0])
+def test_every_id_is_legal_whatever_the_temperature(singer, sent, temperature):
+    lines = [SCORE, Line("gently down the stream"), Line("merrily")]
+    takes = singer.sing_lines(lines, seed=1, temperature=temperature)
+    takes += singer.sing_lines([Line("life is but a dream")], seed=2, temperature=temperature)
+    every = list(sent.values())
+    assert len(every) == 4
+    v = singer.student.vocabulary
+    frames = Counter(check_legal(ids, v) for ids in every)
+    assert frames == Counter(len(take.codes_FS) for take in takes) and 0 not in frames
+    assert {tuple(v.spell(take.codes_FS).tolist()) for take in takes} == {
+        tuple(id for id in ids if id in v.audio_span) for ids in every
+    }
+
+
+def test_open_pieces_end_where_a_stop_is_drawn_and_within_the_room(student, sent):
+    v = student.vocabulary
+    lengths = set()
+    for grain, text in (("line", "row your boat"), ("word", "gently down the stream"), ("none", "row")):
+        singer = Singer(student, ToyCodec(), about(grain=grain, tokens=260))
+        head = 1 + len(student.encode_text(singer._plan(Line(text), "folk", "low").header))
+        for seed in range(6):
+            (take,) = singer.sing_lines([Line(text)], seed=seed, temperature=2.0)
+            ids = list(sent.values())[-1]
+            assert check_legal(ids, v) == len(take.codes_FS)
+            assert head + len(ids) <= 260 and all(midi is None for _, _, midi in take.notes)
+            lengths.add(len(take.codes_FS))
+            assert {v.pitch(None, known=False)} == {id for id in ids if id in v.pitch_span}
+        wanted = {
+            "line": ("r o, y O r, b o t",),
+            "word": ("J e n t, l I", "d W n", "D u", "s t r I m"),
+            "none": ("",),
+        }
+        assert take.pieces == wanted[grain]
+    assert len(lengths) > 3
+
+
+def same(one, other) -> bool:
+    return torch.equal(one.codes_FS, other.codes_FS) and one.notes == other.notes
+
+
+def test_greedy_and_seeded_takes_repeat_and_other_seeds_differ(singer):
+    text = "[verse]\nrow your boat\ngently down"
+    greedy = [singer.sing(text, seed=seed, temperature=0.0) for seed in (1, 2)]
+    assert same(*greedy)
+    torch.rand(3)
+    one, two, other = (singer.sing(text, seed=seed, temperature=1.0) for seed in (7, 7, 8))
+    assert same(one, two) and torch.equal(one.wave_CW, two.wave_CW) and not same(one, other)
+    assert one.seed == 7 and one.text == text
+    unseeded = [singer.sing("row", temperature=1.0) for _ in range(3)]
+    assert len({take.seed for take in unseeded}) > 1
+    again = singer.sing("row", seed=unseeded[0].seed, temperature=1.0)
+    assert same(again, unseeded[0])  # a take says how to sing it again
+
+
+def test_a_take_does_not_depend_on_its_neighbours(singer):
+    lines = [
+        SCORE,
+        Line("gently down the stream"),
+        Line("row"),
+        replace(SCORE, text="boat"),
+        Line("sweet bell"),
+    ]
+    together = singer.sing_lines(lines, seed=11)
+    for number, line in enumerate(lines):
+        (alone,) = singer.sing_lines([line], seed=11 + number)
+        assert same(alone, together[number]) and alone.seed == together[number].seed
+    in_pairs = singer.sing_lines(lines, seed=11, at_once=2)
+    assert all(same(one, other) for one, other in zip(in_pairs, together, strict=True))
+
+
+def test_a_score_is_followed_exactly(singer):
+    take = singer.sing("row your boat", seed=3, score=[SCORE])
+    sung = [(start, end, midi) for start, end, midi in take.notes if midi is not None]
+    assert sung == [(0.24, 0.6, 60), (0.6, 0.8, 62), (0.8, 1.2, 64), (1.28, 1.6, 55)]
+    assert take.notes[0] == (0.0, 0.24, None) and take.notes[-1] == (1.6, 2.0, None)
+    assert [start for start, _, _ in take.notes][1:] == [end for _, end, _ in take.notes][:-1]  # no gap
+    assert [p for p in take.pieces if p] == ["r o", "y O r", "b o t"] and len(take.pieces) == len(take.notes)
+    assert len(take.codes_FS) == 50 and take.seconds == 2.0 and take.wave_CW.shape == (1, 32_000)
+    low = replace(SCORE, notes=tuple(replace(note, midi=note.midi - 12) for note in SCORE.notes))
+    other = singer.sing("row your boat", seed=3, score=[low])
+    assert [midi for _, _, midi in other.notes if midi] == [48, 50, 52, 43]
+    assert not torch.equal(other.codes_FS, take.codes_FS)
+    with pytest.raises(LyricsError, match="the score has 1 lines, the lyrics 2"):
+        singer.sing("row\nboat", score=[SCORE])
+
+
+def test_a_note_longer_than_a_length_symbol_is_one_note_of_the_take(singer):
+    long = Line("row boat", 0.0, 3.0, (), (Note(0.2, 2.2, 60, "r o"), Note(2.2, 2.6, 62, "b o t")))
+    assert LONGEST / 25 < 2.0 / 3
+    take = singer.sing("row boat", seed=3, score=[long])
+    assert take.notes == ((0.0, 0.2, None), (0.2, 2.2, 60), (2.2, 2.6, 62), (2.6, 3.0, None))
+    assert take.pieces == ("", "r o", "b o t", "")
+
+
+def test_lyrics_without_a_score_get_notes(singer):
+    v = singer.student.vocabulary
+    takes = [singer.sing("gently down the stream", seed=seed, temperature=1.0) for seed in range(4)]
+    for take in takes:
+        assert take.pieces == ("", "J e n t", "l I", "d W n", "D u", "s t r I m", "")
+        silent, *sung, last = take.notes
+        assert silent[2] is None and last[2] is None
+        assert all(midi is not None and v.lowest_midi <= midi <= v.highest_midi for _, _, midi in sung)
+        spans = [end - start for start, end, _ in take.notes]
+        assert all(1 / 25 - 1e-9 <= span <= LONGEST / 25 + 1e-9 for span in spans)
+        assert sum(spans) * 25 == pytest.approx(len(take.codes_FS))
+    assert len({take.notes for take in takes}) == 4
+    letters = Singer(singer.student, ToyCodec(), about(writing=replace(about().writing, spelling="letters")))
+    assert letters.sing("gently down", seed=0).pieces == ("", "g e n t l y", "d o w n", "")
+
+
+def test_lines_of_a_song_are_joined_in_one_take(singer):
+    lines = ["row your boat", "gently down"]
+    whole = singer.sing("\n".join(lines), seed=5, temperature=1.0)
+    parts = singer.sing_lines([Line(text) for text in lines], seed=5, temperature=1.0)
+    assert torch.equal(whole.codes_FS, torch.cat([part.codes_FS for part in parts]))
+    shift = parts[0].seconds
+    later = [(start + shift, end + shift, midi) for start, end, midi in parts[1].notes]
+    assert [midi for *_, midi in whole.notes] == [midi for *_, midi in (*parts[0].notes, *later)]
+    for one, other in zip(whole.notes, (*parts[0].notes, *later), strict=True):
+        assert one[:2] == pytest.approx(other[:2])
+    assert whole.seconds == pytest.approx(sum(part.seconds for part in parts))
+
+
+def test_what_cannot_be_sung_is_refused(singer):
+    for text in ("", "  \n", "[verse]", "♪ ♪", "row " * 6000):
+        with pytest.raises(LyricsError):
+            singer.sing(text)
+    with pytest.raises(LyricsError, match="at least one"):
+        singer.sing_lines([])
+    with pytest.raises(LyricsError, match="no word"):
+        singer.sing_lines([Line("...")])
+    with pytest.raises(SettingsError, match="temperature is -1"):
+        singer.sing("row", temperature=-1)
+    with pytest.raises(SettingsError, match="2 styles or voices for 1 lines"):
+        singer.sing_lines([Line("row")], style=["a", "b"])
+
+
+def notes_line(count: int) -> Line:
+    notes = tuple(Note(0.4 * n, 0.4 * n + 0.4, 60 + n % 5, "r o") for n in range(count))
+    return Line("row " * count, 0.0, 0.4 * count, (), notes)
+
+
+def test_a_song_that_cannot_fit_is_refused_with_the_length_that_would(singer):
+    with pytest.raises(FitError) as refused:
+        singer.sing_lines([notes_line(60)], style="a style of some length, slow, far away and very calm")
+    words = str(refused.value).replace(",", "").split()
+    assert "24.0 s of song needs" in str(refused.value) and "holds 600" in str(refused.value)
+    fits = float(words[words.index("shorten") + 3])
+    assert 2 < fits < 24
+    style = "a style of some length, slow, far away and very calm"
+    singer.sing_lines([notes_line(int(fits / 0.4))], style=style, seed=0)  # what it says does fit
+    with pytest.raises(FitError):
+        singer.sing_lines([notes_line(int(fits / 0.4) + 3)], style=style)
+    with pytest.raises(FitError, match="shorten it to"):
+        singer.sing_lines([Line("merrily " * 40)])
+
+
+def test_what_is_made_up_stays_within_what_the_model_holds(student, sent, monkeypatch):
+    """Sampled lengths are drawn from what is left, so a composed line never runs past the context."""
+    monkeypatch.setattr(distill.singer, "FRAMES_A_SYLLABLE", 2)  # far too few
+    singer, free = Singer(student, ToyCodec(), about(tokens=110)), Singer(student, ToyCodec(), about())
+    head = 1 + len(student.encode_text(singer._plan(Line("row your boat"), "folk", "low").header))
+    for seed in range(4):
+        (take,) = singer.sing_lines([Line("row your boat")], seed=seed, temperature=10.0)
+        assert head + len(list(sent.values())[-1]) <= 110 and len(take.pieces) == 5
+        free.sing_lines([Line("row your boat")], seed=seed, temperature=10.0)
+    assert max(head + len(ids) for ids in sent.values()) > 110  # with room, it would have gone further
+
+
+# --- choosing ----------------------------------------------------------------------------------------------------
+def drawn(manner: Manner, temperature: float, scores_C: torch.Tensor, times: int = 2500) -> Counter:
+    dice, wish = torch.Generator().manual_seed(0), Wish((), temperature)
+    return Counter(choose(scores_C, wish, manner, dice) for _ in range(times))
+
+
+def test_choosing_follows_temperature_top_k_and_top_p():
+    shares_C = torch.tensor([0.05, 0.5, 0.15, 0.3])
+    scores_C, plain = shares_C.log(), Manner((1.0,), 1.0)
+    assert drawn(plain, 0.0, scores_C, 20) == {1: 20}
+    once = drawn(plain, 1.0, scores_C)
+    assert all(once[i] / 2500 == pytest.approx(float(shares_C[i]), abs=0.035) for i in range(4))
+    cold_C = (scores_C / 0.5).softmax(-1)
+    cold = drawn(plain, 0.5, scores_C)
+    assert all(cold[i] / 2500 == pytest.approx(float(cold_C[i]), abs=0.035) for i in range(4))
+    two = drawn(Manner((1.0,), 1.0, top_k=2), 1.0, scores_C)
+    assert set(two) == {1, 3} and two[1] / 2500 == pytest.approx(0.625, abs=0.035)
+    assert set(drawn(Manner((1.0,), 1.0, top_k=1), 1.0, scores_C, 50)) == {1}
+    assert set(drawn(Manner((1.0,), 1.0, top_k=9), 1.0, scores_C)) == {0, 1, 2, 3}
+    kept = drawn(Manner((1.0,), 1.0, top_p=0.79), 1.0, scores_C)
+    assert set(kept) == {1, 3} and kept[1] / 2500 == pytest.approx(0.625, abs=0.035)
+    assert set(drawn(Manner((1.0,), 1.0, top_p=0.81), 1.0, scores_C)) == {1, 2, 3}
+    assert set(drawn(Manner((1.0,), 1.0, top_p=1e-9), 1.0, scores_C, 50)) == {1}
+    assert set(drawn(Manner((1.0,), 1.0, top_p=1.0), 1.0, scores_C)) == {0, 1, 2, 3}
+
+
+def test_whether_a_piece_goes_on_is_drawn_at_the_models_own_odds():
+    """One stop against forty codes: a cold temperature over all of them would nearly always stop."""
+    scores_C = torch.cat([torch.tensor([0.2, 0.1]), torch.full((40,), 0.7 / 40)]).log()
+    dice = torch.Generator().manual_seed(0)
+    for temperature in (0.2, 1.0):
+        wish = Wish((), temperature, codes=40)
+        chosen = Counter(choose(scores_C, wish, Manner((temperature,), 1.0), dice) for _ in range(2000))
+        assert chosen[0] / 2000 == pytest.approx(0.3, abs=0.035) and chosen[1] == 0
+        assert len(chosen) == 41 and set(chosen) - {0} == set(range(2, 42))
+    assert choose(scores_C, Wish((), 0.0, codes=40), Manner((0.0,), 1.0), dice) >= 2
+    assert choose(scores_C.flip(0), Wish((), 0.0, codes=2), Manner((0.0,), 1.0), dice) == 0
+
+
+def test_what_has_no_probability_is_never_chosen():
+    scores_C = torch.tensor([-200.0, 0.0, -200.0])
+    for value in (0.0, 1 - 2**-24):  # the lowest and the highest that torch.rand gives
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(torch, "rand", lambda *_, generator, value=value: torch.tensor(value))
+            assert choose(scores_C, Wish((), 1.0), Manner((1.0,), 1.0, top_k=1), None) == 1
+            assert choose(scores_C.flip(0), Wish((), 1.0), Manner((1.0,), 1.0), None) == 1
+
+
+def test_each_slot_has_its_temperature_and_the_last_one_repeats(student):
+    manner = Manner((0.1, 0.7), 0.9)
+    assert [manner.slot(slot) for slot in range(4)] == [0.1, 0.7, 0.7, 0.7]
+    v, sung = student.vocabulary, Sung()
+    asked = []
+    steps = script([Piece("r o", None, None)], student.encode_text, v, manner, sung, 50)
+    wish = next(steps)
+    while True:
+        asked.append(wish)
+        id = wish.forced if wish.forced is not None else wish.spans[0].start + 3
+        try:
+            wish = steps.send(id)
+        except StopIteration:
+            break
+    of_slots = [[w.temperature for w in asked if w.spans == (v.span(s),)] for s in range(2)]
+    assert of_slots == [[0.1] * 4, [0.7] * 4]  # the fourth length symbol from 1: four frames
+    score = [w for w in asked if w.forced is None and w.spans[0].start < v.audio_span.start]
+    assert [w.temperature for w in score] == [0.9, 0.9]
+    assert asked[-1].forced == v.end and sung.pieces == [Piece("r o", 24, 4)]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"temperatures": ()},
+        {"temperatures": (0.5, -1.0)},
+        {"score_temperature": -0.1},
+        {"top_k": 0},
+        {"top_p": 0.0},
+        {"top_p": 1.1},
+        {"top_p": -1.0},
+    ],
+)
+def test_senseless_sampling_is_refused(wrong):
+    with pytest.raises(SettingsError, match="give"):
+        SamplingSettings(**wrong)
+
+
+# --- takes and folders -------------------------------------------------------------------------------------------
+def test_a_take_is_saved_as_a_wave_file_of_its_length(singer, tmp_path):
+    take = singer.sing("row", seed=1, score=[SCORE])
+    path = take.save(tmp_path / "take.wav")
+    wave, rate = soundfile.read(path)
+    assert rate == 16_000 and len(wave) == 32_000 == take.wave_CW.shape[1]
+    assert abs(wave - take.wave_CW[0].numpy()).max() < 1e-3
+    page = take._repr_html_()
+    assert "<audio" in page and "data:image/png" in page
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory):
+    """A codec, a base, and one singer on them as adapter and as merged folder, each with its singer.json."""
+    home = tmp_path_factory.mktemp("shelf")
+    embedded.save_codec(random_network(), home / "codec")
+    codec = embedded.Settings(str(home / "codec"), slots=2).load()
+    model, tokenizer = tiny_singer.make(tiny_singer.blank(), 0)
+    model.save_pretrained(home / "base")
+    tokenizer.save_pretrained(home / "base")
+    model, tokenizer = open_base(home / "base")
+    student = graft(
+        model, tokenizer, AudioVocabulary(rows_of(model), codec.format, longest=LONGEST), codec.codebooks()
+    )
+    student.adapt(LoraSettings(rank=4, alpha=8))
+    dice = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for name, parameter in student.trainable().items():
+            amount = 0.5 if name.endswith(".new") else 0.05
+            parameter.add_(torch.randn(parameter.shape, generator=dice) * amount)
+    said = about(
+        codec={"kind": "embedded", "path": str(home / "codec"), "slots": 2},
+        codec_fingerprint=codec.fingerprint, slot_sizes=codec.format.slot_sizes, base=str(home / "base"), recipe="seed: 1\n",
+    )  # fmt: skip
+    student.save_adapter(home / "run" / "singer", "float32")
+    merge(student, home / "merged")
+    for folder in (home / "run" / "singer", home / "merged"):
+        write_about(folder, said)
+    return home, Singer(student, codec, said)
+
+
+def test_adapter_and_merged_form_load_and_sing_the_same(shelf):
+    home, ours = shelf
+    ids_BT = torch.randint(ours.student.vocabulary.rows, (1, 30), generator=torch.Generator().manual_seed(1))
+    take = ours.sing("row your boat", seed=4)
+    with torch.no_grad():
+        wanted_BTV = ours.student.model(input_ids=ids_BT).logits
+        for where in (home / "run", home / "run" / "singer", home / "merged"):
+            found = load_singer(where, device="cpu")
+            assert (found.student.model(input_ids=ids_BT).logits - wanted_BTV).abs().max() < 2e-5
+            assert found.about == ours.about == read_about(home / "merged")
+            assert same(found.sing("row your boat", seed=4), take)
+    assert take.wave_CW.shape == (1, 640 * len(take.codes_FS)) and take.wave_CW.isfinite().all()
+
+
+def test_another_codec_or_base_or_folder_is_refused(shelf, tmp_path):
+    home, ours = shelf
+    text = (home / "merged" / "singer.json").read_text()
+    row = json.loads(text)
+    embedded.save_codec(random_network(seed=9), tmp_path / "codec")
+    try:
+        for wrong in (tmp_path / "codec", tmp_path / "none"):
+            said = {**row, "codec": {**row["codec"], "path": str(wrong)}}
+            (home / "merged" / "singer.json").write_text(json.dumps(said))
+            with pytest.raises((AdapterError, FolderError, CodecError)) as refused:
+                load_singer(home / "merged")
+            if wrong.exists():
+                assert "give it its own codec" in str(refused.value)
+                assert ours.codec.fingerprint[:12] in str(refused.value)
+        (home / "merged" / "singer.json").write_text(json.dumps({**row, "version": 9}))
+        with pytest.raises(FolderError, match="version 9"):
+            load_singer(home / "merged")
+        (home / "merged" / "singer.json").write_text(text[:50])
+        with pytest.raises(FolderError, match="holds no singer"):
+            load_singer(home / "merged")
+    finally:
+        (home / "merged" / "singer.json").write_text(text)
+    other, tokenizer = tiny_singer.make(tiny_singer.blank(), 1)  # another base of the same shape
+    other.save_pretrained(tmp_path / "base")
+    tokenizer.save_pretrained(tmp_path / "base")
+    adapter = home / "run" / "singer" / "singer.json"
+    try:
+        for base, said in (
+            (tmp_path / "base", "was made for base"),
+            (tmp_path / "gone", "base cannot be opened"),
+        ):
+            adapter.write_text(json.dumps({**row, "base": str(base)}))
+            with pytest.raises(AdapterError, match=said):
+                load_singer(home / "run")
+    finally:
+        adapter.write_text(text)
+    with pytest.raises(FolderError):
+        load_singer(tmp_path / "nowhere")
+    with pytest.raises(FolderError, match="holds no singer"):
+        load_singer(tmp_path)
+
+
+def test_figures_of_songs_are_those_of_their_passages(shelf, tmp_path, monkeypatch):
+    """nats and kl, from audio files through codec and cache."""
+    home, ours = shelf
+    monkeypatch.setenv("DISTILL_CACHE", str(tmp_path / "cache"))
+    wave_CW = ours.sing("row your boat", seed=4, score=[SCORE]).wave_CW
+    soundfile.write(tmp_path / "a.wav", wave_CW[0].numpy(), 16_000)
+    song = Song("a", (Section("verse", (SCORE,)),), "folk", "low", audio=str(tmp_path / "a.wav"))
+    first = ours.nats([song])
+    assert first["seconds"] == 2.0 and all(n > 0 for n in first["nats_per_token"])
+    monkeypatch.setattr(ours.codec, "encode", lambda wave: pytest.fail("codes are in the cache"))
+    assert ours.nats([song]) == first
+    itself = load_singer(home / "run", device="cpu")
+    assert all(abs(kl) < 1e-4 for kl in ours.kl([song], itself))
+    (passage,) = passages(song, 25.0, LONGEST, ours.about.writing)
+    assert isinstance(passage, Passage) and passage.frames == 50
