@@ -40,18 +40,17 @@ def plain_causal(config: Any) -> bool:
 
 @contextmanager
 def apart(config: Any, positions_BT: Tensor) -> Iterator[None]:
-    """For one forward: a position of 0 begins another song, which sees nothing before it."""
-    starts_BT = positions_BT == 0
-    starts_BT[:, 0] = True
-    starts = starts_BT.flatten().nonzero().flatten().tolist()
-    before = config._attn_implementation
+    """For one forward: where positions do not go on by one, another song begins, which sees nothing before it."""
+    starts_BT = torch.diff(positions_BT, dim=-1, prepend=positions_BT[:, :1]) != 1
+    starts = starts_BT.flatten().nonzero().flatten().tolist()  # the first of a row always is one
+    before, outer = config._attn_implementation, _lengths[:]
     _lengths[:] = [b - a for a, b in zip(starts, [*starts[1:], positions_BT.numel()], strict=True)]
     config._attn_implementation = NAME
     try:
         yield
     finally:
         config._attn_implementation = before
-        _lengths.clear()
+        _lengths[:] = outer
 
 
 def _attend(
@@ -68,7 +67,7 @@ def _attend(
     groups = getattr(module, "num_key_value_groups", 1)
     if groups > 1:
         key, value = repeat_kv(key, groups), repeat_kv(value, groups)
-    batch, heads, tokens, width = query.shape
+    batch, heads, tokens, _ = query.shape
 
     def songs(x: Tensor) -> tuple[Tensor, ...]:
         flat = x.transpose(0, 1).reshape(1, heads, batch * tokens, x.shape[-1])

@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from distill.errors import FitError
+from distill.errors import FitError, SettingsError
 from distill.prompts import HEADER, OPEN, Written
 from distill.signals import Signal
 from distill.vocabulary import AudioVocabulary
@@ -24,6 +24,11 @@ class PackingSettings:
 
     row_tokens: int = 1024
     rows: int = 4
+
+    def __post_init__(self) -> None:
+        for name in ("row_tokens", "rows"):
+            if getattr(self, name) < 1:
+                raise SettingsError(f"{name} is {getattr(self, name)}; it must be at least 1")
 
 
 @dataclass(frozen=True)

@@ -190,24 +190,32 @@ def _compare(student: Student, folder: Path, dtype: str, where: str) -> tuple[fl
     if is_tied(again) != student.tied:
         state = "tied" if is_tied(again) else "untied"
         raise AdapterError(f"{where}: came back with its head {state}, unlike the student; keep the adapter")
-    dice = torch.Generator().manual_seed(0)
-    ids_BT = torch.randint(student.vocabulary.rows, (2, 48), generator=dice)
-    training = student.model.training
-    student.model.eval()
-    with torch.no_grad():
-        ours_BTV = student.model(input_ids=ids_BT.to(student.device), use_cache=False).logits.float().cpu()
-        theirs_BTV = again(input_ids=ids_BT, use_cache=False).logits
-    student.model.train(training)
-    difference = float((ours_BTV - theirs_BTV).abs().max())
-    largest = float(ours_BTV.abs().max())
     exact = dtype == "float32" and student.dtype == torch.float32 and not _any_quantised(student)
+    difference, largest = _difference(student.model, again)
     allowed = LARGEST_DIFFERENCE * max(1.0, largest / 10) if exact else HALF_DIFFERENCE * max(1.0, largest)
+    if (
+        exact and difference > allowed
+    ):  # a sharp model amplifies float32 rounding itself: ask again in float64
+        difference, largest = _difference(copy.deepcopy(student.model).double(), again.double())
     if not difference <= allowed:  # also when it is not a number
         amount = f"{difference:.2g} (allowed {allowed:.2g})"
         raise AdapterError(
             f"{where}: merged logits differ by {amount}; nothing was written, keep the adapter"
         )
     return difference, largest
+
+
+@torch.no_grad()
+def _difference(ours: Any, theirs: Any) -> tuple[float, float]:
+    """(largest difference, largest logit) of two models on the same random ids."""
+    dice = torch.Generator().manual_seed(0)
+    ids_BT = torch.randint(ours.config.vocab_size, (2, 48), generator=dice)
+    training = ours.training
+    ours.eval()
+    ours_BTV = ours(input_ids=ids_BT.to(ours.device), use_cache=False).logits.double().cpu()
+    ours.train(training)
+    theirs_BTV = theirs(input_ids=ids_BT, use_cache=False).logits.double()
+    return float((ours_BTV - theirs_BTV).abs().max()), float(ours_BTV.abs().max())
 
 
 def _any_quantised(student: Student) -> bool:

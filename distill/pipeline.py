@@ -242,6 +242,8 @@ def summary(report: dict[str, Any], folder: Path) -> str:
             lines.append(
                 f"  held-out nats per token by slot {name} training: {nats}" + (f"; KL {kl}" if kl else "")
             )
+    if "why" in (report["judged"] or {}):
+        lines.append(f"  not judged: {report['judged']['why']}")
     for row, figures in (report["judged"] or {}).get("shares", {}).items():
         lines.append(
             f"  {row}: " + ", ".join(f"{name} {100 * value:.1f} %" for name, value in figures.items())

@@ -395,9 +395,14 @@ class Singer:
         return scores.held_out(self.student, self._coded(songs))
 
     def kl(self, songs: Sequence[Song], teacher: Any) -> list[float]:
-        """KL(teacher || this singer) in nats per token by slot; `teacher` is a Singer of the same codec."""
+        """KL(teacher || this singer) in nats per token by slot; `teacher` is a Singer of the same codec.
+
+        Raises TeacherError for a teacher of another codec.
+        """
+        from distill.teachers import check_codec
         from distill.teachers.model import ModelTeacher
 
+        check_codec("given", vars(teacher.about), self.codec)
         live = ModelTeacher(teacher.student, 8192, "")
         return scores.held_out(self.student, self._coded(songs), live)["kl_per_token"]
 
@@ -419,7 +424,11 @@ def load_singer(where: str | Path | None = None, device: str | None = None) -> S
             f"{place}: was trained on codec {about.codec_fingerprint[:12]}, the one found is {codec.fingerprint[:12]}; "
             "give it its own codec"
         )
-    student.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    try:
+        student.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except (RuntimeError, AssertionError) as error:  # torch has no type of its own for this
+        reason = (str(error).splitlines() or ["?"])[0][:120]
+        raise SettingsError(f"device {device}: cannot be used ({reason}); try cpu") from None
     return Singer(student, codec, about)
 
 

@@ -29,7 +29,7 @@ from torch.nn import functional as F
 
 from distill import attention, torchaudio_standin
 from distill.bases import Quantisation, TextCoder, fingerprint, folder_of, name_of, open_base
-from distill.errors import AdapterError, GraftError
+from distill.errors import AdapterError, GraftError, SettingsError
 from distill.families import after_head
 from distill.folders import atomic_folder, locate
 from distill.graft import GraftedEmbedding, GraftedHead, check_tables, first_rows, is_tied
@@ -53,6 +53,12 @@ class LoraSettings:
     rank: int = 32
     alpha: int = 64
     dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.rank < 1 or self.alpha < 1:
+            raise SettingsError(f"rank is {self.rank}, alpha {self.alpha}; both must be at least 1")
+        if not 0 <= self.dropout < 1:
+            raise SettingsError(f"dropout is {self.dropout}; give a share from 0 up to below 1")
 
 
 class Student:
@@ -140,14 +146,17 @@ class Student:
         not see the ones before it. Raises GraftError where the family cannot keep songs apart.
         """
         options: dict[str, Any] = {"use_cache": cache is not None, "past_key_values": cache}
+        packing = self.packing
+        if packing == "songs" and getattr(self.model, "is_gradient_checkpointing", False):
+            packing = "mask"  # layers run again in the backward pass, when `apart` is over
         if positions_BT is not None:
             options["position_ids"] = positions_BT
-            if cache is None and attention_mask is None and self.packing in ("mask", "none"):
+            if cache is None and attention_mask is None and packing in ("mask", "none"):
                 attention_mask = self._songs_apart(positions_BT)
         if attention_mask is not None:
             options["attention_mask"] = attention_mask
         # use_cache=False matters: with a cache of its own transformers no longer looks for packed songs
-        if self.packing == "songs" and positions_BT is not None and cache is None and attention_mask is None:
+        if packing == "songs" and positions_BT is not None and cache is None and attention_mask is None:
             with attention.apart(self.model.config, positions_BT):
                 return self.model.base_model(input_ids=ids_BT, **options).last_hidden_state
         return self.model.base_model(input_ids=ids_BT, **options).last_hidden_state

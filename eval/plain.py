@@ -20,10 +20,12 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.table import Table
+from run import places
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import distill
 from distill import lyrics, measures
+from distill.errors import DistillError
 from distill.judging import Asked, lines_of, spread
 from distill.measures import Performance
 from distill.prompts import JOIN, header
@@ -127,24 +129,30 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("folders", nargs="+", help="NAME=MERGED")
+    parser.add_argument("folders", nargs="+", metavar="[NAME=]MERGED")
     parser.add_argument("--lines", type=int, default=64)
     parser.add_argument("--temperature", type=float, default=0.7)
     options = parser.parse_args()
-    asked = spread(lines_of(EmbeddedSongs(split="held-out").load()), options.lines)
-    table = Table(
-        title=f"plain generate on {len(asked)} held-out lines, temperature {options.temperature}; per cent"
-    )
-    rows = {}
-    for text in options.folders:
-        name, _, where = text.partition("=")
-        rows[name] = row_of(Path(where), asked, options.temperature)
+    if options.lines < 1 or not options.temperature > 0:
+        parser.error("--lines is 1 or more, --temperature above 0")
+    try:
+        Console().print(sheet(places(options.folders), options.lines, options.temperature))
+    except DistillError as error:
+        print(f"eval: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def sheet(folders: dict[str, str], lines: int, temperature: float) -> Table:
+    """A row of figures for each folder."""
+    asked = spread(lines_of(EmbeddedSongs(split="held-out").load()), lines)
+    table = Table(title=f"plain generate on {len(asked)} held-out lines, temperature {temperature}; per cent")
+    rows = {name: row_of(Path(where), asked, temperature) for name, where in folders.items()}
     for column in ("folder", *next(iter(rows.values()))):
         table.add_column(column)
     for name, row in rows.items():
         table.add_row(name, *(f"{100 * value:.1f}" for value in row.values()))
-    Console().print(table)
-    return 0
+    return table
 
 
 if __name__ == "__main__":

@@ -36,11 +36,12 @@ from rich.table import Table
 
 import distill
 from distill import lyrics, settings
-from distill.errors import DistillError, FolderError, SongError
+from distill.errors import DistillError, FolderError, SettingsError, SongError
 from distill.judging import ceilings, lines_of, sing, spread
 from distill.measures import Performance, judge
 
 HERE = Path(__file__).parent
+CEILINGS = ("uncoded", "codec")
 
 
 @dataclass(frozen=True)
@@ -57,9 +58,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command; 2 and one line on standard error where something is wrong with what was given."""
     options = _options(arguments)
     try:
+        options.places = places([*options.where, *options.singer])
         performances, report = takes_report(options.takes) if options.takes else singers_report(options)
     except DistillError as error:
-        print(f"eval: {error}", file=sys.stderr)
+        print(f"eval: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     out = options.out or HERE / "reports" / _name(options)
     out.mkdir(parents=True, exist_ok=True)
@@ -84,7 +86,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--examples", type=int, default=12, help="lines on the page")
     parser.add_argument("--out", type=Path, help="default: eval/reports/<singer>")
     options = parser.parse_args(arguments)
-    options.places = places([*options.where, *options.singer])
+    if options.lines is not None and options.lines < 1:
+        parser.error(f"--lines is {options.lines}; give 1 or more")
     return options
 
 
@@ -93,9 +96,18 @@ def _name(options: argparse.Namespace) -> str:
 
 
 def places(singers: Sequence[str]) -> dict[str, str]:
-    """Row -> where its singer is: `name=where`, or the last part of where; the embedded one by default."""
-    named = [text.partition("=") for text in singers or ["embedded"]]
-    return {name if equals else Path(name).name: where if equals else name for name, equals, where in named}
+    """Row -> where its singer is: `name=where`, or the last part of where; the embedded one by default.
+
+    Raises SettingsError for two rows of one name, or one named as a ceiling is.
+    """
+    found: dict[str, str] = {}
+    for text in singers or ["embedded"]:
+        name, equals, where = text.partition("=")
+        row = name if equals else Path(name).name
+        if row in found or row in CEILINGS:
+            raise SettingsError(f"{text}: there is a row {row} already; give it a name, as in mine={text}")
+        found[row] = where if equals else name
+    return found
 
 
 # --- singers ------------------------------------------------------------------------------------------------

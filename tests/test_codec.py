@@ -187,7 +187,7 @@ def test_a_damaged_codec_is_named(tmp_path: Path, damage: Callable[[Path], None]
 def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path) -> None:
     network = random_network()
     network.head.out.bias.data[0] = 1e6  # more than half precision holds
-    with pytest.raises(CodecError, match="head.out.bias"):
+    with pytest.raises(CodecError, match=r"head.out.bias"):
         embedded.save_codec(network, tmp_path / "codec")
     assert not (tmp_path / "codec").exists()
 

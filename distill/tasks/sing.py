@@ -53,12 +53,23 @@ class TermSettings:
     format: float = 0.1
     format_share: float = 1 / 16
 
+    def __post_init__(self) -> None:
+        for name in ("pieces", "lengths", "opens", "format"):
+            if not getattr(self, name) >= 0:
+                raise SettingsError(f"{name} is {getattr(self, name)}; a weight is 0 or more")
+        if not 0 <= self.format_share <= 1:
+            raise SettingsError(f"format_share is {self.format_share}; give a share from 0 to 1")
+
 
 @dataclass(frozen=True)
 class JudgeSettings:
     """How the finished singer is judged: held-out lines sung (0: none)."""
 
     lines: int = 24
+
+    def __post_init__(self) -> None:
+        if self.lines < 0:
+            raise SettingsError(f"lines is {self.lines}; give 0 (no judging) or more")
 
 
 @dataclass(frozen=True)
@@ -81,6 +92,12 @@ class Settings:
     def __post_init__(self) -> None:
         if self.base.blank is not None and self.adapter is not None:
             raise SettingsError("a blank base is on no disk for an adapter to stand on; set adapter: null")
+        kinds = [type(loss) for loss in self.losses]
+        if not kinds or len(set(kinds)) < len(kinds):
+            raise SettingsError("losses name none, or one twice; give each at most once, with its weight")
+        for loss in self.losses:
+            if not loss.weight >= 0 or not getattr(loss, "temperature", 1.0) > 0:
+                raise SettingsError(f"losses: {loss}; a weight is 0 or more, a temperature above 0")
         if self.teacher is None and any(loss.needs_teacher for loss in self.losses):
             raise SettingsError(
                 "losses ask for a teacher and there is none; name a teacher or use cross_entropy"
