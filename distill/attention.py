@@ -67,7 +67,7 @@ def _attend(
     groups = getattr(module, "num_key_value_groups", 1)
     if groups > 1:
         key, value = repeat_kv(key, groups), repeat_kv(value, groups)
-    batch, heads, tokens, _ = query.shape
+    batch, heads, tokens = query.shape[:3]
 
     def songs(x: Tensor) -> tuple[Tensor, ...]:
         flat = x.transpose(0, 1).reshape(1, heads, batch * tokens, x.shape[-1])
