@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from distill import torchaudio_standin
@@ -84,7 +85,7 @@ def load_merged(folder: str | Path, dtype: str = "float32") -> Student:
             path, use_safetensors=True, dtype=getattr(torch, dtype)
         ).eval()
         tokenizer = AutoTokenizer.from_pretrained(path)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         reason = (str(error).strip().splitlines() or ["?"])[0]
         raise FolderError(f"{path.name}: transformers cannot load it ({reason}); merge again") from error
     if model.get_input_embeddings().weight.shape[0] != vocabulary.rows:

@@ -19,13 +19,16 @@ from pathlib import Path
 from typing import Any
 
 from distill import folders
-from distill.errors import CheckpointError, TrainingError
+from distill.errors import CheckpointError, FolderError, TrainingError
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Holds folder/lock. Raises TrainingError naming the living process that holds it."""
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FolderError(f"{folder}: cannot be made ({error.strerror}); give another folder") from error
     with (folder / "lock").open("a+", encoding="utf-8") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

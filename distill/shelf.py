@@ -14,7 +14,7 @@ from typing import Any
 
 from distill import settings as strict
 from distill.errors import AdapterError, FolderError, SettingsError
-from distill.folders import locate, write_atomic
+from distill.folders import MANIFEST, damage, locate, write_atomic
 from distill.merge import load_merged
 from distill.prompts import Grain, WritingSettings
 from distill.student import Student, load
@@ -98,9 +98,15 @@ def singer_folder(folder: Path) -> Path:
 
 
 def open_singer(where: str | Path) -> tuple[Student, dict[str, Any], Path]:
-    """(student, singer.json, folder) of a run folder, adapter, merged folder or hub id."""
+    """(student, singer.json, folder) of a run folder, adapter, merged folder or hub id.
+
+    Raises FolderError where there is none or a file is not what the folder's manifest says, AdapterError for
+    another base.
+    """
     folder = singer_folder(locate(str(where)))
     about = about_singer(folder)
+    if (folder / MANIFEST).is_file() and (wrong := damage(folder)):
+        raise FolderError(f"{folder}: damaged: {wrong}; fetch it again, or train or merge again")
     if not (folder / "adapter_config.json").exists():
         return load_merged(folder), about, folder
     try:

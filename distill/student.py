@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -147,7 +148,9 @@ class Student:
         """
         options: dict[str, Any] = {"use_cache": cache is not None, "past_key_values": cache}
         packing = self.packing
-        if packing == "songs" and getattr(self.model, "is_gradient_checkpointing", False):
+        if packing == "songs" and any(
+            getattr(m, "gradient_checkpointing", False) for m in self.model.modules()
+        ):
             packing = "mask"  # layers run again in the backward pass, when `apart` is over
         if positions_BT is not None:
             options["position_ids"] = positions_BT
@@ -399,7 +402,12 @@ def load(
     student = graft(model, tokenizer, vocabulary, init="gaussian", base=card["base"])
     student.adapt(LoraSettings(**card["lora"]))
     ours = {theirs: name for name, theirs in student._names_on_disk().items()}
-    state = load_file(folder / WEIGHTS)
+    try:
+        state = load_file(folder / WEIGHTS)
+    except (OSError, SafetensorError) as error:
+        raise AdapterError(
+            f"{folder.name}: {WEIGHTS} cannot be read ({error}); fetch or save it again"
+        ) from error
     student.load_state({ours.get(name, name): tensor for name, tensor in state.items()})
     return student
 

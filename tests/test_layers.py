@@ -22,7 +22,7 @@ FLOORS = [
     "errors",
     "folders plain_yaml torchaudio_standin letters statistics",
     "settings audio pictures songs vocabulary reading checkpoints runs progress",
-    "lyrics families signals losses learn_letters",
+    "lyrics families signals losses learn_letters attention",
     "prompts graft bases blank proof",
     "sources curation codecs measures batches student trainer",
     "vocoders scores merge encoding judging",
@@ -38,6 +38,7 @@ FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names.s
 FOLDERS = {"sources", "curation", "codecs", "vocoders", "teachers", "measures", "tasks", "serve"}
 
 MODELS = {
+    "attention",
     "student",
     "merge",
     "bases",

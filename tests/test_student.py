@@ -168,7 +168,7 @@ def test_half_precision_base_trains_in_float32(tmp_path):
     model, tokenizer = open_base(base, dtype="bfloat16")
     student = graft(model, tokenizer, tiny_bases.vocabulary(), tiny_bases.codebooks())
     student.adapt(LoraSettings(rank=4, alpha=8))
-    assert student.dtype == torch.bfloat16 and student.packing == "positions"
+    assert student.dtype == torch.bfloat16 and student.packing == "songs"
     assert all(parameter.dtype == torch.float32 for parameter in student.trainable().values())
     student.scores(student.hidden(torch.arange(290, 310)[None])[0], 0, 400).float().logsumexp(
         -1
