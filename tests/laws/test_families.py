@@ -48,12 +48,12 @@ def test_text_logits_are_bit_identical_and_scores_are_the_stock_logits(family, t
 @EVERY_CASE
 def test_a_song_packed_second_is_the_song_alone(family, tied):
     student = fresh(family, tied)
-    assert student.packing == "positions"
+    assert student.packing == "songs"
     ids_BT = torch.randint(student.vocabulary.rows, (2, 30), generator=torch.Generator().manual_seed(5))
     positions_BT = torch.cat([torch.arange(13), torch.arange(17)]).expand(2, -1)
     with torch.no_grad():
         alone_BTD = student.hidden(ids_BT[:, 13:])
-        for packing in ("positions", "mask"):
+        for packing in ("songs", "positions", "mask"):
             student.packing = packing
             packed_BTD = student.hidden(ids_BT, positions_BT)
             assert torch.allclose(packed_BTD[:, 13:], alone_BTD, atol=1e-5)
