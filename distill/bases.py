@@ -29,6 +29,8 @@ from distill.errors import FolderError
 from distill.folders import locate
 
 torchaudio_standin.install()
+import transformers
+
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(
     logging.ERROR
 )  # an optional package: not our user's care
@@ -40,6 +42,9 @@ SENTENCES = (
     "[verse] s t r I m 0123456789",
     "\u4f60\u597d caf\u00e9 \u266a\n\n  two spaces",
 )
+
+
+transformers.utils.logging.disable_progress_bar()  # its bars would stand before every one-line error of ours
 
 
 def open_base(where: str | Path, dtype: str = "float32", quantise: Quantisation = "none") -> tuple[Any, Any]:

@@ -15,7 +15,7 @@ import numpy as np
 from distill import audio, lyrics, measures
 from distill.errors import DistillError, FitError, SongError
 from distill.measures import Performance
-from distill.songs import Line, Note, Song
+from distill.songs import Line, Note, Song, from_its_start
 
 
 @dataclass(frozen=True)
@@ -26,15 +26,6 @@ class Asked:
     song: Song
     first: float
     last: float | None
-
-
-def from_its_start(line: Line) -> Line:
-    """A line with its times counted from its own start."""
-    first = line.start or 0.0
-    notes = tuple(replace(note, start=note.start - first, end=note.end - first) for note in line.notes)
-    words = tuple(replace(word, start=word.start - first, end=word.end - first) for word in line.words)
-    end = None if line.end is None else line.end - first
-    return replace(line, start=0.0, end=end, notes=notes, words=words)
 
 
 def lines_of(songs: Sequence[Song]) -> list[Asked]:

@@ -26,7 +26,7 @@ from distill.recipe import Recipe
 from distill.recipe import check as check_recipe
 from distill.shelf import About, about_singer, open_singer, read_about, singer_folder, write_about
 from distill.singer import Singer, load_singer
-from distill.songs import Line, Song
+from distill.songs import Line, Song, from_its_start
 from distill.student import Student
 from distill.tasks import sing as sing_task
 from distill.teachers.model import Settings as LiveTeacher
@@ -167,7 +167,7 @@ class Stage:
             codec=codec,
             codec_fingerprint=self.codec.fingerprint,
             slot_sizes=self.codec.format.slot_sizes,
-            base=settings.base.path,
+            base="" if settings.base.blank else settings.base.path,
             tokens=settings.packing.row_tokens,
             writing=settings.writing,
             sampling=settings.sampling,
@@ -304,7 +304,7 @@ def _held_out_songs(recipe: Recipe, source: Any) -> list[Song]:
 
 def _first_line(stage: Stage) -> Line:
     song = (stage.held_out_songs or stage.songs)[0]
-    return judging.from_its_start(song.lines[0])
+    return from_its_start(song.lines[0])
 
 
 def _write_json(path: Path, row: Any) -> None:

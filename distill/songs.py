@@ -89,6 +89,16 @@ class Song:
         )
 
 
+def from_its_start(line: Line, tail: float = 0.4) -> Line:
+    """A line with its times counted from its own start; without an end it lasts `tail` seconds past its last note."""
+    first = line.start or 0.0
+    notes = tuple(replace(note, start=note.start - first, end=note.end - first) for note in line.notes)
+    words = tuple(replace(word, start=word.start - first, end=word.end - first) for word in line.words)
+    last = notes[-1].end + tail if notes else None
+    end = last if line.end is None else line.end - first
+    return replace(line, start=0.0, end=end, notes=notes, words=words)
+
+
 def to_json(song: Song) -> dict[str, Any]:
     """A song as plain JSON values."""
     return asdict(song)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from distill import lyrics
 from distill.errors import FolderError, LyricsError, SongError
 from distill.folders import write_atomic
-from distill.songs import Line, Note, read_manifest
+from distill.songs import Line, Note, from_its_start, read_manifest
 
 if TYPE_CHECKING:
     from distill.singer import Singer
@@ -104,7 +104,7 @@ def _rows(path: Path) -> list[Line]:
             f"{path}: cannot be read as JSON lines ({error}); give a score or a manifest"
         ) from None
     if rows and all(isinstance(row, dict) and "version" in row for row in rows):
-        return [_from_its_start(line) for song in read_manifest(path) for line in song.lines if line.notes]
+        return [from_its_start(line) for song in read_manifest(path) for line in song.lines if line.notes]
     return [_row(row, f"{path}:{number}") for number, row in enumerate(rows, start=1)]
 
 
@@ -137,12 +137,3 @@ def _row(row: Any, where: str) -> Line:
         (),
         tuple(Note(*note, piece) for note, piece in zip(notes, pieces, strict=True)),
     )
-
-
-def _from_its_start(line: Line) -> Line:
-    """A line of a longer song, its times counted from its own start."""
-    first = line.start or 0.0
-    notes = tuple(replace(note, start=note.start - first, end=note.end - first) for note in line.notes)
-    words = tuple(replace(word, start=word.start - first, end=word.end - first) for word in line.words)
-    end = notes[-1].end + TAIL_SECONDS if line.end is None else line.end - first
-    return replace(line, start=0.0, end=end, words=words, notes=notes)
