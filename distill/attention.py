@@ -38,11 +38,15 @@ def plain_causal(config: Any) -> bool:
     )
 
 
+def song_starts(positions_BT: Tensor) -> Tensor:
+    """Where a song begins (B, T): at the head of a row, and wherever positions do not go on by one."""
+    return torch.diff(positions_BT, dim=-1, prepend=positions_BT[:, :1]) != 1
+
+
 @contextmanager
 def apart(config: Any, positions_BT: Tensor) -> Iterator[None]:
-    """For one forward: where positions do not go on by one, another song begins, which sees nothing before it."""
-    starts_BT = torch.diff(positions_BT, dim=-1, prepend=positions_BT[:, :1]) != 1
-    starts = starts_BT.flatten().nonzero().flatten().tolist()  # the first of a row always is one
+    """For one forward: a song sees nothing of the songs before it."""
+    starts = song_starts(positions_BT).flatten().nonzero().flatten().tolist()
     before, outer = config._attn_implementation, _lengths[:]
     _lengths[:] = [b - a for a, b in zip(starts, [*starts[1:], positions_BT.numel()], strict=True)]
     config._attn_implementation = NAME

@@ -87,6 +87,11 @@ def sing_text(syllable: Syllable) -> str:
     return " ".join(syllable.onset + syllable.nucleus + syllable.coda)
 
 
+def sing_texts(line: str, language: str = "en") -> list[str]:
+    """The pieces of a whole line, one a syllable: "your boat" -> ["y O r", "b o t"]."""
+    return [sing_text(syllable) for word in words(line) for syllable in syllables(word, language)]
+
+
 def words(line: str) -> list[str]:
     """The words of a line: lower case, accents and inner apostrophes kept, other marks and emoji dropped.
 

@@ -27,6 +27,7 @@ from distill.recipe import check as check_recipe
 from distill.shelf import About, about_singer, open_singer, read_about, singer_folder, write_about
 from distill.singer import Singer, load_singer
 from distill.songs import Line, Song, from_its_start
+from distill.sources.embedded import Settings as EmbeddedSongs
 from distill.student import Student
 from distill.tasks import sing as sing_task
 from distill.teachers.model import Settings as LiveTeacher
@@ -64,9 +65,7 @@ def run(recipe: Recipe, songs: str | None = None, out: str | Path | None = None)
     steps = sum(1 for _ in show(_train(made, recipe, folder), recipe.settings.train, recipe.name))
     made.save(folder / recipe.task)
     report = (
-        made.evaluate()
-        if recipe.task == "text"
-        else made.evaluate(_held_out_songs(recipe, recipe.settings.songs))
+        made.evaluate() if recipe.task == "text" else made.evaluate(_held_out_songs(recipe.settings.songs))
     )
     _write_json(folder / "report.json", report)
     spent = time.perf_counter() - begun
@@ -91,6 +90,8 @@ def train(recipe: Recipe, songs: str | None = None, out: str | Path | None = Non
     """Training alone: the adapter (or the merged form of a fully trained model) under the run folder."""
     folder = Path(out) if out is not None else Path("adapters") / recipe.name
     stage = Stage(with_songs(recipe, songs))
+    if isinstance(stage.teacher, RecordedTeacher):
+        stage.record()
     _, steps = _teach(stage, folder)
     return f"{folder / 'singer'}: {steps} steps"
 
@@ -130,7 +131,7 @@ class Stage:
         all_songs = self.settings.songs.load()
         self.songs = [song for song in all_songs if song.split == "train"]
         self.held_out_songs = [s for s in all_songs if s.split != "train"] or _held_out_songs(
-            recipe, self.settings.songs
+            self.settings.songs
         )
         self.codec = self.settings.codec.load()
         self.student: Student = sing_task.student_of(self.settings, self.codec, recipe.seed)
@@ -256,8 +257,6 @@ def summary(report: dict[str, Any], folder: Path) -> str:
 
 def _teach(stage: Stage, folder: Path) -> tuple[Singer, int]:
     settings, student = stage.settings, stage.student
-    if isinstance(stage.teacher, RecordedTeacher):
-        stage.record()
     task = sing_task.Task(student, stage.train, settings, stage.recipe.seed, stage.teacher)
     for _ in show(_train(task, stage.recipe, folder), settings.train, stage.recipe.name):
         pass
@@ -291,15 +290,11 @@ def _last_step(folder: Path) -> int:
     return int(json.loads(rows[-1])["step"]) if rows else 0
 
 
-def _held_out_songs(recipe: Recipe, source: Any) -> list[Song]:
-    """Held-out songs of a source that keeps them apart by a `split` setting; none for others."""
+def _held_out_songs(source: Any) -> list[Song]:
+    """The embedded held-out songs, for a source that keeps them apart by a `split` setting; none for others."""
     if not any(field.name == "split" for field in dataclasses.fields(source)):
         return []
-    if strict.kind_of(source) == "embedded":
-        return list(dataclasses.replace(source, split="held-out", songs=None).load())
-    from distill.sources.embedded import Settings as Embedded
-
-    return Embedded(split="held-out").load()
+    return EmbeddedSongs(split="held-out").load()
 
 
 def _first_line(stage: Stage) -> Line:

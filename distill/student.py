@@ -165,14 +165,14 @@ class Student:
         return self.model.base_model(input_ids=ids_BT, **options).last_hidden_state
 
     def _songs_apart(self, positions_BT: Tensor) -> Tensor | None:
-        new_song_BT = torch.diff(positions_BT, dim=-1, prepend=positions_BT[:, :1] - 1) != 1
-        if not bool(new_song_BT.any()):
+        starts_BT = attention.song_starts(positions_BT)
+        if not bool(starts_BT[:, 1:].any()):
             return None
         if self.packing == "none":
             raise GraftError(
                 f"{self.base}: this family cannot keep packed songs apart; put one song in a row"
             )
-        return _block_mask(new_song_BT.cumsum(-1), self.dtype)
+        return _block_mask(starts_BT.cumsum(-1), self.dtype)
 
     def scores(self, hidden_ND: Tensor, start: int, end: int) -> Tensor:
         """Logits for rows start ... end-1 of the joint vocabulary, as the stock model gives them (scaled,

@@ -124,7 +124,7 @@ def _row(row: Any, where: str) -> Line:
         before <= start + 1e-6 and start < end for before, (start, end, _) in zip(ends, notes, strict=False)
     ):
         raise SongError(f"{where}: notes overlap or end before they start; mend their times")
-    pieces = [lyrics.sing_text(part) for word in lyrics.words(text) for part in lyrics.syllables(word)]
+    pieces = lyrics.sing_texts(text)
     if len(notes) < len(pieces):
         raise SongError(
             f"{where}: {len(notes)} notes for {len(pieces)} syllables; give every syllable a note"

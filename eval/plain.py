@@ -105,10 +105,7 @@ def row_of(folder: Path, asked: list[Asked], temperature: float) -> dict[str, An
     heard = [hear(ids, v, student.decode_text) for ids in generate(folder, headers, v.sing, temperature, 900)]
     complete, takes = 0, []
     for each, said in zip(asked, heard, strict=True):
-        wanted = [
-            lyrics.sing_text(s) for word in lyrics.words(each.line.text) for s in lyrics.syllables(word)
-        ]
-        complete += said.pieces == wanted
+        complete += said.pieces == lyrics.sing_texts(each.line.text)
         wave_CW = singer.codec.decode(torch.tensor(said.frames)) if said.frames else torch.zeros(1, 1600)
         words = tuple(lyrics.words(each.line.text))
         takes.append(
