@@ -303,7 +303,7 @@ class Grammar:
 
 
 # --- writing ---------------------------------------------------------------------------------------------------------
-HEADER, PIECE, LENGTH, OPEN = -1, -2, -3, -4
+HEADER, PIECE, LENGTH, OPEN, TEXT = -1, -2, -3, -4, -5
 
 
 @dataclass(frozen=True)
@@ -311,7 +311,8 @@ class Written:
     """A passage as token ids.
 
     ids_T: all ids. place_T: what each id is predicted as: its slot (>= 0), HEADER (no loss), PIECE (text, pitch or
-    end), LENGTH, or OPEN (a boundary where frame, piece and end are all legal; the slot is then 0 if a frame came).
+    end), TEXT (within a piece: text or pitch), LENGTH, or OPEN (a boundary where frame, piece and end are all legal; the
+    slot is then 0 if a frame came).
     frame_T: index of the frame an audio id belongs to, -1 elsewhere. piece_T: index of the piece, -1 in the header.
     """
 
@@ -381,6 +382,6 @@ def _place(state: State) -> int:
         return LENGTH
     if state.kind == "boundary" and state.left is None:
         return OPEN
-    if state.kind == "boundary" and state.left:
-        return 0
-    return PIECE
+    if state.kind == "boundary":
+        return 0 if state.left else PIECE
+    return TEXT

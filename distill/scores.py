@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy
 
 from distill.batches import Batch, Targets, build, pack_rows
 from distill.losses import CrossEntropy, ForwardKl
-from distill.prompts import LENGTH, OPEN, Coded, write
+from distill.prompts import LENGTH, OPEN, PIECE, TEXT, Coded, write
 from distill.student import Student
 from distill.vocabulary import AudioVocabulary
 
@@ -39,12 +39,15 @@ def symbol_scores_NC(student: Student, hidden_ND: Tensor, targets: Targets, star
 
 
 def piece_nats_N(student: Student, hidden_ND: Tensor, batch: Batch) -> Tensor:
-    """-log P of each text token, pitch or end among the legal ones: text, pitch, end."""
+    """-log P of each text token, pitch or end among the legal ones: text, pitch and, between pieces, end."""
     v = student.vocabulary
+    ids_N = batch.ids_BT.flatten()
     found = []
-    for rows_ND, target_N in _chunks(hidden_ND, batch.pieces, v.rows):
+    for rows_ND, target_N, at_N in _chunks(hidden_ND, batch.pieces, v.rows):
         scores_NV = student.scores(rows_ND, 0, v.pitch_span.stop).float()
+        within_N = ids_N[at_N] <= v.sing  # behind `sing` or text, where the song cannot end
         scores_NV[:, v.sing] = -torch.inf
+        scores_NV[within_N, v.end] = -torch.inf
         found.append(cross_entropy(scores_NV, target_N, reduction="none"))
     return torch.cat(found) if found else hidden_ND.new_zeros(0)
 
@@ -54,7 +57,7 @@ def open_nats_N(student: Student, hidden_ND: Tensor, batch: Batch) -> Tensor:
     v = student.vocabulary
     slot0 = v.span(0)
     found = []
-    for rows_ND, target_N in _chunks(hidden_ND, batch.opens, v.rows):
+    for rows_ND, target_N, _ in _chunks(hidden_ND, batch.opens, v.rows):
         stop_NV = student.scores(rows_ND, 0, v.pitch_span.stop).float()
         stop_NV[:, v.sing] = -torch.inf
         frame_N1 = student.scores(rows_ND, slot0.start, slot0.stop).float().logsumexp(-1, keepdim=True)
@@ -68,36 +71,44 @@ def format_nats_N(student: Student, hidden_ND: Tensor, batch: Batch) -> Tensor:
     """-log P(legal) over all rows, padding included: what keeps a plain sampler inside the grammar."""
     v = student.vocabulary
     found = []
-    for rows_ND, place_N in _chunks(hidden_ND, Targets(batch.format_N, batch.format_place_N), v.rows):
+    for rows_ND, place_N, _ in _chunks(hidden_ND, Targets(batch.format_N, batch.format_place_N), v.rows):
         scores_NV = student.scores(rows_ND, 0, v.rows).float()
         legal_NV = legal_by_place(v, scores_NV.device)[_row_of(place_N, v)]
         found.append(scores_NV.logsumexp(-1) - scores_NV.masked_fill(~legal_NV, -torch.inf).logsumexp(-1))
     return torch.cat(found) if found else hidden_ND.new_zeros(0)
 
 
+PLACES = (PIECE, TEXT, LENGTH, OPEN)
+
+
 def _row_of(place_N: Tensor, v: AudioVocabulary) -> Tensor:
-    slots = v.format.slots
-    special_N = torch.where(place_N == LENGTH, slots + 1, torch.where(place_N == OPEN, slots + 2, slots))
-    return torch.where(place_N >= 0, place_N, special_N)
+    row_N = place_N.clone()
+    for number, place in enumerate(PLACES):
+        row_N[place_N == place] = v.format.slots + number
+    return row_N
 
 
 def legal_by_place(v: AudioVocabulary, device: torch.device | str = "cpu") -> Tensor:
-    """Boolean (places, V): each slot, then PIECE, LENGTH, OPEN."""
-    legal = torch.zeros(v.format.slots + 3, v.rows, dtype=torch.bool, device=device)
-    for slot in range(v.format.slots):
+    """Boolean (places, V): each slot, then PLACES."""
+    slots = v.format.slots
+    legal = torch.zeros(slots + len(PLACES), v.rows, dtype=torch.bool, device=device)
+    for slot in range(slots):
         legal[slot, v.span(slot).start : v.span(slot).stop] = True
-    stop = legal[v.format.slots]
-    stop[: v.base_rows], stop[v.end] = True, True
-    stop[v.pitch_span.start : v.pitch_span.stop] = True
-    legal[v.format.slots + 1, v.length_span.start : v.length_span.stop] = True
-    legal[v.format.slots + 2] = stop | legal[0]
+    piece, text, length, open = legal[slots:]
+    text[: v.base_rows] = True
+    text[v.pitch_span.start : v.pitch_span.stop] = True
+    piece |= text
+    piece[v.end] = True
+    length[v.length_span.start : v.length_span.stop] = True
+    open |= piece | legal[0]
     return legal
 
 
-def _chunks(hidden_ND: Tensor, targets: Targets, rows: int) -> Iterator[tuple[Tensor, Tensor]]:
+def _chunks(hidden_ND: Tensor, targets: Targets, rows: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     step = max(1, CHUNK_SCORES // rows)
     for start in range(0, len(targets.at_N), step):
-        yield hidden_ND[targets.at_N[start : start + step]], targets.target_N[start : start + step]
+        at_N = targets.at_N[start : start + step]
+        yield hidden_ND[at_N], targets.target_N[start : start + step], at_N
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ from distill import scores
 from distill.batches import PackingSettings, build, epoch, pack_rows, schedule
 from distill.errors import FitError
 from distill.losses import CrossEntropy, ForwardKl
-from distill.prompts import HEADER, OPEN, Grammar, State, WritingSettings, _place, write
+from distill.prompts import HEADER, LENGTH, OPEN, PIECE, TEXT, Grammar, State, WritingSettings, _place, write
 from distill.signals import Signal
 from distill.tasks import sing
 
@@ -151,7 +151,7 @@ def test_targets_are_predicted_by_the_token_before_them(student, coded, written)
             i, t = target(at)
             assert int(written[i].ids_T[t]) == id
             predicted[(kind, i, t)] += 1
-    names = {-2: "piece", -3: "length", -4: "open"}
+    names = {PIECE: "piece", TEXT: "piece", LENGTH: "length", OPEN: "open"}
     assert predicted == Counter(
         (names[place], i, t)
         for i, w in enumerate(written)
@@ -169,14 +169,11 @@ def test_legal_by_place_is_the_grammars(student):
     states = [State("start"), State("text"), State("text", left=None), State("length")]
     states += [State("boundary", left=left) for left in (0, 3, None)]
     states += [State("slot", slot, left) for slot in range(1, v.format.slots) for left in (2, None)]
-    found: dict[int, set[int]] = {}
     for state in states:
         ids = {id for span in grammar.legal(state) for id in range(span.start, span.stop)}
-        found.setdefault(_place(state), set()).update(ids)
-    for place, ids in found.items():
-        row = int(scores._row_of(torch.tensor([place]), v)[0])
-        assert set(legal[row].nonzero().flatten().tolist()) == ids
-    assert len(found) == v.format.slots + 3
+        row = int(scores._row_of(torch.tensor([_place(state)]), v)[0])
+        assert set(legal[row].nonzero().flatten().tolist()) == ids, state
+    assert len({_place(state) for state in states}) == len(legal)
 
 
 # --- hidden states and losses ------------------------------------------------------------------------------------
@@ -213,17 +210,15 @@ def test_the_terms_are_what_the_stock_logits_say(student, coded, written):
                 id, row_V = int(w.ids_T[t]), logits_TV[t - 1]
                 spans = [[*range(s.start, s.stop)] for s in grammar.legal(state)]
                 place = _place(state)
-                if place == -2 and [v.end] not in spans:
-                    spans.append([v.end])  # scored as if the song could also end between two letters
                 legal = [i for span in spans for i in span]
                 wanted["format"] += float(row_V.logsumexp(-1) - row_V[legal].logsumexp(-1))
                 if place == OPEN:
                     frame = [*range(v.span(0).start, v.span(0).stop)]
                     said = row_V[frame].logsumexp(-1) if id in frame else row_V[id]
                     wanted["opens"] += float(row_V[legal].logsumexp(-1) - said)
-                elif place == -2:
+                elif place in (PIECE, TEXT):
                     wanted["pieces"] += float(row_V[legal].logsumexp(-1) - row_V[id])
-                elif place == -3:
+                elif place == LENGTH:
                     wanted["lengths"] += float(row_V[legal].logsumexp(-1) - row_V[id])
                 slot = next((s for s in range(v.format.slots) if id in v.span(s)), None)
                 if slot is not None:

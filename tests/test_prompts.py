@@ -20,6 +20,7 @@ from distill.prompts import (
     LENGTH,
     OPEN,
     PIECE,
+    TEXT,
     Coded,
     Grammar,
     Passage,
@@ -118,7 +119,7 @@ def check_places(written, pieces: int) -> None:
             assert place == LENGTH
             is_open, fresh = WORDS.frames(id) is None, True
         else:
-            assert place == (OPEN if is_open and fresh else PIECE)
+            assert place == ((OPEN if is_open else PIECE) if begun and fresh else TEXT)
             if fresh and begun and id != WORDS.end:
                 piece += 1
             begun, fresh = True, False
