@@ -38,6 +38,7 @@ __all__ = [
     "override",
     "parse",
     "part",
+    "parts",
     "parts_in",
     "plain",
     "read",
@@ -53,6 +54,11 @@ def part(folder: str, default: Any = _MISSING) -> Any:
 
     With `default=None` the part may be left out or null."""
     return dataclasses.field(default=default, metadata={"part": folder})
+
+
+def parts(folder: str, default: Any = _MISSING) -> Any:
+    """A field holding a tuple of `Settings`, each of one file of distill/<folder>/, in the YAML's order."""
+    return dataclasses.field(default=default, metadata={"parts": folder})
 
 
 def parts_in(module: str, default: Any = _MISSING) -> Any:
@@ -110,29 +116,25 @@ def _field(value: Any, field: dataclasses.Field[Any], hint: Any, where: str, dot
     if "part" in field.metadata:
         if value is None and field.default is None:
             return None
-        folder = field.metadata["part"]
-        return _part(
-            value,
-            where,
-            dotted,
-            f"distill/{folder}",
-            kinds(folder),
-            lambda kind: settings_class(folder, kind),
-        )
-    if "parts_in" in field.metadata:
+        return _part(value, where, dotted, *_folder(field.metadata["part"]))
+    if "parts" in field.metadata or "parts_in" in field.metadata:
         if not isinstance(value, list):
             raise SettingsError(
                 f"{where}: {dotted} is {shown(value)}; it must be a list of parts, each with its kind"
             )
-        module = field.metadata["parts_in"]
-        classes = classes_in(module)
-        return tuple(
-            _part(
-                item, where, f"{dotted}.{number}", f"distill/{module}.py", list(classes), classes.__getitem__
-            )
-            for number, item in enumerate(value)
-        )
+        if "parts" in field.metadata:
+            home = _folder(field.metadata["parts"])
+        else:
+            module = field.metadata["parts_in"]
+            classes = classes_in(module)
+            home = (f"distill/{module}.py", list(classes), classes.__getitem__)
+        return tuple(_part(item, where, f"{dotted}.{number}", *home) for number, item in enumerate(value))
     return _typed(value, hint, where, dotted)
+
+
+def _folder(folder: str) -> tuple[str, list[str], Any]:
+    """A folder of parts: its name, what is in it, and how to get at it."""
+    return f"distill/{folder}", kinds(folder), lambda kind: settings_class(folder, kind)
 
 
 def _part(value: Any, where: str, dotted: str, home: str, known: list[str], chosen: Any) -> Any:
@@ -239,7 +241,8 @@ def _meant(name: str, known: list[str]) -> str:
 def _field_words(field: dataclasses.Field[Any], hint: Any) -> str:
     if "part" in field.metadata:
         return f"a part with its kind, one of {', '.join(kinds(field.metadata['part']))}"
-    return "a list of parts" if "parts_in" in field.metadata else _words(hint)
+    listed = "parts" in field.metadata or "parts_in" in field.metadata
+    return "a list of parts" if listed else _words(hint)
 
 
 def _words(hint: Any) -> str:
@@ -276,7 +279,7 @@ def plain(settings: Any) -> Any:
             value = getattr(settings, field.name)
             if "part" in field.metadata and value is not None:
                 found[field.name] = {"kind": kind_of(value), **plain(value)}
-            elif "parts_in" in field.metadata:
+            elif "parts" in field.metadata or "parts_in" in field.metadata:
                 found[field.name] = [{"kind": kind_of(item), **plain(item)} for item in value]
             else:
                 found[field.name] = plain(value)

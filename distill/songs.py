@@ -20,6 +20,7 @@ from typing import Any
 from distill.errors import FolderError, SongError
 
 VERSION = 1
+TRACKS = ("audio", "vocals", "accompaniment")
 
 
 @dataclass(frozen=True)
@@ -34,22 +35,24 @@ class Note:
 
 @dataclass(frozen=True)
 class Word:
-    """One word and where it is sung (seconds)."""
+    """One word and where it is sung (seconds). `confidence` that it is sung there, 0 to 1; None: a person said so."""
 
     text: str
     start: float
     end: float
+    confidence: float | None = None
 
 
 @dataclass(frozen=True)
 class Line:
-    """One sung line; `start` and `end` are None when nobody knows them."""
+    """One sung line; `start` and `end` are None when nobody knows them. `confidence` as for words, of the line's times."""
 
     text: str
     start: float | None = None
     end: float | None = None
     words: tuple[Word, ...] = ()
     notes: tuple[Note, ...] = ()
+    confidence: float | None = None
 
 
 @dataclass(frozen=True)
@@ -61,8 +64,26 @@ class Section:
 
 
 @dataclass(frozen=True)
+class Fact:
+    """Something known about a song beside its lyrics: key, tempo, range, ...
+
+    `value` is plain JSON in the unit that the name says (`tempo_bpm`). `by` says who found it ("given", or the curation
+    step). `confidence` 0 to 1 for what was guessed from sound or text: a weak label says that it is weak; None: given.
+    """
+
+    name: str
+    value: Any
+    by: str = "given"
+    confidence: float | None = None
+
+
+@dataclass(frozen=True)
 class Song:
-    """Lyrics in sections, with style, voice, rights and, where there is one, a recording."""
+    """Lyrics in sections, with style, voice, rights and, where there is one, a recording.
+
+    audio: the recording as it sounds; vocals, accompaniment: its stems where they are apart. group: songs of one group
+    (covers, re-encodings, edits of one another) stay on one side of the split; "" is a group of its own.
+    """
 
     id: str
     sections: tuple[Section, ...]
@@ -73,7 +94,24 @@ class Song:
     source: str = ""
     credit: str = ""
     audio: str | None = None
+    vocals: str | None = None
+    accompaniment: str | None = None
     split: str = "train"
+    group: str = ""
+    facts: tuple[Fact, ...] = ()
+
+    @property
+    def tracks(self) -> dict[str, str]:
+        """The files there are, by track."""
+        return {name: path for name in TRACKS if (path := getattr(self, name)) is not None}
+
+    def fact(self, name: str) -> Fact | None:
+        """What is known under this name."""
+        return next((fact for fact in self.facts if fact.name == name), None)
+
+    def with_fact(self, fact: Fact) -> Song:
+        """The song with this fact, in place of one of the same name."""
+        return replace(self, facts=(*(f for f in self.facts if f.name != fact.name), fact))
 
     @property
     def lines(self) -> tuple[Line, ...]:
@@ -111,7 +149,8 @@ def from_json(row: dict[str, Any]) -> Song:
             Section(section["tag"], tuple(_line(line) for line in section["lines"]))
             for section in row["sections"]
         )
-        return Song(**{**row, "sections": sections})
+        facts = tuple(Fact(**fact) for fact in row.get("facts", ()))
+        return Song(**{**row, "sections": sections, "facts": facts})
     except (KeyError, TypeError) as error:
         raise SongError(
             f"song {row.get('id', '?')}: not a version {VERSION} song ({error}); export it again"
@@ -121,7 +160,7 @@ def from_json(row: dict[str, Any]) -> Song:
 def _line(row: dict[str, Any]) -> Line:
     words = tuple(Word(**word) for word in row.get("words", ()))
     notes = tuple(Note(**note) for note in row.get("notes", ()))
-    return Line(row["text"], row.get("start"), row.get("end"), words, notes)
+    return Line(row["text"], row.get("start"), row.get("end"), words, notes, row.get("confidence"))
 
 
 def read_manifest(path: str | Path) -> list[Song]:
@@ -151,22 +190,21 @@ def read_manifest(path: str | Path) -> list[Song]:
             song = from_json(row)
         except SongError as error:
             raise SongError(f"{path}:{number}: {error}") from None
-        if song.audio is not None:
-            song = replace(song, audio=str((path.parent / song.audio).resolve()))
-        songs.append(song)
+        found = {name: str((path.parent / file).resolve()) for name, file in song.tracks.items()}
+        songs.append(replace(song, **found))
     return songs
 
 
 def manifest_row(song: Song, folder: Path) -> str:
     """One manifest line, its audio path relative to `folder`."""
     row = {"version": VERSION, **to_json(song)}
-    if song.audio is not None:
-        audio = (folder / song.audio).resolve()  # an absolute path stays what it is
-        if not audio.is_relative_to(folder.resolve()):
+    for name, file in song.tracks.items():
+        path = (folder / file).resolve()  # an absolute path stays what it is
+        if not path.is_relative_to(folder.resolve()):
             raise SongError(
-                f"song {song.id}: its audio {song.audio} lies outside of {folder}; put both in one folder"
+                f"song {song.id}: its {name} {file} lies outside of {folder}; put both in one folder"
             )
-        row["audio"] = audio.relative_to(folder.resolve()).as_posix()
+        row[name] = path.relative_to(folder.resolve()).as_posix()
     return json.dumps(row, ensure_ascii=False)
 
 
