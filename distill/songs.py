@@ -94,9 +94,9 @@ class Song:
     source: str = ""
     credit: str = ""
     audio: str | None = None
+    split: str = "train"
     vocals: str | None = None
     accompaniment: str | None = None
-    split: str = "train"
     group: str = ""
     facts: tuple[Fact, ...] = ()
 
