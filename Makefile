@@ -46,6 +46,6 @@ bench: $(READY)  ## speed and memory, side by side; prints tables
 	@ls bench/*.py >/dev/null 2>&1 || { echo "bench/ holds no comparison yet" >&2; exit 2; }
 	@for script in bench/*.py; do echo "== $$script"; $(VENV) $$script || exit; done
 
-clean:  ## remove .venv and caches; adapters/ and recipes stay
-	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
+clean:  ## remove .venv, caches and eval/reports; adapters/ and recipes stay
+	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache eval/reports
 	find distill tests eval bench -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

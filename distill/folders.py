@@ -136,7 +136,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
         yield partial
-        _seal(partial)
+        seal(partial)
         if path.exists():
             discard(path)
         partial.rename(path)
@@ -209,11 +209,12 @@ def newest_whole(parent: str | Path, prefix: str = "step-") -> Path | None:
     return None
 
 
-def _seal(folder: Path) -> None:
-    """Writes the manifest and flushes every file and folder below."""
+def seal(folder: Path) -> None:
+    """Writes the manifest and flushes every file and folder below. A card (.md) is not in it: words may be mended."""
     hashes = {}
     for path in _files(folder):
-        hashes[path.relative_to(folder).as_posix()] = sha256_file(path)
+        if path.suffix != ".md":
+            hashes[path.relative_to(folder).as_posix()] = sha256_file(path)
         _sync(path)
     with (folder / MANIFEST).open("w", encoding="utf-8") as file:
         json.dump(hashes, file, indent=1)

@@ -268,6 +268,7 @@ def _teach(stage: Stage, folder: Path) -> tuple[Singer, int]:
         else:
             student.save_adapter(folder / "singer")
         write_about(folder / "singer", stage.about())
+        folders.seal(folder / "singer")
     return Singer(student, stage.codec, stage.about()), steps
 
 
@@ -294,6 +295,8 @@ def _held_out_songs(source: Any) -> list[Song]:
     """The embedded held-out songs, for a source that keeps them apart by a `split` setting; none for others."""
     if not any(field.name == "split" for field in dataclasses.fields(source)):
         return []
+    if not isinstance(source, EmbeddedSongs):
+        print("held out: these songs keep none apart, so the embedded held-out songs are taken", flush=True)
     return EmbeddedSongs(split="held-out").load()
 
 

@@ -229,6 +229,10 @@ class Singer:
         if not lines:
             raise LyricsError("there is no line to sing; give at least one")
         seed = random.SystemRandom().randrange(2**31) if seed is None else seed
+        for name in [voice] if isinstance(voice, str) else voice or []:
+            if name and self.about.voices and name not in self.about.voices:
+                known = ", ".join(repr(known) for known in self.about.voices)
+                raise SettingsError(f"voice {name!r}: this singer never heard it; it knows {known}")
         styles, voices = _each(style, self.about.styles, lines), _each(voice, self.about.voices, lines)
         manner = self._manner(temperature)
         plans = [self._plan(*item) for item in zip(lines, styles, voices, strict=True)]

@@ -45,17 +45,22 @@ class Heard:
 
 
 def hear(ids: Sequence[int], v: AudioVocabulary, decode: Any) -> Heard:
-    """Read ids as a client without a grammar would: a frame is one id of each slot in order, all else is broken."""
-    heard, text, frame = Heard(), [], []
+    """Read ids as a client without a grammar would: a frame is one id of each slot in order, all else is broken.
+
+    What follows a break, up to the next slot 0, belongs to the same broken frame.
+    """
+    heard, text, frame, astray = Heard(), [], [], False
     for id in ids:
         slot = next((s for s in range(v.format.slots) if id in v.span(s)), None)
         if frame and slot != len(frame):
             heard.broken += 1
-            frame = []
+            frame, astray = [], True
         if slot is not None:
             if slot != len(frame):
-                heard.broken += 1
+                heard.broken += not astray
+                astray = True
                 continue
+            astray = False
             frame.append(id - v.span(slot).start)
             if len(frame) == v.format.slots:
                 heard.frames.append(frame)

@@ -138,3 +138,21 @@ def test_locate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(FolderError, match=r"nobody/nothing: no such folder, and no hub gave it") as error:
         folders.locate("nobody/nothing")  # the tests are offline
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("part", ["base", "codec", "singer", "teacher"])
+def test_an_embedded_part_is_what_its_manifest_says(part):
+    folder = folders.package_path(part)
+    assert folders.damage(folder) is None
+    listed = json.loads((folder / folders.MANIFEST).read_text())
+    assert set(listed) == {p.name for p in folder.iterdir()} - {folders.MANIFEST, "card.md"}
+
+
+def test_words_may_be_mended_and_weights_may_not(tmp_path):
+    (tmp_path / "card.md").write_text("one")
+    (tmp_path / "weights").write_bytes(b"12")
+    folders.seal(tmp_path)
+    (tmp_path / "card.md").write_text("another")
+    assert folders.damage(tmp_path) is None
+    (tmp_path / "weights").write_bytes(b"13")
+    assert folders.damage(tmp_path) == "weights is not what its manifest says"

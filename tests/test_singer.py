@@ -210,6 +210,8 @@ def test_what_cannot_be_sung_is_refused(singer):
         singer.sing("row", temperature=-1)
     with pytest.raises(SettingsError, match="2 styles or voices for 1 lines"):
         singer.sing_lines([Line("row")], style=["a", "b"])
+    with pytest.raises(SettingsError, match="voice 'opera': this singer never heard it; it knows 'low'"):
+        singer.sing("row", voice="opera")
 
 
 def notes_line(count: int) -> Line:
