@@ -2,6 +2,7 @@
 
     distill run RECIPE           from songs to a singer, a report and a take
     distill check RECIPE         what a recipe means, before anything is done
+    distill songs FOLDER|RECIPE  songs looked at, mended, annotated or set aside, with a page on each
     distill encode|score|train RECIPE      one stage of it
     distill merge RUN OUT        a run's adapter and its base, as one stock model
     distill sing SINGER ...      a take, or one for every line of a file
@@ -53,6 +54,15 @@ def _check(said: argparse.Namespace) -> Any:
     from distill import recipe  # not by way of pipeline, which imports what it takes to train
 
     return "\n".join(recipe.check(_recipe(said)))
+
+
+def _songs(said: argparse.Namespace) -> Any:
+    from distill import pipeline, recipe
+
+    def load(name: str | Path) -> Any:
+        return recipe.load(name, _changes(said))
+
+    return pipeline.songs(said.what, load, out=said.out, workers=said.workers, export=said.export)
 
 
 def _encode(said: argparse.Namespace) -> Any:
@@ -119,13 +129,17 @@ def _sing(said: argparse.Namespace) -> Any:
 def _recipe(said: argparse.Namespace) -> Any:
     from distill import recipe
 
+    return recipe.load(said.recipe, _changes(said))
+
+
+def _changes(said: argparse.Namespace) -> dict[str, str]:
     changes = {}
     for text in said.set:
         key, equals, value = text.partition("=")
         if not equals:
             raise SettingsError(f"--set {text}: write it as key=value, for example train.seconds=60")
         changes[key] = value
-    return recipe.load(said.recipe, changes)
+    return changes
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -143,8 +157,18 @@ def _parser() -> argparse.ArgumentParser:
     encode = verb("encode", _encode, "songs to codes")
     score = verb("score", _score, "let the teacher listen: a signal for every song")
     train = verb("train", _train, "train a recipe's student")
+    songs = verb("songs", _songs, "look at songs, mend, annotate or set them aside; with a page on each")
+    songs.add_argument("what", help="a folder of recordings with lyrics, or a recipe")
+    songs.add_argument("--out", type=Path, metavar="FOLDER", help="where the curated songs go (the cache)")
+    songs.add_argument(
+        "--workers", type=int, metavar="N", help="songs at a time (default: the cores, at most 4)"
+    )
+    songs.add_argument(
+        "--export", metavar="FORMAT", help="also write the kept songs as ultrastar, webdataset, ..."
+    )
     for one in (run, check, encode, score, train):
         one.add_argument("recipe", help="a file, or the name of one in recipes/")
+    for one in (run, check, songs, encode, score, train):
         change = "change one setting, for example train.seconds=60"
         one.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=change)
     for one in (run, encode, score, train):

@@ -19,6 +19,7 @@ from typing import Any
 from distill import encoding, folders, judging, scores
 from distill import settings as strict
 from distill.errors import SettingsError
+from distill.gathering import curated, gather, in_words, table
 from distill.merge import merge as merge_student
 from distill.progress import show
 from distill.prompts import Coded, grain_of
@@ -35,7 +36,7 @@ from distill.teachers.recorded import RecordedTeacher
 from distill.trainer import train as train_task
 
 log = logging.getLogger("distill")
-PARTS = ("tasks", "sources", "codecs", "vocoders", "teachers", "measures")
+PARTS = ("tasks", "sources", "curation", "exporters", "codecs", "vocoders", "teachers", "measures")
 
 
 def check(recipe: Recipe) -> list[str]:
@@ -76,6 +77,36 @@ def encode(recipe: Recipe, songs: str | None = None) -> str:
     """Songs to codes, into the cache."""
     stage = Stage(with_songs(recipe, songs))
     return f"{len(stage.train)} passages to train on, {len(stage.held_out)} held out, {stage.seconds / 60:.1f} minutes"
+
+
+def songs(
+    what: str | Path,
+    load: Any,
+    out: str | Path | None = None,
+    workers: int | None = None,
+    export: str | None = None,
+) -> str:
+    """Curation alone, of a folder (with the steps of recipe my-songs) or of a recipe; returns its table.
+
+    `load` reads a recipe by name. `export`: also write the kept songs as this format, into out/<format>.
+    """
+    recipe = with_songs(load("my-songs"), str(what)) if Path(what).is_dir() else load(what)
+    settings = recipe.settings
+    if not getattr(settings, "curation", ()):
+        raise SettingsError(
+            f"{recipe.name}: names no steps of curation; write curation: [{{kind: loudness}}, ...]"
+        )
+    report = curated(settings.songs, settings.curation, out, workers, _tell)
+    lines = [table(report), f"{in_words(report)}; {report.folder / 'report.html'}"]
+    if export is not None:
+        place = report.folder / export
+        strict.settings_class("exporters", export)().export(report.kept, place)
+        lines.append(f"{export}: {place}")
+    return "\n".join(lines)
+
+
+def _tell(row: Any) -> None:
+    print(f"{row.name}: {row.verdict}", flush=True)
 
 
 def score(recipe: Recipe, songs: str | None = None) -> str:
@@ -128,7 +159,7 @@ class Stage:
         self.given = getattr(
             recipe.settings.songs, "folder", None
         )  # a user's path stays out of what is published
-        all_songs = self.settings.songs.load()
+        all_songs = gather(self.settings.songs, self.settings.curation)
         self.songs = [song for song in all_songs if song.split == "train"]
         self.held_out_songs = [s for s in all_songs if s.split != "train"] or _held_out_songs(
             self.settings.songs

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from distill import lyrics
 from distill.errors import FitError, SettingsError, SongError, VocabularyError
-from distill.songs import Line, Note, Song
+from distill.songs import Line, Note, Song, Word
 from distill.vocabulary import AudioVocabulary, Span
 
 Grain = Literal["finest", "note", "word", "line", "none"]
@@ -37,16 +37,24 @@ class WritingSettings:
     """How songs are cut and spelled.
 
     grain: the finest piece of text to use. max_lines: lines in one passage (one training example, one context).
+    least_confidence: times that a machine found and is less sure of (0 to 1) are not used: then the coarser grain is.
     spelling: pieces as phones (one letter each, see `lyrics`) or as plain letters of the word.
     """
 
     grain: Grain = "finest"
     max_lines: int = 2
     spelling: Literal["phones", "letters"] = "phones"
+    least_confidence: float = 0.5
 
     def __post_init__(self) -> None:
         if self.max_lines < 1:
             raise SettingsError(f"max_lines is {self.max_lines}; a passage has at least 1 line")
+        if not 0 <= self.least_confidence <= 1:
+            raise SettingsError(f"least_confidence is {self.least_confidence}; give a share from 0 to 1")
+
+    def trusts(self, timed: Line | Word) -> bool:
+        """Whether the times of a line or word are to be used."""
+        return timed.confidence is None or timed.confidence >= self.least_confidence
 
 
 @dataclass(frozen=True)
@@ -102,17 +110,22 @@ def header(
 def passages(song: Song, frame_rate: float, longest: int, settings: WritingSettings) -> list[Passage]:
     """Cut a song into passages of 1 to `max_lines` lines; the cut depends on the song's id alone.
 
-    A song of which any line has no times is one passage, its whole lyrics. Raises SongError for one without lines.
+    A line without times that can be trusted is left out, and no passage reaches across it: its words are sung there.
+    A song without any such times is one passage, its whole lyrics. Raises SongError for one without lines.
     """
     lines = song.lines
-    if not lines or any(line.start is None or line.end is None for line in lines):
+    timed = [line.start is not None and line.end is not None and settings.trusts(line) for line in lines]
+    if not any(timed):
         return [_untimed(song, settings)]
     chooser = random.Random(song.id)
     found, first = [], 0
     while first < len(lines):
-        take = lines[first : first + chooser.randint(1, settings.max_lines)]
-        found.append(_passage(f"{song.id}:{first}", song, take, frame_rate, longest, settings))
-        first += len(take)
+        stop = min(len(lines), first + chooser.randint(1, settings.max_lines))
+        stop = next((n for n in range(first, stop) if not timed[n]), stop)
+        if stop > first:
+            take = lines[first:stop]
+            found.append(_passage(f"{song.id}:{first}", song, take, frame_rate, longest, settings))
+        first = max(stop, first + 1)
     return found
 
 
@@ -150,7 +163,7 @@ def _timed_pieces(
             (frame(note.start), frame(note.end), Piece(text, note.midi, None))
             for note, text in zip(line.notes, texts, strict=True)
         ]
-    if grain in ("finest", "note", "word") and line.words:
+    if grain in ("finest", "note", "word") and line.words and all(map(settings.trusts, line.words)):
         return [
             (frame(word.start), frame(word.end), Piece(JOIN.join(texts), None, None, False))
             for word in line.words

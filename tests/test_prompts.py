@@ -247,10 +247,23 @@ def test_a_song_without_times_is_one_open_passage():
     for one in song.lines:
         for word in lyrics.words(one.text):
             assert lyrics.sing_text(lyrics.syllables(word)[0]) in passage.header
-    half_timed = replace(song, sections=(Section("v", (Line("row", 0.0, 1.0), Line("boat"))),))
-    assert passages(half_timed, 25.0, LONGEST, WritingSettings())[0].stop == -1
     with pytest.raises(SongError, match="no lines"):
         passages(replace(song, sections=()), 25.0, LONGEST, WritingSettings())
+
+
+def test_what_nobody_is_sure_of_is_left_out():
+    """A line without trusted times belongs to no passage, and none reaches across it; unsure words fall to the line."""
+    sure = Line("row row", 0.0, 1.0, (Word("row", 0.1, 0.5, 0.9), Word("row", 0.5, 0.9, 0.4)), confidence=0.8)
+    lines = (sure, Line("boat"), Line("gently", 2.0, 3.0, confidence=0.3), replace(sure, start=3.0, end=4.0))
+    song = replace(tiny_singer.song(3), sections=(Section("v", lines),))
+    found = passages(song, 25.0, LONGEST, WritingSettings(max_lines=4))
+    assert [(p.start, p.stop, len(p.lines)) for p in found] == [(0, 25, 1), (75, 100, 1)]
+    assert len(found[0].pieces) == 1  # the line, not its words
+    trusting = WritingSettings(max_lines=1, least_confidence=0.3)
+    assert [len(p.lines) for p in passages(song, 25.0, LONGEST, trusting)] == [1, 1, 1]
+    assert len([p for p in passages(song, 25.0, LONGEST, trusting)[0].pieces if p.text]) == 2
+    with pytest.raises(SettingsError, match="least_confidence is 2"):
+        WritingSettings(least_confidence=2)
 
 
 def test_codes_and_pieces_that_disagree_are_refused():

@@ -25,7 +25,7 @@ from distill.blank import BlankSettings, make
 from distill.errors import SettingsError
 from distill.losses import CrossEntropy
 from distill.prompts import Coded, WritingSettings, write
-from distill.settings import part, parts_in, snake_case
+from distill.settings import part, parts, parts_in, snake_case
 from distill.shelf import SamplingSettings
 from distill.student import LoraSettings, Student, graft, rows_of
 from distill.trainer import TrainSettings
@@ -74,10 +74,11 @@ class JudgeSettings:
 
 @dataclass(frozen=True)
 class Settings:
-    """The recipe of a singer. `adapter` null trains all weights."""
+    """The recipe of a singer. `curation`: steps the songs go through first. `adapter` null trains all weights."""
 
     songs: Any = part("sources")
     codec: Any = part("codecs")
+    curation: tuple[Any, ...] = parts("curation", default=())
     train: TrainSettings = field(default_factory=lambda: TrainSettings(seconds=240))
     base: BaseSettings = field(default_factory=BaseSettings)
     adapter: LoraSettings | None = field(default_factory=LoraSettings)

@@ -1,0 +1,87 @@
+"""The songs of a recipe: as its source gives them or, where the recipe names steps of curation, as these leave them.
+
+Curated songs lie in the cache under the name of source and steps, so that every verb of a recipe finds the same ones,
+and only songs that are new or changed are worked on again.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from distill import curation_page, encoding
+from distill import settings as strict
+from distill.curating import Report, Row, counts, curate
+from distill.errors import SongError
+from distill.folders import sha256_bytes
+from distill.songs import Song
+from distill.sources import Refusal
+
+MOST_WORKERS = 4
+
+
+def gather(source: Any, steps: Sequence[Any]) -> list[Song]:
+    """All songs to learn from and to hold out. Raises SongError when curation leaves none."""
+    if not steps:
+        return source.load()
+    report = curated(source, steps)
+    print(f"curation: {in_words(report)}; {report.folder / 'report.html'}", flush=True)
+    if not report.kept:
+        raise SongError(f"curation kept no song; {report.folder / 'report.html'} says why for each")
+    divide = getattr(source, "divide", None)
+    return report.kept if divide is None else [part for song in report.kept for part in divide(song)]
+
+
+def curated(
+    source: Any,
+    steps: Sequence[Any],
+    out: str | Path | None = None,
+    workers: int | None = None,
+    heard: Callable[[Row], None] | None = None,
+) -> Report:
+    """Curation over all songs of a source, with its page. `out`: where (the cache); `heard` is told of each song."""
+    out = home_of(source, steps) if out is None else Path(out)
+    workers = min(MOST_WORKERS, os.cpu_count() or 1) if workers is None else workers
+    found: Iterable[Song | Refusal] = source.scan() if hasattr(source, "scan") else source.load()
+    report: Report | None = None
+    for one in curate(found, steps, out, workers):
+        if isinstance(one, Report):
+            report = one
+        elif heard is not None:
+            heard(one)
+    assert report is not None
+    curation_page.write(report)
+    return report
+
+
+def home_of(source: Any, steps: Sequence[Any]) -> Path:
+    """Where curated songs of this source and these steps lie."""
+    said = [{"kind": strict.kind_of(part), **strict.plain(part)} for part in (source, *steps)]
+    return encoding.cache_folder() / "songs" / sha256_bytes(json.dumps(said, sort_keys=True).encode())[:16]
+
+
+def in_words(report: Report) -> str:
+    """One line: how many were kept, mended, set aside."""
+    of = counts(report)["songs"]
+    return f"{len(report.rows)} songs: {of['kept']} kept as they are, {of['mended']} mended, {of['set aside']} set aside"
+
+
+def table(report: Report) -> str:
+    """What was kept, mended and set aside, and why: a row for each song with a remark, then the sums."""
+    console = Console(record=True, file=io.StringIO())
+    shown = Table(title=in_words(report))
+    for column in ("song", "", "why"):
+        shown.add_column(column)
+    for row in report.rows:
+        if row.remarks:
+            words = "\n".join(f"{r.step}: {r.text}" for r in row.remarks)
+            shown.add_row(row.name, row.verdict, words)
+    console.print(shown)
+    return console.export_text()
