@@ -1,15 +1,15 @@
-"""Sound in and out of files: the one place that opens them.
+"""Sound in and out of files that this library trusts: training songs, curated or its own.
 
 `read` gives a waveform at the sample rate asked for or says what is wrong with the file; it never hands on
 silence, NaN or half a recording, because a model trained on those learns them. What a file promises is
-checked before it is decoded, so that a small file cannot unpack into all the memory there is. `write` never
-clips: a wave above full scale is turned down as a whole.
+checked before it is decoded (see `decoding`, which also takes files that nobody vouches for), so that a small file
+cannot unpack into all the memory there is. `write` never clips: a wave above full scale is turned down as a whole.
 """
 
 from __future__ import annotations
 
 import io
-import struct
+import math
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ import soxr
 import torch
 from torch import Tensor
 
+from distill.decoding import Limits, decode, promise
 from distill.errors import AudioError
 from distill.folders import write_atomic
 
@@ -33,33 +34,25 @@ def read(path: str | Path, sample_rate: int, channels: int = 1, largest_bytes: i
     that would decode to more than `largest_bytes`.
     """
     path = Path(path)
-    frames, file_channels, file_rate = _promise(path)
+    frames, file_channels, file_rate = promise(path)
     decoded_bytes = 4 * frames * max(file_channels, channels) * max(1.0, sample_rate / file_rate)
     if decoded_bytes > largest_bytes:
         raise AudioError(
             f"{path}: decodes to {decoded_bytes / 2**20:,.0f} MiB, the limit is "
             f"{largest_bytes / 2**20:,.0f} MiB; cut it into shorter files"
         )
-    try:
-        wave_WC, _ = soundfile.read(str(path), dtype="float32", always_2d=True)
-    except (soundfile.LibsndfileError, RuntimeError, OSError) as problem:
-        raise AudioError(f"{path}: breaks off while decoding ({problem}); fetch the file again") from problem
-    if len(wave_WC) < frames:
-        raise AudioError(
-            f"{path}: truncated, {len(wave_WC):,} of {frames:,} samples are there; fetch the file again"
-        )
-    if not np.isfinite(wave_WC).all():
+    found_CW = decode(path, Limits(seconds=math.inf, bytes=largest_bytes)).wave_CW
+    if not np.isfinite(found_CW).all():
         raise AudioError(f"{path}: holds samples that are NaN or infinite; write it again from its source")
-    if float(np.abs(wave_WC).max()) < SILENCE_PEAK:
+    if float(np.abs(found_CW).max()) < SILENCE_PEAK:
         raise AudioError(f"{path}: is silent; leave it out")
-    wave_CW = torch.from_numpy(np.ascontiguousarray(wave_WC.T))
+    wave_CW = torch.from_numpy(np.ascontiguousarray(found_CW))
     return resample(_fit_channels(wave_CW, channels, path), file_rate, sample_rate)
 
 
 def seconds(path: str | Path) -> float:
     """Length of an audio file in seconds, from its header. Raises AudioError like `read`."""
-    frames, _, file_rate = _promise(Path(path))
-    return frames / file_rate
+    return promise(path).seconds
 
 
 def write(path: str | Path, wave_CW: Tensor, sample_rate: int) -> float:
@@ -91,42 +84,6 @@ def resample(wave_CW: Tensor, from_rate: int, to_rate: int) -> Tensor:
         return wave_CW
     wave_WC = soxr.resample(wave_CW.T.contiguous().numpy(), from_rate, to_rate, quality="HQ")
     return torch.from_numpy(np.ascontiguousarray(wave_WC.T))
-
-
-def _promise(path: Path) -> tuple[int, int, int]:
-    """(frames, channels, sample rate) as the header says; AudioError where it lies or is none."""
-    if not path.is_file():
-        raise AudioError(f"{path}: no such audio file; check the path")
-    try:
-        header = soundfile.info(str(path))
-    except (soundfile.LibsndfileError, RuntimeError, OSError) as problem:
-        raise AudioError(
-            f"{path}: not an audio file that can be read ({problem}); give WAV, FLAC, OGG or MP3"
-        ) from problem
-    if header.frames <= 0 or header.samplerate <= 0 or header.channels <= 0:
-        raise AudioError(f"{path}: holds no sound; leave it out")
-    if header.frames >= 2**62:  # libsndfile's mark for "unknown": a stream without a length
-        raise AudioError(f"{path}: does not say how long it is; convert it to WAV or FLAC")
-    missing = _missing_wav_bytes(path)
-    if missing:
-        raise AudioError(f"{path}: truncated, {missing:,} bytes of sound are missing; fetch the file again")
-    return int(header.frames), int(header.channels), int(header.samplerate)
-
-
-def _missing_wav_bytes(path: Path) -> int:
-    """How many bytes a WAV file lacks of the sound it announces. libsndfile quietly shortens such a file."""
-    length = path.stat().st_size
-    with path.open("rb") as file:
-        riff, _, kind = struct.unpack("<4sI4s", file.read(12).ljust(12, b"\0"))
-        if riff != b"RIFF" or kind != b"WAVE":
-            return 0
-        while len(head := file.read(8)) == 8:
-            name, size = struct.unpack("<4sI", head)
-            if name == b"data":
-                streamed = size >= 0x7FFFFFFF - 64  # a pipe that did not know its length
-                return 0 if streamed else max(0, file.tell() + size - length)
-            file.seek(size + size % 2, io.SEEK_CUR)
-    return 0
 
 
 def _fit_channels(wave_CW: Tensor, channels: int, path: Path) -> Tensor:

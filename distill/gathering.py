@@ -33,10 +33,22 @@ def gather(source: Any, steps: Sequence[Any]) -> list[Song]:
         return source.load()
     report = curated(source, steps)
     print(f"curation: {in_words(report)}; {report.folder / 'report.html'}", flush=True)
-    if not report.kept:
-        raise SongError(f"curation kept no song; {report.folder / 'report.html'} says why for each")
+    songs = [song for song in report.kept if song.lines]
+    if len(songs) < len(report.kept):
+        print(f"curation: {len(report.kept) - len(songs)} songs have no lyrics to learn from", flush=True)
+    if not songs:
+        raise SongError(f"curation left no song with lyrics; {report.folder / 'report.html'} says why for each")
     divide = getattr(source, "divide", None)
-    return report.kept if divide is None else [part for song in report.kept for part in divide(song)]
+    return songs if divide is None else [part for song in songs for part in _divided(song, divide)]
+
+
+def _divided(song: Song, divide: Callable[[Song], list[Song]]) -> list[Song]:
+    """A song's lines to train on and those held out; a song that cannot spare any says so and is trained on whole."""
+    try:
+        return divide(song)
+    except SongError as error:
+        print(f"{error}; trained on whole", flush=True)
+        return [song]
 
 
 def curated(

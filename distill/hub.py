@@ -28,22 +28,13 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 import distill
 from distill import folders
 from distill.errors import HubError
+from distill.licences import UNKNOWN, allows, may_carry, most_restrictive, named
 
 NEVER = {".py", ".pyc", ".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt", ".npy", ".so", ".exe"}
 NEEDED = ("config.json", "singer.json", "tokenizer_config.json")
 PARTS = ("base", "codec", "song")  # a teacher is not needed, but where one is named its licence counts
 _REPO = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
 _WEIGHTS = (".safetensors", ".safetensors.index.json")
-
-# Identifiers that the hub knows, with what they ask of a work made from theirs.
-FREE = set(
-    "apache-2.0 mit bsd bsd-2-clause bsd-3-clause isc zlib cc0-1.0 pddl unlicense cc-by-3.0 cc-by-4.0".split()
-)
-SAME = set("cc-by-sa-3.0 cc-by-sa-4.0 cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 gpl-3.0 agpl-3.0 gemma".split())
-SAME |= set("llama2 llama3 llama3.1 llama3.2 llama3.3".split())
-NON_COMMERCIAL = set("cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nc-sa-3.0 cc-by-nc-sa-4.0".split())
-NO_DERIVATIVES = set("cc-by-nd-4.0 cc-by-nc-nd-3.0 cc-by-nc-nd-4.0".split())
-KNOWN = FREE | SAME | NON_COMMERCIAL | NO_DERIVATIVES
 
 
 @dataclass(frozen=True)
@@ -133,9 +124,9 @@ def examine(folder: Path) -> dict[str, Any]:
 
 def licences_of(about: Mapping[str, Any]) -> dict[str, str]:
     """{part: licences, with commas} from singer.json; songs together, "unknown" for what is not named."""
-    named = about.get("licences")
+    stated = about.get("licences")
     found: dict[str, dict[str, None]] = {part: {} for part in PARTS}
-    for key, text in (named if isinstance(named, Mapping) else {}).items():
+    for key, text in (stated if isinstance(stated, Mapping) else {}).items():
         part = "song" if str(key).startswith("song") else str(key)
         found.setdefault(part, {}).update(
             {one.strip().lower() or "unknown": None for one in str(text).split(",")}
@@ -149,32 +140,29 @@ def licences_of(about: Mapping[str, Any]) -> dict[str, str]:
 def gate(licence: str, licences: Mapping[str, str], where: str) -> None:
     """Whether a singer under `licence` may be made from parts under `licences` (see `licences_of`).
 
-    Raises HubError, naming the part, when a licence is missing or unknown, forbids derivatives, or asks for
-    more than `licence` gives. A gate against oversight, not legal advice.
+    Raises HubError, naming the part, when a licence is missing or unknown, forbids what is made from it, or asks for
+    more than `licence` gives. Bookkeeping (see distill/licences.py), not legal advice.
     """
-    if licence not in KNOWN:
+    parts = [(part, one) for part, text in licences.items() for one in text.split(", ")]
+    for part, one in parts:
+        if named(one) is UNKNOWN:
+            raise HubError(f"{where}: the licence of {part} is {one}; what nobody may share is not pushed")
+        if reason := allows(one, "publish", part, licence):
+            raise HubError(f"{where}: {part} is under {one}: {reason}; train without it")
+    if named(licence) is UNKNOWN or named(licence).hub_id != licence:
         raise HubError(
             f"{where}: a singer under {licence!r}; state a licence that the hub knows, in lower case"
         )
-    for part, one in ((part, one) for part, text in licences.items() for one in text.split(", ")):
-        if one not in KNOWN:
-            raise HubError(f"{where}: the licence of {part} is {one}; what nobody may share is not pushed")
-        if one in NO_DERIVATIVES:
-            raise HubError(f"{where}: {part} is under {one}, which forbids derivatives; train without it")
-        if one in SAME and licence != one:
+    for part, one in parts:
+        if reason := may_carry(licence, one, part):
             raise HubError(
-                f"{where}: {part} is under {one}, which asks for the same; the singer has {licence}"
+                f"{where}: {part} is under {one}: {reason}; train without it, or state another licence"
             )
-        if one in NON_COMMERCIAL and licence not in NON_COMMERCIAL:
-            raise HubError(f"{where}: {part} is under {one}; {licence} would allow what that forbids")
 
 
 def follows(licences: Mapping[str, str]) -> str:
-    """The licence of a singer for which nobody named one: what its parts ask for, and no more."""
-    found = {one for text in licences.values() for one in text.split(", ")}
-    if same := sorted(found & SAME):
-        return same[0]  # two that ask for different sameness never pass the gate
-    return "cc-by-nc-4.0" if found & NON_COMMERCIAL else "apache-2.0"
+    """The licence of a singer for which nobody named one: the most restrictive of its parts (the gate has the last word)."""
+    return most_restrictive(licences).hub_id
 
 
 def card(folder: str | Path, repo_id: str, results: Path | None = None) -> str:
@@ -204,6 +192,7 @@ def card(folder: str | Path, repo_id: str, results: Path | None = None) -> str:
         parts=_table(("part", "what", "licence"), rows),
         recipe=str(about.get("recipe") or "not recorded").strip(),
         styles=", ".join(about.get("styles") or ()) or "none named",
+        credits="\n".join(f"- {credit}" for credit in about.get("credits") or ()) or "Nobody asks to be named.",
         results=_results(results),
     )
     return f"---\n{yaml.safe_dump(data, sort_keys=False)}---\n\n{body}"

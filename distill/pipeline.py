@@ -20,6 +20,7 @@ from distill import encoding, folders, judging, scores
 from distill import settings as strict
 from distill.errors import SettingsError
 from distill.gathering import curated, gather, in_words, table
+from distill.licences import named
 from distill.merge import merge as merge_student
 from distill.progress import show
 from distill.prompts import Coded, grain_of
@@ -212,8 +213,17 @@ class Stage:
                 **_of_teacher(settings),
                 **licences,
             },
+            credits=tuple(dict.fromkeys(map(_credit, filter(_asks_for_credit, self.songs)))),
             recipe=with_songs(self.recipe, None if self.given is None else "").yaml(),
         )
+
+
+def _asks_for_credit(song: Song) -> bool:
+    return named(song.licence).credit
+
+
+def _credit(song: Song) -> str:
+    return f"{song.credit or song.id} ({', '.join(filter(None, (named(song.licence).id, song.source)))})"
 
 
 def _of_teacher(settings: Any) -> dict[str, str]:

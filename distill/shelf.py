@@ -44,7 +44,10 @@ class SamplingSettings:
 
 @dataclass(frozen=True)
 class About:
-    """What singer.json says. grain: how finely its songs were written. licences: of base, songs, ..., by name."""
+    """What singer.json says. grain: how finely its songs were written. licences: of base, songs, ..., by name.
+
+    credits: whom the songs' licences ask to be named.
+    """
 
     codec: dict[str, Any]
     codec_fingerprint: str
@@ -57,6 +60,7 @@ class About:
     voices: tuple[str, ...] = ()
     grain: Grain = "note"
     licences: dict[str, str] = field(default_factory=dict)
+    credits: tuple[str, ...] = ()
     recipe: str = ""
 
 

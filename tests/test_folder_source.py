@@ -8,11 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+from lyric_files import BOAT, mxl, note, score
+from lyric_files import refused as refuses
 
 from distill import settings
 from distill.errors import AudioError, DistillError, FolderError, LyricsError, SettingsError, SongError
-from distill.songs import Word
-from distill.sources.folder import Settings, clock, read_lrc
+from distill.songs import Song, Word
+from distill.sources import Refusal
+from distill.sources._formats import clock
+from distill.sources._formats.lrc import read_lrc
+from distill.sources._formats.text import read_text
+from distill.sources.folder import Settings
 
 LRC = """\ufeff[ti:Boat]
 [ar:Nobody]
@@ -49,7 +55,7 @@ def refused(folder: Path, error: type[DistillError], says: str, **more) -> str:
 
 
 def times(text: str, seconds: float = 8.0) -> list[tuple[float | None, float | None]]:
-    sections, _ = read_lrc(text, seconds, "x.lrc")
+    sections = read_lrc(text, seconds, "x.lrc").sections
     return [(line.start, line.end) for section in sections for line in section.lines]
 
 
@@ -102,7 +108,7 @@ def test_timed_lyrics_win_over_plain_ones(songs: Path):
 
 def test_words_with_times():
     text = "[00:01.00]<00:01.00>row <00:01.50>row <00:02.00>your boat<00:02.75>\n[00:04.00]la <00:05.00>la"
-    sections, _ = read_lrc(text, 8.0, "x.lrc")
+    sections = read_lrc(text, 8.0, "x.lrc").sections
     first, second = sections[0].lines
     assert first.text == "row row your boat" and (first.start, first.end) == (1.0, 2.75)
     assert first.words == (Word("row", 1.0, 1.5), Word("row", 1.5, 2.0), Word("your boat", 2.0, 2.75))
@@ -124,7 +130,7 @@ def test_stamps_of_every_form():
 
 
 def test_a_tag_named_again_is_a_new_section():
-    sections, _ = read_lrc("[verse]\n[00:01.00]la\n[verse 2]\n[00:02.00]oh", 8.0, "x.lrc")
+    sections = read_lrc("[verse]\n[00:01.00]la\n[verse 2]\n[00:02.00]oh", 8.0, "x.lrc").sections
     assert [(section.tag, len(section.lines)) for section in sections] == [("verse", 1), ("verse", 1)]
 
 
@@ -232,3 +238,136 @@ def test_codec_tokens_in_lyrics_stay_text(tmp_path: Path):
     (tmp_path / "a.lrc").write_text("[00:01.00]<custom_token_5> I <3 row", encoding="utf-8")
     [line] = Settings(str(tmp_path)).load()[0].lines
     assert line.text == "<custom_token_5> I <3 row" and line.words == ()
+
+
+# --- other forms, stems, rights, and a scan that goes on ---
+def test_a_folder_of_every_form(tmp_path: Path):
+    for name in ("star", "score", "packed", "stamped", "typed"):
+        record(tmp_path / f"{name}.wav")
+    content = score(note("C", 4, 2, "la"), head="<movement-title>Hymn</movement-title>")
+    (tmp_path / "star.txt").write_text(BOAT, encoding="utf-8")
+    (tmp_path / "score.xml").write_bytes(content)
+    (tmp_path / "packed.mxl").write_bytes(mxl(content))
+    (tmp_path / "stamped.lrc").write_text("[by:Someone]\n[00:01.00]la", encoding="utf-8")
+    (tmp_path / "stamped.musicxml").write_bytes(content)
+    (tmp_path / "typed.txt").write_text("la la", encoding="utf-8")
+    songs = {song.id: song for song in Settings(str(tmp_path), licence="CC0-1.0").load()}
+    assert {id: bool(song.lines[0].notes) for id, song in songs.items()} == {
+        "packed": True, "score": True, "stamped": False, "star": True, "typed": False,
+    }  # fmt: skip
+    star = songs["star"]
+    assert (star.credit, star.style, star.language) == ("Boat by Nobody; timed by Somebody", "folk", "en")
+    assert songs["stamped"].credit == "timed by Someone" and songs["packed"].credit == "Hymn"
+    timed = {id: fact.value if (fact := song.fact("timed_by")) else None for id, song in songs.items()}
+    assert timed.pop("score") == timed.pop("packed") == "no tempo: 120 assumed"
+    assert timed == {"stamped": "lrc", "star": "ultrastar", "typed": None}
+
+
+def test_one_bad_song_does_not_stop_the_others(tmp_path: Path):
+    for name in ("a", "b", "c", "d"):
+        record(tmp_path / f"{name}.wav", 2.0)
+        (tmp_path / f"{name}.txt").write_text("la la", encoding="utf-8")
+    (tmp_path / "b.wav").write_bytes(b"RIFF not audio")
+    (tmp_path / "c.txt").write_text("", encoding="utf-8")
+    (tmp_path / "d.txt").unlink()
+    (tmp_path / "e.lrc").write_text("[00:01.00]la", encoding="utf-8")
+    found = list(Settings(str(tmp_path)).scan())
+    assert [one.id if isinstance(one, Song) else one.name for one in found] == ["a", "b", "c", "d", "e"]
+    assert [type(one) for one in found] == [Song, Refusal, Refusal, Refusal, Refusal]
+    for one in found[1:]:
+        assert isinstance(one, Refusal) and str(tmp_path) in one.reason and "\n" not in one.reason
+    with pytest.raises(SongError, match=r"b\.wav"):
+        Settings(str(tmp_path)).load()
+
+
+def test_stems_by_name(tmp_path: Path):
+    for name in ("boat.flac", "boat.vocals.flac", "boat.accompaniment.wav"):
+        record(tmp_path / name)
+    (tmp_path / "boat.txt").write_text("la la", encoding="utf-8")
+    [song] = Settings(str(tmp_path)).load()
+    assert {name: Path(path).name for name, path in song.tracks.items()} == {
+        "audio": "boat.flac", "vocals": "boat.vocals.flac", "accompaniment": "boat.accompaniment.wav",
+    }  # fmt: skip
+    record(tmp_path / "boat.vocals.flac", 4.0)
+    refuses(Settings(str(tmp_path)).load, "4.00 s long and its recording 8.00 s", SongError)
+    (tmp_path / "boat.flac").unlink()
+    refuses(Settings(str(tmp_path)).load, "a stem without its recording", SongError)
+
+
+def test_ultrastar_names_its_own_files(tmp_path: Path):
+    for name in ("sound.wav", "voice.wav"):
+        record(tmp_path / name)
+    text = BOAT.replace("#MP3:boat.wav", "#MP3:sound.wav\n#VOCALS:voice.wav")
+    lyrics = tmp_path / "Nobody - Boat.txt"
+    lyrics.write_text(text, encoding="utf-8")
+    [song] = Settings(str(tmp_path)).load()
+    assert (
+        song.id == "Nobody - Boat"
+        and song.source == "sound.wav"
+        and Path(str(song.vocals)).name == "voice.wav"
+    )
+    lyrics.write_text(text.replace("sound.wav", "../sound.wav"), encoding="utf-8")
+    refuses(Settings(str(tmp_path)).load, "no recording of this name", SongError)
+
+
+def test_rights_of_a_folder(tmp_path: Path):
+    for name in ("a", "b", "deep/c"):
+        record(tmp_path / f"{name}.wav", 1.0)
+        (tmp_path / f"{name}.txt").write_text("la", encoding="utf-8")
+    table = tmp_path / "rights.csv"
+    rows = [
+        "file,licence,source,credit",
+        "a.wav,CC0-1.0,,",
+        'deep/c,CC-BY-4.0,web,"C, by C"',
+        "*,unknown,,All",
+        "",
+    ]
+    table.write_text("\n".join(rows), "utf-8")
+    songs = Settings(str(tmp_path), licence="CC-BY-SA-4.0").load()
+    assert [(s.licence, s.source, s.credit) for s in songs] == [
+        ("CC0-1.0", "a.wav", ""), ("unknown", "b.wav", "All"), ("CC-BY-4.0", "web", "C, by C"),
+    ]  # fmt: skip
+    table.write_text("file,licence\nz.wav,CC0-1.0\n", "utf-8")
+    last = list(Settings(str(tmp_path)).scan())[-1]
+    assert isinstance(last, Refusal) and "no recording is named 'z.wav'" in last.reason
+    refuses(Settings(str(tmp_path)).load, "no recording is named 'z.wav'", SongError)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "file,license\na,b\n",
+        "licence\na\n",
+        'file,licence\n"a',
+        "file,licence\na,b,c\n",
+        "file\na\na\n",
+        "file\n,\n",
+        "",
+    ],
+)
+def test_rights_that_cannot_be_read(tmp_path: Path, content: str):
+    record(tmp_path / "a.wav", 1.0)
+    (tmp_path / "rights.csv").write_text(content, "utf-8")
+    refuses(lambda: list(Settings(str(tmp_path)).scan()), r"rights\.csv", SongError)
+
+
+def test_old_encodings_by_language_and_by_name(tmp_path: Path):
+    path = tmp_path / "a.txt"
+    path.write_bytes("茉莉花".encode("gb18030"))
+    assert read_text(path, "zh-CN") == ("茉莉花", "gb18030")
+    path.write_bytes("Ночь".encode("cp1251"))
+    assert read_text(path, "ru") == ("Ночь", "cp1251")
+    path.write_bytes("#ENCODING:CP1250\n#TITLE:łąka".encode("cp1250"))
+    assert read_text(path) == ("#ENCODING:CP1250\n#TITLE:łąka", "cp1250")
+    path.write_bytes(b"#ENCODING:KLINGON\n")
+    refuses(lambda: read_text(path), "klingon")
+    record(tmp_path / "a.wav", 1.0)
+    path.write_bytes("noël".encode("cp1252"))
+    [song] = Settings(str(tmp_path)).load()
+    fact = song.fact("text_encoding")
+    assert fact is not None and (fact.value, fact.confidence) == ("cp1252", 0.5)
+
+
+def test_a_scan_is_strict_about_settings():
+    with pytest.raises(SettingsError, match="folder"):
+        list(Settings().scan())

@@ -20,12 +20,17 @@ MIB = 2**20
 
 FLOORS = [
     "errors",
-    "folders plain_yaml torchaudio_standin letters statistics",
+    "folders plain_yaml torchaudio_standin letters statistics licences mpeg",
+    "containers ffmpeg",
+    "decoding",
     "settings audio pictures songs vocabulary reading checkpoints runs progress",
     "lyrics families signals losses learn_letters attention",
     "prompts graft bases blank proof",
-    "sources curation codecs measures batches student trainer",
-    "vocoders scores merge encoding judging",
+    "sources curation exporters codecs measures batches student trainer",
+    "curating vocoders scores merge encoding judging",
+    "curation_song",
+    "curation_page",
+    "gathering",
     "shelf",
     "teachers",
     "tasks singer",
@@ -35,7 +40,7 @@ FLOORS = [
     "__main__ __init__",
 ]
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names.split()}
-FOLDERS = {"sources", "curation", "codecs", "vocoders", "teachers", "measures", "tasks", "serve"}
+FOLDERS = {"sources", "curation", "exporters", "codecs", "vocoders", "teachers", "measures", "tasks", "serve"}
 
 MODELS = {
     "attention",
@@ -61,8 +66,11 @@ ALLOWED = {  # a heavy library -> the modules and folders that may import it
     "accelerate": {"trainer"},
     "huggingface_hub": {"folders", "hub", "sources"},
     "pocketsphinx": {"measures", "letters", "learn_letters"},
-    "pyworld": {"measures", "sources"},
-    "espeakng_loader": {"sources"},
+    "pyworld": {"measures", "sources", "curation"},
+    "espeakng_loader": {"sources", "curation"},
+    "datasets": {"sources", "exporters"},
+    "pyarrow": {"sources", "exporters"},
+    "demucs": {"curation"},
 }
 NEEDS_STANDIN = {"transformers", "peft", "dac", "vocos", "encodec", "torchaudio"}
 NO_TORCH = {*" ".join(FLOORS[:2]).split(), "settings", "songs", "lyrics", "reading"}

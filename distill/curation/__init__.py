@@ -18,27 +18,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
+from distill.decoding import Sound
 from distill.songs import Fact, Song
 
+__all__ = ["Item", "Remark", "Sound", "Verdict"]
+
 Verdict = Literal["mended", "noted", "set aside"]
-
-
-class Sound(NamedTuple):
-    """A decoded track: float32 wave_CW (full scale +-1) and its sample rate (Hz)."""
-
-    wave_CW: NDArray[np.float32]
-    sample_rate: int
-
-    @property
-    def seconds(self) -> float:
-        return self.wave_CW.shape[1] / self.sample_rate
-
-    def mono(self) -> NDArray[np.float32]:
-        """All channels averaged: wave_W."""
-        return self.wave_CW.mean(0)
 
 
 class Remark(NamedTuple):

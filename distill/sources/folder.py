@@ -1,32 +1,40 @@
 """Songs from a folder of your own: recordings with their lyrics beside them, under the same name.
 
-    songs/fantasma.mp3 + songs/fantasma.lrc     line times, and word times where the file has them
-    songs/boat.wav     + songs/boat.txt         plain lyrics, no times
+    songs/fantasma.mp3 + songs/fantasma.lrc        line times, and word times where the file has them
+    songs/boat.flac    + songs/boat.txt            plain lyrics without times, or UltraStar's notes
+    songs/hymn.wav     + songs/hymn.musicxml       a score with lyrics (.musicxml, .mxl, .xml)
+    songs/boat.vocals.flac, songs/boat.accompaniment.flac     the stems of boat.flac, where you have them
+    songs/rights.csv                               file,licence,source,credit: a row a song, or one row for *
 
-LRC is a line of text for a line of song: `[01:02.50]row row row your boat`, with words timed as
-`<01:02.90>row`. A time without text ends the line before it; otherwise a line ends where the next begins, the
-last one with the recording. `[ti:]`, `[ar:]` and `[la:]` give title, artist and language; a positive
-`[offset:]` (ms) moves everything earlier; `[chorus]` alone opens a section. Recordings are only probed here,
-and decoded when they are coded.
+Where several kinds of lyrics lie beside a recording, the first of UltraStar, LRC, MusicXML, plain text counts. An
+UltraStar file of another name than its recording names it (`#MP3`, `#AUDIO`). What lyrics say themselves about title,
+artist, language and genre is taken; a row of rights.csv (found by the song's id, its file or *) stands above it.
+Recordings are only probed here, and decoded when they are coded.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
 
-from distill import audio
-from distill.errors import FolderError, LyricsError, SettingsError, SongError
-from distill.lyrics import LONGEST_LYRICS, parse, words
-from distill.songs import Line, Section, Song, Word
+from distill import decoding
+from distill.errors import DistillError, FolderError, LyricsError, SettingsError, SongError
+from distill.songs import Fact, Section, Song
+from distill.sources import Refusal, loaded, scanned
+from distill.sources._formats import Read
+from distill.sources._formats.lyrics import Form, credit, read_lyrics
+from distill.sources._formats.musicxml import read_musicxml
+from distill.sources._formats.rights import Rights, read_rights
+from distill.sources._formats.text import read_text
+from distill.sources._formats.ultrastar import about, is_ultrastar
+from distill.sources._formats.xml import read_score
 
-AUDIO = (".wav", ".flac", ".mp3", ".ogg", ".opus")
-LARGEST_LYRICS_BYTES = 20 * LONGEST_LYRICS  # stamps, four-byte letters and all
-SLACK_SECONDS = 0.5  # stamps are set by hand, and an MP3's length is known to a frame or two
-STAMP = r"(\d+):(\d{1,2}(?:[.:]\d{1,3})?)"
+AUDIO = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a")
+SCORES = (".musicxml", ".mxl", ".xml")
+LYRICS = (".lrc", ".txt", *SCORES)
+STEMS = (".vocals", ".accompaniment")
+STEM_SLACK_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
@@ -50,6 +58,24 @@ class Settings:
         Raises SettingsError without a folder, FolderError for a missing one or one without recordings,
         SongError, AudioError and LyricsError (naming the file) for songs that cannot be used.
         """
+        songs = loaded(self._found())
+        for song in songs:
+            if not song.lines and song.audio is not None:
+                path = Path(song.audio)
+                raise SongError(f"{path}: no lyrics beside it; write {path.stem}.lrc or {path.stem}.txt")
+        return [part for song in songs for part in self.divide(song)]
+
+    def scan(self) -> Iterator[Song | Refusal]:
+        """Whole songs one by one, with a Refusal in place of each that cannot be used (`divide` holds lines out).
+
+        A recording without lyrics is a song without lines here: it can be looked at, though not learnt from.
+
+        Raises as `load` does for what concerns the folder as a whole: the settings, the folder, its rights.csv.
+        """
+        return scanned(self._found())
+
+    def _found(self) -> Iterator[tuple[str, Song | DistillError]]:
+        """Each song by name, or why it is none."""
         if not self.folder:
             raise SettingsError(
                 "songs.folder: no folder of songs is given; say SONGS=FOLDER (make) or --songs FOLDER"
@@ -59,72 +85,74 @@ class Settings:
         place = Path(self.folder).expanduser()
         if not place.is_dir():
             raise FolderError(f"{place}: there is no such folder; give a folder of recordings with lyrics")
-        return [part for song in self._songs(place) for part in self._split(song)]
+        rights = read_rights(place)
+        for name, files in _by_name(place).items():
+            id = name.relative_to(place).as_posix()
+            try:
+                if files.wrong is not None:
+                    raise files.wrong
+                yield id, self._song(files, id, rights, place)
+            except DistillError as error:
+                yield id, error
+        for line, file in rights.unused():
+            words = f"{place / rights.FILE}:{line}: no recording is named {file!r}; correct the name"
+            yield rights.FILE, SongError(words)
 
-    def _songs(self, place: Path) -> Iterator[Song]:
-        files = [
-            path for path in sorted(place.rglob("*")) if path.is_file() and not path.name.startswith(".")
-        ]
-        recordings = [path for path in files if path.suffix.lower() in AUDIO]
-        if not recordings:
-            raise FolderError(f"{place}: no recording in this folder; put {', '.join(AUDIO)} files there")
-        seen: dict[Path, Path] = {}
-        for recording in recordings:
-            name = recording.with_suffix("")
-            if name in seen:
+    def _song(self, files: Files, id: str, rights: Rights, place: Path) -> Song:
+        recording = files.recording
+        seconds = _seconds(recording)
+        for stem, path in files.stems.items():
+            if abs(_seconds(path) - seconds) > STEM_SLACK_SECONDS:
                 raise SongError(
-                    f"{recording}: {seen[name].name} lies beside it; keep one recording of a name"
+                    f"{path}: is {_seconds(path):.2f} s long and its recording {seconds:.2f} s; cut {stem} alike"
                 )
-            seen[name] = recording
-        for path in files:
-            if path.suffix.lower() == ".lrc" and path.with_suffix("") not in seen:
-                raise SongError(
-                    f"{path}: no recording of this name beside it; add one or take the lyrics away"
-                )
-        for name, recording in seen.items():
-            beside = {path.suffix.lower(): path for path in files if path.with_suffix("") == name}
-            lyrics = beside.get(".lrc") or beside.get(".txt")
-            if lyrics is None:
-                raise SongError(f"{recording}: no lyrics beside it; write {name.name}.lrc or {name.name}.txt")
-            yield self._song(recording, lyrics, name.relative_to(place).as_posix())
-
-    def _song(self, recording: Path, lyrics: Path, id: str) -> Song:
-        seconds, text = audio.seconds(recording), read_text(lyrics)
-        about: dict[str, str] = {}
-        if lyrics.suffix.lower() == ".lrc":
-            sections, about = read_lrc(text, seconds, str(lyrics))
-        else:
-            verses = parse(text, str(lyrics))
-            sections = tuple(
-                Section(verse.tag, tuple(Line(line) for line in verse.lines)) for verse in verses
-            )
-        credit = " by ".join(about[key] for key in ("ti", "ar") if about.get(key))
+        read = self._read(files.lyrics, seconds)
+        told = read.about
+        row = rights.of(id, recording.relative_to(place).as_posix())
         return Song(
             id=id,
-            sections=sections,
-            style=self.style,
+            sections=read.sections,
+            style=self.style or told.get("genre", "").lower(),
             voice=self.voice,
-            language=about.get("la") or self.language,
-            licence=self.licence,
-            source=recording.name,
-            credit=credit,
+            language=told.get("language") or self.language,
+            licence=row.licence or self.licence,
+            source=row.source or told.get("source") or recording.name,
+            credit=row.credit or credit(told),
             audio=str(recording.resolve()),
+            vocals=_resolved(files.stems.get("vocals")),
+            accompaniment=_resolved(files.stems.get("accompaniment")),
+            facts=read.facts,
         )
 
-    def _split(self, song: Song) -> list[Song]:
+    def _read(self, lyrics: Path | None, seconds: float) -> Read:
+        """The lyrics, by whichever reader they are for."""
+        if lyrics is None:
+            return Read((), {})
+        where, kind = str(lyrics), lyrics.suffix.lower()
+        if kind in SCORES:
+            return read_musicxml(read_score(lyrics), seconds, where, self.language)
+        text, encoding = read_text(lyrics, self.language)
+        form: Form = "lrc" if kind == ".lrc" else "ultrastar" if is_ultrastar(text) else "plain"
+        read = read_lyrics(text, form, seconds, where, self.language)
+        if encoding.startswith("utf"):
+            return read
+        return read._replace(facts=(*read.facts, Fact("text_encoding", encoding, "folder", 0.5)))
+
+    def divide(self, song: Song) -> list[Song]:
         """One song, or its first lines for training and its last ones held out."""
         if not self.held_out_lines:
             return [song]
         count = len(song.lines)
-        if any(line.start is None for line in song.lines):
+        timed = [place for place, line in enumerate(song.lines) if line.start is not None]
+        if not timed:
             raise SongError(
                 f"{song.id}: plain lyrics have no times to hold lines out by; write .lrc, or hold out 0"
             )
-        if count <= self.held_out_lines:
+        if len(timed) <= self.held_out_lines:
             raise SongError(
-                f"{song.id}: {count} lines leave none to train on; set held_out_lines below {count}"
+                f"{song.id}: {len(timed)} lines leave none to train on; set held_out_lines below {len(timed)}"
             )
-        cut = count - self.held_out_lines
+        cut = timed[-self.held_out_lines]
         return [
             replace(song, id=f"{song.id}#{split}", split=split, sections=_between(song.sections, start, stop))
             for split, start, stop in (("train", 0, cut), ("held-out", cut, count))
@@ -142,149 +170,115 @@ def _between(sections: tuple[Section, ...], start: int, stop: int) -> tuple[Sect
     return tuple(kept)
 
 
-def read_text(path: Path) -> str:
-    """The text of a file in UTF-8, marked UTF-16 or else Windows-1252; LyricsError for what is not text."""
-    if path.stat().st_size > LARGEST_LYRICS_BYTES:
-        raise LyricsError(f"{path}: {path.stat().st_size:,} bytes are no song's lyrics; cut them into songs")
-    content = path.read_bytes()
-    marked = content.startswith((b"\xff\xfe", b"\xfe\xff"))
-    for encoding in ("utf-16",) if marked else ("utf-8-sig", "cp1252"):
+def _seconds(path: Path) -> float:
+    return decoding.promise_safely(path).seconds
+
+
+def _resolved(path: Path | None) -> str | None:
+    return str(path.resolve()) if path is not None else None
+
+
+# --- which files make a song -----------------------------------------------------------------------------------------
+@dataclass
+class Files:
+    """The files of one song; `wrong` says why they make none."""
+
+    recordings: list[Path] = field(default_factory=list)
+    texts: dict[str, Path] = field(default_factory=dict)
+    stems: dict[str, Path] = field(default_factory=dict)
+    wrong: DistillError | None = None
+
+    @property
+    def recording(self) -> Path:
+        return self.recordings[0]
+
+    @property
+    def lyrics(self) -> Path | None:
+        """The finest lyrics that are timed against the recording."""
+        plain = self.texts.get(".txt")
+        if plain is not None and _is_ultrastar(plain):
+            return plain
+        return next((self.texts[kind] for kind in (".lrc", *SCORES, ".txt") if kind in self.texts), None)
+
+
+def _by_name(place: Path) -> dict[Path, Files]:
+    """The files of each song by its path without suffix, in order. FolderError for a folder without recordings."""
+    files = [path for path in sorted(place.rglob("*")) if path.is_file() and not path.name.startswith(".")]
+    if not any(path.suffix.lower() in AUDIO for path in files):
+        raise FolderError(f"{place}: no recording in this folder; put {', '.join(AUDIO)} files there")
+    found: dict[Path, Files] = {}
+    for path in files:
+        kind = path.suffix.lower()
+        if kind in AUDIO:
+            found.setdefault(path.with_suffix(""), Files()).recordings.append(path)
+        elif kind in LYRICS:
+            found.setdefault(path.with_suffix(""), Files()).texts[kind] = path
+    _give_stems(found)
+    _give_named_recordings(found)
+    for name, song in list(found.items()):
+        song.wrong = song.wrong or _wrong(song)
+        if not song.recordings and song.wrong is None:
+            del found[name]  # a text about something else
+    return dict(sorted(found.items()))
+
+
+def _give_stems(found: dict[Path, Files]) -> None:
+    """`boat.vocals.flac` without lyrics of its own is a stem of `boat`."""
+    for name in list(found):
+        if name.suffix in STEMS and found[name].recordings and not found[name].texts:
+            song = found.get(name.with_suffix(""))
+            if song is None or not song.recordings:
+                words = f"{found[name].recording}: a stem without its recording; put the whole song beside it"
+                found[name].wrong = SongError(words)
+            else:
+                song.stems[name.suffix[1:]] = found.pop(name).recording
+
+
+def _give_named_recordings(found: dict[Path, Files]) -> None:
+    """An UltraStar file without a recording of its name gets the one that it names, and the stems."""
+    by_path = {path: name for name, song in found.items() for path in song.recordings}
+    for name, song in list(found.items()):
+        text = song.texts.get(".txt")
+        if song.recordings or text is None or not _is_ultrastar(text):
+            continue
         try:
-            text = content.decode(encoding)
-        except UnicodeDecodeError:
+            told = about(read_text(text)[0])
+        except LyricsError as error:
+            song.wrong = error
             continue
-        if "\0" not in text:
-            return text
-    raise LyricsError(f"{path}: this is not text; save the lyrics as UTF-8")
+        for track in ("audio", "vocals", "accompaniment"):
+            path = name.parent / told.get(track, "")
+            if track not in told or path.parent != name.parent or path not in by_path:
+                continue
+            other = by_path[path]
+            if other in found and not found[other].texts:
+                del found[other]
+            if track == "audio":
+                song.recordings.append(path)
+            else:
+                song.stems[track] = path
 
 
-# --- LRC -------------------------------------------------------------------------------------
+def _wrong(song: Files) -> DistillError | None:
+    """Why these files make no song; None also for a text that was never meant to be one."""
+    if len(song.recordings) > 1:
+        first, second = song.recordings[:2]
+        return SongError(f"{second}: {first.name} lies beside it; keep one recording of a name")
+    if not song.recordings:
+        path = next((song.texts[kind] for kind in (".lrc", ".musicxml", ".mxl") if kind in song.texts), None)
+        if path is None and (plain := song.texts.get(".txt")) is not None and _is_ultrastar(plain):
+            path = plain
+        if path is None:
+            return None
+        return SongError(f"{path}: no recording of this name beside it; add one or take the lyrics away")
+    return None
 
 
-class Stamped(NamedTuple):
-    """A row at one of its times (seconds): its text, where its words start, its section and row number."""
-
-    start: float
-    text: str
-    words: tuple[tuple[float, str], ...]
-    section: int
-    row: int
-
-
-def read_lrc(text: str, seconds: float, where: str) -> tuple[tuple[Section, ...], dict[str, str]]:
-    """Sections with timed lines, and the file's tags. `seconds` is the recording's length, `where` the file's
-    name.
-
-    Raises LyricsError, naming file and row, for stamps that are wrong, missing, out of order or beyond the
-    recording.
-    """
-    stamped, tags, about = _rows(text, where)
-    if not any(words(one.text) for one in stamped):
-        raise LyricsError(f"{where}: no timed line to sing; write lines as [mm:ss.xx]text")
-    parse("\n".join(one.text for one in stamped), where)  # refuses what is too long to be a song
-    shift = _offset(about.get("offset", "0"), where)
-    stamped = sorted((_shifted(one, shift) for one in stamped), key=lambda one: one.start)
-    sections: list[tuple[int, list[Line]]] = []
-    for index, one in enumerate(stamped):
-        at = f"{where}:{one.row}"
-        after = stamped[index + 1].start if index + 1 < len(stamped) else seconds
-        if one.start > seconds + SLACK_SECONDS or (words(one.text) and one.start >= seconds):
-            raise LyricsError(
-                f"{at}: {clock(one.start)} is beyond the recording ({clock(seconds)}); are these its lyrics?"
-            )
-        if not words(one.text):
-            continue
-        if after <= one.start:
-            raise LyricsError(f"{at}: another line starts at {clock(one.start)} too; keep one of them")
-        if not sections or one.section != sections[-1][0]:
-            sections.append((one.section, []))
-        sections[-1][1].append(_line(one, min(after, seconds), at))
-    return tuple(Section(tags[section], tuple(lines)) for section, lines in sections), about
-
-
-def _rows(text: str, where: str) -> tuple[list[Stamped], list[str], dict[str, str]]:
-    stamped: list[Stamped] = []
-    about: dict[str, str] = {}
-    tags = ["verse"]
-    for number, row in enumerate(text.splitlines(), 1):
-        at, rest, starts = f"{where}:{number}", row.strip(), []
-        while stamp := re.match(rf"\[{STAMP}\]\s*", rest):
-            starts.append(_seconds(stamp, at))
-            rest = rest[stamp.end() :]
-        if starts:
-            plain = " ".join(re.sub(rf"<{STAMP}>", " ", rest).split())
-            stamped += [
-                Stamped(start, plain, _word_starts(rest, start, at), len(tags) - 1, number)
-                for start in starts
-            ]
-        elif meta := re.fullmatch(r"\[([A-Za-z]\w*):(.*)\]", rest):
-            about[meta.group(1).lower()] = meta.group(2).strip()
-        elif section := re.fullmatch(r"\[\s*([^\W\d_][\w' -]{0,30}?)[\s\d]*\]", rest):
-            tags.append("-".join(section.group(1).lower().split()))
-        elif rest and not rest.startswith("#"):
-            raise LyricsError(f"{at}: no time that can be read before {rest[:30]!r}; write [mm:ss.xx]")
-    return stamped, tags, about
-
-
-def _word_starts(text: str, start: float, at: str) -> tuple[tuple[float, str], ...]:
-    """(seconds, text) of each stretch between `<mm:ss.xx>` stamps; () if there are none."""
-    if not re.search(r"<\d+:", text):
-        return ()
-    found = []
-    for place, stretch in enumerate(re.split(r"<(?=\d+:)", text)):
-        if place:
-            stamp = re.match(rf"{STAMP}>", stretch)
-            if stamp is None:
-                raise LyricsError(f"{at}: <{stretch[:12]} is no time; write <mm:ss.xx>")
-            found.append((_seconds(stamp, at), stretch[stamp.end() :].strip()))
-        elif stretch.strip():
-            found.append((start, stretch.strip()))
-    return tuple(found)
-
-
-def _shifted(one: Stamped, shift: float) -> Stamped:
-    starts = tuple((max(0.0, start - shift), text) for start, text in one.words)
-    return one._replace(start=max(0.0, one.start - shift), words=starts)
-
-
-def _line(one: Stamped, end: float, at: str) -> Line:
-    """The line with its words; a last stamp without text ends the line early."""
-    if not one.words:
-        return Line(one.text, one.start, end)
-    starts = [start for start, _ in one.words]
-    if not words(one.words[-1][1]):
-        end = min(end, starts.pop())
-    ends = [*starts[1:], end]
-    if starts[0] < one.start - 1e-6 or any(stop <= start for start, stop in zip(starts, ends, strict=True)):
-        raise LyricsError(
-            f"{at}: the word times of {one.text[:30]!r} do not grow from its start to its end; set them again"
-        )
-    sung = tuple(
-        Word(text, start, stop)
-        for (_, text), start, stop in zip(one.words, starts, ends, strict=False)
-        if words(text)
-    )
-    return Line(one.text, one.start, end, sung)
-
-
-def _seconds(stamp: re.Match[str], at: str) -> float:
-    minutes, seconds = int(stamp.group(1)), float(stamp.group(2).replace(":", "."))
-    if seconds >= 60 or minutes >= 1000:
-        raise LyricsError(
-            f"{at}: {stamp.group(1)}:{stamp.group(2)} is no time; write [mm:ss.xx] with seconds below 60"
-        )
-    return 60.0 * minutes + seconds
-
-
-def _offset(text: str, where: str) -> float:
+def _is_ultrastar(path: Path) -> bool:
     try:
-        return int(text) / 1000
-    except ValueError:
-        raise LyricsError(
-            f"{where}: [offset:{text[:20]}] is no number of milliseconds; write [offset:+250]"
-        ) from None
-
-
-def clock(seconds: float) -> str:
-    """Seconds as LRC writes them: 62.5 -> "01:02.50"."""
-    return f"{int(seconds // 60):02d}:{seconds % 60:05.2f}"
+        with path.open("rb") as file:
+            head = file.read(4096)
+    except OSError:
+        return False
+    wide = head.startswith((b"\xff\xfe", b"\xfe\xff"))
+    return is_ultrastar(head.decode("utf-16" if wide else "utf-8", "replace"))

@@ -1,0 +1,31 @@
+"""Our own form: `manifest.jsonl`, a song a line (see `songs`), and beside it the sound.
+
+    folder/manifest.jsonl
+    folder/audio/KEY.audio.flac, KEY.vocals.flac, KEY.accompaniment.flac
+
+The source kind `manifest` reads it back to equal songs, but for where their files lie.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from distill.exporters import LeftOut
+from distill.exporters._files import each, new_folder, put, with_tracks
+from distill.songs import Song, manifest_row
+
+
+def export(songs: Iterable[Song], folder: str | Path, link: bool = False) -> list[LeftOut]:
+    """Write songs with copies of their sound (link: hard links, where the disk allows). Leaves none out.
+
+    Raises FolderError for a folder that holds something and for sound that is not there, SongError for two of one id.
+    """
+    with new_folder(folder) as place, (place / "manifest.jsonl").open("w", encoding="utf-8") as rows:
+        for key, song in each(songs):
+            paths = {}
+            for name, source in song.tracks.items():
+                paths[name] = f"audio/{key}.{name}{Path(source).suffix.lower()}"
+                put(source, place / paths[name], link)
+            rows.write(manifest_row(with_tracks(song, paths), place) + "\n")
+    return []

@@ -1,0 +1,134 @@
+"""UltraStar, version 1.0.0 (https://usdx.eu/format): a karaoke file a song, its sound, and rights.csv beside them.
+
+    folder/KEY.txt   folder/KEY.flac   folder/KEY.vocals.flac   folder/KEY.accompaniment.flac   folder/rights.csv
+
+The source kind `folder` reads it back. Times fall on a grid of 15 / bpm seconds and pitches on semitones. Notes become
+notes; where only words have times each is a freestyle note, where only lines have, each line is one. Letters are
+divided over a word's notes so that joined they spell it again. Lost are sections, facts, and who is how sure. Songs in
+which a line has no times are left out.
+"""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from distill.errors import SettingsError
+from distill.exporters import LeftOut
+from distill.exporters._files import each, new_folder, put
+from distill.songs import Line, Note, Song, Word
+
+MIDDLE_C = 60
+VOWELS = re.compile(r"[aeiouyáàâäãåéèêëíìîïóòôöõøúùûüýœæ]+", re.IGNORECASE)
+LANGUAGES = {"en": "English", "de": "German", "fr": "French", "es": "Spanish", "it": "Italian", "zh": "Chinese",
+             "pt": "Portuguese", "nl": "Dutch", "pl": "Polish", "sv": "Swedish", "ja": "Japanese", "ko": "Korean"}  # fmt: skip
+
+
+def export(
+    songs: Iterable[Song], folder: str | Path, bpm: float = 1500.0, link: bool = False
+) -> list[LeftOut]:
+    """Write songs as UltraStar files with their sound; gives back those without times.
+
+    bpm: the grid; 1500 is 10 ms. Raises SettingsError for one that no game reads, FolderError as every exporter.
+    """
+    if not 30 <= bpm <= 6000:
+        raise SettingsError(f"bpm is {bpm:g}; give 30 to 6000 (a grid of 15 / bpm seconds)")
+    left: list[LeftOut] = []
+    with new_folder(folder) as place, (place / "rights.csv").open("w", encoding="utf-8", newline="") as file:
+        rights = csv.writer(file)
+        rights.writerow(["file", "licence", "source", "credit"])
+        for key, song in each(songs):
+            if song.audio is None or not song.lines or any(line.start is None for line in song.lines):
+                lacks = "no sound" if song.audio is None else "a line without times"
+                left.append(LeftOut(song.id, f"has {lacks}, which UltraStar cannot hold"))
+                continue
+            names = {"audio": "", "vocals": ".vocals", "accompaniment": ".accompaniment"}
+            files = {n: f"{key}{names[n]}{Path(path).suffix.lower()}" for n, path in song.tracks.items()}
+            for name, source in song.tracks.items():
+                put(source, place / files[name], link)
+            (place / f"{key}.txt").write_text(text_of(song, files, bpm), encoding="utf-8")
+            rights.writerow([files["audio"], song.licence, song.source, song.credit])
+    return left
+
+
+def text_of(song: Song, files: dict[str, str], bpm: float) -> str:
+    """The UltraStar file of a song whose lines all have times."""
+    title, by, artist = song.credit.partition(" by ")
+    said = {
+        "VERSION": "1.0.0", "TITLE": title if by else song.id, "ARTIST": artist if by else song.credit or "unknown",
+        "MP3": files["audio"], "AUDIO": files["audio"], "VOCALS": files.get("vocals"),
+        "INSTRUMENTAL": files.get("accompaniment"), "BPM": f"{bpm:g}", "GAP": "0", "GENRE": song.style,
+        "LANGUAGE": LANGUAGES.get(song.language.lower().partition("-")[0]), "PROVIDEDBY": song.source,
+    }  # fmt: skip
+    rows = [f"#{name}:{' '.join(str(value).split())}" for name, value in said.items() if value]
+    free = 0  # the first beat that is not sung yet
+    for index, line in enumerate(song.lines):
+        if index:
+            rows.append(f"- {free}")
+        for start, end, midi, letters in _notes(line):
+            first = max(free, round(start * bpm / 15))
+            free = max(first + 1, round(end * bpm / 15))
+            kind, pitch = ("F", 0) if midi is None else (":", round(midi) - MIDDLE_C)
+            rows.append(f"{kind} {first} {free - first} {pitch} {letters}")
+    return "\n".join([*rows, "E", ""])
+
+
+def _notes(line: Line) -> list[tuple[float, float, float | None, str]]:
+    """(start, end, MIDI pitch, letters) of all that is sung; a space before the letters begins a word."""
+    if not line.notes and not line.words:
+        return [(line.start or 0.0, line.end or (line.start or 0.0) + 1, None, _plain(line.text))]
+    if not line.notes:
+        return [(w.start, w.end, None, f" {_plain(w.text)}") for w in line.words]
+    found: list[tuple[float, float, float | None, str]] = []
+    for word, notes in _by_word(line):
+        begun = [bool(note.text) for note in notes]
+        letters = ["~"] * len(notes) if word is None else spell(_plain(word.text), begun)
+        found += [(n.start, n.end, n.midi, text) for n, text in zip(notes, letters, strict=True)]
+    return found
+
+
+def _by_word(line: Line) -> list[tuple[Word | None, list[Note]]]:
+    """The notes of each word of a line."""
+    groups: list[tuple[Word | None, list[Note]]] = []
+    for note in line.notes:
+        word = next((w for w in line.words if w.start - 1e-6 <= note.start < w.end - 1e-6), None)
+        if groups and groups[-1][0] is word:
+            groups[-1][1].append(note)
+        else:
+            groups.append((word, [note]))
+    return groups
+
+
+def spell(word: str, begun: list[bool]) -> list[str]:
+    """A word's letters over its notes: a space and some where it begins, `~` where a syllable goes on.
+
+    spell("gently", [True, False, True]) -> [" gent", "~", "ly"]
+    """
+    places = [place for place, begins in enumerate(begun) if begins] or [0]
+    letters = ["~"] * len(begun)
+    parts = _cut(word, len(places))
+    for place, part in zip(places, parts, strict=False):
+        letters[place] = part
+    first = places[0]
+    letters[first] = f" {letters[first]}"
+    return letters
+
+
+def _cut(word: str, count: int) -> list[str]:
+    """At most `count` parts, each with a vowel where there are enough of them; one consonant goes with the vowel after."""
+    vowels = list(VOWELS.finditer(word))
+    if count > len(vowels):
+        size = max(1, -(-len(word) // count))
+        return [word[at : at + size] for at in range(0, len(word), size)]
+    starts = [0]
+    for before, vowel in itertools.pairwise(vowels[:count]):
+        starts.append(max(before.end(), vowel.start() - 1))
+    return [word[a:b] for a, b in zip(starts, [*starts[1:], len(word)], strict=True)]
+
+
+def _plain(text: str) -> str:
+    """Text that cannot be taken for something else in the format."""
+    return " ".join(text.replace("~", " ").split())

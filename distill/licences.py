@@ -1,0 +1,388 @@
+"""What may be done with what: the licences of songs, bases, codecs, teachers and tools, as a table.
+
+This is bookkeeping, not legal advice. It knows what licences say in broad strokes, compares that with what a result is
+for, and names who has to be asked or thanked. It takes the careful reading throughout: a model counts as adapted from
+the songs and teachers that it was trained on, though in many places the law may see that otherwise. (Creative Commons
+calls this reading "overcompliance": creativecommons.org/using-cc-licensed-works-for-ai-training-2.) And what is not known
+to be allowed is not allowed: unknown is not permission.
+
+    private     nothing leaves the person or the firm
+    research    the result is passed on for study, and for nothing that earns money
+    publish     the result is given to everybody, under the joint licence of all that went in
+    commercial  the result earns money
+
+Which Creative Commons licence may hold a work made from another follows CC's own charts ("Adapter's license chart" in
+CC's FAQ; wiki.creativecommons.org/wiki/ShareAlike_compatibility): share-alike goes on under the same or a later version,
+BY-SA 4.0 also under GPL-3.0 and the Free Art License 1.3, BY-NC-SA under nothing else. The GNU family follows
+gnu.org/licenses/gpl-faq.html#AllCompatibility. Identifiers are SPDX's, and the hub's where SPDX has none.
+
+A tool is used, not built in: its share-alike and credit do not reach what comes out of it, its limits on use do.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+Purpose = Literal["private", "research", "publish", "commercial"]
+PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
+TOOL = "tool"  # a use that is called "tool: NAME"; every other is built into the result
+TEACHER = "teacher"
+
+
+@dataclass(frozen=True)
+class Licence:
+    """What a licence says, in broad strokes.
+
+    strict: 0 (asks nothing) and up; of two, the stricter one asks for more. share: who may get what is made from it.
+    commercial: whether it may earn money. adapt: whether anything may be made from it; "private": made, not shared.
+    credit: its author or its notices must be named. same: what a work made from it may be under; () whatever keeps
+    the rest. teaches: its outputs may train another model. demand: what else it asks, in words.
+    """
+
+    id: str
+    strict: int
+    share: Literal["all", "study", "nobody"] = "all"
+    commercial: bool = True
+    adapt: Literal["yes", "private", "no"] = "yes"
+    credit: bool = True
+    same: tuple[str, ...] = ()
+    teaches: bool = True
+    demand: str = ""
+
+    @property
+    def hub_id(self) -> str:
+        """How a model card on the hub spells it; "other" where the hub has no word for it."""
+        name = re.sub(r"-(only|or-later)$", "", self.id.lower())
+        name = re.sub(r"^(pddl|odc-by|odbl)-1\.0$", r"\1", name)
+        return next((one for one in (name, f"{name}-4.0") if one in HUB), "other")
+
+
+# huggingface.co/docs/hub/repositories-licenses, as far as the table below reaches
+HUB = set(
+    "apache-2.0 mit bsd bsd-2-clause bsd-3-clause isc zlib cc0-1.0 pddl unlicense wtfpl odc-by odbl afl-3.0 bsl-1.0 "
+    "cc-by-2.0 cc-by-2.5 cc-by-3.0 cc-by-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0 "
+    "cc-by-nc-sa-2.0 cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 cc-by-nd-4.0 cc-by-nc-nd-3.0 cc-by-nc-nd-4.0 postgresql ncsa "
+    "cdla-sharing-1.0 cdla-permissive-1.0 cdla-permissive-2.0 mpl-2.0 gpl-2.0 gpl-3.0 lgpl-2.1 lgpl-3.0 agpl-3.0 "
+    "openrail openrail++ creativeml-openrail-m bigscience-openrail-m bigscience-bloom-rail-1.0 bigcode-openrail-m "
+    "gemma llama2 llama3 llama3.1 llama3.2 llama3.3 llama4".split()
+)
+
+_AGPL_3 = ("AGPL-3.0-only", "AGPL-3.0-or-later")
+_GPL_3 = ("GPL-3.0-only", "GPL-3.0-or-later", *_AGPL_3)
+_GPL_2 = ("GPL-2.0-only", "GPL-2.0-or-later")
+_LGPL_3 = ("LGPL-3.0-only", "LGPL-3.0-or-later")
+_COPYLEFT = {  # a work made from the left one may be under the right ones
+    "GPL-2.0-only": ("GPL-2.0-only",),
+    "GPL-2.0-or-later": (*_GPL_2, *_GPL_3),
+    "GPL-3.0-only": ("GPL-3.0-only", "AGPL-3.0-only"),
+    "GPL-3.0-or-later": _GPL_3,
+    "AGPL-3.0-only": ("AGPL-3.0-only",),
+    "AGPL-3.0-or-later": _AGPL_3,
+    "LGPL-2.1-only": ("LGPL-2.1-only", *_GPL_2, *_GPL_3),
+    "LGPL-2.1-or-later": ("LGPL-2.1-only", "LGPL-2.1-or-later", *_LGPL_3, *_GPL_2, *_GPL_3),
+    "LGPL-3.0-only": ("LGPL-3.0-only", "GPL-3.0-only", "AGPL-3.0-only"),
+    "LGPL-3.0-or-later": (*_LGPL_3, *_GPL_3),
+    "MPL-2.0": ("MPL-2.0", *_GPL_2, *_GPL_3),  # section 3.3, secondary licences
+    "LAL-1.3": ("LAL-1.3", "CC-BY-SA-4.0"),
+    "ODbL-1.0": ("ODbL-1.0",),
+}
+_VERSIONS = ("1.0", "2.0", "2.1", "2.5", "3.0", "4.0")
+_LLAMA = "the result's name begins with Llama and its card says Built with Llama"
+_QWEN = "the card says Built with Qwen"
+_ALONE = "its outputs improve no other model (section 1.b.v)"
+
+
+def _creative_commons() -> Iterator[Licence]:
+    """The six licences, in every version and without one, as people often leave it out."""
+    stricter = {"BY": 3, "BY-SA": 5, "BY-NC": 7, "BY-NC-SA": 8, "BY-ND": 9, "BY-NC-ND": 10}
+    for elements, strict in stricter.items():
+        for version in ("", *_VERSIONS):
+            same: tuple[str, ...] = ()
+            if elements.endswith(
+                "SA"
+            ):  # later versions are open to a work made from 2.0 on, not to one from 1.0
+                later = ("1.0",) if version == "1.0" else [v for v in _VERSIONS if v >= (version or "4.0")]
+                same = tuple(f"CC-{elements}-{v}" for v in later)
+                same += ("LAL-1.3", *_GPL_3) if elements == "BY-SA" and version in ("", "4.0") else ()
+            yield Licence(
+                f"CC-{elements}-{version}" if version else f"CC-{elements}",
+                strict,
+                commercial="NC" not in elements,
+                # BY-ND before 4.0 "prohibits the creation of adaptations", 4.0 only their sharing (CC's FAQ)
+                adapt="yes" if "ND" not in elements else "private" if version == "4.0" else "no",
+                same=same,
+                demand="" if version else "its version is not stated; read as 4.0",
+            )
+
+
+def _table() -> Iterator[Licence]:
+    for id in "CC0-1.0 PDDL-1.0 Unlicense 0BSD WTFPL".split():
+        yield Licence(id, 0, credit=False)
+    yield Licence("public domain", 0, credit=False, demand="it may be protected in other countries")
+    yield Licence("own", 1, credit=False, demand="whoever runs this holds the rights")
+    for id in "MIT BSD BSD-2-Clause BSD-3-Clause ISC Zlib BSL-1.0 PostgreSQL NCSA AFL-3.0".split():
+        yield Licence(id, 1)
+    yield Licence("Apache-2.0", 2)
+    # a model is one of the "Results" that the CDLA texts leave free, also the one that shares alike its data
+    for id in "ODC-By-1.0 CDLA-Permissive-1.0 CDLA-Permissive-2.0 CDLA-Sharing-1.0".split():
+        yield Licence(id, 3)
+    yield from _creative_commons()
+    for id in (
+        "openrail openrail++ creativeml-openrail-m bigscience-openrail-m bigscience-bloom-rail-1.0 "
+        "bigcode-openrail-m"
+    ).split():
+        yield Licence(id, 4, same=(id,), demand="its restrictions on use are passed on")
+    for id, same in _COPYLEFT.items():  # files or libraries, whole works, and works used over a network
+        yield Licence(
+            id, 6 if id.startswith("AGPL") else 4 if id.startswith(("LGPL", "MPL")) else 5, same=same
+        )
+    # any model taught by Gemma's outputs is a "Model Derivative" (Gemma terms, section 1.1)
+    yield Licence("gemma", 6, same=("gemma",), demand="Gemma's prohibited uses are passed on")
+    yield Licence("llama2", 6, same=("llama2",), teaches=False, demand=_ALONE)
+    yield Licence("llama3", 6, same=("llama3",), teaches=False, demand=f"{_LLAMA}; {_ALONE}")
+    for id in "llama3.1 llama3.2 llama3.3 llama4".split():
+        yield Licence(id, 6, same=(id,), demand=_LLAMA)
+    yield Licence("qwen", 6, same=("qwen",), demand=_QWEN)
+    yield Licence("qwen-research", 8, commercial=False, same=("qwen-research",), demand=_QWEN)
+    yield Licence("research only", 11, share="study", commercial=False, same=("research only",))
+    yield Licence("proprietary", 12, share="nobody", commercial=False, adapt="no")
+    yield Licence("unknown", 13, share="nobody", commercial=False, adapt="no")
+
+
+LICENCES = {licence.id: licence for licence in _table()}
+UNKNOWN = LICENCES["unknown"]
+_ALIASES = {re.sub(r"[^a-z0-9.+]+", "-", id.lower()): id for id in LICENCES} | {
+    "cc0": "CC0-1.0", "cc-0": "CC0-1.0", "cc-zero": "CC0-1.0", "cc-0-1.0": "CC0-1.0", "pddl": "PDDL-1.0",
+    "pd": "public domain", "publicdomain": "public domain", "cc-pdm-1.0": "public domain", "pdm": "public domain",
+    "apache": "Apache-2.0", "apache-2": "Apache-2.0", "expat": "MIT", "bsd-license": "BSD", "new-bsd": "BSD-3-Clause",
+    "odc-by": "ODC-By-1.0", "odbl": "ODbL-1.0", "mpl-2": "MPL-2.0", "mpl": "MPL-2.0", "fal-1.3": "LAL-1.3",
+    "free-art-1.3": "LAL-1.3", "llama-2": "llama2", "llama-3": "llama3", "llama-3.1": "llama3.1",
+    "llama-3.2": "llama3.2", "llama-3.3": "llama3.3", "llama-4": "llama4", "llama-2-community": "llama2",
+    "llama-3-community": "llama3", "meta-llama-3-community": "llama3", "llama-3.1-community": "llama3.1",
+    "llama-3.2-community": "llama3.2", "llama-3.3-community": "llama3.3", "llama-4-community": "llama4",
+    "gemma-terms-of-use": "gemma", "tongyi-qianwen": "qwen", "qwen-community": "qwen", "academic": "research only",
+    "academic-only": "research only", "research": "research only", "all-rights-reserved": "proprietary",
+    "copyrighted": "proprietary", "none": "proprietary", "own-work": "own", "my-own": "own", "mine-own": "own",
+}  # fmt: skip
+for _name in ("gpl-2.0", "gpl-3.0", "agpl-3.0", "lgpl-2.1", "lgpl-3.0"):
+    _short = _name.removesuffix(".0")
+    for _spelled in (re.sub(r"-(?=\d)", dash, one) for one in (_name, _short) for dash in ("-", "v", "-v")):
+        _ALIASES[_spelled] = next(id for id in LICENCES if id.lower() == f"{_name}-only")
+        for _later in ("+", "-or-later", "-+"):
+            _ALIASES[_spelled + _later] = next(id for id in LICENCES if id.lower() == f"{_name}-or-later")
+
+
+@functools.lru_cache(maxsize=4096)
+def named(text: str) -> Licence:
+    """The licence that people write so: an SPDX or hub id, a CC address, a usual name; `UNKNOWN` for any other text.
+
+    "cc by sa 4.0", "CC-BY-SA-4.0", "https://creativecommons.org/licenses/by-sa/4.0/" and "Creative Commons
+    Attribution-ShareAlike 4.0 International" are one licence. Words that change nothing known ("CC BY 4.0, but ask me")
+    make it unknown.
+    """
+    plain = re.sub(r"[^a-z0-9.+©]+", "-", text.lower().strip()).strip("-.")
+    if found := _ALIASES.get(plain) or _cc(plain):
+        return LICENCES[found]
+    short = (
+        re.sub(r"general-public-licen[cs]e", "gpl", plain)
+        .replace("lesser-gpl", "lgpl")
+        .replace("affero-gpl", "agpl")
+    )
+    short = re.sub(r"\b(the|gnu|licen[cs]e|version|agreement)\b", "-", short)
+    short = re.sub(r"-+", "-", short).strip("-")
+    if found := _ALIASES.get(short):
+        return LICENCES[found]
+    if re.match(r"(©|copyright\b|c-(19|20)\d\d\b)", plain) or plain.endswith("all-rights-reserved"):
+        return LICENCES["proprietary"]
+    return UNKNOWN
+
+
+_CC_WORDS = {
+    "by": "BY", "attribution": "BY", "nc": "NC", "noncommercial": "NC", "nd": "ND", "noderivatives": "ND",
+    "noderivs": "ND", "sa": "SA", "sharealike": "SA",
+}  # fmt: skip
+_CC_NOISE = set(
+    "cc creative commons creativecommons.org www. http https licenses license licence deed legalcode".split()
+)
+_CC_NOISE |= set(
+    "international unported generic intl the en deed.en public v us uk de fr es it jp nl ca au".split()
+)
+
+
+def _cc(plain: str) -> str | None:
+    """The id of a Creative Commons licence, or None where it is none of the known ones."""
+    if not re.match(
+        r"cc\b|https?-creativecommons|(www\.)?creativecommons|creative-commons|attribution\b", plain
+    ):
+        return None
+    if re.search(r"publicdomain-zero-1\.0|\bzero\b|\bcc0\b", plain):
+        return "CC0-1.0" if not re.search(r"\b(by|nc|nd|sa)\b", plain) else None
+    if "publicdomain-mark" in plain:
+        return "public domain"
+    joined = re.sub(r"non-commercial", "noncommercial", plain)
+    joined = re.sub(r"no-?deriv\w*", "noderivs", re.sub(r"share-?alike", "sharealike", joined))
+    elements, version = set(), ""
+    for word in joined.split("-"):
+        if word in _CC_WORDS:
+            elements.add(_CC_WORDS[word])
+        elif re.fullmatch(r"v?\d\.\d", word) and not version:
+            version = word.removeprefix("v")
+        elif word not in _CC_NOISE:
+            return None
+    id = "-".join(
+        ["CC", *(one for one in ("BY", "NC", "ND", "SA") if one in elements), *([version] * bool(version))]
+    )
+    return id if id in LICENCES else None
+
+
+def allows(licence: str, purpose: Purpose, what: str = "song", result: str | None = None) -> str | None:
+    """Why something under this licence may not be used for this purpose; None where nothing speaks against it.
+
+    what: "song", "base", "codec", "teacher", "tool", or "tool: NAME" and so on. result: the licence of what is made.
+    """
+    one, role = named(licence), what.partition(":")[0]
+    if one is UNKNOWN:
+        said = (
+            f"{licence.strip()[:40]!r} is no licence that is known"
+            if named_so(licence)
+            else "the licence is unknown"
+        )
+        return f"{said}, and unknown is not permission"
+    if one.id == "proprietary":
+        return "all rights are reserved"
+    if purpose == "commercial" and not one.commercial:
+        return f"{one.id} forbids commercial use"
+    if role == TOOL:
+        return None
+    if one.adapt == "no" or (one.adapt == "private" and purpose != "private"):
+        return f"{one.id} forbids {'sharing what is' if one.adapt == 'private' else 'that anything is'} made from it"
+    if purpose in ("publish", "commercial") and one.share != "all":
+        return f"{one.id} allows study only"
+    if role == TEACHER and not one.teaches and named(result or "").id != one.id:
+        return f"{one.id} forbids improving other models with its outputs"
+    return None
+
+
+def named_so(licence: str) -> bool:
+    """Whether somebody wrote something other than nothing and "unknown"."""
+    return licence.strip().lower() not in ("", "unknown", "none", "other", "?")
+
+
+def may_carry(result: str, part: str, what: str = "song") -> str | None:
+    """Why a work under the licence `result` may not be made from a part under `part`; None where it may."""
+    whole, one, role = named(result), named(part), what.partition(":")[0]
+    if reason := allows(part, "publish", what, result):
+        return reason
+    if role == TOOL:
+        return None
+    if whole.share != "all" or whole.adapt != "yes":
+        return f"nothing can be shared under {whole.id}"
+    if one.same and whole.id not in one.same:
+        return f"{one.id} asks for {'the same' if one.same == (one.id,) else ' or '.join(one.same[:2])}, not {whole.id}"
+    if not one.commercial and whole.commercial:
+        return f"{whole.id} would allow the commercial use that {one.id} forbids"
+    if one.credit and not whole.credit:
+        return f"{whole.id} would drop the credit that {one.id} asks for"
+    if one.id == "Apache-2.0" and whole.id in _GPL_2:
+        return "GPL-2.0 cannot hold what is under Apache-2.0 (its patent terms)"
+    return None
+
+
+@dataclass(frozen=True)
+class Joint:
+    """The most restrictive licence of everything used.
+
+    because: what asks for it. credits: whom to name (what was used, with its licence). demands: what else is asked.
+    conflicts: why nothing made from all of these may be shared; where there are any, `licence` is only the strictest.
+    """
+
+    licence: str
+    because: tuple[str, ...] = ()
+    credits: tuple[str, ...] = ()
+    demands: tuple[str, ...] = ()
+    conflicts: tuple[str, ...] = ()
+
+    @property
+    def hub_id(self) -> str:
+        return LICENCES[self.licence].hub_id
+
+
+def most_restrictive(used: Mapping[str, str]) -> Joint:
+    """The joint licence of {"song: x": "CC-BY-4.0", "base": "apache-2.0", "tool: espeak-ng": "GPL-3.0", ...}.
+
+    It is the least strict one that asks for as much as each part and may hold a work made from all of them. A value
+    may name several licences with commas. Nothing used gives CC0-1.0: nobody asks for anything.
+    """
+    uses = [(what, text.strip()) for what, texts in used.items() for text in (texts or "unknown").split(",")]
+    built = [(what, text) for what, text in uses if what.partition(":")[0] != TOOL]
+    parts = {
+        (named(text).id if named(text) is not UNKNOWN else text, what.partition(":")[0]): what
+        for what, text in built
+    }
+    limits = {(text, what.partition(":")[0]): what for what, text in uses if what.partition(":")[0] == TOOL}
+    found = {named(text).id for text, _ in parts} or {"CC0-1.0"}
+    strictest = max((LICENCES[id] for id in found), key=lambda one: (one.strict, one.id))
+    wider = found | {id for one in found for id in LICENCES[one].same} | {"CC-BY-4.0", "CC-BY-NC-4.0"}
+    candidates = sorted(
+        (LICENCES[id] for id in wider if LICENCES[id].strict >= strictest.strict),
+        key=lambda one: _order(one, found),
+    )
+    chosen = next(
+        (one.id for one in candidates if all(may_carry(one.id, text, role) is None for text, role in parts)),
+        None,
+    )
+    conflicts = [] if chosen else _conflicts(parts, wider)
+    conflicts += [
+        f"{what}: {why}" for (text, role), what in limits.items() if (why := allows(text, "publish", role))
+    ]
+    final = LICENCES[chosen] if chosen else strictest
+    return Joint(
+        final.id,
+        tuple(
+            dict.fromkeys(
+                f"{what} is under {text}" for (text, _), what in parts.items() if _forces(final, named(text))
+            )
+        ),
+        tuple(
+            f"{what} ({named(text).id})"
+            for what, text in built
+            if named(text).credit and named(text) is not UNKNOWN
+        ),
+        tuple(dict.fromkeys(f"{named(text).id}: {ask}" for text, _ in parts if (ask := named(text).demand))),
+        tuple(dict.fromkeys(conflicts)),
+    )
+
+
+def _order(one: Licence, found: set[str]) -> tuple[bool, int, int, float, str]:
+    """Candidates: a version stated, least strict, used already and known to the hub, newest first."""
+    version = re.search(r"(\d\.\d)(?:-only|-or-later)?$", one.id)
+    unversioned = one.id.startswith("CC-") and not version
+    usual = 2 if one.hub_id == "other" else 0 if one.id in found else 1
+    return unversioned, one.strict, usual, -float(version.group(1)) if version else 0.0, one.id
+
+
+def _forces(final: Licence, one: Licence) -> bool:
+    """Whether this part is a reason for the joint licence."""
+    return one.strict == final.strict or bool(one.same) or (not one.commercial and not final.commercial)
+
+
+def _conflicts(parts: Mapping[tuple[str, str], str], candidates: set[str]) -> list[str]:
+    """Parts that nothing may be made from, else the pairs that no licence holds together."""
+    alone = [
+        f"{what}: {why}"
+        for (text, role), what in parts.items()
+        if not any(may_carry(id, text, role) is None for id in candidates)
+        and (why := allows(text, "publish", role) or f"no licence that is known holds {text}")
+    ]
+    if alone:
+        return alone
+    pairs = [(one, other) for one in parts for other in parts if one < other]
+    return [
+        f"{parts[one]} ({one[0]}) and {parts[other]} ({other[0]}): no licence that is known holds both"
+        for one, other in pairs
+        if not any(may_carry(id, *one) is None and may_carry(id, *other) is None for id in candidates)
+    ] or ["no licence that is known holds all of: " + ", ".join(sorted({text for text, _ in parts}))]

@@ -1,0 +1,65 @@
+"""JSON lines (or one JSON list) of strangers: rows with the place where each stands, or why it is none."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from distill.errors import DistillError, FolderError, SongError
+from distill.songs import Song
+
+LARGEST_LIST_BYTES = 256 * 2**20
+
+
+def songs(
+    path: Path, make: Callable[[dict[str, Any], str, int], Song], kind: str
+) -> Iterator[tuple[str, Song | DistillError]]:
+    """make(row, "file:line", number) for each row, or why it gives no song. Raises FolderError without a file."""
+    for number, (where, row) in enumerate(rows(path), 1):
+        if isinstance(row, SongError):
+            yield where, row
+            continue
+        try:
+            yield where, make(row, where, number)
+        except DistillError as error:
+            yield where, error
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            words = f"{where}: not a row of {kind} ({type(error).__name__}: {error}); rewrite it"
+            yield where, SongError(" ".join(words.split())[:300])
+
+
+def rows(path: Path) -> Iterator[tuple[str, dict[str, Any] | SongError]]:
+    """("file:line", row), or a SongError in place of a row that is no JSON object. Raises FolderError without a file."""
+    if not path.is_file():
+        raise FolderError(f"{path}: there is no such file; name a .jsonl file")
+    with path.open("rb") as file:
+        listed = file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[")
+        file.seek(0)
+        if listed:
+            if path.stat().st_size > LARGEST_LIST_BYTES:
+                raise FolderError(
+                    f"{path}: one JSON list of {path.stat().st_size:,} bytes; write a row a line"
+                )
+            found = _loaded(file.read(), f"{path}")
+            for number, row in enumerate(found if isinstance(found, list) else [found], 1):
+                yield f"{path}, row {number}", _row(row, f"{path}, row {number}")
+            return
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                where = f"{path}:{number}"
+                yield where, _row(_loaded(line, where), where)
+
+
+def _loaded(text: bytes, where: str) -> Any:
+    try:
+        return json.loads(text.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        return SongError(f"{where}: not JSON ({str(error)[:60]}); remove or rewrite it")
+
+
+def _row(row: Any, where: str) -> dict[str, Any] | SongError:
+    if isinstance(row, (dict, SongError)):
+        return row
+    return SongError(f"{where}: a {type(row).__name__} where a row of names and values belongs; rewrite it")

@@ -1,0 +1,44 @@
+"""Text in any of the forms that lyrics come in, to what a song needs of it."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+from distill.lyrics import parse
+from distill.songs import Line, Section
+from distill.sources._formats import Read
+from distill.sources._formats.lrc import read_lrc
+from distill.sources._formats.ultrastar import is_ultrastar, read_ultrastar
+
+Form = Literal["plain", "lrc", "ultrastar"]
+
+
+def form_of(text: str) -> Form:
+    """What a text looks like."""
+    if is_ultrastar(text):
+        return "ultrastar"
+    return "lrc" if re.search(r"^\ufeff?\s*\[\d{1,3}:\d\d", text, re.MULTILINE) else "plain"
+
+
+def read_lyrics(text: str, form: Form, seconds: float, where: str, language: str) -> Read:
+    """The sections of a text. `seconds` is the recording's length, `where` stands first in every LyricsError."""
+    if form == "lrc":
+        return read_lrc(text, seconds, where)
+    if form == "ultrastar":
+        return read_ultrastar(text, seconds, where, language)
+    return Read(plain(text, where), {})
+
+
+def plain(text: str, where: str) -> tuple[Section, ...]:
+    """The sections of lyrics as a person types them, without times."""
+    return tuple(
+        Section(verse.tag, tuple(Line(line) for line in verse.lines)) for verse in parse(text, where)
+    )
+
+
+def credit(about: dict[str, str]) -> str:
+    """Who is to be named, of what lyrics say about themselves: "Boat by Nobody; timed by Somebody"."""
+    by = " by ".join(about[key] for key in ("title", "artist") if about.get(key))
+    timed = f"timed by {about['author']}" if about.get("author") else ""
+    return "; ".join(part for part in (by, timed, about.get("rights", "")) if part)

@@ -1,0 +1,138 @@
+"""Muse's training data: a chat in which each section is asked for in turn and answered by its codes.
+
+    {"song_id": ..., "lang": "en", "messages": [
+      {"role": "user", "content": "Please generate a song in the following style:Pop, Piano.\\nNext, I will ...\\n
+                                   [Intro][desc:A gentle piano ...]"},
+      {"role": "assistant", "content": "[SOA]<AUDIO_7224><AUDIO_5151>...[EOA]"},
+      {"role": "user", "content": "[Verse 1][desc:The voice enters ...][lyrics:\\nrow row\\n...][phoneme:\\n...]"}, ...]}
+
+(the layout of yuhui1038/Muse, January 2026; a JSON list of such rows is read too). Such songs have no audio: the codes
+of a song (MuCodec, one codebook of 16,384, 25 frames a second) are written to a .npy in the cache, which the Fact
+codes_path_mix names. So sections have exact times, by their codes (Fact "sections"); a section of a single line gives
+them to the line.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distill.errors import DistillError, LyricsError, SongError
+from distill.folders import sha256_bytes, write_atomic
+from distill.lyrics import parse
+from distill.songs import Fact, Line, Section, Song
+from distill.sources import Refusal, loaded, scanned
+from distill.sources._formats.jsonl import songs
+
+FRAME_RATE = 25.0  # Hz
+CODES = 16_384
+STYLE = re.compile(r"in the following style:\s*(.*?)\.?\s*(?:\n|$)")
+ASKED = re.compile(r"\[([^\[\]:\n]{1,60})\]\s*\[desc:")
+LYRICS = re.compile(r"\[lyrics:\s*(.*?)\](?=\s*(?:\[phoneme:|$))", re.DOTALL)
+LANGUAGES = {"cn": "zh", "zh": "zh", "en": "en"}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """`path` of the .jsonl; `cache` the folder for codes ("": $DISTILL_CACHE, else ~/.cache/distill). `language`,
+    `licence`, `voice`: what the rows do not say."""
+
+    path: str
+    cache: str = ""
+    language: str = "en"
+    licence: str = "unknown"
+    voice: str = ""
+
+    def load(self) -> list[Song]:
+        """The songs. Raises FolderError without a file, SongError and LyricsError for the first row that is none."""
+        return loaded(self._found())
+
+    def scan(self) -> Iterator[Song | Refusal]:
+        """The songs, with a Refusal in place of each row that is none."""
+        return scanned(self._found())
+
+    def _found(self) -> Iterator[tuple[str, Song | DistillError]]:
+        path = Path(self.path).expanduser()
+        return songs(path, lambda row, where, number: self._song(row, number, path, where), "Muse's chats")
+
+    def _song(self, row: dict[str, Any], number: int, path: Path, where: str) -> Song:
+        turns = _turns(row["messages"], where)
+        style = STYLE.search(turns[0][0])
+        codes: list[int] = []
+        sections: list[Section] = []
+        timed = []
+        for asked, answer in turns:
+            start = len(codes) / FRAME_RATE
+            codes += _codes(answer, where)
+            end = len(codes) / FRAME_RATE
+            name, text = _asked(asked, where)
+            if text.strip():
+                sections += _sections(name, text, (start, end) if end > start else None, where)
+            desc = asked.partition("[desc:")[2].partition("][lyrics:")[0].rstrip("]")
+            timed.append({"tag": name, "start": start, "end": end, "description": desc})
+        if not sections:
+            raise LyricsError(f"{where}: no section has a word to sing; leave the row out")
+        facts: list[Fact] = []
+        if codes:
+            facts = [Fact("codes_path_mix", self._kept(codes)), Fact("codes_frame_rate_hz", FRAME_RATE)]
+            facts += [Fact("seconds", len(codes) / FRAME_RATE), Fact("sections", timed)]
+        song_id, track = row.get("song_id"), row.get("track_index")
+        return Song(
+            id=f"{path.stem}-{number:06d}" if song_id is None else f"{song_id}-{track or 0}",
+            sections=tuple(sections), style=style.group(1) if style else "", voice=self.voice,
+            language=LANGUAGES.get(str(row.get("lang", "")).lower(), self.language), licence=self.licence,
+            source=str(row.get("src_path") or path.name), facts=tuple(facts),
+        )  # fmt: skip
+
+    def _kept(self, codes: list[int]) -> str:
+        """The .npy that holds these codes, named by its content."""
+        buffer = io.BytesIO()
+        np.save(buffer, np.array([codes], np.uint16))
+        home = self.cache or os.environ.get("DISTILL_CACHE") or "~/.cache/distill"
+        key = sha256_bytes(buffer.getvalue())
+        place = Path(home).expanduser() / "muse" / key[:2] / f"{key}.npy"
+        if not place.is_file():
+            write_atomic(place, buffer.getvalue())
+        return str(place.resolve())
+
+
+def _turns(messages: Any, where: str) -> list[tuple[str, str]]:
+    """What was asked and answered, in turn."""
+    said = [(str(one["role"]), str(one["content"])) for one in messages if one["role"] != "system"]
+    if not said or [role for role, _ in said] != ["user", "assistant"] * (len(said) // 2):
+        raise SongError(f"{where}: user and assistant do not take turns; rewrite the row")
+    return [(asked, answer) for (_, asked), (_, answer) in zip(said[::2], said[1::2], strict=True)]
+
+
+def _codes(answer: str, where: str) -> list[int]:
+    text = answer.strip().removeprefix("[SOA]").removesuffix("[EOA]")
+    codes = [int(code) for code in re.findall(r"<AUDIO_(\d{1,6})>", text)]
+    if re.sub(r"<AUDIO_\d{1,6}>|\s", "", text) or (codes and max(codes) >= CODES):
+        raise SongError(
+            f"{where}: an answer that is not [SOA]<AUDIO_n>...[EOA], n below {CODES:,}; rewrite it"
+        )
+    return codes
+
+
+def _asked(asked: str, where: str) -> tuple[str, str]:
+    """The section's name and its lyrics."""
+    name = ASKED.search(asked)
+    if name is None:
+        raise SongError(f"{where}: a question without [Section][desc: ...]; rewrite it")
+    lyrics = LYRICS.search(asked)
+    return name.group(1).strip(), lyrics.group(1) if lyrics else ""
+
+
+def _sections(name: str, text: str, span: tuple[float, float] | None, where: str) -> list[Section]:
+    tag = "-".join(re.sub(r"[\d()]+", " ", name).lower().split()) or "verse"
+    lines = [line for verse in parse(text, where) for line in verse.lines]
+    if len(lines) == 1 and span is not None:
+        return [Section(tag, (Line(lines[0], *span),))]
+    return [Section(tag, tuple(Line(line) for line in lines))]
