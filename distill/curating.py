@@ -52,7 +52,7 @@ VERSION = 1
 class Row:
     """What became of one song. seconds: its length; spent: seconds of work by stage; key: what the result was made from.
 
-    Of the traces only those are here that a `curate_all` asks for; `traces` reads them all.
+    Of the traces only those are here that a `curate_all` asks for.
     """
 
     name: str
@@ -150,7 +150,7 @@ class _Work:
 
     def key(self, song: Song) -> str:
         """The fingerprint of all that this song's result is made from."""
-        row = to_json(song) | {name: sha256_file(path) for name, path in song.tracks.items()}
+        row = to_json(song) | {name: (path, sha256_file(path)) for name, path in song.tracks.items()}
         return sha256_bytes((json.dumps(row, sort_keys=True, ensure_ascii=False) + self.depends).encode())
 
     def place(self, song: Song) -> Path:
@@ -161,7 +161,10 @@ class _Work:
 def _code() -> str:
     """The sha256 of the code that makes results: when a step is mended, nobody has to think of old results."""
     home = Path(__file__).resolve().parent
-    files = [home / "decoding.py", *sorted((home / "curation").rglob("*.py"))]
+    files = [
+        home / f"{name}.py" for name in ("songs", "lyrics", "licences", "decoding", "containers", "mpeg", "ffmpeg")
+    ]
+    files = [path for path in (*files, *sorted((home / "curation").rglob("*.py"))) if path.is_file()]
     return sha256_bytes("".join(map(sha256_file, files)).encode())
 
 
@@ -196,7 +199,9 @@ def _beside(songs: dict[int, Song], work: _Work, workers: int) -> Iterator[tuple
         except BrokenProcessPool:
             lost = list(running.values())
             if alone:
-                words = "its worker process died, twice (out of memory?); give each worker more, or leave it out"
+                words = (
+                    "its worker process died, twice (out of memory?); give each worker more, or leave it out"
+                )
                 yield lost[0][0], Row(lost[0][1].id, None, (Remark("worker", "set aside", words),))
             else:
                 doubtful = lost
@@ -296,7 +301,7 @@ def _keep_sound(item: Item, out: Path) -> Item:
         item = item.remark(
             "writing", "mended", f"turned down by {-20 * np.log10(gain):.1f} dB to fit full scale"
         )
-    paths: dict[str, str | None] = dict.fromkeys(TRACKS)
+    paths: dict[str, Any] = dict.fromkeys(TRACKS)  # a step may have taken one away
     for name, sound in item.tracks.items():
         if not np.isfinite(sound.wave_CW).all():
             raise AudioError(
@@ -315,7 +320,7 @@ def _keep_sound(item: Item, out: Path) -> Item:
         path = _flac(out, item.song, name)
         write_atomic(path, memory.getvalue())
         paths[name] = str(path)
-    return replace(item, song=replace(item.song, **paths))  # type: ignore[arg-type]
+    return replace(item, song=replace(item.song, **paths))
 
 
 def _flac(out: Path, song: Song, track: str) -> Path:
@@ -332,7 +337,7 @@ def file_name(id: str) -> str:
 def _plain(row: Row, out: Path) -> dict[str, Any]:
     assert row.item is not None
     song = row.item.song
-    tracks = {} if row.item.aside else song.tracks
+    tracks: dict[str, Any] = {} if row.item.aside else song.tracks
     tracks = {
         name: Path(path).relative_to(out).as_posix() for name, path in tracks.items()
     }  # the folder may be moved
@@ -347,7 +352,7 @@ def _row(plain: dict[str, Any], work: _Work) -> Row:
     song, remarks = from_json(plain["song"]), tuple(Remark(*remark) for remark in plain["remarks"])
     item = Item(song, {}, remarks, {n: trace for n, trace in plain["traces"].items() if n in work.lasting})
     if not item.aside:
-        tracks = {name: str(work.out / path) for name, path in song.tracks.items()}
+        tracks: dict[str, Any] = {name: str(work.out / path) for name, path in song.tracks.items()}
         item = replace(item, song=replace(song, **tracks))
     return Row(plain["name"], item, remarks, plain["seconds"], plain["spent"], plain["key"])
 
@@ -360,17 +365,6 @@ def _read(place: Path, key: str, work: _Work) -> Row | None:
         return _row(plain, work) if there and plain["key"] == key else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-
-
-def traces(report: Report, row: Row) -> dict[str, Any]:
-    """All that the steps left about a song, by step; empty when there is no result of it."""
-    try:
-        plain = json.loads(
-            (report.folder / "work" / f"{file_name(row.name)}.json").read_text(encoding="utf-8")
-        )
-        return dict(plain["traces"]) if plain["key"] == row.key else {}
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
 
 
 # --- all songs together ------------------------------------------------------------------------------------------------
@@ -432,4 +426,4 @@ def by_stage(report: Report) -> dict[str, float]:
     return {stage: round(seconds, 3) for stage, seconds in (total | report.spent).items()}
 
 
-__all__ = ["Report", "Row", "by_stage", "counts", "curate", "file_name", "traces"]
+__all__ = ["Report", "Row", "by_stage", "counts", "curate", "file_name"]

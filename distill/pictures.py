@@ -20,6 +20,7 @@ OPUS_RATE = 24_000  # Hz; Opus takes 8, 12, 16, 24 or 48 kHz
 LOWEST_HZ, HIGHEST_HZ = 55.0, 8_000.0
 PICTURE_ROWS = 144
 HOP_SECONDS = 0.01
+BLOCK_FRAMES = 1024  # of a spectrogram at once
 RANGE_DB = 65.0
 COLOURS = 64
 INK = (
@@ -60,19 +61,52 @@ def opus(wave_W: NDArray[np.float32], sample_rate: int) -> bytes:
     return memory.getvalue()
 
 
-def spectrogram_png(wave_W: NDArray[np.float32], sample_rate: int) -> bytes:
-    """Level over time (10 ms a pixel) and log frequency, as a PNG; its top is 8 kHz or half the sample
-    rate."""
-    hop = round(HOP_SECONDS * sample_rate)
-    wave_W = np.pad(wave_W, (0, max(0, 8 * hop - len(wave_W))))
-    hertz_H, _, power_HF = spectrogram(
-        wave_W, sample_rate, "hann", 4 * hop, 3 * hop, 16 * hop, mode="psd", detrend=False
-    )
-    rows_hertz = LOWEST_HZ * (HIGHEST_HZ / LOWEST_HZ) ** np.linspace(1, 0, PICTURE_ROWS)
-    nearest = np.clip(np.searchsorted(hertz_H, rows_hertz), 0, len(hertz_H) - 1)
-    level_HF = 10 * np.log10(power_HF[nearest] + 1e-12)
+def spectrogram_png(
+    wave_W: NDArray[np.float32],
+    sample_rate: int,
+    hop_seconds: float = HOP_SECONDS,
+    columns: int | None = None,
+) -> bytes:
+    """Level over time (`hop_seconds` a pixel) and log frequency, as a PNG; its top is 8 kHz or half the sample rate.
+
+    Sound that would be wider than `columns` pixels has neighbours averaged until it is not, for whole songs in small
+    files.
+    """
+    level_HF = 10 * np.log10(_power(wave_W, sample_rate, hop_seconds, columns) + 1e-12)
     level_HF = np.clip((level_HF - level_HF.max()) / RANGE_DB + 1, 0, 1)
     return png(np.round(level_HF * (COLOURS - 1)).astype(np.uint8), palette())
+
+
+def _power(
+    wave_W: NDArray[np.float32], sample_rate: int, hop_seconds: float, columns: int | None
+) -> NDArray[np.float64]:
+    """Mean power by picture row (top first) and column. A block at a time: an hour needs no more memory than a line."""
+    hop = round(hop_seconds * sample_rate)
+    wave_W = np.pad(wave_W, (0, max(0, 8 * hop - len(wave_W))))
+    frames = len(wave_W) // hop - 3  # each of four hops
+    pooled = 1 if columns is None else -(-frames // columns)
+    block = pooled * max(1, BLOCK_FRAMES // pooled)
+    rows = []
+    for first in range(0, frames, block):
+        piece_W = wave_W[first * hop : (min(first + block, frames) + 3) * hop]
+        hertz_H, _, power_HF = spectrogram(
+            piece_W, sample_rate, "hann", 4 * hop, 3 * hop, 16 * hop, mode="psd", detrend=False
+        )
+        power_RF = _by_row(hertz_H, power_HF)
+        starts = np.arange(0, power_RF.shape[1], pooled)
+        counts = np.diff(np.append(starts, power_RF.shape[1]))
+        rows.append(np.add.reduceat(power_RF, starts, axis=1) / counts)
+    return np.concatenate(rows, axis=1)
+
+
+def _by_row(hertz_H: NDArray[np.float64], power_HF: NDArray[np.float32]) -> NDArray[np.float64]:
+    """The mean over the band of each picture row; where rows are finer than bins, the nearest bin."""
+    edges = LOWEST_HZ * (HIGHEST_HZ / LOWEST_HZ) ** ((np.arange(PICTURE_ROWS + 1) - 0.5) / (PICTURE_ROWS - 1))
+    low_R = np.clip(np.searchsorted(hertz_H, edges[:-1]), 0, len(hertz_H) - 1)
+    high_R = np.maximum(np.searchsorted(hertz_H, edges[1:]), low_R + 1)
+    total_HF = np.cumsum(np.pad(power_HF, ((1, 0), (0, 0))), axis=0, dtype=np.float64)
+    high_R = np.minimum(high_R, len(hertz_H))
+    return ((total_HF[high_R] - total_HF[low_R]) / (high_R - low_R)[:, None])[::-1]
 
 
 def height(hertz: float) -> float:
