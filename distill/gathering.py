@@ -6,10 +6,11 @@ and only songs that are new or changed are worked on again.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,14 +64,29 @@ def curated(
     workers = min(MOST_WORKERS, os.cpu_count() or 1) if workers is None else workers
     found: Iterable[Song | Refusal] = source.scan() if hasattr(source, "scan") else source.load()
     report: Report | None = None
-    for one in curate(found, steps, out, workers):
-        if isinstance(one, Report):
-            report = one
-        elif heard is not None:
-            heard(one)
+    with _one_thread_each():
+        for one in curate(found, steps, out, workers):
+            if isinstance(one, Report):
+                report = one
+            elif heard is not None:
+                heard(one)
     assert report is not None
     curation_page.write(report)
     return report
+
+
+@contextlib.contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Workers started in here use one thread each: they are as many as there are cores."""
+    before = os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["OMP_NUM_THREADS"]
+        else:
+            os.environ["OMP_NUM_THREADS"] = before
 
 
 def home_of(source: Any, steps: Sequence[Any]) -> Path:

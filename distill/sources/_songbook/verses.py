@@ -102,16 +102,16 @@ def forms(word: str, part: str) -> str:
     return word
 
 
-_SOURCE = {"Np": "N", "Vs": "V", "Ts": "T", "Vg": "V"}
-_CONTENT = frozenset(("N", "Np", "A", "V", "Vs", "Vg", "T", "Ts", "P", "L", "AV"))
+FORMS = {"Np": "N", "Vs": "V", "Ts": "T", "Vg": "V"}
+CONTENT = frozenset(("N", "Np", "A", "V", "Vs", "Vg", "T", "Ts", "P", "L", "AV"))
 
 
 @functools.cache
 def _lemmas() -> dict[str, str]:
     """Every form a template can give -> its plain word ("glowing" is a verb before it is an adjective)."""
     table: dict[str, str] = {}
-    for part in sorted(_CONTENT, reverse=True):  # a set's own order changes from process to process
-        for word in book.WORDS[_SOURCE.get(part, part)]:
+    for part in sorted(CONTENT, reverse=True):  # a set's own order changes from process to process
+        for word in book.WORDS[FORMS.get(part, part)]:
             table.setdefault(forms(word, part), word)
     return table
 
@@ -140,10 +140,20 @@ def _function_words() -> frozenset[str]:
         word
         for template in TEMPLATES
         for word in template.split()
-        if word not in book.WORDS and word not in _SOURCE
+        if word not in book.WORDS and word not in FORMS
     }
     loose = {word for part in ("PR", "H") for phrase in book.WORDS[part] for word in phrase.split()}
     return frozenset(word.lower() for word in plain | loose)
+
+
+def plain(word: str) -> str | None:
+    """The plain word of a form that a template can give."""
+    return _lemmas().get(word.lower())
+
+
+def is_function_word(word: str) -> bool:
+    """Whether a word stands in the templates themselves, or in a phrase."""
+    return word.lower() in _function_words()
 
 
 def is_held_out(word: str) -> bool:
@@ -161,17 +171,15 @@ def choices(part: str, held_out: bool) -> tuple[str, ...]:
     """Words for a template's slot, in the slot's form, that the dictionary knows; held-out ones or all
     others."""
     known = letters.lexicon()
-    found = [forms(word, part) for word in book.WORDS[_SOURCE.get(part, part)]]
+    found = [forms(word, part) for word in book.WORDS[FORMS.get(part, part)]]
     found = [word for word in found if all(piece in known for piece in word.split())]
-    return tuple(
-        word for word in dict.fromkeys(found) if (part in _CONTENT and is_held_out(word)) == held_out
-    )
+    return tuple(word for word in dict.fromkeys(found) if (part in CONTENT and is_held_out(word)) == held_out)
 
 
 @functools.cache
 def vocabulary() -> tuple[str, ...]:
     """Every word a line can hold, sorted."""
-    parts = [*book.WORDS, *_SOURCE]
+    parts = [*book.WORDS, *FORMS]
     found = {
         w
         for part in parts
@@ -201,10 +209,10 @@ def _fill(dice: random.Random, held_out: bool) -> str:
     while True:
         filled = []
         for token in dice.choice(TEMPLATES).split():
-            if token not in book.WORDS and token not in _SOURCE:
+            if token not in book.WORDS and token not in FORMS:
                 filled.append(token)
                 continue
-            rare = held_out and token in _CONTENT and dice.random() < 0.7
+            rare = held_out and token in CONTENT and dice.random() < 0.7
             filled.extend(dice.choice(choices(token, rare) or choices(token, False)).split())
         for index, word in enumerate(filled[:-1]):
             if word == "a" and filled[index + 1][0] in "aeiou":

@@ -1,10 +1,11 @@
 """A voice that speaks one word at a time, on one pitch, as WORLD features.
 
 espeak-ng is driven with phonemes, never with spelling, so the sound follows the pronunciation of
-`distill.lyrics` and what a song's score says is what is heard. Each phoneme event tells where its phone
-starts; a word whose events do not match the phones asked for is refused, not guessed. WORLD (Morise et al.,
-2016) then takes the word apart into a spectral envelope, an aperiodicity and voicing, every 5 ms, which
-`singing` stretches and re-pitches.
+`distill.lyrics` and what a song's score says is what is heard; Mandarin is driven with pinyin, a syllable at a
+time, on the level tone. Each phoneme event tells where its phone starts; a word whose events do not match the
+phones asked for is refused, not guessed. WORLD (Morise et al., 2016, doi:10.1587/transinf.2015EDP7457) then takes
+the word apart into a spectral envelope, an aperiodicity and voicing, every 5 ms, which `singing` stretches and
+re-pitches.
 
 espeak-ng is GPL-3+ and optional; it keeps one global state, so there is one Voice per process.
 """
@@ -23,6 +24,8 @@ import numpy as np
 from distill.errors import SongError
 
 FRAME_SECONDS = 0.005
+NOISE_FRAMES = 4  # D4C, the slow part, looks every 20 ms
+BINS = 257
 _WORDS_PER_MINUTE, _PITCH, _RANGE = 120, 40, 0  # range 0: every word is monotone
 _CLOSURE_SECONDS = 0.045  # the event marks a stop's burst; its closure comes before
 
@@ -50,11 +53,12 @@ class Phone:
 
 @dataclasses.dataclass(frozen=True)
 class SpokenWord:
-    """Features of one word. Q is the number of spectral bins; all arrays have one row per 5 ms frame."""
+    """Features of one word, a row per 5 ms frame. Q: 257 bins from 0 Hz to half the sample rate. B: D4C's two
+    bands, 3 and 6 kHz; between them (and to -60 dB at 0 Hz, 0 dB at the top) its aperiodicity is linear in dB."""
 
     phones: tuple[Phone, ...]
     log_envelope_FQ: np.ndarray  # float16, natural log of power
-    aperiodicity_FQ: np.ndarray  # float16, 0 periodic .. 1 noise
+    noise_FB: np.ndarray  # float16, aperiodicity in dB, 0 is all noise
     voiced_F: np.ndarray  # bool
 
 
@@ -134,13 +138,16 @@ class Voice:
 
     def sound(self, phones: tuple[str, ...]) -> tuple[np.ndarray, list[tuple[int, str]]]:
         """The spoken word and its phoneme events (sample, espeak's name)."""
+        return self._say("en-us", f"[[{_spell(phones)}]]", 1 | 0x100)
+
+    def _say(self, voice: str, text: str, flags: int) -> tuple[np.ndarray, list[tuple[int, str]]]:
         self._start()
         self._pieces, self._events = [], []
-        text = f"[[{_spell(phones)}]]".encode()
-        self._library.espeak_SetVoiceByName(b"en-us")
+        spelled = text.encode()
+        self._library.espeak_SetVoiceByName(voice.encode())
         for parameter, value in ((1, _WORDS_PER_MINUTE), (3, _PITCH), (4, _RANGE)):
             self._library.espeak_SetParameter(parameter, value, 0)
-        self._library.espeak_Synth(text, len(text) + 1, 0, 1, 0, 1 | 0x100, None, None)
+        self._library.espeak_Synth(spelled, len(spelled) + 1, 0, 1, 0, flags, None, None)
         self._library.espeak_Synchronize()
         wave = np.concatenate(self._pieces) if self._pieces else np.zeros(0, np.int16)
         return wave.astype(np.float64) / 32768, self._events
@@ -151,23 +158,41 @@ class Voice:
         Raises SongError where espeak-ng did not say exactly these phones."""
         if phones not in self._words:
             wave, events = self.sound(phones)
-            self._words[phones] = self._analyse(wave, _boundaries(phones, events, len(wave)), phones)
+            samples = _boundaries(phones, events, len(wave))
+            self._words[phones] = self._analyse(wave, samples, phones, phones[0] in _STOPS)
         return self._words[phones]
 
-    def _analyse(self, wave: np.ndarray, samples: list[int], phones: tuple[str, ...]) -> SpokenWord:
+    def speak_pinyin(self, pinyin: str) -> tuple[SpokenWord, int]:
+        """Features of a Mandarin syllable ("hua"), and how many of its phones come before the vowel.
+
+        Raises SongError where espeak-ng did not say one syllable."""
+        if (pinyin,) not in self._words:
+            wave, events = self._say("cmn-latn-pinyin", pinyin + "1", 1)
+            names, samples = _chinese_boundaries(pinyin, events, len(wave))
+            self._words[pinyin,] = self._analyse(wave, samples, names, pinyin[0] in "bdgptk")
+        word = self._words[pinyin,]
+        return word, next(k for k, phone in enumerate(word.phones) if phone.name.startswith("'"))
+
+    def _analyse(
+        self, wave: np.ndarray, samples: list[int], phones: tuple[str, ...], stop: bool
+    ) -> SpokenWord:
         world, rate = self.world, self.sample_rate
+        wave = wave[: samples[-1] + rate // 50]  # behind the last phone is silence
         period = FRAME_SECONDS * 1000
-        f0, times = world.dio(wave, rate, f0_floor=60.0, f0_ceil=500.0, frame_period=period)
+        f0, times = world.dio(wave, rate, f0_floor=60.0, f0_ceil=300.0, frame_period=period, speed=2)
         f0 = world.stonemask(wave, f0, times, rate)
-        envelope = world.cheaptrick(wave, f0, times, rate, f0_floor=71.0, fft_size=self.fft_size)
-        aperiodicity = world.d4c(wave, f0, times, rate, fft_size=self.fft_size)
+        envelope_FQ = world.cheaptrick(wave, f0, times, rate, f0_floor=71.0, fft_size=self.fft_size)
+        some = slice(None, None, NOISE_FRAMES)
+        noise_FQ = world.d4c(wave, f0[some].copy(), times[some].copy(), rate, fft_size=self.fft_size)
+        noise_FB = world.code_aperiodicity(noise_FQ, rate)
+        noise_FB = np.stack([np.interp(times, times[some], noise_F) for noise_F in noise_FB.T], 1)
         frames = [sample / rate / FRAME_SECONDS for sample in samples]
-        if phones[0] in _STOPS:
+        if stop:
             frames[0] = max(0.0, frames[0] - _CLOSURE_SECONDS / FRAME_SECONDS)
         return SpokenWord(
             tuple(Phone(p, a, b) for p, a, b in zip(phones, frames, frames[1:], strict=False)),
-            np.log(envelope + 1e-12).astype(np.float16),
-            aperiodicity.astype(np.float16),
+            np.log(envelope_FQ[:, :: (envelope_FQ.shape[1] - 1) // (BINS - 1)] + 1e-12).astype(np.float16),
+            noise_FB.astype(np.float16),
             f0 > 0,
         )
 
@@ -202,3 +227,19 @@ def _boundaries(phones: tuple[str, ...], events: list[tuple[int, str]], length: 
             f"songbook: espeak-ng gave no length to a phone of {' '.join(phones)!r}; leave this word out"
         )
     return bounds
+
+
+def _chinese_boundaries(
+    pinyin: str, events: list[tuple[int, str]], length: int
+) -> tuple[tuple[str, ...], list[int]]:
+    """(names of the phones, where each starts and the last ends) of one spoken syllable. The vowel's name begins
+    with '. The nasal that espeak-ng keeps inside -ong becomes a phone of its own."""
+    end = next((s for s, name in reversed(events) if name == "_:"), length)
+    said = [(s, name) for s, name in events if name and not name.startswith(("_", "("))]
+    vowels = [k for k, (_, name) in enumerate(said) if name.startswith("'")]
+    if len(vowels) != 1 or len(said) > 4 or any(name.startswith("(") for _, name in events):
+        raise SongError(f"songbook: espeak-ng cannot say {pinyin!r} as one syllable; leave this word out")
+    if said[-1][1] == "'ong":
+        start = said[-1][0]
+        said = [*said[:-1], (start, "'o"), (start + int(0.65 * (end - start)), "N")]
+    return tuple(name for _, name in said), [*(s for s, _ in said), end]
