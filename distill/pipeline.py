@@ -9,6 +9,7 @@ training in the run folder), so an interrupted run, called again, goes on.
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 import logging
 import time
@@ -97,12 +98,14 @@ def songs(
         raise SettingsError(
             f"{recipe.name}: names no steps of curation; write curation: [{{kind: loudness}}, ...]"
         )
+    if export is not None and export not in strict.kinds("exporters"):
+        raise SettingsError(f"--export {export}: unknown; give one of {', '.join(strict.kinds('exporters'))}")
     report = curated(settings.songs, settings.curation, out, workers, _tell)
     lines = [table(report), f"{in_words(report)}; {report.folder / 'report.html'}"]
     if export is not None:
         place = report.folder / export
-        strict.settings_class("exporters", export)().export(report.kept, place)
-        lines.append(f"{export}: {place}")
+        left = importlib.import_module(f"distill.exporters.{export}").export(report.kept, place)
+        lines += [f"{export}: {one.id} left out: {one.reason}" for one in left] + [f"{export}: {place}"]
     return "\n".join(lines)
 
 

@@ -1,0 +1,221 @@
+"""What a recording sounds like, as a sky of spectral peaks, and where two skies lie over one another.
+
+    wave -> constellation: the loudest points of the spectrogram            (curate, in a worker, ~80 bytes a second)
+         -> triples of near peaks, each hashed -> songs that share hashes at one time offset     (an inverted index)
+         -> the two skies laid over one another at that offset: which seconds of each are in the other
+
+Landmark hashing is Wang's ("An industrial-strength audio search algorithm", ISMIR 2003). Peaks know nothing of gain
+and survive codecs well. Two things differ. A hash joins three peaks, not two: sung songs share words, pitches and
+tempi, so pairs collide by the million where triples do not. And shared hashes only nominate: what counts is how many
+seconds of the song hold the other's peaks at one offset, which a word or a drum loop in common does not reach.
+
+A peak is one whole number, frame x BINS + bin, in sorted arrays.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import scipy.fft
+import soxr
+from numpy.typing import NDArray
+from scipy.ndimage import maximum_filter, maximum_filter1d
+
+Peaks = NDArray[np.int64]
+
+RATE = 8000  # Hz: what tells recordings apart lies below 4 kHz, and every codec keeps that
+WINDOW, HOP = 1024, 256  # samples: 128 ms to see single harmonics, every 32 ms, or peaks move with the cut
+BINS = 512
+LOWEST_BIN = 8  # 62 Hz: below lie hum and rumble
+FRAMES_PER_SECOND = RATE / HOP
+NEAR_FRAMES, NEAR_BINS = 8, 16  # a peak is the loudest within 0.26 s and 125 Hz each way: about 20 a second
+FLOOR = 10 ** (-45 / 20)  # below the loudest within 2 s: what lies deeper is codec noise
+AROUND = round(2 * FRAMES_PER_SECOND)
+FAINTEST = 1e-4 * WINDOW / 4  # of a sine at -80 dBFS under this window
+CHUNK = 4096  # frames at once (131 s): memory does not grow with the song
+
+FAN, WITHIN = 4, 64  # triples are taken among a peak and the next 4, at most 2 s later
+SHORT, KEPT_SHARE = 1200, 4  # of songs with more peaks (a minute) one hash in 4 is indexed, the same in all
+REACH = 32  # places with the same hash that each is paired with: linear also where a hash is everywhere
+LEAST_HITS, LEAST_HIT_SHARE = 3, 0.01  # hashes at one offset, absolute and of the fewer, to nominate a pair
+AT_ONCE = 2**16  # hashes
+SPAN = 2**22  # of offsets in frames: 18 hours each way
+OFFSETS = 8  # offsets tried for two songs: an edit is the same recording at several
+BLOCK = round(FRAMES_PER_SECOND)  # frames in which peaks are counted: a second
+LEAST_PEAKS = 3  # of a block that has something to compare
+AGREES = 0.4  # of a block's peaks found again; chance gives 0.02, an MP3 at 24 kb/s 0.85
+
+
+class Overlap(NamedTuple):
+    """Of songs a and b: seconds from a moment in a to the same in b, and the share of each that is in the other."""
+
+    offset_seconds: float
+    share_a: float
+    share_b: float
+    blocks: int
+
+    def turned(self) -> Overlap:
+        """The same as b sees it."""
+        return Overlap(-self.offset_seconds, self.share_b, self.share_a, self.blocks)
+
+
+def constellation(wave_CW: NDArray[np.float32], sample_rate: int) -> Peaks:
+    """The peaks of a recording, in order. Time 0 is its first sample."""
+    wave = soxr.resample(_one_channel(wave_CW), sample_rate, RATE, quality="MQ")
+    wave = np.pad(wave, WINDOW // 2)  # frame f is centred on f x HOP
+    frames_FW = np.lib.stride_tricks.sliding_window_view(wave, WINDOW)[::HOP]
+    window = np.hanning(WINDOW).astype(np.float32)
+    margin = AROUND + NEAR_FRAMES
+    found = []
+    for start in range(0, len(frames_FW), CHUNK):
+        first, stop = max(0, start - margin), start + CHUNK + margin
+        level_FB = np.abs(scipy.fft.rfft(frames_FW[first:stop] * window, axis=1)[:, :BINS])
+        level_FB[:, :LOWEST_BIN] = 0
+        loudest = maximum_filter1d(level_FB.max(1), 2 * AROUND + 1, mode="constant")
+        near_FB = maximum_filter(level_FB, (2 * NEAR_FRAMES + 1, 2 * NEAR_BINS + 1), mode="constant")
+        least_F1 = np.maximum(FLOOR * loudest, FAINTEST)[:, None]
+        frame, bin = np.nonzero((level_FB == near_FB) & (level_FB > least_F1))
+        frame = frame + first
+        inside = (frame >= start) & (frame < start + CHUNK)
+        found.append(frame[inside] * BINS + bin[inside])
+    return np.concatenate(found).astype(np.int64)
+
+
+def between(peaks: Peaks, start: float, end: float) -> Peaks:
+    """The peaks from one time (seconds) to another."""
+    second = peaks // BINS / FRAMES_PER_SECOND
+    return peaks[(second >= start) & (second < end)]
+
+
+def _one_channel(wave_CW: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The mean of the channels; the loudest of them where they cancel out."""
+    mono = wave_CW.mean(0)
+    power = np.square(wave_CW).mean(1)
+    return mono if np.square(mono).mean() >= 0.05 * power.mean() else wave_CW[power.argmax()]
+
+
+# --- which songs to lay over one another ------------------------------------------------------------------------
+
+
+def hashes(peaks: Peaks) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(hash, frame of its first peak) of triples of near peaks: 39 bits of three bins and two steps in time."""
+    frame, bin = np.divmod(peaks, BINS)
+    found, at = [], []
+    for second, third in itertools.combinations(range(1, FAN + 1), 2):
+        count = max(0, len(peaks) - third)
+        a, b, c = (slice(start, start + count) for start in (0, second, third))
+        step, steps = frame[b] - frame[a], frame[c] - frame[a]
+        hash = (((bin[a] * BINS + bin[b]) * BINS + bin[c]) * WITHIN + step) * WITHIN + steps
+        good = (step > 0) & (steps < WITHIN)
+        if len(peaks) > SHORT:
+            mixed = hash.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(32)
+            good &= mixed % KEPT_SHARE == 0
+        found.append(hash[good])
+        at.append(frame[a][good])
+    return np.concatenate(found), np.concatenate(at)
+
+
+def nominated(skies: Sequence[Peaks]) -> Iterator[tuple[int, int, list[int]]]:
+    """(a, b, offsets in frames, the likeliest first) of the songs that share enough hashes, a < b, in order."""
+    parts = [hashes(peaks) for peaks in skies]
+    counts = np.array([len(part[0]) for part in parts])
+    if not counts.sum():
+        return
+    key, hits = _shared(
+        np.concatenate([part[0] for part in parts]),
+        np.concatenate([part[1] for part in parts]).astype(np.int32),
+        np.repeat(np.arange(len(skies), dtype=np.int32), counts),
+        len(skies),
+    )
+    adjacent, alone = np.diff(key, prepend=-2) == 1, hits.copy()
+    hits[adjacent] += alone[:-1][adjacent[1:]]
+    hits[:-1][adjacent[1:]] += alone[adjacent]
+    pair, offset = key // SPAN, key % SPAN - SPAN // 2
+    fewer = np.minimum(counts[pair // len(skies)], counts[pair % len(skies)])
+    enough = hits >= np.maximum(LEAST_HITS, LEAST_HIT_SHARE * fewer)
+    pair, offset, hits = pair[enough], offset[enough], hits[enough]
+    for first, last in _runs(pair):
+        best = sorted(range(first, last), key=lambda place: (-hits[place], abs(offset[place]), offset[place]))
+        yield *divmod(int(pair[first]), len(skies)), [int(offset[place]) for place in best[:OFFSETS]]
+
+
+def _shared(
+    hash: NDArray[np.int64], frame: NDArray[np.int32], song: NDArray[np.int32], songs: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(song a x songs + song b) x SPAN + frames from a to b, a < b, sorted; and how many hashes both have there.
+
+    Linear in the songs: a hash that many have links each with its next few only, so that all copies of one recording
+    still hang together. Hashes are taken some at a time, so memory holds what is counted, not what is counted from.
+    """
+    order = np.argsort(hash, kind="stable")
+    hash, frame, song = hash[order], frame[order], song[order]
+    keys, hits = [], []
+    for start in range(0, len(hash), AT_ONCE):
+        found = []
+        for reach in range(1, REACH + 1):
+            at = np.arange(start, min(start + AT_ONCE, len(hash) - reach))
+            at = at[hash[at + reach] == hash[at]]
+            if not len(at):
+                break
+            at = at[song[at] != song[at + reach]]
+            pair = song[at].astype(np.int64) * songs + song[at + reach]
+            found.append(pair * SPAN + (frame[at + reach] - frame[at] + SPAN // 2))
+        if found:
+            key, count = np.unique(np.concatenate(found), return_counts=True)
+            keys.append(key)
+            hits.append(count)
+    if not keys:
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    key, place = np.unique(np.concatenate(keys), return_inverse=True)
+    return key, np.bincount(place, np.concatenate(hits)).astype(np.int64)
+
+
+def _runs(sorted_keys: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+    edges = [0, *(np.flatnonzero(np.diff(sorted_keys)) + 1).tolist(), len(sorted_keys)]
+    return ((first, last) for first, last in itertools.pairwise(edges) if first < last)
+
+
+# --- one sky over another ---------------------------------------------------------------------------------------
+
+
+def overlap(a: Peaks, b: Peaks, offsets: Sequence[int]) -> Overlap:
+    """What of each song is in the other, at these offsets (frames, from a to b), the first being the main one."""
+    seen_a, seen_b = np.zeros(_blocks(a), bool), np.zeros(_blocks(b), bool)
+    for offset in offsets:
+        seen_a |= _agreeing(a, _found(a + offset * BINS, b))
+        seen_b |= _agreeing(b, _found(b - offset * BINS, a))
+    share_a = seen_a.sum() / max(1, _full(a).sum())
+    share_b = seen_b.sum() / max(1, _full(b).sum())
+    return Overlap(
+        offsets[0] / FRAMES_PER_SECOND, float(share_a), float(share_b), int(min(seen_a.sum(), seen_b.sum()))
+    )
+
+
+def _found(peaks: Peaks, others: Peaks) -> NDArray[np.bool_]:
+    """Which peaks the others have too, up to a frame and a bin: a codec moves them that far."""
+    padded = np.append(others, np.iinfo(np.int64).max)
+    found = np.zeros(len(peaks), bool)
+    for frames in (-1, 0, 1):
+        wanted = peaks + frames * BINS
+        found |= padded[np.searchsorted(others, wanted - 1)] <= wanted + 1
+    return found
+
+
+def _blocks(peaks: Peaks) -> int:
+    return int(peaks[-1]) // (BINS * BLOCK) + 1
+
+
+def _counted(peaks: Peaks, weights: NDArray[np.bool_] | None = None) -> NDArray[np.float64]:
+    return np.bincount(peaks // (BINS * BLOCK), weights, minlength=_blocks(peaks)).astype(np.float64)
+
+
+def _full(peaks: Peaks) -> NDArray[np.bool_]:
+    return _counted(peaks) >= LEAST_PEAKS
+
+
+def _agreeing(peaks: Peaks, found: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The blocks whose peaks are mostly found."""
+    return _full(peaks) & (_counted(peaks, found) >= AGREES * _counted(peaks))

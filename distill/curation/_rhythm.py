@@ -1,0 +1,130 @@
+"""Tempo and beats of a recording, after Ellis (2007, "Beat Tracking by Dynamic Programming", JNMR 36).
+
+How much louder each band becomes gives one onset curve. Its autocorrelation peaks at the beat, its multiples and its
+parts; of these the one counts that a listener would tap, near two a second. The beats are the row of moments with the
+strongest onsets whose distances stay near that period. One tempo a song is assumed: a song that changes its tempo gets
+a low confidence, not two tempos.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import fft
+from scipy.ndimage import gaussian_filter1d, uniform_filter1d
+
+RATE = 16_000  # Hz
+HOP_SECONDS = 0.01
+HOP = round(RATE * HOP_SECONDS)
+WINDOW = 640  # samples: 40 ms, so that low drums and bass have a place of their own
+SIZE = 1024
+BAND_EDGES_HZ = np.geomspace(40, 7600, 25)
+FLOOR_DB = 60.0  # below a band's loud frames
+SLOWEST_BPM, FASTEST_BPM = 40.0, 220.0
+TAPPED_BPM, TAPPED_OCTAVES = 115.0, 1.2  # where people tap, and how far they stray from it
+TIGHT = 100.0  # price of a beat that comes at e times its time, in mean onset strengths (Ellis's alpha)
+MULTIPLES = (1.0, 0.6, 0.3, 0.6)  # how much the autocorrelation counts at 1, 2, 3 and 4 beats
+
+
+class Rhythm(NamedTuple):
+    """tempo_bpm: beats a minute. beats: their moments (seconds). confidence: 0 to 1, how much of the onset curve comes
+    back after each of the next beats."""
+
+    tempo_bpm: float
+    beats: tuple[float, ...]
+    confidence: float
+
+
+def rhythm(wave_W: NDArray[np.float32]) -> Rhythm | None:
+    """Tempo and beats of wave_W (RATE Hz); None for what has fewer than four beats at the slowest tempo or no onset."""
+    onset_F = onsets(wave_W)
+    if len(onset_F) < 4 * 60 / SLOWEST_BPM / HOP_SECONDS or not onset_F.any():
+        return None
+    back_L = autocorrelation(onset_F)
+    period = tapped(back_L)
+    frames = beats(onset_F, period)
+    confidence = float(np.clip(np.mean([_at(back_L, period * many) for many in (1, 2, 4)]), 0, 1))
+    moments = tuple(round(float(frame) * HOP_SECONDS, 3) for frame in frames)
+    return Rhythm(60 / (period * HOP_SECONDS), moments, confidence)
+
+
+def onsets(wave_W: NDArray[np.float32]) -> NDArray[np.float64]:
+    """How much louder the bands become at each frame, in standard deviations above the neighbourhood: onset_F >= 0."""
+    padded = np.pad(wave_W, (WINDOW // 2, WINDOW))
+    frames_FW = np.lib.stride_tricks.sliding_window_view(padded, WINDOW)[: len(wave_W) + 1 : HOP]
+    window_W = np.hanning(WINDOW).astype(np.float32)
+    edges = np.unique(np.round(BAND_EDGES_HZ * SIZE / RATE).astype(int))
+    level_FB = np.empty((len(frames_FW), len(edges) - 1))
+    for start in range(0, len(frames_FW), 1024):
+        power_FB = np.abs(fft.rfft(frames_FW[start : start + 1024] * window_W, SIZE)) ** 2
+        level_FB[start : start + 1024] = np.add.reduceat(power_FB, edges, axis=1)[:, :-1]
+    loud_B = np.percentile(level_FB, 98, axis=0)
+    if not loud_B.max() > 0:
+        return np.zeros(len(frames_FW))
+    floor = 10 ** (-FLOOR_DB / 10)
+    level_FB = 10 * np.log10(level_FB + floor * np.maximum(loud_B, floor * loud_B.max()))
+    level_FB = gaussian_filter1d(level_FB, 1.0, axis=0, mode="nearest")
+    rise_F = np.zeros(len(level_FB))
+    rise_F[1:-1] = np.maximum(0.0, level_FB[2:] - level_FB[:-2]).mean(1)
+    onset_F = np.maximum(0.0, rise_F - uniform_filter1d(rise_F, 100, mode="nearest"))
+    return onset_F / max(float(onset_F.std()), 1e-9)
+
+
+def autocorrelation(onset_F: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The onset curve against itself later, 1 at lag 0, free of its mean; lags up to 10 beats at the slowest."""
+    centred_F = gaussian_filter1d(onset_F - onset_F.mean(), 1.5)
+    count = len(centred_F)
+    size = fft.next_fast_len(2 * count)
+    back_L = fft.irfft(np.abs(fft.rfft(centred_F, size)) ** 2, size)[:count]
+    back_L = back_L / np.arange(count, 0, -1) * count
+    longest = min(count // 2, round(10 * 60 / SLOWEST_BPM / HOP_SECONDS))
+    return back_L[: longest + 1] / max(back_L[0], 1e-9)
+
+
+def tapped(back_L: NDArray[np.float64]) -> float:
+    """The period (frames) that a listener would tap to."""
+    bpm_P = np.geomspace(SLOWEST_BPM, FASTEST_BPM, 600)
+    period_P = 60 / bpm_P / HOP_SECONDS
+    taste_P = np.exp(-0.5 * (np.log2(bpm_P / TAPPED_BPM) / TAPPED_OCTAVES) ** 2)
+    strength_P = sum(weight * _at(back_L, many * period_P) for many, weight in enumerate(MULTIPLES, 1))
+    best = float(period_P[int(np.argmax(taste_P * np.asarray(strength_P)))])
+    finer_P = best * np.linspace(0.975, 1.025, 201)
+    far = [many for many in range(1, 17) if many * best * 1.03 < len(back_L) - 1]
+    return float(finer_P[int(np.argmax(sum(_at(back_L, many * finer_P) for many in far)))]) if far else best
+
+
+def _at(back_L: NDArray[np.float64], lag: NDArray[np.float64] | float) -> NDArray[np.float64]:
+    """The autocorrelation between its lags; 0 beyond."""
+    return np.asarray(np.interp(lag, np.arange(len(back_L)), back_L, right=0.0))
+
+
+def beats(onset_F: NDArray[np.float64], period: float) -> list[int]:
+    """The frames of the beats: the best row of onsets that keeps to the period (Ellis 2007, equation 3)."""
+    width = max(1.0, period / 32)
+    curve_F = gaussian_filter1d(onset_F, width, mode="constant") * width
+    curve_F = curve_F / max(float(curve_F.std()), 1e-9)
+    nearest, furthest = round(period / 2), round(2 * period)
+    step_D = np.arange(nearest, furthest + 1)
+    price_D = TIGHT * np.log(step_D / period) ** 2
+    best_F = np.concatenate([np.zeros(furthest), curve_F])
+    before_F = np.full(len(curve_F), -1)
+    for frame in range(len(curve_F)):
+        earlier = best_F[frame + furthest - step_D] - price_D
+        place = int(earlier.argmax())
+        if frame >= step_D[place]:
+            before_F[frame] = frame - step_D[place]
+        best_F[frame + furthest] += earlier[place]
+    last = max(0, len(curve_F) - furthest)
+    way = [last + int(best_F[last + furthest :].argmax())]
+    while before_F[way[-1]] >= 0:
+        way.append(int(before_F[way[-1]]))
+    return _sounding(way[::-1], curve_F)
+
+
+def _sounding(frames: list[int], curve_F: NDArray[np.float64]) -> list[int]:
+    """Without the beats before the first onset and behind the last, which only the period asks for."""
+    strength = curve_F[frames]
+    enough = np.flatnonzero(strength > 0.5 * np.sqrt((strength**2).mean()))
+    return frames[enough[0] : enough[-1] + 1] if len(enough) else frames
