@@ -27,6 +27,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +132,7 @@ def of_notes(song: Song, item: Item, how: str, figures: Table, trust: list[tuple
             for line in song.lines
         ]
         asked = replace(item, song=with_lines(song, bare))
-        found = clocked(figures, "notes", sound.seconds, lambda asked=asked: step.curate(asked)).song
+        found = clocked(figures, "notes", sound.seconds, partial(step.curate, asked)).song
         fact = found.fact("notes_confidence")
         sures = fact.value if fact is not None else [None] * len(song.lines)
         told = [
@@ -239,7 +240,12 @@ def pyin(wave_W: Any) -> Callable[[], Any] | None:
         import librosa
     except ImportError:
         return None
-    span = {"fmin": pitch.LOWEST_HZ, "fmax": pitch.HIGHEST_HZ, "hop_length": pitch.HOP, "frame_length": 1024}
+    span: dict[str, Any] = {
+        "fmin": pitch.LOWEST_HZ,
+        "fmax": pitch.HIGHEST_HZ,
+        "hop_length": pitch.HOP,
+        "frame_length": 1024,
+    }
     return lambda: midi(np.nan_to_num(librosa.pyin(wave_W, sr=pitch.RATE, **span)[0]))
 
 

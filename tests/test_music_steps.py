@@ -28,7 +28,7 @@ def sung(midi_W: np.ndarray, rate: int = RATE, loud_W: np.ndarray | float = 1.0)
     """A buzz of 20 harmonics along a pitch curve: wave_W."""
     phase_W = 2 * np.pi * np.cumsum(440 * 2 ** ((midi_W - 69) / 12)) / rate
     hz = 440 * 2 ** ((midi_W.max() - 69) / 12)
-    wave_W = sum(np.sin(k * phase_W) / k for k in range(1, 21) if k * hz < 0.45 * rate)
+    wave_W = np.sum([np.sin(k * phase_W) / k for k in range(1, 21) if k * hz < 0.45 * rate], axis=0)
     return (0.2 * loud_W * wave_W).astype(np.float32)
 
 
@@ -75,7 +75,7 @@ def test_pitch_is_the_same_at_any_sample_rate_and_loudness() -> None:
 
 def test_a_missing_fundamental_is_still_the_pitch() -> None:
     clock_W = np.arange(RATE) / RATE
-    wave_W = sum(np.sin(2 * np.pi * 110 * k * clock_W) for k in (2, 3, 4, 5)).astype(np.float32)
+    wave_W = np.sum([np.sin(2 * np.pi * 110 * k * clock_W) for k in (2, 3, 4, 5)], axis=0).astype(np.float32)
     assert np.abs(np.nanmedian(pitch.track(0.1 * wave_W).midi_F) - 45) < 0.05
 
 
