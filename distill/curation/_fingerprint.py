@@ -100,7 +100,7 @@ def _one_channel(wave_CW: NDArray[np.float32]) -> NDArray[np.float32]:
 # --- which songs to lay over one another ------------------------------------------------------------------------
 
 
-def hashes(peaks: Peaks) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def hashes(peaks: Peaks) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
     """(hash, frame of its first peak) of triples of near peaks: 39 bits of three bins and two steps in time."""
     frame, bin = np.divmod(peaks, BINS)
     found, at = [], []
@@ -115,7 +115,7 @@ def hashes(peaks: Peaks) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
             good &= mixed % KEPT_SHARE == 0
         found.append(hash[good])
         at.append(frame[a][good])
-    return np.concatenate(found), np.concatenate(at)
+    return np.concatenate(found), np.concatenate(at).astype(np.int32)
 
 
 def nominated(skies: Sequence[Peaks]) -> Iterator[tuple[int, int, list[int]]]:
@@ -126,7 +126,7 @@ def nominated(skies: Sequence[Peaks]) -> Iterator[tuple[int, int, list[int]]]:
         return
     key, hits = _shared(
         np.concatenate([part[0] for part in parts]),
-        np.concatenate([part[1] for part in parts]).astype(np.int32),
+        np.concatenate([part[1] for part in parts]),
         np.repeat(np.arange(len(skies), dtype=np.int32), counts),
         len(skies),
     )
