@@ -200,6 +200,26 @@ def test_two_tones_and_two_noises(sounds: dict[str, Sound]) -> None:
     assert groups == {"tone": "", "n1": "n1", "n1 copy": "n1", "n2": ""}
 
 
+def test_one_backing_track_does_not_make_one_song(sounds: dict[str, Sound]) -> None:
+    """The same loop, as loud as the voice, from the same moment on, and alone for three seconds before and after."""
+    draw, rate = np.random.default_rng(2), 16000
+    beat = np.arange(rate // 2) / rate
+    hit = 0.4 * draw.standard_normal(len(beat)) * np.exp(-40 * beat)
+    bars = [
+        hit + sum(np.sin(2 * np.pi * f * beat) for f in chord) * np.exp(-4 * beat) / 3 for chord in CHORDS
+    ]
+    found = []
+    for id in sorted(sounds)[-8:]:
+        wave = np.pad(sounds[id].wave_CW[0], 3 * rate)
+        loop = np.resize(np.concatenate(bars), len(wave))
+        loop *= np.sqrt(np.square(wave).mean() / np.square(loop).mean())
+        found.append(heard(song(id), Sound((wave + loop).astype(np.float32)[None], rate)))
+    assert {item.song.group for item in STEP.curate_all(found)} == {""}
+
+
+CHORDS = [(220.0, 277.2, 329.6), (220.0, 277.2, 370.0), (246.9, 293.7, 370.0), (164.8, 246.9, 329.6)]
+
+
 # --- the fingerprint --------------------------------------------------------------------------------------------------
 def test_a_fingerprint_is_plain_and_small(sounds: dict[str, Sound], items: list[Item]) -> None:
     for item in items:

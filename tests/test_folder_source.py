@@ -273,8 +273,9 @@ def test_one_bad_song_does_not_stop_the_others(tmp_path: Path):
     (tmp_path / "e.lrc").write_text("[00:01.00]la", encoding="utf-8")
     found = list(Settings(str(tmp_path)).scan())
     assert [one.id if isinstance(one, Song) else one.name for one in found] == ["a", "b", "c", "d", "e"]
-    assert [type(one) for one in found] == [Song, Refusal, Refusal, Refusal, Refusal]
-    for one in found[1:]:
+    assert [type(one) for one in found] == [Song, Refusal, Refusal, Song, Refusal]
+    assert not found[3].lines  # a recording without lyrics can be looked at, and not learnt from
+    for one in (*found[1:3], found[4]):
         assert isinstance(one, Refusal) and str(tmp_path) in one.reason and "\n" not in one.reason
     with pytest.raises(SongError, match=r"b\.wav"):
         Settings(str(tmp_path)).load()

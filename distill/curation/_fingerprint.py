@@ -7,7 +7,7 @@
 Landmark hashing is Wang's ("An industrial-strength audio search algorithm", ISMIR 2003). Peaks know nothing of gain
 and survive codecs well. Two things differ. A hash joins three peaks, not two: sung songs share words, pitches and
 tempi, so pairs collide by the million where triples do not. And shared hashes only nominate: what counts is how many
-seconds of the song hold the other's peaks at one offset, which a word or a drum loop in common does not reach.
+seconds of the song hold the other's peaks at one offset, which words, a loop or an intro in common do not reach.
 
 A peak is one whole number, frame x BINS + bin, in sorted arrays.
 """
@@ -43,10 +43,11 @@ REACH = 32  # places with the same hash that each is paired with: linear also wh
 LEAST_HITS, LEAST_HIT_SHARE = 3, 0.01  # hashes at one offset, absolute and of the fewer, to nominate a pair
 AT_ONCE = 2**16  # hashes
 SPAN = 2**22  # of offsets in frames: 18 hours each way
-OFFSETS = 8  # offsets tried for two songs: an edit is the same recording at several
+OFFSETS = 3  # tried for two songs, two frames apart: an edit is the same recording at several
 BLOCK = round(FRAMES_PER_SECOND)  # frames in which peaks are counted: a second
 LEAST_PEAKS = 3  # of a block that has something to compare
-AGREES = 0.4  # of a block's peaks found again; chance gives 0.02, an MP3 at 24 kb/s 0.85
+AROUND_BLOCKS = 2  # looked at with each block: songs with one accompaniment agree for a second here and there
+AGREES = 0.6  # of the peaks there found again; chance gives 0.02, an MP3 at 24 kb/s 0.85
 
 
 class Overlap(NamedTuple):
@@ -139,7 +140,11 @@ def nominated(skies: Sequence[Peaks]) -> Iterator[tuple[int, int, list[int]]]:
     pair, offset, hits = pair[enough], offset[enough], hits[enough]
     for first, last in _runs(pair):
         best = sorted(range(first, last), key=lambda place: (-hits[place], abs(offset[place]), offset[place]))
-        yield *divmod(int(pair[first]), len(skies)), [int(offset[place]) for place in best[:OFFSETS]]
+        offsets: list[int] = []
+        for found in (int(offset[place]) for place in best):
+            if len(offsets) < OFFSETS and all(abs(found - other) > 1 for other in offsets):
+                offsets.append(found)
+        yield *divmod(int(pair[first]), len(skies)), offsets
 
 
 def _shared(
@@ -217,5 +222,10 @@ def _full(peaks: Peaks) -> NDArray[np.bool_]:
 
 
 def _agreeing(peaks: Peaks, found: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The blocks whose peaks are mostly found."""
-    return _full(peaks) & (_counted(peaks, found) >= AGREES * _counted(peaks))
+    """The blocks in and around which most peaks are found."""
+    around = np.ones(1 + 2 * AROUND_BLOCKS)
+    there, again = (
+        np.convolve(_counted(peaks, weights), around)[AROUND_BLOCKS:-AROUND_BLOCKS]
+        for weights in (None, found)
+    )
+    return _full(peaks) & (again >= AGREES * there)

@@ -23,7 +23,8 @@ SIZE = 1024
 BAND_EDGES_HZ = np.geomspace(40, 7600, 25)
 FLOOR_DB = 60.0  # below a band's loud frames
 SLOWEST_BPM, FASTEST_BPM = 40.0, 220.0
-TAPPED_BPM, TAPPED_OCTAVES = 115.0, 1.2  # where people tap, and how far they stray from it
+TAPPED_BPM, TAPPED_OCTAVES = 115.0, 0.9  # where people tap, and how far they stray from it
+ANY_OCTAVES = 2.0  # the same while only the kind of beat is looked for, not its octave
 TIGHT = 100.0  # price of a beat that comes at e times its time, in mean onset strengths (Ellis's alpha)
 MULTIPLES = (1.0, 0.6, 0.3, 0.6)  # how much the autocorrelation counts at 1, 2, 3 and 4 beats
 
@@ -84,15 +85,27 @@ def autocorrelation(onset_F: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def tapped(back_L: NDArray[np.float64]) -> float:
-    """The period (frames) that a listener would tap to."""
+    """The period (frames) that a listener would tap to: first what repeats best, then which octave of it."""
     bpm_P = np.geomspace(SLOWEST_BPM, FASTEST_BPM, 600)
-    period_P = 60 / bpm_P / HOP_SECONDS
-    taste_P = np.exp(-0.5 * (np.log2(bpm_P / TAPPED_BPM) / TAPPED_OCTAVES) ** 2)
-    strength_P = sum(weight * _at(back_L, many * period_P) for many, weight in enumerate(MULTIPLES, 1))
-    best = float(period_P[int(np.argmax(taste_P * np.asarray(strength_P)))])
+    likely_P = _strength(back_L, bpm_P) * _taste(bpm_P, ANY_OCTAVES)
+    found = float(bpm_P[int(np.argmax(likely_P))])
+    bpm_3 = np.array([bpm for bpm in (found / 2, found, 2 * found) if SLOWEST_BPM <= bpm <= FASTEST_BPM])
+    tapped_3 = _strength(back_L, bpm_3) * _taste(bpm_3, TAPPED_OCTAVES)
+    best = 60 / float(bpm_3[int(np.argmax(tapped_3))]) / HOP_SECONDS
     finer_P = best * np.linspace(0.975, 1.025, 201)
     far = [many for many in range(1, 17) if many * best * 1.03 < len(back_L) - 1]
     return float(finer_P[int(np.argmax(sum(_at(back_L, many * finer_P) for many in far)))]) if far else best
+
+
+def _strength(back_L: NDArray[np.float64], bpm_P: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How much of the onset curve comes back after 1, 2, 3 and 4 beats, for each tempo; never below 0."""
+    period_P = 60 / bpm_P / HOP_SECONDS
+    found_MP = [weight * _at(back_L, many * period_P) for many, weight in enumerate(MULTIPLES, 1)]
+    return np.maximum(np.sum(found_MP, axis=0), 1e-9)
+
+
+def _taste(bpm_P: NDArray[np.float64], octaves: float) -> NDArray[np.float64]:
+    return np.asarray(np.exp(-0.5 * (np.log2(bpm_P / TAPPED_BPM) / octaves) ** 2))
 
 
 def _at(back_L: NDArray[np.float64], lag: NDArray[np.float64] | float) -> NDArray[np.float64]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import safetensors.numpy
@@ -23,7 +24,7 @@ from distill.curation import Sound
 from distill.curation._alignment import hearing
 from distill.curation._alignment.bands import band
 from distill.curation._alignment.lessons import Lesson, lesson
-from distill.curation._alignment.phones import CLASSES, NONE
+from distill.curation._alignment.phones import CLASSES, NONE, VOWELS
 
 WIDTH, LAYERS, FRAMES, BATCH = 80, 4, 400, 16
 LEARNING_RATE = 4e-3
@@ -111,10 +112,11 @@ def mixed(
     seen_BFT = np.zeros((batch, hearing.BANDS, FRAMES), np.float32)
     class_BT = np.zeros((batch, FRAMES), np.int64)
     for row in range(batch):
-        mels, labels = [], []
-        while sum(map(len, labels)) < FRAMES + 100:
-            one = lessons[rng.integers(len(lessons))]
-            mels.append(np.exp(one.log_mel_TB.astype(np.float32)) * 10 ** rng.normal(0, 0.15))
+        mels: list[NDArray[np.float32]] = []
+        labels: list[NDArray[np.uint8]] = []
+        while sum(len(label) for label in labels) < FRAMES + 100:
+            one = held(rng, lessons[rng.integers(len(lessons))])
+            mels.append(np.exp(one.log_mel_TB.astype(np.float32)) * np.float32(10 ** rng.normal(0, 0.15)))
             labels.append(one.class_T)
         mel, label = np.concatenate(mels)[: FRAMES + 300], np.concatenate(labels)[: FRAMES + 300]
         mel = mel * np.exp(np.cumsum(rng.normal(0, 0.18, hearing.BANDS)))
@@ -125,9 +127,29 @@ def mixed(
             cross = 0.6 * np.sqrt(mel * other) * np.cos(rng.uniform(0, 2 * np.pi, mel.shape))
             mel = np.maximum(mel + other + cross, 1e-10)
         at = rng.integers(0, len(mel) - FRAMES + 1)
-        seen_BFT[row] = hearing.normalise(mel)[at : at + FRAMES].T
+        seen_BFT[row] = hearing.normalise(mel.astype(np.float32))[at : at + FRAMES].T
         class_BT[row] = label[at : at + FRAMES]
     return torch.from_numpy(seen_BFT), torch.from_numpy(class_BT)
+
+
+def held(rng: np.random.Generator, one: Lesson, share: float = 0.3) -> Lesson:
+    """Some lessons with one of their vowels held for seconds, as songs end their lines and sing their oohs."""
+    vowels = np.flatnonzero(one.class_T < len(VOWELS))
+    if rng.random() > share or not len(vowels):
+        return one
+    at = int(rng.choice(vowels))
+    run = np.arange(max(0, at - 4), at + 4)
+    run = run[
+        (run < len(one.class_T)) & (one.class_T[np.minimum(run, len(one.class_T) - 1)] == one.class_T[at])
+    ]
+    longer = np.concatenate(
+        [run if k % 2 else run[::-1] for k in range(int(rng.integers(40, 250)) // len(run) + 1)]
+    )
+    softer = np.linspace(0, rng.uniform(-2.5, 0.3), len(longer))[:, None]  # nats of power
+    return Lesson(
+        np.concatenate([one.log_mel_TB[:at], one.log_mel_TB[longer] + softer, one.log_mel_TB[at:]]),
+        np.concatenate([one.class_T[:at], one.class_T[longer], one.class_T[at:]]),
+    )
 
 
 def train(
@@ -161,7 +183,7 @@ def judged(network: Network, lessons: list[Lesson], bands: list[NDArray[np.float
 def export(network: Network, log_prior_C: NDArray[np.float64], out: Path) -> None:
     """int8 rows with a scale each; biases, scales and the prior in float16."""
     stored = {"prior": log_prior_C.astype(np.float16)}
-    parts = {"in": network.into, "out": network.out}
+    parts: dict[str, Any] = {"in": network.into, "out": network.out}
     parts |= {f"deep.{k}": layer for k, layer in enumerate(network.deep)}
     parts |= {f"wide.{k}": layer for k, layer in enumerate(network.wide)}
     for name, layer in parts.items():
