@@ -247,8 +247,8 @@ def fit(songs: Sequence[Song], settings: step.Settings) -> None:
     for number, song in enumerate(songs):
         vocals = sound_of(song, "vocals")
         loud = 0.0 if number % 4 == 0 else 10 ** (rng.uniform(-12, 12) / 20)
-        mixed = Sound(vocals.mono()[None] + loud * under(song, vocals, rng), vocals.sample_rate)
-        ear = placing.Singing(hearing.hear(mixed))
+        mixed = (vocals.mono() + loud * under(song, vocals, rng))[None].astype(np.float32)
+        ear = placing.Singing(hearing.hear(Sound(mixed, vocals.sample_rate)))
         for lines in texts(song, songs[(number + 1) % len(songs)], rng):
             found = ear.place([phones.units(line.text) for line in lines], song.language, 0.0, vocals.seconds)
             if found is None:

@@ -75,8 +75,16 @@ def main() -> int:
     options = parser.parse_args()
     songs = read_manifest(options.songs)[: options.count]
     returning = [song for song in songs if sum(s.tag == "chorus" for s in song.sections) > 1]
-    table = Table(title=f"structure of {len(songs)} songs, {len(returning)} of them with a chorus that returns")
-    for column in ("songs", "words changed %", "lines named right %", "boundaries found", "found that are right"):
+    table = Table(
+        title=f"structure of {len(songs)} songs, {len(returning)} of them with a chorus that returns"
+    )
+    for column in (
+        "songs",
+        "words changed %",
+        "lines named right %",
+        "boundaries found",
+        "found that are right",
+    ):
         table.add_column(column)
     for name, some in (("chorus returns", returning), ("all", songs)):
         for noise in (0.0, 0.1, 0.2):

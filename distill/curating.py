@@ -162,7 +162,8 @@ def _code() -> str:
     """The sha256 of the code that makes results: when a step is mended, nobody has to think of old results."""
     home = Path(__file__).resolve().parent
     files = [
-        home / f"{name}.py" for name in ("songs", "lyrics", "licences", "decoding", "containers", "mpeg", "ffmpeg")
+        home / f"{name}.py"
+        for name in ("songs", "lyrics", "licences", "decoding", "containers", "mpeg", "ffmpeg")
     ]
     files = [path for path in (*files, *sorted((home / "curation").rglob("*.py"))) if path.is_file()]
     return sha256_bytes("".join(map(sha256_file, files)).encode())

@@ -38,7 +38,9 @@ def gather(source: Any, steps: Sequence[Any]) -> list[Song]:
     if len(songs) < len(report.kept):
         print(f"curation: {len(report.kept) - len(songs)} songs have no lyrics to learn from", flush=True)
     if not songs:
-        raise SongError(f"curation left no song with lyrics; {report.folder / 'report.html'} says why for each")
+        raise SongError(
+            f"curation left no song with lyrics; {report.folder / 'report.html'} says why for each"
+        )
     divide = getattr(source, "divide", None)
     return songs if divide is None else [part for song in songs for part in _divided(song, divide)]
 

@@ -192,7 +192,8 @@ def card(folder: str | Path, repo_id: str, results: Path | None = None) -> str:
         parts=_table(("part", "what", "licence"), rows),
         recipe=str(about.get("recipe") or "not recorded").strip(),
         styles=", ".join(about.get("styles") or ()) or "none named",
-        credits="\n".join(f"- {credit}" for credit in about.get("credits") or ()) or "Nobody asks to be named.",
+        credits="\n".join(f"- {credit}" for credit in about.get("credits") or ())
+        or "Nobody asks to be named.",
         results=_results(results),
     )
     return f"---\n{yaml.safe_dump(data, sort_keys=False)}---\n\n{body}"

@@ -199,6 +199,8 @@ class Stage:
         settings = self.settings
         codec = {"kind": strict.kind_of(settings.codec), **strict.plain(settings.codec)}
         licences = {f"song: {song.source or song.id}": song.licence for song in self.songs}
+        for step in settings.curation:  # a tool's weights may forbid what the songs allow
+            licences |= getattr(step, "uses", {})
         return About(
             codec=codec,
             codec_fingerprint=self.codec.fingerprint,

@@ -190,7 +190,9 @@ def read_manifest(path: str | Path) -> list[Song]:
             song = from_json(row)
         except SongError as error:
             raise SongError(f"{path}:{number}: {error}") from None
-        found: dict[str, Any] = {name: str((path.parent / file).resolve()) for name, file in song.tracks.items()}
+        found: dict[str, Any] = {
+            name: str((path.parent / file).resolve()) for name, file in song.tracks.items()
+        }
         songs.append(replace(song, **found))
     return songs
 

@@ -230,7 +230,7 @@ def test_facts_are_what_was_composed() -> None:
         home = bars.PITCHES.index(tonic)
         pitches = [int(note.midi or 0) for line in song.lines for note in line.notes]
         assert all((pitch - home) % 12 in scale for pitch in pitches)
-        beats, downbeats = facts["beats"], facts["downbeats"]
+        beats, downbeats = facts["beats_seconds"], facts["downbeats_seconds"]
         assert np.diff(beats) == pytest.approx(60 / facts["tempo_bpm"], abs=1e-3)
         assert downbeats == beats[:: bars.METRES[facts["metre"]][0]] and len(beats) % len(downbeats) == 0
         assert [start for start, _, _ in facts["chords"]] == downbeats
@@ -248,7 +248,7 @@ def test_tunes_lie_on_their_chords() -> None:
             for note in line.notes:
                 if note.start in chords:
                     assert score.setting is not None
-                    place = song.fact("downbeats").value.index(note.start)  # type: ignore[union-attr]
+                    place = song.fact("downbeats_seconds").value.index(note.start)  # type: ignore[union-attr]
                     on_chord.append(int(note.midi or 0) % 12 in score.setting.chords[place])
     assert np.mean(on_chord) > 0.9
 

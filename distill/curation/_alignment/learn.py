@@ -45,7 +45,7 @@ class Network(nn.Module):
     def forward(self, seen_BFT: Tensor) -> Tensor:
         state = functional.relu(self.into(seen_BFT))
         for deep, wide in zip(self.deep, self.wide, strict=True):
-            state = state + functional.relu(wide(deep(state)))
+            state = state + functional.dropout(functional.relu(wide(deep(state))), 0.1, self.training)
         return self.out(state)
 
 
@@ -127,9 +127,23 @@ def mixed(
             cross = 0.6 * np.sqrt(mel * other) * np.cos(rng.uniform(0, 2 * np.pi, mel.shape))
             mel = np.maximum(mel + other + cross, 1e-10)
         at = rng.integers(0, len(mel) - FRAMES + 1)
-        seen_BFT[row] = hearing.normalise(mel.astype(np.float32))[at : at + FRAMES].T
+        seen_BFT[row] = disturbed(rng, hearing.normalise(mel.astype(np.float32))[at : at + FRAMES]).T
         class_BT[row] = label[at : at + FRAMES]
     return torch.from_numpy(seen_BFT), torch.from_numpy(class_BT)
+
+
+def disturbed(rng: np.random.Generator, seen_TB: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What synthesis never does: other throats and contrast, noise, and whole bands that are missing (SpecAugment, Park
+    et al., 2019). Without it the network learns the synthesisers, and real voices suffer."""
+    bands = np.arange(hearing.BANDS)
+    at = np.clip(bands * rng.uniform(0.94, 1.06) + rng.uniform(-1.5, 1.5), 0, hearing.BANDS - 1.001)
+    low, part = at.astype(int), (at % 1).astype(np.float32)
+    seen_TB = (seen_TB[:, low] * (1 - part) + seen_TB[:, low + 1] * part) * np.float32(rng.uniform(0.7, 1.25))
+    seen_TB += rng.normal(0, rng.uniform(0, 0.2), seen_TB.shape).astype(np.float32)
+    for _ in range(2):
+        first = int(rng.integers(0, hearing.BANDS))
+        seen_TB[:, first : first + int(rng.integers(0, 8))] = 0.0
+    return seen_TB
 
 
 def held(rng: np.random.Generator, one: Lesson, share: float = 0.3) -> Lesson:

@@ -197,8 +197,8 @@ def _facts(score: Score) -> tuple[Fact, ...]:
         "tempo_bpm": round(bars.tempo_bpm, 3),
         "metre": bars.metre,
         "vocal_range_midi": [min(pitches), max(pitches)],
-        "beats": [bars.seconds(tick) for tick in range(0, starts.stop, bars.beat_ticks)],
-        "downbeats": [bars.seconds(tick) for tick in starts],
+        "beats_seconds": [bars.seconds(tick) for tick in range(0, starts.stop, bars.beat_ticks)],
+        "downbeats_seconds": [bars.seconds(tick) for tick in starts],
         "chords": [
             [bars.seconds(tick), bars.seconds(tick + bars.ticks), chord_name(chord)]
             for tick, chord in zip(starts, setting.chords, strict=True)
