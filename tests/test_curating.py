@@ -143,21 +143,21 @@ def test_killed_it_goes_on(found: list[Song], tmp_path: Path, workers: int) -> N
     code = (
         f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import test_curating as t\n"
         f"from pathlib import Path; from distill.songs import read_manifest\n"
-        f"t.run(read_manifest({str(source)!r}), [t.Gain(2.0, {str(log)!r}, 0.2)], Path({str(tmp_path / 'out')!r}), {workers})"
+        f"t.run(read_manifest({str(source)!r}), [t.Gain(2.0, {str(log)!r}, 0.5)], Path({str(tmp_path / 'out')!r}), {workers})"
     )
     process = subprocess.Popen([sys.executable, "-c", code])
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while not list((tmp_path / "out" / "work").glob("song*.json")) and time.monotonic() < deadline:
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
     started = len(log.read_text().split("\n")[:-1])
-    assert 1 <= started < 5 and not (tmp_path / "out" / "manifest.jsonl").exists()
-    time.sleep(0.5)
+    assert 1 <= started <= 5 and not (tmp_path / "out" / "manifest.jsonl").exists()
+    time.sleep(1.0)
     assert len(log.read_text().split("\n")[:-1]) <= started + workers, "workers went on without their caller"
-    report = run(found, [Gain(2.0, str(log), 0.2)], tmp_path / "out")
+    report = run(found, [Gain(2.0, str(log), 0.5)], tmp_path / "out")
     assert len(log.read_text().split("\n")[:-1]) < 10
-    run(found, [Gain(2.0, str(log), 0.2)], tmp_path / "whole")
+    run(found, [Gain(2.0, str(log), 0.5)], tmp_path / "whole")
     assert len(report.kept) == 5 and content(tmp_path / "out") == content(tmp_path / "whole")
 
 
