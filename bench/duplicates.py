@@ -153,18 +153,24 @@ def originals(manifests: Sequence[str], count: int) -> list[Original]:
             whole.append(Original(replace(song, id=f"{number}/{song.id}"), 0.0, seconds, lines))
     whole = whole[:count]
     whole.sort(key=lambda one: -one.end)
-    missing = count - len(whole)
-    found = [half for one in whole[:missing] for half in halves(one)] + whole[missing:]
+    found = []
+    for place, one in enumerate(whole):
+        left = len(whole) - place  # songs not looked at yet, this one counted
+        found += list(halves(one)) if len(found) + left < count else [one]
     if len(found) < count:
         sys.exit(f"bench: the manifests make {len(found)} recordings, not {count}; name more")
     return sorted(found, key=lambda one: one.song.id)
 
 
 def halves(one: Original) -> Iterator[Original]:
-    """Both parts of a song, cut where a line starts near its middle; the song itself if a part would be too short."""
+    """Both parts of a song, cut where a line starts near its middle; the song itself if a part would be too short.
+
+    Or if a line is in both: a chorus that returns is the same sound twice, and finding that would be no mistake.
+    """
     starts = [float(line.start or 0.0) for line in one.song.lines]
     at = min(range(len(starts)), key=lambda n: abs(starts[n] - one.end / 2))
-    if min(starts[at], one.end - starts[at]) < SHORTEST_HALF_SECONDS:
+    shared = set(one.lines[:at]) & set(one.lines[at:])
+    if shared or min(starts[at], one.end - starts[at]) < SHORTEST_HALF_SECONDS:
         yield one
         return
     parts = (("a", 0.0, starts[at], one.lines[:at]), ("b", starts[at], one.end, one.lines[at:]))

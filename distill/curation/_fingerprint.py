@@ -41,7 +41,6 @@ FAN, WITHIN = 4, 64  # triples are taken among a peak and the next 4, at most 2 
 SHORT, KEPT_SHARE = 1200, 4  # of songs with more peaks (a minute) one hash in 4 is indexed, the same in all
 REACH = 32  # places with the same hash that each is paired with: linear also where a hash is everywhere
 LEAST_HITS, LEAST_HIT_SHARE = 3, 0.01  # hashes at one offset, absolute and of the fewer, to nominate a pair
-AT_ONCE = 2**16  # hashes
 SPAN = 2**22  # of offsets in frames: 18 hours each way
 OFFSETS = 3  # tried for two songs, two frames apart: an edit is the same recording at several
 BLOCK = round(FRAMES_PER_SECOND)  # frames in which peaks are counted: a second
@@ -120,62 +119,57 @@ def hashes(peaks: Peaks) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
 
 
 def nominated(skies: Sequence[Peaks]) -> Iterator[tuple[int, int, list[int]]]:
-    """(a, b, offsets in frames, the likeliest first) of the songs that share enough hashes, a < b, in order."""
-    parts = [hashes(peaks) for peaks in skies]
-    counts = np.array([len(part[0]) for part in parts])
-    if not counts.sum():
-        return
-    key, hits = _shared(
-        np.concatenate([part[0] for part in parts]),
-        np.concatenate([part[1] for part in parts]),
-        np.repeat(np.arange(len(skies), dtype=np.int32), counts),
-        len(skies),
-    )
-    adjacent, alone = np.diff(key, prepend=-2) == 1, hits.copy()
-    hits[adjacent] += alone[:-1][adjacent[1:]]
-    hits[:-1][adjacent[1:]] += alone[adjacent]
-    pair, offset = key // SPAN, key % SPAN - SPAN // 2
-    fewer = np.minimum(counts[pair // len(skies)], counts[pair % len(skies)])
-    enough = hits >= np.maximum(LEAST_HITS, LEAST_HIT_SHARE * fewer)
-    pair, offset, hits = pair[enough], offset[enough], hits[enough]
-    for first, last in _runs(pair):
-        best = sorted(range(first, last), key=lambda place: (-hits[place], abs(offset[place]), offset[place]))
-        offsets: list[int] = []
-        for found in (int(offset[place]) for place in best):
-            if len(offsets) < OFFSETS and all(abs(found - other) > 1 for other in offsets):
-                offsets.append(found)
-        yield *divmod(int(pair[first]), len(skies)), offsets
-
-
-def _shared(
-    hash: NDArray[np.int64], frame: NDArray[np.int32], song: NDArray[np.int32], songs: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """(song a x songs + song b) x SPAN + frames from a to b, a < b, sorted; and how many hashes both have there.
+    """(a, b, offsets in frames, the likeliest first) of the songs that share enough hashes, a < b, in order.
 
     Linear in the songs: a hash that many have links each with its next few only, so that all copies of one recording
-    still hang together. Hashes are taken some at a time, so memory holds what is counted, not what is counted from.
+    still hang together. One song is looked up at a time, so memory holds the index and little more.
     """
+    parts = [hashes(peaks) for peaks in skies]
+    counts = np.array([len(part[0]) for part in parts], int)
+    if not counts.sum():
+        return
+    hash, frame = (np.concatenate([part[n] for part in parts]) for n in (0, 1))
+    song = np.repeat(np.arange(len(skies), dtype=np.int32), counts)
+    del parts
     order = np.argsort(hash, kind="stable")
     hash, frame, song = hash[order], frame[order], song[order]
-    keys, hits = [], []
-    for start in range(0, len(hash), AT_ONCE):
-        found = []
-        for reach in range(1, REACH + 1):
-            at = np.arange(start, min(start + AT_ONCE, len(hash) - reach))
-            at = at[hash[at + reach] == hash[at]]
-            if not len(at):
-                break
-            at = at[song[at] != song[at + reach]]
-            pair = song[at].astype(np.int64) * songs + song[at + reach]
-            found.append(pair * SPAN + (frame[at + reach] - frame[at] + SPAN // 2))
-        if found:
-            key, count = np.unique(np.concatenate(found), return_counts=True)
-            keys.append(key)
-            hits.append(count)
-    if not keys:
-        return np.empty(0, np.int64), np.empty(0, np.int64)
-    key, place = np.unique(np.concatenate(keys), return_inverse=True)
-    return key, np.bincount(place, np.concatenate(hits)).astype(np.int64)
+    place = np.empty_like(order)
+    place[order] = np.arange(len(order))
+    for a, end in enumerate(np.cumsum(counts).tolist()):
+        key = _followers(place[end - counts[a] : end], hash, frame, song)
+        key, hits = np.unique(key, return_counts=True)
+        adjacent, alone = np.diff(key, prepend=-2) == 1, hits.copy()
+        hits[adjacent] += alone[:-1][adjacent[1:]]
+        hits[:-1][adjacent[1:]] += alone[adjacent]
+        enough = hits >= np.maximum(LEAST_HITS, LEAST_HIT_SHARE * np.minimum(counts[a], counts[key // SPAN]))
+        other, offset, hits = key[enough] // SPAN, key[enough] % SPAN - SPAN // 2, hits[enough]
+        for first, last in _runs(other):
+            yield a, int(other[first]), _distinct(offset[first:last], hits[first:last])
+
+
+def _followers(
+    place: NDArray[np.int64], hash: NDArray[np.int64], frame: NDArray[np.int32], song: NDArray[np.int32]
+) -> NDArray[np.int64]:
+    """Of a song's places in the sorted index: song x SPAN + offset for each later song that has the same hash."""
+    found = [np.empty(0, np.int64)]
+    for reach in range(1, REACH + 1):
+        place = place[place + reach < len(hash)]
+        place = place[hash[place + reach] == hash[place]]
+        if not len(place):
+            break
+        other = place + reach
+        key = song[other].astype(np.int64) * SPAN + (frame[other] - frame[place] + SPAN // 2)
+        found.append(key[song[other] != song[place]])
+    return np.concatenate(found)
+
+
+def _distinct(offset: NDArray[np.int64], hits: NDArray[np.int64]) -> list[int]:
+    """The offsets with the most hits; those beside one already taken are the same."""
+    taken: list[int] = []
+    for found in offset[np.lexsort((offset, np.abs(offset), -hits))].tolist():
+        if len(taken) < OFFSETS and all(abs(found - other) > 1 for other in taken):
+            taken.append(found)
+    return taken
 
 
 def _runs(sorted_keys: NDArray[np.int64]) -> Iterator[tuple[int, int]]:

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 WORD_SECONDS, LINE_SECONDS = 0.2, 0.3
 SEEN = ("mass", "agree", "near", "song", "voice", "pace", "pace squared")
-WORD_WEIGHTS = (2.3904, 0.6119, 0.1844, 2.124, 1.1009, 1.3817, -0.2688, -1.4812)  # constant, then as in SEEN
-LINE_WEIGHTS = (1.8283, 0.7254, 2.2204, 1.208, 0.3736, 1.4585, -0.381, -1.6868)
+WORD_WEIGHTS = (1.6772, 0.7067, 0.0243, 1.7421, 1.8912, 1.5723, -0.0763, -1.1512)  # constant, then as in SEEN
+LINE_WEIGHTS = (1.4508, 0.6615, 2.0628, 0.7341, 1.5694, 2.2032, -1.0319, -1.6884)
 
 
 def logit(share: NDArray[np.float64]) -> NDArray[np.float64]:

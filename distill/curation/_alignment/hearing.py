@@ -2,7 +2,7 @@
 
 It was taught on synthesised singing with exact truth (`learn.py`): espeak-ng speaking nine languages in thirty voices,
 stretched and re-pitched to sing by WORLD, half buried in synthesised bands. So "none" means a band as well as silence, and
-it hears singing that its lyrics never named. 34,000 weights in int8 (`embedded/aligner`), pure NumPy here.
+it hears singing that its lyrics never named. 31,000 weights in int8 (`embedded/aligner`), pure NumPy here.
 
 A log-mel spectrogram every 20 ms goes in, levelled per band over the loud part of the song, so that neither gain nor a
 fixed filter matters. Stereo is first thinned to its middle, where voices are mixed.

@@ -17,7 +17,7 @@ from distill.curation._alignment import confidence, ctc, hearing, path, phones
 
 Lines = Sequence[Sequence[str]]  # the units of each line
 SCALE = 0.2  # neighbouring frames say nearly the same: counted in full they would be far too sure
-PRIOR_SHARE = 0.5  # how much of a class's share in the teaching songs is taken off
+PRIOR_SHARE = 0.25  # how much of a class's share in the teaching songs is taken off
 UNWRITTEN_NATS = 2.0  # singing that fits so much better elsewhere is not in the lyrics
 LEAST_NATS = -7.0  # no single frame rules a sound out
 
