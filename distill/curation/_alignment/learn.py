@@ -173,7 +173,9 @@ def train(
         mean.update_parameters(network)
         if step % 200 == 0:
             print(f"step {step}: {loss.item():.3f} nats", flush=True)
-    return mean.module.eval()
+    taught = mean.module.eval()
+    assert isinstance(taught, Network)
+    return taught
 
 
 def judged(network: Network, lessons: list[Lesson], bands: list[NDArray[np.float16]] | None) -> str:
