@@ -267,6 +267,8 @@ def fit(songs: Sequence[Song], settings: step.Settings) -> None:
                 right[name].append(np.abs(starts - np.array(real)) <= within)
     for name in ("words", "lines"):
         inputs, hits = np.concatenate(seen[name]), np.concatenate(right[name])
+        shipped = confidence.WORD_WEIGHTS if name == "words" else confidence.LINE_WEIGHTS
+        calibration(f"{name} (as shipped)", confidence.sure(inputs, shipped), hits)
         weights = confidence.fit(inputs, hits)
         print(f"{name}: {weights}   ({', '.join(('constant', *confidence.SEEN))})")
         calibration(f"{name} (fitted)", confidence.sure(inputs, weights), hits)

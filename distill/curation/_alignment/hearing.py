@@ -1,6 +1,6 @@
 """What is sung at each moment of a recording: a small network that knows the sound classes of `phones`.
 
-It was taught on synthesised singing with exact truth (`learn.py`): espeak-ng speaking nine languages in thirty voices,
+It was taught on synthesised singing with exact truth (`learn.py`): espeak-ng speaking seven languages in thirty timbres,
 stretched and re-pitched to sing by WORLD, half buried in synthesised bands. So "none" means a band as well as silence, and
 it hears singing that its lyrics never named. 31,000 weights in int8 (`embedded/aligner`), pure NumPy here.
 
