@@ -42,9 +42,9 @@ check: $(READY)  ## style and types
 	$(VENV) -m ruff format --check .
 	$(VENV) -m mypy distill
 
-bench: $(READY)  ## speed and memory, side by side; prints tables
-	@ls bench/*.py >/dev/null 2>&1 || { echo "bench/ holds no comparison yet" >&2; exit 2; }
-	@for script in bench/*.py; do echo "== $$script"; $(VENV) $$script || exit; done
+bench: $(READY)  ## speed and memory, side by side; prints tables [SONGS=MANIFEST: the benches of curation too]
+	$(VENV) bench/loss.py
+	$(if $(SONGS),for script in alignment music structure duplicates; do $(VENV) bench/$$script.py --songs "$(SONGS)" || exit; done)
 
 clean:  ## remove .venv, caches and eval/reports; adapters/ and recipes stay
 	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache eval/reports
