@@ -1,7 +1,7 @@
-"""The embedded codec's network: a small singer's voice in 25 frames per second.
+"""The embedded codec's network: singing in 25 frames per second.
 
     wave -> log-mel and low log-magnitude bins (50 Hz) -> ConvNeXt -> 32 numbers per frame (25 Hz)
-         -> residual vector quantisation, 4 slots x 512 codes
+         -> residual vector quantisation, S slots x C codes
          -> ConvNeXt (25 Hz) -> ConvNeXt (100 Hz) -> inverse STFT -> wave
 
 The blocks and the inverse-STFT head are those of Vocos (Siuzdak 2023, arXiv 2306.00814): no upsampling to the
@@ -35,8 +35,10 @@ LOG_FLOOR = 1e-5
 
 @dataclass(frozen=True)
 class NetworkSettings:
-    """Sizes of the network. `hop` samples make a frame; the encoder works at hop / 2, the decoder at hop /
-    4.
+    """Sizes of the network. `hop` samples make a frame; the encoder works at hop / 2, the decoder at hop / 4.
+
+    It hears `mel_bands` in windows of `mel_window` samples and, finer, what lies below 1.25 kHz in windows of
+    `pitch_window`.
     """
 
     sample_rate: int = 16000
@@ -44,6 +46,9 @@ class NetworkSettings:
     slots: int = 4
     codes: int = 512
     latent_width: int = 32
+    mel_bands: int = 80
+    mel_window: int = 1024
+    pitch_window: int = 2048
     encoder_widths: tuple[int, ...] = (192, 288)
     decoder_width: int = 256
     decoder_blocks: int = 6
@@ -64,8 +69,9 @@ class ResidualQuantiser(nn.Module):
     ring_filled: Tensor
     started: Tensor
 
-    def __init__(self, slots: int, codes: int, width: int, ring: int = 8192):
+    def __init__(self, slots: int, codes: int, width: int):
         super().__init__()
+        ring = max(8192, 32 * codes)
         self.register_buffer("codebooks_SCD", torch.zeros(slots, codes, width))
         self.register_buffer("counts_SC", torch.ones(slots, codes))
         self.register_buffer("sums_SCD", torch.zeros(slots, codes, width))
@@ -156,7 +162,7 @@ class CodecNetwork(nn.Module):
         self.settings = settings
         first, second = settings.encoder_widths
         width, latent = settings.decoder_width, settings.latent_width
-        self.features = Features(settings.sample_rate, settings.hop // 2)
+        self.features = Features(settings)
         self.encoder = nn.Sequential(
             nn.Conv1d(self.features.width, first, 3, padding=1),
             ChannelNorm(first),
@@ -207,30 +213,28 @@ class CodecNetwork(nn.Module):
 
 
 class Features(nn.Module):
-    """80 log-mel bands (window 1024) and the log-magnitude bins below 1.25 kHz (window 2048), scaled to
-    about +-1.
-    """
+    """Log-mel bands and the log-magnitude bins below 1.25 kHz in a longer window, scaled to about +-1."""
 
     mel_KB: Tensor
-    window_1024: Tensor
-    window_2048: Tensor
+    mel_window: Tensor
+    pitch_window: Tensor
 
-    def __init__(self, sample_rate: int, hop: int):
+    def __init__(self, settings: NetworkSettings):
         super().__init__()
-        self.hop, self.low_bins = hop, int(1250 * 2048 / sample_rate) - 4
-        self.width = 80 + self.low_bins
-        mel_KB = melscale_fbanks(
-            513, 0.0, sample_rate / 2, 80, sample_rate, norm="slaney", mel_scale="slaney"
-        )
+        rate, bands = settings.sample_rate, settings.mel_bands
+        self.hop, self.low_bins = settings.hop // 2, int(1250 * settings.pitch_window / rate) - 4
+        self.width = bands + self.low_bins
+        bins = settings.mel_window // 2 + 1
+        mel_KB = melscale_fbanks(bins, 0.0, rate / 2, bands, rate, norm="slaney", mel_scale="slaney")
         self.register_buffer("mel_KB", mel_KB, persistent=False)
-        self.register_buffer("window_1024", torch.hann_window(1024), persistent=False)
-        self.register_buffer("window_2048", torch.hann_window(2048), persistent=False)
+        self.register_buffer("mel_window", torch.hann_window(settings.mel_window), persistent=False)
+        self.register_buffer("pitch_window", torch.hann_window(settings.pitch_window), persistent=False)
 
     @torch.no_grad()
     def forward(self, wave_BW: Tensor) -> Tensor:
         with torch.autocast(wave_BW.device.type, enabled=False):
-            wide_BKT = magnitude(wave_BW.float(), self.window_1024, self.hop)
-            narrow_BKT = magnitude(wave_BW.float(), self.window_2048, self.hop)[:, 1 : self.low_bins + 1]
+            wide_BKT = magnitude(wave_BW.float(), self.mel_window, self.hop)
+            narrow_BKT = magnitude(wave_BW.float(), self.pitch_window, self.hop)[:, 1 : self.low_bins + 1]
             mel_BKT = torch.einsum("bkt,km->bmt", wide_BKT, self.mel_KB)
             both_BKT = torch.cat([mel_BKT.clamp_min(LOG_FLOOR).log() + 5, (narrow_BKT + 1e-3).log()], 1)
             return both_BKT / 4

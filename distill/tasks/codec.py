@@ -1,14 +1,15 @@
 """Train the small codec from songs: hear a moment, write it in codes, sing it back, compare the spectra.
 
-No adversary: log-mel distance at four resolutions and STFT distance at three (Yamamoto 2020, arXiv
-1910.11480) suffice for a narrow voice and cost a fraction of a discriminator. The order of a run:
+No adversary: log-mel distance at four resolutions and STFT distance at four (Yamamoto 2020, arXiv
+1910.11480) suffice for synthesised voices and cost a fraction of a discriminator. The order of a run:
 
     the first `unquantised` micro-batches teach encoder and decoder alone, while the quantiser remembers
     latents; then k-means fills the codebooks from what it remembers, and from there codes move with what they
     code.
 
 Quantiser dropout (arXiv 2107.03312): a share of the crops uses only the first few slots, so that 1 ... S
-slots all sing. Everything that chance decides for micro-batch k is drawn from (seed, k) and everything else
+slots all sing; half of those use as many as the singer will. A share of the crops is disturbed (another pitch,
+colour, or a second crop on top), so that sounds are heard that are in no song. Everything that chance decides for micro-batch k is drawn from (seed, k) and everything else
 lives in `state()`; so a resumed run repeats the interrupted one exactly.
 """
 
@@ -33,11 +34,12 @@ from distill.trainer import TrainSettings, numbered
 
 # About the rounding noise of 16-bit PCM: what lies below is nothing to learn.
 MEL_FLOOR, STFT_FLOOR = 1e-4, 1e-3
+BANDS = {256: 20, 512: 40, 1024: 80, 2048: 80, 4096: 0}  # mel bands by window of the distance, in samples
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The recipe of task codec. `hours` caps the songs kept in memory (345 MB per 3 h at 16 kHz)."""
+    """The recipe of task codec. `hours` caps the sound kept in memory (173 MB an hour at 24 kHz), stems too."""
 
     songs: Any = part("sources")
     train: TrainSettings = field(default_factory=lambda: TrainSettings(seconds=600, learning_rate=1.2e-3))
@@ -47,6 +49,8 @@ class Settings:
     hours: float = 3.0
     unquantised: int = 250
     dropout: float = 0.4
+    sung_slots: int | None = None
+    disturbed: float = 0.0
     stft_weight: float = 0.5
     commitment_weight: float = 0.25
 
@@ -66,16 +70,16 @@ class Batch:
 
 
 class SongBuffer:
-    """All songs in one int16 tensor; a crop never crosses from one song into the next."""
+    """All songs, and their stems where they have some, in one int16 tensor; a crop never crosses into the next."""
 
     def __init__(self, songs: list[Song], sample_rate: int, hours: float, seed: int):
         waves, room = [], int(hours * 3600 * sample_rate)
-        order = torch.randperm(len(songs), generator=torch.Generator().manual_seed(seed)).tolist()
+        tracks = [track for song in songs for track in (song.audio, song.vocals, song.accompaniment) if track]
+        order = torch.randperm(len(tracks), generator=torch.Generator().manual_seed(seed)).tolist()
         for index in order:
-            place = songs[index].audio
-            if room <= 0 or place is None:
-                continue
-            wave_W = audio.read(place, sample_rate)[0]
+            if room <= 0:
+                break
+            wave_W = audio.read(tracks[index], sample_rate)[0]
             waves.append((wave_W.clamp(-1, 1) * 32767).round().to(torch.int16))
             room -= len(wave_W)
         if not waves:
@@ -118,11 +122,23 @@ class CodecTask:
         index = start
         while True:
             chance = numbered(generator, index)
-            wave_BW = torch.stack([self.songs.crop(samples, chance) for _ in range(self.settings.batch)])
+            wave_BW = torch.stack([self._crop(samples, chance) for _ in range(self.settings.batch)])
             fewer_B = torch.randint(1, max(2, slots), (len(wave_BW),), generator=chance)
+            if self.settings.sung_slots:
+                sung_B = torch.rand(len(wave_BW), generator=chance) < 0.5
+                fewer_B = torch.where(sung_B, self.settings.sung_slots, fewer_B)
             drop_B = torch.rand(len(wave_BW), generator=chance) < self.settings.dropout
             yield Batch(wave_BW, torch.where(drop_B, fewer_B, slots), chance.initial_seed())
             index += 1
+
+    def _crop(self, samples: int, chance: torch.Generator) -> Tensor:
+        assert self.songs is not None
+        if not self.settings.disturbed or float(torch.rand((), generator=chance)) >= self.settings.disturbed:
+            return self.songs.crop(samples, chance)
+        long_W = self.songs.crop(samples * 3 // 2, chance)
+        if float(torch.rand((), generator=chance)) < 0.5:
+            long_W = long_W + self.songs.crop(len(long_W), chance)
+        return disturb(long_W, samples, chance)
 
     def loss(self, batch: Batch) -> dict[str, tuple[Tensor, float]]:
         """Terms as (sum over crops, number of crops): mel, stft, commitment."""
@@ -241,8 +257,10 @@ class SpectralDistance(nn.Module):
 
     def __init__(self, sample_rate: int):
         super().__init__()
-        for window, bands in ((256, 20), (512, 40), (1024, 80), (2048, 80)):
+        for window, bands in BANDS.items():
             self.register_buffer(f"window_{window}", torch.hann_window(window), persistent=False)
+            if not bands:
+                continue
             mel_KB = melscale_fbanks(
                 window // 2 + 1, 0.0, sample_rate / 2, bands, sample_rate, "slaney", "slaney"
             )
@@ -250,19 +268,39 @@ class SpectralDistance(nn.Module):
 
     def forward(self, made_BW: Tensor, true_BW: Tensor) -> tuple[Tensor, Tensor]:
         mel, stft = [], []
-        for window in (256, 512, 1024, 2048):
+        for window, bands in BANDS.items():
             made_BKT = magnitude(made_BW, getattr(self, f"window_{window}"), window // 4)
             true_BKT = magnitude(true_BW, getattr(self, f"window_{window}"), window // 4)
-            mel_BK = getattr(self, f"mel_{window}").T
-            mel.append(
-                (_log(mel_BK @ made_BKT, MEL_FLOOR) - _log(mel_BK @ true_BKT, MEL_FLOOR)).abs().mean((1, 2))
-            )
+            if bands:
+                mel_BK = getattr(self, f"mel_{window}").T
+                away_BKT = _log(mel_BK @ made_BKT, MEL_FLOOR) - _log(mel_BK @ true_BKT, MEL_FLOOR)
+                mel.append(away_BKT.abs().mean((1, 2)))
             if window > 256:
                 logs_B = (_log(made_BKT, STFT_FLOOR) - _log(true_BKT, STFT_FLOOR)).abs().mean((1, 2))
                 norm_B = true_BKT.square().sum((1, 2)).add(1.0).sqrt()  # 1: silence divides by little
                 away_B = (made_BKT - true_BKT).square().sum((1, 2)).add(1e-8).sqrt()
                 stft.append(logs_B + (away_B / norm_B).clamp_max(10.0))
         return torch.stack(mel).mean(0), torch.stack(stft).mean(0)
+
+
+def disturb(wave_W: Tensor, samples: int, chance: torch.Generator) -> Tensor:
+    """`samples` out of the middle of a wave half as long again: up to 3 semitones up or down, its spectrum tilted and
+    bent by up to about 9 dB, 0 to 12 dB quieter."""
+    ratio = 2 ** float(torch.empty(()).uniform_(-0.25, 0.25, generator=chance))
+    spectrum_K = torch.fft.rfft(wave_W)
+    bend_J = 3.0 * torch.randn(6, generator=chance)
+    level_K = torch.nn.functional.interpolate(
+        bend_J[None, None], len(spectrum_K), mode="linear", align_corners=True
+    )[0, 0]
+    level_K = level_K - 12.0 * torch.rand((), generator=chance)
+    wanted = round(len(wave_W) * ratio) // 2 * 2
+    size = wanted // 2 + 1
+    spectrum_K = (spectrum_K * 10 ** (level_K / 20))[:size]
+    spectrum_K = torch.nn.functional.pad(spectrum_K, (0, size - len(spectrum_K)))
+    bent_W = torch.fft.irfft(spectrum_K, wanted) * ratio
+    first = (wanted - samples) // 2
+    piece_W = bent_W[first : first + samples]
+    return piece_W / piece_W.abs().max().clamp_min(1.0)
 
 
 def _log(x: Tensor, floor: float) -> Tensor:
