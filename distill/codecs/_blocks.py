@@ -1,0 +1,113 @@
+"""A long wave in blocks: the same codes and samples, in memory that does not grow with the song.
+
+Frames are cut on a fixed grid: block k is frames [k * block, (k + 1) * block). A network is given the block
+and `context` frames more on each side, and of what it gives only the block is kept:
+
+    wave     ....[ context |        block        | context ]....
+    kept                   |        block        |
+
+The context is clipped at the song's own ends and nowhere else. So where it covers all that a frame can hear,
+the blocks together are what the network makes of the whole song, rounding aside, and the grid begins at the
+song's first sample however somebody cut, batched or resumed the work.
+
+How far a frame hears is asked of the network itself (`receptive_frames`): a frame of NaN goes in, and it is
+looked up how far from it NaN comes out. A NaN gets through every sum, zero weights included, so nothing is
+missed, and no table of kernel sizes has to be kept true by hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from distill.errors import CodecError
+
+
+class Block(NamedTuple):
+    """Frames [start, stop) are wanted; frames [first, last), their context too, are to be seen."""
+
+    first: int
+    start: int
+    stop: int
+    last: int
+
+
+def blocks(frames: int, block_frames: int, context_frames: int) -> Iterator[Block]:
+    """The grid over a song of `frames` frames, in order."""
+    for start in range(0, frames, block_frames):
+        stop = min(start + block_frames, frames)
+        yield Block(max(0, start - context_frames), start, stop, min(stop + context_frames, frames))
+
+
+def in_blocks_encode(
+    encode: Callable[[Tensor], Tensor], wave_CW: Tensor, hop: int, block_frames: int, context_frames: int
+) -> Tensor:
+    """codes_FS of the whole wave, F = ceil(W / hop); the last frame is filled up with silence.
+
+    `encode` is given whole frames, wave_CW, and gives codes_FS, one row a frame; it may give latents_FD as
+    well. Only one block with its context is ever on its way through it.
+    """
+    made = []
+    for block in blocks(-(-wave_CW.shape[1] // hop), block_frames, context_frames):
+        piece_CW = wave_CW[:, block.first * hop : block.last * hop]
+        piece_CW = functional.pad(piece_CW, (0, (block.last - block.first) * hop - piece_CW.shape[1]))
+        codes_FS = encode(piece_CW)
+        if len(codes_FS) != block.last - block.first:
+            raise CodecError(
+                f"encode: gave {len(codes_FS)} frames for {block.last - block.first}; "
+                "the model's strides and its hop do not belong together"
+            )
+        made.append(codes_FS[block.start - block.first : block.stop - block.first].clone())
+    return torch.cat(made)
+
+
+def in_blocks_decode(
+    decode: Callable[[Tensor], Tensor], codes_FS: Tensor, hop: int, block_frames: int, context_frames: int
+) -> Tensor:
+    """wave_CW of F * hop samples. `decode` gives wave_CW of some codes_FS; it may fall short at the end.
+
+    What falls short (odd strides lose some samples) is silence at the end of the song, and inside it is
+    covered by the context, which must then be a frame wider than what a frame hears.
+    """
+    made = []
+    for block in blocks(len(codes_FS), block_frames, context_frames):
+        wave_CW = decode(codes_FS[block.first : block.last])
+        wave_CW = functional.pad(wave_CW, (0, max(0, (block.last - block.first) * hop - wave_CW.shape[1])))
+        made.append(wave_CW[:, (block.start - block.first) * hop : (block.stop - block.first) * hop].clone())
+    return torch.cat(made, 1)
+
+
+@torch.inference_mode()
+def receptive_frames(
+    run: Callable[[Tensor], Tensor],
+    channels: int,
+    samples_in: int = 1,
+    samples_out: int = 1,
+    most: int = 4096,
+    device: torch.device | str = "cpu",
+) -> int:
+    """How many frames away an input frame can still be heard in an output frame, to either side.
+
+    `run` takes float32 [1, channels, frames * samples_in] and gives a float tensor whose last axis is time,
+    `samples_out` a frame: (channels of the wave, hop, 1) for an encoder up to its latents, (width of the
+    latents, 1, hop) for a decoder. Raises CodecError beyond `most` frames: an LSTM or attention hears all.
+    """
+    reach = 8
+    while reach <= most:
+        input_1CT = torch.zeros(1, channels, (2 * reach + 1) * samples_in, device=device)
+        input_1CT[..., reach * samples_in : (reach + 1) * samples_in] = float("nan")
+        output = run(input_1CT)
+        heard = torch.isnan(output).reshape(-1, output.shape[-1]).any(0).nonzero()[:, 0] // samples_out
+        if not len(heard):
+            raise CodecError("receptive_frames: the network's output does not depend on its input")
+        farthest = max(reach - int(heard[0]), int(heard[-1]) - reach)
+        if farthest < reach:  # the edges stayed clean: nothing lies beyond them
+            return farthest
+        reach *= 2
+    raise CodecError(
+        f"receptive_frames: a frame hears more than {most} frames; work in the codec's own segments"
+    )
