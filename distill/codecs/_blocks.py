@@ -26,6 +26,8 @@ from torch.nn import functional
 
 from distill.errors import CodecError
 
+BLOCK_SECONDS = 10.0  # long beside any context, short beside a song
+
 
 class Block(NamedTuple):
     """Frames [start, stop) are wanted; frames [first, last), their context too, are to be seen."""

@@ -1,27 +1,44 @@
 """Descript's DAC (Kumar 2023, arXiv 2306.06546) through the package `descript-audio-codec`.
 
-The package's own `.load` runs code found inside the weights file (torch.package). So this kind takes a folder
-with `config.json` (the arguments of `dac.DAC`) and `weights.safetensors` (its state dict): `export` writes
-one from a model that you already trust.
+Weights, by `path`:
 
-Strides must be even: with odd ones the package loses samples at the edges; what little is missing is filled
-up with silence, so a wave keeps its length.
+    44khz, 44khz-16kbps, 24khz, 16khz   the published model, by the package's own download (MIT)
+    weights.pth                         a checkpoint as the package writes it: state_dict and metadata
+    a folder or hub id                  config.json (the arguments of dac.DAC) and weights.safetensors
+
+The package's `.load` first tries to run code found inside the file (torch.package); here a checkpoint is read
+as tensors and numbers, and one that brings code is refused.
+
+The package encodes and decodes a whole song at once or in unpadded chunks of a second; here it is blocks with
+as much context as its convolutions hear, which give the same codes and flat memory. With an odd stride (the
+16 and 24 kHz models have a 5) the package's decoder ends some samples early; those few are silence.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
+import math
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
 
 from distill.codecs import check_codes, check_wave
+from distill.codecs._blocks import BLOCK_SECONDS, in_blocks_decode, in_blocks_encode, receptive_frames
+from distill.codecs._weights import (
+    built,
+    checked,
+    chosen,
+    fill,
+    identity,
+    read_checkpoint,
+    read_config,
+    read_tensors,
+)
 from distill.errors import CodecError
 from distill.folders import locate, write_atomic
 from distill.torchaudio_standin import install
@@ -30,15 +47,24 @@ from distill.vocabulary import CodecFormat
 install()
 
 import dac
+import dac.utils
 
 NEEDED = ("encoder_rates", "n_codebooks", "codebook_size", "sample_rate")
+ARGUMENTS = (
+    "encoder_dim encoder_rates latent_dim decoder_dim decoder_rates n_codebooks codebook_size codebook_dim "
+    "sample_rate"
+).split()
+PUBLISHED = {  # the package's conf/final/*.yml: what its downloads are, known before they are fetched
+    "44khz": dict(sample_rate=44100, encoder_rates=[2, 4, 8, 8], n_codebooks=9, codebook_size=1024),
+    "44khz-16kbps": dict(sample_rate=44100, encoder_rates=[2, 4, 8, 8], n_codebooks=18, codebook_size=1024),
+    "24khz": dict(sample_rate=24000, encoder_rates=[2, 4, 5, 8], n_codebooks=32, codebook_size=1024),
+    "16khz": dict(sample_rate=16000, encoder_rates=[2, 4, 5, 8], n_codebooks=12, codebook_size=1024),
+}
 
 
 @dataclass(frozen=True)
 class Settings:
-    """`path`: folder or hub id with config.json and weights.safetensors. `slots`: how many codebooks (None:
-    all).
-    """
+    """`path`: see above. `slots`: how many codebooks, the first of them (None: all)."""
 
     path: str
     slots: int | None = None
@@ -46,37 +72,19 @@ class Settings:
 
     @property
     def format(self) -> CodecFormat:
-        """Read from config.json alone; CodecError when it is missing or does not describe a DAC."""
-        config = _config(locate(self.path))
-        slots = config["n_codebooks"] if self.slots is None else self.slots
-        if not 1 <= slots <= config["n_codebooks"]:
-            raise CodecError(
-                f"{self.path}: slots is {slots}, this codec has 1 to {config['n_codebooks']}; choose one"
-            )
-        hop = int(torch.tensor(config["encoder_rates"]).prod())
-        return CodecFormat(
-            config["sample_rate"], config["sample_rate"] / hop, (config["codebook_size"],) * slots
-        )
+        """Read from what stands beside the weights; CodecError when it is missing or describes no DAC."""
+        return _format(PUBLISHED.get(self.path) or _read(locate(self.path), shallow=True)[0], self)
 
     def load(self) -> DacCodec:
-        """The codec with its weights. Raises CodecError naming what is damaged."""
-        folder, format = locate(self.path), self.format
-        place = folder / "weights.safetensors"
-        try:
-            model = dac.DAC(**_config(folder))
-            data = place.read_bytes()
-            state = safetensors.torch.load(data)
-            model.load_state_dict(state)
-        except (safetensors.SafetensorError, OSError, RuntimeError, TypeError, ValueError) as problem:
-            reason = str(problem).strip().splitlines()[0]
-            raise CodecError(
-                f"{place}: missing, damaged or not of this config.json ({reason}); copy it again"
-            ) from problem
-        for name, value in state.items():
-            if not bool(torch.isfinite(value).all()):
-                raise CodecError(f"{place}: {name} holds NaN or infinity; copy the folder again")
-        fingerprint = hashlib.sha256(data + (folder / "config.json").read_bytes()).hexdigest()
-        return DacCodec(model.eval(), format, fingerprint)
+        """The codec with its weights. CodecError names what is damaged, wants to run code or is not a DAC."""
+        format = self.format
+        place = _download(self.path) if self.path in PUBLISHED else locate(self.path)
+        config, state = _read(place)
+        if _format(config, self) != format:
+            raise CodecError(f"{place}: is not the model {self.path}; remove it and fetch it again")
+        model = built(dac.DAC, config, place)
+        fill(model, checked(state, place), place)
+        return DacCodec(model.eval(), format, identity(state, config))
 
 
 class DacCodec:
@@ -85,48 +93,46 @@ class DacCodec:
     def __init__(self, model: Any, format: CodecFormat, fingerprint: str):
         self.model, self.format, self.fingerprint = model, format, fingerprint
         self.hop = int(model.hop_length)
+        self.block_frames = math.ceil(BLOCK_SECONDS * format.frame_rate)
+
+    @cached_property
+    def encoder_context(self) -> int:
+        return receptive_frames(self.model.encoder, 1, self.hop, device=self.model.device)
+
+    @cached_property
+    def decoder_context(self) -> int:  # and one frame for what an odd stride loses at a block's end
+        width = self.model.latent_dim
+        return receptive_frames(self.model.decoder, width, 1, self.hop, device=self.model.device) + 1
 
     @torch.inference_mode()
     def encode(self, wave_CW: Tensor) -> Tensor:
         check_wave(wave_CW, self.format)
-        frames = -(-wave_CW.shape[1] // self.hop)
-        wave_BCW = torch.nn.functional.pad(wave_CW.float(), (0, frames * self.hop - wave_CW.shape[1]))[None]
-        codes_FS = self.model.encode(wave_BCW, len(self.format.slot_sizes))[1][0].T
-        if len(codes_FS) < frames:
-            raise CodecError(
-                f"encode: gave {len(codes_FS)} of {frames} frames (odd strides lose samples); use a wave "
-                "of at least a second or a model with even strides"
-            )
-        return codes_FS[:frames].contiguous()
+        return in_blocks_encode(self._codes, wave_CW, self.hop, self.block_frames, self.encoder_context)
 
     @torch.inference_mode()
     def decode(self, codes_FS: Tensor, samples: int | None = None) -> Tensor:
         check_codes(codes_FS, self.format)
-        latent_BDF = self.model.quantizer.from_codes(codes_FS.long().T[None])[0]
-        wave_CW, whole = self.model.decode(latent_BDF)[0], len(codes_FS) * self.hop
-        wave_CW = torch.nn.functional.pad(wave_CW[:, :whole], (0, max(0, whole - wave_CW.shape[1])))
+        wave_CW = in_blocks_decode(self._wave, codes_FS, self.hop, self.block_frames, self.decoder_context)
         return wave_CW[:, :samples]
 
     @torch.inference_mode()
     def codebooks(self) -> list[Tensor]:
         """Every code as the vector it adds to the latent: the factorised codebooks projected back."""
-        slots = self.model.quantizer.quantizers[: len(self.format.slot_sizes)]
-        return [slot.out_proj(slot.codebook.weight.T[None])[0].T.clone() for slot in slots]
+        slots = self.model.quantizer.quantizers[: self.format.slots]
+        return [slot.out_proj(slot.codebook.weight.T[None])[0].T.clone().cpu() for slot in slots]
+
+    def _codes(self, wave_CW: Tensor) -> Tensor:
+        wave_BCW = wave_CW.to(self.model.device, torch.float32)[None]
+        return self.model.encode(wave_BCW, self.format.slots)[1][0].T.cpu()
+
+    def _wave(self, codes_FS: Tensor) -> Tensor:
+        codes_BSF = codes_FS.T[None].to(self.model.device, torch.int64)
+        return self.model.decode(self.model.quantizer.from_codes(codes_BSF)[0])[0].cpu()
 
 
 def export(model: Any, folder: str | Path) -> None:
-    """Write a dac.DAC as the folder that this kind reads."""
-    config = {
-        "encoder_dim": model.encoder_dim,
-        "encoder_rates": list(model.encoder_rates),
-        "latent_dim": model.latent_dim,
-        "decoder_dim": model.decoder_dim,
-        "decoder_rates": list(model.decoder_rates),
-        "n_codebooks": model.n_codebooks,
-        "codebook_size": model.codebook_size,
-        "codebook_dim": model.codebook_dim,
-        "sample_rate": model.sample_rate,
-    }
+    """Write a dac.DAC as a folder that this kind reads, without a pickle in it."""
+    config = {name: getattr(model, name) for name in ARGUMENTS}
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     write_atomic(
         Path(folder) / "weights.safetensors", safetensors.torch.save(state, metadata={"format": "pt"})
@@ -134,15 +140,38 @@ def export(model: Any, folder: str | Path) -> None:
     write_atomic(Path(folder) / "config.json", (json.dumps(config, indent=1) + "\n").encode())
 
 
-def _config(folder: Path) -> dict[str, Any]:
-    place = folder / "config.json"
+def _download(name: str) -> Path:
+    """The package's own download of a published model, kept in its own cache."""
+    model, _, bitrate = name.partition("-")
     try:
-        config = json.loads(place.read_text("utf-8"))
-        missing = [name for name in NEEDED if name not in config]
-    except (OSError, ValueError, TypeError) as problem:
-        raise CodecError(f"{place}: missing or not JSON ({problem}); export the model again") from problem
-    if missing:
+        return Path(dac.utils.download(model_type=model, model_bitrate=bitrate or "8kbps"))
+    except (OSError, ValueError) as problem:  # requests' errors are OSErrors
         raise CodecError(
-            f"{place}: {missing[0]} is missing; export the model again with distill.codecs.dac.export"
-        )
-    return config
+            f"{name}: cannot be fetched ({problem}); check the network or give a path"
+        ) from problem
+
+
+def _read(place: Path, shallow: bool = False) -> tuple[dict[str, Any], Any]:
+    """(arguments of dac.DAC, weights) of a checkpoint or folder; `shallow` is for the arguments alone."""
+    if place.is_dir():
+        config = read_config(place / "config.json", NEEDED)
+        return config, {} if shallow else read_tensors(place / "weights.safetensors")
+    found = read_checkpoint(place, shallow)
+    try:
+        given, state = found["metadata"]["kwargs"], found["state_dict"]
+        return {name: given[name] for name in ARGUMENTS if name in given or name in NEEDED}, state
+    except (KeyError, TypeError) as problem:
+        raise CodecError(
+            f"{place}: not a checkpoint of descript-audio-codec ({problem} is missing); give its weights.pth"
+        ) from problem
+
+
+def _format(config: dict[str, Any], settings: Settings) -> CodecFormat:
+    try:
+        slots = chosen(settings.slots, config["n_codebooks"], settings.path)
+        rate, hop = config["sample_rate"], math.prod(config["encoder_rates"])
+        return CodecFormat(rate, rate / hop, (config["codebook_size"],) * slots)
+    except (TypeError, ZeroDivisionError) as problem:
+        raise CodecError(
+            f"{settings.path}: does not describe a DAC ({problem}); export it again"
+        ) from problem

@@ -1,0 +1,157 @@
+"""Weights from elsewhere: tensors and plain words, whole and finite, or refused by name.
+
+A weights file is data. safetensors can hold nothing else; a PyTorch checkpoint is a pickle, which can call
+whatever it names, so it is read by PyTorch's own restricted reader (`weights_only=True`), and whatever that
+reader will not build is refused here, as is an archive that brings its own source (torch.package, TorchScript).
+A `config.json` that names code (`auto_map`) is refused too. Nothing is loaded loosely: every weight that the
+network has must be in the file, and nothing else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+import zipfile
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from distill.errors import CodecError
+from distill.folders import fingerprint
+
+
+def read_config(place: Path, needed: Iterable[str] = ()) -> dict[str, Any]:
+    """A JSON file with at least the keys `needed`. CodecError when it is missing, damaged or names code."""
+    try:
+        config = json.loads(place.read_text("utf-8"))
+    except FileNotFoundError as problem:
+        raise CodecError(f"{place}: missing; name the folder that holds it and the weights") from problem
+    except (OSError, ValueError) as problem:
+        raise CodecError(f"{place}: cannot be read ({problem}); copy the folder again") from problem
+    if not isinstance(config, dict):
+        raise CodecError(f"{place}: not a configuration (no keys); copy the folder again")
+    for name in needed:
+        if name not in config:
+            raise CodecError(f"{place}: {name} is missing; this is not this codec's configuration")
+    refuse_code(config, place)
+    return config
+
+
+def refuse_code(config: Any, place: Path) -> None:
+    """CodecError when a configuration, at any depth, names code to be run."""
+    if isinstance(config, dict):
+        if "auto_map" in config:
+            raise CodecError(f"{place}: names code to run (auto_map); use a copy without it")
+        config = list(config.values())
+    if isinstance(config, list):
+        for value in config:
+            refuse_code(value, place)
+
+
+def read_tensors(place: Path) -> dict[str, Tensor]:
+    """The named tensors of a safetensors file. CodecError when it is missing, cut short or not finite."""
+    try:
+        return checked(safetensors.torch.load_file(place), place)
+    except FileNotFoundError as problem:
+        raise CodecError(f"{place}: missing; name the folder that holds it") from problem
+    except (safetensors.SafetensorError, OSError, ValueError) as problem:
+        raise CodecError(
+            f"{place}: damaged or cut short ({_first(problem)}); copy the file again"
+        ) from problem
+
+
+def read_checkpoint(place: Path, shallow: bool = False) -> Any:
+    """What a PyTorch checkpoint holds: tensors, numbers, text, lists and dicts, never code.
+
+    `shallow` leaves the tensors' values on disk where the file allows: enough to read what stands beside them.
+    CodecError when the file is missing, cut short, or wants to run code.
+    """
+    if not place.is_file():
+        raise CodecError(f"{place}: missing; name a weights file")
+    mapped = False
+    try:
+        if zipfile.is_zipfile(place):
+            with zipfile.ZipFile(place) as archive:
+                source = [n for n in archive.namelist() if n.endswith(".py") or ".data/extern_modules" in n]
+            if source:
+                raise CodecError(
+                    f"{place}: brings code of its own ({source[0]}); use the checkpoint with weights alone"
+                )
+            mapped = shallow
+        return torch.load(place, map_location="cpu", weights_only=True, mmap=mapped)
+    except pickle.UnpicklingError as problem:
+        raise CodecError(
+            f"{place}: wants to run code, or is damaged ({_refused(problem)}); use a file with tensors alone"
+        ) from problem
+    except (RuntimeError, OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as problem:
+        raise CodecError(
+            f"{place}: damaged or cut short ({_first(problem)}); copy the file again"
+        ) from problem
+
+
+def checked(state: Any, place: Path) -> dict[str, Tensor]:
+    """`state` if it is a dict of named tensors with finite values; CodecError naming the first that is not."""
+    if not isinstance(state, Mapping) or not state:
+        raise CodecError(f"{place}: holds no named weights; name a checkpoint of this codec")
+    for name, value in state.items():
+        if not isinstance(value, Tensor):
+            raise CodecError(f"{place}: {name} is no tensor; name a checkpoint of this codec")
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise CodecError(f"{place}: {name} holds NaN or infinity; copy the file again")
+    return dict(state)
+
+
+def fill(network: nn.Module, state: Mapping[str, Tensor], place: Path) -> None:
+    """Load the weights, every one of them and no other. CodecError names the first that does not belong."""
+    wanted = network.state_dict()
+    if odd := sorted(wanted.keys() ^ state.keys()):
+        told = "missing" if odd[0] in wanted else "not in the network"
+        raise CodecError(f"{place}: {odd[0]} is {told}; weights and configuration do not belong together")
+    for name, value in state.items():
+        if value.shape != wanted[name].shape:
+            raise CodecError(
+                f"{place}: {name} is {tuple(value.shape)}, its configuration says {tuple(wanted[name].shape)}"
+            )
+    network.load_state_dict(state)
+
+
+def built(make: Callable[..., Any], config: Mapping[str, Any], place: Path) -> Any:
+    """make(**config), a network of the package; CodecError when it refuses the configuration."""
+    try:
+        return make(**config)
+    except (TypeError, ValueError, RuntimeError, AssertionError, IndexError, ZeroDivisionError) as problem:
+        raise CodecError(
+            f"{place}: not this codec's configuration ({_first(problem)}); copy it again"
+        ) from problem
+
+
+def chosen(slots: int | None, trained: int, where: str) -> int:
+    """How many codebooks are used: all, or as many as asked for. CodecError when there are not so many."""
+    if slots is not None and not 1 <= slots <= trained:
+        raise CodecError(f"{where}: slots is {slots}, this codec has 1 to {trained}; choose one of those")
+    return trained if slots is None else slots
+
+
+def identity(state: Mapping[str, Tensor], config: Any) -> str:
+    """sha256 over every weight and the configuration: the codec's fingerprint, in whatever file it came."""
+    words = json.dumps(config, sort_keys=True, default=str)
+    return hashlib.sha256((fingerprint(state) + words).encode()).hexdigest()
+
+
+def _first(problem: BaseException) -> str:
+    text = str(problem).strip()
+    return text.splitlines()[0] if text else type(problem).__name__
+
+
+def _refused(problem: BaseException) -> str:
+    """PyTorch's reason without its advice to read the file unsafely."""
+    lines = [line for line in str(problem).splitlines() if "Unsupported" in line or "GLOBAL" in line]
+    return (
+        lines[0].split("WeightsUnpickler error: ")[-1].split(". ")[0].strip() if lines else "not a checkpoint"
+    )
