@@ -1,8 +1,8 @@
-"""The codec that ships with the library: 16 kHz, 25 frames per second, up to four slots of 512 codes.
+"""The codec that ships with the library, and any other that `recipes/codec.yaml` makes (tasks/codec.py).
 
-Trained here by `recipes/codec.yaml` (tasks/codec.py), on synthesised singing only, so it needs no download
-and nobody's recordings; a narrow voice, not a codec for all music. On disk: `config.json` (format version,
-sizes) and `weights.safetensors` in half precision.
+Trained on synthesised song only, so it needs no download and nobody's recordings; not a codec for all music
+(embedded/codec/card.md says what it keeps of what). Songs pass in blocks (`_blocks.py`), so memory does not
+grow with them. On disk: `config.json` (format version, sizes) and `weights.safetensors` in half precision.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor
 
 from distill.codecs import check_codes, check_wave
+from distill.codecs._blocks import BLOCK_SECONDS, in_blocks_decode, in_blocks_encode, receptive_frames
 from distill.codecs._network import CodecNetwork, NetworkSettings
 from distill.errors import CodecError
 from distill.folders import locate, write_atomic
@@ -68,26 +70,47 @@ class EmbeddedCodec:
         self.network, self.fingerprint = network, fingerprint
         self.format = _format(network.settings, slots)
         self.hop = network.settings.hop
-        self.context_frames = (
-            16  # a decoded sample depends on the frames at most this far away; what a stream must overlap
+        self.block_frames = round(BLOCK_SECONDS * self.format.frame_rate)
+
+    @cached_property
+    def encoder_context(self) -> int:
+        """Frames on each side that a frame's codes can depend on."""
+        device = self.network.quantiser.codebooks_SCD.device
+        return receptive_frames(
+            lambda x_BCW: self.network.latent(x_BCW[:, 0]).transpose(1, 2), 1, self.hop, device=device
+        )
+
+    @cached_property
+    def context_frames(self) -> int:
+        """Frames on each side that a decoded sample can depend on."""
+        quantiser = self.network.quantiser
+        width, device = quantiser.codebooks_SCD.shape[2], quantiser.codebooks_SCD.device
+        return receptive_frames(
+            lambda x_BDF: self.network.sound(x_BDF.transpose(1, 2)), width, 1, self.hop, device=device
         )
 
     @torch.inference_mode()
     def encode(self, wave_CW: Tensor) -> Tensor:
         check_wave(wave_CW, self.format)
         device = self.network.quantiser.codebooks_SCD.device
-        padded_CW = torch.nn.functional.pad(
-            wave_CW.to(device, torch.float32), (0, -wave_CW.shape[1] % self.hop)
-        )
-        codes_FS, _ = self.network.quantiser.quantise(self.network.latent(padded_CW)[0], self.format.slots)
-        return codes_FS.cpu()
+
+        def codes(piece_CW: Tensor) -> Tensor:
+            latent_FD = self.network.latent(piece_CW.to(device, torch.float32))[0]
+            return self.network.quantiser.quantise(latent_FD, self.format.slots)[0].cpu()
+
+        return in_blocks_encode(codes, wave_CW, self.hop, self.block_frames, self.encoder_context)
 
     @torch.inference_mode()
     def decode(self, codes_FS: Tensor, samples: int | None = None) -> Tensor:
         check_codes(codes_FS, self.format)
         device = self.network.quantiser.codebooks_SCD.device
-        latent_FD = self.network.quantiser.look_up(codes_FS.to(device, torch.int64))
-        return self.network.sound(latent_FD[None])[:, :samples].cpu()
+
+        def sound(piece_FS: Tensor) -> Tensor:
+            latent_FD = self.network.quantiser.look_up(piece_FS.to(device, torch.int64))
+            return self.network.sound(latent_FD[None]).cpu()
+
+        whole_CW = in_blocks_decode(sound, codes_FS, self.hop, self.block_frames, self.context_frames)
+        return whole_CW[:, :samples]
 
     def codebooks(self) -> list[Tensor]:
         return [
