@@ -13,7 +13,8 @@ to be allowed is not allowed: unknown is not permission.
 
 Which Creative Commons licence may hold a work made from another follows CC's own charts ("Adapter's license chart" in
 CC's FAQ; wiki.creativecommons.org/wiki/ShareAlike_compatibility): share-alike goes on under the same or a later version,
-BY-SA 4.0 also under GPL-3.0 and the Free Art License 1.3, BY-NC-SA under nothing else. The GNU family follows
+BY-SA 4.0 also under GPL-3.0 (that version alone: "Option to comply with later versions") and the Free Art License 1.3,
+BY-NC-SA under nothing else, so BY-SA and BY-NC-SA never go together. The GNU family follows
 gnu.org/licenses/gpl-faq.html#AllCompatibility. Identifiers are SPDX's, and the hub's where SPDX has none.
 
 A tool is used, not built in: its share-alike and credit do not reach what comes out of it, its limits on use do.
@@ -90,6 +91,10 @@ _COPYLEFT = {  # a work made from the left one may be under the right ones
     "LAL-1.3": ("LAL-1.3", "CC-BY-SA-4.0"),
     "ODbL-1.0": ("ODbL-1.0",),
 }
+_REFUSED = {  # what gnu.org calls incompatible though it asks for nothing of its own: patents; courts
+    "Apache-2.0": (*_GPL_2, "LGPL-2.1-only", "LGPL-2.1-or-later"),
+    "AFL-3.0": (*_GPL_2, *_GPL_3, *_LGPL_3, "LGPL-2.1-only", "LGPL-2.1-or-later"),
+}
 _VERSIONS = ("1.0", "2.0", "2.1", "2.5", "3.0", "4.0")
 _LLAMA = "the result's name begins with Llama and its card says Built with Llama"
 _QWEN = "the card says Built with Qwen"
@@ -102,12 +107,10 @@ def _creative_commons() -> Iterator[Licence]:
     for elements, strict in stricter.items():
         for version in ("", *_VERSIONS):
             same: tuple[str, ...] = ()
-            if elements.endswith(
-                "SA"
-            ):  # later versions are open to a work made from 2.0 on, not to one from 1.0
+            if elements.endswith("SA"):  # later versions are open to what is made from 2.0 on, not from 1.0
                 later = ("1.0",) if version == "1.0" else [v for v in _VERSIONS if v >= (version or "4.0")]
                 same = tuple(f"CC-{elements}-{v}" for v in later)
-                same += ("LAL-1.3", *_GPL_3) if elements == "BY-SA" and version in ("", "4.0") else ()
+                same += ("LAL-1.3", "GPL-3.0-only") if elements == "BY-SA" and version == "4.0" else ()
             yield Licence(
                 f"CC-{elements}-{version}" if version else f"CC-{elements}",
                 strict,
@@ -156,8 +159,8 @@ def _table() -> Iterator[Licence]:
 LICENCES = {licence.id: licence for licence in _table()}
 UNKNOWN = LICENCES["unknown"]
 _ALIASES = {re.sub(r"[^a-z0-9.+]+", "-", id.lower()): id for id in LICENCES} | {
-    "cc0": "CC0-1.0", "cc-0": "CC0-1.0", "cc-zero": "CC0-1.0", "cc-0-1.0": "CC0-1.0", "pddl": "PDDL-1.0",
-    "pd": "public domain", "publicdomain": "public domain", "cc-pdm-1.0": "public domain", "pdm": "public domain",
+    "cc-0": "CC0-1.0", "cc-0-1.0": "CC0-1.0", "pddl": "PDDL-1.0",
+    "pd": "public domain", "publicdomain": "public domain", "cc-pddc": "public domain", "pdm": "public domain",
     "apache": "Apache-2.0", "apache-2": "Apache-2.0", "expat": "MIT", "bsd-license": "BSD", "new-bsd": "BSD-3-Clause",
     "odc-by": "ODC-By-1.0", "odbl": "ODbL-1.0", "mpl-2": "MPL-2.0", "mpl": "MPL-2.0", "fal-1.3": "LAL-1.3",
     "free-art-1.3": "LAL-1.3", "llama-2": "llama2", "llama-3": "llama3", "llama-3.1": "llama3.1",
@@ -203,26 +206,21 @@ def named(text: str) -> Licence:
 
 _CC_WORDS = {
     "by": "BY", "attribution": "BY", "nc": "NC", "noncommercial": "NC", "nd": "ND", "noderivatives": "ND",
-    "noderivs": "ND", "sa": "SA", "sharealike": "SA",
+    "noderivs": "ND", "sa": "SA", "sharealike": "SA", "zero": "0", "cc0": "0", "mark": "PDM", "pdm": "PDM",
 }  # fmt: skip
-_CC_NOISE = set(
-    "cc creative commons creativecommons.org www. http https licenses license licence deed legalcode".split()
-)
-_CC_NOISE |= set(
-    "international unported generic intl the en deed.en public v us uk de fr es it jp nl ca au".split()
+_CC_NOISE = set(  # countries: that their ports of one version are compatible, CC's licences say themselves (2.0 on)
+    "cc creative commons creativecommons.org www. http https licenses license licence deed legalcode publicdomain "
+    "public domain dedication universal international unported generic intl the en deed.en deed.de "
+    "igo us uk de at fr es it jp nl ca au".split()
 )
 
 
 def _cc(plain: str) -> str | None:
     """The id of a Creative Commons licence, or None where it is none of the known ones."""
     if not re.match(
-        r"cc\b|https?-creativecommons|(www\.)?creativecommons|creative-commons|attribution\b", plain
+        r"cc|https?-creativecommons|(www\.)?creativecommons|creative-commons|attribution\b", plain
     ):
         return None
-    if re.search(r"publicdomain-zero-1\.0|\bzero\b|\bcc0\b", plain):
-        return "CC0-1.0" if not re.search(r"\b(by|nc|nd|sa)\b", plain) else None
-    if "publicdomain-mark" in plain:
-        return "public domain"
     joined = re.sub(r"non-commercial", "noncommercial", plain)
     joined = re.sub(r"no-?deriv\w*", "noderivs", re.sub(r"share-?alike", "sharealike", joined))
     elements, version = set(), ""
@@ -233,10 +231,12 @@ def _cc(plain: str) -> str | None:
             version = word.removeprefix("v")
         elif word not in _CC_NOISE:
             return None
+    if elements in ({"0"}, {"PDM"}) and version in ("", "1.0"):
+        return "CC0-1.0" if elements == {"0"} else "public domain"
     id = "-".join(
         ["CC", *(one for one in ("BY", "NC", "ND", "SA") if one in elements), *([version] * bool(version))]
     )
-    return id if id in LICENCES else None
+    return id if id in LICENCES and not elements & {"0", "PDM"} else None
 
 
 def allows(licence: str, purpose: Purpose, what: str = "song", result: str | None = None) -> str | None:
@@ -287,8 +287,8 @@ def may_carry(result: str, part: str, what: str = "song") -> str | None:
         return f"{whole.id} would allow the commercial use that {one.id} forbids"
     if one.credit and not whole.credit:
         return f"{whole.id} would drop the credit that {one.id} asks for"
-    if one.id == "Apache-2.0" and whole.id in _GPL_2:
-        return "GPL-2.0 cannot hold what is under Apache-2.0 (its patent terms)"
+    if whole.id in _REFUSED.get(one.id, ()):
+        return f"{whole.id} cannot hold what is under {one.id} (gnu.org/licenses/license-list.html)"
     return None
 
 
