@@ -11,11 +11,13 @@ Manifests are JSON lines, one song a row, audio paths relative to the manifest (
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
 
 from distill.errors import FolderError, SongError
 
@@ -143,57 +145,86 @@ def to_json(song: Song) -> dict[str, Any]:
 
 
 def from_json(row: dict[str, Any]) -> Song:
-    """The song that `to_json` wrote. Raises SongError naming what is missing or wrong."""
+    """The song that `to_json` wrote. Raises SongError naming what is missing, unknown or of another type."""
     try:
-        sections = tuple(
-            Section(section["tag"], tuple(_line(line) for line in section["lines"]))
-            for section in row["sections"]
+        song: Song = _built(Song, row, "")
+    except TypeError as error:
+        id = row.get("id", "?") if isinstance(row, dict) else "?"
+        raise SongError(f"song {id}: not a version {VERSION} song ({error}); export it again") from None
+    return song
+
+
+@functools.cache
+def _hints(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
+def _built(hint: Any, value: Any, at: str) -> Any:
+    """A value of plain JSON as `hint` wants it: one of the types above, a tuple of them, text or a finite number."""
+    if hint is Any:
+        return value
+    if get_origin(hint) is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise TypeError(f"{at} is {type(value).__name__}, not a list")
+        return tuple(_built(get_args(hint)[0], one, at) for one in value)
+    if is_dataclass(hint):
+        if not isinstance(value, dict):
+            raise TypeError(f"{at or 'it'} is {type(value).__name__}, not names and values")
+        hints, wanted = _hints(hint), {field.name for field in fields(hint) if field.default is MISSING}
+        if wrong := sorted(set(value) - set(hints)) or sorted(wanted - set(value)):
+            raise TypeError(
+                f"{at}{'.' * bool(at)}{wrong[0]} is {'missing' if wrong[0] in wanted else 'unknown'}"
+            )
+        return hint(
+            **{name: _built(hints[name], one, f"{at}{'.' * bool(at)}{name}") for name, one in value.items()}
         )
-        facts = tuple(Fact(**fact) for fact in row.get("facts", ()))
-        return Song(**{**row, "sections": sections, "facts": facts})
-    except (KeyError, TypeError) as error:
-        raise SongError(
-            f"song {row.get('id', '?')}: not a version {VERSION} song ({error}); export it again"
-        ) from None
+    allowed = get_args(hint) or (hint,)
+    if (value is None and type(None) in allowed) or (isinstance(value, str) and str in allowed):
+        return value
+    if float in allowed and type(value) in (int, float) and math.isfinite(value):
+        return value
+    raise TypeError(f"{at} is {json.dumps(value)[:20]}")
 
 
-def _line(row: dict[str, Any]) -> Line:
-    words = tuple(Word(**word) for word in row.get("words", ()))
-    notes = tuple(Note(**note) for note in row.get("notes", ()))
-    return Line(row["text"], row.get("start"), row.get("end"), words, notes, row.get("confidence"))
+def manifest_songs(path: str | Path) -> Iterator[tuple[str, Song | SongError]]:
+    """("file:line", song) of a JSON lines manifest, an error in place of each row that is none; audio paths absolute.
 
-
-def read_manifest(path: str | Path) -> list[Song]:
-    """Songs of a JSON lines manifest; audio paths become absolute. A last line cut short by a crash is an error."""
+    Raises FolderError without a file. A last line cut short by a crash is an error.
+    """
     path = Path(path)
     if not path.is_file():
         raise FolderError(f"{path}: there is no such manifest; name a .jsonl file written by distill")
+    with path.open("rb") as rows:
+        for number, row in enumerate(rows, 1):
+            if row.strip():
+                try:
+                    yield f"{path}:{number}", _manifest_song(row, path.parent)
+                except SongError as error:
+                    yield f"{path}:{number}", SongError(f"{path}:{number}: {error}")
+
+
+def _manifest_song(text: bytes, folder: Path) -> Song:
     try:
-        rows = path.read_text(encoding="utf-8").split("\n")
+        row = json.loads(text.decode())
     except UnicodeDecodeError as error:
-        raise SongError(
-            f"{path}: not UTF-8 ({error.reason}); name a .jsonl file written by distill"
-        ) from None
+        raise SongError(f"not UTF-8 ({error.reason}); name a .jsonl file written by distill") from None
+    except (ValueError, RecursionError) as error:
+        reason = getattr(error, "msg", "it nests too deep")
+        raise SongError(f"not JSON ({reason}); remove or rewrite this line") from None
+    if not isinstance(row, dict) or row.pop("version", VERSION) != VERSION:
+        raise SongError(f"this manifest is of another version than {VERSION}; export it again")
+    song = from_json(row)
+    found: dict[str, Any] = {name: str((folder / file).resolve()) for name, file in song.tracks.items()}
+    return replace(song, **found)
+
+
+def read_manifest(path: str | Path) -> list[Song]:
+    """All songs of a manifest. Raises FolderError without a file, SongError (file and line) for the first bad row."""
     songs = []
-    for number, text in enumerate(rows, 1):
-        if not text.strip():
-            continue
-        try:
-            row = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise SongError(f"{path}:{number}: not JSON ({error.msg}); remove or rewrite this line") from None
-        if not isinstance(row, dict) or row.pop("version", VERSION) != VERSION:
-            raise SongError(
-                f"{path}:{number}: this manifest is of another version than {VERSION}; export it again"
-            )
-        try:
-            song = from_json(row)
-        except SongError as error:
-            raise SongError(f"{path}:{number}: {error}") from None
-        found: dict[str, Any] = {
-            name: str((path.parent / file).resolve()) for name, file in song.tracks.items()
-        }
-        songs.append(replace(song, **found))
+    for _, one in manifest_songs(path):
+        if isinstance(one, SongError):
+            raise one
+        songs.append(one)
     return songs
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 
 import pytest
 
 from distill.errors import FolderError, SongError
 from distill.songs import Line, Note, Section, Song, Word, from_json, read_manifest, to_json, write_manifest
+from distill.sources import Refusal, manifest
 
 LINE = Line(
     "row your böat\u2028",
@@ -75,6 +77,18 @@ def without(key: str) -> dict:
             {**good(), "sections": [{"tag": "v", "lines": [{"text": "a", "notes": [{"begin": 0}]}]}]},
             "a/1.*begin",
         ),
+        ({**good(), "id": 5}, "5.*id is 5"),
+        ({**good(), "audio": ["1.wav"]}, "a/1.*audio is"),
+        ({**good(), "licence": None}, "a/1.*licence is null"),
+        ({**good(), "sections": {"tag": "verse"}}, "a/1.*sections is dict"),
+        ({**good(), "sections": ["verse"]}, "a/1.*sections is str"),
+        ({**good(), "sections": [{"tag": "v", "lines": [{"text": 7}]}]}, "a/1.*sections.lines.text is 7"),
+        (
+            {**good(), "sections": [{"tag": "v", "lines": [{"text": "a", "start": "0:01"}]}]},
+            "a/1.*lines.start",
+        ),
+        ({**good(), "sections": [{"tag": "v", "lines": [{"text": "a", "start": math.nan}]}]}, "a/1.*NaN"),
+        ({**good(), "facts": [{"name": "key"}]}, "a/1.*facts.value is missing"),
         ([1, 2], "version"),
         (5, "version"),
         (None, "version"),
@@ -97,3 +111,15 @@ def test_a_row_cut_short_and_what_is_no_manifest_are_refused(tmp_path):
         read_manifest(path)
     with pytest.raises(FolderError, match="no such manifest"):
         read_manifest(tmp_path / "none.jsonl")
+
+
+def test_one_bad_row_of_a_manifest_does_not_stop_the_others(tmp_path):
+    path = tmp_path / "m.jsonl"
+    rows = [good(), {**good(), "id": "b", "style": 3}, {**good(), "id": "c"}]
+    path.write_text("\n".join(map(json.dumps, rows)) + '\n{"id": "d", "sec\n', encoding="utf-8")
+    found = list(manifest.Settings(str(path)).scan())
+    assert [one.id for one in found if isinstance(one, Song)] == ["a/1", "c"]
+    reasons = [one.reason for one in found if isinstance(one, Refusal)]
+    assert ["m.jsonl:2: song b" in reasons[0], "m.jsonl:4: not JSON" in reasons[1]] == [True, True]
+    with pytest.raises(SongError, match=r"m\.jsonl:2: song b"):
+        manifest.Settings(str(path)).load()

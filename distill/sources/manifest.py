@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from distill import audio
-from distill.errors import FolderError, SongError
-from distill.songs import Song, read_manifest
+from distill.errors import DistillError, FolderError, SongError
+from distill.songs import Song, manifest_songs
+from distill.sources import Refusal, loaded, scanned
 
 
 @dataclass(frozen=True)
@@ -25,23 +27,32 @@ class Settings:
     split: str | None = None
 
     def load(self) -> list[Song]:
-        """The songs. Raises FolderError when the manifest is missing, SongError when it leaves nothing."""
-        place = Path(os.environ.get("DISTILL_DATA", "")) / self.path
-        if not place.is_file():
-            raise FolderError(
-                f"{place}: no such manifest; render songs first, or set DISTILL_DATA to their folder"
-            )
-        songs = [song for song in read_manifest(place) if self.split in (None, song.split)]
-        if self.hours is not None:
-            songs = list(_until(songs, 3600 * self.hours))
+        """The songs. Raises FolderError when the manifest is missing, SongError for a bad row or where none is left."""
+        songs = loaded(self._found())
         if not songs:
-            raise SongError(f"{place}: no song of split {self.split!r}; check split and hours")
+            raise SongError(f"{self._place}: no song of split {self.split!r}; check split and hours")
         return songs
 
+    def scan(self) -> Iterator[Song | Refusal]:
+        """The songs, with a Refusal in place of each row that is none."""
+        return scanned(self._found())
 
-def _until(songs: list[Song], seconds: float) -> Iterator[Song]:
-    for song in songs:
-        if seconds <= 0:
-            return
-        yield song
-        seconds -= audio.seconds(song.audio) if song.audio is not None else 0.0
+    @property
+    def _place(self) -> Path:
+        return Path(os.environ.get("DISTILL_DATA", "")) / Path(self.path).expanduser()
+
+    def _found(self) -> Iterator[tuple[str, Song | DistillError]]:
+        if not self._place.is_file():
+            raise FolderError(
+                f"{self._place}: no such manifest; render songs first, or set DISTILL_DATA to their folder"
+            )
+        left = math.inf if self.hours is None else 3600 * self.hours
+        for where, one in manifest_songs(self._place):
+            if left <= 0:
+                return
+            if isinstance(one, SongError):
+                yield where, one
+            elif self.split in (None, one.split):
+                yield where, one
+                if self.hours is not None and one.audio is not None:
+                    left -= audio.seconds(one.audio)
