@@ -15,8 +15,9 @@ from distill import settings
 from distill.errors import AudioError, DistillError, FolderError, LyricsError, SettingsError, SongError
 from distill.songs import Song, Word
 from distill.sources import Refusal
-from distill.sources._formats import clock
+from distill.sources._formats import clock, language_of
 from distill.sources._formats.lrc import read_lrc
+from distill.sources._formats.lyrics import credit
 from distill.sources._formats.text import read_text
 from distill.sources.folder import Settings
 
@@ -134,6 +135,35 @@ def test_a_tag_named_again_is_a_new_section():
     assert [(section.tag, len(section.lines)) for section in sections] == [("verse", 1), ("verse", 1)]
 
 
+def test_a_section_with_a_time_is_not_sung():
+    text = (
+        "[00:01.00][Verse 1]\n[00:02.00]row row\n[00:04.00] [Chorus: Ann]\n[00:05.00]oh\n"
+        "[Bridge: both]\n[00:06.00]la\n[00:07.00][outro] ah\n"
+    )
+    read = read_lrc(text, 8.0, "x.lrc")
+    said = [(s.tag, [(line.text, line.start, line.end) for line in s.lines]) for s in read.sections]
+    assert said == [
+        ("verse", [("row row", 2, 4)]), ("chorus", [("oh", 5, 6)]), ("bridge", [("la", 6, 7)]), ("outro", [("ah", 7, 8)]),
+    ]  # fmt: skip
+
+
+def test_words_timed_in_square_brackets():
+    square = "[00:01.00]row [00:01.50]row [00:02.00]your boat[00:02.75]\n[00:04.00]la"
+    angled = "[00:01.00]row <00:01.50>row <00:02.00>your boat<00:02.75>\n[00:04.00]la"
+    read = read_lrc(square, 8.0, "x.lrc")
+    assert read == read_lrc(angled, 8.0, "x.lrc")
+    line = read.sections[0].lines[0]
+    assert line.text == "row row your boat" and line.words[1] == Word("row", 1.5, 2.0) and line.end == 2.75
+
+
+def test_who_wrote_the_words_and_in_which_language():
+    about = read_lrc("[au:Ann]\n[by:Bob]\n[la:English]\n[00:01.00]la", 8.0, "x.lrc").about
+    assert about["language"] == "en" and credit(about) == "words by Ann; timed by Bob"
+    assert [language_of(one) for one in ("EN", "zh_CN", "German (Swiss), French", "Klingon!", "")] == [
+        "en", "zh-CN", "de", "", "",
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
 def test_encodings(tmp_path: Path, encoding: str):
     record(tmp_path / "a.wav", 1.0)
@@ -192,6 +222,18 @@ def test_recordings_that_are_none(songs: Path):
     refused(songs, AudioError, "boat.wav")
     record(songs / "boat.wav", 0.0)
     refused(songs, AudioError, "no sound")
+
+
+def test_rights_of_a_song_that_is_refused_are_not_called_unused(songs: Path):
+    (songs / "bad.mp3").write_bytes(b"not sound")
+    (songs / "rights.csv").write_text("file,licence\nbad.mp3,CC0-1.0\nboat,CC0-1.0\n", encoding="utf-8")
+    found = list(Settings(str(songs)).scan())
+    assert [one.name for one in found if isinstance(one, Refusal)] == ["bad"]
+
+
+def test_hidden_folders_hold_no_songs(songs: Path):
+    record(songs / ".trash" / "old.wav")
+    assert [song.id for song in Settings(str(songs)).load()] == ["boat"]
 
 
 @pytest.mark.parametrize(
@@ -293,6 +335,12 @@ def test_stems_by_name(tmp_path: Path):
     refuses(Settings(str(tmp_path)).load, "4.00 s long and its recording 8.00 s", SongError)
     (tmp_path / "boat.flac").unlink()
     refuses(Settings(str(tmp_path)).load, "a stem without its recording", SongError)
+
+
+def test_stems_in_other_letters(songs: Path):
+    record(songs / "boat.Vocals.wav")
+    [song] = Settings(str(songs)).load()
+    assert song.vocals == str((songs / "boat.Vocals.wav").resolve())
 
 
 def test_ultrastar_names_its_own_files(tmp_path: Path):

@@ -98,6 +98,8 @@ def test_a_duet_in_unison_stands_once():
         ("#BPM:100\n: 0 4 0 la\n- 2\n: 2 4 0  la", "begins within the one before"),
         ("#VERSION:2.0.0\n#BPM:100\n: 0 4 0 la", "version 2.0.0"),
         ("#VERSION:1.0.0\n#RELATIVE:yes\n#BPM:100\n: 0 4 0 la", "RELATIVE"),
+        ("#BPM:100\n: 0 4 68 la", "MIDI 128, which nobody sings"),
+        ("#BPM:100\n: 0 4 -61 la", "x.txt:2: pitch -61"),
         ("#BPM:100\n: 99999999999 4 0 la", "is no note"),
         ("#BPM:100\n: 0 4 0 " + "a" * 100, "one word of 100"),
     ],

@@ -25,7 +25,7 @@ from distill.sources import Refusal, loaded, scanned
 from distill.sources._formats import Read
 from distill.sources._formats.lyrics import Form, credit, read_lyrics
 from distill.sources._formats.musicxml import read_musicxml
-from distill.sources._formats.rights import Rights, read_rights
+from distill.sources._formats.rights import Row, read_rights
 from distill.sources._formats.text import read_text
 from distill.sources._formats.ultrastar import about, is_ultrastar
 from distill.sources._formats.xml import read_score
@@ -88,17 +88,18 @@ class Settings:
         rights = read_rights(place)
         for name, files in _by_name(place).items():
             id = name.relative_to(place).as_posix()
+            row = rights.of(id, *(path.relative_to(place).as_posix() for path in files.recordings))
             try:
                 if files.wrong is not None:
                     raise files.wrong
-                yield id, self._song(files, id, rights, place)
+                yield id, self._song(files, id, row)
             except DistillError as error:
                 yield id, error
         for line, file in rights.unused():
             words = f"{place / rights.FILE}:{line}: no recording is named {file!r}; correct the name"
             yield rights.FILE, SongError(words)
 
-    def _song(self, files: Files, id: str, rights: Rights, place: Path) -> Song:
+    def _song(self, files: Files, id: str, row: Row) -> Song:
         recording = files.recording
         seconds = _seconds(recording)
         for stem, path in files.stems.items():
@@ -108,7 +109,6 @@ class Settings:
                 )
         read = self._read(files.lyrics, seconds)
         told = read.about
-        row = rights.of(id, recording.relative_to(place).as_posix())
         return Song(
             id=id,
             sections=read.sections,
@@ -203,7 +203,7 @@ class Files:
 
 def _by_name(place: Path) -> dict[Path, Files]:
     """The files of each song by its path without suffix, in order. FolderError for a folder without recordings."""
-    files = [path for path in sorted(place.rglob("*")) if path.is_file() and not path.name.startswith(".")]
+    files = [path for path in sorted(place.rglob("*")) if path.is_file() and not _hidden(path, place)]
     if not any(path.suffix.lower() in AUDIO for path in files):
         raise FolderError(f"{place}: no recording in this folder; put {', '.join(AUDIO)} files there")
     found: dict[Path, Files] = {}
@@ -222,16 +222,20 @@ def _by_name(place: Path) -> dict[Path, Files]:
     return dict(sorted(found.items()))
 
 
+def _hidden(path: Path, place: Path) -> bool:
+    return any(part.startswith(".") for part in path.relative_to(place).parts)
+
+
 def _give_stems(found: dict[Path, Files]) -> None:
-    """`boat.vocals.flac` without lyrics of its own is a stem of `boat`."""
+    """`boat.vocals.flac` (or `boat.Vocals.flac`) without lyrics of its own is a stem of `boat`."""
     for name in list(found):
-        if name.suffix in STEMS and found[name].recordings and not found[name].texts:
+        if name.suffix.lower() in STEMS and found[name].recordings and not found[name].texts:
             song = found.get(name.with_suffix(""))
             if song is None or not song.recordings:
                 words = f"{found[name].recording}: a stem without its recording; put the whole song beside it"
                 found[name].wrong = SongError(words)
             else:
-                song.stems[name.suffix[1:]] = found.pop(name).recording
+                song.stems[name.suffix[1:].lower()] = found.pop(name).recording
 
 
 def _give_named_recordings(found: dict[Path, Files]) -> None:

@@ -6,17 +6,42 @@ for what cannot be sung to it; whatever bytes it is given, it raises nothing els
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 from distill.songs import Fact, Section
 
 SLACK_SECONDS = 0.5  # times are set by hand, and an MP3's length is known to a frame or two
 
+SECTION = re.compile(  # what sections are called, where something else could stand
+    r"\s*((?:pre-?|post-?)?(?:verse|chorus|refrain|bridge|intro|outro|hook|coda))\b", re.IGNORECASE
+)
+LANGUAGES = {
+    "english": "en", "german": "de", "french": "fr", "spanish": "es", "castilian": "es", "italian": "it",
+    "portuguese": "pt", "dutch": "nl", "polish": "pl", "czech": "cs", "slovak": "sk", "hungarian": "hu",
+    "swedish": "sv", "norwegian": "no", "danish": "da", "finnish": "fi", "icelandic": "is", "russian": "ru",
+    "ukrainian": "uk", "bulgarian": "bg", "croatian": "hr", "serbian": "sr", "slovenian": "sl", "romanian": "ro",
+    "greek": "el", "turkish": "tr", "hebrew": "he", "arabic": "ar", "japanese": "ja", "korean": "ko",
+    "chinese": "zh", "mandarin": "zh", "latin": "la", "catalan": "ca", "basque": "eu", "welsh": "cy", "irish": "ga",
+}  # fmt: skip
+
+
+def language_of(text: str) -> str:
+    """The code of the first language that a text names ("English, German (Swiss)" -> "en", "zh_CN" -> "zh-CN"); "" for
+    none that is known."""
+    for one in re.split(r"[,;/]", text):
+        name = one.partition("(")[0].strip().replace("_", "-")
+        if code := LANGUAGES.get(name.lower()):
+            return code
+        if found := re.fullmatch(r"([A-Za-z]{2,3})((?:-[A-Za-z0-9]{2,8})*)", name):
+            return found[1].lower() + found[2]
+    return ""
+
 
 class Read(NamedTuple):
     """What a file of lyrics says: its sections, what it says about the song, and what is known of its times.
 
-    `about` may hold title, artist, author (who set the times), source, rights, language, genre, and the files that it
+    `about` may hold title, artist, lyricist, author (who set the times), source, rights, language, genre, and the files that it
     names: audio, vocals, accompaniment.
     """
 

@@ -1,10 +1,13 @@
 """LRC: a line of text for a line of song, with the time it begins, and where the file has them those of its words.
 
     [01:02.50]row row row your boat        [01:02.50]<01:02.50>row <01:02.90>row <01:03.30>row
+    [01:00.00][chorus]                     [01:02.50]row [01:02.90]row [01:03.30]row [01:04.00]
 
 A time without text ends the line before it; otherwise a line ends where the next begins, the last one with the
-recording. `[ti:]`, `[ar:]`, `[by:]` and `[la:]` give title, artist, who set the times, and language; a positive
-`[offset:]` (ms) moves everything earlier; `[chorus]` alone opens a section.
+recording. `[ti:]`, `[ar:]`, `[au:]`, `[by:]` and `[la:]` give title, artist, who wrote the words, who set the times, and
+language; a positive `[offset:]` (ms) moves everything earlier. `[chorus]` opens a section, on a row of its own or behind
+a time. Nobody owns the format: this is what its inventor's page said, as en.wikipedia.org/wiki/LRC_(file_format) tells
+it, and what players write.
 """
 
 from __future__ import annotations
@@ -15,11 +18,12 @@ from typing import NamedTuple
 from distill.errors import LyricsError
 from distill.lyrics import LONGEST_LYRICS, parse, words
 from distill.songs import Fact, Line, Section, Word
-from distill.sources._formats import SLACK_SECONDS, Read, clock
+from distill.sources._formats import SECTION, SLACK_SECONDS, Read, clock, language_of
 
 STAMP = r"(\d{1,6}):(\d{1,2}(?:[.:]\d{1,3})?)"
 MOST_TIMES = 200  # of one row
-TAGS = {"ti": "title", "ar": "artist", "by": "author", "la": "language"}
+TAGS = {"ti": "title", "ar": "artist", "au": "lyricist", "by": "author", "la": "language"}
+OPENS = re.compile(r"\[\s*([^\W\d_][\w' -]{0,30}?)[\s\d]*(?::[^\]]*)?\]")  # [Chorus], [Verse 2: Ann]
 
 
 class Stamped(NamedTuple):
@@ -61,6 +65,8 @@ def read_lrc(text: str, seconds: float, where: str) -> Read:
         sections[-1][1].append(_line(one, min(after, seconds), at))
     found = tuple(Section(tags[section], tuple(lines)) for section, lines in sections)
     told = {name: about[tag] for tag, name in TAGS.items() if about.get(tag)}
+    if language := language_of(told.pop("language", "")):
+        told["language"] = language
     return Read(found, told, (Fact("timed_by", "lrc"),))
 
 
@@ -75,7 +81,13 @@ def _rows(text: str, where: str) -> tuple[list[Stamped], list[str], dict[str, st
         while len(starts) < MOST_TIMES and (stamp := re.match(rf"\[{STAMP}\]\s*", rest)):
             starts.append(_seconds(stamp, at))
             rest = rest[stamp.end() :]
+        named = OPENS.match(rest)
+        alone = named is not None and named.group() == rest and (":" not in rest or SECTION.match(named[1]))
+        if named and (starts or alone):
+            tags.append("-".join(named[1].lower().split()))
+            rest = rest[named.end() :].strip()
         if starts:
+            rest = re.sub(rf"\[({STAMP})\]", r"<\1>", rest)  # words between brackets of the other kind
             plain = " ".join(re.sub(rf"<{STAMP}>", " ", rest).split())
             size += len(starts) * max(1, len(plain))
             if size > LONGEST_LYRICS:
@@ -88,8 +100,6 @@ def _rows(text: str, where: str) -> tuple[list[Stamped], list[str], dict[str, st
             ]
         elif meta := re.fullmatch(r"\[([A-Za-z]\w*):(.*)\]", rest):
             about[meta.group(1).lower()] = meta.group(2).strip()
-        elif section := re.fullmatch(r"\[\s*([^\W\d_][\w' -]{0,30}?)[\s\d]*\]", rest):
-            tags.append("-".join(section.group(1).lower().split()))
         elif rest and not rest.startswith("#"):
             raise LyricsError(f"{at}: no time that can be read before {rest[:30]!r}; write [mm:ss.xx]")
     return stamped, tags, about

@@ -40,5 +40,9 @@ def plain(text: str, where: str) -> tuple[Section, ...]:
 def credit(about: dict[str, str]) -> str:
     """Who is to be named, of what lyrics say about themselves: "Boat by Nobody; timed by Somebody"."""
     by = " by ".join(about[key] for key in ("title", "artist") if about.get(key))
-    timed = f"timed by {about['author']}" if about.get("author") else ""
-    return "; ".join(part for part in (by, timed, about.get("rights", "")) if part)
+    others = [
+        f"{did} by {about[key]}"
+        for key, did in (("lyricist", "words"), ("author", "timed"))
+        if about.get(key)
+    ]
+    return "; ".join(part for part in (by, *others, about.get("rights", "")) if part)

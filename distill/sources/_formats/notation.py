@@ -11,13 +11,11 @@ from xml.etree.ElementTree import Element
 
 from distill import lyrics
 from distill.errors import LyricsError
+from distill.sources._formats import SECTION, language_of
 
 STEPS = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
 QUARTERS = {"whole": 4.0, "half": 2.0, "quarter": 1.0, "eighth": 0.5, "16th": 0.25}
 MOST_PARTS = 200
-SECTIONS = re.compile(
-    r"\s*((?:pre-?|post-?)?(?:verse|chorus|refrain|bridge|intro|outro|hook|coda))\b", re.IGNORECASE
-)
 STANZA = re.compile(r"^\s*\d{1,2}\.\s*(?=[^\W\d])")  # "1.Row": the number of the verse, not sung
 NUMBER = re.compile(r"\s*[+-]?\d{1,9}(?:\.\d{1,9})?\s*")
 
@@ -90,7 +88,7 @@ def about(root: Element) -> dict[str, str]:
         "source": text("identification/source"),
     }
     for one in root.iter("lyric-language"):
-        told["language"] = next((value for key, value in one.attrib.items() if key.endswith("lang")), "")[:12]
+        told["language"] = language_of(next((v for key, v in one.attrib.items() if key.endswith("lang")), ""))
         break
     return {name: said for name, said in told.items() if said}
 
@@ -159,7 +157,7 @@ def _tempos(one: Element, where: str) -> list[float]:
 
 def _section(direction: Element) -> str:
     for mark in direction.iter("rehearsal"):
-        if named := SECTIONS.match(mark.text or ""):
+        if named := SECTION.match(mark.text or ""):
             return named.group(1).lower()
     return ""
 

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from distill import lyrics
 from distill.errors import LyricsError
 from distill.songs import Fact, Section
-from distill.sources._formats import Read, clock
+from distill.sources._formats import Read, clock, language_of
 from distill.sources._formats.sung import Sung, lines_of, without_overlaps
 
 MIDDLE_C = 60
@@ -38,14 +38,6 @@ TOLD = {  # what a header says about the song; the later of two counts
     "TITLE": "title", "ARTIST": "artist", "GENRE": "genre", "AUTHOR": "author", "CREATOR": "author",
     "SOURCE": "source", "PROVIDEDBY": "source", "MP3": "audio", "AUDIO": "audio", "VOCALS": "vocals",
     "INSTRUMENTAL": "accompaniment",
-}  # fmt: skip
-LANGUAGES = {
-    "english": "en", "german": "de", "french": "fr", "spanish": "es", "castilian": "es", "italian": "it",
-    "portuguese": "pt", "dutch": "nl", "polish": "pl", "czech": "cs", "slovak": "sk", "hungarian": "hu",
-    "swedish": "sv", "norwegian": "no", "danish": "da", "finnish": "fi", "icelandic": "is", "russian": "ru",
-    "ukrainian": "uk", "bulgarian": "bg", "croatian": "hr", "serbian": "sr", "slovenian": "sl", "romanian": "ro",
-    "greek": "el", "turkish": "tr", "hebrew": "he", "arabic": "ar", "japanese": "ja", "korean": "ko",
-    "chinese": "zh", "mandarin": "zh", "latin": "la", "catalan": "ca", "basque": "eu", "welsh": "cy", "irish": "ga",
 }  # fmt: skip
 
 
@@ -75,9 +67,8 @@ def about(text: str) -> dict[str, str]:
     """What the headers say about the song, in our words."""
     said = headers(text)
     told = {name: said[key] for key, name in TOLD.items() if key in said}
-    for one in said.get("LANGUAGE", "").lower().split(","):
-        if code := LANGUAGES.get(one.partition("(")[0].strip()):
-            return {**told, "language": code}
+    if code := language_of(said.get("LANGUAGE", "")):
+        told["language"] = code
     return told
 
 
@@ -157,6 +148,8 @@ def _note(row: re.Match[str], voice: Voice, at: str, beat_seconds: float, gap: f
     if not goes_on or typed.endswith(" "):
         voice.open = typed.endswith(" ")
     midi = float(MIDDLE_C + int(pitch)) if kind in ":*" else None
+    if midi is not None and not 0 <= midi <= 127:
+        raise LyricsError(f"{at}: pitch {pitch} is MIDI {midi:g}, which nobody sings; count from middle C, 0")
     return Sung(start, start + int(length) * beat_seconds, midi, "" if goes_on else letters, begins)
 
 
