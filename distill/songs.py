@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import functools
 import json
-import math
 from collections.abc import Iterable, Iterator
 from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
@@ -167,7 +166,7 @@ def _built(hint: Any, value: Any, at: str) -> Any:
         if not isinstance(value, (list, tuple)):
             raise TypeError(f"{at} is {type(value).__name__}, not a list")
         return tuple(_built(get_args(hint)[0], one, at) for one in value)
-    if is_dataclass(hint):
+    if isinstance(hint, type) and is_dataclass(hint):
         if not isinstance(value, dict):
             raise TypeError(f"{at or 'it'} is {type(value).__name__}, not names and values")
         hints, wanted = _hints(hint), {field.name for field in fields(hint) if field.default is MISSING}
@@ -181,7 +180,7 @@ def _built(hint: Any, value: Any, at: str) -> Any:
     allowed = get_args(hint) or (hint,)
     if (value is None and type(None) in allowed) or (isinstance(value, str) and str in allowed):
         return value
-    if float in allowed and type(value) in (int, float) and math.isfinite(value):
+    if float in allowed and type(value) in (int, float) and abs(value) < 1e18:  # which NaN is not
         return value
     raise TypeError(f"{at} is {json.dumps(value)[:20]}")
 

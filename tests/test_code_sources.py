@@ -69,6 +69,22 @@ def test_yue_rows(tmp_path: Path):
         ({"splitted_lyrics": {}}, "not a row of YuE"),
         ({"splitted_lyrics": {"segmented_lyrics": []}}, "no section has a word"),
         ({"codec": None, "vocals_codec": None, "instrumental_codec": None}, "names no codes"),
+        (
+            {
+                "splitted_lyrics": {
+                    "segmented_lyrics": [
+                        {
+                            "offset": 5,
+                            "duration": 6,
+                            "codec_frame_start": 0,
+                            "codec_frame_end": 550,
+                            "line_content": "la",
+                        }
+                    ]
+                }
+            },
+            "codec_frame_start is 0, which is not at 5 s",
+        ),
         ({"msa": [{"start": 3, "end": 1, "label": "x"}]}, "a section from 3 to 1 s"),
     ],
 )
@@ -82,6 +98,17 @@ def test_yue_rows_that_are_none(tmp_path: Path, changed: dict[str, Any], says: s
     assert isinstance(second, Song)
     with pytest.raises((SongError, FolderError), match=says):
         Yue(str(path)).load()
+
+
+def test_yue_paths_start_where_its_guide_starts_them(tmp_path: Path):
+    """finetune/example/jsonl/dummy.jsonl names example/npy/dummy.npy."""
+    row = yue_row(tmp_path / "finetune" / "example")
+    row |= {key: f"example/{row[key]}" for key in ("codec", "vocals_codec", "instrumental_codec")}
+    path = tmp_path / "finetune" / "example" / "jsonl" / "dummy.jsonl"
+    path.parent.mkdir()
+    path.write_text(json.dumps(row), encoding="utf-8")
+    [song] = Yue(str(path)).load()
+    assert value(song, "codes_path_mix") == str((tmp_path / "finetune/example/npy/dummy.npy").resolve())
 
 
 def test_yue_codes_are_never_a_pickle(tmp_path: Path):
@@ -123,6 +150,23 @@ def test_muse_rows(tmp_path: Path, listed: bool):
     assert [(s["tag"], s["start"], s["end"]) for s in value(song, "sections")] == [
         ("Intro", 0, 1), ("Verse 1", 1, 3), ("Pre-Chorus2", 3, 4),
     ]  # fmt: skip
+
+
+def test_muse_labels_of_its_own_examples(tmp_path: Path):
+    """infer/test.jsonl: no ids, no language, empty answers, and labels such as "Chorus (Outro)"."""
+    asked = "[Chorus (Outro)][desc:It ends [softly]][lyrics:\n你是我心中，\n最美的旋律][phoneme:\nn i sp]"
+    turns = [
+        *muse_row()["messages"],
+        {"role": "user", "content": asked},
+        {"role": "assistant", "content": ""},
+    ]
+    for turn in turns[1::2]:
+        turn["content"] = ""
+    path = tmp_path / "test.jsonl"
+    path.write_text(json.dumps({"messages": turns}, ensure_ascii=False), encoding="utf-8")
+    [song] = Muse(str(path), language="zh", cache=str(tmp_path / "cache")).load()
+    assert (song.id, song.language, song.facts) == ("test-000001", "zh", ())
+    assert song.sections[-1].tag == "chorus-outro" and song.lines[-1].text == "最美的旋律"
 
 
 def test_muse_rows_that_are_none(tmp_path: Path):

@@ -88,6 +88,7 @@ def without(key: str) -> dict:
             "a/1.*lines.start",
         ),
         ({**good(), "sections": [{"tag": "v", "lines": [{"text": "a", "start": math.nan}]}]}, "a/1.*NaN"),
+        ({**good(), "sections": [{"tag": "v", "lines": [{"text": "a", "end": 10**400}]}]}, "a/1.*lines.end"),
         ({**good(), "facts": [{"name": "key"}]}, "a/1.*facts.value is missing"),
         ([1, 2], "version"),
         (5, "version"),

@@ -6,10 +6,13 @@
       {"role": "assistant", "content": "[SOA]<AUDIO_7224><AUDIO_5151>...[EOA]"},
       {"role": "user", "content": "[Verse 1][desc:The voice enters ...][lyrics:\\nrow row\\n...][phoneme:\\n...]"}, ...]}
 
-(the layout of yuhui1038/Muse, January 2026; a JSON list of such rows is read too). Such songs have no audio: the codes
-of a song (MuCodec, one codebook of 16,384, 25 frames a second) are written to a .npy in the cache, which the Fact
-codes_path_mix names. So sections have exact times, by their codes (Fact "sections"); a section of a single line gives
-them to the line.
+The layout is that of yuhui1038/Muse (January 2026): data_pipeline/meta_process/convert_messages.py writes it at 25 codes
+a second, examples/train_inputs/messages.jsonl is one JSON list of rows, infer/test.jsonl has empty answers. The examples
+leave song_id and lang out: then `language` says what is sung ("en", so set zh for train_cn.jsonl).
+
+Such songs have no audio: the codes of a song (MuCodec, one codebook of 16,384) are written to a .npy in the cache, which
+the Fact codes_path_mix names. So sections have exact times, by their codes (Fact "sections"); a section of a single line
+gives them to the line.
 """
 
 from __future__ import annotations
@@ -75,7 +78,7 @@ class Settings:
             name, text = _asked(asked, where)
             if text.strip():
                 sections += _sections(name, text, (start, end) if end > start else None, where)
-            desc = asked.partition("[desc:")[2].partition("][lyrics:")[0].rstrip("]")
+            desc = asked.partition("[desc:")[2].partition("][lyrics:")[0].removesuffix("]")
             timed.append({"tag": name, "start": start, "end": end, "description": desc})
         if not sections:
             raise LyricsError(f"{where}: no section has a word to sing; leave the row out")

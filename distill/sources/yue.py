@@ -1,14 +1,18 @@
 """YuE's fine-tuning data: JSON lines that name a song's codes, its sections in seconds and their lyrics.
 
-    {"id": "1", "codec": "npy/1.npy", "vocals_codec": "npy/1.Vocals.npy", "instrumental_codec": "npy/1.Instrumental.npy",
-     "audio_length_in_sec": 85.16, "msa": [{"start": 0, "end": 13.93, "label": "intro"}, ...],
-     "genres": "male, youth, rock", "splitted_lyrics": {"segmented_lyrics": [{"offset": 0, "duration": 13.93,
-     "codec_frame_start": 0, "codec_frame_end": 696, "line_content": "[verse]\\nrow row\\n"}, ...]}}
+    {"id": "1", "codec": "example/npy/dummy.npy", "vocals_codec": "example/npy/dummy.Vocals.npy",
+     "instrumental_codec": "example/npy/dummy.Instrumental.npy", "audio_length_in_sec": 85.16,
+     "msa": [{"start": 0, "end": 13.93, "label": "intro"}, ...], "genres": "male, youth, powerful, rock",
+     "splitted_lyrics": {"segmented_lyrics": [{"offset": 0, "duration": 13.93, "codec_frame_start": 0,
+     "codec_frame_end": 696, "line_content": "[intro]\\n\\n"}, ...]}}
 
-(the layout of the finetune guide in multimodal-art-projection/YuE, June 2025). Such songs have no audio: the Facts
-codes_path_mix, codes_path_vocals and codes_path_instrumental name the files of their codes (codebooks, frames), 50
-frames a second. The times are of sections; a section of a single line gives them to the line, and the Fact "sections"
-holds all.
+The layout is that of multimodal-art-projection/YuE, finetune/README.md ("JSONL File Format"), and what may be is what its
+finetune/core/preprocess_data_conditional_xcodec_segment.py takes: 49 to 51 frames a second, vocals and instrumental at
+most 10 frames apart. Where that skips a segment whose times are wrong, the whole song is refused here.
+
+Such songs have no audio: the Facts codes_path_mix, codes_path_vocals and codes_path_instrumental name the files of their
+codes (codebooks, frames). The times are of sections; a section of a single line gives them to the line, and the Fact
+"sections" holds all.
 """
 
 from __future__ import annotations
@@ -28,8 +32,8 @@ from distill.songs import Fact, Line, Section, Song
 from distill.sources import Refusal, loaded, scanned
 from distill.sources._formats.jsonl import songs
 
-FRAME_RATE = 50.0  # Hz, of X-Codec; YuE itself leaves out songs that are not within one
-MOST_FRAMES_APART = 10  # vocals and instrumental, as YuE allows
+FRAME_RATE = 50.0  # Hz, of X-Codec
+MOST_FRAMES_APART = 10
 TRACKS = {"codec": "mix", "vocals_codec": "vocals", "instrumental_codec": "instrumental"}
 
 
@@ -70,6 +74,7 @@ class Settings:
             label = next(
                 (n for n, (a, b) in zip(labels, spans, strict=True) if a <= (start + end) / 2 < b), "verse"
             )
+            _same_place(one, start, end, where)
             found = _sections(text, label, start, end, where)
             sections += found
             tag = found[0].tag if found else text.strip().strip("[]").partition("]")[0].lower() or label
@@ -117,6 +122,13 @@ def _span(one: dict[str, Any], first: str, last: str, seconds: float, where: str
     return start, min(end, seconds)
 
 
+def _same_place(one: dict[str, Any], start: float, end: float, where: str) -> None:
+    """YuE cuts by frames and we by seconds, so they must mean the same."""
+    for name, at in (("codec_frame_start", start), ("codec_frame_end", end)):
+        if name in one and abs(float(one[name]) / FRAME_RATE - at) > 1:
+            raise SongError(f"{where}: {name} is {one[name]}, which is not at {at:g} s; correct one of them")
+
+
 def _sections(text: str, label: str, start: float, end: float, where: str) -> list[Section]:
     """The lyrics of one segment; a tag of its own stands above the label that structure analysis gave."""
     if not words(re.sub(r"^\s*\[[^\]\n]*\]", "", text, flags=re.MULTILINE)):
@@ -131,7 +143,7 @@ def _sections(text: str, label: str, start: float, end: float, where: str) -> li
 
 def _place(named: str, path: Path, root: str, where: str) -> Path:
     """The file of codes: under `root`, else under the first folder from the .jsonl's own upwards that has it."""
-    places = [Path(root).expanduser()] if root else [path.parent, *path.resolve().parents][:4]
+    places = [Path(root).expanduser()] if root else path.resolve().parents[:4]
     for place in places:
         if (place / named).is_file():
             return (place / named).resolve()
