@@ -1,4 +1,4 @@
-"""A hub on loopback: enough of huggingface.co for pushing a folder in one commit and fetching it again.
+"""A hub on loopback: enough of huggingface.co for pushing a folder in one commit, fetching it, and reading a dataset.
 
 It keeps what it is told and nothing else: repositories with their commits, blobs by sha256. It checks what
 the real one checks where a mistake of ours would show: the sha256 of each uploaded blob, the parent of a
@@ -18,7 +18,7 @@ import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import yaml
 
@@ -160,16 +160,31 @@ class StandInHub:
             {},
         )
 
-    def tree(self, name: str, revision: str, body: bytes) -> tuple[int, Any, dict[str, str]]:
+    def put(self, name: str, files: dict[str, bytes]) -> None:
+        """A repository that holds these files, as if it had always been there."""
+        shas = {path: hashlib.sha256(content).hexdigest() for path, content in files.items()}
+        self.blobs.update({shas[path]: content for path, content in files.items()})
+        self.repos[name] = {"private": False, "commits": [(_oid(name), shas)]}
+
+    def tree(
+        self, name: str, revision: str, body: bytes, folder: str | None = None
+    ) -> tuple[int, Any, dict[str, str]]:
+        """Everything below a folder: its folders, then its files."""
+        within = f"{unquote(folder)}/" if folder else ""
         _, files = self._commit(name, revision)
-        return (
-            200,
-            [
-                {"type": "file", "path": path, "oid": _oid(sha), **self._about(sha)}
-                for path, sha in files.items()
-            ],
-            {},
-        )
+        inside = {path: sha for path, sha in files.items() if path.startswith(within)}
+        folders = {path[:at] for path in inside for at, letter in enumerate(path) if letter == "/"}
+        entries = [{"type": "directory", "path": one, "oid": _oid(one)} for one in sorted(folders)]
+        return 200, entries + [self._entry(path, sha) for path, sha in inside.items()], {}
+
+    def paths(self, name: str, revision: str, body: bytes) -> tuple[int, Any, dict[str, str]]:
+        """What stands at the paths asked for, of those that exist."""
+        asked = json.loads(body)["paths"] if body.startswith(b"{") else parse_qs(body.decode())["paths"]
+        entries = self.tree(name, revision, b"")[1]
+        return 200, [one for one in entries if one["path"] in asked], {}
+
+    def _entry(self, path: str, sha: str) -> dict[str, Any]:
+        return {"type": "file", "path": path, "oid": _oid(sha), **self._about(sha)}
 
     def resolve(self, name: str, revision: str, path: str, body: bytes) -> tuple[int, Any, dict[str, str]]:
         oid, files = self._commit(name, revision)
@@ -227,10 +242,15 @@ ROUTES = (
     ("PUT", r"/blob/(?P<sha>\w+)", StandInHub.blob),
     ("POST", r"/verify/(?P<sha>\w+)", StandInHub.verify),
     ("POST", rf"/api/models/{NAME}/commit/(?P<revision>[^/]+)", StandInHub.commit),
-    ("GET", rf"/api/models/{NAME}", StandInHub.info),
-    ("GET", rf"/api/models/{NAME}/revision/(?P<revision>[^/]+)", StandInHub.info),
-    ("GET", rf"/api/models/{NAME}/tree/(?P<revision>[^/]+)", StandInHub.tree),
-    ("GET", rf"/{NAME}/resolve/(?P<revision>[^/]+)/(?P<path>.+)", StandInHub.resolve),
+    ("GET", rf"/api/(?:models|datasets)/{NAME}", StandInHub.info),
+    ("GET", rf"/api/(?:models|datasets)/{NAME}/revision/(?P<revision>[^/]+)", StandInHub.info),
+    (
+        "GET",
+        rf"/api/(?:models|datasets)/{NAME}/tree/(?P<revision>[^/]+)(?:/(?P<folder>.+))?",
+        StandInHub.tree,
+    ),
+    ("POST", rf"/api/(?:models|datasets)/{NAME}/paths-info/(?P<revision>[^/]+)", StandInHub.paths),
+    ("GET", rf"(?:/datasets)?/{NAME}/resolve/(?P<revision>[^/]+)/(?P<path>.+)", StandInHub.resolve),
 )
 
 
@@ -246,6 +266,12 @@ class _Desk(BaseHTTPRequestHandler):
         self.hub.asked.append(f"{self.command} {path}")
         status, value, headers = self.hub.answer(method, path, self._body())
         content = value if isinstance(value, bytes) else json.dumps(value).encode()
+        span = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
+        if span and status == 200 and value is content:
+            first, last = int(span[1]), min(int(span[2]), len(content) - 1)
+            headers = {**headers, "Content-Range": f"bytes {first}-{last}/{len(content)}"}
+            status, content = 206, content[first : last + 1]
+            value = content
         self.send_response(status)
         for key, text in headers.items():
             self.send_header(key, text)

@@ -110,6 +110,32 @@ def test_ultrastar_comes_back_note_by_note(songs: list[Song], tmp_path: Path):
     assert all(note.midi is None for note in words.lines[0].notes)  # known words, unknown pitch
 
 
+def test_ultrastar_loses_no_word(songs: list[Song], tmp_path: Path):
+    """Notes without words, words that are not all of the line's, a word that no note begins in."""
+    notes = replace(melody(), words=())
+    some = Line("la oh la", 4.0, 4.8, (Word("oh", 4.2, 4.5),))
+    early = Line(
+        "ah la", 4.8, 5.8, (Word("ah", 5.0, 5.3), Word("la", 5.3, 5.8)), (Note(4.9, 5.7, 60.0, "A"),)
+    )
+    song = replace(songs[0], sections=(Section("verse", (notes, some, early)),))
+    to_ultrastar.export([song], tmp_path / "out")
+    [back] = Folder(str(tmp_path / "out")).load()
+    assert [line.text for line in back.lines] == ["Gently down, the fire", "la oh la", "ah la"]
+
+
+@pytest.mark.parametrize(
+    ("credit", "title", "artist"),
+    [
+        ("Boat by Nobody; timed by Ann", "Boat", "Nobody"),
+        ("words by Bob; timed by Ann", "boats/row 1", "words by Bob; timed by Ann"),
+        ("Nobody", "boats/row 1", "Nobody"),
+    ],
+)
+def test_ultrastar_says_who_made_the_song(songs: list[Song], credit: str, title: str, artist: str):
+    text = to_ultrastar.text_of(replace(songs[0], credit=credit), {"audio": "a.flac"}, 1500)
+    assert f"#TITLE:{title}\n#ARTIST:{artist}\n" in text
+
+
 def test_letters_over_notes():
     assert spell("gently", [True, False, True]) == [" gent", "~", "ly"]
     assert spell("beautiful", [True, True, True]) == [" beau", "ti", "ful"]
@@ -255,6 +281,15 @@ def test_a_dataset_of_others(library: Any, tmp_path: Path):
     assert len(Hub(str(tmp_path / "out"), columns=columns, songs=2).load()) == 2
     with pytest.raises(SongError, match="has no column words"):
         Hub(str(tmp_path / "out"), columns={"audio": "sound", "lyrics": "words"}).load()
+
+
+def test_a_test_split_is_held_out_and_languages_are_named(library: Any, tmp_path: Path):
+    rows = {"audio": [record(tmp_path / "1.flac")], "lyrics": ["la la"], "language": ["Spanish"]}
+    kept = library.Dataset.from_dict(rows).cast_column("audio", library.Audio())
+    library.DatasetDict({"train": kept, "test": kept}).save_to_disk(tmp_path / "out")
+    for split, side in (("train", "train"), ("test", "held-out")):
+        [song] = Hub(str(tmp_path / "out"), split=split).load()
+        assert (song.split, song.language) == (side, "es")
 
 
 def test_a_dataset_may_not_name_files_of_ours(library: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):

@@ -19,6 +19,7 @@ from distill.sources._formats import clock, language_of
 from distill.sources._formats.lrc import read_lrc
 from distill.sources._formats.lyrics import credit
 from distill.sources._formats.text import read_text
+from distill.sources._formats.ultrastar import is_ultrastar
 from distill.sources.folder import Settings
 
 LRC = """\ufeff[ti:Boat]
@@ -222,6 +223,17 @@ def test_recordings_that_are_none(songs: Path):
     refused(songs, AudioError, "boat.wav")
     record(songs / "boat.wav", 0.0)
     refused(songs, AudioError, "no sound")
+
+
+def test_ultrastar_headers_in_any_order(tmp_path: Path):
+    record(tmp_path / "x.wav")
+    record(tmp_path / "x.vocals.wav")
+    text = "#CREATOR:Ann\n#YEAR:1850\n\n" + BOAT.replace("boat.wav", "X.WAV")
+    (tmp_path / "boat.txt").write_text(text, encoding="utf-8")
+    [song] = Settings(str(tmp_path)).load()
+    assert song.lines[0].text == "Row, row your boat" and song.audio == str((tmp_path / "x.wav").resolve())
+    assert song.vocals == str((tmp_path / "x.vocals.wav").resolve())
+    assert not is_ultrastar("# to be sung: slowly\n#TITLE\nla la")
 
 
 def test_rights_of_a_song_that_is_refused_are_not_called_unused(songs: Path):

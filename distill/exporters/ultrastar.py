@@ -3,8 +3,8 @@
     folder/KEY.txt   folder/KEY.flac   folder/KEY.vocals.flac   folder/KEY.accompaniment.flac   folder/rights.csv
 
 The source kind `folder` reads it back. Times fall on a grid of 15 / bpm seconds and pitches on semitones. Notes become
-notes; where only words have times each is a freestyle note, where only lines have, each line is one. Letters are
-divided over a word's notes so that joined they spell it again. Lost are sections, facts, and who is how sure. Songs in
+notes; where there are none for every word each word is a freestyle note, and where not every word has its time, the line
+is one. Letters are divided over a word's notes so that joined they spell it again. Lost are sections, facts, and who is how sure. Songs in
 which a line has no times are left out.
 """
 
@@ -16,6 +16,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from distill import lyrics
 from distill.errors import SettingsError
 from distill.exporters import LeftOut
 from distill.exporters._files import each, new_folder, put
@@ -56,7 +57,9 @@ def export(
 
 def text_of(song: Song, files: dict[str, str], bpm: float) -> str:
     """The UltraStar file of a song whose lines all have times."""
-    title, by, artist = song.credit.partition(" by ")
+    title, by, artist = song.credit.partition(";")[0].partition(" by ")
+    if title in ("words", "timed"):  # no title, but others to be named
+        title, by, artist = "", "", ""
     said = {
         "VERSION": "1.0.0", "TITLE": title if by else song.id, "ARTIST": artist if by else song.credit or "unknown",
         "MP3": files["audio"], "AUDIO": files["audio"], "VOCALS": files.get("vocals"),
@@ -78,12 +81,16 @@ def text_of(song: Song, files: dict[str, str], bpm: float) -> str:
 
 def _notes(line: Line) -> list[tuple[float, float, float | None, str]]:
     """(start, end, MIDI pitch, letters) of all that is sung; a space before the letters begins a word."""
-    if not line.notes and not line.words:
-        return [(line.start or 0.0, line.end or (line.start or 0.0) + 1, None, _plain(line.text))]
-    if not line.notes:
+    if [one for word in line.words for one in lyrics.words(word.text)] != lyrics.words(line.text):
+        start = line.start or 0.0  # some words have no place: the line keeps them all
+        return [(start, start + 1 if line.end is None else line.end, None, _plain(line.text))]
+    groups = _by_word(line)
+    if [word for word, _ in groups if word is not None] != list(
+        line.words
+    ):  # not one run of notes to each word
         return [(w.start, w.end, None, f" {_plain(w.text)}") for w in line.words]
     found: list[tuple[float, float, float | None, str]] = []
-    for word, notes in _by_word(line):
+    for word, notes in groups:
         begun = [bool(note.text) for note in notes]
         letters = ["~"] * len(notes) if word is None else spell(_plain(word.text), begun)
         found += [(n.start, n.end, n.midi, text) for n, text in zip(notes, letters, strict=True)]

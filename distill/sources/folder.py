@@ -239,8 +239,9 @@ def _give_stems(found: dict[Path, Files]) -> None:
 
 
 def _give_named_recordings(found: dict[Path, Files]) -> None:
-    """An UltraStar file without a recording of its name gets the one that it names, and the stems."""
-    by_path = {path: name for name, song in found.items() for path in song.recordings}
+    """An UltraStar file without a recording of its name gets the one that it names (whose letters may be large where
+    those of the file are small: the format comes from Windows), and the stems."""
+    by_path = {str(path).casefold(): (path, name) for name, song in found.items() for path in song.recordings}
     for name, song in list(found.items()):
         text = song.texts.get(".txt")
         if song.recordings or text is None or not _is_ultrastar(text):
@@ -251,12 +252,11 @@ def _give_named_recordings(found: dict[Path, Files]) -> None:
             song.wrong = error
             continue
         for track in ("audio", "vocals", "accompaniment"):
-            path = name.parent / told.get(track, "")
-            if track not in told or path.parent != name.parent or path not in by_path:
+            path, other = by_path.get(str(name.parent / told.get(track, "")).casefold(), (name, name))
+            if track not in told or other == name or path.parent != name.parent:
                 continue
-            other = by_path[path]
             if other in found and not found[other].texts:
-                del found[other]
+                song.stems = found.pop(other).stems | song.stems
             if track == "audio":
                 song.recordings.append(path)
             else:

@@ -8,7 +8,8 @@ name, and a value for all songs is a setting. Lyrics may be plain, LRC or UltraS
 as `exporters/datasets.py` writes it, and stands above lyrics.
 
 Sound is never decoded here: its bytes go into the cache under their sha256, and a file that lies on this computer is
-used where it lies. Needs `pip install "distill[hub-data]"`; no code of a dataset is run.
+used where it lies. Needs `pip install "distill[hub-data]"`; no code of a dataset is run. With `streaming: false` the
+library turns plain sound files (AudioFolder, WebDataset) into Arrow first, for which it wants torchcodec too.
 """
 
 from __future__ import annotations
@@ -25,20 +26,30 @@ from distill.errors import AudioError, DistillError, FolderError, LyricsError, S
 from distill.folders import sha256_bytes, write_atomic
 from distill.songs import Song, from_json
 from distill.sources import Refusal, loaded, scanned
-from distill.sources._formats import Read
+from distill.sources._formats import Read, language_of
 from distill.sources._formats.lyrics import credit, form_of, read_lyrics
 
 TRACKS = ("audio", "vocals", "accompaniment")
 TEXTS = ("style", "voice", "language", "licence", "source", "credit", "split", "group")
 NAMES = (*TRACKS, "id", "lyrics", "sections", "facts", *TEXTS)
 LARGEST_AUDIO_BYTES = 512 * 2**20
+HELD_OUT = {
+    "test",
+    "validation",
+    "valid",
+    "val",
+    "dev",
+    "eval",
+    "held_out",
+}  # splits that nobody should learn from
 ENDINGS = {".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a"}
 MARKS = {b"RIFF": ".wav", b"fLaC": ".flac", b"OggS": ".ogg"}
 
 
 @dataclass(frozen=True)
 class Settings:
-    """`dataset`: a folder, or org/name, or org/name@revision. `songs` stops after that many rows; `cache` is the folder
+    """`dataset`: a folder, or org/name, or org/name@revision. `split`: of the dataset; songs of a test or validation
+    split are held out, unless their own column says otherwise. `songs` stops after that many rows; `cache` is the folder
     for sound ("": $DISTILL_CACHE, else ~/.cache/distill). The rest is for songs that do not say it themselves."""
 
     dataset: str
@@ -91,12 +102,15 @@ class Settings:
         if files["audio"] is None:
             raise SongError(f"{where}: has no sound; say which column has it (columns: {{audio: ...}})")
         said = {name: str(given[name]) for name in TEXTS if given[name] not in (None, "")}
+        if "language" in said:
+            said["language"] = language_of(said["language"]) or said["language"]
         language = said.get("language", self.language)
         read = self._lyrics(given, files["audio"], where, language)
         standing = {name: getattr(self, name) for name in ("style", "voice", "language", "licence")}
         if read.about.get("language"):
             standing["language"] = read.about["language"]
-        told = {"source": self.dataset, "credit": credit(read.about), "split": "train"} | standing | said
+        side = "held-out" if self.split.partition("[")[0] in HELD_OUT else "train"
+        told = {"source": self.dataset, "credit": credit(read.about), "split": side} | standing | said
         id = str(given["id"]) if given["id"] not in (None, "") else f"{self.split}-{number:06d}"
         song = Song(id=id, sections=read.sections, facts=read.facts, **files, **told)
         return song if given["facts"] is None else _with_facts(song, given["facts"], where)
@@ -157,6 +171,10 @@ def _rows(settings: Settings) -> Iterable[Mapping[str, Any]]:
         ) from None
     try:
         opened = _open(datasets, settings)
+        if isinstance(opened, datasets.IterableDataset):
+            opened.info.features = (
+                None  # rows as they stand in the files: typed ones want torchcodec, even for a path
+            )
         for name, feature in dict(opened.features or {}).items():
             if isinstance(feature, datasets.Audio):
                 opened = opened.cast_column(name, datasets.Audio(decode=False))

@@ -52,9 +52,14 @@ class Voice:
 
 
 def is_ultrastar(text: str) -> bool:
-    """Whether a text begins as UltraStar files do: with a header that the format knows."""
-    first = HEADER.match(text.lstrip("\ufeff \t\r\n")[:200])
-    return first is not None and first.group(1).upper() in KNOWN
+    """Whether a text begins as UltraStar files do: with headers, in any order, of which the format knows one."""
+    for row in text[:4096].lstrip("\ufeff").splitlines():
+        header = HEADER.match(row.strip())
+        if header is not None and header.group(1).upper() in KNOWN:
+            return True
+        if row.strip() and not row.lstrip().startswith("#"):
+            return False
+    return False
 
 
 def headers(text: str) -> dict[str, str]:
