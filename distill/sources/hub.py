@@ -8,8 +8,9 @@ name, and a value for all songs is a setting. Lyrics may be plain, LRC or UltraS
 as `exporters/datasets.py` writes it, and stands above lyrics.
 
 Sound is never decoded here: its bytes go into the cache under their sha256, and a file that lies on this computer is
-used where it lies. Needs `pip install "distill[hub-data]"`; no code of a dataset is run. With `streaming: false` the
-library turns plain sound files (AudioFolder, WebDataset) into Arrow first, for which it wants torchcodec too.
+used where it lies. No code of a dataset is run. Needs `pip install "distill[hub-data]"`, and for plain sound files on a
+hub (an AudioFolder) torchcodec as well: the library wants it even to hand a path on. By its own default the library also
+tells a counter which dataset was opened; HF_UPDATE_DOWNLOAD_COUNTS=0 in the environment keeps it quiet.
 """
 
 from __future__ import annotations
@@ -171,10 +172,6 @@ def _rows(settings: Settings) -> Iterable[Mapping[str, Any]]:
         ) from None
     try:
         opened = _open(datasets, settings)
-        if isinstance(opened, datasets.IterableDataset):
-            opened.info.features = (
-                None  # rows as they stand in the files: typed ones want torchcodec, even for a path
-            )
         for name, feature in dict(opened.features or {}).items():
             if isinstance(feature, datasets.Audio):
                 opened = opened.cast_column(name, datasets.Audio(decode=False))
@@ -189,9 +186,10 @@ def _rows(settings: Settings) -> Iterable[Mapping[str, Any]]:
         raise
     except Exception as error:  # the library's, the hub's and Arrow's own: all mean that it cannot be read
         reason = " ".join(str(error).split())[:160] or type(error).__name__
-        raise FolderError(
-            f"{settings.dataset}: cannot be read ({reason}); check name, split and config"
-        ) from error
+        advice = (
+            "install what it asks for" if isinstance(error, ImportError) else "check name, split and config"
+        )
+        raise FolderError(f"{settings.dataset}: cannot be read ({reason}); {advice}") from error
 
 
 def _open(datasets: Any, settings: Settings) -> Any:
