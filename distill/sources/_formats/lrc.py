@@ -87,7 +87,8 @@ def _rows(text: str, where: str) -> tuple[list[Stamped], list[str], dict[str, st
             tags.append("-".join(named[1].lower().split()))
             rest = rest[named.end() :].strip()
         if starts:
-            rest = re.sub(rf"\[({STAMP})\]", r"<\1>", rest)  # words between brackets of the other kind
+            if len(starts) == 1:
+                rest = re.sub(rf"\[({STAMP})\]", r"<\1>", rest)  # words between brackets of the other kind
             plain = " ".join(re.sub(rf"<{STAMP}>", " ", rest).split())
             size += len(starts) * max(1, len(plain))
             if size > LONGEST_LYRICS:
