@@ -14,11 +14,13 @@ from __future__ import annotations
 import itertools
 import re
 import unicodedata
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from distill.errors import LyricsError
 from distill.letters import LETTER_OF, PHONE_OF, VOWELS
-from distill.reading import sound
+from distill.pinyin import HAN
+from distill.reading import sound, sounds
 
 LONGEST_LYRICS = 20_000  # characters; far beyond any song, and short enough to be cut in a blink
 LONGEST_WORD = 64  # characters
@@ -56,7 +58,12 @@ def phones(word: str, language: str = "en") -> tuple[str, ...]:
 
 def syllables(word: str, language: str = "en") -> list[Syllable]:
     """The syllables of a word; [] for one without letters or digits."""
-    return cut(sound(word, language))
+    return read([word], language)[0]
+
+
+def read(line_words: Sequence[str], language: str = "en") -> list[list[Syllable]]:
+    """The syllables of each of a line's words: a Chinese character is read in the company it stands in."""
+    return [[syllable for part in parts for syllable in cut(part)] for parts in sounds(line_words, language)]
 
 
 def cut(sounds: str) -> list[Syllable]:
@@ -89,18 +96,19 @@ def sing_text(syllable: Syllable) -> str:
 
 def sing_texts(line: str, language: str = "en") -> list[str]:
     """The pieces of a whole line, one a syllable: "your boat" -> ["y O r", "b o t"]."""
-    return [sing_text(syllable) for word in words(line) for syllable in syllables(word, language)]
+    return [sing_text(syllable) for word in read(words(line), language) for syllable in word]
 
 
 def words(line: str) -> list[str]:
     """The words of a line: lower case, accents and inner apostrophes kept, other marks and emoji dropped.
 
     "Row, row - don't STOP!" -> ["row", "row", "don't", "stop"]; an opening apostrophe stays where the
-    dictionary has such a word ('til), and so does a closing one after n (singin').
+    dictionary has such a word ('til), and so does a closing one after n (singin'). A Chinese character is a
+    word: "爱你baby" -> ["爱", "你", "baby"].
     """
     text = unicodedata.normalize("NFC", line).lower()
     text = re.sub("[\u2018\u2019\u02bc\u00b4\u0060\u2032]", "'", text)
-    found = re.findall(r"'?(?:[^\W_]|[\u0300-\u036f'])+", text)
+    found = re.findall(rf"[{HAN}]|'?(?:[^\W_{HAN}]|[\u0300-\u036f'])+", text)
     return [word for word in (_bare(word) for word in found) if word]
 
 

@@ -166,8 +166,9 @@ def _timed_pieces(
     if grain in ("finest", "note", "word") and line.words and all(map(settings.trusts, line.words)):
         return [
             (frame(word.start), frame(word.end), Piece(JOIN.join(texts), None, None, False))
-            for word in line.words
-            for texts in [word_texts(word.text, settings, language)]
+            for word, texts in zip(
+                line.words, words_texts([w.text for w in line.words], settings, language), strict=True
+            )
         ]
     text = "" if grain == "none" else JOIN.join(_line_texts(line, settings, language))
     return [(frame(line.start or 0.0), frame(line.end or 0.0), Piece(text, None, None, False))]
@@ -236,17 +237,17 @@ def _letters_of_note(line: Line, index: int, note: Note) -> str:
     return " ".join(word.text.lower()) if begun and word is not None else ""
 
 
-def word_texts(word: str, settings: WritingSettings, language: str = "en") -> list[str]:
-    """The pieces of a word that no notes are known for: its syllables, or all its letters."""
+def words_texts(words: Sequence[str], settings: WritingSettings, language: str = "en") -> list[list[str]]:
+    """The pieces of each word of a line that no notes are known for: its syllables, or all its letters."""
     if settings.spelling == "letters":
-        return [" ".join(word.lower())]
-    return [lyrics.sing_text(syllable) for syllable in lyrics.syllables(word, language)]
+        return [[" ".join(word.lower())] for word in words]
+    return [[lyrics.sing_text(one) for one in word] for word in lyrics.read(words, language)]
 
 
 def _line_texts(line: Line, settings: WritingSettings, language: str) -> list[str]:
     if settings.spelling == "phones" and line.notes:
         return [note.text for note in line.notes if note.text]
-    return [text for word in lyrics.words(line.text) for text in word_texts(word, settings, language)]
+    return [text for word in words_texts(lyrics.words(line.text), settings, language) for text in word]
 
 
 def grain_of(passages: Sequence[Passage], settings: WritingSettings) -> Grain:

@@ -1,8 +1,8 @@
 """How a word in a song is read: whatever the script, spelling or number, to the letters of `letters.py`.
 
 English by the dictionary, and by the learned model where the dictionary ends. Spanish by its own rules, which
-its spelling follows. Anything else is spelled in Roman letters first and read as English: a foreign accent,
-but always a vowel to sing on.
+its spelling follows. Chinese characters in Mandarin (`pinyin`), a line at once. Anything else is spelled in Roman
+letters first and read as English: a foreign accent, but always a vowel to sing on.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ from __future__ import annotations
 import functools
 import re
 import unicodedata
+from collections.abc import Sequence
 
+from distill import pinyin
 from distill.letters import CORRECTED, VOWELS, lexicon, model
 
 SMALL = [
@@ -32,15 +34,38 @@ ROMAN = dict(
 }  # fmt: skip
 
 
-@functools.lru_cache(maxsize=65536)
 def sound(word: str, language: str = "en") -> str:
     """The sound of a word in the letters of `letters.py`: "stream" -> "strIm"; "" without a letter or digit.
 
-    Spanish is read by its rules. Everything else is read as English: from the dictionary, else by the letter-
-    to-sound model, accents folded, digits said as numbers, Greek, Cyrillic, kana and hangul by their Roman
-    letters; a character of any other script is sung on an open vowel.
+    Spanish is read by its rules, Chinese characters in Mandarin (but in Japanese). Everything else is read as English:
+    from the dictionary, else by the letter-to-sound model, accents folded, digits said as numbers, Greek, Cyrillic,
+    kana and hangul by their Roman letters; a character of any other script is sung on an open vowel.
     """
-    if language.partition("-")[0].lower() == "es" and (found := spanish(word)):
+    return "".join(sounds([word], language)[0])
+
+
+def sounds(words: Sequence[str], language: str = "en") -> list[list[str]]:
+    """The sounds of neighbouring words: of each its parts, every Chinese character a part of its own.
+
+    Such a character is read in the company it stands in, so give a whole line.
+    """
+    plain = language.partition("-")[0].lower()
+    parts = [(place, part) for place, word in enumerate(words) for part in _PARTS.findall(word)]
+    han = "".join(part if _HAN.match(part) else " " for _, part in parts)
+    said = pinyin.readings(han) if han.strip() and plain != "ja" else [""] * len(parts)
+    found: list[list[str]] = [[] for _ in words]
+    for (place, part), one in zip(parts, said, strict=True):
+        found[place].append(pinyin.spell(one) or _sound(part, plain))
+    return found
+
+
+_HAN = re.compile(f"[{pinyin.HAN}]")
+_PARTS = re.compile(f"[{pinyin.HAN}]|[^{pinyin.HAN}]+")
+
+
+@functools.lru_cache(maxsize=65536)
+def _sound(word: str, language: str) -> str:
+    if language == "es" and (found := spanish(word)):
         return found
     spelling = roman(word)
     found = ""

@@ -25,7 +25,7 @@ from torch import Tensor
 from distill import audio, encoding, lyrics, scores
 from distill import settings as strict
 from distill.errors import AdapterError, FitError, LyricsError, SettingsError
-from distill.prompts import JOIN, Grammar, Passage, Piece, header, look_ahead, passages, word_texts
+from distill.prompts import JOIN, Grammar, Passage, Piece, header, look_ahead, passages, words_texts
 from distill.shelf import About, open_singer, read_about, singer_folder
 from distill.songs import Line, Note, Section, Song
 from distill.student import Student
@@ -274,7 +274,7 @@ class Singer:
 
     def _unscored(self, line: Line) -> tuple[Piece, ...]:
         """The pieces of a line that comes without notes, as finely as this singer learnt to sing."""
-        words = [word_texts(word, self.about.writing) for word in lyrics.words(line.text)]
+        words = words_texts(lyrics.words(line.text), self.about.writing)
         texts = [text for word in words for text in word]
         if not texts:
             raise LyricsError(f"{line.text!r}: holds no word to sing; write some")

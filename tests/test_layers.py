@@ -20,7 +20,7 @@ MIB = 2**20
 
 FLOORS = [
     "errors",
-    "folders plain_yaml torchaudio_standin letters statistics licences mpeg",
+    "folders plain_yaml torchaudio_standin letters pinyin statistics licences mpeg",
     "containers ffmpeg",
     "decoding",
     "settings audio pictures songs vocabulary reading checkpoints runs progress",

@@ -9,10 +9,10 @@ import sys
 import numpy as np
 import pytest
 
-from distill import learn_letters, letters
+from distill import learn_letters, letters, pinyin
 from distill.errors import LyricsError
 from distill.letters import LETTER_OF, PHONE_OF, VOWELS
-from distill.lyrics import Syllable, parse, phones, sing_text, syllables, words
+from distill.lyrics import Syllable, parse, phones, read, sing_text, sing_texts, syllables, words
 from distill.reading import number, sound
 
 
@@ -121,6 +121,41 @@ def test_spanish_is_read_by_its_rules():
     ]  # fmt: skip
     assert [len(syllables(word, "es")) for word in ("día", "aire", "atraviesa", "ooh")] == [2, 2, 4, 1]
     assert all(syllables(word) for word in words(line))  # and as best it can when nobody says it is Spanish
+
+
+def test_a_chinese_character_is_a_word_and_a_syllable():
+    assert words("爱你baby，123 𠮷！々") == ["爱", "你", "baby", "123", "𠮷", "々"]
+    said = {
+        "月亮代表我的心": "y e l y A N d Y b y W w O d u S I n",
+        "love 花": "l u v h w A",
+        "人人々": "r u n r u n r u n",
+    }
+    for line, sung in said.items():
+        assert " ".join(sing_texts(line, "en")) == " ".join(sing_texts(line, "zh")) == sung
+    assert pieces("西安") == ["S I", "A n"]  # and not by maximal onset across characters
+    assert pieces("食べる", "ja") == ["A", "b I", "r V"]  # its kanji are not Mandarin
+
+
+def test_a_chinese_character_is_read_among_its_neighbours():
+    for line, said in {"长大": "zhang da", "很长": "hen chang", "音乐": "yin yue", "快乐": "kuai le", "银行": "yin hang",
+                       "行走": "xing zou", "还给": "huan gei", "还有": "hai you", "了解": "liao jie"}.items():  # fmt: skip
+        assert " ".join(pinyin.readings(line)) == said
+        assert [sing_text(one) for word in read(words(line), "zh") for one in word] == [
+            " ".join(pinyin.spell(one)) for one in said.split()
+        ]
+
+
+def test_every_reading_of_mandarin_is_one_syllable():
+    from pypinyin.constants import PINYIN_DICT
+
+    common = [chr(code) for code in PINYIN_DICT if 0x4E00 <= code < 0xA000]
+    unread = [character for character in common if pinyin.readings(character) == [""]]
+    odd = {one for character in common for one in pinyin.readings(character) if not pinyin.spell(one)}
+    assert len(common) > 20_000 and not unread and odd <= {"wong"}
+    assert pinyin.split("yuan") == ("", "van") and pinyin.split("qu") == ("q", "v")
+    assert [pinyin.spell(one) for one in ("qiong", "lve", "ng", "shi", "weng", "er", "wong", "")] == [
+        "CyUN", "lye", "uN", "SR", "wuN", "R", "", "",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

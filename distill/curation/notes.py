@@ -123,7 +123,8 @@ def _told(item: Item, told: Sequence[float | None], wanting: int, settings: Sett
 def line_notes(line: Line, voice: Voice, off: float, language: str = "en") -> Guess | None:
     """The notes of a line that has word times; None where a syllable has no pitch or there is nothing to sing.
     off: see `tuning`."""
-    sung = [(word, pieces) for word in line.words if (pieces := _pieces(word, language))]
+    read = lyrics.read([word.text for word in line.words], language)
+    sung = [(w, list(map(lyrics.sing_text, cut))) for w, cut in zip(line.words, read, strict=True) if cut]
     texts = [text for _, pieces in sung for text in pieces]
     if not texts:
         return None
@@ -156,15 +157,6 @@ def _clarity(voice: Voice, starts: Sequence[int]) -> float:
     On generated songs whose word times were pushed about, the share of right notes followed this curve."""
     found = [min(1.0, float(voice.vowel_F[max(0, start - 2) : start + 3].max())) for start in starts]
     return float(np.clip((np.mean(found) - CLEAR_FROM) / (1 - CLEAR_FROM), 0, 1) ** 1.5)
-
-
-def _pieces(word: Word, language: str) -> list[str]:
-    """The syllables of a word as the prompts spell them."""
-    return [
-        lyrics.sing_text(syllable)
-        for part in lyrics.words(word.text)
-        for syllable in lyrics.syllables(part, language)
-    ]
 
 
 def _last_frame(line: Line, word: Word, start: int, count: int) -> int:

@@ -17,7 +17,6 @@ a chorus begins that is sung once. Where nothing returns, the sections stay as t
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -25,8 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distill.curation import Item
+from distill.curation._alignment.phones import units
 from distill.errors import SettingsError
-from distill.lyrics import words
 from distill.songs import Fact, Section, Song
 
 STEP = "structure"
@@ -128,7 +127,7 @@ class Settings:
 
 def similarity(lines: Sequence[str]) -> NDArray[np.float64]:
     """alike_LL: 1 minus the normalised edit distance of every pair of lines, in words (East Asian ones in characters)."""
-    spelled = [tuple(_tokens(line)) for line in lines]
+    spelled = [tuple(units(line)) for line in lines]
     kinds = {text: number for number, text in enumerate(dict.fromkeys(spelled))}
     alike_KK = np.eye(len(kinds))
     for one, i in kinds.items():
@@ -211,15 +210,3 @@ def edit_distance(one: Sequence[str], other: Sequence[str]) -> int:
             now.append(min(before[column] + 1, now[-1] + 1, before[column - 1] + (left != right)))
         before = now
     return before[-1]
-
-
-def _tokens(line: str) -> list[str]:
-    return [
-        token
-        for word in words(line)
-        for token in (
-            re.findall(
-                "[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]|[^\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]+", word
-            )
-        )
-    ]

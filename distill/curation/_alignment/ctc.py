@@ -8,6 +8,7 @@ which only the inner parts are kept.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -16,7 +17,7 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
-from distill import reading
+from distill import pinyin, reading
 from distill.curation import Sound
 from distill.errors import SettingsError
 
@@ -62,17 +63,22 @@ def force(logp_TV: NDArray[np.float32], ids_N: NDArray[np.int64], blank: int) ->
 
 
 def spell(word: str, tokens: Mapping[str, int]) -> list[int]:
-    """A word in the model's characters: as written, else upper case, else without accents or in Roman letters."""
+    """A word in the model's characters: as written, else upper case, else without accents or in Roman letters (pinyin)."""
     ids: list[int] = []
     for sign in unicodedata.normalize("NFC", word):
         plain = unicodedata.normalize("NFD", sign)[0]
+        roman = (
+            "".join(pinyin.readings(sign))
+            if re.match(f"[{pinyin.HAN}]", sign)
+            else reading.roman(sign).strip()
+        )
         for attempt in (
             sign,
             sign.upper(),
             plain,
             plain.upper(),
-            reading.roman(sign),
-            reading.roman(sign).upper(),
+            roman,
+            roman.upper(),
         ):
             if attempt and all(letter in tokens for letter in attempt):
                 ids += [tokens[letter] for letter in attempt]

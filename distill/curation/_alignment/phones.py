@@ -68,13 +68,8 @@ def classes(ipa: str) -> tuple[str, ...]:
 
 
 def units(line: str) -> list[str]:
-    """What is placed one by one: the words of a line; in scripts without spaces each character."""
-    found: list[str] = []
-    for word in lyrics.words(line):
-        found += re.findall(
-            r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]|[^\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]+", word
-        )
-    return found
+    """What is placed one by one: the words of a line; kana character by character."""
+    return re.findall(r"[\u3040-\u30ff]|[^\s\u3040-\u30ff]+", " ".join(lyrics.words(line)))
 
 
 def pronounce(words: Iterable[str], language: str) -> dict[str, tuple[str, ...]]:

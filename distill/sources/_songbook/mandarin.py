@@ -1,11 +1,10 @@
-"""Mandarin: words with their pinyin, lines of five and seven characters that rhyme, and how a syllable is spelled.
+"""Mandarin: words with their pinyin, and lines of five and seven characters that rhyme.
 
 One character is one syllable, one word of the song and one note or more; each character has one reading here, so
 words with another (long and to grow, both 长) are left out. The melody takes the place of the tones. A fifth of the
 words is held out, by the sounds of their characters: no training song holds one of those sounds.
 
-Pieces are spelled in the 39 English sounds of `distill.letters`, near enough to tell syllables apart: x and sh, q and
-ch, j and zh fall together. Written for this project (CC0).
+Pieces are spelled as `distill.pinyin` does. Written for this project (CC0).
 """
 
 from __future__ import annotations
@@ -15,7 +14,8 @@ import hashlib
 import random
 import re
 
-from distill.lyrics import Syllable
+from distill.lyrics import Syllable, cut
+from distill.pinyin import spell, split
 
 # part: word pinyin; N things, L places, P people, A adjectives, V verbs without and T verbs with an object, D times
 _WORDS = {
@@ -152,41 +152,7 @@ def _rhyme(character: str) -> str:
     return re.sub("^[iuv](?=[aoe])", "", final)
 
 
-def split(pinyin: str) -> tuple[str, str]:
-    """(initial, final) of a syllable, y and w undone: "yuan" -> ("", "van"), "liu" -> ("l", "iu")."""
-    match = re.fullmatch("(zh|ch|sh|[bpmfdtnlgkhjqxrzcs]?)(.+)", pinyin)
-    assert match is not None
-    initial, final = match.groups()
-    if final.startswith("yu"):
-        return "", "v" + final[2:]
-    if final.startswith("y"):
-        return "", final[1:] if final[1] == "i" else "iu" if final == "you" else "i" + final[1:]
-    if final.startswith("w"):
-        rest = {"wu": "u", "wei": "ui", "wen": "un"}.get(final)
-        return "", rest or "u" + final[1:]
-    if initial in ("j", "q", "x") and final.startswith("u"):
-        final = "v" + final[1:]
-    return initial, final
-
-
-_INITIALS = {"j": "J", "q": "C", "x": "S", "zh": "J", "ch": "C", "sh": "S", "z": "dz", "c": "ts"}
-_FINALS = {  # glide, vowel, coda
-    "a": ("", "A", ""), "o": ("", "O", ""), "e": ("", "u", ""), "i": ("", "I", ""), "u": ("", "V", ""),
-    "v": ("y", "V", ""), "ai": ("", "Y", ""), "ei": ("", "E", ""), "ao": ("", "W", ""), "ou": ("", "o", ""),
-    "an": ("", "A", "n"), "en": ("", "u", "n"), "ang": ("", "A", "N"), "eng": ("", "u", "N"),
-    "ong": ("", "U", "N"), "er": ("", "R", ""), "ia": ("y", "A", ""), "ie": ("y", "e", ""),
-    "iao": ("y", "W", ""), "iu": ("y", "o", ""), "ian": ("y", "e", "n"), "in": ("", "I", "n"),
-    "iang": ("y", "A", "N"), "ing": ("", "I", "N"), "ua": ("w", "A", ""), "uo": ("w", "O", ""),
-    "uai": ("w", "Y", ""), "ui": ("w", "E", ""), "uan": ("w", "A", "n"), "un": ("w", "u", "n"),
-    "uang": ("w", "A", "N"), "ve": ("y", "e", ""), "van": ("y", "e", "n"), "vn": ("y", "V", "n"),
-}  # fmt: skip
-
-
 @functools.cache
 def syllable(character: str) -> Syllable:
     """A character's sound in the letters of `distill.letters`: 花 -> ("hw", "A", "")."""
-    initial, final = split(readings()[character])
-    if final == "i" and initial in ("zh", "ch", "sh", "r", "z", "c", "s"):
-        return Syllable(_INITIALS.get(initial, initial), "R" if initial[-1] in "hr" else "u", "")
-    glide, vowel, coda = _FINALS[final]
-    return Syllable(_INITIALS.get(initial, initial) + glide, vowel, coda)
+    return cut(spell(readings()[character]))[0]
