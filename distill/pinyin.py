@@ -37,7 +37,7 @@ def readings(text: str) -> list[str]:
         text = re.sub(f"([^{AGAIN}]){AGAIN}", r"\1\1", text)
     found: list[str] = []
     for phrase in seg.cut(text):
-        found += [_ALONE[phrase]] if phrase in _ALONE else lazy_pinyin(phrase, Style.NORMAL, errors=_unread)
+        found += [_ALONE[phrase]] if phrase in _ALONE else lazy_pinyin(phrase, Style.NORMAL, errors=_unread)  # type: ignore[arg-type]
     return found
 
 
