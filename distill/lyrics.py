@@ -25,6 +25,12 @@ from distill.reading import sound, sounds
 LONGEST_LYRICS = 20_000  # characters; far beyond any song, and short enough to be cut in a blink
 LONGEST_WORD = 64  # characters
 
+_NOTE = r"[A-G](?:#|b|♯|♭)?"
+_KIND = r"(?:maj|min|mi|m|M|dim|aug|sus|add|dom|°|ø|\+|-)?(?:\d{1,2})?(?:(?:maj|sus|add|b|#|no|/)\d{1,2})*(?:\([^()\s]{1,6}\))?"
+CHORD_NAME = rf"{_NOTE}{_KIND}(?:/{_NOTE})?"
+CHORD = re.compile(rf"\[{CHORD_NAME}\]")  # "[Am]", "[F#m7/C#]"
+TAG = re.compile(r"\s*\[\s*(?![x×]\s?\d+\s*\])([^\W\d_][\w' -]{0,30}?(?:\b[x×]\s?\d+)?)[\s\d]*(?::[^\]]*)?\]")
+
 ONSETS = frozenset(
     ["pr", "pl", "py", "pw", "br", "bl", "by", "bw", "tr", "tw", "ty", "dr", "dw", "dy", "kr", "kl", "kw",
      "ky", "gr", "gl", "gw", "gy", "fr", "fl", "fy", "vr", "vl", "vy", "Tr", "Tw", "Ty", "Sr", "Sl", "Sm",
@@ -42,7 +48,7 @@ class Syllable(NamedTuple):
 
 
 class Verse(NamedTuple):
-    """A section of lyrics: its tag ("verse", "chorus", ...) and its lines as written."""
+    """A section of lyrics: its tag ("verse", "chorus", ...) and its lines as written, () where it has none."""
 
     tag: str
     lines: tuple[str, ...]
@@ -104,9 +110,9 @@ def words(line: str) -> list[str]:
 
     "Row, row - don't STOP!" -> ["row", "row", "don't", "stop"]; an opening apostrophe stays where the
     dictionary has such a word ('til), and so does a closing one after n (singin'). A Chinese character is a
-    word: "爱你baby" -> ["爱", "你", "baby"].
+    word: "爱你baby" -> ["爱", "你", "baby"]. Chords in square brackets are marks: "[Am]Hello" -> ["hello"].
     """
-    text = unicodedata.normalize("NFC", line).lower()
+    text = unicodedata.normalize("NFC", CHORD.sub("", line)).lower()
     text = re.sub("[\u2018\u2019\u02bc\u00b4\u0060\u2032]", "'", text)
     found = re.findall(rf"[{HAN}]|'?(?:[^\W_{HAN}]|[\u0300-\u036f'])+", text)
     return [word for word in (_bare(word) for word in found) if word]
@@ -123,11 +129,12 @@ OPENED = frozenset(["'bout", "'cause", "'em", "'n", "'round", "'til", "'tis", "'
 
 
 def parse(lyrics: str, where: str = "lyrics") -> list[Verse]:
-    """Cuts lyrics into sections and lines; lines without a letter or digit (emoji, rules) are left out.
+    """Cuts lyrics into sections and lines; lines without a letter or digit (emoji, rules, chords) are left out.
 
-    "[verse]", "[Chorus 2]" or "[pre-chorus: soft]" opens a section. Untagged lyrics are cut at blank lines
-    into sections tagged "verse"; within tagged lyrics a blank line means nothing. Raises LyricsError (naming
-    `where`) on lyrics that are not text, empty, too long, or have nothing to sing.
+    "[verse]", "[Chorus 2]" or "[pre-chorus: soft]" opens a section ("[Chorus x2]" one called chorus-x2), "[Am]" is a chord and opens none. A tag stays without
+    lines too: "[instrumental]" says that nobody sings there, "[chorus]" alone that it comes again. Untagged lyrics are
+    cut at blank lines into sections tagged "verse"; within tagged lyrics a blank line means nothing. Raises LyricsError
+    (naming `where`) on lyrics that are not text, empty, too long, or have nothing to sing.
     """
     if not isinstance(lyrics, str):
         raise LyricsError(f"{where}: lyrics are {type(lyrics).__name__}, not text; give a string")
@@ -137,22 +144,19 @@ def parse(lyrics: str, where: str = "lyrics") -> list[Verse]:
         raise LyricsError(
             f"{where}: {len(lyrics):,} characters of lyrics; cut them to songs of at most {LONGEST_LYRICS:,}"
         )
-    sections: list[tuple[str, list[str]]] = [("verse", [])]
-    tagged = False
+    sections: list[tuple[str, list[str]]] = [("", [])]  # "" until there is a tag
     for row in lyrics.splitlines():
-        tag = re.match(r"\s*\[\s*([^\W\d_][\w' -]{0,30}?)[\s\d]*(?::[^\]]*)?\]", row)
-        if tag:
-            tagged = True
+        if (tag := TAG.match(row)) and not CHORD.match(row.strip()):
             sections.append((re.sub(r"\s+", "-", tag.group(1).strip().lower()), []))
             row = row[tag.end() :]
-        elif not row.strip() and not tagged:
-            sections.append(("verse", []))
+        elif not row.strip() and not sections[-1][0]:
+            sections.append(("", []))
         if found := words(row):
             if longest := [word for word in found if len(word) > LONGEST_WORD]:
                 text, count = longest[0][:20], len(longest[0])
                 raise LyricsError(f"{where}: {text!r}... is one word of {count} letters; cut it with spaces")
             sections[-1][1].append(row.strip())
-    verses = [Verse(tag, tuple(lines)) for tag, lines in sections if lines]
-    if not verses:
+    verses = [Verse(tag or "verse", tuple(lines)) for tag, lines in sections if tag or lines]
+    if not any(verse.lines for verse in verses):
         raise LyricsError(f"{where}: lyrics hold no letter or digit; give at least one word to sing")
     return verses

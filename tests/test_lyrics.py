@@ -12,7 +12,7 @@ import pytest
 from distill import learn_letters, letters, pinyin
 from distill.errors import LyricsError
 from distill.letters import LETTER_OF, PHONE_OF, VOWELS
-from distill.lyrics import Syllable, parse, phones, read, sing_text, sing_texts, syllables, words
+from distill.lyrics import Syllable, Verse, parse, phones, read, sing_text, sing_texts, syllables, words
 from distill.reading import number, sound
 
 
@@ -183,6 +183,17 @@ def test_sections():
     assert [verse.tag for verse in verses] == ["verse", "chorus", "pre-chorus"]
     assert verses[0].lines == ("row row", "gently")
     assert [verse.lines for verse in parse("a b\n\nc")] == [("a b",), ("c",)]
+    assert parse("[intro]\n[verse]\nla\n\nla la\n[chorus x2]\nhey\n[Guitar solo]\n[chorus]") == [
+        Verse("intro", ()), Verse("verse", ("la", "la la")), Verse("chorus-x2", ("hey",)), Verse("guitar-solo", ()),
+        Verse("chorus", ()),
+    ]  # fmt: skip
+
+
+def test_chords_are_no_sections_and_no_words():
+    verses = parse("[Am]Hello dark[G]ness [C#m7/B]my\n[F] [G]\n[Bridge]\nold")
+    assert verses == [Verse("verse", ("[Am]Hello dark[G]ness [C#m7/B]my",)), Verse("bridge", ("old",))]
+    assert words(verses[0].lines[0]) == ["hello", "darkness", "my"]
+    assert words("[a] (Am) [hey] Dm") == ["a", "am", "hey", "dm"]
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,47 @@ def silence(seconds: float) -> dict[str, Sound]:
     return {"audio": Sound(np.zeros((1, round(1000 * seconds)), np.float32), 1000)}
 
 
+def test_a_tag_without_lines_repeats_or_says_that_nobody_sings() -> None:
+    item = cleaned("[Intro]\n[Verse]\nrow row\n[Chorus x2]\nla la\n(x2)\n[Guitar solo]\n[Chorus]\n[Bridge]")
+    assert [(s.tag, [line.text for line in s.lines]) for s in item.song.sections] == [
+        ("intro", []), ("verse", ["row row"]), ("chorus", ["la la"]), ("chorus", ["la la"]), ("instrumental", []),
+        ("chorus", ["la la"]), ("bridge", []),
+    ]  # fmt: skip
+    assert "repeats written out: 2 lines" in said(item)
+    assert "sections without words, here or before: bridge" in said(item)
+    assert "rows that say to repeat, but not what: 1, not written out" in said(item)
+    assert text.Settings().curate(replace(item, remarks=())).song == item.song
+    assert structure.Settings().curate(item).song.fact("structure") == Fact(
+        "structure", ["intro", "verse", "chorus", "chorus", "instrumental", "chorus", "bridge"]
+    )
+
+
+def test_a_guess_at_the_structure_keeps_what_is_not_sung() -> None:
+    verses = [
+        "the sun is up",
+        "the wind is down",
+        "a boat goes by",
+        "my hat is brown",
+        "we eat some bread",
+        "and leave the town",
+    ]
+    two = "sing with me now\nall night and day"
+    song = typed(
+        f"[intro]\n[verse]\n{chr(10).join(verses[:3])}\n{two}\n[solo]\n[verse]\n{chr(10).join(verses[3:])}\n{two}\n[outro]"
+    )
+    found = structure.Settings().curate(text.Settings().curate(Item(song))).song
+    assert [s.tag for s in found.sections] == [
+        "intro",
+        "verse",
+        "chorus",
+        "instrumental",
+        "verse",
+        "chorus",
+        "outro",
+    ]
+    assert found.lines == song.lines
+
+
 # --- text: characters ----------------------------------------------------------------------------------
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 
 from distill.letters import lexicon
+from distill.lyrics import CHORD, CHORD_NAME
 
 _PERSONS = (
     "作词 作詞 填词 填詞 词 詞 作曲 曲 编曲 編曲 词曲 詞曲 制作人 製作人 制作 製作 监制 監製 演唱 原唱 翻唱 歌手 歌 唱 和声 和聲 混音 录音 錄音 "
@@ -49,11 +50,8 @@ _DIRECTIONS = re.compile(
     re.IGNORECASE,
 )
 _TABLATURE = re.compile(r"^\s*[eBGDAEbgda]?\s*\|[-\d\s|hpbx/\\~()]{4,}\|?\s*$")
-_NOTE = r"[A-G](?:#|b|♯|♭)?"
-_KIND = r"(?:maj|min|mi|m|M|dim|aug|sus|add|dom|°|ø|\+|-)?(?:\d{1,2})?(?:(?:maj|sus|add|b|#|no|/)\d{1,2})*(?:\([^()\s]{1,6}\))?"
-_CHORD = re.compile(rf"{_NOTE}{_KIND}(?:/{_NOTE})?")
+_CHORD = re.compile(CHORD_NAME)
 _BARS = re.compile(r"(?:\|+:?|:?\|+|-+|/+|%|\.+|N\.?C\.?|[x×]\s?\d{1,2}|\d{1,2}\s?[x×]|\(|\))", re.IGNORECASE)
-_INLINE = re.compile(rf"\[{_NOTE}{_KIND}(?:/{_NOTE})?\]")
 _ORNAMENT = re.compile(r"^[\s♪♫♬♩🎵🎶*_~=•·]+|[\s♪♫♬♩🎵🎶*_~=•·]+$")
 
 
@@ -94,16 +92,11 @@ def chords(row: str) -> bool:
     return len(plain) > 1 or plain[0].lower() not in lexicon()
 
 
-def chord_tag(tag: str) -> bool:
-    """Whether a section's tag is a chord in brackets that a reader of lyrics took for a section: "am", "g"."""
-    return bool(re.fullmatch(r"[a-g](?:b|m|maj|min|sus|dim|aug|add)?", tag.lower()))
-
-
 def without_chords(row: str) -> str:
     """A row without chords in square brackets: "[Am]Hello [G]darkness" -> "Hello darkness"."""
     return (
-        " ".join(_INLINE.sub(" " if re.search(r"\s\[|\]\s", row) else "", row).split())
-        if _INLINE.search(row)
+        " ".join(CHORD.sub(" " if re.search(r"\s\[|\]\s", row) else "", row).split())
+        if CHORD.search(row)
         else row
     )
 

@@ -64,7 +64,7 @@ class Settings:
         known = song.fact("structure")
         if known is not None and known.value == tags:
             return item  # what was guessed once stays a guess when the songs are curated again
-        if any(tag != "verse" for tag in tags):
+        if any(section.tag != "verse" for section in song.sections if section.lines):
             return item.know(Fact("structure", tags))
         guess = self.guess(song)
         if guess is None:
@@ -100,21 +100,32 @@ class Settings:
             for cut in cuts
             if cut in edges or cut == 0 or (cut < len(lines) and _turns(cut, sung, starts))
         ]
+        silent: dict[int, list[Section]] = {}  # sections without lines, by the line before which they stand
+        for place, section in zip(self._places(song), song.sections, strict=True):
+            if not section.lines:
+                silent.setdefault(place, []).append(section)
         sections = tuple(
-            Section("chorus" if sung[first] else "verse", lines[first:last])
+            section
             for first, last in zip(cuts, [*cuts[1:], len(lines)], strict=True)
+            for section in (
+                *silent.get(first, ()),
+                Section("chorus" if sung[first] else "verse", lines[first:last]),
+            )
         )
+        sections += tuple(silent.get(len(lines), ()))
         same = float(np.mean([[alike_LL[start + k, place + k] for k in range(length)] for place in starts]))
         agreed = len(edges) > 1 and sum(place in edges for place in starts) / len(starts)
         sure = CONFIDENCE[min(len(starts), 4)] * same + 0.1 * agreed
         return sections, min(0.9, sure * (1.0 if length > 1 else 0.6))
 
+    @staticmethod
+    def _places(song: Song) -> list[int]:
+        """The first line of each section."""
+        return [0, *itertools.accumulate(len(section.lines) for section in song.sections)][:-1]
+
     def _edges(self, song: Song) -> set[int]:
         """Lines at which a section begins for sure: at an empty line, or after a pause."""
-        edges, place = set(), 0
-        for section in song.sections:
-            edges.add(place)
-            place += len(section.lines)
+        edges = {place for place in self._places(song) if place < len(song.lines)}
         for place, (before, after) in enumerate(zip(song.lines, song.lines[1:], strict=False), 1):
             if (
                 before.end is not None

@@ -3,6 +3,7 @@
     "corazÃ³n"  ->  "corazón"            certain wrong encodings, hidden and wide characters, HTML, NFC
     "作词：Somebody", "Am  G", an address   are not sung and are taken out
     [副歌], (Chorus x2), Refrain:          open a section called chorus; what it repeats is written out, if nothing is timed
+    [Instrumental]                         a section without lines: nobody sings there
 
 Parsing files is the sources' part; this step works on the song. Lines that have times keep them, with their words and
 notes. Everything that was changed is said; text that spells a codec token is text.
@@ -34,6 +35,7 @@ CHANGES = {
     "chords": "with chords between the words",
     "ornaments": "with ornaments",
 }
+WORDLESS = ("instrumental", "intro", "outro", "ad-lib")  # sections that mostly have no lyrics
 EDGE_ROWS = 3  # credits without a colon stand in the first or last rows
 
 
@@ -79,7 +81,7 @@ class Settings:
             item = item.remark(STEP, "mended", "; ".join(changed))
         if noted := cleaning.noted():
             item = item.remark(STEP, "noted", "; ".join(noted))
-        if not sections:
+        if not any(section.lines for section in sections):
             verdict: Literal["noted", "set aside"] = "noted" if self.instrumental == "keep" else "set aside"
             item = item.remark(STEP, verdict, "nothing to sing: no lyrics (instrumental)")
         return item
@@ -94,6 +96,7 @@ class Cleaning:
     taken_out: Counter[str] = field(default_factory=Counter)
     renamed: dict[str, str] = field(default_factory=dict)
     unknown: dict[str, None] = field(default_factory=dict)
+    missing: dict[str, None] = field(default_factory=dict)
     wrong: int = 0
     written_out: int = 0
     left_alone: int = 0
@@ -121,6 +124,10 @@ class Cleaning:
             said.append(
                 "sections that we do not know: " + ", ".join(repr(name) for name in list(self.unknown)[:4])
             )
+        if self.missing:
+            said.append(f"sections without words, here or before: {', '.join(self.missing)}")
+        if marks := self.taken_out["marks"]:
+            said.append(f"rows that say to repeat, but not what: {marks}, not written out")
         if self.left_alone:
             said.append(f"marks of repetition in timed lyrics: {self.left_alone}, sung as timed")
         return said
@@ -146,17 +153,9 @@ def _blocks(song: Song, cleaning: Cleaning) -> Iterator[Block]:
     count, place = len(song.lines), 0
     block = Block("verse", opened=False)
     for section in song.sections:
-        if unsung.chord_tag(section.tag):  # "[Am]Hello" was read as a section called "am"
-            cleaning.lines["chords"] += 1
-            if (
-                block.opened and not block.lines
-            ):  # a tag alone stands for an earlier section, and this is none
-                yield block
-                block = Block("verse", opened=False)
-        else:
-            if block.lines or block.opened:
-                yield block
-            block = Block(_section_name(section.tag, cleaning), opened=False)
+        if block.lines or block.opened:
+            yield block
+        block = Block(*_section_name(section.tag, cleaning), opened=not section.lines)
         for line in section.lines:
             edge = place < EDGE_ROWS or place >= count - EDGE_ROWS
             place += 1
@@ -189,15 +188,16 @@ def _add(block: Block, line: Line) -> None:
         block.repeats.append(times)
 
 
-def _section_name(tag: str, cleaning: Cleaning) -> str:
+def _section_name(tag: str, cleaning: Cleaning) -> tuple[str, int]:
+    """A section's name as everybody knows it, and how often it is sung."""
     if found := tags.read(f"[{tag}]"):
         if tags.simple(tag) != found.name:
             cleaning.renamed[tag] = found.name
-        return found.name
+        return found.name, found.times
     name = tags.simple(characters.mend(tag, Counter()))[:32] or "verse"
     if words(tag):
         cleaning.unknown[tag] = None
-    return name
+    return name, 1
 
 
 def _verse_number(line: Line) -> tags.Tag | None:
@@ -240,16 +240,16 @@ def _without_tag(line: Line, rest: str) -> Line:
 
 
 def _as_they_stand(blocks: list[Block], cleaning: Cleaning) -> list[Section]:
-    """The blocks that have lines; marks of repetition say nothing where lines are timed."""
+    """The blocks as they are; marks of repetition say nothing where lines are timed."""
     marks = sum(block.times > 1 for block in blocks) + sum(
         times > 1 for block in blocks for times in block.repeats
     )
     cleaning.left_alone += marks
-    return [Section(block.name, tuple(block.lines)) for block in blocks if block.lines]
+    return [Section(block.name, tuple(block.lines)) for block in blocks if block.lines or block.opened]
 
 
 def _written_out(blocks: list[Block], cleaning: Cleaning) -> list[Section]:
-    """The blocks with their repeats; a tag without lines stands for the last section of its name."""
+    """The blocks with their repeats; a tag without lines stands for the last section of its name, if it had words."""
     sections: list[Section] = []
     known: dict[str, tuple[Line, ...]] = {}
     size = 0
@@ -258,10 +258,14 @@ def _written_out(blocks: list[Block], cleaning: Cleaning) -> list[Section]:
             line for line, times in zip(block.lines, block.repeats, strict=True) for _ in range(times)
         )
         once = len(block.lines)
-        if not lines and block.opened:
-            lines = known.get(block.name, ())
-        else:
+        if lines:
             known[block.name] = lines
+        elif block.opened:
+            lines = known.get(block.name, ())
+            if not lines:  # an instrumental, or words that are missing
+                sections.append(Section(block.name, ()))
+                if block.name not in WORDLESS:
+                    cleaning.missing[block.name] = None
         size += block.times * sum(len(line.text) for line in lines)
         if not lines or size > LONGEST_LYRICS:
             continue
