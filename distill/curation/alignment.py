@@ -63,7 +63,10 @@ class Settings:
             return item.remark(STEP, "noted", "no lyrics to align")
         wanted = [line.start is None or not (line.words or line.notes) for line in song.lines]
         if self.method == "given" or not any(wanted):
-            return replace(item, song=song).remark(STEP, "noted", _given(song))
+            item = replace(item, song=song)
+            bare = sum(line.start is None for line in song.lines)
+            said = f"{bare} of {len(song.lines)} lines have no times, and method: given looks for none"
+            return item.remark(STEP, "noted", said) if bare else item
         sound = item.voice
         if sound is None:
             return item.remark(STEP, "noted", "no sound to align the lyrics with")
@@ -168,12 +171,6 @@ def _inside(
     return spans
 
 
-def _given(song: Song) -> str:
-    timed = sum(line.start is not None for line in song.lines)
-    worded = sum(bool(line.words or line.notes) for line in song.lines)
-    return f"{timed} of {len(song.lines)} lines came with times, {worded} of them with words"
-
-
 def _told(before: Sequence[Line], after: Sequence[Line], method: str) -> tuple[str, dict[str, object]]:
     """One sentence for the report, and its numbers."""
     sought = [new for old, new in zip(before, after, strict=True) if old.start is None]
@@ -188,7 +185,7 @@ def _told(before: Sequence[Line], after: Sequence[Line], method: str) -> tuple[s
             parts.append(f"{lost} left without times")
         if method == "synthesis" and (sure_lines is None or sure_lines < STRANGE):
             parts.append("are these its lyrics?")
-    if given:
+    if given and sought:
         parts.append(f"{given} lines came with times")
     parts.append(f"words in {worded} of {len(after)} lines{_shown(sure_words)}")
     trace = {

@@ -19,6 +19,7 @@ Lines = Sequence[Sequence[str]]  # the units of each line
 SCALE = 0.2  # neighbouring frames say nearly the same: counted in full they would be far too sure
 PRIOR_SHARE = 0.25  # how much of a class's share in the teaching songs is taken off
 UNWRITTEN_NATS = 2.0  # singing that fits so much better elsewhere is not in the lyrics
+MOST_CELLS = 2**28  # frames times boundaries, four bytes each: 20 minutes of 1,500 words
 LEAST_NATS = -7.0  # no single frame rules a sound out
 
 
@@ -52,13 +53,13 @@ class Singing:
         self.score_TC = (SCALE * np.column_stack([score_TC, gap_T])).astype(np.float32)
 
     def place(self, lines: Lines, language: str, begin: float, end: float) -> Placement | None:
-        """All lines between two moments (seconds); None where the stretch is too short to hold them."""
+        """All lines between two moments (seconds); None where the stretch is too short to hold them, or they are too many."""
         first = max(0, round(begin / path.FRAME_SECONDS))
         last = min(len(self.score_TC), round(end / path.FRAME_SECONDS) + 1)
         read = phones.pronounce([unit for line in lines for unit in line], language)
         sounds = [[read[unit] for unit in line] for line in lines]
         needed = sum(2 * sum(s in phones.VOWELS for s in unit) for line in sounds for unit in line)
-        if last - first <= needed:
+        if last - first <= needed or 3 * sum(map(len, sounds)) * (last - first) > MOST_CELLS:
             return None
         states = path.chain(sounds)
         count = len(states.first_U)
