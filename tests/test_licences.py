@@ -11,7 +11,7 @@ from distill.curation import Item
 from distill.curation.rights import Settings
 from distill.errors import SettingsError
 from distill.licences import LICENCES, PURPOSES, allows, may_carry, most_restrictive, named
-from distill.songs import Line, Section, Song
+from distill.songs import Fact, Line, Section, Song
 
 CARRIED = {  # CC's chart of adapter's licences: what a work made from the left one may be under
     "CC0-1.0": "CC0-1.0 CC-BY-4.0 CC-BY-SA-4.0 CC-BY-NC-4.0 CC-BY-NC-SA-4.0",
@@ -267,6 +267,18 @@ def test_all_songs_leave_the_joint_licence_and_whom_to_credit() -> None:
     assert trace["licence"] == "CC-BY-SA-4.0" and trace["hub"] == "cc-by-sa-4.0" and not trace["conflicts"]
     assert trace["credits"] == ['"B" by Bee (CC-BY-SA; b.mp3)', "Dee (CC-BY-3.0; d.mp3)"]
     assert not any("rights" in item.traces for item in done[2:])
+
+
+def test_the_tool_that_made_the_stems_counts() -> None:
+    def separated(id: str, licence: str) -> Item:
+        said = {"by": "separation", "weights": "some/weights", "weights_licence": licence}
+        return song(id, "CC0").know(Fact("stems", said, "separation", 0.5))
+
+    items = [separated("a", "research only"), separated("b", "MIT"), song("c", "CC0")]
+    done = Settings(purpose="commercial").curate_all(items)
+    assert [item.aside for item in done] == [True, False, False]
+    assert done[0].remarks[-1].text.startswith("its stems, tool: some/weights: ")
+    assert not any(item.aside for item in Settings(purpose="private").curate_all(items))
 
 
 def test_songs_that_cannot_go_together() -> None:

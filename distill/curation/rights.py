@@ -5,7 +5,7 @@ forbids that are set aside by name. Unknown is not permission: for anything that
 licence is set aside too. For the private purpose it may be kept with a note (`unknown: note`); then the joint licence is
 "unknown", and nothing made from the songs passes the gate of a hub.
 
-All songs together leave the joint licence, with what asks for it, whom to credit and what cannot go together, as the
+Where a tool made a song's stems, its weights' licence counts as well. All songs together leave the joint licence, with what asks for it, whom to credit and what cannot go together, as the
 trace of the first song that is left. This is bookkeeping, not legal advice.
 """
 
@@ -17,7 +17,7 @@ from typing import Literal
 
 from distill.curation import Item
 from distill.errors import SettingsError
-from distill.licences import PURPOSES, UNKNOWN, Purpose, allows, most_restrictive, named, named_so
+from distill.licences import PURPOSES, TOOL, UNKNOWN, Purpose, allows, most_restrictive, named, named_so
 
 STEP = "rights"
 
@@ -70,15 +70,14 @@ class Settings:
 
     def curate_all(self, items: Sequence[Item]) -> list[Item]:
         """All items; the first one left carries the joint licence of all as its trace."""
-        items = list(items)
+        items = [self._by_tools(item) for item in items]
         if self.conflicts == "set aside":
             items = self._without_conflicts(items)
         left = [place for place, item in enumerate(items) if not item.aside]
         if not left:
             return items
-        joint = most_restrictive(
-            {f"song: {items[place].song.id}": items[place].song.licence for place in left}
-        )
+        used = {f"song: {items[place].song.id}": items[place].song.licence for place in left}
+        joint = most_restrictive(used | {k: v for place in left for k, v in _tools(items[place]).items()})
         credits = [_credit(items[place]) for place in left if named(items[place].song.licence).credit]
         trace = {
             "purpose": self.purpose,
@@ -93,6 +92,19 @@ class Settings:
         if joint.conflicts and self.purpose != "private":
             items[first] = items[first].remark(STEP, "noted", f"all songs together: {joint.conflicts[0]}")
         return items
+
+    def _by_tools(self, item: Item) -> Item:
+        """The item, set aside where the tool that made its stems may not be used for the purpose."""
+        for what, licence in _tools(item).items():
+            if (
+                self.purpose != "private"
+                and not item.aside
+                and (reason := allows(licence, self.purpose, TOOL))
+            ):
+                item = item.remark(
+                    STEP, "set aside", f"its stems, {what}: {reason} (purpose: {self.purpose})"
+                )
+        return item
 
     def _without_conflicts(self, items: list[Item]) -> list[Item]:
         """In order, each song that no licence holds together with those before it is set aside."""
@@ -109,6 +121,15 @@ class Settings:
 
 
 MOST = 100  # of a thousand songs' reasons nobody reads more
+
+
+def _tools(item: Item) -> dict[str, str]:
+    """What made the song's stems, with its licence (see `separation`)."""
+    fact = item.song.fact("stems")
+    said = fact.value if fact is not None and isinstance(fact.value, dict) else {}
+    return (
+        {f"{TOOL}: {said.get('weights')}": str(said["weights_licence"])} if "weights_licence" in said else {}
+    )
 
 
 def _advice(licence: str) -> str:
