@@ -8,8 +8,9 @@
     out/report.html, pages/ the same to look at and listen to (see `curation_page`)
     out/work/               one result a song, so that an interrupted call, made again, goes on
 
-The source is only read. A result carries the fingerprint of all that it depends on: the song as it was found, the sha256
-of its files, the steps with their settings, the code of this library. And what goes on is always what was written, read
+The source is only read, and `out` may not be a folder that holds anything else. A result carries the fingerprint of all
+that it depends on: the song as it was found, the sha256 of its files, the steps with their settings, the code and weights
+of this library, the versions of those it calls. What an earlier call left of songs that are gone is swept. And what goes on is always what was written, read
 back. So it does not matter how many workers there are, in which order they finish, or how often the work was interrupted.
 """
 
@@ -29,6 +30,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
+from importlib import metadata
 from multiprocessing import connection, get_context, parent_process
 from pathlib import Path
 from typing import Any
@@ -41,11 +43,19 @@ from distill import settings as strict
 from distill.curation import Item, Remark
 from distill.decoding import Limits, decode_safely
 from distill.errors import AudioError, DistillError, FolderError, HubError, SettingsError, SongError
-from distill.folders import sha256_bytes, sha256_file, write_atomic
+from distill.folders import package_path, sha256_bytes, sha256_file, sweep, write_atomic
 from distill.songs import TRACKS, Song, from_json, manifest_row, to_json
 from distill.sources import Refusal
 
 VERSION = 1
+CODE = (  # beside curation/: what makes a result
+    "curating songs lyrics reading pinyin letters licences decoding containers mpeg ffmpeg plain_yaml folders settings "
+    "torchaudio_standin"
+).split()
+WEIGHTS = ("aligner", "lexicon")
+LIBRARIES = (
+    "numpy scipy soxr soundfile pyloudnorm ftfy py3langid pypinyin espeakng-loader demucs torch transformers"
+).split()
 
 
 @dataclass(frozen=True)
@@ -103,9 +113,7 @@ def curate(
     names = tuple(strict.kind_of(step) for step in steps)
     if len(set(names)) < len(names):
         raise SettingsError(f"curation: {', '.join(names)} names a step twice; name each once")
-    out = Path(out).resolve()
-    (out / "work").mkdir(parents=True, exist_ok=True)
-    (out / "audio").mkdir(exist_ok=True)
+    out = _home(Path(out).resolve())
     rows: list[Row | None] = []
     songs: dict[int, Song] = {}
     taken: set[str] = set()
@@ -117,9 +125,15 @@ def curate(
             continue
         if one.id in taken:
             raise SongError(f"song {one.id}: two songs of the source share this id; rename one of them")
+        for name, path in one.tracks.items():
+            if Path(path).resolve().is_relative_to(out):
+                raise SettingsError(
+                    f"song {one.id}: its {name} lies in {out}, where results go; name another folder for these"
+                )
         taken.add(one.id)
         songs[number] = one
     work = _Work.of(steps, out, limits or Limits())
+    _sweep(out, {file_name(id) for id in taken})
     for number, row in _beside(songs, work, workers) if workers > 1 else _in_turn(songs, work):
         rows[number] = row
         yield row
@@ -127,6 +141,43 @@ def curate(
     report = Report(out, tuple(whole), names, time.perf_counter() - began, spent)
     _write(report)
     yield report
+
+
+def _home(out: Path) -> Path:
+    """The folder, ready. Raises SettingsError for one that holds other people's files, which ours would replace."""
+    try:
+        if out.exists() and not (out / "work").is_dir() and any(out.iterdir()):
+            raise SettingsError(f"{out}: holds other files; name a new or empty folder for the curated songs")
+        for folder in (out, out / "audio", out / "work", out / "pages"):
+            folder.mkdir(parents=True, exist_ok=True)
+            sweep(folder)
+    except OSError as error:
+        raise FolderError(
+            f"{out}: cannot be written ({error.strerror}); name another folder for the curated songs"
+        ) from None
+    return out
+
+
+def _sweep(out: Path, wanted: set[str]) -> None:
+    """Remove the results of songs that are gone, and the sound that these results name as theirs."""
+    for place in (out / "work").iterdir():
+        if place.suffix not in (".json", ".txt") or place.stem in wanted:
+            continue
+        for path, size in _sizes(place).items():
+            file = out / path
+            own = file.parent == out / "audio" and file.name in {f"{place.stem}.{t}.flac" for t in TRACKS}
+            if own and file.is_file() and file.stat().st_size == size:
+                file.unlink()
+        place.unlink()
+
+
+def _sizes(place: Path) -> dict[str, int]:
+    """The files that a result names, with their sizes; none where it cannot be read."""
+    try:
+        found = json.loads(place.read_text(encoding="utf-8"))["sizes"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 # --- one song at a time ----------------------------------------------------------------------------------------------
@@ -144,7 +195,7 @@ class _Work:
     def of(cls, steps: Sequence[Any], out: Path, limits: Limits) -> _Work:
         each = tuple(step for step in steps if hasattr(step, "curate"))
         said = [{"kind": strict.kind_of(step), **strict.plain(step)} for step in each]
-        about = [VERSION, __version__, _code(), soundfile.__libsndfile_version__, dataclasses.asdict(limits)]
+        about = [VERSION, __version__, *_code(), soundfile.__libsndfile_version__, dataclasses.asdict(limits)]
         lasting = frozenset(strict.kind_of(step) for step in steps if hasattr(step, "curate_all"))
         return cls(each, out, limits, json.dumps([said, about], sort_keys=True), lasting)
 
@@ -158,15 +209,21 @@ class _Work:
 
 
 @cache
-def _code() -> str:
-    """The sha256 of the code that makes results: when a step is mended, nobody has to think of old results."""
+def _code() -> list[str]:
+    """The code, weights and libraries that make results: when one changes, nobody has to think of old results."""
     home = Path(__file__).resolve().parent
-    files = [
-        home / f"{name}.py"
-        for name in ("songs", "lyrics", "licences", "decoding", "containers", "mpeg", "ffmpeg")
+    files = [*(home / f"{name}.py" for name in CODE), *sorted((home / "curation").rglob("*.py"))]
+    files += [
+        path for name in WEIGHTS for path in sorted(package_path(name).iterdir()) if path.suffix != ".md"
     ]
-    files = [path for path in (*files, *sorted((home / "curation").rglob("*.py"))) if path.is_file()]
-    return sha256_bytes("".join(map(sha256_file, files)).encode())
+    return [sha256_bytes("".join(map(sha256_file, files)).encode()), *map(_version, LIBRARIES)]
+
+
+def _version(library: str) -> str:
+    try:
+        return f"{library} {metadata.version(library)}"
+    except metadata.PackageNotFoundError:
+        return f"no {library}"
 
 
 def _in_turn(songs: dict[int, Song], work: _Work) -> Iterator[tuple[int, Row]]:
@@ -253,6 +310,9 @@ def _one(song: Song, work: _Work) -> Row:
         began = time.perf_counter()
         item = _through(name, stage, item, fault)
         spent[name] = time.perf_counter() - began
+    if item.aside:  # also in the middle of writing
+        for track in TRACKS:
+            _flac(work.out, song, track).unlink(missing_ok=True)
     seconds = max((sound.seconds for sound in item.tracks.values()), default=0.0)
     row = Row(song.id, replace(item, tracks={}), item.remarks, seconds, spent, key)
     text = json.dumps(_plain(row, work.out))
@@ -389,7 +449,7 @@ def _write(report: Report) -> None:
     write_atomic(report.folder / "manifest.jsonl", manifest.encode())
     plain = {
         "version": VERSION, "steps": list(report.steps), "songs": [_summary(row) for row in report.rows],
-        "counts": counts(report), "seconds_by_stage": by_stage(report),
+        "counts": counts(report), "rights": joint(report), "seconds_by_stage": by_stage(report),
     }  # fmt: skip
     text = json.dumps(plain, indent=1, ensure_ascii=False) + "\n"
     write_atomic(report.folder / "report.json", text.encode(errors="replace"))
@@ -405,6 +465,12 @@ def _summary(row: Row) -> dict[str, Any]:
             f.name: {"value": f.value, "by": f.by, "confidence": f.confidence} for f in song.facts
         }
     return about
+
+
+def joint(report: Report) -> dict[str, Any] | None:
+    """What the step `rights` found for all songs together; None where it was not asked."""
+    traces = (row.item.traces for row in report.rows if row.item is not None)
+    return next((trace["rights"] for trace in traces if "rights" in trace), None)
 
 
 def counts(report: Report) -> dict[str, dict[str, int]]:
@@ -427,4 +493,4 @@ def by_stage(report: Report) -> dict[str, float]:
     return {stage: round(seconds, 3) for stage, seconds in (total | report.spent).items()}
 
 
-__all__ = ["Report", "Row", "by_stage", "counts", "curate", "file_name"]
+__all__ = ["Report", "Row", "by_stage", "counts", "curate", "file_name", "joint"]

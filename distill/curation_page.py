@@ -16,7 +16,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from urllib.parse import quote
 
-from distill.curating import Report, Row, by_stage, counts, file_name
+from distill.curating import Report, Row, by_stage, counts, file_name, joint
 from distill.curation_song import HERE, WEAK, cell, clock, colour, fill, many, page, table, value
 from distill.folders import sha256_bytes, sha256_file, write_atomic
 from distill.songs import Song
@@ -35,7 +35,8 @@ def write(report: Report, workers: int = 1) -> Path:
     folder.mkdir(exist_ok=True)
     kept = [row for row in report.rows if row.item is not None and row.verdict != "set aside"]
     for old in {path.name for path in folder.glob("*.html")} - {_page_name(row) for row in kept}:
-        (folder / old).unlink()
+        if b'name="made-from"' in _head(folder / old):
+            (folder / old).unlink()
     one = partial(_write_page, folder=folder)
     if workers > 1:
         with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
@@ -54,11 +55,15 @@ def _page_name(row: Row) -> str:
 def _write_page(row: Row, folder: Path) -> None:
     """The page of a song, unless it is there and shows the same."""
     path, digest = folder / _page_name(row), _digest(row)
-    if path.is_file():
-        with path.open("rb") as file:
-            if digest.encode() in file.read(300):
-                return
+    if path.is_file() and digest.encode() in _head(path):
+        return
     write_atomic(path, page(row, digest).encode(errors="replace"))
+
+
+def _head(path: Path) -> bytes:
+    """The beginning of a page, where it says what it was made from."""
+    with path.open("rb") as file:
+        return file.read(300)
 
 
 def _digest(row: Row) -> str:
@@ -85,6 +90,9 @@ def index(report: Report) -> str:
     )
     summary += f"Steps: {', '.join(step.replace('_', ' ') for step in report.steps) or 'none'}. "
     summary += f"This call took {clock(report.seconds)}; songs done by an earlier one were not done again."
+    if rights := joint(report):
+        summary += f" What was kept may go together under {rights['licence']} (purpose: {rights['purpose']})."
+        summary += f" But: {rights['conflicts'][0]}." if rights["conflicts"] else ""
     return fill(
         "curation_page.html",
         summary=html.escape(summary),

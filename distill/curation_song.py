@@ -24,7 +24,8 @@ from distill.pictures import height, spectrogram_png
 from distill.songs import Fact, Line, Section, Song
 
 HERE = Path(__file__).resolve().parent
-PICTURE_COLUMNS = 3600  # of all tracks together: some 250 kB
+PICTURE_COLUMNS = 3600  # of all tracks together: some 130 kB ...
+PICTURE_COLOURS = 16  # ... in steps of 4 dB; 64 colours take twice that
 ENVELOPE_COLUMNS = 1500
 EMPHASIS = 0.9  # of what is high, or a band's bass outshines the harmonics of its voice
 WEAK = 0.5  # a confidence below it is drawn in red
@@ -73,7 +74,7 @@ def _stage(song: Song, hues: dict[str, int]) -> str:
     for name, (wave_W, rate) in waves.items():
         wave_W = np.pad(wave_W, (0, max(0, round(seconds * rate) - len(wave_W))))
         bright_W = np.append(wave_W[:1], wave_W[1:] - EMPHASIS * wave_W[:-1])
-        picture = base64.b64encode(spectrogram_png(bright_W, rate, hop, columns)).decode()
+        picture = base64.b64encode(spectrogram_png(bright_W, rate, hop, columns, PICTURE_COLOURS)).decode()
         pictures.append(
             f'<img data-track="{name}" src="data:image/png;base64,{picture}" alt="spectrogram of {TRACK_NAMES[name]}">'
         )

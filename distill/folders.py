@@ -132,7 +132,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     partial = path.parent / f"{_PARTIAL}{path.name}-{os.getpid()}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(path.parent)
+        sweep(path.parent)
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
         yield partial
@@ -241,7 +241,7 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-def _sweep(parent: Path) -> None:
+def sweep(parent: Path) -> None:
     """Removes what killed processes left half-written here."""
     for left in parent.glob(_PARTIAL + "*"):
         pid = left.name.rpartition("-")[2]

@@ -73,7 +73,8 @@ def curated(
             elif heard is not None:
                 heard(one)
     assert report is not None
-    curation_page.write(report)
+    with _one_thread_each():
+        curation_page.write(report, workers)
     return report
 
 

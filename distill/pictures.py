@@ -66,15 +66,16 @@ def spectrogram_png(
     sample_rate: int,
     hop_seconds: float = HOP_SECONDS,
     columns: int | None = None,
+    colours: int = COLOURS,
 ) -> bytes:
     """Level over time (`hop_seconds` a pixel) and log frequency, as a PNG; its top is 8 kHz or half the sample rate.
 
     Sound that would be wider than `columns` pixels has neighbours averaged until it is not, for whole songs in small
-    files.
+    files; fewer `colours` make them smaller still.
     """
     level_HF = 10 * np.log10(_power(wave_W, sample_rate, hop_seconds, columns) + 1e-12)
     level_HF = np.clip((level_HF - level_HF.max()) / RANGE_DB + 1, 0, 1)
-    return png(np.round(level_HF * (COLOURS - 1)).astype(np.uint8), palette())
+    return png(np.round(level_HF * (colours - 1)).astype(np.uint8), palette(colours))
 
 
 def _power(
@@ -114,9 +115,9 @@ def height(hertz: float) -> float:
     return float(np.log(hertz / LOWEST_HZ) / np.log(HIGHEST_HZ / LOWEST_HZ))
 
 
-def palette() -> NDArray[np.uint8]:
+def palette(colours: int = COLOURS) -> NDArray[np.uint8]:
     """[colours, 3] RGB from quiet to loud."""
-    places, stops = np.linspace(0, 1, COLOURS), np.linspace(0, 1, len(INK))
+    places, stops = np.linspace(0, 1, colours), np.linspace(0, 1, len(INK))
     return (
         np.stack([np.interp(places, stops, channel) for channel in zip(*INK, strict=True)], 1)
         .round()

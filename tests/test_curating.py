@@ -16,9 +16,11 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+from test_layers import imports, modules, name_of, outer
 from toy_steps import Gain, Level, Odd
 
-from distill.curating import Report, Row, curate, file_name
+from distill import curating
+from distill.curating import CODE, LIBRARIES, Report, Row, curate, file_name
 from distill.curation import Item
 from distill.errors import FolderError, SettingsError, SongError
 from distill.songs import Fact, Line, Section, Song, read_manifest, write_manifest
@@ -188,6 +190,69 @@ def test_its_folder_may_be_moved(found: list[Song], tmp_path: Path) -> None:
     report = run(found, [Gain(1.5, str(log)), Level()], tmp_path / "moved")
     assert len(log.read_text().split("\n")[:-1]) == 5 and content(tmp_path / "moved") == before
     assert all(Path(path).is_file() for song in report.kept for path in song.tracks.values())
+
+
+def test_results_depend_on_all_that_makes_them() -> None:
+    paths = {name_of(path): path for path in modules()}
+    reached, outside = set[str](), set[str]()
+    todo = [name for name in paths if name.startswith("curation.")]
+    while todo:
+        name = todo.pop()
+        if name in reached:
+            continue
+        reached.add(name)
+        for one, _ in imports(paths[name]):
+            inside = one.removeprefix("distill.")
+            todo += [inside] if inside in paths and one.startswith("distill.") else []
+            outside |= {outer(one).replace("_", "-")} - sys.stdlib_module_names - {"distill"}
+    code = {name for name in reached if not name.startswith("curation")}
+    assert code - {"errors"} <= set(CODE) and all(name in paths for name in CODE)
+    only_files = {"huggingface-hub", "yaml", "safetensors", "torchaudio", "-ctypes", "--future--"}
+    assert outside - only_files <= set(LIBRARIES), outside
+
+
+def test_another_version_of_a_library_makes_new_results(
+    found: list[Song], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = tmp_path / "log.txt"
+    run(found[:1], [Gain(2.0, str(log))], tmp_path / "out")
+    monkeypatch.setattr(curating, "_version", lambda library: f"{library} 99")
+    curating._code.cache_clear()
+    try:
+        run(found[:1], [Gain(2.0, str(log))], tmp_path / "out")
+    finally:
+        curating._code.cache_clear()
+    assert log.read_text().split("\n")[:-1] == ["song 0", "song 0"]
+
+
+# --- its folder ------------------------------------------------------------------------------------------------------
+def test_what_is_left_of_dropped_songs_is_swept(found: list[Song], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run([*found, replace(found[0], id="..")], [Odd("song 1", "fault")], out)
+    (out / "audio" / ".partial-song-0.audio.flac-999999999").write_bytes(b"half")
+    (out / "audio" / "mine.audio.flac").write_bytes(b"not theirs")
+    changed = out / "audio" / f"{file_name('song 3')}.audio.flac"
+    changed.write_bytes(b"somebody has put another one here")
+    run(found[2:3], [Odd("song 1", "fault")], out)
+    stem = file_name("song 2")
+    assert sorted(path.name for path in (out / "audio").iterdir()) == sorted(
+        [f"{stem}.audio.flac", "mine.audio.flac", changed.name]
+    )
+    assert [path.name for path in (out / "work").iterdir()] == [f"{stem}.json"]
+    assert all(Path(path).is_file() for song in found for path in song.tracks.values())
+
+
+def test_results_never_replace_what_is_somebodys(found: list[Song], tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"source: holds other files; name a new or empty folder"):
+        run(found, [], tmp_path / "source")
+    kept = run(found, [], tmp_path / "out").kept
+    before = content(tmp_path / "out")
+    with pytest.raises(SettingsError, match=r"song song 0: its audio lies in .*; name another folder"):
+        run(kept, [Gain(2.0)], tmp_path / "out")
+    assert content(tmp_path / "out") == before
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FolderError, match="file: cannot be written"):
+        run(found, [], tmp_path / "file")
 
 
 # --- what is set aside -----------------------------------------------------------------------------------------------
