@@ -147,7 +147,9 @@ def parse(lyrics: str, where: str = "lyrics") -> list[Verse]:
     sections: list[tuple[str, list[str]]] = [("", [])]  # "" until there is a tag
     for row in lyrics.splitlines():
         if (tag := TAG.match(row)) and not CHORD.match(row.strip()):
-            sections.append((re.sub(r"\s+", "-", tag.group(1).strip().lower()), []))
+            sections.append(
+                (re.sub(r"\s+", "-", re.sub(r"(?<=\b[x×])\s", "", tag.group(1).lower()).strip()), [])
+            )
             row = row[tag.end() :]
         elif not row.strip() and not sections[-1][0]:
             sections.append(("", []))

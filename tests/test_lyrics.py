@@ -183,7 +183,7 @@ def test_sections():
     assert [verse.tag for verse in verses] == ["verse", "chorus", "pre-chorus"]
     assert verses[0].lines == ("row row", "gently")
     assert [verse.lines for verse in parse("a b\n\nc")] == [("a b",), ("c",)]
-    assert parse("[intro]\n[verse]\nla\n\nla la\n[chorus x2]\nhey\n[Guitar solo]\n[chorus]") == [
+    assert parse("[intro]\n[verse]\nla\n\nla la\n[chorus x 2]\nhey\n[Guitar solo]\n[chorus]") == [
         Verse("intro", ()), Verse("verse", ("la", "la la")), Verse("chorus-x2", ("hey",)), Verse("guitar-solo", ()),
         Verse("chorus", ()),
     ]  # fmt: skip
