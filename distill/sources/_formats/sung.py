@@ -66,7 +66,7 @@ def _line(phrase: Sequence[Sung], start: float, end: float, language: str) -> Li
     for group in _groups(phrase):
         text = _typed(group)
         spoken = lyrics.words(text)
-        pieces = [lyrics.sing_text(cut) for word in spoken for cut in lyrics.syllables(word, language)]
+        pieces = [lyrics.sing_text(cut) for word in lyrics.read(spoken, language) for cut in word]
         texts = divide(pieces, [bool(note.text.strip()) for note in group])
         notes += [
             Note(note.start, min(note.end, end), note.midi, piece)
