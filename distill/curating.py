@@ -107,10 +107,13 @@ def curate(
     """Run all steps over all songs: a Row as each song is done (in no order), at last the Report.
 
     An error of ours that is about the song sets it aside; one about the settings or the disk ends the run. Raises
-    SettingsError for steps that name one twice, SongError when two songs share an id.
+    SettingsError for steps that name one twice, for no workers, and for a folder that holds other things than results;
+    SongError when two songs share an id.
     """
     began = time.perf_counter()
     names = tuple(strict.kind_of(step) for step in steps)
+    if workers < 1:
+        raise SettingsError(f"curation: {workers} workers do no work; give 1 or more")
     if len(set(names)) < len(names):
         raise SettingsError(f"curation: {', '.join(names)} names a step twice; name each once")
     out = _home(Path(out).resolve())

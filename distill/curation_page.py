@@ -91,8 +91,11 @@ def index(report: Report) -> str:
     summary += f"Steps: {', '.join(step.replace('_', ' ') for step in report.steps) or 'none'}. "
     summary += f"This call took {clock(report.seconds)}; songs done by an earlier one were not done again."
     if rights := joint(report):
-        summary += f" What was kept may go together under {rights['licence']} (purpose: {rights['purpose']})."
-        summary += f" But: {rights['conflicts'][0]}." if rights["conflicts"] else ""
+        summary += (
+            f" No licence holds all that was kept: {rights['conflicts'][0]}."
+            if rights["conflicts"]
+            else f" All that was kept may go together under {rights['licence']}."
+        )
     return fill(
         "curation_page.html",
         summary=html.escape(summary),

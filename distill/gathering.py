@@ -93,8 +93,13 @@ def _one_thread_each() -> Iterator[None]:
 
 
 def home_of(source: Any, steps: Sequence[Any]) -> Path:
-    """Where curated songs of this source and these steps lie."""
+    """Where curated songs of this source and these steps lie; `songs` is another folder from another place."""
     said = [{"kind": strict.kind_of(part), **strict.plain(part)} for part in (source, *steps)]
+    said[0] |= {
+        name: str(Path(value).resolve())
+        for name, value in said[0].items()
+        if name != "kind" and isinstance(value, str) and value and Path(value).exists()
+    }
     return encoding.cache_folder() / "songs" / sha256_bytes(json.dumps(said, sort_keys=True).encode())[:16]
 
 

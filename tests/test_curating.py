@@ -19,12 +19,12 @@ import soundfile
 from test_layers import imports, modules, name_of, outer
 from toy_steps import Gain, Level, Odd
 
-from distill import curating
+from distill import curating, gathering
 from distill.curating import CODE, LIBRARIES, Report, Row, curate, file_name
 from distill.curation import Item
 from distill.errors import FolderError, SettingsError, SongError
 from distill.songs import Fact, Line, Section, Song, read_manifest, write_manifest
-from distill.sources import Refusal
+from distill.sources import Refusal, folder
 
 RATE = 8_000
 
@@ -255,6 +255,19 @@ def test_results_never_replace_what_is_somebodys(found: list[Song], tmp_path: Pa
         run(found, [], tmp_path / "file")
 
 
+def test_two_folders_of_one_name_are_two_homes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    homes = []
+    for place in ("one", "two"):
+        (tmp_path / place / "songs").mkdir(parents=True)
+        monkeypatch.chdir(tmp_path / place)
+        homes += [
+            gathering.home_of(folder.Settings("songs"), ()),
+            gathering.home_of(folder.Settings("songs"), ()),
+        ]
+    assert homes[0] == homes[1] != homes[2] == homes[3]
+    assert gathering.home_of(folder.Settings(str(tmp_path / "two" / "songs")), ()) == homes[2]
+
+
 # --- what is set aside -----------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("does", "words", "workers"),
@@ -352,6 +365,8 @@ def test_a_name_or_step_given_twice_is_refused(found: list[Song], tmp_path: Path
         run([found[0], replace(found[1], id="song 0")], [], tmp_path / "out")
     with pytest.raises(SettingsError, match="level, level names a step twice"):
         run(found, [Level(), Level()], tmp_path / "out")
+    with pytest.raises(SettingsError, match="0 workers do no work"):
+        run(found, [], tmp_path / "out", workers=0)
 
 
 # --- what goes on ----------------------------------------------------------------------------------------------------
