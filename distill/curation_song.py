@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import html
+import itertools
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -84,6 +85,7 @@ def _stage(song: Song, hues: dict[str, int]) -> str:
             f'<audio controls preload="metadata" src="{sound}"></audio></figure>'
         )
     wave = _envelope(*next(iter(waves.values())), seconds)
+    again = re.sub(r"<g.*</g>", '<use href="#wave"/>', wave)
     voice_W, _ = waves.get("vocals", next(iter(waves.values())))
     melody = _melody(song, voice_W, "vocals" in waves, seconds)
     sections = f'<div class="sections">{_sections(song.sections, seconds, hues)}</div>'
@@ -97,7 +99,7 @@ def _stage(song: Song, hues: dict[str, int]) -> str:
         f'<div class="ruler">{_ruler(seconds)}{_beats(song, seconds)}</div>{sections}'
         f'<div class="picture">{"".join(pictures)}{melody}</div>'
         f'<div class="lines" style="--lanes:{lanes}">{lines}</div><div class="words">{_words(song.lines, seconds)}</div>'
-        f'<div class="waves">{wave}</div><span class="head"></span></div></div>'
+        f'<div class="waves">{again}</div><span class="head"></span></div></div>'
     )
 
 
@@ -115,11 +117,12 @@ def _envelope(wave_W: NDArray[np.float32], rate: int, seconds: float) -> str:
     scale = 100 / max(float(np.abs(wave_W).max(initial=0)), 1e-6)
     shapes = []
     for name, size in (("peak", lambda w: np.abs(w).max()), ("body", lambda w: np.sqrt(np.mean(w**2)))):
-        sizes = [round(scale * float(size(part))) for part in parts]
-        upper = " ".join(f"{x} {100 - y}" for x, y in enumerate(sizes))
-        lower = " ".join(f"{columns - 1 - x} {100 + y}" for x, y in enumerate(reversed(sizes)))
-        shapes.append(f'<path class="{name}" d="M{upper} {lower}z"/>')
-    return f'<svg viewBox="0 0 {columns} 200" preserveAspectRatio="none">{"".join(shapes)}</svg>'
+        sizes = [0, *(round(scale * float(size(part))) for part in parts), 0]
+        upper = " ".join(f"1 {before - after}" for before, after in itertools.pairwise(sizes))
+        lower = " ".join(f"-1 {after - before}" for before, after in itertools.pairwise(reversed(sizes)))
+        steps = f"{upper} {lower}".replace(" -", "-")  # relative and without spaces: a third of the size
+        shapes.append(f'<path class="{name}" d="M-1 100l{steps}z"/>')
+    return f'<svg viewBox="0 0 {columns} 200" preserveAspectRatio="none"><g id="wave">{"".join(shapes)}</g></svg>'
 
 
 def _melody(song: Song, voice_W: NDArray[np.float32], apart: bool, seconds: float) -> str:

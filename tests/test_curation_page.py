@@ -199,6 +199,22 @@ def test_the_picture_of_a_long_song_is_small() -> None:
     assert 1000 < width <= curation_song.PICTURE_COLUMNS and height == pictures.PICTURE_ROWS
 
 
+def test_the_wave_is_drawn_as_it_is_and_once() -> None:
+    wave_W = np.concatenate([np.full(500, 0.5), np.zeros(500), np.full(500, -1.0)]).astype(np.float32)
+    drawn = curation_song._envelope(wave_W, 500, 3.0)
+    path = re.findall(r'class="peak" d="M-1 100l([^z]*)z"', drawn)[0]
+    steps = [int(number) for number in re.findall(r"-?\d+", path)]
+    x, y, points = -1, 100, []
+    for right, down in zip(steps[::2], steps[1::2], strict=True):
+        x, y = x + right, y + down
+        points.append((x, y))
+    assert (x, y) == (-1, 100)  # closed
+    upper, lower = dict(points[:1500]), dict(reversed(points[1501:3001]))
+    assert [upper[x] for x in (0, 499, 500, 999, 1000, 1499)] == [50, 50, 100, 100, 0, 0]
+    assert all(lower[x] == 200 - upper[x] for x in range(1500))
+    assert len(path) < 15_000
+
+
 def test_a_picture_in_blocks_is_the_picture_in_one(monkeypatch: pytest.MonkeyPatch) -> None:
     for columns in (None, 70):
         monkeypatch.setattr(pictures, "BLOCK_FRAMES", 10_000)
