@@ -38,7 +38,8 @@ class NetworkSettings:
     """Sizes of the network. `hop` samples make a frame; the encoder works at hop / 2, the decoder at hop / 4.
 
     It hears `mel_bands` in windows of `mel_window` samples and, finer, what lies below 1.25 kHz in windows of
-    `pitch_window`.
+    `pitch_window`. It sings in windows of `synthesis_window` (None: a hop), which for a low voice must be long: the
+    harmonics of 82 Hz lie apart in a Hann window of 50 ms or more, and run into one another in one of 40 ms.
     """
 
     sample_rate: int = 16000
@@ -52,6 +53,7 @@ class NetworkSettings:
     encoder_widths: tuple[int, ...] = (192, 288)
     decoder_width: int = 256
     decoder_blocks: int = 6
+    synthesis_window: int | None = None
 
 
 class ResidualQuantiser(nn.Module):
@@ -69,9 +71,9 @@ class ResidualQuantiser(nn.Module):
     ring_filled: Tensor
     started: Tensor
 
-    def __init__(self, slots: int, codes: int, width: int):
+    def __init__(self, slots: int, codes: int, width: int, ring: int | None = None):
         super().__init__()
-        ring = max(8192, 32 * codes)
+        ring = ring or max(8192, 32 * codes)
         self.register_buffer("codebooks_SCD", torch.zeros(slots, codes, width))
         self.register_buffer("counts_SC", torch.ones(slots, codes))
         self.register_buffer("sums_SCD", torch.zeros(slots, codes, width))
@@ -142,7 +144,7 @@ class ResidualQuantiser(nn.Module):
             count_C, sum_CD = _gather(residual_ND, codes_NS[:, slot], codes)
             self.counts_SC[slot].lerp_(count_C, 1 - decay)
             self.sums_SCD[slot].lerp_(sum_CD, 1 - decay)
-            dead_C = self.counts_SC[slot] < 0.03 * usual
+            dead_C = self.counts_SC[slot] < 0.1 * usual
             pick_C = torch.randint(len(residual_ND), (codes,), generator=chance).to(residual_ND.device)
             self.sums_SCD[slot] = torch.where(
                 dead_C[:, None], residual_ND[pick_C] * usual, self.sums_SCD[slot]
@@ -182,7 +184,8 @@ class CodecNetwork(nn.Module):
             *_blocks(width, settings.decoder_blocks),
             ChannelNorm(width),
         )
-        self.head = ISTFTHead(width, n_fft=settings.hop, hop_length=settings.hop // 4, padding="same")
+        window = settings.synthesis_window or settings.hop
+        self.head = ISTFTHead(width, n_fft=window, hop_length=settings.hop // 4, padding="same")
         for module in self.modules():
             if isinstance(module, nn.Conv1d | nn.ConvTranspose1d | nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)
@@ -234,10 +237,14 @@ class Features(nn.Module):
     def forward(self, wave_BW: Tensor) -> Tensor:
         with torch.autocast(wave_BW.device.type, enabled=False):
             wide_BKT = magnitude(wave_BW.float(), self.mel_window, self.hop)
-            narrow_BKT = magnitude(wave_BW.float(), self.pitch_window, self.hop)[:, 1 : self.low_bins + 1]
             mel_BKT = torch.einsum("bkt,km->bmt", wide_BKT, self.mel_KB)
-            both_BKT = torch.cat([mel_BKT.clamp_min(LOG_FLOOR).log() + 5, (narrow_BKT + 1e-3).log()], 1)
+            both_BKT = torch.cat([mel_BKT.clamp_min(LOG_FLOOR).log() + 5, self.pitch(wave_BW)], 1)
             return both_BKT / 4
+
+    def pitch(self, wave_BW: Tensor) -> Tensor:
+        """Natural log-magnitudes of the bins below 1.25 kHz, [B, low_bins, T]."""
+        narrow_BKT = magnitude(wave_BW.float(), self.pitch_window, self.hop)[:, 1 : self.low_bins + 1]
+        return (narrow_BKT + 1e-3).log()
 
 
 def magnitude(wave_BW: Tensor, window: Tensor, hop: int) -> Tensor:

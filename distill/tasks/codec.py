@@ -52,6 +52,7 @@ class Settings:
     sung_slots: int | None = None
     disturbed: float = 0.0
     stft_weight: float = 0.5
+    pitch_weight: float = 0.5
     commitment_weight: float = 0.25
 
     def task(self, seed: int) -> CodecTask:
@@ -141,7 +142,7 @@ class CodecTask:
         return disturb(long_W, samples, chance)
 
     def loss(self, batch: Batch) -> dict[str, tuple[Tensor, float]]:
-        """Terms as (sum over crops, number of crops): mel, stft, commitment."""
+        """Terms as (sum over crops, number of crops): mel, stft, pitch, commitment."""
         device = next(self.network.parameters()).device
         wave_BW, quantiser = batch.wave_BW.to(device), self.network.quantiser
         latent_BFD = self.network.latent(wave_BW)
@@ -150,6 +151,7 @@ class CodecTask:
         made_BW = self.network.sound(quantised_BFD)
         with torch.autocast(device.type, enabled=False):
             mel_B, stft_B = self.distance(made_BW, wave_BW)
+            pitch_B = self._pitch_distance(made_BW, wave_BW)
         self.seen += 1
         if not bool(quantiser.started) and int(self.seen) >= self.settings.unquantised:
             quantiser.start(batch.seed)
@@ -157,8 +159,17 @@ class CodecTask:
         return {
             "mel": (mel_B.sum(), count),
             "stft": (stft_B.sum(), count),
+            "pitch": (pitch_B.sum(), count),
             "commitment": (commitment_B.sum(), count),
         }
+
+    def _pitch_distance(self, made_BW: Tensor, true_BW: Tensor) -> Tensor:
+        """Mean |difference| of the log-magnitudes below 1.25 kHz that the encoder hears pitch by: B numbers.
+
+        All windows count alike in mel and stft, and most bins lie high; this is where a tune is.
+        """
+        heard = self.network.features
+        return (heard.pitch(made_BW) - heard.pitch(true_BW)).abs().mean((1, 2))
 
     def _quantise(self, latent_BFD: Tensor, slots_B: Tensor, seed: int) -> tuple[Tensor, Tensor]:
         """The latent as the decoder sees it in training (gradients pass straight through), and the encoder's
@@ -178,10 +189,16 @@ class CodecTask:
         return latent_BFD + (kept_BFD - latent_BFD).detach(), commitment_B
 
     def count(self, batch: Batch) -> dict[str, float]:
-        return dict.fromkeys(("mel", "stft", "commitment"), float(len(batch.wave_BW)))
+        return dict.fromkeys(self.weights(), float(len(batch.wave_BW)))
 
     def weights(self) -> dict[str, float]:
-        return {"mel": 1.0, "stft": self.settings.stft_weight, "commitment": self.settings.commitment_weight}
+        own = self.settings
+        return {
+            "mel": 1.0,
+            "stft": own.stft_weight,
+            "pitch": own.pitch_weight,
+            "commitment": own.commitment_weight,
+        }
 
     def parameters(self) -> list[dict[str, Any]]:
         named = list(self.network.named_parameters())
