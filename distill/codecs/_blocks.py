@@ -13,6 +13,9 @@ song's first sample however somebody cut, batched or resumed the work.
 How far a frame hears is asked of the network itself (`receptive_frames`): a frame of NaN goes in, and it is
 looked up how far from it NaN comes out. A NaN gets through every sum, zero weights included, so nothing is
 missed, and no table of kernel sizes has to be kept true by hand.
+
+An LSTM, or attention to the past, hears everything before it: no context is enough. Where a network is causal
+its state is handed from block to block instead (`in_blocks_causal`), which again gives what the whole gives.
 """
 
 from __future__ import annotations
@@ -80,6 +83,34 @@ def in_blocks_decode(
         wave_CW = decode(codes_FS[block.first : block.last])
         wave_CW = functional.pad(wave_CW, (0, max(0, (block.last - block.first) * hop - wave_CW.shape[1])))
         made.append(wave_CW[:, (block.start - block.first) * hop : (block.stop - block.first) * hop].clone())
+    return torch.cat(made, 1)
+
+
+def in_blocks_causal(
+    before: Callable[[int, int], Tensor],
+    carry: Callable[[Tensor], Tensor],
+    after: Callable[[Tensor], Tensor],
+    frames: int,
+    block_frames: int,
+    contexts: tuple[int, int],
+    inner: int,
+    outer: int,
+) -> Tensor:
+    """What before -> carry -> after makes of all frames, for a causal network with memory: [E, frames * outer].
+
+    before    (first, last) -> [D, (last - first) * inner], of those frames of the input
+    carry     [D, n * inner] -> the same length; called once a block, in order; keeps its own state
+    after     [D, n * inner] -> [E, n * outer]
+
+    `contexts` is how many frames back `before` and `after` hear.
+    """
+    made: list[Tensor] = []
+    heard_DT: Tensor | None = None
+    for block in blocks(frames, block_frames, contexts[0]):
+        told_DT = carry(before(block.first, block.stop)[:, (block.start - block.first) * inner :])
+        heard_DT = told_DT if heard_DT is None else torch.cat([heard_DT, told_DT], 1)
+        made.append(after(heard_DT)[:, -(block.stop - block.start) * outer :].clone())
+        heard_DT = heard_DT[:, max(0, heard_DT.shape[1] - contexts[1] * inner) :]
     return torch.cat(made, 1)
 
 

@@ -4,7 +4,7 @@ A weights file is data. safetensors can hold nothing else; a PyTorch checkpoint 
 whatever it names, so it is read by PyTorch's own restricted reader (`weights_only=True`), and whatever that
 reader will not build is refused here, as is an archive that brings its own source (torch.package, TorchScript).
 A `config.json` that names code (`auto_map`) is refused too. Nothing is loaded loosely: every weight that the
-network has must be in the file, and nothing else.
+network has must be in the file.
 """
 
 from __future__ import annotations
@@ -108,17 +108,19 @@ def checked(state: Any, place: Path) -> dict[str, Tensor]:
 
 
 def fill(network: nn.Module, state: Mapping[str, Tensor], place: Path) -> None:
-    """Load the weights, every one of them and no other. CodecError names the first that does not belong."""
+    """Load every weight that the network has. CodecError names the first that is missing or does not fit.
+
+    What a checkpoint holds beside them (a discriminator, a decoder that is not used) is left where it is.
+    """
     wanted = network.state_dict()
-    if odd := sorted(wanted.keys() ^ state.keys()):
-        told = "missing" if odd[0] in wanted else "not in the network"
-        raise CodecError(f"{place}: {odd[0]} is {told}; weights and configuration do not belong together")
-    for name, value in state.items():
-        if value.shape != wanted[name].shape:
+    for name, value in wanted.items():
+        if name not in state:
+            raise CodecError(f"{place}: {name} is missing; weights and configuration do not belong together")
+        if state[name].shape != value.shape:
             raise CodecError(
-                f"{place}: {name} is {tuple(value.shape)}, its configuration says {tuple(wanted[name].shape)}"
+                f"{place}: {name} is {tuple(state[name].shape)}, its configuration says {tuple(value.shape)}"
             )
-    network.load_state_dict(state)
+    network.load_state_dict({name: state[name] for name in wanted})
 
 
 def built(make: Callable[..., Any], config: Mapping[str, Any], place: Path) -> Any:

@@ -1,0 +1,210 @@
+"""EnCodec's codes (Défossez 2022, arXiv 2210.13438), decoded by Vocos (Siuzdak 2023, arXiv 2306.00814).
+
+EnCodec at 24 kHz gives 75 frames a second of 2, 4, 8 or 16 codebooks (1.5, 3, 6, 12 kb/s). Vocos turns the
+same codes back with one inverse Fourier transform, conditioned on the bit rate.
+
+    path      the published layout of a Vocos: config.yaml and pytorch_model.bin, e.g. charactr/vocos-encodec-24khz
+    encoder   EnCodec's own checkpoint: encodec_24khz (by the package's download, checked by its hash), or a file
+
+The package `vocos` builds whatever classes config.yaml names. Here the classes are known and config.yaml gives
+their sizes; a name that is not among them is refused.
+
+EnCodec's encoder is causal, with an LSTM that hears all the past. It is run in blocks on a fixed grid, the
+LSTM's state handed on, so the codes are those of the whole song. The 48 kHz EnCodec is not here: each of its
+seconds has a loudness of its own beside the codes, and no Vocos for it is published.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from distill.codecs import check_codes, check_wave
+from distill.codecs._blocks import BLOCK_SECONDS, in_blocks_causal, in_blocks_decode, receptive_frames
+from distill.codecs._weights import built, checked, fill, identity, read_checkpoint
+from distill.errors import CodecError, SettingsError
+from distill.folders import locate
+from distill.plain_yaml import data
+from distill.torchaudio_standin import install
+from distill.vocabulary import CodecFormat
+
+install()
+
+from encodec import EncodecModel
+from vocos.heads import ISTFTHead
+from vocos.models import VocosBackbone
+
+PUBLISHED = "encodec_24khz"
+SAMPLE_RATE, HOP, CODES, KBPS_A_SLOT = 24000, 320, 1024, 0.75
+CLASSES: dict[str, tuple[str, Callable[..., Any] | None]] = {  # a part of config.yaml -> its one class
+    "feature_extractor": ("vocos.feature_extractors.EncodecFeatures", None),
+    "backbone": ("vocos.models.VocosBackbone", VocosBackbone),
+    "head": ("vocos.heads.ISTFTHead", ISTFTHead),
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """`path`, `encoder`: see above. `bandwidth`: kb/s, one of those that the Vocos was trained for."""
+
+    path: str = "charactr/vocos-encodec-24khz"
+    encoder: str = PUBLISHED
+    bandwidth: float = 6.0
+    licence: str = "mit"  # of the weights: Vocos MIT; EnCodec's are published with the package, under MIT
+
+    @property
+    def format(self) -> CodecFormat:
+        """Read from config.yaml alone; CodecError when it is missing, names other classes or lacks the rate."""
+        _, bandwidths = _config(locate(self.path) / "config.yaml")
+        self._rate(bandwidths)
+        slots = round(self.bandwidth / KBPS_A_SLOT)
+        return CodecFormat(SAMPLE_RATE, SAMPLE_RATE / HOP, (CODES,) * slots)
+
+    def load(self) -> EncodecVocos:
+        """The codec with its weights. CodecError names what is damaged or wants to run code."""
+        folder, format = locate(self.path), self.format
+        config, bandwidths = _config(folder / "config.yaml")
+        place = folder / "pytorch_model.bin"
+        state = checked(read_checkpoint(place), place)
+        vocos = nn.ModuleDict(
+            {part: built(CLASSES[part][1], config[part], place) for part in ("backbone", "head")}
+        )
+        fill(vocos, state, place)
+        books = state.get("feature_extractor.codebook_weights")
+        if books is None or books.ndim != 2 or len(books) < CODES * format.slots:
+            raise CodecError(f"{place}: has no codebooks for {format.slots} slots; is it a Vocos of EnCodec?")
+        encoder, theirs = _encoder(self.encoder)
+        whole = {**state, **{f"encodec.{name}": value for name, value in theirs.items()}}
+        return EncodecVocos(
+            encoder, vocos.eval(), books, self._rate(bandwidths), format, identity(whole, config)
+        )
+
+    def _rate(self, bandwidths: list[float]) -> int:
+        """The place of the bandwidth among those trained: Vocos's `bandwidth_id`."""
+        if self.bandwidth not in bandwidths:
+            known = ", ".join(f"{rate:g}" for rate in bandwidths)
+            raise CodecError(f"{self.path}: bandwidth is {self.bandwidth:g} kb/s; this one has {known}")
+        return bandwidths.index(self.bandwidth)
+
+
+class EncodecVocos:
+    """distill.codecs.Codec over EnCodec's encoder and quantiser, and Vocos' backbone and head."""
+
+    def __init__(
+        self,
+        encodec: EncodecModel,
+        vocos: nn.ModuleDict,
+        books_CD: Tensor,
+        rate: int,
+        format: CodecFormat,
+        fingerprint: str,
+    ):
+        self.encodec, self.vocos, self.rate = encodec, vocos, rate
+        self.format, self.fingerprint, self.hop = format, fingerprint, HOP
+        self.books_SCD = books_CD[: format.slots * CODES].reshape(format.slots, CODES, -1).float()
+        self.block_frames = math.ceil(BLOCK_SECONDS * format.frame_rate)
+        layers = list(encodec.encoder.model)
+        memory = next(number for number, layer in enumerate(layers) if hasattr(layer, "lstm"))
+        self.before, self.memory = nn.Sequential(*layers[:memory]), layers[memory]
+        self.after = nn.Sequential(*layers[memory + 1 :])
+
+    @cached_property
+    def contexts(self) -> tuple[int, int, int]:
+        """How far the convolutions before and behind the LSTM hear, and Vocos."""
+        width = self.memory.lstm.input_size
+        return (
+            receptive_frames(self.before, 1, HOP),
+            receptive_frames(self.after, width),
+            receptive_frames(self._sound, self.books_SCD.shape[2], 1, HOP),
+        )
+
+    @torch.inference_mode()
+    def encode(self, wave_CW: Tensor) -> Tensor:
+        check_wave(wave_CW, self.format)
+        frames, state = -(-wave_CW.shape[1] // HOP), None
+
+        def before(first: int, last: int) -> Tensor:
+            piece_CW = wave_CW[:, first * HOP : last * HOP].float()
+            return self.before(functional.pad(piece_CW, (0, (last - first) * HOP - piece_CW.shape[1]))[None])[
+                0
+            ]
+
+        def carry(hidden_DF: Tensor) -> Tensor:  # SLSTM.forward with its state kept
+            nonlocal state
+            told_FBD, state = self.memory.lstm(hidden_DF.T[:, None], state)
+            return told_FBD[:, 0].T + hidden_DF if self.memory.skip else told_FBD[:, 0].T
+
+        def after(heard_DF: Tensor) -> Tensor:
+            return self.encodec.quantizer.vq.encode(self.after(heard_DF[None]), n_q=self.format.slots)[:, 0]
+
+        blocks = self.block_frames, self.contexts[:2]
+        return in_blocks_causal(before, carry, after, frames, *blocks, inner=1, outer=1).T.contiguous()
+
+    @torch.inference_mode()
+    def decode(self, codes_FS: Tensor, samples: int | None = None) -> Tensor:
+        check_codes(codes_FS, self.format)
+        wave_CW = in_blocks_decode(self._wave, codes_FS, HOP, self.block_frames, self.contexts[2])
+        return wave_CW[:, :samples]
+
+    def codebooks(self) -> list[Tensor]:
+        return [book_CD.clone() for book_CD in self.books_SCD]
+
+    def _wave(self, codes_FS: Tensor) -> Tensor:
+        embedded_FSD = self.books_SCD[torch.arange(self.format.slots), codes_FS.long()]
+        return self._sound(embedded_FSD.sum(1).T[None])
+
+    def _sound(self, features_BDF: Tensor) -> Tensor:
+        hidden_BFD = self.vocos["backbone"](features_BDF, bandwidth_id=torch.tensor([self.rate]))
+        return self.vocos["head"](hidden_BFD)
+
+
+def _config(place: Path) -> tuple[dict[str, dict[str, Any]], list[float]]:
+    """(arguments of every part, bandwidths in kb/s) of a published config.yaml."""
+    try:
+        config = data(place.read_text("utf-8"), str(place))
+        parts = {}
+        for name, (known, _) in CLASSES.items():
+            if config[name]["class_path"] != known:
+                raise CodecError(
+                    f"{place}: {name} is {config[name]['class_path']}; this kind has {known} alone"
+                )
+            parts[name] = dict(config[name].get("init_args") or {})
+        extractor = parts["feature_extractor"]
+        if extractor.get("encodec_model", PUBLISHED) != PUBLISHED or parts["head"]["hop_length"] != HOP:
+            raise CodecError(f"{place}: is not for {PUBLISHED}; other EnCodecs are not spoken here")
+        return parts, [float(rate) for rate in extractor.get("bandwidths", [1.5, 3.0, 6.0, 12.0])]
+    except OSError as problem:
+        raise CodecError(f"{place}: cannot be read ({problem}); name a folder of a Vocos") from problem
+    except (SettingsError, KeyError, TypeError, AttributeError, UnicodeDecodeError) as problem:
+        raise CodecError(f"{place}: not the configuration of a Vocos ({problem}); copy it again") from problem
+
+
+def _encoder(where: str) -> tuple[EncodecModel, dict[str, Tensor]]:
+    """EnCodec with its weights, and the weights by their names."""
+    if where == PUBLISHED:
+        try:
+            state = EncodecModel._get_pretrained("encodec_24khz-d7cc33bc.th")  # checks the hash in its name
+        except (OSError, RuntimeError) as problem:
+            raise CodecError(
+                f"{where}: cannot be fetched ({problem}); check the network or give a file"
+            ) from problem
+        place = Path(where)
+    else:
+        place = locate(where)
+        promised = place.stem.partition("-")[2]
+        state = read_checkpoint(place)
+        if promised and not hashlib.sha256(place.read_bytes()).hexdigest().startswith(promised):
+            raise CodecError(f"{place}: is not what the hash in its name says; fetch it again")
+    state = checked(state, place)
+    model = EncodecModel.encodec_model_24khz(pretrained=False)
+    fill(model, state, place)
+    return model.eval(), state

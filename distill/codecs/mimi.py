@@ -1,0 +1,157 @@
+"""Kyutai's Mimi (Défossez 2024, arXiv 2410.00037) through transformers: 24 kHz, 12.5 frames a second.
+
+Up to 32 slots of 2,048 codes; the first is the semantic one, the rest code the residual of the sound itself.
+The published layout is that of `kyutai/mimi`: config.json and model.safetensors.
+
+Mimi is causal: convolutions, then attention to the last 10 seconds in each of its layers, so that through all
+of them a frame hears more than a minute. It is run in blocks on a fixed grid as it would be streamed, the
+attention's keys and values handed on. Codes and samples are those of the whole song, and memory stays flat.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from distill.codecs import check_codes, check_wave
+from distill.codecs._blocks import BLOCK_SECONDS, in_blocks_causal, receptive_frames
+from distill.codecs._weights import chosen, identity, read_config
+from distill.errors import CodecError
+from distill.folders import locate
+from distill.torchaudio_standin import install
+from distill.vocabulary import CodecFormat
+
+install()
+
+from transformers import DynamicCache, MimiConfig, MimiModel
+
+from distill.codecs._pretrained import open_pretrained, read_pretrained_config
+
+
+@dataclass(frozen=True)
+class Settings:
+    """`path`: folder or hub id. `slots`: how many codebooks, the first of them (None: all)."""
+
+    path: str = "kyutai/mimi"
+    slots: int | None = 8
+    licence: str = "cc-by-4.0"  # of the weights
+
+    @property
+    def format(self) -> CodecFormat:
+        """Read from config.json alone; CodecError when it is missing or not that of a Mimi."""
+        config = _config(locate(self.path))
+        slots = chosen(self.slots, config.num_quantizers, self.path)
+        if slots < config.num_semantic_quantizers:
+            raise CodecError(f"{self.path}: slots is {slots}; give {config.num_semantic_quantizers} or more")
+        rate = config.sampling_rate / (math.prod(config.upsampling_ratios) * config.latent_stride)
+        return CodecFormat(config.sampling_rate, rate, (config.codebook_size,) * slots, config.audio_channels)
+
+    def load(self) -> MimiCodec:
+        """The codec with its weights. CodecError names what is damaged."""
+        folder, format = locate(self.path), self.format
+        config = _config(folder)
+        model, state = open_pretrained(MimiModel, config, folder)
+        return MimiCodec(model, format, identity(state, read_config(folder / "config.json")))
+
+
+class MimiCodec:
+    """distill.codecs.Codec over a transformers.MimiModel."""
+
+    def __init__(self, model: Any, format: CodecFormat, fingerprint: str):
+        self.model, self.format, self.fingerprint = model, format, fingerprint
+        self.inner = model.config.latent_stride  # steps of the attention in a frame
+        self.hop = round(format.sample_rate / format.frame_rate)
+        self.block_frames = math.ceil(BLOCK_SECONDS * format.frame_rate)
+
+    @cached_property
+    def encoder_contexts(self) -> tuple[int, int]:
+        """How far the convolutions before and behind the encoder's attention hear."""
+        encoder, device = self.model.encoder, self.model.device
+        channels, width = self.format.channels, self.model.config.hidden_size
+        before = receptive_frames(encoder.encoder_seanet, channels, self.hop, self.inner, device=device)
+        return before, receptive_frames(encoder.downsample, width, self.inner, device=device)
+
+    @cached_property
+    def decoder_contexts(self) -> tuple[int, int]:
+        decoder, device, width = self.model.decoder, self.model.device, self.model.config.hidden_size
+        before = receptive_frames(decoder.upsample, width, 1, self.inner, device=device)
+        return before, receptive_frames(decoder.decoder_seanet, width, self.inner, self.hop, device=device)
+
+    @torch.inference_mode()
+    def encode(self, wave_CW: Tensor) -> Tensor:
+        check_wave(wave_CW, self.format)
+        encoder, attend = self.model.encoder, _Memory(self.model.encoder.encoder_transformer)
+
+        def before(first: int, last: int) -> Tensor:
+            piece_CW = wave_CW[:, first * self.hop : last * self.hop].to(self.model.device, torch.float32)
+            missing = (last - first) * self.hop - piece_CW.shape[1]
+            return encoder.encoder_seanet(functional.pad(piece_CW, (0, missing))[None])[0]
+
+        def after(heard_DT: Tensor) -> Tensor:
+            return self.model.quantizer.encode(encoder.downsample(heard_DT[None]), self.format.slots)[:, 0]
+
+        frames = -(-wave_CW.shape[1] // self.hop)
+        codes_SF = in_blocks_causal(
+            before, attend, after, frames, self.block_frames, self.encoder_contexts, self.inner, outer=1
+        )
+        return codes_SF.T.contiguous().cpu()
+
+    @torch.inference_mode()
+    def decode(self, codes_FS: Tensor, samples: int | None = None) -> Tensor:
+        check_codes(codes_FS, self.format)
+        decoder, attend = self.model.decoder, _Memory(self.model.decoder.decoder_transformer)
+
+        def before(first: int, last: int) -> Tensor:
+            codes_BSF = codes_FS[first:last].T[None].to(self.model.device, torch.int64)
+            return decoder.upsample(self.model.quantizer.decode(codes_BSF))[0]
+
+        def after(heard_DT: Tensor) -> Tensor:
+            return decoder.decoder_seanet(heard_DT[None])[0]
+
+        frames, contexts = len(codes_FS), self.decoder_contexts
+        wave_CW = in_blocks_causal(
+            before, attend, after, frames, self.block_frames, contexts, self.inner, self.hop
+        )
+        return wave_CW[:, :samples].cpu()
+
+    @torch.inference_mode()
+    def codebooks(self) -> list[Tensor]:
+        """Every code as the vector it adds to the latent."""
+        parts = self.model.quantizer
+        books = []
+        for part in (parts.semantic_residual_vector_quantizer, parts.acoustic_residual_vector_quantizer):
+            for layer in part.layers:
+                book_DC = layer.codebook.embed.T
+                books.append((book_DC if part.output_proj is None else part.output_proj(book_DC[None])[0]).T)
+        return [book_CD.clone().cpu() for book_CD in books[: self.format.slots]]
+
+
+class _Memory:
+    """Attention to the past, block after block: [D, T] -> [D, T]."""
+
+    def __init__(self, transformer: Any):
+        self.transformer = transformer
+        self.past = DynamicCache(config=transformer.config)
+
+    def __call__(self, hidden_DT: Tensor) -> Tensor:
+        told = self.transformer(hidden_DT.T[None], past_key_values=self.past, use_cache=True)
+        return told.last_hidden_state[0].T
+
+
+def _config(folder: Path) -> MimiConfig:
+    place = folder / "config.json"
+    config = read_pretrained_config(MimiConfig, place, "mimi")
+    if not config.use_causal_conv or config.trim_right_ratio != 1.0 or config.latent_stride < 2:
+        raise CodecError(
+            f"{place}: a Mimi that is not causal, or without its last halving, is not spoken here"
+        )
+    if config.encoder_config is None or config.decoder_config is None:
+        raise CodecError(f"{place}: is half a Mimi; a codec needs encoder and decoder")
+    return config

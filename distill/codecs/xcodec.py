@@ -1,0 +1,104 @@
+"""X-Codec (Ye 2024, arXiv 2408.17175), YuE's codec, through transformers: 16 kHz, 50 frames a second, 8 x 1,024.
+
+It codes two things together: the sound, as a DAC hears it, and what a HuBERT makes of it. The published layout
+is transformers' own (`hf-audio/xcodec-hubert-general-balanced` and its like): config.json, model.safetensors.
+
+HuBERT attends to all that it is given, and normalises over it, so a whole song would be another thing than its
+parts and would need memory with the square of its length. Here every song is encoded in segments of 30 s on a
+fixed grid, each seen with 2 s more on either side: up to 30 s the codes are the package's own, and beyond they
+depend on the song alone. The decoder is convolutions only; its blocks give what the whole gives.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from distill.codecs import check_codes, check_wave
+from distill.codecs._blocks import in_blocks_decode, in_blocks_encode, receptive_frames
+from distill.codecs._weights import chosen, identity, read_config
+from distill.folders import locate
+from distill.torchaudio_standin import install
+from distill.vocabulary import CodecFormat
+
+install()
+
+from transformers import XcodecConfig, XcodecModel
+
+from distill.codecs._pretrained import open_pretrained, read_pretrained_config
+
+SEGMENT_SECONDS, CONTEXT_SECONDS = 30.0, 2.0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """`path`: folder or hub id. `slots`: how many codebooks, the first of them (None: all)."""
+
+    path: str = "hf-audio/xcodec-hubert-general-balanced"
+    slots: int | None = None
+    licence: str = "mit"  # of the weights; look at the card of the ones you use
+
+    @property
+    def format(self) -> CodecFormat:
+        """Read from config.json alone; CodecError when it is missing or not that of an X-Codec."""
+        config = _config(locate(self.path))
+        slots = chosen(self.slots, config.num_quantizers, self.path)
+        rate = config.sample_rate / config.hop_length
+        return CodecFormat(config.sample_rate, rate, (config.codebook_size,) * slots)
+
+    def load(self) -> Xcodec:
+        """The codec with its weights. CodecError names what is damaged."""
+        folder, format = locate(self.path), self.format
+        config = _config(folder)
+        model, state = open_pretrained(XcodecModel, config, folder)
+        grid = {"segment": SEGMENT_SECONDS, "context": CONTEXT_SECONDS}
+        return Xcodec(model, format, identity(state, {**read_config(folder / "config.json"), **grid}))
+
+
+class Xcodec:
+    """distill.codecs.Codec over a transformers.XcodecModel."""
+
+    def __init__(self, model: Any, format: CodecFormat, fingerprint: str):
+        self.model, self.format, self.fingerprint = model, format, fingerprint
+        self.hop = int(model.config.hop_length)
+        self.block_frames = math.ceil(SEGMENT_SECONDS * format.frame_rate)
+        self.encoder_context = math.ceil(CONTEXT_SECONDS * format.frame_rate)
+
+    @cached_property
+    def decoder_context(self) -> int:
+        width = self.model.config.acoustic_model_config.hidden_size
+        return receptive_frames(self.model.acoustic_decoder, width, 1, self.hop, device=self.model.device)
+
+    @torch.inference_mode()
+    def encode(self, wave_CW: Tensor) -> Tensor:
+        check_wave(wave_CW, self.format)
+        return in_blocks_encode(self._codes, wave_CW, self.hop, self.block_frames, self.encoder_context)
+
+    @torch.inference_mode()
+    def decode(self, codes_FS: Tensor, samples: int | None = None) -> Tensor:
+        check_codes(codes_FS, self.format)
+        wave_CW = in_blocks_decode(self._wave, codes_FS, self.hop, self.block_frames, self.decoder_context)
+        return wave_CW[:, :samples]
+
+    def codebooks(self) -> list[Tensor]:
+        books = [layer.codebook.embed for layer in self.model.quantizer.quantizers[: self.format.slots]]
+        return [book_CD.float().clone().cpu() for book_CD in books]
+
+    def _codes(self, wave_CW: Tensor) -> Tensor:
+        """All codebooks, the last ones dropped: each codes the residual of those before it."""
+        wave_BCW = wave_CW.to(self.model.device, torch.float32)[None]
+        return self.model.encode(wave_BCW, return_dict=False)[0].T[:, : self.format.slots].cpu()
+
+    def _wave(self, codes_FS: Tensor) -> Tensor:
+        codes_BSF = codes_FS.T[None].to(self.model.device, torch.int64)
+        return self.model.decode(codes_BSF, return_dict=False)[0].cpu()
+
+
+def _config(folder: Path) -> XcodecConfig:
+    return read_pretrained_config(XcodecConfig, folder / "config.json", "xcodec")
