@@ -1,0 +1,154 @@
+"""SNAC (Siuzdak 2024, arXiv 2410.14411) through the package `snac`: levels of several rates, as slots of one frame.
+
+SNAC quantises the residual coarse to fine, each level at its own rate: at 24 kHz 12, 23 and 47 codes a second.
+A frame here is one code of the coarsest level with all that the finer levels have in its time, level after
+level and in order of time within one:
+
+    level 0   [      0      ]
+    level 1   [  1  ][  2   ]           slots 0 1 2 3 4 5 6
+    level 2   [3 ][4 ][5 ][6 ]
+
+The published layout is that of `hubertsiuzdak/snac_24khz`: config.json and pytorch_model.bin, read as tensors
+alone. Two things are done here that the package leaves to chance or to the caller. Its decoder adds noise,
+drawn anew each time: here every frame draws from its own number, so the same codes sound the same. Its larger
+models attend within windows of some frames: what is missing of the last window is silence when encoding and the
+last frame once more when decoding.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from distill.codecs import check_codes, check_wave
+from distill.codecs._blocks import BLOCK_SECONDS, in_blocks_decode, in_blocks_encode, receptive_frames
+from distill.codecs._weights import built, checked, fill, identity, read_checkpoint, read_config
+from distill.errors import CodecError
+from distill.folders import locate
+from distill.vocabulary import CodecFormat
+
+NEEDED = ("sampling_rate", "encoder_rates", "vq_strides", "codebook_size")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """`path`: folder or hub id with config.json and pytorch_model.bin."""
+
+    path: str = "hubertsiuzdak/snac_24khz"
+    licence: str = "mit"  # of the weights
+
+    @property
+    def format(self) -> CodecFormat:
+        """Read from config.json alone; CodecError when it is missing or not that of a SNAC."""
+        place = locate(self.path) / "config.json"
+        config = read_config(place, NEEDED)
+        try:
+            coarsest = config["vq_strides"][0]
+            if any(coarsest % stride for stride in config["vq_strides"]):
+                raise CodecError(f"{place}: vq_strides {config['vq_strides']} do not divide {coarsest}")
+            slots = sum(coarsest // stride for stride in config["vq_strides"])
+            rate = config["sampling_rate"] / (math.prod(config["encoder_rates"]) * coarsest)
+            return CodecFormat(config["sampling_rate"], rate, (config["codebook_size"],) * slots)
+        except (TypeError, IndexError, ZeroDivisionError) as problem:
+            raise CodecError(f"{place}: does not describe a SNAC ({problem}); copy it again") from problem
+
+    def load(self) -> SnacCodec:
+        """The codec with its weights. CodecError names what is damaged, wants to run code, or is not installed."""
+        try:
+            from snac import SNAC
+        except ImportError as problem:
+            raise CodecError(f"{self.path}: needs the package snac; pip install snac") from problem
+        folder, format = locate(self.path), self.format
+        config, place = read_config(folder / "config.json", NEEDED), folder / "pytorch_model.bin"
+        state = checked(read_checkpoint(place), place)
+        model = built(SNAC, config, folder / "config.json")
+        fill(model, state, place)
+        return SnacCodec(model.eval(), format, identity(state, config))
+
+
+class SnacCodec:
+    """distill.codecs.Codec over a snac.SNAC. A unit is the fewest frames that are whole windows of attention."""
+
+    def __init__(self, model: Any, format: CodecFormat, fingerprint: str):
+        self.model, self.format, self.fingerprint = model, format, fingerprint
+        self.latents = model.vq_strides[0]  # of a frame
+        self.hop = int(model.hop_length) * self.latents
+        self.unit = math.lcm(self.latents, model.attn_window_size or 1) // self.latents
+        self.widths = [self.latents // stride for stride in model.vq_strides]  # slots of each level
+        self.block_frames = math.ceil(BLOCK_SECONDS * format.frame_rate)
+        self.numbers: list[int] = []  # of the frames that are being decoded
+        for parent in list(model.decoder.modules()):
+            for name, child in list(parent.named_children()):
+                if type(child).__name__ == "NoiseBlock":
+                    setattr(parent, name, _SteadyNoise(child.linear, self.numbers))
+
+    @cached_property
+    def contexts(self) -> tuple[int, int]:
+        """Frames that the encoder and the decoder hear, whole units of them; one more for odd strides."""
+        latents, hop = self.latents * self.unit, self.hop * self.unit
+        encoder = receptive_frames(self.model.encoder, 1, hop, latents)
+        decoder = receptive_frames(self._sound, self.model.latent_dim, latents, hop)
+        return (encoder + 1) * self.unit, (decoder + 1) * self.unit
+
+    @torch.inference_mode()
+    def encode(self, wave_CW: Tensor) -> Tensor:
+        check_wave(wave_CW, self.format)
+        return in_blocks_encode(self._codes, wave_CW, self.hop, self._block(), self.contexts[0])
+
+    @torch.inference_mode()
+    def decode(self, codes_FS: Tensor, samples: int | None = None) -> Tensor:
+        check_codes(codes_FS, self.format)
+        frames = len(codes_FS)
+        filled_FS = torch.cat([codes_FS.long(), codes_FS[-1:].long().expand(-frames % self.unit, -1)])
+        numbered = torch.cat([filled_FS, torch.arange(len(filled_FS))[:, None]], 1)
+        wave_CW = in_blocks_decode(self._wave, numbered, self.hop, self._block(), self.contexts[1])
+        return wave_CW[:, : frames * self.hop][:, :samples]
+
+    @torch.inference_mode()
+    def codebooks(self) -> list[Tensor]:
+        """Every code as the vector it adds to the latent; a level's slots have the same."""
+        books = []
+        for level, width in zip(self.model.quantizer.quantizers, self.widths, strict=True):
+            books += [level.out_proj(level.codebook.weight.T[None])[0].T.clone() for _ in range(width)]
+        return books
+
+    def _block(self) -> int:
+        return math.ceil(self.block_frames / self.unit) * self.unit
+
+    def _codes(self, wave_CW: Tensor) -> Tensor:
+        frames = wave_CW.shape[1] // self.hop
+        levels = self.model.encode(wave_CW.float()[None])
+        return torch.cat(
+            [
+                codes_BT[0, : frames * width].reshape(frames, width)
+                for codes_BT, width in zip(levels, self.widths, strict=True)
+            ],
+            1,
+        )
+
+    def _wave(self, numbered: Tensor) -> Tensor:
+        levels = numbered[:, :-1].split(self.widths, 1)
+        latent_BDT = self.model.quantizer.from_codes([codes.reshape(1, -1) for codes in levels])
+        return self._sound(latent_BDT, numbered[:, -1].tolist())[0]
+
+    def _sound(self, latent_BDT: Tensor, numbers: list[int] | None = None) -> Tensor:
+        self.numbers[:] = range(latent_BDT.shape[2] // self.latents) if numbers is None else numbers
+        return self.model.decoder(latent_BDT)
+
+
+class _SteadyNoise(nn.Module):
+    """SNAC's noise, x + noise * linear(x), drawn by the frames' numbers: the same in every block, every time."""
+
+    def __init__(self, linear: nn.Module, numbers: list[int]):
+        super().__init__()
+        self.linear, self.numbers = linear, numbers
+
+    def forward(self, x_BDT: Tensor) -> Tensor:
+        each = x_BDT.shape[2] // len(self.numbers)
+        drawn_T = [torch.randn(each, generator=torch.Generator().manual_seed(n)) for n in self.numbers]
+        return x_BDT + torch.cat(drawn_T) * self.linear(x_BDT)

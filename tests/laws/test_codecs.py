@@ -1,0 +1,322 @@
+"""Laws of every codec in distill/codecs/, each with small random weights in its published files."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import tiny_codecs
+import torch
+from tiny_codecs import MAKERS, Made, noise
+from torch import Tensor
+
+from distill.errors import CodecError
+from distill.settings import kinds
+
+EVERY = [(kind, maker) for kind in kinds("codecs") for maker in MAKERS.get(kind, ())]
+WINDOWED = {"xcodec"}  # encoders that hear all they are given: segments of a fixed grid are their meaning
+TIMES = 1e-5  # what rounding may do to a sample, against the loudest
+
+
+def test_every_kind_is_made() -> None:
+    assert set(kinds("codecs")) == set(MAKERS), "a new codec: write a small one in its files (tiny_codecs.py)"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_encodec() -> Iterator[None]:
+    from distill.codecs import encodec
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(encodec, "EncodecModel", tiny_codecs.SmallEncodec)
+        yield
+
+
+@pytest.fixture(scope="module", params=EVERY, ids=[maker.__name__ for _, maker in EVERY])
+def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Made, Any]:
+    """(kind, what was made, the codec opened)."""
+    kind, maker = request.param
+    torch.manual_seed(0)
+    it = maker(tmp_path_factory.mktemp(kind))
+    return kind, it, it.settings.load()
+
+
+@pytest.fixture
+def codec(made: tuple[str, Made, Any]) -> Iterator[Any]:
+    kept = dict(vars(made[2]))
+    yield made[2]
+    vars(made[2]).clear()
+    vars(made[2]).update(kept)
+
+
+def hop(codec: Any) -> int:
+    return round(codec.format.sample_rate / codec.format.frame_rate)
+
+
+def wave(codec: Any, frames: int = 20, seed: int = 0) -> Tensor:
+    return noise(1, hop(codec) * frames, seed)
+
+
+def files(made: Made) -> tuple[Path, list[Path]]:
+    """The folder of what was made, and the files in it that hold weights."""
+    place = Path(made.settings.path)
+    folder = place if place.is_dir() else place.parent
+    return folder, [
+        p for p in sorted(folder.iterdir()) if p.suffix in {".safetensors", ".bin", ".pth", ".th"}
+    ]
+
+
+def copy(made: Made, to: Path) -> Made:
+    folder, _ = files(made)
+    shutil.copytree(folder, to)
+    moved = {
+        name: value.replace(str(folder), str(to))
+        for name, value in vars(made.settings).items()
+        if isinstance(value, str)
+    }
+    return replace(made, settings=replace(made.settings, **moved))
+
+
+# --- codes and samples ------------------------------------------------------------------------------------
+
+
+def test_codes_differ_from_frame_to_frame(codec: Any) -> None:
+    """What all other laws need to say anything."""
+    codes_FS = codec.encode(wave(codec))
+    assert all(len(codes_FS[:, slot].unique()) >= 3 for slot in range(codec.format.slots)), codes_FS.T
+
+
+def test_frames_and_lengths_are_those_promised(codec: Any) -> None:
+    size, whole_CW = hop(codec), wave(codec, 9)
+    for samples in (1, 2, 3, size - 1, size, size + 1, 2 * size - 1, 5 * size, 8 * size + size // 3):
+        codes_FS = codec.encode(whole_CW[:, :samples])
+        assert codes_FS.shape == (-(-samples // size), codec.format.slots) and codes_FS.dtype == torch.int64
+        assert all(
+            int(slot_F.min()) >= 0 and int(slot_F.max()) < codes
+            for slot_F, codes in zip(codes_FS.T, codec.format.slot_sizes, strict=True)
+        )
+        made_CW = codec.decode(codes_FS)
+        assert made_CW.shape == (codec.format.channels, len(codes_FS) * size)
+        assert made_CW.dtype == torch.float32 and bool(torch.isfinite(made_CW).all())
+        assert torch.equal(codec.decode(codes_FS, samples), made_CW[:, :samples])
+        assert codec.decode(codes_FS, samples).shape[1] == samples
+
+
+def test_the_last_frame_is_filled_up_with_silence(codec: Any) -> None:
+    size, given_CW = hop(codec), wave(codec, 6)[:, : 5 * hop(codec) + 1]
+    filled_CW = torch.nn.functional.pad(given_CW, (0, size - 1))
+    assert torch.equal(codec.encode(given_CW), codec.encode(filled_CW))
+
+
+def test_the_same_comes_out_again(codec: Any) -> None:
+    given_CW = wave(codec)
+    codes_FS = codec.encode(given_CW)
+    codec.encode(wave(codec, 5, seed=1))  # nothing of another song is left behind
+    codec.decode(codes_FS[:3])
+    assert torch.equal(codes_FS, codec.encode(given_CW.clone()))
+    inside_CW = torch.cat([torch.ones(1, 7), given_CW, torch.ones(1, 7)], 1)[:, 7:-7]
+    assert torch.equal(codes_FS, codec.encode(inside_CW))  # wherever it lies in memory
+    assert torch.equal(codec.decode(codes_FS), codec.decode(codes_FS.clone().to(torch.int32)))
+
+
+def test_blocks_give_what_the_whole_gives(made: tuple[str, Made, Any], codec: Any) -> None:
+    if not hasattr(codec, "block_frames"):
+        pytest.skip("works on whole songs")
+    given_CW = wave(codec, 64)
+    codes_FS = codec.encode(given_CW)
+    made_CW = codec.decode(codes_FS)
+    for frames in (5, 24):
+        codec.block_frames = frames
+        if made[0] not in WINDOWED:  # one in a thousand codes may be a tie that rounding decides
+            assert float((codec.encode(given_CW) == codes_FS).float().mean()) >= 0.999
+        apart = float((codec.decode(codes_FS) - made_CW).abs().max())
+        assert apart <= TIMES * float(made_CW.abs().max())
+
+
+def test_what_is_far_away_changes_nothing_before_it(codec: Any) -> None:
+    """How a caller cut the song's end, or what another segment holds, is not heard in the frames before."""
+    if not hasattr(codec, "block_frames"):
+        pytest.skip("works on whole songs")
+    codec.block_frames = 8
+    if "encoder_context" in vars(codec):
+        codec.encoder_context = min(codec.encoder_context, 16)
+    first_CW, other_CW = wave(codec, 64), wave(codec, 64, seed=1)
+    first_CW[:, 48 * hop(codec) :] = other_CW[:, 48 * hop(codec) :]
+    assert torch.equal(codec.encode(first_CW)[:24], codec.encode(wave(codec, 64))[:24])
+    assert torch.equal(codec.encode(first_CW[:, : 48 * hop(codec)])[:24], codec.encode(first_CW)[:24])
+
+
+def test_memory_does_not_grow_with_the_song(codec: Any) -> None:
+    """The largest thing that any layer is given is the same for 12 and for 24 blocks."""
+    if not hasattr(codec, "block_frames"):
+        pytest.skip("works on whole songs")
+    codec.block_frames = 8
+    if "encoder_context" in vars(codec):
+        codec.encoder_context = min(codec.encoder_context, 16)
+    codec.decode(codec.encode(wave(codec, 9)))  # looks up how far it hears, once
+
+    def largest(frames: int) -> int:
+        seen: list[int] = []
+
+        def look(_: Any, inputs: tuple[Any, ...]) -> None:
+            seen.extend(value.numel() for value in inputs if isinstance(value, Tensor))
+
+        handle = torch.nn.modules.module.register_module_forward_pre_hook(look)
+        try:
+            codec.decode(codec.encode(wave(codec, frames)))
+        finally:
+            handle.remove()
+        return max(seen)
+
+    assert largest(96) == largest(192)
+
+
+def test_the_codes_are_those_of_its_package(made: tuple[str, Made, Any], codec: Any) -> None:
+    kind, it, _ = made
+    if it.encode is None:
+        pytest.skip(f"{kind} has no package of its own")
+    for frames in (1, 2, 7, 40):
+        with torch.inference_mode():
+            theirs_FS = it.encode(wave(codec, frames))
+        assert torch.equal(codec.encode(wave(codec, frames)), theirs_FS)
+        if it.decode is None:
+            continue
+        with torch.inference_mode():
+            sound_CW = it.decode(theirs_FS)
+        ours_CW = codec.decode(theirs_FS)[:, : sound_CW.shape[1]]  # odd strides: theirs ends early
+        assert sound_CW.shape[1] > (frames - 1) * hop(codec)
+        torch.testing.assert_close(ours_CW, sound_CW, atol=TIMES * float(sound_CW.abs().max()), rtol=0)
+
+
+def test_codebooks_lie_in_one_space(codec: Any) -> None:
+    books = codec.codebooks()
+    assert [len(book_CD) for book_CD in books] == list(codec.format.slot_sizes)
+    assert len({book_CD.shape[1] for book_CD in books}) == 1
+    assert all(book_CD.dtype == torch.float32 and bool(book_CD.std() > 0) for book_CD in books)
+
+
+# --- refusals ---------------------------------------------------------------------------------------------
+
+
+def test_wrong_codes_are_refused_by_name(codec: Any) -> None:
+    good_FS, slots = codec.encode(wave(codec, 5)), codec.format.slots
+    high_FS, low_FS = good_FS.clone(), good_FS.clone()
+    high_FS[3, 1], low_FS[0, 0] = codec.format.slot_sizes[1], -1
+    for bad, said in (
+        (high_FS, "slot 1"),
+        (low_FS, "slot 0"),
+        (good_FS[:, :-1], rf"\[frames, {slots}\]"),
+        (torch.cat([good_FS, good_FS], 1), rf"\[frames, {slots}\]"),
+        (good_FS[:0], "at least one frame"),
+        (good_FS.float(), "whole numbers"),
+    ):
+        with pytest.raises(CodecError, match=said):
+            codec.decode(bad)
+
+
+def test_wrong_waves_are_refused(codec: Any) -> None:
+    good_CW = wave(codec, 4)
+    for bad in (
+        good_CW[:, :0],
+        good_CW.repeat(codec.format.channels + 1, 1),
+        good_CW[0],
+        good_CW[None],
+        torch.where(torch.arange(good_CW.shape[1]) == 5, float("nan"), good_CW),
+        torch.where(torch.arange(good_CW.shape[1]) == 5, float("inf"), good_CW),
+    ):
+        with pytest.raises(CodecError, match="encode"):
+            codec.encode(bad)
+
+
+# --- files ------------------------------------------------------------------------------------------------
+
+
+def read(place: Path) -> Any:
+    if place.suffix == ".safetensors":
+        return safetensors.torch.load_file(place)
+    return torch.load(place, weights_only=True)
+
+
+def write(place: Path, content: Any) -> None:
+    if place.suffix == ".safetensors":
+        safetensors.torch.save_file(content, place, metadata={"format": "pt"})
+    else:
+        torch.save(content, place)
+
+
+def weights(content: dict[str, Any]) -> dict[str, Tensor]:
+    return content.get("state_dict", content)
+
+
+def test_the_format_is_known_before_any_weight(made: tuple[str, Made, Any], tmp_path: Path) -> None:
+    _, it, codec = made
+    assert it.settings.format == codec.format
+    if Path(it.settings.path).is_file():
+        return  # its configuration is inside the file
+    bare = copy(it, tmp_path / "bare")
+    for place in files(bare)[1]:
+        place.unlink()
+    assert bare.settings.format == codec.format
+    with pytest.raises(CodecError, match="missing"):
+        bare.settings.load()
+
+
+class Evil:
+    """Unpickled, it writes a file."""
+
+    def __init__(self, told: Path):
+        self.told = told
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.told),)
+
+
+def test_damaged_weights_are_refused_and_code_is_not_run(made: tuple[str, Made, Any], tmp_path: Path) -> None:
+    _, it, _ = made
+    for number, name in enumerate(place.name for place in files(it)[1]):
+        bad = copy(it, tmp_path / str(number))
+        place = files(bad)[0] / name
+        whole = place.read_bytes()
+        for part in (0.3, 0.9):
+            place.write_bytes(whole[: int(len(whole) * part)])
+            with pytest.raises(CodecError, match=name):
+                bad.settings.load()
+        place.write_bytes(whole)
+        content = read(place)
+        of_floats = [
+            value for value in weights(content).values() if value.is_floating_point() and value.numel()
+        ]
+        of_floats[-1].view(-1)[-1] = float("nan")
+        write(place, content)
+        with pytest.raises(CodecError, match="NaN"):
+            bad.settings.load()
+        torch.save({**read(files(it)[0] / name), "more": Evil(tmp_path / "ran")}, place)
+        with pytest.raises(CodecError, match=name):
+            bad.settings.load()
+        assert not (tmp_path / "ran").exists()
+
+
+def test_the_fingerprint_tells_every_weight_and_the_configuration(
+    made: tuple[str, Made, Any], tmp_path: Path
+) -> None:
+    _, it, codec = made
+    assert copy(it, tmp_path / "same").settings.load().fingerprint == codec.fingerprint
+    for number, name in enumerate(place.name for place in files(it)[1]):
+        other = copy(it, tmp_path / str(number))
+        place = files(other)[0] / name
+        content = read(place)
+        last = [value for value in weights(content).values() if value.is_floating_point() and value.numel()][
+            -1
+        ]
+        last.view(-1)[0] += 0.25
+        write(place, content)
+        assert other.settings.load().fingerprint != codec.fingerprint
+    if it.change is not None:
+        other = copy(it, tmp_path / "changed")
+        tiny_codecs.change_config(files(other)[0], *it.change)
+        assert other.settings.load().fingerprint != codec.fingerprint
