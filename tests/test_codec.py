@@ -1,4 +1,4 @@
-"""The codecs' promises (embedded and DAC), and the task that trains the embedded one."""
+"""The embedded codec on disk, its quantiser, and the task that trains it (its laws: laws/test_codecs.py)."""
 
 from __future__ import annotations
 
@@ -39,91 +39,6 @@ def random_network(seed: int = 0, settings: NetworkSettings = SMALL) -> CodecNet
 def embedded_codec(folder: Path) -> embedded.EmbeddedCodec:
     embedded.save_codec(random_network(), folder)
     return embedded.Settings(str(folder), slots=2).load()
-
-
-def dac_codec(folder: Path):
-    from distill.codecs import dac as kind
-
-    torch.manual_seed(0)
-    model = kind.dac.DAC(
-        encoder_dim=4,
-        encoder_rates=[2, 4, 4, 8],
-        latent_dim=16,
-        decoder_dim=32,
-        decoder_rates=[8, 4, 4, 2],
-        n_codebooks=3,
-        codebook_size=32,
-        codebook_dim=4,
-        sample_rate=16000,
-    )
-    kind.export(model, folder)
-    assert kind.Settings(str(folder), slots=2).format.frame_rate == 62.5
-    return kind.Settings(str(folder), slots=2).load()
-
-
-@pytest.fixture(params=[embedded_codec, dac_codec], ids=["embedded", "dac"], scope="module")
-def codec(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory):
-    return request.param(tmp_path_factory.mktemp("codec"))
-
-
-# --- laws of every codec ----------------------------------------------------------------------------------
-
-
-def hop(codec) -> int:
-    return round(codec.format.sample_rate / codec.format.frame_rate)
-
-
-def test_codes_have_the_frames_and_sizes_promised(codec) -> None:
-    for samples in (hop(codec) * 40, hop(codec) * 40 + 1, hop(codec) * 41 - 1):
-        wave_CW = melody(3)[:, :samples]
-        codes_FS = codec.encode(wave_CW)
-        assert (
-            codes_FS.shape == (-(-samples // hop(codec)), len(codec.format.slot_sizes))
-            and codes_FS.dtype == torch.int64
-        )
-        assert int(codes_FS.min()) >= 0 and int(codes_FS.max()) < min(codec.format.slot_sizes)
-        made_CW = codec.decode(codes_FS)
-        assert made_CW.shape == (1, len(codes_FS) * hop(codec)) and bool(torch.isfinite(made_CW).all())
-        assert codec.decode(codes_FS, samples).shape == wave_CW.shape
-
-
-def test_encoding_and_decoding_repeat_exactly(codec) -> None:
-    wave_CW = melody(1.0)
-    codes_FS = codec.encode(wave_CW)
-    assert torch.equal(codes_FS, codec.encode(wave_CW))
-    assert torch.equal(codec.decode(codes_FS), codec.decode(codes_FS))
-
-
-def test_codebooks_lie_in_one_space(codec) -> None:
-    books = codec.codebooks()
-    assert [len(book_CD) for book_CD in books] == list(codec.format.slot_sizes)
-    assert len({book_CD.shape[1] for book_CD in books}) == 1
-
-
-def test_wrong_codes_are_refused_by_name(codec) -> None:
-    good_FS = codec.encode(melody(1.0))
-    high_FS, low_FS = good_FS.clone(), good_FS.clone()
-    high_FS[3, 1], low_FS[0, 0] = 32, -1
-    for bad, said in (
-        (high_FS, "slot 1"),
-        (low_FS, "slot 0"),
-        (good_FS[:, :1], r"\[frames, 2\]"),
-        (good_FS[:0], "at least one frame"),
-        (good_FS.float(), "whole numbers"),
-    ):
-        with pytest.raises(CodecError, match=said):
-            codec.decode(bad)
-
-
-def test_wrong_waves_are_refused(codec) -> None:
-    for bad in (
-        torch.zeros(1, 0),
-        torch.zeros(2, 16000),
-        torch.zeros(16000),
-        torch.full((1, 16000), float("nan")),
-    ):
-        with pytest.raises(CodecError, match="encode"):
-            codec.encode(bad)
 
 
 # --- embedded: on disk ------------------------------------------------------------------------------------

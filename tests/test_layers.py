@@ -62,6 +62,7 @@ ALLOWED = {  # a heavy library -> the modules and folders that may import it
     "dac": {"codecs", "vocoders"},
     "vocos": {"codecs", "vocoders"},
     "encodec": {"codecs", "vocoders"},
+    "snac": {"codecs", "vocoders"},
     "torchaudio": {"codecs", "vocoders", "torchaudio_standin"},
     "accelerate": {"trainer"},
     "huggingface_hub": {"folders", "hub", "sources"},

@@ -289,6 +289,12 @@ def _of_snac(folder: Path, window: int | None, noisy: bool) -> Made:
     if window:
         config.update(encoder_dim=16)
     model = SNAC(**config).eval()
+    with torch.no_grad():  # what the levels see, about nought, so that it falls on many codes
+        residual_BDT = model.encoder(noise(0.08, 24000)[None])[..., :160]
+        for level in model.quantizer.quantizers:
+            pooled_BDT = torch.nn.functional.avg_pool1d(residual_BDT, level.stride)
+            level.in_proj.bias.sub_(level.in_proj(pooled_BDT).mean((0, 2)))
+            residual_BDT = residual_BDT - level(residual_BDT)[0]
     (folder / "config.json").write_text(json.dumps(config))
     torch.save(model.state_dict(), folder / "pytorch_model.bin")
 

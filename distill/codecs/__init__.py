@@ -10,6 +10,10 @@ here has
 A codec with several rates flattens itself to slots inside its own file; nobody else knows. Frame f covers the
 samples [f * hop, (f + 1) * hop), where hop = sample rate / frame rate; the last frame is filled up with
 silence.
+
+However long the song, memory stays flat: it is worked through in blocks of a grid that begins at its first
+sample (_blocks.py), so that codes and samples depend on the song and on nothing else. Weights and
+configurations come from elsewhere and are read as data, never run (_weights.py, _pretrained.py).
 """
 
 from __future__ import annotations

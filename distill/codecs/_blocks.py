@@ -102,7 +102,8 @@ def in_blocks_causal(
     carry     [D, n * inner] -> the same length; called once a block, in order; keeps its own state
     after     [D, n * inner] -> [E, n * outer]
 
-    `contexts` is how many frames back `before` and `after` hear.
+    `contexts` is how many frames back `before` and `after` hear. A block is longer than either: where a song
+    begins, padding by reflection looks as far ahead.
     """
     made: list[Tensor] = []
     heard_DT: Tensor | None = None

@@ -16,7 +16,6 @@ seconds has a loudness of its own beside the codes, and no Vocos for it is publi
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -32,7 +31,7 @@ from distill.codecs import check_codes, check_wave
 from distill.codecs._blocks import BLOCK_SECONDS, in_blocks_causal, in_blocks_decode, receptive_frames
 from distill.codecs._weights import built, checked, fill, identity, read_checkpoint
 from distill.errors import CodecError, SettingsError
-from distill.folders import locate
+from distill.folders import locate, sha256_file
 from distill.plain_yaml import data
 from distill.torchaudio_standin import install
 from distill.vocabulary import CodecFormat
@@ -40,10 +39,11 @@ from distill.vocabulary import CodecFormat
 install()
 
 from encodec import EncodecModel
+from encodec.model import ROOT_URL
 from vocos.heads import ISTFTHead
 from vocos.models import VocosBackbone
 
-PUBLISHED = "encodec_24khz"
+PUBLISHED, CHECKPOINT = "encodec_24khz", "encodec_24khz-d7cc33bc.th"
 SAMPLE_RATE, HOP, CODES, KBPS_A_SLOT = 24000, 320, 1024, 0.75
 CLASSES: dict[str, tuple[str, Callable[..., Any] | None]] = {  # a part of config.yaml -> its one class
     "feature_extractor": ("vocos.feature_extractors.EncodecFeatures", None),
@@ -59,7 +59,7 @@ class Settings:
     path: str = "charactr/vocos-encodec-24khz"
     encoder: str = PUBLISHED
     bandwidth: float = 6.0
-    licence: str = "mit"  # of the weights: Vocos MIT; EnCodec's are published with the package, under MIT
+    licence: str = "cc-by-nc-4.0"  # of encodec 0.1.1 and its weights; those of Vocos are under MIT
 
     @property
     def format(self) -> CodecFormat:
@@ -190,21 +190,25 @@ def _config(place: Path) -> tuple[dict[str, dict[str, Any]], list[float]]:
 
 def _encoder(where: str) -> tuple[EncodecModel, dict[str, Tensor]]:
     """EnCodec with its weights, and the weights by their names."""
-    if where == PUBLISHED:
-        try:
-            state = EncodecModel._get_pretrained("encodec_24khz-d7cc33bc.th")  # checks the hash in its name
-        except (OSError, RuntimeError) as problem:
-            raise CodecError(
-                f"{where}: cannot be fetched ({problem}); check the network or give a file"
-            ) from problem
-        place = Path(where)
-    else:
-        place = locate(where)
-        promised = place.stem.partition("-")[2]
-        state = read_checkpoint(place)
-        if promised and not hashlib.sha256(place.read_bytes()).hexdigest().startswith(promised):
-            raise CodecError(f"{place}: is not what the hash in its name says; fetch it again")
-    state = checked(state, place)
+    place = _download() if where == PUBLISHED else locate(where)
+    promised = place.stem.partition("-")[2]
+    if promised and place.is_file() and not sha256_file(place).startswith(promised):
+        raise CodecError(f"{place}: is not what the hash in its name says; fetch it again")
+    state = checked(read_checkpoint(place), place)
     model = EncodecModel.encodec_model_24khz(pretrained=False)
     fill(model, state, place)
     return model.eval(), state
+
+
+def _download() -> Path:
+    """The package's own checkpoint, kept where the package keeps it; read by us, since PyTorch's hub unpickles."""
+    place = Path(torch.hub.get_dir()) / "checkpoints" / CHECKPOINT
+    try:
+        if not place.exists():
+            place.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(ROOT_URL + CHECKPOINT, str(place), CHECKPOINT.split("-")[1][:8])
+    except (OSError, RuntimeError) as problem:
+        raise CodecError(
+            f"{PUBLISHED}: cannot be fetched ({problem}); check the network or give a file"
+        ) from problem
+    return place

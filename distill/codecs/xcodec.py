@@ -1,4 +1,4 @@
-"""X-Codec (Ye 2024, arXiv 2408.17175), YuE's codec, through transformers: 16 kHz, 50 frames a second, 8 x 1,024.
+"""X-Codec (Ye 2024, arXiv 2408.17175), the codec of YuE: 16 kHz, 50 frames a second, eight slots of 1,024 codes.
 
 It codes two things together: the sound, as a DAC hears it, and what a HuBERT makes of it. The published layout
 is transformers' own (`hf-audio/xcodec-hubert-general-balanced` and its like): config.json, model.safetensors.

@@ -29,10 +29,11 @@ def test_every_kind_is_made() -> None:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def small_encodec() -> Iterator[None]:
+def small_and_uncompiled() -> Iterator[None]:
+    """EnCodec's one size is too large for here; and DAC's scripted activation is compiled anew for every length."""
     from distill.codecs import encodec
 
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, torch.jit.optimized_execution(False):
         patch.setattr(encodec, "EncodecModel", tiny_codecs.SmallEncodec)
         yield
 
@@ -130,7 +131,7 @@ def test_blocks_give_what_the_whole_gives(made: tuple[str, Made, Any], codec: An
     given_CW = wave(codec, 64)
     codes_FS = codec.encode(given_CW)
     made_CW = codec.decode(codes_FS)
-    for frames in (5, 24):
+    for frames in (8, 24):
         codec.block_frames = frames
         if made[0] not in WINDOWED:  # one in a thousand codes may be a tie that rounding decides
             assert float((codec.encode(given_CW) == codes_FS).float().mean()) >= 0.999
@@ -180,7 +181,7 @@ def test_the_codes_are_those_of_its_package(made: tuple[str, Made, Any], codec: 
     kind, it, _ = made
     if it.encode is None:
         pytest.skip(f"{kind} has no package of its own")
-    for frames in (1, 2, 7, 40):
+    for frames in (1, 6, 40):
         with torch.inference_mode():
             theirs_FS = it.encode(wave(codec, frames))
         assert torch.equal(codec.encode(wave(codec, frames)), theirs_FS)
