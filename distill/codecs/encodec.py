@@ -17,7 +17,6 @@ seconds has a loudness of its own beside the codes, and no Vocos for it is publi
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -45,10 +44,10 @@ from vocos.models import VocosBackbone
 
 PUBLISHED, CHECKPOINT = "encodec_24khz", "encodec_24khz-d7cc33bc.th"
 SAMPLE_RATE, HOP, CODES, KBPS_A_SLOT = 24000, 320, 1024, 0.75
-CLASSES: dict[str, tuple[str, Callable[..., Any] | None]] = {  # a part of config.yaml -> its one class
-    "feature_extractor": ("vocos.feature_extractors.EncodecFeatures", None),
-    "backbone": ("vocos.models.VocosBackbone", VocosBackbone),
-    "head": ("vocos.heads.ISTFTHead", ISTFTHead),
+CLASSES = {  # a part of config.yaml -> its one class
+    "feature_extractor": "vocos.feature_extractors.EncodecFeatures",
+    "backbone": "vocos.models.VocosBackbone",
+    "head": "vocos.heads.ISTFTHead",
 }
 
 
@@ -75,9 +74,9 @@ class Settings:
         config, bandwidths = _config(folder / "config.yaml")
         place = folder / "pytorch_model.bin"
         state = checked(read_checkpoint(place), place)
-        vocos = nn.ModuleDict(
-            {part: built(CLASSES[part][1], config[part], place) for part in ("backbone", "head")}
-        )
+        backbone = built(VocosBackbone, config["backbone"], folder / "config.yaml")
+        head = built(ISTFTHead, config["head"], folder / "config.yaml")
+        vocos = nn.ModuleDict({"backbone": backbone, "head": head})
         fill(vocos, state, place)
         books = state.get("feature_extractor.codebook_weights")
         if books is None or books.ndim != 2 or len(books) < CODES * format.slots:
@@ -114,7 +113,8 @@ class EncodecVocos:
         self.block_frames = math.ceil(BLOCK_SECONDS * format.frame_rate)
         layers = list(encodec.encoder.model)
         memory = next(number for number, layer in enumerate(layers) if hasattr(layer, "lstm"))
-        self.before, self.memory = nn.Sequential(*layers[:memory]), layers[memory]
+        self.before = nn.Sequential(*layers[:memory])
+        self.memory: Any = layers[memory]
         self.after = nn.Sequential(*layers[memory + 1 :])
 
     @cached_property
@@ -172,7 +172,7 @@ def _config(place: Path) -> tuple[dict[str, dict[str, Any]], list[float]]:
     try:
         config = data(place.read_text("utf-8"), str(place))
         parts = {}
-        for name, (known, _) in CLASSES.items():
+        for name, known in CLASSES.items():
             if config[name]["class_path"] != known:
                 raise CodecError(
                     f"{place}: {name} is {config[name]['class_path']}; this kind has {known} alone"

@@ -50,7 +50,7 @@ class Settings:
         slots = chosen(self.slots, config.num_quantizers, self.path)
         if slots < config.num_semantic_quantizers:
             raise CodecError(f"{self.path}: slots is {slots}; give {config.num_semantic_quantizers} or more")
-        rate = config.sampling_rate / (math.prod(config.upsampling_ratios) * config.latent_stride)
+        rate = config.sampling_rate / (math.prod(config.upsampling_ratios or ()) * config.latent_stride)
         return CodecFormat(config.sampling_rate, rate, (config.codebook_size,) * slots, config.audio_channels)
 
     def load(self) -> MimiCodec:
