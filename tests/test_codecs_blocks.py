@@ -88,3 +88,5 @@ def test_blocks_are_the_whole() -> None:
 def test_a_network_with_another_hop_is_refused() -> None:
     with pytest.raises(CodecError, match="belong together"):
         in_blocks_encode(encode, torch.randn(1, 90), 9, 5, 1)
+    with pytest.raises(CodecError, match="belong together"):
+        in_blocks_decode(decode, torch.randn(10, 3), 9, 5, 1)

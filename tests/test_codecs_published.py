@@ -49,6 +49,7 @@ def test_dac_reads_its_folder_and_its_checkpoint_alike(tmp_path: Path) -> None:
         dac.Settings(str(tmp_path / "folder"), slots=4).load()
 
 
+@pytest.mark.filterwarnings("ignore:TypedStorage")  # of PyTorch, about its own packages
 def test_dac_does_not_run_a_packaged_model(tmp_path: Path) -> None:
     with torch.package.PackageExporter(tmp_path / "package.pth") as package:
         package.save_source_string("mischief", "raise SystemExit('ran')")
@@ -95,7 +96,7 @@ def test_dac_refuses_what_is_no_dac(tmp_path: Path) -> None:
     for change, said in (
         ({"encoder_rates": [2, 8]}, "its configuration says"),
         ({"n_codebooks": 5}, "is missing"),
-        ({"encoder_rates": "fast"}, "does not describe a DAC"),
+        ({"encoder_rates": "fast"}, "not this codec's configuration"),
         ({"speed": 3}, "speed"),
     ):
         (tmp_path / "config.json").write_text(json.dumps({**config, **change}))
@@ -157,7 +158,7 @@ def test_encodec_never_builds_a_class_that_a_download_names(small: Path) -> None
     finally:
         sys.path.remove(str(small))
     assert "mischief" not in sys.modules
-    for text, said in (("a: !!python/object:os.system []", "tag"), ("", "empty"), ("head: 3", "Vocos")):
+    for text, said in (("a: !!python/object:os.system []", "tag"), ("", "empty"), ("head: 3", "KeyError")):
         (small / "config.yaml").write_text(text)
         with pytest.raises(CodecError, match=said):
             encodec.Settings(str(small)).load()

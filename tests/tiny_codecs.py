@@ -21,13 +21,13 @@ Codes = Callable[[Tensor], Tensor]
 @dataclass(frozen=True)
 class Made:
     """settings; the package's own wave_CW -> codes_FS and codes_FS -> wave_CW on the same weights (None: it is
-    ours alone); a configuration file with a change (key, value) that leaves the weights fitting.
+    ours alone); a configuration file with a change (path of a key, value) that leaves the weights fitting.
     """
 
     settings: Any
     encode: Codes | None
     decode: Codes | None
-    change: tuple[str, str, Any] | None
+    change: tuple[str, tuple[str, ...], Any] | None
 
 
 def noise(seconds: float, rate: int, seed: int = 0) -> Tensor:
@@ -74,7 +74,7 @@ def small_dac(rates: list[int]) -> Any:
     ).eval()
 
 
-def _of_dac(model: Any, path: Path, slots: int, change: tuple[str, str, Any] | None) -> Made:
+def _of_dac(model: Any, path: Path, slots: int, change: tuple[str, tuple[str, ...], Any] | None) -> Made:
     from distill.codecs import dac as kind
 
     return Made(
@@ -90,7 +90,7 @@ def dac_folder(folder: Path) -> Made:
 
     model = small_dac([2, 4, 4])
     kind.export(model, folder)
-    return _of_dac(model, folder, 3, ("config.json", "sample_rate", 22050))
+    return _of_dac(model, folder, 3, ("config.json", ("sample_rate",), 22050))
 
 
 def dac_checkpoint(folder: Path) -> Made:
@@ -166,7 +166,7 @@ def encodec(folder: Path, bandwidth: float = 3.0) -> Made:
     model = SmallEncodec.encodec_model_24khz(pretrained=False)
     vocos = write_encodec(folder, model, 8)
     settings = kind.Settings(str(folder), str(folder / "encodec.th"), bandwidth)
-    change = ("config.yaml", "num_layers", 1)
+    change = ("config.yaml", ("backbone", "init_args", "num_layers"), 1)
     return Made(settings, *theirs_of_encodec(model, vocos, bandwidth), change)
 
 
@@ -223,7 +223,7 @@ def mimi(folder: Path) -> Made:
         kind.Settings(str(folder), slots=3),
         lambda wave_CW: model.encode(wave_CW[None], num_quantizers=3).audio_codes[0].T,
         lambda codes_FS: model.decode(codes_FS.T[None]).audio_values[0],
-        ("config.json", "norm_eps", 1e-3),
+        ("config.json", ("norm_eps",), 1e-3),
     )
 
 
@@ -264,7 +264,7 @@ def xcodec(folder: Path) -> Made:
         kind.Settings(str(folder), slots=4),
         lambda wave_CW: model.encode(wave_CW[None]).audio_codes[0].T,
         lambda codes_FS: model.decode(codes_FS.T[None]).audio_values[0],
-        ("config.json", "initializer_range", 0.03),
+        ("config.json", ("initializer_range",), 0.03),
     )
 
 
@@ -308,7 +308,7 @@ def _of_snac(folder: Path, window: int | None, noisy: bool) -> Made:
         levels = [codes.reshape(1, -1) for codes in whole_FS.split([1, 2, 4], 1)]
         return model.decode(levels)[0, :, : len(codes_FS) * 24]
 
-    change = ("config.json", "sampling_rate", 22050)
+    change = ("config.json", ("sampling_rate",), 22050)
     return Made(kind.Settings(str(folder)), encode, None if noisy else decode, change)
 
 
@@ -332,14 +332,24 @@ MAKERS: dict[str, tuple[Callable[[Path], Made], ...]] = {
 }
 
 
-def change_config(folder: Path, file: str, key: str, value: Any) -> None:
-    """Give one key of a JSON or YAML configuration, at whatever depth it stands, another value."""
-    place = folder / file
-    config = yaml.safe_load(place.read_text()) if file.endswith("yaml") else json.loads(place.read_text())
-    holders = [config]
-    for holder in holders:
-        holders += [inner for inner in holder.values() if isinstance(inner, dict)]
-    holder = next(holder for holder in holders if key in holder)
-    assert holder[key] != value
-    holder[key] = value
-    place.write_text(yaml.safe_dump(config) if file.endswith("yaml") else json.dumps(config))
+def read_config(place: Path) -> dict[str, Any]:
+    text = place.read_text()
+    return yaml.safe_load(text) if place.suffix == ".yaml" else json.loads(text)
+
+
+def write_config(place: Path, path: tuple[str, ...], value: Any) -> None:
+    """Give one key of a JSON or YAML configuration another value."""
+    holder = config = read_config(place)
+    for name in path[:-1]:
+        holder = holder[name]
+    assert holder[path[-1]] != value
+    holder[path[-1]] = value
+    place.write_text(yaml.safe_dump(config) if place.suffix == ".yaml" else json.dumps(config))
+
+
+def keys(config: dict[str, Any]) -> list[tuple[str, ...]]:
+    """The path of every key, at whatever depth it stands."""
+    inner = [
+        (name, *path) for name, value in config.items() if isinstance(value, dict) for path in keys(value)
+    ]
+    return [(name,) for name in config] + inner

@@ -73,7 +73,7 @@ def in_blocks_encode(
 def in_blocks_decode(
     decode: Callable[[Tensor], Tensor], codes_FS: Tensor, hop: int, block_frames: int, context_frames: int
 ) -> Tensor:
-    """wave_CW of F * hop samples. `decode` gives wave_CW of some codes_FS; it may fall short at the end.
+    """wave_CW of F * hop samples. `decode` gives wave_CW of some codes_FS; it may be off by part of a frame.
 
     What falls short (odd strides lose some samples) is silence at the end of the song, and inside it is
     covered by the context, which must then be a frame wider than what a frame hears.
@@ -81,7 +81,13 @@ def in_blocks_decode(
     made = []
     for block in blocks(len(codes_FS), block_frames, context_frames):
         wave_CW = decode(codes_FS[block.first : block.last])
-        wave_CW = functional.pad(wave_CW, (0, max(0, (block.last - block.first) * hop - wave_CW.shape[1])))
+        missing = (block.last - block.first) * hop - wave_CW.shape[1]
+        if abs(missing) >= hop:
+            raise CodecError(
+                f"decode: gave {wave_CW.shape[1]} samples for {block.last - block.first} frames of {hop}; "
+                "the model's strides and its hop do not belong together"
+            )
+        wave_CW = functional.pad(wave_CW, (0, max(0, missing)))
         made.append(wave_CW[:, (block.start - block.first) * hop : (block.stop - block.first) * hop].clone())
     return torch.cat(made, 1)
 

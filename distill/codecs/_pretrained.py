@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from distill.codecs._weights import built, read_config, read_tensors
+from distill.codecs._weights import as_configured, read_config, read_tensors
 from distill.errors import CodecError
 
 
@@ -24,7 +24,8 @@ def read_pretrained_config(cls: Any, place: Path, model_type: str) -> Any:
         raise CodecError(
             f"{place}: is a {given['model_type']}, not a {model_type}; choose the codec's kind by that"
         )
-    return built(cls.from_dict, {"config_dict": given}, place)
+    with as_configured(place):
+        return cls.from_dict(given)
 
 
 def open_pretrained(cls: Any, config: Any, folder: Path) -> tuple[Any, dict[str, Tensor]]:
@@ -34,19 +35,15 @@ def open_pretrained(cls: Any, config: Any, folder: Path) -> tuple[Any, dict[str,
     quiet = logging.getLogger("transformers.modeling_utils")
     level, quiet.level = quiet.level, logging.ERROR  # its table of missing weights: one line says it below
     try:
-        model, told = cls.from_pretrained(
-            folder,
-            config=config,
-            dtype=torch.float32,
-            local_files_only=True,
-            use_safetensors=True,
-            output_loading_info=True,
-        )
-    except (OSError, RuntimeError, ValueError, TypeError) as problem:
-        reason = next((line.strip() for line in str(problem).splitlines() if line.strip()), "refused")
-        raise CodecError(
-            f"{place}: does not fit its config.json ({reason}); copy the folder again"
-        ) from problem
+        with as_configured(folder / "config.json"):
+            model, told = cls.from_pretrained(
+                folder,
+                config=config,
+                dtype=torch.float32,
+                local_files_only=True,
+                use_safetensors=True,
+                output_loading_info=True,
+            )
     finally:
         quiet.setLevel(level)
     if absent := sorted(map(str, told["missing_keys"])):

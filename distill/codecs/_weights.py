@@ -13,7 +13,8 @@ import hashlib
 import json
 import pickle
 import zipfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from torch import Tensor, nn
 
 from distill.errors import CodecError
 from distill.folders import fingerprint
+from distill.vocabulary import CodecFormat
 
 
 def read_config(place: Path, needed: Iterable[str] = ()) -> dict[str, Any]:
@@ -62,7 +64,7 @@ def read_tensors(place: Path) -> dict[str, Tensor]:
         raise CodecError(f"{place}: missing; name the folder that holds it") from problem
     except (safetensors.SafetensorError, OSError, ValueError) as problem:
         raise CodecError(
-            f"{place}: damaged or cut short ({_first(problem)}); copy the file again"
+            f"{place}: damaged or cut short ({reason(problem)}); copy the file again"
         ) from problem
 
 
@@ -91,7 +93,7 @@ def read_checkpoint(place: Path, shallow: bool = False) -> Any:
         ) from problem
     except (RuntimeError, OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as problem:
         raise CodecError(
-            f"{place}: damaged or cut short ({_first(problem)}); copy the file again"
+            f"{place}: damaged or cut short ({reason(problem)}); copy the file again"
         ) from problem
 
 
@@ -123,18 +125,36 @@ def fill(network: nn.Module, state: Mapping[str, Tensor], place: Path) -> None:
     network.load_state_dict({name: state[name] for name in wanted})
 
 
-def built(make: Callable[..., Any], config: Mapping[str, Any], place: Path) -> Any:
-    """make(**config), a network of the package; CodecError when it refuses the configuration."""
+@contextmanager
+def as_configured(place: Path) -> Iterator[None]:
+    """Around whatever is made of a stranger's configuration: whichever way it fails, it is a CodecError.
+
+    The packages check little of what they are given, so a wrong value shows as any kind of error.
+    """
     try:
-        return make(**config)
-    except (TypeError, ValueError, RuntimeError, AssertionError, IndexError, ZeroDivisionError) as problem:
+        yield
+    except CodecError:
+        raise
+    except Exception as problem:
         raise CodecError(
-            f"{place}: not this codec's configuration ({_first(problem)}); copy it again"
+            f"{place}: not this codec's configuration ({reason(problem)}); copy it again"
         ) from problem
+
+
+def spoken(sample_rate: int, hop: int, slot_sizes: tuple[int, ...], channels: int = 1) -> CodecFormat:
+    """The format of a codec whose frames are `hop` samples. ValueError unless all are whole and above 0."""
+    for name, value in (("sample rate", sample_rate), ("hop", hop), ("channels", channels)):
+        if type(value) is not int or value < 1:
+            raise ValueError(f"{name} is {value}")
+    if not slot_sizes or any(type(size) is not int or size < 2 for size in slot_sizes):
+        raise ValueError(f"slots have {slot_sizes} codes")
+    return CodecFormat(sample_rate, sample_rate / hop, slot_sizes, channels)
 
 
 def chosen(slots: int | None, trained: int, where: str) -> int:
     """How many codebooks are used: all, or as many as asked for. CodecError when there are not so many."""
+    if type(trained) is not int or trained < 1:
+        raise CodecError(f"{where}: has {trained} codebooks by its configuration; copy it again")
     if slots is not None and not 1 <= slots <= trained:
         raise CodecError(f"{where}: slots is {slots}, this codec has 1 to {trained}; choose one of those")
     return trained if slots is None else slots
@@ -146,9 +166,10 @@ def identity(state: Mapping[str, Tensor], config: Any) -> str:
     return hashlib.sha256((fingerprint(state) + words).encode()).hexdigest()
 
 
-def _first(problem: BaseException) -> str:
-    text = str(problem).strip()
-    return text.splitlines()[0] if text else type(problem).__name__
+def reason(problem: BaseException) -> str:
+    """Somebody else's error in a line of ours."""
+    text = " ".join(str(problem).split())
+    return f"{type(problem).__name__}: {text[:200]}" if text else type(problem).__name__
 
 
 def _refused(problem: BaseException) -> str:

@@ -30,7 +30,7 @@ from torch import Tensor
 from distill.codecs import check_codes, check_wave
 from distill.codecs._blocks import BLOCK_SECONDS, in_blocks_decode, in_blocks_encode, receptive_frames
 from distill.codecs._weights import (
-    built,
+    as_configured,
     checked,
     chosen,
     fill,
@@ -38,6 +38,7 @@ from distill.codecs._weights import (
     read_checkpoint,
     read_config,
     read_tensors,
+    spoken,
 )
 from distill.errors import CodecError
 from distill.folders import locate, write_atomic
@@ -82,7 +83,8 @@ class Settings:
         config, state = _read(place)
         if _format(config, self) != format:
             raise CodecError(f"{place}: is not the model {self.path}; remove it and fetch it again")
-        model = built(dac.DAC, config, place)
+        with as_configured(place):
+            model = dac.DAC(**config)
         fill(model, checked(state, place), place)
         return DacCodec(model.eval(), format, identity(state, config))
 
@@ -167,11 +169,7 @@ def _read(place: Path, shallow: bool = False) -> tuple[dict[str, Any], Any]:
 
 
 def _format(config: dict[str, Any], settings: Settings) -> CodecFormat:
-    try:
+    with as_configured(Path(settings.path)):
         slots = chosen(settings.slots, config["n_codebooks"], settings.path)
-        rate, hop = config["sample_rate"], math.prod(config["encoder_rates"])
-        return CodecFormat(rate, rate / hop, (config["codebook_size"],) * slots)
-    except (TypeError, ZeroDivisionError) as problem:
-        raise CodecError(
-            f"{settings.path}: does not describe a DAC ({problem}); export it again"
-        ) from problem
+        hop = math.prod(config["encoder_rates"])
+        return spoken(config["sample_rate"], hop, (config["codebook_size"],) * slots)

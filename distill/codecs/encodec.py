@@ -28,8 +28,8 @@ from torch.nn import functional
 
 from distill.codecs import check_codes, check_wave
 from distill.codecs._blocks import BLOCK_SECONDS, in_blocks_causal, in_blocks_decode, receptive_frames
-from distill.codecs._weights import built, checked, fill, identity, read_checkpoint
-from distill.errors import CodecError, SettingsError
+from distill.codecs._weights import as_configured, checked, fill, identity, read_checkpoint
+from distill.errors import CodecError
 from distill.folders import locate, sha256_file
 from distill.plain_yaml import data
 from distill.torchaudio_standin import install
@@ -74,8 +74,8 @@ class Settings:
         config, bandwidths = _config(folder / "config.yaml")
         place = folder / "pytorch_model.bin"
         state = checked(read_checkpoint(place), place)
-        backbone = built(VocosBackbone, config["backbone"], folder / "config.yaml")
-        head = built(ISTFTHead, config["head"], folder / "config.yaml")
+        with as_configured(folder / "config.yaml"):
+            backbone, head = VocosBackbone(**config["backbone"]), ISTFTHead(**config["head"])
         vocos = nn.ModuleDict({"backbone": backbone, "head": head})
         fill(vocos, state, place)
         books = state.get("feature_extractor.codebook_weights")
@@ -169,7 +169,7 @@ class EncodecVocos:
 
 def _config(place: Path) -> tuple[dict[str, dict[str, Any]], list[float]]:
     """(arguments of every part, bandwidths in kb/s) of a published config.yaml."""
-    try:
+    with as_configured(place):
         config = data(place.read_text("utf-8"), str(place))
         parts = {}
         for name, known in CLASSES.items():
@@ -178,14 +178,10 @@ def _config(place: Path) -> tuple[dict[str, dict[str, Any]], list[float]]:
                     f"{place}: {name} is {config[name]['class_path']}; this kind has {known} alone"
                 )
             parts[name] = dict(config[name].get("init_args") or {})
-        extractor = parts["feature_extractor"]
-        if extractor.get("encodec_model", PUBLISHED) != PUBLISHED or parts["head"]["hop_length"] != HOP:
+        extractor, head = parts["feature_extractor"], parts["head"]
+        if extractor.get("encodec_model", PUBLISHED) != PUBLISHED or head["hop_length"] != HOP:
             raise CodecError(f"{place}: is not for {PUBLISHED}; other EnCodecs are not spoken here")
         return parts, [float(rate) for rate in extractor.get("bandwidths", [1.5, 3.0, 6.0, 12.0])]
-    except OSError as problem:
-        raise CodecError(f"{place}: cannot be read ({problem}); name a folder of a Vocos") from problem
-    except (SettingsError, KeyError, TypeError, AttributeError, UnicodeDecodeError) as problem:
-        raise CodecError(f"{place}: not the configuration of a Vocos ({problem}); copy it again") from problem
 
 
 def _encoder(where: str) -> tuple[EncodecModel, dict[str, Tensor]]:

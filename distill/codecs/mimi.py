@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from distill.codecs import check_codes, check_wave
 from distill.codecs._blocks import BLOCK_SECONDS, in_blocks_causal, receptive_frames
-from distill.codecs._weights import chosen, identity, read_config
+from distill.codecs._weights import as_configured, chosen, identity, read_config, spoken
 from distill.errors import CodecError
 from distill.folders import locate
 from distill.torchaudio_standin import install
@@ -46,12 +46,15 @@ class Settings:
     @property
     def format(self) -> CodecFormat:
         """Read from config.json alone; CodecError when it is missing or not that of a Mimi."""
-        config = _config(locate(self.path))
+        folder = locate(self.path)
+        config = _config(folder)
         slots = chosen(self.slots, config.num_quantizers, self.path)
         if slots < config.num_semantic_quantizers:
             raise CodecError(f"{self.path}: slots is {slots}; give {config.num_semantic_quantizers} or more")
-        rate = config.sampling_rate / (math.prod(config.upsampling_ratios or ()) * config.latent_stride)
-        return CodecFormat(config.sampling_rate, rate, (config.codebook_size,) * slots, config.audio_channels)
+        with as_configured(folder / "config.json"):
+            hop = math.prod(config.upsampling_ratios or ()) * config.latent_stride
+            codes = (config.codebook_size,) * slots
+            return spoken(config.sampling_rate, hop, codes, config.audio_channels)
 
     def load(self) -> MimiCodec:
         """The codec with its weights. CodecError names what is damaged."""
@@ -148,10 +151,9 @@ class _Memory:
 def _config(folder: Path) -> MimiConfig:
     place = folder / "config.json"
     config = read_pretrained_config(MimiConfig, place, "mimi")
-    if not config.use_causal_conv or config.trim_right_ratio != 1.0 or config.latent_stride < 2:
-        raise CodecError(
-            f"{place}: a Mimi that is not causal, or without its last halving, is not spoken here"
-        )
-    if config.encoder_config is None or config.decoder_config is None:
-        raise CodecError(f"{place}: is half a Mimi; a codec needs encoder and decoder")
+    with as_configured(place):
+        causal = config.use_causal_conv and config.trim_right_ratio == 1.0 and config.latent_stride > 1
+        halves = config.encoder_config is not None and config.decoder_config is not None
+    if not causal or not halves:
+        raise CodecError(f"{place}: half a Mimi, or one that is not causal; give a whole one as published")
     return config

@@ -27,7 +27,15 @@ from torch import Tensor, nn
 
 from distill.codecs import check_codes, check_wave
 from distill.codecs._blocks import BLOCK_SECONDS, in_blocks_decode, in_blocks_encode, receptive_frames
-from distill.codecs._weights import built, checked, fill, identity, read_checkpoint, read_config
+from distill.codecs._weights import (
+    as_configured,
+    checked,
+    fill,
+    identity,
+    read_checkpoint,
+    read_config,
+    spoken,
+)
 from distill.errors import CodecError
 from distill.folders import locate
 from distill.vocabulary import CodecFormat
@@ -47,15 +55,13 @@ class Settings:
         """Read from config.json alone; CodecError when it is missing or not that of a SNAC."""
         place = locate(self.path) / "config.json"
         config = read_config(place, NEEDED)
-        try:
-            coarsest = config["vq_strides"][0]
-            if any(coarsest % stride for stride in config["vq_strides"]):
-                raise CodecError(f"{place}: vq_strides {config['vq_strides']} do not divide {coarsest}")
-            slots = sum(coarsest // stride for stride in config["vq_strides"])
-            rate = config["sampling_rate"] / (math.prod(config["encoder_rates"]) * coarsest)
-            return CodecFormat(config["sampling_rate"], rate, (config["codebook_size"],) * slots)
-        except (TypeError, IndexError, ZeroDivisionError) as problem:
-            raise CodecError(f"{place}: does not describe a SNAC ({problem}); copy it again") from problem
+        with as_configured(place):
+            strides, coarsest = config["vq_strides"], config["vq_strides"][0]
+            if any(coarsest % stride for stride in strides):
+                raise ValueError(f"vq_strides {strides} do not divide {coarsest}")
+            slots = sum(coarsest // stride for stride in strides)
+            hop = math.prod(config["encoder_rates"]) * coarsest
+            return spoken(config["sampling_rate"], hop, (config["codebook_size"],) * slots)
 
     def load(self) -> SnacCodec:
         """The codec with its weights. CodecError names what is damaged, wants to run code, or is not installed."""
@@ -66,7 +72,8 @@ class Settings:
         folder, format = locate(self.path), self.format
         config, place = read_config(folder / "config.json", NEEDED), folder / "pytorch_model.bin"
         state = checked(read_checkpoint(place), place)
-        model = built(SNAC, config, folder / "config.json")
+        with as_configured(folder / "config.json"):
+            model = SNAC(**config)
         fill(model, state, place)
         return SnacCodec(model.eval(), format, identity(state, config))
 

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from distill.codecs import check_codes, check_wave
 from distill.codecs._blocks import in_blocks_decode, in_blocks_encode, receptive_frames
-from distill.codecs._weights import chosen, identity, read_config
+from distill.codecs._weights import as_configured, chosen, identity, read_config, spoken
 from distill.folders import locate
 from distill.torchaudio_standin import install
 from distill.vocabulary import CodecFormat
@@ -47,10 +47,11 @@ class Settings:
     @property
     def format(self) -> CodecFormat:
         """Read from config.json alone; CodecError when it is missing or not that of an X-Codec."""
-        config = _config(locate(self.path))
-        slots = chosen(self.slots, config.num_quantizers, self.path)
-        rate = config.sample_rate / config.hop_length
-        return CodecFormat(config.sample_rate, rate, (config.codebook_size,) * slots)
+        folder = locate(self.path)
+        config = _config(folder)
+        with as_configured(folder / "config.json"):
+            slots = chosen(self.slots, config.num_quantizers, self.path)
+            return spoken(config.sample_rate, config.hop_length, (config.codebook_size,) * slots)
 
     def load(self) -> Xcodec:
         """The codec with its weights. CodecError names what is damaged."""

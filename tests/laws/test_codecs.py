@@ -319,5 +319,23 @@ def test_the_fingerprint_tells_every_weight_and_the_configuration(
         assert other.settings.load().fingerprint != codec.fingerprint
     if it.change is not None:
         other = copy(it, tmp_path / "changed")
-        tiny_codecs.change_config(files(other)[0], *it.change)
+        file, path, value = it.change
+        tiny_codecs.write_config(files(other)[0] / file, path, value)
         assert other.settings.load().fingerprint != codec.fingerprint
+
+
+def test_no_configuration_is_worse_than_refused(made: tuple[str, Made, Any], tmp_path: Path) -> None:
+    """Whatever stands at one of its keys, a codec opens or says in a line that it cannot."""
+    kind, it, _ = made
+    if kind == "embedded":
+        pytest.skip("a wrong type in what we write ourselves is not refused by name yet")
+    other = copy(it, tmp_path / "other")
+    for place in (p for p in files(other)[0].iterdir() if p.name in {"config.json", "config.yaml"}):
+        whole = place.read_text()
+        for path in tiny_codecs.keys(tiny_codecs.read_config(place)):
+            tiny_codecs.write_config(place, path, "x")
+            try:
+                other.settings.load()
+            except CodecError as problem:
+                assert str(place.parent) in str(problem) and "\n" not in str(problem)
+            place.write_text(whole)
