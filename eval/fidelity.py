@@ -1,78 +1,353 @@
-"""What a codec keeps of recordings: mel distance and pitch agreement of the round trip, at 1 ... S slots.
+"""What a codec keeps: tune, words, spectrum and a speech judge's score of the round trip, and players to hear it.
 
-    python eval/fidelity.py FILE [FILE ...] [--codec embedded/codec]
+    python eval/fidelity.py --songs MANIFEST [--codec CODEC] [--slots 1,2,4] [--judged 2] [--lines N] [--track vocals]
+    python eval/fidelity.py FILE [FILE ...] [the same]
 
-mel distance: mean absolute difference of natural-log mel spectra (80 bands, window 1024, hop 256; floor 1e-5).
-pitch agreement: of the 5 ms frames that WORLD's harvest calls voiced before, the share voiced after and within 50 cents
-(on a voice alone; on a mix harvest follows whatever is loudest). Tracked at 16 kHz in pieces of 10 s.
+MANIFEST: songs with known words and notes, as `python -m distill.sources.songbook --split held-out` writes them.
+CODEC: a folder of an embedded codec, a kind, or a recipe's words (`"kind=dac path=FOLDER"`). Whole songs go through the
+codec, then each line is heard by itself: notes in tune and words by forced choice (distill/measures; English lines
+only) at the `--judged` numbers of slots (those that the codec's settings take by themselves), before and after; the
+likeness of both (eval/likeness.py) at every one of `--slots`. A FILE is cut into pieces of 10 s; as nobody knows its
+notes, its own pitch before is the measure. Intervals: 95 %, bootstrap over lines.
+
+Writes OUT/report.html (players over spectrograms), report.md (the tables, also printed) and report.json.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
 
-import numpy as np
+import fidelity_page
+import likeness
 import torch
-from rich.console import Console
-from rich.table import Table
+from torch import Tensor
 
-from distill import audio
-from distill.codecs._network import melscale_fbanks
-from distill.codecs.embedded import Settings
-from distill.measures.pitch import track
+from distill import audio, lyrics, settings, statistics
+from distill.decoding import promise
+from distill.errors import DistillError, SettingsError, SongError
+from distill.judging import Asked, lines_of, performance, spread
+from distill.measures import Performance, judge
+from distill.songs import Line, Song, read_manifest
 
-
-def log_mel(wave_W: torch.Tensor, sample_rate: int) -> torch.Tensor:
-    """(80, frames) natural log of the mel magnitudes."""
-    window = torch.hann_window(1024)
-    magnitude_HF = torch.stft(wave_W, 1024, 256, window=window, return_complex=True).abs()
-    bank_HM = melscale_fbanks(513, 0.0, sample_rate / 2, 80, sample_rate)
-    return (bank_HM.T @ magnitude_HF).clamp(min=1e-5).log()
-
-
-def midi(wave_W: torch.Tensor, sample_rate: int) -> np.ndarray:
-    """Pitch in MIDI units every 5 ms, NaN where unvoiced."""
-    pieces = wave_W.split(10 * sample_rate)
-    return np.concatenate([track(piece.numpy(), sample_rate) for piece in pieces])
+VERSION = 1
+PIECE_SECONDS = 10.0
+SPEED_SECONDS, SPEED_RUNS = 20.0, 3
+UNCODED = "uncoded"
+ALL = "all"
 
 
-def main() -> int:
-    """The command."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("files", nargs="+")
-    parser.add_argument("--codec", default="embedded/codec")
-    options = parser.parse_args()
-    table = Table(title="codec round trip")
-    for column in ("file", "seconds", "slots", "mel distance, nats", "pitch agreement, %"):
-        table.add_column(column)
-    most = Settings(options.codec, None).format.slots
-    for file in options.files:
-        rate = Settings(options.codec, None).format.sample_rate
-        before_CW = audio.read(file, rate)
-        pitch = midi(before_CW[0], rate)
-        for slots in range(1, most + 1):
-            codec = Settings(options.codec, slots).load()
-            after_CW = codec.decode(codec.encode(before_CW), before_CW.shape[1])
-            distance = (log_mel(before_CW[0], rate) - log_mel(after_CW[0], rate)).abs().mean()
-            voiced = ~np.isnan(pitch)
-            cents = 100 * np.abs(
-                midi(after_CW[0], rate)[voiced] - pitch[voiced]
-            )  # NaN, not voiced, is not below 50
-            seconds = before_CW.shape[1] / rate
-            share = 100 * float(np.mean(cents < 50))
-            table.add_row(
-                file.rpartition("/")[2],
-                f"{seconds:.0f}",
-                str(slots),
-                f"{float(distance):.3f}",
-                f"{share:.1f}",
-            )
-    Console().print(table)
+@dataclass(frozen=True)
+class Chosen:
+    """The codec that is asked about, as a recipe would name it."""
+
+    codec: Any = settings.part("codecs")
+
+
+@dataclass
+class Heard:
+    """One line or piece: whose voice, its sound before and after by row, and how like they are by number of slots."""
+
+    text: str
+    voice: str
+    rows: dict[str, Performance] = field(default_factory=dict)
+    likeness: dict[int, dict[str, tuple[float, float]]] = field(default_factory=dict)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; 2 and one line on standard error where something is wrong with what was given."""
+    options = _options(arguments)
+    try:
+        report, performances = make(options)
+    except DistillError as error:
+        print(f"fidelity: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    options.out.mkdir(parents=True, exist_ok=True)
+    text = fidelity_page.markdown(report)
+    (options.out / "report.json").write_text(json.dumps(report, indent=1), encoding="utf-8")
+    (options.out / "report.md").write_text(text, encoding="utf-8")
+    page = fidelity_page.page(report, performances, options.examples)
+    (options.out / "report.html").write_text(page, encoding="utf-8")
+    print(text)
+    print(f"{options.out / 'report.html'}")
     return 0
 
 
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="eval/fidelity.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("files", nargs="*", type=Path)
+    parser.add_argument("--songs", type=Path, metavar="MANIFEST")
+    parser.add_argument("--codec", default="embedded")
+    parser.add_argument("--slots", type=_numbers, help="likeness at these; default: every number there is")
+    parser.add_argument("--judged", type=_numbers, help="tune and words at these; default: the codec's own")
+    parser.add_argument("--lines", type=int, default=160, help="lines, evenly spread over every voice's")
+    parser.add_argument("--track", default="audio", choices=["audio", "vocals", "accompaniment"])
+    parser.add_argument("--examples", type=int, default=12, help="lines on the page")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "reports" / "fidelity")
+    options = parser.parse_args(arguments)
+    if bool(options.files) == bool(options.songs):
+        parser.error("give files or --songs MANIFEST, one of both")
+    if options.lines < 1 or options.examples < 0:
+        parser.error("--lines is 1 or more, --examples 0 or more")
+    return options
+
+
+def _numbers(text: str) -> list[int]:
+    numbers = sorted({int(part) for part in text.split(",")})
+    if numbers[0] < 1:
+        raise argparse.ArgumentTypeError("numbers of slots, as in 1,2,4")
+    return numbers
+
+
+def codec_settings(text: str) -> Any:
+    """A codec's settings from a kind, a recipe's words, or the folder of an embedded codec. Raises SettingsError."""
+    if text in settings.kinds("codecs"):
+        given = settings.override({"codec": {}}, {"codec.kind": text})
+    elif "=" in text:
+        words = dict(word.split("=", 1) for word in text.split() if "=" in word)
+        given = settings.override({"codec": {}}, {f"codec.{name}": value for name, value in words.items()})
+    else:
+        given = {"codec": {"kind": "embedded", "path": text}}
+    return settings.build(given, Chosen, "--codec").codec
+
+
+def codecs(chosen: Any, wanted: Sequence[int] | None) -> dict[int, Any]:
+    """The codec with each number of slots that is wanted, by number; all there are where none is named."""
+    if "slots" not in {field.name for field in fields(chosen)}:
+        if wanted not in (None, [chosen.format.slots]):
+            raise SettingsError(f"--slots: this codec has {chosen.format.slots} and no fewer; leave it out")
+        return {chosen.format.slots: chosen.load()}
+    most = replace(chosen, slots=None).format.slots
+    return {slots: replace(chosen, slots=slots).load() for slots in wanted or range(1, most + 1)}
+
+
+# --- what is heard ------------------------------------------------------------------------------------------
+
+
+def make(options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, list[Performance]]]:
+    """(report, performances by row) of everything asked for."""
+    chosen = codec_settings(options.codec)
+    judged = options.judged or [chosen.format.slots]
+    by_slots = codecs(chosen, options.slots and sorted({*options.slots, *judged}))
+    if missing := [slots for slots in judged if slots not in by_slots]:
+        raise SettingsError(f"--judged {missing[0]}: this codec has 1 to {max(by_slots)} slots")
+    asked = _asked(options) if options.songs else _pieces(options.files)
+    heard, codes, excerpt_CW = hear(asked, options.track, by_slots, judged)
+    rows = {row: [line.rows[row] for line in heard] for row in heard[0].rows}
+    scored = any(take.notes or take.words for take in rows[UNCODED])
+    format = by_slots[max(by_slots)].format
+    words = [word for take in rows[UNCODED] for word in take.words]
+    report: dict[str, Any] = {
+        "version": VERSION,
+        "codec": settings.plain(chosen) | {"kind": settings.kind_of(chosen)},
+        "fingerprint": by_slots[max(by_slots)].fingerprint,
+        "format": asdict(format),
+        "songs": [str(place) for place in [options.songs] if place] or [file.name for file in options.files],
+        "track": options.track,
+        "lines": len(heard),
+        "judged": judged,
+        "words": {"asked": len(words), "distinct": len(set(words))},
+        "seconds": sum(take.seconds for take in rows[UNCODED]),
+        "voice_of_line": [line.voice for line in heard],
+        **(judge(rows, reference=UNCODED) if scored else {"rows": {}, "paired": {}}),
+        "likeness": likeness_by_voice(heard),
+        "codebooks": likeness.codebook_use(codes, format.slot_sizes),
+        "speed": [speed(by_slots[slots], excerpt_CW) for slots in judged],
+        "rates": {slots: likeness.rates(codec.format) for slots, codec in by_slots.items()},
+        "published": likeness.published(),
+    }
+    report["voices"] = shares_by_voice(report)
+    return report, rows
+
+
+def _asked(options: argparse.Namespace) -> list[Asked]:
+    """Lines of every voice, as evenly as their number allows."""
+    by_voice: dict[str, list[Asked]] = {}
+    for each in lines_of(read_manifest(options.songs)):
+        if options.track not in each.song.tracks:
+            raise SongError(f"song {each.song.id}: has no {options.track}; name a track that it has")
+        by_voice.setdefault(_voice(each.song), []).append(each)
+    share = -(-options.lines // len(by_voice))
+    return [each for lines in by_voice.values() for each in spread(lines, share)]
+
+
+def _voice(song: Song) -> str:
+    return song.voice.partition(",")[0] or "voice"
+
+
+def _pieces(files: Sequence[Path]) -> list[Asked]:
+    """Files in pieces of 10 s, each a line without words; a last piece of less than a second is left out."""
+    pieces = []
+    for file in files:
+        song, seconds = Song(file.name, (), voice=file.stem, audio=str(file)), audio.seconds(file)
+        starts = [k * PIECE_SECONDS for k in range(int((seconds - 1) // PIECE_SECONDS) + 1)]
+        for start in starts or [0.0]:
+            end = min(start + PIECE_SECONDS, seconds)
+            pieces.append(Asked(Line(f"{file.stem} at {start:.0f} s", 0.0, end - start), song, start, end))
+    return pieces
+
+
+def hear(
+    asked: Sequence[Asked], track: str, by_slots: dict[int, Any], judged: Sequence[int]
+) -> tuple[list[Heard], list[Tensor], Tensor]:
+    """Every line before and after; codes_FS of every song at most slots; and an excerpt to take the speed of."""
+    by_file: dict[str, list[Asked]] = {}
+    for each in asked:
+        by_file.setdefault(each.song.tracks[track], []).append(each)
+    heard, all_codes, excerpts = [], [], []
+    format = by_slots[max(by_slots)].format
+    for number, (file, lines) in enumerate(by_file.items(), 1):
+        print(f"\r{number} of {len(by_file)} songs", end="\n" * (number == len(by_file)), file=sys.stderr)
+        rate = promise(file).sample_rate
+        before_CW = audio.read(file, rate, format.channels)
+        asked_CW = audio.resample(before_CW, rate, format.sample_rate)
+        if sum(part.shape[1] for part in excerpts) < SPEED_SECONDS * format.sample_rate:
+            excerpts.append(asked_CW)
+        song = [_line(each, track, UNCODED, before_CW, rate) for each in lines]
+        for slots, codec in by_slots.items():
+            codes_FS = codec.encode(asked_CW)
+            after_CW = codec.decode(codes_FS, asked_CW.shape[1])
+            if slots == max(by_slots):
+                all_codes.append(codes_FS)
+            row = f"{slots} slots"
+            for each, line in zip(lines, song, strict=True):
+                line.rows[row] = _take(each, track, after_CW, format.sample_rate)
+                line.likeness[slots] = _likeness(line, row, slots in judged)
+                if slots not in judged:
+                    del line.rows[row]
+        heard += song
+    excerpt_CW = torch.cat(excerpts, 1)[:, : round(SPEED_SECONDS * format.sample_rate)]
+    return heard, all_codes, excerpt_CW
+
+
+def _line(each: Asked, track: str, row: str, wave_CW: Tensor, rate: int) -> Heard:
+    return Heard(each.line.text, _voice(each.song), {row: _take(each, track, wave_CW, rate)})
+
+
+def _take(each: Asked, track: str, wave_CW: Tensor, rate: int) -> Performance:
+    """The line's part of a song's sound, with what is known of it: no words but English, nothing of a band's."""
+    last = None if each.last is None else round(each.last * rate)
+    take = performance(each.line, wave_CW[:, round(each.first * rate) : last], rate)
+    sung = track != "accompaniment"
+    words = lyrics.words(each.line.text) if sung and each.song.sections and each.song.language == "en" else ()
+    return Performance(take.text, tuple(words), take.notes if sung else (), take.wave_W, rate)
+
+
+def _likeness(line: Heard, row: str, judged: bool) -> dict[str, tuple[float, float]]:
+    """Every figure of likeness.py, (sum, count) each, at its own rate."""
+    rate = line.rows[row].sample_rate
+    at = {hertz: [_at(line.rows[name], hertz) for name in (UNCODED, row)] for hertz in (16_000, rate)}
+    for hertz, (before_W, after_W) in at.items():
+        samples = min(len(before_W), len(after_W))  # resampling may round a length up or down by one
+        at[hertz] = [before_W[:samples], after_W[:samples]]
+    speech = at[likeness.SPEECH_RATE]
+    figures = {"mel": likeness.mel(*speech, likeness.SPEECH_RATE), "mel, whole": likeness.mel(*at[rate], rate)}
+    figures |= {name: getattr(likeness, name)(*speech) for name in ("pesq", "stoi") if likeness.has(name)}
+    if judged and not line.rows[UNCODED].notes:
+        figures["pitch"] = likeness.pitch(*speech, likeness.SPEECH_RATE)
+    return figures
+
+
+def _at(take: Performance, rate: int) -> Tensor:
+    return audio.resample(torch.from_numpy(take.wave_W)[None], take.sample_rate, rate)[0]
+
+
+# --- figures ------------------------------------------------------------------------------------------------
+
+
+def _places(voices: Sequence[str]) -> dict[str, list[int]]:
+    """Lines by voice, and all of them where there is more than one voice."""
+    places = {voice: [n for n, each in enumerate(voices) if each == voice] for voice in dict.fromkeys(voices)}
+    return ({ALL: list(range(len(voices)))} if len(places) > 1 else {}) | places
+
+
+def likeness_by_voice(heard: Sequence[Heard]) -> dict[str, dict[int, dict[str, Any]]]:
+    """voice -> slots -> figure -> its mean with the interval over lines, and how many lines it was taken from."""
+    found: dict[str, dict[int, dict[str, Any]]] = {}
+    for voice, places in _places([line.voice for line in heard]).items():
+        for slots in heard[0].likeness:
+            for name in heard[0].likeness[slots]:
+                pairs = [heard[n].likeness[slots].get(name, (0.0, 0.0)) for n in places]
+                sums, counts = zip(*pairs, strict=True)
+                figure = asdict(statistics.share(sums, counts)) if sum(counts) else None
+                counted = figure and figure | {"lines": sum(count > 0 for count in counts)}
+                found.setdefault(voice, {}).setdefault(slots, {})[name] = counted
+    return found
+
+
+def shares_by_voice(report: dict[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
+    """voice -> row -> notes in tune before, after, their quotient, of those in tune before the share still in tune, and
+    words missed before, after and the difference. None where nothing was counted."""
+    if not report["rows"]:
+        return {}
+    before = report["rows"][UNCODED]["per_line"]
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for voice, places in _places(report["voice_of_line"]).items():
+        for row in report["rows"].keys() - {UNCODED}:
+            after = report["rows"][row]["per_line"]
+            pairs = [(before[n], after[n]) for n in places]
+            found.setdefault(voice, {})[row] = {
+                "lines": len(places),
+                **_compared(pairs, "in_tune", statistics.quotient),
+                "still_in_tune": _share([_still(*pair) for pair in pairs]),
+                **_compared(pairs, "word_error", statistics.difference),
+            }
+    return found
+
+
+def _compared(pairs: Sequence[Any], figure: str, compare: Any) -> dict[str, Any]:
+    old, new = ([line["figures"][figure] for line in side] for side in zip(*pairs, strict=True))
+    counted = sum(count for _, count in old)
+    four = [[pair[part] for pair in side] for side in (new, old) for part in (0, 1)]
+    return {
+        f"{figure}_before": _share(old),
+        f"{figure}_after": _share(new),
+        f"{figure}_{compare.__name__}": asdict(compare(*four)) if counted else None,
+    }
+
+
+def _share(pairs: Sequence[Sequence[float]]) -> dict[str, Any] | None:
+    hits, counts = zip(*pairs, strict=True)
+    return asdict(statistics.share(hits, counts)) | {"count": sum(counts)} if sum(counts) else None
+
+
+def _still(before: dict[str, Any], after: dict[str, Any]) -> tuple[int, int]:
+    """Notes in tune both before and after, and notes in tune before."""
+    from distill.measures.pitch import in_tune
+
+    cents = zip(before["pitch"]["cents"], after["pitch"]["cents"], strict=True)
+    kept = [in_tune(new) for old, new in cents if in_tune(old)]
+    return sum(kept), len(kept)
+
+
+def speed(codec: Any, wave_CW: Tensor) -> dict[str, float]:
+    """Seconds of sound a second on one thread, by the clock and by the processor's time: the median of three runs."""
+    threads, seconds = torch.get_num_threads(), wave_CW.shape[1] / codec.format.sample_rate
+    torch.set_num_threads(1)
+    spent: dict[str, list[float]] = {}
+    try:
+        codes_FS = codec.encode(wave_CW)
+        for _ in range(SPEED_RUNS):
+            for name, work in (("encode", lambda: codec.encode(wave_CW)), ("decode", lambda: codec.decode(codes_FS))):
+                wall, processor = time.perf_counter(), time.process_time()
+                work()
+                spent.setdefault(f"{name}_processor", []).append(time.process_time() - processor)
+                spent.setdefault(f"{name}_wall", []).append(time.perf_counter() - wall)
+    finally:
+        torch.set_num_threads(threads)
+    medians = {name: seconds / sorted(times)[len(times) // 2] for name, times in spent.items()}
+    return {"slots": codec.format.slots, "seconds": seconds, **medians}
+
+
 if __name__ == "__main__":
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     sys.exit(main())

@@ -23,7 +23,7 @@ def page(report: dict[str, Any], performances: dict[str, list[Performance]], exa
     """The whole page. `performances` are those the report was made from; `examples` lines of them are
     shown."""
     shown = chosen(report, examples)
-    lines = "\n".join(_example(report, performances, place) for place in shown)
+    lines = "\n".join(example(report, performances, place) for place in shown)
     template = (Path(__file__).parent / "page.html").read_text(encoding="utf-8")
     parts = {
         "title": f"{', '.join(report['singers']) or 'takes'} on {report['suite']}",
@@ -135,7 +135,7 @@ def _number(value: Any) -> str:
 # --- lines --------------------------------------------------------------------------------------------------
 
 
-def _example(report: dict[str, Any], performances: dict[str, list[Performance]], place: int) -> str:
+def example(report: dict[str, Any], performances: dict[str, list[Performance]], place: int) -> str:
     """One line, as every row sang it, side by side."""
     figures = []
     for row, lines in performances.items():
