@@ -1,27 +1,48 @@
 """From songs to coded passages, with the codes kept on disk.
 
-A cache entry is named by what its codes depend on: the audio file's sha256, the decoder and its version, the codec's
-fingerprint and slots. So stale codes are never read again; deleting the cache costs time and nothing else.
+A cache entry is named by what its codes depend on: the sha256 of the audio files and which tracks they are, the decoder
+and resampler with their versions, the codec's fingerprint (its weights) and slots. So stale codes are never read again;
+deleting the cache costs time and nothing else.
+
+A song's codes appear whole or not at all, and a song that has them is not encoded again: work that was interrupted goes
+on where it stopped. Files are decoded and resampled by threads ahead of the codec. A codec with
+
+    encode_many(waves) -> [codes_FS, ...]       of waves with one number of frames, the same codes as one by one
+
+gets songs of one length together, which is what a GPU wants; nothing is ever filled up to another song's length, since
+that would change its last codes. Several cores are used by several processes of one thread each: convolutions over
+sound are too thin for two threads to share well. They cost seconds to start, so the first song is encoded here, and
+the rest is dealt out only where it will take longer than that.
 """
 
 from __future__ import annotations
 
+import io
 import os
-from collections.abc import Callable, Sequence
+import pickle
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-import soundfile
 import torch
 from torch import Tensor
 
 from distill import audio
-from distill.errors import FitError, SongError
+from distill.errors import DistillError, FitError, SongError
 from distill.folders import sha256_bytes, sha256_file, write_atomic
 from distill.prompts import Coded, WritingSettings, passages, write
 from distill.songs import Song
 from distill.vocabulary import AudioVocabulary
+
+AHEAD = 2  # songs decoded before the codec wants them, each by a thread
+BATCH_SECONDS = 30.0  # of sound that encode_many gets at once
+WORTHWHILE_SECONDS = 30.0  # of work on one thread, before processes are started for it
 
 
 def cache_folder() -> Path:
@@ -31,35 +52,178 @@ def cache_folder() -> Path:
 
 def codes_of(song: Song, codec: Any) -> Tensor:
     """codes_FS of a song's audio, from the cache where they are. Raises SongError for a song without audio."""
-    if song.audio is None:
-        raise SongError(f"song {song.id}: it has no audio to encode; give it a recording or leave it out")
-    decoder = f"soundfile {soundfile.__version__} {soundfile.__libsndfile_version__}"
-    key = sha256_bytes(
-        f"{sha256_file(song.audio)} {decoder} {codec.fingerprint} {codec.format.slots}".encode()
-    )
-    path = cache_folder() / "codes" / key[:2] / f"{key}.npy"
-    if path.exists():
-        return torch.from_numpy(np.load(path, allow_pickle=False).astype(np.int64))
-    wave_CW = audio.read(song.audio, codec.format.sample_rate, codec.format.channels)
-    codes_FS = codec.encode(wave_CW).cpu()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, _npy(codes_FS))
-    return codes_FS
+    return next(codes_of_all([song], codec, processes=1))
+
+
+def codes_of_all(songs: Sequence[Song], codec: Any, processes: int | None = None) -> Iterator[Tensor]:
+    """codes_FS of every song, in order; what the cache lacks is encoded first. `processes`: as many as pay, if None.
+
+    Raises SongError for a song without audio, AudioError for a file that cannot be read.
+    """
+    entries = [_entry(song, codec) for song in songs]
+    _fill([*{entry.place: entry for entry in entries if not entry.place.exists()}.values()], codec, processes)
+    for entry in entries:
+        yield torch.from_numpy(np.load(entry.place, allow_pickle=False).astype(np.int64))
+
+
+class _Entry(NamedTuple):
+    """One song's codes: the files they are made from, and where they are kept."""
+
+    files: tuple[str, ...]
+    place: Path
+
+
+def _entry(song: Song, codec: Any) -> _Entry:
+    tracks: tuple[str, ...] = getattr(codec, "tracks", ("audio",))
+    if missing := [track for track in tracks if track not in song.tracks]:
+        raise SongError(
+            f"song {song.id}: it has no {missing[0]} to encode; give it a recording or leave it out"
+        )
+    files = tuple(song.tracks[track] for track in tracks)
+    told = [
+        f"{track} {sha256_file(Path(file))} {audio.decoder(file)}"
+        for track, file in zip(tracks, files, strict=True)
+    ]
+    key = sha256_bytes(" ".join([*told, codec.fingerprint, str(codec.format.slots)]).encode())
+    return _Entry(files, cache_folder() / "codes" / key[:2] / f"{key}.npy")
+
+
+# --- what the cache lacks -----------------------------------------------------------------------------------
+
+
+def _fill(entries: list[_Entry], codec: Any, processes: int | None) -> None:
+    """Encode these: longest first, so that equal lengths meet and processes end together."""
+    if len(entries) < 2:
+        return _encode(entries, codec)
+    seconds = {entry: audio.seconds(entry.files[0]) for entry in entries}
+    entries = sorted(entries, key=lambda entry: -seconds[entry])
+    began = time.perf_counter()
+    _encode(entries[:1], codec)
+    rest = entries[1:]
+    pace = (time.perf_counter() - began) * torch.get_num_threads() / seconds[entries[0]]
+    if processes is None:
+        pays = pace * sum(seconds[entry] for entry in rest) > WORTHWHILE_SECONDS
+        processes = torch.get_num_threads() if pays and not torch.cuda.is_available() else 1
+    processes = min(processes, len(rest))
+    return _encode(rest, codec) if processes < 2 else _deal(rest, codec, processes)
+
+
+def _encode(entries: Iterable[_Entry], codec: Any) -> None:
+    for batch in _batches(_read_ahead(entries, codec), codec):
+        waves = [wave_CW for _, wave_CW in batch]
+        made = codec.encode_many(waves) if len(waves) > 1 else [codec.encode(waves[0])]
+        for (entry, _), codes_FS in zip(batch, made, strict=True):
+            entry.place.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(entry.place, _npy(codes_FS.cpu()))
+
+
+def _read_ahead(entries: Iterable[_Entry], codec: Any) -> Iterator[tuple[_Entry, Tensor]]:
+    """Every entry with its sound at the codec's rate, in order; AHEAD of them wait at most."""
+    with ThreadPoolExecutor(AHEAD) as pool:
+        waiting: deque[tuple[_Entry, Future[Tensor]]] = deque()
+        for entry in entries:
+            waiting.append((entry, pool.submit(_read, entry.files, codec.format)))
+            if len(waiting) > AHEAD:
+                first, sound = waiting.popleft()
+                yield first, sound.result()
+        while waiting:
+            first, sound = waiting.popleft()
+            yield first, sound.result()
+
+
+def _read(files: Sequence[str], format: Any) -> Tensor:
+    """wave_CW of a song; several tracks one behind the other as channels, the shorter ones filled up with silence."""
+    waves = [audio.read(file, format.sample_rate, format.channels // len(files)) for file in files]
+    longest = max(wave_CW.shape[1] for wave_CW in waves)
+    return torch.cat([torch.nn.functional.pad(each_CW, (0, longest - each_CW.shape[1])) for each_CW in waves])
+
+
+def _batches(read: Iterable[tuple[_Entry, Tensor]], codec: Any) -> Iterator[list[tuple[_Entry, Tensor]]]:
+    """Neighbours with one number of frames together, where the codec takes many."""
+    hop = round(codec.format.sample_rate / codec.format.frame_rate)
+    most = BATCH_SECONDS * codec.format.sample_rate if hasattr(codec, "encode_many") else 0
+    batch: list[tuple[_Entry, Tensor]] = []
+    for entry, wave_CW in read:
+        frames = -(-wave_CW.shape[1] // hop)
+        other = batch and frames != -(-batch[0][1].shape[1] // hop)
+        if batch and (other or (len(batch) + 1) * wave_CW.shape[1] > most):
+            yield batch
+            batch = []
+        batch.append((entry, wave_CW))
+    if batch:
+        yield batch
 
 
 def _npy(codes_FS: Tensor) -> bytes:
-    import io
-
     buffer = io.BytesIO()
     np.save(buffer, codes_FS.numpy().astype(np.uint16 if int(codes_FS.max()) < 65536 else np.int32))
     return buffer.getvalue()
 
 
+# --- several processes --------------------------------------------------------------------------------------
+
+
+def _deal(entries: Sequence[_Entry], codec: Any, processes: int) -> None:
+    """One child each, dealt like cards. Plain children rather than `multiprocessing`: forking is unsafe beside torch's
+    threads, and spawning would run the caller's script again. What is between us goes through the cache."""
+    package = str(Path(__file__).parents[1])
+    path = os.pathsep.join([package, *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", "from distill.encoding import _child; _child()"]
+    pipe = subprocess.PIPE
+    children = [
+        subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=environment)
+        for _ in range(processes)
+    ]
+    try:
+        for number, child in enumerate(children):
+            assert child.stdin is not None
+            child.stdin.write(pickle.dumps((os.getpid(), entries[number::processes], codec)))
+            child.stdin.close()
+            child.stdin = None  # else `communicate` flushes a closed pipe
+        for child in children:
+            said, complaint = child.communicate()
+            if child.returncode == 0 and said:
+                raise pickle.loads(said)
+            if child.returncode != 0:
+                last = complaint.decode(errors="replace").strip().splitlines()[-1:] or ["no word"]
+                raise DistillError(
+                    f"encoding: a process ended with status {child.returncode} ({last[0]}); what it finished is kept, run again"
+                )
+    finally:
+        for child in children:
+            child.kill()
+            child.wait()
+
+
+def _child() -> None:
+    """What an encoding process runs: entries and codec from standard input, codes into the cache."""
+    out = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what a library prints must not stand before the answer
+    parent, entries, codec = pickle.loads(sys.stdin.buffer.read())
+    torch.set_num_threads(1)
+    try:
+        _encode(_while(entries, lambda: os.getppid() == parent), codec)
+    except DistillError as error:
+        out.write(pickle.dumps(error))
+    out.close()
+
+
+def _while(entries: Iterable[_Entry], wanted: Callable[[], bool]) -> Iterator[_Entry]:
+    """The entries as long as somebody wants them: a killed parent leaves no child at work."""
+    for entry in entries:
+        if not wanted():
+            return
+        yield entry
+
+
+# --- passages -----------------------------------------------------------------------------------------------
+
+
 def code(songs: Sequence[Song], codec: Any, longest: int, writing: WritingSettings) -> list[Coded]:
     """Every passage of every song with its codes."""
     coded = []
-    for song in songs:
-        codes_FS = codes_of(song, codec)
+    for song, codes_FS in zip(songs, codes_of_all(songs, codec), strict=True):
         for passage in passages(song, codec.format.frame_rate, longest, writing):
             stop = len(codes_FS) if passage.stop < 0 else min(passage.stop, len(codes_FS))
             if stop < passage.stop - 1:

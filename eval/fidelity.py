@@ -35,6 +35,7 @@ from distill.decoding import promise
 from distill.errors import DistillError, SettingsError, SongError
 from distill.judging import Asked, lines_of, performance, spread
 from distill.measures import Performance, judge
+from distill.measures.pitch import in_tune
 from distill.songs import Line, Song, read_manifest
 
 VERSION = 1
@@ -91,6 +92,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--judged", type=_numbers, help="tune and words at these; default: the codec's own")
     parser.add_argument("--lines", type=int, default=160, help="lines, evenly spread over every voice's")
     parser.add_argument("--track", default="audio", choices=["audio", "vocals", "accompaniment"])
+    parser.add_argument("--processes", type=int, help="that judge; default: one a core")
     parser.add_argument("--examples", type=int, default=12, help="lines on the page")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "reports" / "fidelity")
     options = parser.parse_args(arguments)
@@ -151,14 +153,14 @@ def make(options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, list[Pe
         "codec": settings.plain(chosen) | {"kind": settings.kind_of(chosen)},
         "fingerprint": by_slots[max(by_slots)].fingerprint,
         "format": asdict(format),
-        "songs": [str(place) for place in [options.songs] if place] or [file.name for file in options.files],
+        "songs": [file.name for file in options.files] or [options.songs.resolve().parent.name],
         "track": options.track,
         "lines": len(heard),
         "judged": judged,
         "words": {"asked": len(words), "distinct": len(set(words))},
         "seconds": sum(take.seconds for take in rows[UNCODED]),
         "voice_of_line": [line.voice for line in heard],
-        **(judge(rows, reference=UNCODED) if scored else {"rows": {}, "paired": {}}),
+        **(judge(rows, UNCODED, options.processes) if scored else {"rows": {}, "paired": {}}),
         "likeness": likeness_by_voice(heard),
         "codebooks": likeness.codebook_use(codes, format.slot_sizes),
         "speed": [speed(by_slots[slots], excerpt_CW) for slots in judged],
@@ -245,13 +247,19 @@ def _take(each: Asked, track: str, wave_CW: Tensor, rate: int) -> Performance:
 def _likeness(line: Heard, row: str, judged: bool) -> dict[str, tuple[float, float]]:
     """Every figure of likeness.py, (sum, count) each, at its own rate."""
     rate = line.rows[row].sample_rate
-    at = {hertz: [_at(line.rows[name], hertz) for name in (UNCODED, row)] for hertz in (16_000, rate)}
+    at = {
+        hertz: [_at(line.rows[name], hertz) for name in (UNCODED, row)]
+        for hertz in (likeness.SPEECH_RATE, rate)
+    }
     for hertz, (before_W, after_W) in at.items():
         samples = min(len(before_W), len(after_W))  # resampling may round a length up or down by one
         at[hertz] = [before_W[:samples], after_W[:samples]]
     speech = at[likeness.SPEECH_RATE]
-    figures = {"mel": likeness.mel(*speech, likeness.SPEECH_RATE), "mel, whole": likeness.mel(*at[rate], rate)}
-    figures |= {name: getattr(likeness, name)(*speech) for name in ("pesq", "stoi") if likeness.has(name)}
+    figures = {"mel": likeness.mel(*speech, likeness.SPEECH_RATE), "stoi": likeness.stoi(*speech)}
+    if rate != likeness.SPEECH_RATE:
+        figures["mel, whole"] = likeness.mel(*at[rate], rate)
+    if likeness.has_pesq():
+        figures["pesq"] = likeness.pesq(*speech)
     if judged and not line.rows[UNCODED].notes:
         figures["pitch"] = likeness.pitch(*speech, likeness.SPEECH_RATE)
     return figures
@@ -322,8 +330,6 @@ def _share(pairs: Sequence[Sequence[float]]) -> dict[str, Any] | None:
 
 def _still(before: dict[str, Any], after: dict[str, Any]) -> tuple[int, int]:
     """Notes in tune both before and after, and notes in tune before."""
-    from distill.measures.pitch import in_tune
-
     cents = zip(before["pitch"]["cents"], after["pitch"]["cents"], strict=True)
     kept = [in_tune(new) for old, new in cents if in_tune(old)]
     return sum(kept), len(kept)
@@ -337,7 +343,10 @@ def speed(codec: Any, wave_CW: Tensor) -> dict[str, float]:
     try:
         codes_FS = codec.encode(wave_CW)
         for _ in range(SPEED_RUNS):
-            for name, work in (("encode", lambda: codec.encode(wave_CW)), ("decode", lambda: codec.decode(codes_FS))):
+            for name, work in (
+                ("encode", lambda: codec.encode(wave_CW)),
+                ("decode", lambda: codec.decode(codes_FS)),
+            ):
                 wall, processor = time.perf_counter(), time.process_time()
                 work()
                 spent.setdefault(f"{name}_processor", []).append(time.process_time() - processor)

@@ -62,7 +62,9 @@ def chosen(said: dict[str, Any], report: dict[str, Any], count: int) -> list[int
 
 def _nothing_said(performances: dict[str, list[Performance]]) -> dict[str, Any]:
     """Where no notes and words are known, nothing can be drawn over the sound."""
-    return {"rows": {row: {"per_line": [{"figures": {}}] * len(takes)} for row, takes in performances.items()}}
+    return {
+        "rows": {row: {"per_line": [{"figures": {}}] * len(takes)} for row, takes in performances.items()}
+    }
 
 
 # --- tables -------------------------------------------------------------------------------------------------
@@ -85,8 +87,21 @@ def summary(report: dict[str, Any]) -> str:
 
 def tables(report: dict[str, Any]) -> list[Table]:
     """All tables that there is something to put into."""
-    made = [_kept(report), _by_slots(report), _by_voice(report), _codebooks(report), _speed(report), _published(report)]
-    return [table for table in made if table[2]]
+    made = [
+        _kept(report),
+        _by_slots(report),
+        _by_voice(report),
+        _codebooks(report),
+        _speed(report),
+        _published(report),
+    ]
+    return [_without_empty_columns(table) for table in made if table[2]]
+
+
+def _without_empty_columns(table: Table) -> Table:
+    name, head, rows = table
+    filled = [place for place in range(len(head)) if any(row[place] for row in rows)]
+    return name, [head[place] for place in filled], [[row[place] for place in filled] for row in rows]
 
 
 def _kept(report: dict[str, Any]) -> Table:
@@ -98,7 +113,10 @@ def _kept(report: dict[str, Any]) -> Table:
             of = by_row[f"{slots} slots"]
             words = of["word_error_before"]
             cells = [voice, str(slots), str(of["lines"])]
-            cells += [_cell(of[name]) for name in ("in_tune_before", "in_tune_after", "in_tune_quotient", "still_in_tune")]
+            cells += [
+                _cell(of[name])
+                for name in ("in_tune_before", "in_tune_after", "in_tune_quotient", "still_in_tune")
+            ]
             cells += [str(words["count"]) if words else ""]
             cells += [_cell(of[f"word_error_{name}"]) for name in ("before", "after", "difference")]
             rows.append(cells)
@@ -129,7 +147,13 @@ def _by_voice(report: dict[str, Any]) -> Table:
 
 def _codebooks(report: dict[str, Any]) -> Table:
     rows = [
-        [str(of["slot"]), str(of["codes"]), f"{100 * of['share']:.1f}", f"{of['perplexity']:.0f}", f"{of['frames']:,}"]
+        [
+            str(of["slot"]),
+            str(of["codes"]),
+            f"{100 * of['share']:.1f}",
+            f"{of['perplexity']:.0f}",
+            f"{of['frames']:,}",
+        ]
         for of in report["codebooks"]
     ]
     return "Codebook use", ["slot", "codes", "used, %", "perplexity", "frames counted"], rows
@@ -145,15 +169,19 @@ def _speed(report: dict[str, Any]) -> Table:
 
 def _published(report: dict[str, Any]) -> Table:
     rows = [
-        [html.escape(name), f"{tokens:g}", f"{kilobits:.2f}", paper]
+        [name, f"{tokens:.0f}", f"{kilobits:.2f}", paper]
         for name, tokens, kilobits, paper in report["published"]
     ]
     own = [
-        [f"this codec, {slots} slots", f"{tokens:g}", f"{kilobits:.2f}", ""]
+        [f"this codec, {slots} slots", f"{tokens:.0f}", f"{kilobits:.2f}", ""]
         for slots, (tokens, kilobits) in report["rates"].items()
     ]
     head = ["codec", "tokens / s", "kbit / s", "paper"]
-    return "Bit rates: frames a second x log2 of the codes (of published codecs only these; none was run here)", head, own + rows
+    return (
+        "Bit rates: frames a second x log2 of the codes (of published codecs only these; none was run here)",
+        head,
+        own + rows,
+    )
 
 
 def _cell(figure: dict[str, Any] | None, unit: float = 0) -> str:

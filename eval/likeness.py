@@ -14,6 +14,7 @@ Each function gives (sum, count) so that pieces add up and can be drawn again (`
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import warnings
 from collections.abc import Iterable, Sequence
@@ -25,7 +26,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from distill import torchaudio_standin
-from distill.errors import DistillError
 from distill.measures.pitch import IN_TUNE_CENTS, track
 from distill.vocabulary import CodecFormat
 
@@ -86,7 +86,8 @@ def mel(before_W: Tensor, after_W: Tensor, sample_rate: int) -> Counted:
 
 def pesq(before_W: Tensor, after_W: Tensor) -> Counted:
     """Wide band PESQ of sound at 16 kHz; nothing counted where it finds no utterance or too little sound."""
-    library = _library("pesq")
+    import pesq as library
+
     try:
         return float(library.pesq(SPEECH_RATE, before_W.numpy(), after_W.numpy(), "wb")), 1
     except (library.NoUtterancesError, library.BufferTooShortError):
@@ -95,11 +96,12 @@ def pesq(before_W: Tensor, after_W: Tensor) -> Counted:
 
 def stoi(before_W: Tensor, after_W: Tensor) -> Counted:
     """STOI of sound at 16 kHz; nothing counted where less than 0.4 s of it is above silence."""
-    library = _library("pystoi")
+    from pystoi import stoi as score
+
     with warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)  # it warns and gives 1e-5
         try:
-            return float(library.stoi(before_W.double().numpy(), after_W.double().numpy(), SPEECH_RATE)), 1
+            return float(score(before_W.double().numpy(), after_W.double().numpy(), SPEECH_RATE)), 1
         except RuntimeWarning:
             return 0.0, 0
 
@@ -133,19 +135,6 @@ def _use(count_C: NDArray[np.int64]) -> dict[str, Any]:
     }
 
 
-def has(name: str) -> bool:
-    """Whether a judge's library can be imported."""
-    try:
-        _library(name)
-    except DistillError:
-        return False
-    return True
-
-
-def _library(name: str) -> Any:
-    import importlib
-
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise DistillError(f"{name} cannot be imported ({error}); pip install {name}") from None
+def has_pesq() -> bool:
+    """Whether `pesq` is installed: it has no wheels, so it needs a C compiler, and nothing here depends on it."""
+    return importlib.util.find_spec("pesq") is not None

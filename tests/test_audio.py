@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from scipy import signal
+from test_decoding import m4a, stand_in_ffmpeg
 
 from distill import audio
 from distill.errors import AudioError
@@ -40,6 +42,50 @@ def test_resampling_keeps_pitch_and_length(tmp_path: Path) -> None:
     wave_CW = audio.read(tmp_path / "a.flac", 16000)
     assert abs(wave_CW.shape[1] - 16000) <= 1
     assert float((wave_CW[:, 2000:14000] - tone(1.0, 16000, 1000.0)[:, 2000:14000]).abs().max()) < 1e-3
+
+
+PAIRS = [(44_100, 24_000), (48_000, 24_000), (24_000, 16_000), (16_000, 24_000), (22_050, 24_000)]
+
+
+def spectrum_dB(wave_CW: torch.Tensor, rate: int) -> tuple[np.ndarray, np.ndarray]:
+    """Frequencies, and levels against a sine of full scale; the window's side lobes lie below -92 dB."""
+    middle_W = wave_CW[0, rate // 4 : rate // 4 + rate].double().numpy()
+    window_W = signal.windows.blackmanharris(len(middle_W))
+    level_H = 2 * np.abs(np.fft.rfft(middle_W * window_W)) / window_W.sum()
+    return np.fft.rfftfreq(len(middle_W), 1 / rate), 20 * np.log10(level_H + 1e-12)
+
+
+@pytest.mark.parametrize(("source", "target"), PAIRS)
+def test_a_tone_of_1_khz_keeps_its_level_and_length(source: int, target: int) -> None:
+    wave_CW = audio.resample(tone(1.5, source, 1000.0), source, target)
+    assert abs(wave_CW.shape[1] - 1.5 * target) <= 1
+    _, level_H = spectrum_dB(wave_CW, target)
+    assert level_H.max() == pytest.approx(20 * np.log10(0.5), abs=0.1)
+
+
+@pytest.mark.parametrize(("source", "target"), PAIRS)
+def test_nothing_folds_or_is_mirrored_above_minus_80_db(source: int, target: int) -> None:
+    """Tones that the new rate cannot hold are gone; those that both can hold have no mirror image."""
+    lost = [target / 2 * factor for factor in (1.02, 1.1, 1.3, 1.6) if target / 2 * factor < 0.49 * source]
+    kept = [min(source, target) / 2 * factor for factor in (0.1, 0.5, 0.8, 0.9)]
+    for hertz in [*lost, *kept]:
+        hertz_H, level_H = spectrum_dB(audio.resample(2 * tone(1.5, source, hertz), source, target), target)
+        away = np.abs(hertz_H - hertz) > 20
+        assert level_H[away].max() < -80, hertz
+        assert hertz not in kept or level_H[~away].max() == pytest.approx(0, abs=0.1)
+    assert len(lost) >= (target < source)
+
+
+def test_m4a_is_read_where_ffmpeg_is_and_refused_where_it_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = m4a(tmp_path / "a.m4a", 44100, 44100)
+    monkeypatch.setenv("PATH", str(tmp_path / "none"))
+    with pytest.raises(AudioError, match=r"needs the program ffmpeg.*install it or convert"):
+        audio.read(path, 16000)
+    monkeypatch.setenv("PATH", str(stand_in_ffmpeg(tmp_path / "bin", 44100)))
+    assert audio.read(path, 16000).shape == (1, 16000)
+    assert audio.decoder(path) != audio.decoder(tmp_path / "a.wav")
 
 
 def test_channels(tmp_path: Path) -> None:

@@ -1,0 +1,372 @@
+"""Encoding a data set, beside the codec package's own loop; and memory against duration.
+
+    python bench/encode.py [--files 8] [--seconds 15] [--threads 2] [--repeats 3] [--shapes 16khz,44khz,embedded]
+    python bench/encode.py --memory [--shapes embedded,16khz] [--durations 10,30,60,300,600] [--svg bench/encode.svg]
+    python bench/encode.py --tiny           # seconds: shows that it runs, and says nothing about speed
+
+The same mono FLAC files (seeded: gliding tones, noise and pauses; at the model's own rate, so that nobody resamples), the
+same thread count, the same run; each row in a process of its own, models with DAC's published shapes and random weights:
+
+    package: its loop      what `python -m dac encode` does: AudioSignal, DAC.compress in windows of 5 s, .dac files
+    package: model alone   the least that a user of it would write: AudioSignal, resample, DAC.encode of the whole file
+    ours, one process      distill.encoding on as many threads
+    ours                   distill.encoding as it chooses: files decoded ahead, a process of one thread a core
+
+`error` is the equality row: the share of codes that are not those of `model alone` (compress turns every file to -16
+LUFS first, so its codes are of another sound and nothing can be held against them); above 0.5 %, which rounding does not
+explain, the script exits with 1. The floor is the encoder's multiplications, counted, at the rate of one large product.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+import torch
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from distill import encoding, torchaudio_standin
+
+torchaudio_standin.install()
+
+from distill import audio
+from distill.codecs import dac as our_dac
+from distill.codecs import embedded
+from distill.songs import Song
+
+MIB = 2**20
+WINDOW_SECONDS = 5.0  # of the package's command
+SHAPES: dict[str, dict[str, Any]] = {
+    "16khz": dict(sample_rate=16_000, encoder_rates=[2, 4, 5, 8], decoder_rates=[8, 5, 4, 2], n_codebooks=12),
+    "44khz": dict(sample_rate=44_100, encoder_rates=[2, 4, 8, 8], decoder_rates=[8, 8, 4, 2], n_codebooks=9),
+    "tiny": dict(
+        sample_rate=16_000, encoder_rates=[2, 4, 5, 8], decoder_rates=[8, 5, 4, 2], n_codebooks=2, encoder_dim=4,
+        decoder_dim=32, codebook_size=16,
+    ),
+    "embedded": {},
+}  # fmt: skip
+LOOP, ALONE, ONE, OURS = "package: its loop", "package: model alone", "ours, one process", "ours"
+WRONG_SHARE = 0.005
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measurement, asked of a process of its own."""
+
+    work: str
+    shape: str
+    folder: str  # holds audio/ and one folder of weights a shape
+    threads: int
+    repeats: int
+
+
+# --- what everybody gets ------------------------------------------------------------------------------------
+
+
+def prepare(folder: Path, shapes: list[str], files: int, seconds: float) -> None:
+    """FLAC files at each shape's own rate, and a model of each shape."""
+    for shape in shapes:
+        model(shape, folder)
+        rate = load(shape, folder).format.sample_rate
+        (folder / f"audio-{rate}").mkdir(exist_ok=True)
+        for number in range(files):
+            wave_W = sound(seconds * (0.8 + 0.4 * number / max(1, files - 1)), rate, number)
+            soundfile.write(folder / f"audio-{rate}" / f"{number}.flac", wave_W, rate)
+
+
+def sound(seconds: float, rate: int, seed: int) -> np.ndarray:
+    """Gliding tones with pauses over a little noise."""
+    dice = np.random.default_rng(seed)
+    clock_W = np.arange(round(seconds * rate)) / rate
+    hertz_W = 200 * 2 ** (0.5 * np.sin(clock_W * dice.uniform(1, 3)))
+    tones_W = sum(np.sin(2 * np.pi * np.cumsum(k * hertz_W) / rate) / k for k in range(1, 8))
+    return (0.1 * tones_W * (np.sin(clock_W * 2) > -0.7) + 0.01 * dice.normal(size=len(clock_W))).astype("f4")
+
+
+def model(shape: str, folder: Path) -> None:
+    """A DAC of this shape with seeded weights, in the folder that distill.codecs.dac reads."""
+    if SHAPES[shape]:
+        import dac
+
+        torch.manual_seed(0)
+        our_dac.export(dac.DAC(**SHAPES[shape]), folder / shape)
+
+
+def load(shape: str, folder: Path) -> Any:
+    """Our codec of a shape; `embedded` is the one in the package."""
+    return our_dac.Settings(str(folder / shape)).load() if SHAPES[shape] else embedded.Settings().load()
+
+
+# --- one row, in a process of its own -----------------------------------------------------------------------
+
+
+def measure(row: Row) -> dict[str, Any]:
+    """{seconds_of_audio, seconds: of each run, peak_mib, error} of one row."""
+    torch.set_num_threads(row.threads)
+    folder = Path(row.folder)
+    codec = load(row.shape, folder)
+    files = sorted((folder / f"audio-{codec.format.sample_rate}").glob("*.flac"))
+    work: Callable[[list[Path], Path], list[Tensor] | None] = {
+        LOOP: lambda files, out: package_loop(codec.model, files, out),
+        ALONE: lambda files, _: package_alone(codec.model, files),
+        ONE: lambda files, out: ours(codec, files, out, 1),
+        OURS: lambda files, out: ours(codec, files, out, row.threads),
+    }[row.work]
+    with tempfile.TemporaryDirectory(dir=folder) as out:
+        work(files[:1], Path(out))  # everybody's first call is slow
+    seconds, codes = [], None
+    for _ in range(row.repeats):
+        with tempfile.TemporaryDirectory(dir=folder) as out:
+            began = time.perf_counter()
+            codes = work(files, Path(out))
+            seconds.append(time.perf_counter() - began)
+    error = None
+    if codes is not None and row.work != ALONE and SHAPES[row.shape]:
+        wanted = package_alone(codec.model, files[:2])
+        wrong = [(a != b).float().mean() for a, b in zip(codes, wanted, strict=False)]
+        error = float(torch.stack(wrong).mean())
+    return {"seconds_of_audio": sum(map(audio.seconds, files)), "seconds": seconds, "error": error}
+
+
+def package_loop(model: Any, files: list[Path], out: Path) -> None:
+    """The loop of dac/utils/encode.py, without its progress bar."""
+    from audiotools import AudioSignal
+
+    with torch.inference_mode():
+        for file in files:
+            model.compress(AudioSignal(file), WINDOW_SECONDS).save(out / f"{file.stem}.dac")
+
+
+def package_alone(model: Any, files: list[Path]) -> list[Tensor]:
+    """codes_FS by the package's network, a whole file at once."""
+    from audiotools import AudioSignal
+
+    codes = []
+    with torch.inference_mode():
+        for file in files:
+            signal = AudioSignal(file).resample(model.sample_rate)
+            wave_BCW = model.preprocess(signal.audio_data, model.sample_rate)
+            codes.append(model.encode(wave_BCW)[1][0].T)
+    return codes
+
+
+def ours(codec: Any, files: list[Path], cache: Path, processes: int) -> list[Tensor]:
+    """The data set through distill.encoding, into an empty cache."""
+    os.environ["DISTILL_CACHE"] = str(cache)
+    songs = [Song(file.stem, (), audio=str(file)) for file in files]
+    return list(encoding.codes_of_all(songs, codec, processes))
+
+
+# --- memory -------------------------------------------------------------------------------------------------
+
+
+def memory(shape: str, folder: Path, seconds: float, threads: int) -> dict[str, float]:
+    """MiB at the peak of encode and decode above what was in use before, and what the wave itself weighs."""
+    torch.set_num_threads(threads)
+    codec = load(shape, folder)
+    rate = codec.format.sample_rate
+    wave_CW = torch.from_numpy(sound(seconds, rate, 0))[None]
+    codec.decode(codec.encode(wave_CW[:, :rate]))
+    told: dict[str, float] = {"seconds": seconds, "wave_mib": wave_CW.numel() * 4 / MIB}
+    codes_FS, told["encode_mib"] = peak_above(lambda: codec.encode(wave_CW))
+    _, told["decode_mib"] = peak_above(lambda: codec.decode(codes_FS))
+    return told
+
+
+def peak_above(run: Callable[[], Any]) -> tuple[Any, float]:
+    """What a run gives, and the MiB in use at its peak above what was in use before it (Linux)."""
+    Path("/proc/self/clear_refs").write_text("5")  # the highest mark is where we stand
+    before = _resident("VmRSS")
+    given = run()
+    return given, max(0.0, _resident("VmHWM") - before)
+
+
+def _resident(name: str) -> float:
+    text = Path("/proc/self/status").read_text(encoding="utf-8")
+    return int(next(line for line in text.splitlines() if line.startswith(name)).split()[1]) / 1024
+
+
+def svg(rows: dict[str, list[dict[str, float]]]) -> str:
+    """Peak memory over duration, both axes from 0, a line for each shape and direction."""
+    points = [
+        (f"{shape}, {work}", [(of["seconds"], of[f"{work}_mib"]) for of in of_shape])
+        for shape, of_shape in rows.items()
+        for work in ("encode", "decode")
+    ]
+    right = max(x for _, line in points for x, _ in line)
+    top = max(y for _, line in points for _, y in line) or 1.0
+    drawn = [
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 640 300" font-family="sans-serif" font-size="12">'
+    ]
+    drawn.append(
+        '<rect width="640" height="300" fill="white"/><path d="M50 20V260H470" fill="none" stroke="gray"/>'
+    )
+    for number, (name, line) in enumerate(points):
+        colour = f"hsl({360 * number // len(points)} 70% 40%)"
+        way = " ".join(f"{50 + 420 * x / right:.1f},{260 - 240 * y / top:.1f}" for x, y in line)
+        drawn.append(f'<polyline points="{way}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        drawn.append(f'<text x="480" y="{30 + 18 * number}" fill="{colour}">{name}</text>')
+    drawn.append(f'<text x="50" y="14">MiB above what was in use; top {top:.0f}</text>')
+    drawn.append(f'<text x="470" y="278" text-anchor="end">{right:g} s of sound</text></svg>')
+    return "\n".join(drawn) + "\n"
+
+
+# --- floor and tables ---------------------------------------------------------------------------------------
+
+
+def floor(shape: str, folder: Path, threads: int) -> str:
+    """The encoder's multiplications for a second of sound, and how long they take at the rate of a large product."""
+    torch.set_num_threads(threads)
+    codec, counted = load(shape, folder), [0]
+    network = codec.model.encoder
+
+    def count(layer: Any, given: Any, made: Tensor) -> None:
+        counted[0] += 2 * made.numel() * layer.in_channels // layer.groups * layer.kernel_size[0]
+
+    hooks = [
+        each.register_forward_hook(count) for each in network.modules() if isinstance(each, torch.nn.Conv1d)
+    ]
+    frames = round(codec.format.frame_rate)
+    with torch.inference_mode():
+        network(torch.zeros(1, 1, frames * codec.hop))
+    for hook in hooks:
+        hook.remove()
+    left, spent = torch.randn(1024, 1024), []
+    for _ in range(5):
+        began = time.perf_counter()
+        left @ left
+        spent.append(time.perf_counter() - began)
+    rate, operations = 2 * 1024**3 / min(spent), counted[0] * codec.format.frame_rate / frames
+    window = package_window(codec.model)
+    return (
+        f"floor, {shape}: {operations / 1e9:.1f} G operations a second of sound, {rate / 1e9:.0f} G a second in one "
+        f"product on {threads} threads: {rate / operations:.0f} x real time. The package's windows of 5 s give "
+        f"{100 * window:.0f} % of what they are given, and the last one of a file is filled up to 5 s."
+    )
+
+
+def package_window(model: Any) -> float:
+    """How much of a window the package keeps: the rest is context that the next window computes again."""
+    model.padding = False
+    samples = -(-int(WINDOW_SECONDS * model.sample_rate) // model.hop_length) * model.hop_length
+    kept = model.get_output_length(samples) / samples
+    model.padding = True
+    return float(kept)
+
+
+def table(rows: list[tuple[Row, dict[str, Any]]]) -> str:
+    """Markdown: seconds of sound a second, the median of the runs, and against the package's loop."""
+    lines = [
+        "| shape | row | x real time | least .. most | against its loop | error |",
+        "|---|---|---|---|---|---|",
+    ]
+    loops: dict[str, float] = {}
+    for row, told in rows:
+        speeds = sorted(told["seconds_of_audio"] / seconds for seconds in told["seconds"])
+        median = statistics.median(speeds)
+        if row.work == LOOP:
+            loops[row.shape] = median
+        against = f"{median / loops[row.shape]:.2f}" if row.shape in loops else ""
+        error = "" if told["error"] is None else f"{100 * told['error']:.3f} %"
+        cells = (row.shape, row.work, f"{median:.2f}", f"{speeds[0]:.2f} .. {speeds[-1]:.2f}", against, error)
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    options = _options()
+    if options.row:
+        print(json.dumps(measure(Row(**json.loads(options.row)))))
+        return 0
+    if options.weigh:
+        print(json.dumps(memory(options.shapes[0], Path(options.folder), options.weigh, options.threads)))
+        return 0
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        print(f"torch {torch.__version__}, {options.threads} threads, {os.cpu_count()} cores\n", flush=True)
+        if options.memory:
+            return _memory(options, folder)
+        prepare(folder, options.shapes, options.files, options.seconds)
+        rows: list[tuple[Row, dict[str, Any]]] = []
+        for shape in options.shapes:
+            for work in (LOOP, ALONE, ONE, OURS) if SHAPES[shape] else (ONE, OURS):
+                row = Row(work, shape, place, options.threads, options.repeats)
+                rows.append((row, _apart("--row", json.dumps(vars(row)))))
+        print(table(rows) + "\n")
+        for shape in filter(SHAPES.get, options.shapes):
+            print(floor(shape, folder, options.threads))
+        wrong = [row for row, told in rows if (told["error"] or 0) > WRONG_SHARE]
+        if wrong:
+            print(f"bench: {wrong[0].work} gives other codes; its time means nothing", file=sys.stderr)
+        return 1 if wrong else 0
+
+
+def _memory(options: argparse.Namespace, folder: Path) -> int:
+    rows: dict[str, list[dict[str, float]]] = {}
+    print(
+        "| shape | seconds | the wave itself, MiB | encode, MiB above it | decode, MiB |\n|---|---|---|---|---|"
+    )
+    for shape in options.shapes:
+        model(shape, folder)
+        for seconds in options.durations:
+            given = ("--weigh", str(seconds), "--shapes", shape, "--folder", str(folder))
+            told = _apart(*given, "--threads", str(options.threads))
+            rows.setdefault(shape, []).append(told)
+            cells = (f"{told[name]:.0f}" for name in ("seconds", "wave_mib", "encode_mib", "decode_mib"))
+            print(f"| {shape} | {' | '.join(cells)} |", flush=True)
+    if options.svg:
+        options.svg.write_text(svg(rows), encoding="utf-8")
+    return 0
+
+
+def _apart(*arguments: str) -> dict[str, Any]:
+    """Measured in a fresh process."""
+    done = subprocess.run([sys.executable, __file__, *arguments], capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"bench: {' '.join(arguments)} failed:\n{done.stderr}")
+    told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return told
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Encoding a data set, beside the codec package's own loop.")
+    parser.add_argument("--files", type=int, default=8)
+    parser.add_argument(
+        "--seconds", type=float, default=15.0, help="of a file; they differ by a fifth either way"
+    )
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--shapes", type=lambda text: text.split(","), default=["16khz", "44khz", "embedded"])
+    parser.add_argument("--memory", action="store_true")
+    parser.add_argument("--durations", type=lambda text: [float(part) for part in text.split(",")])
+    parser.add_argument("--svg", type=Path)
+    parser.add_argument("--tiny", action="store_true", help="two short files, a small network, one run")
+    for hidden in ("--row", "--folder"):
+        parser.add_argument(hidden, help=argparse.SUPPRESS)
+    parser.add_argument("--weigh", type=float, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    options.durations = options.durations or [10.0, 30.0, 60.0, 300.0, 600.0]
+    if options.tiny:
+        options.files, options.seconds, options.repeats, options.shapes = 2, 1.0, 1, ["tiny"]
+        options.durations = [1.0, 2.0]
+    if unknown := [shape for shape in options.shapes if shape not in SHAPES]:
+        parser.error(f"--shapes {unknown[0]}: one of {', '.join(SHAPES)}")
+    return options
+
+
+if __name__ == "__main__":
+    sys.exit(main())

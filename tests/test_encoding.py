@@ -1,0 +1,195 @@
+"""distill/encoding.py: codes are made once, whole or not at all, and never read again when anything they depend on changed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from torch import Tensor
+
+from distill import audio, encoding
+from distill.codecs.embedded import Settings
+from distill.encoding import codes_of, codes_of_all
+from distill.errors import AudioError, DistillError, SongError
+from distill.songs import Song
+from distill.vocabulary import CodecFormat
+
+RATE, HOP = 8000, 80
+
+
+class Loudness:
+    """A codec of one or two slots: how loud every frame of 10 ms is. It remembers what it was given."""
+
+    tracks: tuple[str, ...] = ("audio",)
+
+    def __init__(
+        self, slots: int = 1, fingerprint: str = "one", channels: int = 1, fail_after: int = 99
+    ) -> None:
+        self.format = CodecFormat(RATE, RATE / HOP, (256,) * slots, channels)
+        self.fingerprint, self.asked, self.fail_after = fingerprint, [], fail_after
+
+    def encode(self, wave_CW: Tensor) -> Tensor:
+        if len(self.asked) >= self.fail_after:
+            raise RuntimeError("the power went")
+        self.asked.append(wave_CW.shape)
+        wave_CW = torch.nn.functional.pad(wave_CW, (0, -wave_CW.shape[1] % HOP))
+        level_F = wave_CW.abs().mean(0).reshape(-1, HOP).mean(1)
+        return (255 * level_F).long()[:, None].expand(-1, self.format.slots).contiguous()
+
+
+class Many(Loudness):
+    def encode_many(self, waves: list[Tensor]) -> list[Tensor]:
+        self.batches = [*getattr(self, "batches", []), [wave_CW.shape[1] for wave_CW in waves]]
+        return [self.encode(wave_CW) for wave_CW in waves]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("DISTILL_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "codes"
+
+
+def song(folder: Path, name: str, seconds: float = 0.5, seed: int = 0, rate: int = RATE) -> Song:
+    noise_W = np.random.default_rng(seed).uniform(-0.9, 0.9, round(seconds * rate)) * np.linspace(
+        0, 1, round(seconds * rate)
+    )
+    soundfile.write(folder / f"{name}.flac", noise_W, rate)
+    return Song(name, (), audio=str(folder / f"{name}.flac"))
+
+
+def kept(cache: Path) -> list[Path]:
+    return sorted(path for path in cache.rglob("*") if path.is_file())
+
+
+def test_codes_are_made_once(tmp_path: Path, cache: Path) -> None:
+    codec, row = Loudness(), song(tmp_path, "a")
+    first_FS, again_FS = codes_of(row, codec), codes_of(row, codec)
+    assert torch.equal(first_FS, again_FS) and first_FS.dtype == again_FS.dtype == torch.int64
+    assert torch.equal(first_FS, Loudness().encode(audio.read(row.audio, RATE)))
+    assert codec.asked == [(1, RATE // 2)] and len(kept(cache)) == 1
+
+
+def test_stale_codes_are_never_read(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = song(tmp_path, "a")
+    old_FS = codes_of(row, Loudness())
+    song(tmp_path, "a", seed=1)  # the same path, other bytes
+    new_FS = codes_of(row, Loudness())
+    assert not torch.equal(old_FS, new_FS)
+    assert torch.equal(new_FS, Loudness().encode(audio.read(row.audio, RATE)))
+    for number, codec in enumerate((Loudness(fingerprint="other weights"), Loudness(slots=2)), 3):
+        codes_of(row, codec)
+        assert len(codec.asked) == 1 and len(kept(cache)) == number
+    for module, name in (
+        (soundfile, "__libsndfile_version__"),
+        (soundfile, "__version__"),
+        (audio.soxr, "__version__"),
+    ):
+        codec = Loudness()
+        codes_of(row, codec)
+        assert codec.asked == []
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, "99.0")
+            codes_of(row, codec)
+        assert len(codec.asked) == 1
+    song(tmp_path, "b", seed=1)  # other path, same bytes
+    codec = Loudness()
+    assert (
+        torch.equal(codes_of(Song("b", (), audio=str(tmp_path / "b.flac")), codec), new_FS)
+        and not codec.asked
+    )
+
+
+def test_tracks_are_part_of_the_name_and_become_channels(tmp_path: Path, cache: Path) -> None:
+    vocals, band = song(tmp_path, "v", 0.5), song(tmp_path, "b", 0.6, seed=1)
+    both = Song("x", (), audio=vocals.audio, vocals=vocals.audio, accompaniment=band.audio)
+    codec = Loudness(channels=2)
+    codec.tracks = ("vocals", "accompaniment")
+    assert len(codes_of(both, codec)) == 60 and codec.asked == [(2, round(0.6 * RATE))]
+    codec.tracks = ("accompaniment", "vocals")
+    codes_of(both, codec)
+    assert len(codec.asked) == len(kept(cache)) == 2
+    with pytest.raises(SongError, match="song v: it has no accompaniment to encode"):
+        codes_of(vocals, codec)
+
+
+def test_interrupted_work_goes_on_where_it_stopped(tmp_path: Path, cache: Path) -> None:
+    songs = [song(tmp_path, name, 0.4 + 0.1 * n, seed=n) for n, name in enumerate("abcd")]
+    with pytest.raises(RuntimeError, match="power"):
+        list(codes_of_all(songs, Loudness(fail_after=3), processes=1))
+    assert len(kept(cache)) == 3 and {path.suffix for path in kept(cache)} == {".npy"}
+    codec = Loudness()
+    found = list(codes_of_all([*songs, songs[0]], codec, processes=1))
+    assert len(codec.asked) == 1 and len(kept(cache)) == 4
+    for row, codes_FS in zip([*songs, songs[0]], found, strict=True):
+        assert torch.equal(codes_FS, Loudness().encode(audio.read(row.audio, RATE)))
+
+
+def test_only_equal_lengths_go_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoding, "BATCH_SECONDS", 1.5)
+    songs = [
+        song(tmp_path, f"s{n}", seconds, seed=n)
+        for n, seconds in enumerate((0.3, 0.5, 0.3, 0.5, 0.5, 0.5, 0.301))
+    ]
+    codec = Many()
+    found = list(codes_of_all(songs, codec, processes=1))
+    assert sorted(map(tuple, codec.batches)) == [
+        (2400, 2400),
+        (4000, 4000, 4000),
+    ]  # the very first one went alone
+    assert len(codec.asked) == 7
+    for row, codes_FS in zip(songs, found, strict=True):
+        assert torch.equal(codes_FS, Loudness().encode(audio.read(row.audio, RATE)))
+
+
+def test_few_songs_wait_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    songs, read = [song(tmp_path, f"s{n}", 0.2, seed=n) for n in range(8)], []
+    real, codec, most = encoding._read, Loudness(), []
+    monkeypatch.setattr(encoding, "_read", lambda files, format: read.append(files) or real(files, format))
+    encode = codec.encode
+    codec.encode = lambda wave_CW: most.append(len(read) - len(codec.asked)) or encode(wave_CW)  # type: ignore[method-assign]
+    list(codes_of_all(songs, codec, processes=1))
+    assert len(read) == 8 and max(most) <= encoding.AHEAD + 1
+
+
+def test_processes_are_started_only_where_they_pay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    songs, dealt = [song(tmp_path, f"s{n}", 0.2, seed=n) for n in range(3)], []
+    deal = lambda entries, codec, processes: dealt.append(processes) or encoding._encode(entries, codec)  # noqa: E731
+    monkeypatch.setattr(encoding, "_deal", deal)
+    monkeypatch.setattr(encoding.torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(encoding.torch.cuda, "is_available", lambda: False)
+    list(codes_of_all(songs, Loudness(fingerprint="quick")))
+    assert dealt == []
+    monkeypatch.setattr(encoding, "WORTHWHILE_SECONDS", 0.0)
+    list(codes_of_all(songs, Loudness(fingerprint="slow")))
+    assert dealt == [2]
+
+
+def test_several_processes_give_the_same_codes_and_name_what_is_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    songs = [song(tmp_path, f"s{n}", 0.3 + 0.1 * n, seed=n, rate=22050) for n in range(3)]
+    codec = Settings().load()
+    together = list(codes_of_all(songs, codec, processes=2))
+    monkeypatch.setenv("DISTILL_CACHE", str(tmp_path / "other"))
+    for one_FS, other_FS in zip(together, codes_of_all(songs, codec, processes=1), strict=True):
+        assert torch.equal(one_FS, other_FS)
+    monkeypatch.setenv("DISTILL_CACHE", str(tmp_path / "third"))
+    monkeypatch.setattr(
+        encoding.audio, "seconds", lambda file: 2.0 if "s0" in file else 1.0
+    )  # s0 here, the rest there
+    soundfile.write(songs[2].audio, np.zeros(1000), 8000)
+    with pytest.raises(AudioError, match=r"s2.flac: is silent"):
+        list(codes_of_all(songs, codec, processes=2))
+    monkeypatch.setattr(encoding.sys, "executable", "/bin/false")
+    with pytest.raises(DistillError, match="ended with status 1"):
+        encoding._deal([encoding._entry(songs[1], codec)], codec, 1)
+
+
+def test_nobody_works_for_a_parent_that_is_gone() -> None:
+    entries = [encoding._Entry((name,), Path(name)) for name in "abc"]
+    assert list(encoding._while(entries, lambda: True)) == entries
+    assert list(encoding._while(entries, lambda: os.getpid() == -1)) == []
