@@ -1,6 +1,6 @@
 """Encoding a data set, beside the codec package's own loop; and memory against duration.
 
-    python bench/encode.py [--files 8] [--seconds 15] [--threads 2] [--repeats 3] [--shapes 16khz,44khz,embedded]
+    python bench/encode.py [--files 8] [--seconds 30] [--threads 2] [--repeats 3] [--shapes 16khz,44khz,embedded]
     python bench/encode.py --memory [--shapes embedded,16khz] [--durations 10,30,60,300,600] [--svg bench/encode.svg]
     python bench/encode.py --tiny           # seconds: shows that it runs, and says nothing about speed
 
@@ -83,6 +83,7 @@ def prepare(folder: Path, shapes: list[str], files: int, seconds: float) -> None
         model(shape, folder)
         rate = load(shape, folder).format.sample_rate
         (folder / f"audio-{rate}").mkdir(exist_ok=True)
+        soundfile.write(folder / f"warm-{rate}.flac", sound(1.0, rate, 0), rate)
         for number in range(files):
             wave_W = sound(seconds * (0.8 + 0.4 * number / max(1, files - 1)), rate, number)
             soundfile.write(folder / f"audio-{rate}" / f"{number}.flac", wave_W, rate)
@@ -124,10 +125,10 @@ def measure(row: Row) -> dict[str, Any]:
         LOOP: lambda files, out: package_loop(codec.model, files, out),
         ALONE: lambda files, _: package_alone(codec.model, files),
         ONE: lambda files, out: ours(codec, files, out, 1),
-        OURS: lambda files, out: ours(codec, files, out, row.threads),
+        OURS: lambda files, out: ours(codec, files, out, None),
     }[row.work]
     with tempfile.TemporaryDirectory(dir=folder) as out:
-        work(files[:1], Path(out))  # everybody's first call is slow
+        work([folder / f"warm-{codec.format.sample_rate}.flac"], Path(out))  # everybody's first call is slow
     seconds, codes = [], None
     for _ in range(row.repeats):
         with tempfile.TemporaryDirectory(dir=folder) as out:
@@ -164,7 +165,7 @@ def package_alone(model: Any, files: list[Path]) -> list[Tensor]:
     return codes
 
 
-def ours(codec: Any, files: list[Path], cache: Path, processes: int) -> list[Tensor]:
+def ours(codec: Any, files: list[Path], cache: Path, processes: int | None) -> list[Tensor]:
     """The data set through distill.encoding, into an empty cache."""
     os.environ["DISTILL_CACHE"] = str(cache)
     songs = [Song(file.stem, (), audio=str(file)) for file in files]
@@ -346,7 +347,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Encoding a data set, beside the codec package's own loop.")
     parser.add_argument("--files", type=int, default=8)
     parser.add_argument(
-        "--seconds", type=float, default=15.0, help="of a file; they differ by a fifth either way"
+        "--seconds", type=float, default=30.0, help="of a file; they differ by a fifth either way"
     )
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--repeats", type=int, default=3)

@@ -17,11 +17,13 @@ the rest is dealt out only where it will take longer than that.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import pickle
 import subprocess
 import sys
+import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -92,24 +94,27 @@ def _entry(song: Song, codec: Any) -> _Entry:
 
 
 def _fill(entries: list[_Entry], codec: Any, processes: int | None) -> None:
-    """Encode these: longest first, so that equal lengths meet and processes end together."""
+    """Encode these: the shortest to learn the pace, then longest first, so that equal lengths meet and processes end
+    together."""
     if len(entries) < 2:
-        return _encode(entries, codec)
+        _encode(entries, codec)
+        return
     seconds = {entry: audio.seconds(entry.files[0]) for entry in entries}
-    entries = sorted(entries, key=lambda entry: -seconds[entry])
+    *rest, shortest = sorted(entries, key=lambda entry: -seconds[entry])
     began = time.perf_counter()
-    _encode(entries[:1], codec)
-    rest = entries[1:]
-    pace = (time.perf_counter() - began) * torch.get_num_threads() / seconds[entries[0]]
+    _encode([shortest], codec)
+    pace = (time.perf_counter() - began) * torch.get_num_threads() / seconds[shortest]
     if processes is None:
         pays = pace * sum(seconds[entry] for entry in rest) > WORTHWHILE_SECONDS
         processes = torch.get_num_threads() if pays and not torch.cuda.is_available() else 1
-    processes = min(processes, len(rest))
-    return _encode(rest, codec) if processes < 2 else _deal(rest, codec, processes)
+    if processes > 1 and len(rest) > 1:
+        _deal(rest, codec, min(processes, len(rest)))
+    else:
+        _encode(rest, codec)
 
 
-def _encode(entries: Iterable[_Entry], codec: Any) -> None:
-    for batch in _batches(_read_ahead(entries, codec), codec):
+def _encode(entries: Iterable[_Entry], codec: Any, ahead: int = AHEAD) -> None:
+    for batch in _batches(_read_ahead(entries, codec, ahead), codec):
         waves = [wave_CW for _, wave_CW in batch]
         made = codec.encode_many(waves) if len(waves) > 1 else [codec.encode(waves[0])]
         for (entry, _), codes_FS in zip(batch, made, strict=True):
@@ -117,13 +122,13 @@ def _encode(entries: Iterable[_Entry], codec: Any) -> None:
             write_atomic(entry.place, _npy(codes_FS.cpu()))
 
 
-def _read_ahead(entries: Iterable[_Entry], codec: Any) -> Iterator[tuple[_Entry, Tensor]]:
-    """Every entry with its sound at the codec's rate, in order; AHEAD of them wait at most."""
-    with ThreadPoolExecutor(AHEAD) as pool:
+def _read_ahead(entries: Iterable[_Entry], codec: Any, ahead: int) -> Iterator[tuple[_Entry, Tensor]]:
+    """Every entry with its sound at the codec's rate, in order; `ahead` of them wait at most."""
+    with ThreadPoolExecutor(max(1, ahead)) as pool:
         waiting: deque[tuple[_Entry, Future[Tensor]]] = deque()
         for entry in entries:
             waiting.append((entry, pool.submit(_read, entry.files, codec.format)))
-            if len(waiting) > AHEAD:
+            if len(waiting) > ahead:
                 first, sound = waiting.popleft()
                 yield first, sound.result()
         while waiting:
@@ -164,56 +169,67 @@ def _npy(codes_FS: Tensor) -> bytes:
 
 
 def _deal(entries: Sequence[_Entry], codec: Any, processes: int) -> None:
-    """One child each, dealt like cards. Plain children rather than `multiprocessing`: forking is unsafe beside torch's
-    threads, and spawning would run the caller's script again. What is between us goes through the cache."""
-    package = str(Path(__file__).parents[1])
-    path = os.pathsep.join([package, *filter(None, [os.environ.get("PYTHONPATH")])])
+    """Several children, each claiming the next song when it is done with one. Plain children rather than
+    `multiprocessing`: forking is unsafe beside torch's threads, and spawning would run the caller's script again. What
+    they make goes through the cache."""
+    path = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", "from distill.encoding import _child; _child()"]
-    pipe = subprocess.PIPE
+    command, pipe = [sys.executable, "-c", "from distill.encoding import _child; _child()"], subprocess.PIPE
     children = [
         subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=environment)
         for _ in range(processes)
     ]
     try:
-        for number, child in enumerate(children):
-            assert child.stdin is not None
-            child.stdin.write(pickle.dumps((os.getpid(), entries[number::processes], codec)))
-            child.stdin.close()
-            child.stdin = None  # else `communicate` flushes a closed pipe
-        for child in children:
-            said, complaint = child.communicate()
-            if child.returncode == 0 and said:
-                raise pickle.loads(said)
-            if child.returncode != 0:
-                last = complaint.decode(errors="replace").strip().splitlines()[-1:] or ["no word"]
-                raise DistillError(
-                    f"encoding: a process ended with status {child.returncode} ({last[0]}); what it finished is kept, run again"
-                )
+        with tempfile.TemporaryDirectory() as claims:
+            task = pickle.dumps((os.getpid(), claims, tuple(entries), codec))
+            for child in children:
+                assert child.stdin is not None
+                with contextlib.suppress(BrokenPipeError):  # one that died at once says so by its status
+                    child.stdin.write(task)
+                    child.stdin.close()
+                child.stdin = None  # else `communicate` flushes a closed pipe
+            for child in children:
+                _ended_well(child)
     finally:
         for child in children:
             child.kill()
             child.wait()
 
 
+def _ended_well(child: subprocess.Popen[bytes]) -> None:
+    """Raises what the child raised, and DistillError when it ended otherwise than it should."""
+    said, complaint = child.communicate()
+    if child.returncode != 0:
+        last = complaint.decode(errors="replace").strip().splitlines()[-1:] or ["no word"]
+        raise DistillError(
+            f"encoding: a process ended with status {child.returncode} ({last[0]}); what is done is kept, run again"
+        )
+    if said:
+        raise pickle.loads(said)
+
+
 def _child() -> None:
     """What an encoding process runs: entries and codec from standard input, codes into the cache."""
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints must not stand before the answer
-    parent, entries, codec = pickle.loads(sys.stdin.buffer.read())
+    parent, claims, entries, codec = pickle.loads(sys.stdin.buffer.read())
     torch.set_num_threads(1)
     try:
-        _encode(_while(entries, lambda: os.getppid() == parent), codec)
+        _encode(_claimed(entries, Path(claims), parent), codec, ahead=0)  # who reads ahead claims too much
     except DistillError as error:
         out.write(pickle.dumps(error))
     out.close()
 
 
-def _while(entries: Iterable[_Entry], wanted: Callable[[], bool]) -> Iterator[_Entry]:
-    """The entries as long as somebody wants them: a killed parent leaves no child at work."""
-    for entry in entries:
-        if not wanted():
+def _claimed(entries: Iterable[_Entry], claims: Path, parent: int) -> Iterator[_Entry]:
+    """The entries that nobody else has begun, as long as the parent lives."""
+    for number, entry in enumerate(entries):
+        if os.getppid() != parent:
             return
+        try:
+            (claims / str(number)).touch(exist_ok=False)
+        except FileExistsError:
+            continue
         yield entry
 
 

@@ -85,13 +85,21 @@ def mel(before_W: Tensor, after_W: Tensor, sample_rate: int) -> Counted:
 
 
 def pesq(before_W: Tensor, after_W: Tensor) -> Counted:
-    """Wide band PESQ of sound at 16 kHz; nothing counted where it finds no utterance or too little sound."""
+    """Wide band PESQ of sound at 16 kHz. Nothing is counted where it hears no utterance before; 1.0, less than its worst,
+    where only what comes after holds none."""
     import pesq as library
 
-    try:
-        return float(library.pesq(SPEECH_RATE, before_W.numpy(), after_W.numpy(), "wb")), 1
-    except (library.NoUtterancesError, library.BufferTooShortError):
+    def score(wave_W: Tensor) -> float | None:
+        try:
+            return float(library.pesq(SPEECH_RATE, before_W.numpy(), wave_W.numpy(), "wb"))
+        except (library.NoUtterancesError, library.BufferTooShortError):
+            return None
+
+    if not before_W.any():
         return 0.0, 0
+    if (found := score(after_W)) is not None:
+        return found, 1
+    return (0.0, 0) if score(before_W) is None else (1.0, 1)
 
 
 def stoi(before_W: Tensor, after_W: Tensor) -> Counted:
@@ -99,7 +107,7 @@ def stoi(before_W: Tensor, after_W: Tensor) -> Counted:
     from pystoi import stoi as score
 
     with warnings.catch_warnings():
-        warnings.simplefilter("error", RuntimeWarning)  # it warns and gives 1e-5
+        warnings.filterwarnings("error", "Not enough STFT frames", RuntimeWarning)  # it warns and gives 1e-5
         try:
             return float(score(before_W.double().numpy(), after_W.double().numpy(), SPEECH_RATE)), 1
         except RuntimeWarning:

@@ -132,7 +132,7 @@ def test_only_equal_lengths_go_together(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(encoding, "BATCH_SECONDS", 1.5)
     songs = [
         song(tmp_path, f"s{n}", seconds, seed=n)
-        for n, seconds in enumerate((0.3, 0.5, 0.3, 0.5, 0.5, 0.5, 0.301))
+        for n, seconds in enumerate((0.3, 0.5, 0.3, 0.5, 0.5, 0.5, 0.301, 0.3))
     ]
     codec = Many()
     found = list(codes_of_all(songs, codec, processes=1))
@@ -140,7 +140,7 @@ def test_only_equal_lengths_go_together(tmp_path: Path, monkeypatch: pytest.Monk
         (2400, 2400),
         (4000, 4000, 4000),
     ]  # the very first one went alone
-    assert len(codec.asked) == 7
+    assert len(codec.asked) == 8
     for row, codes_FS in zip(songs, found, strict=True):
         assert torch.equal(codes_FS, Loudness().encode(audio.read(row.audio, RATE)))
 
@@ -179,7 +179,7 @@ def test_several_processes_give_the_same_codes_and_name_what_is_wrong(
         assert torch.equal(one_FS, other_FS)
     monkeypatch.setenv("DISTILL_CACHE", str(tmp_path / "third"))
     monkeypatch.setattr(
-        encoding.audio, "seconds", lambda file: 2.0 if "s0" in file else 1.0
+        encoding.audio, "seconds", lambda file: 1.0 if "s0" in file else 2.0
     )  # s0 here, the rest there
     soundfile.write(songs[2].audio, np.zeros(1000), 8000)
     with pytest.raises(AudioError, match=r"s2.flac: is silent"):
@@ -189,7 +189,8 @@ def test_several_processes_give_the_same_codes_and_name_what_is_wrong(
         encoding._deal([encoding._entry(songs[1], codec)], codec, 1)
 
 
-def test_nobody_works_for_a_parent_that_is_gone() -> None:
+def test_a_song_is_claimed_by_one_process_and_by_none_whose_parent_is_gone(tmp_path: Path) -> None:
     entries = [encoding._Entry((name,), Path(name)) for name in "abc"]
-    assert list(encoding._while(entries, lambda: True)) == entries
-    assert list(encoding._while(entries, lambda: os.getpid() == -1)) == []
+    one, other = (encoding._claimed(entries, tmp_path, os.getppid()) for _ in range(2))
+    assert [next(one), next(other), *one, *other] == entries
+    assert list(encoding._claimed(entries, tmp_path / "new", -1)) == []

@@ -175,6 +175,8 @@ def test_likeness_of_noise_added() -> None:
     if likeness.has_pesq():
         assert likeness.pesq(wave_W, wave_W)[0] > 4.6 > likeness.pesq(wave_W, noisy[2])[0]
         assert likeness.pesq(torch.zeros(RATE), torch.zeros(RATE))[1] == 0
+        value, counted = likeness.pesq(wave_W, torch.zeros_like(wave_W))
+        assert counted == 1 and value < 1.5  # a codec that falls silent is not left out
 
 
 @pytest.mark.parametrize(
