@@ -183,17 +183,22 @@ def _deal(entries: Sequence[_Entry], codec: Any, processes: int) -> None:
         with tempfile.TemporaryDirectory() as claims:
             task = pickle.dumps((os.getpid(), claims, tuple(entries), codec))
             for child in children:
-                assert child.stdin is not None
-                with contextlib.suppress(BrokenPipeError):  # one that died at once says so by its status
-                    child.stdin.write(task)
-                    child.stdin.close()
-                child.stdin = None  # else `communicate` flushes a closed pipe
+                stream, child.stdin = child.stdin, None  # `communicate` would flush a closed pipe
+                assert stream is not None
+                with (
+                    contextlib.suppress(BrokenPipeError),
+                    stream,
+                ):  # one that died at once says so by its status
+                    stream.write(task)
             for child in children:
                 _ended_well(child)
     finally:
         for child in children:
             child.kill()
             child.wait()
+            for output in (child.stdout, child.stderr):
+                assert output is not None
+                output.close()
 
 
 def _ended_well(child: subprocess.Popen[bytes]) -> None:

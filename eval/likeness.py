@@ -97,7 +97,7 @@ def pesq(before_W: Tensor, after_W: Tensor) -> Counted:
 
     if not before_W.any():
         return 0.0, 0
-    if (found := score(after_W)) is not None:
+    if after_W.any() and (found := score(after_W)) is not None:  # of digital silence the library makes NaN
         return found, 1
     return (0.0, 0) if score(before_W) is None else (1.0, 1)
 
