@@ -98,13 +98,18 @@ def sound(seconds: float, rate: int, seed: int) -> np.ndarray:
     return (0.1 * tones_W * (np.sin(clock_W * 2) > -0.7) + 0.01 * dice.normal(size=len(clock_W))).astype("f4")
 
 
-def model(shape: str, folder: Path) -> None:
-    """A DAC of this shape with seeded weights, in the folder that distill.codecs.dac reads."""
-    if SHAPES[shape]:
-        import dac
+def package(shape: str) -> Any:
+    """The package's own DAC of this shape, with seeded weights."""
+    import dac
 
-        torch.manual_seed(0)
-        our_dac.export(dac.DAC(**SHAPES[shape]), folder / shape)
+    torch.manual_seed(0)
+    return dac.DAC(**SHAPES[shape]).eval()
+
+
+def model(shape: str, folder: Path) -> None:
+    """The same in the folder that distill.codecs.dac reads."""
+    if SHAPES[shape]:
+        our_dac.export(package(shape), folder / shape)
 
 
 def load(shape: str, folder: Path) -> Any:
@@ -120,11 +125,12 @@ def measure(row: Row) -> dict[str, Any]:
     torch.set_num_threads(row.threads)
     folder = Path(row.folder)
     codec = load(row.shape, folder)
+    theirs = package(row.shape) if SHAPES[row.shape] else None  # ours changes the modules that it loads
     files = sorted((folder / f"audio-{codec.format.sample_rate}").glob("*.flac"))
     work: Callable[[list[Path], Path], list[Tensor] | None] = {
-        LOOP: lambda files, out: package_loop(codec.model, files, out),
-        ALONE: lambda files, _: package_alone(codec.model, files),
-        ONE: lambda files, out: ours(codec, files, out, 1),
+        LOOP: lambda files, out: package_loop(theirs, files, out),
+        ALONE: lambda files, _: package_alone(theirs, files),
+        ONE: lambda files, out: ours(codec, files, out, 0),
         OURS: lambda files, out: ours(codec, files, out, None),
     }[row.work]
     with tempfile.TemporaryDirectory(dir=folder) as out:
@@ -137,7 +143,7 @@ def measure(row: Row) -> dict[str, Any]:
             seconds.append(time.perf_counter() - began)
     error = None
     if codes is not None and row.work != ALONE and SHAPES[row.shape]:
-        wanted = package_alone(codec.model, files[:2])
+        wanted = package_alone(theirs, files[:2])
         wrong = [(a != b).float().mean() for a, b in zip(codes, wanted, strict=False)]
         error = float(torch.stack(wrong).mean())
     return {"seconds_of_audio": sum(map(audio.seconds, files)), "seconds": seconds, "error": error}

@@ -45,6 +45,10 @@ from distill.vocabulary import AudioVocabulary
 AHEAD = 2  # songs decoded before the codec wants them, each by a thread
 BATCH_SECONDS = 30.0  # of sound that encode_many gets at once
 WORTHWHILE_SECONDS = 30.0  # of work on one thread, before processes are started for it
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+# glibc gives large tensors back to the kernel as soon as they are freed, and gets them again page by page, zeroed: for a
+# network over sound a third of its time. A process that only encodes may keep them.
+KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1)}
 
 
 def cache_folder() -> Path:
@@ -54,11 +58,12 @@ def cache_folder() -> Path:
 
 def codes_of(song: Song, codec: Any) -> Tensor:
     """codes_FS of a song's audio, from the cache where they are. Raises SongError for a song without audio."""
-    return next(codes_of_all([song], codec, processes=1))
+    return next(codes_of_all([song], codec, processes=0))
 
 
 def codes_of_all(songs: Sequence[Song], codec: Any, processes: int | None = None) -> Iterator[Tensor]:
-    """codes_FS of every song, in order; what the cache lacks is encoded first. `processes`: as many as pay, if None.
+    """codes_FS of every song, in order; what the cache lacks is encoded first. `processes`: how many are started to do
+    it, 0 none but this one; None: as many as pay.
 
     Raises SongError for a song without audio, AudioError for a file that cannot be read.
     """
@@ -106,8 +111,8 @@ def _fill(entries: list[_Entry], codec: Any, processes: int | None) -> None:
     pace = (time.perf_counter() - began) * torch.get_num_threads() / seconds[shortest]
     if processes is None:
         pays = pace * sum(seconds[entry] for entry in rest) > WORTHWHILE_SECONDS
-        processes = torch.get_num_threads() if pays and not torch.cuda.is_available() else 1
-    if processes > 1 and len(rest) > 1:
+        processes = torch.get_num_threads() if pays and not torch.cuda.is_available() else 0
+    if processes:
         _deal(rest, codec, min(processes, len(rest)))
     else:
         _encode(rest, codec)
@@ -173,7 +178,7 @@ def _deal(entries: Sequence[_Entry], codec: Any, processes: int) -> None:
     `multiprocessing`: forking is unsafe beside torch's threads, and spawning would run the caller's script again. What
     they make goes through the cache."""
     path = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": path, **ONE_THREAD, **KEEP_MEMORY}
     command, pipe = [sys.executable, "-c", "from distill.encoding import _child; _child()"], subprocess.PIPE
     children = [
         subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=environment)

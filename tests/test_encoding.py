@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import os
+import pickle
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 import torch
+from dac.nn.layers import Snake1d
 from torch import Tensor
 
 from distill import audio, encoding
+from distill.codecs._snake import quickened
 from distill.codecs.embedded import Settings
 from distill.encoding import codes_of, codes_of_all
 from distill.errors import AudioError, DistillError, SongError
@@ -59,6 +63,22 @@ def song(folder: Path, name: str, seconds: float = 0.5, seed: int = 0, rate: int
     )
     soundfile.write(folder / f"{name}.flac", noise_W, rate)
     return Song(name, (), audio=str(folder / f"{name}.flac"))
+
+
+@pytest.mark.parametrize("shape", [(1, 5, 3), (2, 64, 3000), (1, 70_000, 2)])
+def test_snake_in_place_is_the_packages_own_to_the_last_bit(shape: tuple[int, int, int]) -> None:
+    dice = torch.Generator().manual_seed(0)
+    package = Snake1d(shape[1])
+    package.alpha.data.uniform_(0.1, 4, generator=dice)
+    ours = quickened(torch.nn.Sequential(copy.deepcopy(package)))
+    x = 5 * torch.randn(shape, generator=dice)
+    with torch.inference_mode():
+        assert torch.equal(ours(x), package(x))
+        assert torch.equal(pickle.loads(pickle.dumps(ours))(x), package(x))
+    assert list(ours.state_dict()) == ["0.alpha"]
+    ours(x).sum().backward()
+    package(x).sum().backward()
+    assert torch.equal(ours[0].alpha.grad, package.alpha.grad)
 
 
 def kept(cache: Path) -> list[Path]:
@@ -119,10 +139,10 @@ def test_tracks_are_part_of_the_name_and_become_channels(tmp_path: Path, cache: 
 def test_interrupted_work_goes_on_where_it_stopped(tmp_path: Path, cache: Path) -> None:
     songs = [song(tmp_path, name, 0.4 + 0.1 * n, seed=n) for n, name in enumerate("abcd")]
     with pytest.raises(RuntimeError, match="power"):
-        list(codes_of_all(songs, Loudness(fail_after=3), processes=1))
+        list(codes_of_all(songs, Loudness(fail_after=3), processes=0))
     assert len(kept(cache)) == 3 and {path.suffix for path in kept(cache)} == {".npy"}
     codec = Loudness()
-    found = list(codes_of_all([*songs, songs[0]], codec, processes=1))
+    found = list(codes_of_all([*songs, songs[0]], codec, processes=0))
     assert len(codec.asked) == 1 and len(kept(cache)) == 4
     for row, codes_FS in zip([*songs, songs[0]], found, strict=True):
         assert torch.equal(codes_FS, Loudness().encode(audio.read(row.audio, RATE)))
@@ -135,7 +155,7 @@ def test_only_equal_lengths_go_together(tmp_path: Path, monkeypatch: pytest.Monk
         for n, seconds in enumerate((0.3, 0.5, 0.3, 0.5, 0.5, 0.5, 0.301, 0.3))
     ]
     codec = Many()
-    found = list(codes_of_all(songs, codec, processes=1))
+    found = list(codes_of_all(songs, codec, processes=0))
     assert sorted(map(tuple, codec.batches)) == [
         (2400, 2400),
         (4000, 4000, 4000),
@@ -151,7 +171,7 @@ def test_few_songs_wait_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(encoding, "_read", lambda files, format: read.append(files) or real(files, format))
     encode = codec.encode
     codec.encode = lambda wave_CW: most.append(len(read) - len(codec.asked)) or encode(wave_CW)  # type: ignore[method-assign]
-    list(codes_of_all(songs, codec, processes=1))
+    list(codes_of_all(songs, codec, processes=0))
     assert len(read) == 8 and max(most) <= encoding.AHEAD + 1
 
 
@@ -175,7 +195,7 @@ def test_several_processes_give_the_same_codes_and_name_what_is_wrong(
     codec = Settings().load()
     together = list(codes_of_all(songs, codec, processes=2))
     monkeypatch.setenv("DISTILL_CACHE", str(tmp_path / "other"))
-    for one_FS, other_FS in zip(together, codes_of_all(songs, codec, processes=1), strict=True):
+    for one_FS, other_FS in zip(together, codes_of_all(songs, codec, processes=0), strict=True):
         assert torch.equal(one_FS, other_FS)
     monkeypatch.setenv("DISTILL_CACHE", str(tmp_path / "third"))
     monkeypatch.setattr(
