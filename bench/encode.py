@@ -10,7 +10,7 @@ same thread count, the same run; each row in a process of its own, models with D
     package: its loop      what `python -m dac encode` does: AudioSignal, DAC.compress in windows of 5 s, .dac files
     package: model alone   the least that a user of it would write: AudioSignal, resample, DAC.encode of the whole file
     ours, one process      distill.encoding on as many threads
-    ours                   distill.encoding as it chooses: files decoded ahead, a process of one thread a core
+    ours                   distill.encoding as it chooses: where it pays, a process of one thread a core
 
 `error` is the equality row: the share of codes that are not those of `model alone` (compress turns every file to -16
 LUFS first, so its codes are of another sound and nothing can be held against them); above 0.5 %, which rounding does not
@@ -125,7 +125,7 @@ def measure(row: Row) -> dict[str, Any]:
     torch.set_num_threads(row.threads)
     folder = Path(row.folder)
     codec = load(row.shape, folder)
-    theirs = package(row.shape) if SHAPES[row.shape] else None  # ours changes the modules that it loads
+    theirs = package(row.shape) if SHAPES[row.shape] else None
     files = sorted((folder / f"audio-{codec.format.sample_rate}").glob("*.flac"))
     work: Callable[[list[Path], Path], list[Tensor] | None] = {
         LOOP: lambda files, out: package_loop(theirs, files, out),

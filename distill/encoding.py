@@ -10,9 +10,9 @@ on where it stopped. Files are decoded and resampled by threads ahead of the cod
     encode_many(waves) -> [codes_FS, ...]       of waves with one number of frames, the same codes as one by one
 
 gets songs of one length together, which is what a GPU wants; nothing is ever filled up to another song's length, since
-that would change its last codes. Several cores are used by several processes of one thread each: convolutions over
-sound are too thin for two threads to share well. They cost seconds to start, so the first song is encoded here, and
-the rest is dealt out only where it will take longer than that.
+that would change its last codes. On a CPU the work is done by processes of one thread each: convolutions over sound
+are too thin for threads to share well, and a process of its own may keep its memory (KEEP_MEMORY). They cost seconds to
+start, so the first song is encoded here, and the rest is dealt out only where it will take longer than that.
 """
 
 from __future__ import annotations

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import copy
 import os
-import pickle
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 import torch
-from dac.nn.layers import Snake1d
 from torch import Tensor
 
 from distill import audio, encoding
-from distill.codecs._snake import quickened
 from distill.codecs.embedded import Settings
 from distill.encoding import codes_of, codes_of_all
 from distill.errors import AudioError, DistillError, SongError
@@ -63,22 +59,6 @@ def song(folder: Path, name: str, seconds: float = 0.5, seed: int = 0, rate: int
     )
     soundfile.write(folder / f"{name}.flac", noise_W, rate)
     return Song(name, (), audio=str(folder / f"{name}.flac"))
-
-
-@pytest.mark.parametrize("shape", [(1, 5, 3), (2, 64, 3000), (1, 70_000, 2)])
-def test_snake_in_place_is_the_packages_own_to_the_last_bit(shape: tuple[int, int, int]) -> None:
-    dice = torch.Generator().manual_seed(0)
-    package = Snake1d(shape[1])
-    package.alpha.data.uniform_(0.1, 4, generator=dice)
-    ours = quickened(torch.nn.Sequential(copy.deepcopy(package)))
-    x = 5 * torch.randn(shape, generator=dice)
-    with torch.inference_mode():
-        assert torch.equal(ours(x), package(x))
-        assert torch.equal(pickle.loads(pickle.dumps(ours))(x), package(x))
-    assert list(ours.state_dict()) == ["0.alpha"]
-    ours(x).sum().backward()
-    package(x).sum().backward()
-    assert torch.equal(ours[0].alpha.grad, package.alpha.grad)
 
 
 def kept(cache: Path) -> list[Path]:
