@@ -27,6 +27,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +43,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from distill import encoding, torchaudio_standin
 
 torchaudio_standin.install()
+warnings.filterwarnings("ignore", category=FutureWarning)  # the package's weight_norm
 
 from distill import audio
 from distill.codecs import dac as our_dac
