@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from distill.errors import FitError, SettingsError
-from distill.prompts import HEADER, OPEN, Written
+from distill.prompts import END, HEADER, OPEN, Written
 from distill.signals import Signal
 from distill.vocabulary import AudioVocabulary
 
@@ -48,7 +48,8 @@ class Targets:
 class Batch:
     """Packed rows and what each position must say next.
 
-    slots[s]: audio targets of slot s as codes, in frame order. pieces, lengths, opens: targets as ids. pitches: the
+    slots[s]: audio targets of slot s as codes, in frame order. pieces, lengths, opens: targets as ids, audio ids among
+    them where a frame or a tail is one of several outcomes (which code it is, its slot says). pitches: the
     pitch symbols among the pieces (their offset in the pitch block), for the teacher's sake. format_N: a sample of
     positions at which the format term is taken, with their place in format_place_N.
     """
@@ -166,7 +167,7 @@ def _targets(
     slots = []
     for slot in range(vocabulary.format.slots):
         span = vocabulary.span(slot)
-        mask = (place == slot) | ((place == OPEN) & (ids >= span.start) & (ids < span.stop))
+        mask = (ids >= span.start) & (ids < span.stop)
         slots.append(targets(mask, span.start, [s.slots[slot] for s in signals]))
     pitch, length = vocabulary.pitch_span, vocabulary.length_span
     is_pitch = (place != HEADER) & (ids >= pitch.start) & (ids < pitch.stop)
@@ -179,7 +180,7 @@ def _targets(
         ids_BT,
         positions_BT,
         tuple(slots),
-        targets((place < HEADER) & (place != OPEN) & ~is_length),
+        targets((place < HEADER) & (place != OPEN) & (place != END) & ~is_length),
         targets(is_length, teacher=[s.length_PL for s in signals]),
         targets(place == OPEN),
         targets(is_pitch, pitch.start, [s.pitch_PK for s in signals]),

@@ -2,6 +2,8 @@
 
     header, `sing`, then for each piece of text:  text* pitch length frame^length ..., `end`
 
+(a `layout` may write a frame's finer codes some frames later; those still owed at the end stand before `end`.)
+
 Each piece of text stands *directly before* the frames it is sung to. That is the lever of the whole library: the same
 small model sings at its codec's ceiling this way and at chance when the lyrics are only a prefix. A piece is a note's
 syllable when the song knows its notes, else a word, a line, or nothing: the finest grain the song's times allow.
@@ -23,7 +25,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from distill import lyrics
+from distill import layouts, lyrics
 from distill.errors import FitError, SettingsError, SongError, VocabularyError
 from distill.songs import Line, Note, Song, Word
 from distill.vocabulary import AudioVocabulary, Span
@@ -39,14 +41,17 @@ class WritingSettings:
     grain: the finest piece of text to use. max_lines: lines in one passage (one training example, one context).
     least_confidence: times that a machine found and is less sure of (0 to 1) are not used: then the coarser grain is.
     spelling: pieces as phones (one letter each, see `lyrics`) or as plain letters of the word.
+    layout: the order in which a frame's codes are written (see `layouts`).
     """
 
     grain: Grain = "finest"
     max_lines: int = 2
     spelling: Literal["phones", "letters"] = "phones"
     least_confidence: float = 0.5
+    layout: str = "flat"
 
     def __post_init__(self) -> None:
+        layouts.check(self.layout)
         if self.max_lines < 1:
             raise SettingsError(f"max_lines is {self.max_lines}; a passage has at least 1 line")
         if not 0 <= self.least_confidence <= 1:
@@ -263,16 +268,24 @@ def grain_of(passages: Sequence[Passage], settings: WritingSettings) -> Grain:
 
 # --- the grammar -----------------------------------------------------------------------------------------------------
 class State(NamedTuple):
-    """Where a song stands: `kind` names what comes next; `left` counts the frames still owed (None: open)."""
+    """Where a song stands: `kind` names what comes next.
 
-    kind: Literal["start", "boundary", "slot", "text", "length", "ended"]
-    slot: int = 0
+    owed: at "slot" and "tail", the slots to come before anything else may. left: frames the piece still owes behind this
+    step (None: open). frames: how many were begun, counted up to the layout's depth.
+    """
+
+    kind: Literal["start", "boundary", "slot", "text", "length", "tail", "end", "ended"]
+    owed: tuple[int, ...] = ()
     left: int | None = 0
+    frames: int = 0
 
 
 @dataclass(frozen=True)
 class Grammar:
-    """What may follow what. Pure: the same state always gives the same spans."""
+    """What may follow what, in the vocabulary's layout. Pure: the same state always gives the same spans.
+
+    Every piece sounds for at least one frame.
+    """
 
     vocabulary: AudioVocabulary
 
@@ -283,50 +296,63 @@ class Grammar:
     def legal(self, state: State) -> tuple[Span, ...]:
         """The spans of ids that may come next, never empty before the end."""
         v = self.vocabulary
-        text = (v.text_span, v.pitch_span)
-        if state.kind == "slot":
-            return (v.span(state.slot),)
+        end, text = Span(v.end, v.end + 1), (v.text_span, v.pitch_span)
+        if state.kind in ("slot", "tail"):
+            return (v.span(state.owed[0]),)
         if state.kind == "length":
             return (v.length_span,)
         if state.kind in ("text", "start"):
             return text
         if state.kind == "boundary":
-            stop = (Span(v.end, v.end + 1), *text)
-            if state.left is None:
-                return (*stop, v.span(0))
-            return stop if state.left == 0 else (v.span(0),)
-        return ()
+            late = v.order.first_late
+            stop = (end if late is None else v.span(late), *text)
+            return (*stop, v.span(0)) if state.left is None else stop
+        return (end,) if state.kind == "end" else ()
 
     def step(self, state: State, id: int) -> State:
         """The state after `id`. Raises VocabularyError for an id that is not legal here."""
-        v = self.vocabulary
+        v, order = self.vocabulary, self.vocabulary.order
         if not any(id in span for span in self.legal(state)):
             raise VocabularyError(f"id {id} cannot come at {state}; legal are {self.legal(state)}")
         if id == v.end:
             return State("ended")
         if id in v.text_span:
-            return State("text", left=state.left)
+            return State("text", frames=state.frames)
         if id in v.pitch_span:
-            return State("length")
+            return State("length", frames=state.frames)
         if id in v.length_span:
-            return State("boundary", left=v.frames(id))
-        last = state.slot == v.format.slots - 1
-        if not last:
-            return State("slot", state.slot + 1, state.left)
-        return State("boundary", left=None if state.left is None else state.left - 1)
+            frames = v.frames(id)
+            return self._frame(None if frames is None else frames - 1, state.frames)
+        if state.kind == "boundary":
+            going_on = id in v.span(0)
+            state = self._frame(None, state.frames) if going_on else state._replace(kind="tail")
+            state = state if going_on else state._replace(owed=order.tail(state.frames))
+        if state.owed[1:]:
+            return state._replace(owed=state.owed[1:])
+        if state.kind == "tail":
+            return State("end")
+        frames = min(state.frames + 1, order.depth)
+        if state.left:
+            return self._frame(state.left - 1, frames)
+        return State("boundary", left=state.left, frames=frames)
+
+    def _frame(self, left: int | None, frames: int) -> State:
+        """A frame must come, with what is late."""
+        return State("slot", self.vocabulary.order.step(frames), left, frames)
 
 
 # --- writing ---------------------------------------------------------------------------------------------------------
-HEADER, PIECE, LENGTH, OPEN, TEXT = -1, -2, -3, -4, -5
+HEADER, PIECE, LENGTH, OPEN, TEXT, END = -1, -2, -3, -4, -5, -6
 
 
 @dataclass(frozen=True)
 class Written:
     """A passage as token ids.
 
-    ids_T: all ids. place_T: what each id is predicted as: its slot (>= 0), HEADER (no loss), PIECE (text, pitch or
-    end), TEXT (within a piece: text or pitch), LENGTH, or OPEN (a boundary where frame, piece and end are all legal; the
-    slot is then 0 if a frame came).
+    ids_T: all ids. place_T: what each id is predicted as: its slot (>= 0), HEADER (no loss), PIECE (text, pitch, or that
+    the song ends), TEXT (within a piece: text or pitch), LENGTH, OPEN (as PIECE, and a frame may come too), or END (`end`
+    behind a tail: nothing else can come). Songs end with `end`, or where the layout is late with their tail: so codes
+    too have the places PIECE and OPEN, namely slot 0 within an open piece and the first of a tail.
     frame_T: index of the frame an audio id belongs to, -1 elsewhere. piece_T: index of the piece, -1 in the header.
     """
 
@@ -349,53 +375,50 @@ def piece_ids(piece: Piece, encode: Callable[[str], list[int]], vocabulary: Audi
 def write(
     passage: Passage, codes_FS: Tensor, encode: Callable[[str], list[int]], vocabulary: AudioVocabulary
 ) -> Written:
-    """A passage and its codes (F frames, S slots) as ids with the place of each.
+    """A passage and its codes (F frames, S slots) as ids with the place of each, as the grammar would have it.
 
     Raises FitError when the pieces do not promise as many frames as there are codes.
     """
-    slots, grammar = vocabulary.format.slots, Grammar(vocabulary)
-    audio = vocabulary.spell(codes_FS).reshape(-1, slots).tolist()
-    ids = [*encode(passage.header), vocabulary.sing]
-    rows: list[tuple[int, int, int]] = [(HEADER, -1, -1)] * len(ids)
-    state, frame = grammar.start(), 0
+    v, total = vocabulary, len(codes_FS)
+    audio = v.spell(codes_FS).tolist()
+    frame_N, slot_N = (column_N.tolist() for column_N in v.order.order(total))
+    starts = v.order.starts(total)
+    ids = [*encode(passage.header), v.sing]
+    place, at_frame, at_piece = ([-1] * len(ids) for _ in range(3))
+    boundary, first = (
+        TEXT,
+        0,
+    )  # the place of what comes between pieces; behind `sing` nothing but text or pitch can
+    for index, (said, stop) in enumerate(zip(passage.pieces, _stops(passage, total), strict=True)):
+        begin, end, piece = starts[first], starts[stop], piece_ids(said, encode, v)
+        ids += piece + audio[begin:end]
+        place += [boundary, *[TEXT] * (len(piece) - 2), LENGTH, *slot_N[begin:end]]
+        at_frame += [-1] * len(piece) + frame_N[begin:end]
+        at_piece += [index] * (len(piece) + end - begin)
+        boundary = OPEN if said.open or said.frames is None else PIECE
+        for frame in range(first + 1, stop if boundary == OPEN else 0):  # its first frame must come
+            place[starts[frame] - end] = OPEN
+        first = stop
+    tail = starts[total]
+    ids += [*audio[tail:], v.end]
+    place += [boundary, *slot_N[tail + 1 :], END] if audio[tail:] else [boundary]
+    at_frame += [*frame_N[tail:], -1]
+    at_piece += [len(passage.pieces) - 1] * (len(ids) - len(at_piece))
+    return Written(*(torch.tensor(column) for column in (ids, place, at_frame, at_piece)))
 
-    def put(id: int, at_frame: int, at_piece: int) -> None:
-        nonlocal state
-        place = _place(state)
-        ids.append(id)
-        rows.append((place, at_frame, at_piece))
-        state = grammar.step(state, id)
 
+def _stops(passage: Passage, total: int) -> list[int]:
+    """The frame behind each piece's last. Raises FitError unless they are `total`, at least one each."""
+    stop, found = 0, []
     for index, piece in enumerate(passage.pieces):
-        for id in piece_ids(piece, encode, vocabulary):
-            put(id, -1, index)
-        count = (
-            len(audio) - frame if piece.frames is None and index == len(passage.pieces) - 1 else piece.frames
-        )
-        if count is None or frame + count > len(audio):
+        last = index == len(passage.pieces) - 1
+        count = total - stop if piece.frames is None and last else piece.frames or 0
+        stop += count
+        if count < 1 or stop > total:
             raise FitError(
-                f"passage {passage.id}: pieces ask for more than its {len(audio)} frames; check its times"
+                f"passage {passage.id}: pieces ask for more than its {total} frames; check its times"
             )
-        for _ in range(count):
-            for id in audio[frame]:
-                put(id, frame, index)
-            frame += 1
-    if frame != len(audio):
-        raise FitError(
-            f"passage {passage.id}: its pieces end at frame {frame} of {len(audio)}; check its times"
-        )
-    put(vocabulary.end, -1, len(passage.pieces) - 1)
-    columns = torch.tensor(rows, dtype=torch.int64)
-    return Written(torch.tensor(ids), columns[:, 0], columns[:, 1], columns[:, 2])
-
-
-def _place(state: State) -> int:
-    if state.kind == "slot":
-        return state.slot
-    if state.kind == "length":
-        return LENGTH
-    if state.kind == "boundary" and state.left is None:
-        return OPEN
-    if state.kind == "boundary":
-        return 0 if state.left else PIECE
-    return TEXT
+        found.append(stop)
+    if stop != total or not found:
+        raise FitError(f"passage {passage.id}: its pieces end at frame {stop} of {total}; check its times")
+    return found

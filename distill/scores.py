@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy
 
 from distill.batches import Batch, Targets, build, pack_rows
 from distill.losses import CrossEntropy, ForwardKl
-from distill.prompts import LENGTH, OPEN, PIECE, TEXT, Coded, write
+from distill.prompts import END, LENGTH, OPEN, PIECE, TEXT, Coded, write
 from distill.student import Student
 from distill.vocabulary import AudioVocabulary
 
@@ -39,15 +39,15 @@ def symbol_scores_NC(student: Student, hidden_ND: Tensor, targets: Targets, star
 
 
 def piece_nats_N(student: Student, hidden_ND: Tensor, batch: Batch) -> Tensor:
-    """-log P of each text token, pitch or end among the legal ones: text, pitch and, between pieces, end."""
+    """-log P of each text token, pitch or ending among the legal ones: text, pitch and, between pieces, the ending."""
     v = student.vocabulary
     ids_N = batch.ids_BT.flatten()
     found = []
     for rows_ND, target_N, at_N in _chunks(hidden_ND, batch.pieces, v.rows):
-        scores_NV = student.scores(rows_ND, 0, v.pitch_span.stop).float()
+        scores_NV = _stop_scores_NV(student, rows_ND)
         within_N = ids_N[at_N] <= v.sing  # behind `sing` or text, where the song cannot end
-        scores_NV[:, v.sing] = -torch.inf
-        scores_NV[within_N, v.end] = -torch.inf
+        scores_NV[within_N, _ending(v)] = -torch.inf
+        target_N = target_N.clamp(max=v.pitch_span.stop)  # any code: the song's tail begins
         found.append(cross_entropy(scores_NV, target_N, reduction="none"))
     return torch.cat(found) if found else hidden_ND.new_zeros(0)
 
@@ -55,16 +55,36 @@ def piece_nats_N(student: Student, hidden_ND: Tensor, batch: Batch) -> Tensor:
 def open_nats_N(student: Student, hidden_ND: Tensor, batch: Batch) -> Tensor:
     """At boundaries where anything may come: -log P(a frame) if one came, else -log P of what came."""
     v = student.vocabulary
-    slot0 = v.span(0)
     found = []
     for rows_ND, target_N, _ in _chunks(hidden_ND, batch.opens, v.rows):
-        stop_NV = student.scores(rows_ND, 0, v.pitch_span.stop).float()
-        stop_NV[:, v.sing] = -torch.inf
-        frame_N1 = student.scores(rows_ND, slot0.start, slot0.stop).float().logsumexp(-1, keepdim=True)
-        is_frame_N = target_N >= slot0.start
-        target_N = torch.where(is_frame_N, v.pitch_span.stop, target_N)
-        found.append(cross_entropy(torch.cat([stop_NV, frame_N1], -1), target_N, reduction="none"))
+        stop_NV = _stop_scores_NV(student, rows_ND)
+        is_frame_N = (target_N >= v.span(0).start) & (target_N < v.span(0).stop)
+        target_N = torch.where(is_frame_N, stop_NV.shape[1], target_N.clamp(max=v.pitch_span.stop))
+        scores_NV = torch.cat([stop_NV, _any_code_N1(student, rows_ND, 0)], -1)
+        found.append(cross_entropy(scores_NV, target_N, reduction="none"))
     return torch.cat(found) if found else hidden_ND.new_zeros(0)
+
+
+def _stop_scores_NV(student: Student, rows_ND: Tensor) -> Tensor:
+    """Text, control and pitch by id and, behind them, the tail as one outcome; what can never come is -inf."""
+    v = student.vocabulary
+    scores_NV = student.scores(rows_ND, 0, v.pitch_span.stop).float()
+    scores_NV[:, v.sing] = -torch.inf
+    late = v.order.first_late
+    if late is None:
+        return scores_NV
+    scores_NV[:, v.end] = -torch.inf
+    return torch.cat([scores_NV, _any_code_N1(student, rows_ND, late)], -1)
+
+
+def _ending(v: AudioVocabulary) -> int:
+    """The column of those scores that ends a song: `end`, or the tail before it."""
+    return v.end if v.order.first_late is None else v.pitch_span.stop
+
+
+def _any_code_N1(student: Student, rows_ND: Tensor, slot: int) -> Tensor:
+    span = student.vocabulary.span(slot)
+    return student.scores(rows_ND, span.start, span.stop).float().logsumexp(-1, keepdim=True)
 
 
 def format_nats_N(student: Student, hidden_ND: Tensor, batch: Batch) -> Tensor:
@@ -78,7 +98,7 @@ def format_nats_N(student: Student, hidden_ND: Tensor, batch: Batch) -> Tensor:
     return torch.cat(found) if found else hidden_ND.new_zeros(0)
 
 
-PLACES = (PIECE, TEXT, LENGTH, OPEN)
+PLACES = (PIECE, TEXT, LENGTH, OPEN, END)
 
 
 def _row_of(place_N: Tensor, v: AudioVocabulary) -> Tensor:
@@ -94,12 +114,13 @@ def legal_by_place(v: AudioVocabulary, device: torch.device | str = "cpu") -> Te
     legal = torch.zeros(slots + len(PLACES), v.rows, dtype=torch.bool, device=device)
     for slot in range(slots):
         legal[slot, v.span(slot).start : v.span(slot).stop] = True
-    piece, text, length, open = legal[slots:]
+    piece, text, length, open, end = legal[slots:]
     text[: v.base_rows] = True
     text[v.pitch_span.start : v.pitch_span.stop] = True
-    piece |= text
-    piece[v.end] = True
     length[v.length_span.start : v.length_span.stop] = True
+    end[v.end] = True
+    late = v.order.first_late
+    piece |= text | (end if late is None else legal[late])
     open |= piece | legal[0]
     return legal
 

@@ -14,15 +14,16 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from distill import audio, encoding, lyrics, scores
+from distill import audio, encoding, lyrics, scores, stems
 from distill import settings as strict
 from distill.errors import AdapterError, FitError, LyricsError, SettingsError
 from distill.prompts import JOIN, Grammar, Passage, Piece, header, look_ahead, passages, words_texts
@@ -38,7 +39,10 @@ FRAMES_A_SYLLABLE = (
 
 @dataclass(frozen=True)
 class Take:
-    """What was sung: wave_CW, its rate, its codes, and the score it was sung to: (start s, end s, MIDI or None)."""
+    """What was sung: wave_CW, its rate, its codes, and the score it was sung to: (start s, end s, MIDI or None).
+
+    stems: each track's own wave_CW, where the codec encodes tracks apart (wave_CW is then their mix).
+    """
 
     wave_CW: Tensor
     sample_rate: int
@@ -48,6 +52,7 @@ class Take:
     text: str
     seed: int
     compute_seconds: float
+    stems: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def seconds(self) -> float:
@@ -58,6 +63,16 @@ class Take:
         """Write a WAV file (16 bit)."""
         audio.write(path, self.wave_CW, self.sample_rate)
         return Path(path)
+
+    def save_stems(self, folder: str | Path) -> list[Path]:
+        """Write each track as <track>.wav into a folder. Raises SettingsError for a take that is not of tracks."""
+        if not self.stems:
+            raise SettingsError(
+                "this singer's codec hears songs as a whole, so there are no stems; use a singer of a codec of tracks"
+            )
+        for track, wave_CW in self.stems.items():
+            audio.write(Path(folder) / f"{track}.wav", wave_CW, self.sample_rate)
+        return [Path(folder) / f"{track}.wav" for track in self.stems]
 
     def _repr_html_(self) -> str:
         from distill.pictures import player_html
@@ -83,7 +98,7 @@ class Wish:
     """The next id of a passage: `forced`, or sampled from `spans` at a temperature.
 
     `codes`: at a boundary where a piece may go on or stop, how many ids at the end of `spans` go on.
-    `instead`: the id drawn before only said "stop" and is not written; this one stands in its place.
+    `instead`: the id drawn before only said "stop" and is not written; this one, chosen anew, stands in its place.
     """
 
     spans: tuple[Span, ...]
@@ -95,9 +110,9 @@ class Wish:
 
 @dataclass
 class Sung:
-    """What came of one passage."""
+    """What came of one passage: its audio ids as they were written, and its pieces."""
 
-    frames: list[list[int]] = field(default_factory=list)
+    ids: list[int] = field(default_factory=list)
     pieces: list[Piece] = field(default_factory=list)
 
 
@@ -109,9 +124,9 @@ def script(
     No more than `room` frames are sung: lengths are drawn within it, and a piece of open length ends there at the latest.
     """
     v, grammar = vocabulary, Grammar(vocabulary)
-    state, stopped = grammar.start(), False
+    state, stopped, sung_frames = grammar.start(), False, 0
     for index, piece in enumerate(pieces):
-        left = max(1, room - len(sung.frames) - sum(p.frames or 1 for p in pieces[index + 1 :]))
+        left = max(1, room - sung_frames - sum(p.frames or 1 for p in pieces[index + 1 :]))
         for id in encode(piece.text) if piece.text else []:
             state = grammar.step(state, (yield Wish((), forced=id, instead=stopped)))
             stopped = False
@@ -119,21 +134,25 @@ def script(
         stopped = False
         state, midi = grammar.step(state, id), v.midi(id)
         id = yield _length(piece, v, manner, left)
-        state, begun = grammar.step(state, id), len(sung.frames)
-        while state.left or (state.left is None and len(sung.frames) - begun < left):
-            legal = grammar.legal(state) if len(sung.frames) > begun else (v.span(0),)
-            id = yield Wish(legal, manner.slot(0), codes=len(v.span(0)) if len(legal) > 1 else 0)
-            if id not in v.span(0):
+        state, frames = grammar.step(state, id), 0
+        while state.kind == "slot" or (state.left is None and frames < left):
+            open = state.kind == "boundary"
+            slot = 0 if open else state.owed[0]
+            id = yield Wish(grammar.legal(state), manner.slot(slot), codes=len(v.span(0)) if open else 0)
+            if open and id not in v.span(0):
                 stopped = True
                 break
-            codes = [id - v.span(0).start]
             state = grammar.step(state, id)
-            for slot in range(1, v.format.slots):
-                id = yield Wish(grammar.legal(state), manner.slot(slot))
-                state = grammar.step(state, id)
-                codes.append(id - v.span(slot).start)
-            sung.frames.append(codes)
-        sung.pieces.append(replace(piece, midi=midi, frames=len(sung.frames) - begun))
+            sung.ids.append(id)
+            frames += slot == 0
+        sung_frames += frames
+        sung.pieces.append(replace(piece, midi=midi, frames=frames))
+    late = v.order.first_late
+    while late is not None and state.kind != "end":
+        slot = state.owed[0] if state.kind == "tail" else late
+        id = yield Wish((v.span(slot),), manner.slot(slot), instead=stopped)
+        stopped, state = False, grammar.step(state, id)
+        sung.ids.append(id)
     yield Wish((), forced=v.end, instead=stopped)
 
 
@@ -336,11 +355,14 @@ class Singer:
             chosen = self._choose(hidden_BTD[:, -1], wishes, manner, draws)
             for row, id in enumerate(chosen):
                 if id is not None:
-                    id, wishes[row] = _send(scripts[row], id)
+                    again = partial(
+                        self._choose, hidden_BTD[row : row + 1, -1], manner=manner, draws=draws[row:]
+                    )
+                    id, wishes[row] = _send(scripts[row], id, again)
                     run[row] = [id]
             while alone and (wish := wishes[0]) is not None and wish.forced is not None:
-                id, wishes[0] = _send(scripts[0], wish.forced)
-                run[0].append(id)  # forced ids in a row are read in one pass
+                wishes[0] = _next(scripts[0], wish.forced)
+                run[0].append(wish.forced)  # forced ids in a row are read in one pass
             ids_BT = torch.tensor(run, device=device)
             more = ids_BT.shape[1]
             positions_BT = positions_BT[:, -1:] + torch.arange(1, more + 1, device=device)
@@ -348,7 +370,11 @@ class Singer:
         return sung
 
     def _choose(
-        self, hidden_BD: Tensor, wishes: list[Wish | None], manner: Manner, draws: list[torch.Generator]
+        self,
+        hidden_BD: Tensor,
+        wishes: Sequence[Wish | None],
+        manner: Manner,
+        draws: Sequence[torch.Generator],
     ) -> list[int | None]:
         """The next id of every passage; rows with the same legal spans are scored together."""
         chosen: list[int | None] = [None if wish is None else wish.forced for wish in wishes]
@@ -374,9 +400,9 @@ class Singer:
         return chosen
 
     def _take(self, sung: Sung, text: str, seed: int, spent: float) -> Take:
-        codes_FS = torch.tensor(sung.frames)
+        codes_FS = self.student.vocabulary.read(torch.tensor(sung.ids))
         started = time.perf_counter()
-        wave_CW = self.codec.decode(codes_FS).cpu()
+        wave_CW, tracks = _heard(codes_FS, self.codec)
         rate, now = self.codec.format.frame_rate, 0
         notes: list[tuple[float, float, float | None]] = []
         pieces: list[str] = []
@@ -389,9 +415,8 @@ class Singer:
                 pieces.append(piece.text.split(",")[0].strip() if piece.pitched else piece.text)
             now = stop
         spent += time.perf_counter() - started
-        return Take(
-            wave_CW, self.codec.format.sample_rate, codes_FS, tuple(notes), tuple(pieces), text, seed, spent
-        )
+        about = (tuple(notes), tuple(pieces), text, seed, spent, tracks)
+        return Take(wave_CW, self.codec.format.sample_rate, codes_FS, *about)
 
     # --- teacher-forced figures --------------------------------------------------------------------------------------
     def nats(self, songs: Sequence[Song]) -> dict[str, Any]:
@@ -428,6 +453,11 @@ def load_singer(where: str | Path | None = None, device: str | None = None) -> S
             f"{place}: was trained on codec {about.codec_fingerprint[:12]}, the one found is {codec.fingerprint[:12]}; "
             "give it its own codec"
         )
+    if student.vocabulary.layout != about.writing.layout:
+        raise AdapterError(
+            f"{place}: singer.json says layout {about.writing.layout}, its weights were trained on "
+            f"{student.vocabulary.layout}; put back the singer.json it was trained with"
+        )
     try:
         student.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     except (RuntimeError, AssertionError) as error:  # torch has no type of its own for this
@@ -451,11 +481,14 @@ def _each(value: str | Sequence[str] | None, known: Sequence[str], lines: Sequen
     return list(value)
 
 
-def _send(script: Generator[Wish, int, None], id: int) -> tuple[int, Wish | None]:
-    """(the id to write, the wish after it, None at the end): `id`, or what stands in place of a drawn stop."""
+def _send(
+    script: Generator[Wish, int, None], id: int, again: Callable[[list[Wish]], list[Any]]
+) -> tuple[int, Wish | None]:
+    """(the id to write, the wish after it, None at the end): `id`, or what is chosen in place of a drawn stop."""
     wish = _next(script, id)
-    if wish is not None and wish.instead and wish.forced is not None:
-        return wish.forced, _next(script, wish.forced)
+    if wish is not None and wish.instead:
+        id = again([wish])[0]
+        return id, _next(script, id)
     return id, wish
 
 
@@ -475,10 +508,17 @@ def _joined(takes: Sequence[Take], codec: Any, text: str) -> Take:
     for take in takes:
         notes += [(start + now, end + now, midi) for start, end, midi in take.notes]
         now += len(take.codes_FS) / codec.format.frame_rate
-    wave_CW = codec.decode(codes_FS).cpu()
+    wave_CW, tracks = _heard(codes_FS, codec)
     spent = sum(take.compute_seconds for take in takes) + time.perf_counter() - started
     pieces = tuple(piece for take in takes for piece in take.pieces)
-    return Take(wave_CW, takes[0].sample_rate, codes_FS, tuple(notes), pieces, text, takes[0].seed, spent)
+    about = (tuple(notes), pieces, text, takes[0].seed, spent, tracks)
+    return Take(wave_CW, takes[0].sample_rate, codes_FS, *about)
+
+
+def _heard(codes_FS: Tensor, codec: Any) -> tuple[Tensor, dict[str, Tensor]]:
+    """(the sound of these codes, its stems)."""
+    wave_CW = codec.decode(codes_FS).cpu()
+    return stems.mixed(wave_CW, codec.format), stems.apart(wave_CW, codec.format)
 
 
 __all__ = ["Manner", "Note", "Singer", "Take", "load_singer"]

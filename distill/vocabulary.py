@@ -14,10 +14,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from distill import layouts
 from distill.errors import CodecError, VocabularyError
 
 PAD_TO = 64
@@ -26,16 +28,27 @@ CONTROL = ("sing", "end")
 
 @dataclass(frozen=True)
 class CodecFormat:
-    """What a codec speaks: sample rate (Hz), frames per second, codes per slot, channels."""
+    """What a codec speaks: sample rate (Hz), frames per second, codes per slot, channels.
+
+    tracks: names of what is encoded apart, each with an equal share of the channels, in order; none: the song as it
+    sounds. streams: how many sounds share a frame, coarse slots first: with two, slots 0 and 1 are the coarsest of each.
+    """
 
     sample_rate: int
     frame_rate: float
     slot_sizes: tuple[int, ...]
     channels: int = 1
+    tracks: tuple[str, ...] = ()
+    streams: int = 1
 
     @property
     def slots(self) -> int:
         return len(self.slot_sizes)
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """How fine each slot is within its own stream, 0 the coarsest."""
+        return tuple(slot // self.streams for slot in range(self.slots))
 
     @property
     def tokens_per_second(self) -> float:
@@ -59,13 +72,22 @@ class Span:
 
 @dataclass(frozen=True)
 class AudioVocabulary:
-    """A bijection between (slot, code), score symbols and token ids above `base_rows`."""
+    """A bijection between (slot, code), score symbols and token ids above `base_rows`.
+
+    layout: the order in which codes are written (see `layouts`); no id depends on it.
+    """
 
     base_rows: int
     format: CodecFormat
     lowest_midi: int = 21
     highest_midi: int = 108
     longest: int = 64
+    layout: str = "flat"
+
+    @cached_property
+    def order(self) -> layouts.Layout:
+        """The layout, for this codec's slots."""
+        return layouts.of(self.layout, self.format.levels)
 
     # --- blocks, in order ------------------------------------------------------------------------------------------
     @property
@@ -122,9 +144,9 @@ class AudioVocabulary:
 
     # --- codes -----------------------------------------------------------------------------------------------------
     def spell(self, codes_FS: Tensor) -> Tensor:
-        """codes_FS (F frames, S slots) -> ids_N, frame-major, N = F * S. Raises CodecError on a code out of range."""
+        """codes_FS (F frames, S slots) -> ids_N in the layout's order, N = F * S. CodecError on a code out of range."""
         self.check(codes_FS)
-        return (codes_FS.long() + self._slot_starts_S()).reshape(-1)
+        return (codes_FS.long() + self._slot_starts_S())[self.order.order(len(codes_FS))]
 
     def read(self, ids_N: Tensor) -> Tensor:
         """ids_N -> codes_FS. Raises VocabularyError naming the first id that is not of the slot its place asks for."""
@@ -133,14 +155,17 @@ class AudioVocabulary:
             raise VocabularyError(
                 f"{ids_N.numel()} audio ids are not whole frames of {slots} slots; drop the last ones"
             )
-        codes_FS = ids_N.long().reshape(-1, slots) - self._slot_starts_S()
-        wrong_FS = (codes_FS < 0) | (codes_FS >= torch.tensor(self.format.slot_sizes))
-        if bool(wrong_FS.any()):
-            frame, slot = (int(i) for i in wrong_FS.nonzero()[0])
-            id = int(ids_N.reshape(-1, slots)[frame, slot])
+        frame_N, slot_N = self.order.order(ids_N.numel() // slots)
+        codes_N = ids_N.long().flatten() - self._slot_starts_S()[slot_N]
+        wrong_N = (codes_N < 0) | (codes_N >= torch.tensor(self.format.slot_sizes)[slot_N])
+        if bool(wrong_N.any()):
+            first = int(wrong_N.nonzero()[0])
+            frame, slot, id = int(frame_N[first]), int(slot_N[first]), int(ids_N.flatten()[first])
             raise VocabularyError(
                 f"frame {frame}: id {id} is not a code of slot {slot} (ids {self.span(slot)})"
             )
+        codes_FS = torch.empty(ids_N.numel() // slots, slots, dtype=torch.int64)
+        codes_FS[frame_N, slot_N] = codes_N
         return codes_FS
 
     def check(self, codes_FS: Tensor) -> None:
@@ -203,5 +228,5 @@ class AudioVocabulary:
     def from_json(cls, text: str) -> AudioVocabulary:
         row = json.loads(text)
         format = row.pop("format")
-        format["slot_sizes"] = tuple(format["slot_sizes"])
-        return cls(format=CodecFormat(**format), **row)
+        lists = {name: tuple(value) for name, value in format.items() if isinstance(value, list)}
+        return cls(format=CodecFormat(**{**format, **lists}), **row)

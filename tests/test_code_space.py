@@ -11,7 +11,7 @@ import tiny_singer
 import torch
 from tiny_singer import FORMAT, ToyCodec
 
-from distill import scores
+from distill import layouts, scores
 from distill.batches import build, pack_rows
 from distill.errors import TeacherError
 from distill.losses import CrossEntropy, ForwardKl
@@ -39,6 +39,12 @@ def qwen():
 
 
 @pytest.fixture(scope="module")
+def late():
+    """A student that writes what the others write, one slot a frame later."""
+    return tiny_singer.student("llama", seed=7, lively=0.1, layout="delayed")
+
+
+@pytest.fixture(scope="module")
 def coded():
     writing = WritingSettings(max_lines=1)
     return [item for times in ("notes", "words", "lines") for item in tiny_singer.coded(2, writing, times)]
@@ -63,6 +69,18 @@ def used(batch, rows, written) -> list[tuple[int, ...]]:
             assert where[at] == (i, t - 1)
             found.append((slot, i, int(written[i].frame_T[t])))
     return found
+
+
+def test_two_layouts_give_the_same_frame_and_slot_for_every_hidden_state_used(qwen, late, coded):
+    sides = [(student, written_by(student, coded)) for student in (qwen, late)]
+    rows = [[i] for i in range(len(coded))]
+    batches = [build([[w[i] for i in r] for r in rows], s.vocabulary, ROW) for s, w in sides]
+    told = [used(batch, rows, w) for batch, (_, w) in zip(batches, sides, strict=True)]
+    assert told[0] == told[1]
+    orders = [[id for id in w[0].frame_T.tolist() if id >= 0] for _, w in sides]
+    assert sorted(orders[0]) == sorted(orders[1]) and orders[0] != orders[1]
+    for mine, theirs in zip(batches[0].slots, batches[1].slots, strict=True):
+        assert torch.equal(mine.target_N, theirs.target_N)
 
 
 def test_two_tokenizers_give_the_same_frame_and_slot_for_every_hidden_state_used(llama, qwen, coded):
@@ -259,9 +277,10 @@ def test_a_foreign_codec_is_refused_by_name(shelf):
     )
 
 
-def test_a_student_of_one_family_learns_from_a_teacher_of_another(qwen, coded):
-    """Some steps of forward KL alone bring a Llama towards a Qwen3 that it shares no token with."""
-    student = tiny_singer.student("llama", seed=7, lively=0.1)
+@pytest.mark.parametrize("layout", layouts.names())
+def test_a_student_of_one_family_learns_from_a_teacher_of_another(qwen, coded, layout):
+    """Some steps of forward KL alone bring a Llama towards a flat Qwen3 that it shares no token with, nor the order."""
+    student = tiny_singer.student("llama", seed=7, lively=0.1, layout=layout)
     some = coded[:3]
     teacher = ModelTeacher(qwen, 2000, "qwen")
     settings = sing.Settings(songs=None, codec=None, teacher=teacher, losses=(ForwardKl(),))

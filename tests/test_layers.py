@@ -21,10 +21,10 @@ MIB = 2**20
 FLOORS = [
     "errors",
     "folders plain_yaml torchaudio_standin letters pinyin statistics licences mpeg",
-    "containers ffmpeg",
+    "containers ffmpeg layouts",
     "decoding",
     "settings audio pictures songs vocabulary reading checkpoints runs progress",
-    "lyrics families signals losses learn_letters attention",
+    "lyrics families signals losses learn_letters attention stems",
     "prompts graft bases blank proof",
     "sources curation exporters codecs measures batches student trainer",
     "curating vocoders scores merge encoding judging",

@@ -97,7 +97,7 @@ def check_written(item: Coded) -> None:
 
 def check_places(written, pieces: int) -> None:
     """Each id's place, from what the ids themselves say."""
-    slots, is_open, frame, piece, begun = FORMAT.slots, False, -1, 0, False
+    slots, is_open, first, frame, piece, begun = FORMAT.slots, False, False, -1, 0, False
     columns = (written.ids_T, written.place_T, written.frame_T, written.piece_T)
     rows = torch.stack(columns, 1).tolist()
     in_header = True
@@ -111,13 +111,13 @@ def check_places(written, pieces: int) -> None:
         if slot is not None:
             frame += slot == 0
             assert at_frame == frame and at_piece == piece
-            assert place == (OPEN if is_open and slot == 0 else slot)
-            fresh = slot == slots - 1
+            assert place == (OPEN if is_open and slot == 0 and not first else slot)
+            fresh, first = slot == slots - 1, False
             continue
         assert at_frame == -1
         if id in WORDS.length_span:
             assert place == LENGTH
-            is_open, fresh = WORDS.frames(id) is None, True
+            is_open, fresh, first = WORDS.frames(id) is None, True, True
         else:
             assert place == ((OPEN if is_open else PIECE) if begun and fresh else TEXT)
             if fresh and begun and id != WORDS.end:

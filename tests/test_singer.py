@@ -14,6 +14,7 @@ from test_codec import random_network
 from tiny_singer import FORMAT, LONGEST, ToyCodec
 
 import distill.singer
+from distill import layouts
 from distill.bases import open_base
 from distill.codecs import embedded
 from distill.errors import AdapterError, CodecError, FitError, FolderError, LyricsError, SettingsError
@@ -40,9 +41,9 @@ def about(**more) -> About:
     return About(**{**said, "base": "", "tokens": 600, "styles": ("folk",), "voices": ("low",), **more})
 
 
-@pytest.fixture(scope="module")
-def student():
-    return tiny_singer.student(lively=0.5)
+@pytest.fixture(scope="module", params=layouts.names())
+def student(request):
+    return tiny_singer.student(lively=0.5, layout=request.param)
 
 
 @pytest.fixture
@@ -54,14 +55,21 @@ def singer(student):
 def sent(monkeypatch) -> dict[object, list[int]]:
     """Every id that is sung, behind `sing`, by passage."""
     found: dict[object, list[int]] = {}
-    send = distill.singer._send
 
-    def watching(script, id):
-        written, wish = send(script, id)
-        found.setdefault(script, []).append(written)
-        return written, wish
+    def watched(*arguments):
+        steps = script(*arguments)
+        ids = found.setdefault(steps, [])
+        wish = next(steps)
+        while True:
+            ids.append((yield wish))
+            try:
+                wish = steps.send(ids[-1])
+            except StopIteration:
+                return
+            if wish.instead:
+                ids.pop()  # a drawn stop, which is not written
 
-    monkeypatch.setattr(distill.singer, "_send", watching)
+    monkeypatch.setattr(distill.singer, "script", watched)
     return found
 
 

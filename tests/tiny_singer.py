@@ -13,7 +13,7 @@ from torch import Tensor
 
 from distill import torchaudio_standin
 from distill.blank import BlankSettings, make
-from distill.prompts import Coded, WritingSettings, passages
+from distill.prompts import END, LENGTH, OPEN, PIECE, TEXT, Coded, State, WritingSettings, passages
 from distill.songs import Line, Note, Section, Song, Word
 from distill.student import LoraSettings, Student, graft, rows_of
 from distill.vocabulary import AudioVocabulary, CodecFormat
@@ -86,11 +86,16 @@ def blank(family: str = "llama", text: str = "", **more: Any) -> BlankSettings:
 
 
 def student(
-    family: str = "llama", seed: int = 0, lively: float = 0.3, lora: bool = False, **more: Any
+    family: str = "llama",
+    seed: int = 0,
+    lively: float = 0.3,
+    lora: bool = False,
+    layout: str = "flat",
+    **more: Any,
 ) -> Student:
     """A grafted random LLM; `lively` noise on what trains makes it prefer something."""
     model, tokenizer = make(blank(family, **more), seed)
-    vocabulary = AudioVocabulary(rows_of(model), FORMAT, longest=LONGEST)
+    vocabulary = AudioVocabulary(rows_of(model), FORMAT, longest=LONGEST, layout=layout)
     made = graft(model, tokenizer, vocabulary, ToyCodec().codebooks(), seed)
     if lora:
         made.adapt(LoraSettings(rank=4, alpha=8), seed)
@@ -102,6 +107,15 @@ def student(
             parameter.add_(torch.randn(parameter.shape, generator=dice) * lively)
     made.model.eval()
     return made
+
+
+def place_of(state: State) -> int:
+    """The place of what comes next, told from the grammar alone."""
+    if state.owed:
+        return state.owed[0]
+    if state.kind == "boundary":
+        return OPEN if state.left is None else PIECE
+    return {"start": TEXT, "text": TEXT, "length": LENGTH, "end": END}[state.kind]
 
 
 def song(seed: int, lines: int = 3, times: str = "notes") -> Song:

@@ -113,7 +113,7 @@ def student_of(settings: Settings, codec: Any, seed: int) -> Student:
     """The base, grafted and made trainable as the recipe says."""
     base = settings.base
     model, tokenizer = make(base.blank, seed) if base.blank else open_base(base.path, quantise=base.quantise)
-    vocabulary = AudioVocabulary(rows_of(model), codec.format)
+    vocabulary = AudioVocabulary(rows_of(model), codec.format, layout=settings.writing.layout)
     name = "blank" if base.blank else base.path
     student = graft(model, tokenizer, vocabulary, codec.codebooks(), seed, base.init, name)
     if settings.adapter is None:
