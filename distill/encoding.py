@@ -35,7 +35,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distill import audio
+from distill import audio, stems
 from distill.errors import DistillError, FitError, SongError
 from distill.folders import sha256_bytes, sha256_file, write_atomic
 from distill.prompts import Coded, WritingSettings, passages, write
@@ -81,12 +81,8 @@ class _Entry(NamedTuple):
 
 
 def _entry(song: Song, codec: Any) -> _Entry:
-    tracks: tuple[str, ...] = getattr(codec, "tracks", ("audio",))
-    if missing := [track for track in tracks if track not in song.tracks]:
-        raise SongError(
-            f"song {song.id}: it has no {missing[0]} to encode; give it a recording or leave it out"
-        )
-    files = tuple(song.tracks[track] for track in tracks)
+    files = stems.files(song, codec.format)
+    tracks = codec.format.tracks or ("audio",)
     told = [
         f"{track} {sha256_file(Path(file))} {audio.decoder(file)}"
         for track, file in zip(tracks, files, strict=True)
@@ -132,20 +128,13 @@ def _read_ahead(entries: Iterable[_Entry], codec: Any, ahead: int) -> Iterator[t
     with ThreadPoolExecutor(max(1, ahead)) as pool:
         waiting: deque[tuple[_Entry, Future[Tensor]]] = deque()
         for entry in entries:
-            waiting.append((entry, pool.submit(_read, entry.files, codec.format)))
+            waiting.append((entry, pool.submit(stems.read, entry.files, codec.format)))
             if len(waiting) > ahead:
                 first, sound = waiting.popleft()
                 yield first, sound.result()
         while waiting:
             first, sound = waiting.popleft()
             yield first, sound.result()
-
-
-def _read(files: Sequence[str], format: Any) -> Tensor:
-    """wave_CW of a song; several tracks one behind the other as channels, the shorter ones filled up with silence."""
-    waves = [audio.read(file, format.sample_rate, format.channels // len(files)) for file in files]
-    longest = max(wave_CW.shape[1] for wave_CW in waves)
-    return torch.cat([torch.nn.functional.pad(each_CW, (0, longest - each_CW.shape[1])) for each_CW in waves])
 
 
 def _batches(read: Iterable[tuple[_Entry, Tensor]], codec: Any) -> Iterator[list[tuple[_Entry, Tensor]]]:

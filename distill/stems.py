@@ -6,6 +6,8 @@ those of the first track, then those of the second. These are functions of a for
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -31,12 +33,8 @@ def files(song: Song, format: CodecFormat) -> tuple[str, ...]:
     return tuple(found[track] for track in format.tracks or ("audio",))
 
 
-def read(song: Song, format: CodecFormat) -> Tensor:
-    """wave_CW as a codec of this format hears the song; a track that ends early is silent from there on.
-
-    Raises SongError for a missing track and what `audio.read` raises.
-    """
-    paths = files(song, format)
+def read(paths: Sequence[str], format: CodecFormat) -> Tensor:
+    """wave_CW of a song's `files` as a codec of this format hears them; one that ends early is silent from there on."""
     waves = [audio.read(path, format.sample_rate, format.channels // len(paths)) for path in paths]
     longest = max(wave_CW.shape[1] for wave_CW in waves)
     return torch.cat([torch.nn.functional.pad(w, (0, longest - w.shape[1])) for w in waves])
