@@ -121,8 +121,11 @@ def _sing(said: argparse.Namespace) -> Any:
     singer = load_singer(None if said.singer == "embedded" else said.singer, device=said.device)
     manner = {"style": said.style, "voice": said.voice, "seed": said.seed, "temperature": said.temperature}
     if said.lines is not None:
-        return takes.sing_lines(singer, said.lines, said.out, score=said.score, **manner)
-    singer.sing(said.lyrics.replace("\\n", "\n"), **manner).save(said.save)
+        return takes.sing_lines(singer, said.lines, said.out, score=said.score, stems=said.stems, **manner)
+    take = singer.sing(said.lyrics.replace("\\n", "\n"), **manner)
+    take.save(said.save)
+    if said.stems is not None:
+        take.save_stems(said.stems)
     return said.save
 
 
@@ -201,6 +204,9 @@ def _parser_of_sing(sing: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="FILE",
         help='notes to follow: rows of {"line", "notes": [[start_s, end_s, midi], ...]}',
+    )
+    sing.add_argument(
+        "--stems", type=Path, metavar="FOLDER", help="also save each track apart, of a singer that has tracks"
     )
     sing.add_argument("--style", help='for example "folk, calm"')
     sing.add_argument("--voice", help="one that the singer knows")

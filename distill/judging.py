@@ -1,7 +1,8 @@
 """Judging a singer by its song: held-out lines sung along their score, beside the codec's ceiling and the audio itself.
 
 Low teacher-forced loss and garbage audio is this field's commonest failure; so what counts here is free-running takes,
-heard by `measures` (notes in tune, words by forced choice) with wrong-lyrics and wrong-melody controls.
+heard by `measures` (notes in tune, words by forced choice) with wrong-lyrics and wrong-melody controls. Where the codec
+keeps the vocals apart, they are heard alone.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from distill import audio, lyrics, measures
+from distill import lyrics, measures, stems
 from distill.errors import DistillError, FitError, SongError
 from distill.measures import Performance
 from distill.songs import Line, Note, Song, from_its_start
@@ -49,20 +50,22 @@ def spread(asked: Sequence[Asked], count: int) -> list[Asked]:
 
 def ceilings(asked: Sequence[Asked], codec: Any) -> dict[str, list[Performance]]:
     """The songs' own audio, and the same after a round trip through the codec."""
-    rate = codec.format.sample_rate
+    format, rate = codec.format, codec.format.sample_rate
     rows: dict[str, list[Performance]] = {"uncoded": [], "codec": []}
     waves: dict[str, Any] = {}
     for each in asked:
-        if each.song.audio is None:
+        if each.song.audio is None and not format.tracks:
             raise SongError(
                 f"song {each.song.id}: has no audio to compare with; judge its takes with --takes"
             )
-        if each.song.audio not in waves:
-            waves[each.song.audio] = audio.read(each.song.audio, rate)
+        if each.song.id not in waves:
+            waves[each.song.id] = stems.read(each.song, format)
         last = None if each.last is None else round(each.last * rate)
-        wave_CW = waves[each.song.audio][:, round(each.first * rate) : last]
-        rows["uncoded"].append(performance(each.line, wave_CW, rate))
-        rows["codec"].append(performance(each.line, codec.decode(codec.encode(wave_CW)).cpu(), rate))
+        wave_CW = waves[each.song.id][:, round(each.first * rate) : last]
+        decoded_CW = codec.decode(codec.encode(wave_CW)).cpu()
+        for row, sound_CW in (("uncoded", wave_CW), ("codec", decoded_CW)):
+            voice_CW = stems.apart(sound_CW, format).get("vocals", stems.mixed(sound_CW, format))
+            rows[row].append(performance(each.line, voice_CW, rate))
     return rows
 
 
@@ -80,7 +83,8 @@ def sing(
                 f"line {each.line.text!r}: was sung to another score than was given; this is a bug, report it"
             )
         notes = tuple(Note(start, end, midi) for start, end, midi in take.notes)
-        sung.append(performance(replace(each.line, notes=notes), take.wave_CW, take.sample_rate))
+        voice_CW = take.stems.get("vocals", take.wave_CW)
+        sung.append(performance(replace(each.line, notes=notes), voice_CW, take.sample_rate))
     return sung, sum(take.compute_seconds for take in takes)
 
 

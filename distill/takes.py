@@ -37,11 +37,13 @@ def sing_lines(
     voice: str | None = None,
     seed: int | None = None,
     temperature: float | None = None,
+    stems: str | Path | None = None,
 ) -> Path:
     """Sings every line of the text file `lines` (empty ones and [tags] aside) into folder `out`; gives its
     takes.jsonl.
 
-    With `score`, the singer follows its notes. Raises LyricsError and SongError where lines or score cannot
+    With `score`, the singer follows its notes; with `stems`, a folder, each take's tracks go into a folder of
+    its number there. Raises LyricsError and SongError where lines or score cannot
     be used, FolderError where `out` cannot be written, and what `Singer.sing_lines` raises.
     """
     texts = read_lines(lines)
@@ -57,6 +59,8 @@ def sing_lines(
     ):
         name = f"{number:04d}.wav"
         take.save(out / name)
+        if stems is not None:
+            take.save_stems(Path(stems) / f"{number:04d}")
         notes = [
             [round(start, 4), round(end, 4), midi] for start, end, midi in take.notes if midi is not None
         ]

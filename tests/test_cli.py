@@ -38,7 +38,10 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
         ),
         "singer": SimpleNamespace(
             load_singer=note(
-                "load_singer", SimpleNamespace(sing=note("sing", SimpleNamespace(save=note("save"))))
+                "load_singer",
+                SimpleNamespace(
+                    sing=note("sing", SimpleNamespace(save=note("save"), save_stems=note("save_stems")))
+                ),
             )
         ),
     }
@@ -94,6 +97,11 @@ def test_sing_sings_and_saves(calls: list[tuple[Any, ...]]) -> None:
     ]
 
 
+def test_stems_are_saved_where_asked(calls: list[tuple[Any, ...]]) -> None:
+    assert cli.main("sing embedded row --save a.wav --stems apart".split()) == 0
+    assert calls[2:] == [("save", (Path("a.wav"),), {}), ("save_stems", (Path("apart"),), {})]
+
+
 def test_what_verbs_return_is_printed(
     calls: list[tuple[Any, ...]], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -111,7 +119,11 @@ def test_lines_go_to_takes(calls: list[tuple[Any, ...]], monkeypatch: pytest.Mon
     assert cli.main("sing here --lines l.txt --out d --score s.jsonl --temperature 0.5".split()) == 0
     manner = {"style": None, "voice": None, "seed": None, "temperature": 0.5}
     assert calls[0] == ("load_singer", ("here",), {"device": None})
-    assert calls[1] == ("takes", (Path("l.txt"), Path("d")), {"score": Path("s.jsonl"), **manner})
+    assert calls[1] == (
+        "takes",
+        (Path("l.txt"), Path("d")),
+        {"score": Path("s.jsonl"), "stems": None, **manner},
+    )
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import functools
 import io
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,6 +22,7 @@ import torch
 import distill
 from distill import judging, pictures, songs
 from distill.measures import Performance, judge
+from distill.vocabulary import CodecFormat
 
 RATE = 16_000
 
@@ -111,13 +112,14 @@ class Take:
     sample_rate: int
     notes: list[tuple[float, float, float]]
     compute_seconds: float = 0.5
+    stems: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
 class Tones:
     """A singer with a perfect codec that sings every score with a buzz, a semitone sharp."""
 
     codec = SimpleNamespace(
-        format=SimpleNamespace(sample_rate=RATE),
+        format=CodecFormat(RATE, 25.0, (1,)),
         encode=lambda wave_CW: wave_CW,
         decode=lambda codes_FS: codes_FS,
     )

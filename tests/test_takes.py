@@ -21,6 +21,10 @@ class Take:
     def save(self, path: Path) -> None:
         Path(path).write_bytes(b"wave")
 
+    def save_stems(self, folder: Path) -> None:
+        (Path(folder) / "vocals.wav").parent.mkdir(parents=True)
+        (Path(folder) / "vocals.wav").write_bytes(b"stem")
+
 
 class Singer:
     """Sings what it is given, and remembers it."""
@@ -70,6 +74,13 @@ def test_without_a_score_the_line_alone_is_given(tmp_path: Path, lines: Path) ->
     singer = Singer()
     takes.sing_lines(singer, lines, tmp_path / "out")  # type: ignore[arg-type]
     assert singer.lines == [Line("row your boat"), Line("merrily"), Line("row your boat")]
+
+
+def test_stems_go_into_a_folder_of_their_takes_number(tmp_path: Path, lines: Path) -> None:
+    takes.sing_lines(Singer(), lines, tmp_path / "out", stems=tmp_path / "apart")  # type: ignore[arg-type]
+    found = sorted(str(path.relative_to(tmp_path / "apart")) for path in (tmp_path / "apart").rglob("*.wav"))
+    assert found == ["0000/vocals.wav", "0001/vocals.wav", "0002/vocals.wav"]
+    assert not list((tmp_path / "out").rglob("vocals.wav"))
 
 
 def test_a_manifest_is_a_score(tmp_path: Path) -> None:

@@ -1,0 +1,251 @@
+"""Songs of several tracks, and stereo: encoded apart, interleaved, taken apart again, mixed; up to a singer of stems."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import tiny_singer
+import torch
+from test_codec import random_network
+from torch import Tensor
+
+from distill import audio, encoding, pipeline, recipe, settings, stems
+from distill.codecs import embedded, tracks
+from distill.errors import AdapterError, CodecError, SettingsError, SongError
+from distill.graft import first_rows
+from distill.singer import load_singer
+from distill.songs import Line, Note, Section, Song, Word, write_manifest
+from distill.vocabulary import AudioVocabulary
+
+RATE, HOP = 16_000, 640
+BOTH = ("vocals", "accompaniment")
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory) -> embedded.Settings:
+    """A codec of one stream."""
+    folder = tmp_path_factory.mktemp("codec")
+    embedded.save_codec(random_network(), folder)
+    return embedded.Settings(str(folder), slots=2)
+
+
+def wave(channels: int, samples: int = 5 * HOP + 17, seed: int = 0) -> Tensor:
+    return 0.3 * torch.randn(channels, samples, generator=torch.Generator().manual_seed(seed))
+
+
+# --- the codec ---------------------------------------------------------------------------------------------------
+def test_every_track_has_the_codes_it_would_have_alone(one):
+    alone, both = one.load(), tracks.Settings(one).load()
+    assert both.format == tracks.Settings(one).format and both.format.channels == 2
+    assert both.format.slot_sizes == (32,) * 4 and both.format.levels == (0, 0, 1, 1)
+    wave_CW = wave(2)
+    codes_FS = both.encode(wave_CW)
+    vocals_FS, accompaniment_FS = alone.encode(wave_CW[:1]), alone.encode(wave_CW[1:])
+    assert torch.equal(codes_FS[:, [0, 2]], vocals_FS) and torch.equal(codes_FS[:, [1, 3]], accompaniment_FS)
+    decoded_CW = both.decode(codes_FS, wave_CW.shape[1])
+    assert decoded_CW.shape == wave_CW.shape
+    assert torch.equal(decoded_CW[:1], alone.decode(vocals_FS, wave_CW.shape[1]))
+    apart = stems.apart(decoded_CW, both.format)
+    assert list(apart) == list(BOTH) and torch.equal(apart["accompaniment"], decoded_CW[1:])
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("names", [("vocals",), BOTH, ("audio", "vocals", "accompaniment")])
+def test_the_laws_of_codecs_hold_for_any_number_of_tracks(one, names, channels):
+    codec = tracks.Settings(one, names, channels).load()
+    wide = len(names) * channels
+    assert codec.format.streams == codec.format.channels == wide and codec.format.tracks == names
+    for samples in (1, HOP, 2 * HOP + 1):
+        wave_CW = wave(wide, samples)
+        codes_FS = codec.encode(wave_CW)
+        assert codes_FS.shape == (-(-samples // HOP), 2 * wide) and codes_FS.dtype == torch.int64
+        assert codec.decode(codes_FS, samples).shape == wave_CW.shape
+        assert torch.equal(codec.decode(codes_FS)[:, :samples], codec.decode(codes_FS, samples))
+    books = codec.codebooks()
+    assert [len(book_CD) for book_CD in books] == list(codec.format.slot_sizes)
+    v = AudioVocabulary(64, codec.format)
+    rows_ND = first_rows(
+        torch.randn(64, 16, generator=torch.Generator().manual_seed(0)), v, books, 0, "codebooks"
+    )
+    assert rows_ND.shape == (v.size, 16) and rows_ND.isfinite().all()
+    for wrong_CW in (wave(wide + 1), wave(wide) * torch.nan):
+        with pytest.raises(CodecError, match="encode"):
+            codec.encode(wrong_CW)
+    with pytest.raises(CodecError, match=r"slot 1 holds codes 32\.\.32"):
+        codec.decode(torch.full((3, 2 * wide), 32).index_fill(1, torch.tensor([0]), 0))
+
+
+def test_what_stands_in_the_middle_stays_there_and_stereo_loses_nothing(one):
+    alone, stereo = one.load(), tracks.Settings(one, ("audio",), 2).load()
+    middle_CW = wave(1)
+    codes_FS = stereo.encode(middle_CW.repeat(2, 1))
+    assert torch.equal(codes_FS[:, 0::2], alone.encode(middle_CW))
+    assert torch.equal(codes_FS[:, 1::2], alone.encode(torch.zeros_like(middle_CW)))  # no side
+    wide_CW = wave(2, seed=1)
+    assert torch.allclose(stereo._channels(stereo._streams(wide_CW)), wide_CW, atol=1e-6)
+    decoded_CW = stereo.decode(stereo.encode(wide_CW))  # in mono: what the codec makes of the mid alone
+    mid_CW = alone.decode(alone.encode(wide_CW.mean(0, keepdim=True)))
+    assert torch.allclose(decoded_CW.mean(0, keepdim=True), mid_CW, atol=1e-5)
+    assert not torch.allclose(decoded_CW[:1], decoded_CW[1:])
+    plain = tracks.Settings(one, ("audio",), 2, "left_right").load()
+    codes_FS = plain.encode(wide_CW)
+    assert torch.equal(codes_FS[:, 1::2], alone.encode(wide_CW[1:]))
+    assert torch.equal(plain.decode(codes_FS)[1:], alone.decode(alone.encode(wide_CW[1:])))
+
+
+def test_two_settings_never_share_a_fingerprint_and_what_makes_no_sense_is_refused(one):
+    every = [
+        tracks.Settings(one, names, channels).load().fingerprint
+        for names in (BOTH, BOTH[::-1], ("vocals",))
+        for channels in (1, 2)
+    ]
+    every.append(tracks.Settings(one, BOTH, 2, "left_right").load().fingerprint)
+    assert len({*every, one.load().fingerprint}) == 8
+    assert tracks.Settings(one).load().fingerprint == every[0]
+    for wrong, said in (
+        ({"codec": tracks.Settings(one)}, "itself of kind tracks"),
+        ({"tracks": ()}, "tracks are none; give one or more of audio, vocals, accompaniment"),
+        ({"tracks": ("vocals", "drums")}, "each once"),
+        ({"tracks": ("vocals", "vocals")}, "each once"),
+        ({"channels": 3}, "channels is 3; give 1, or 2 for stereo"),
+    ):
+        with pytest.raises(SettingsError, match=said):
+            tracks.Settings(**{"codec": one, **wrong})
+
+
+# --- songs and sound ---------------------------------------------------------------------------------------------
+def song_of(folder: Path, name: str, lengths: dict[str, float], **more) -> Song:
+    files = {}
+    for number, (track, seconds) in enumerate(lengths.items()):
+        files[track] = str(folder / f"{name}-{track}.wav")
+        audio.write(files[track], wave(1, int(seconds * RATE), number), RATE)
+    line = Line(
+        "row boat", 0.0, 0.8, (Word("row", 0.1, 0.4), Word("boat", 0.4, 0.8)),
+        (Note(0.12, 0.4, 60, "r o"), Note(0.4, 0.8, 62, "b o t")),
+    )  # fmt: skip
+    return Song(name, (Section("verse", (line,)),), "folk", "low", licence="CC0-1.0", **files, **more)
+
+
+def test_songs_are_read_track_by_track_and_kept_by_every_file(one, tmp_path, monkeypatch):
+    monkeypatch.setenv("DISTILL_CACHE", str(tmp_path / "cache"))
+    codec = tracks.Settings(one).load()
+    song = song_of(tmp_path, "a", {"audio": 1.0, "vocals": 1.0, "accompaniment": 0.5})
+    wave_CW = stems.read(song, codec.format)
+    assert wave_CW.shape == (2, RATE) and not wave_CW[1, RATE // 2 :].any() and wave_CW[1, : RATE // 2].any()
+    codes_FS = encoding.codes_of(song, codec)
+    assert codes_FS.shape == (25, 4) and torch.equal(codes_FS, codec.encode(wave_CW))
+    assert torch.equal(encoding.codes_of(song, one.load()), one.load().encode(audio.read(song.audio, RATE)))
+    monkeypatch.setattr(codec, "encode", lambda wave: pytest.fail("codes are in the cache"))
+    assert torch.equal(encoding.codes_of(song, codec), codes_FS)
+    audio.write(tmp_path / "other.wav", wave(1, RATE, 9), RATE)
+    with pytest.raises(pytest.fail.Exception):  # another accompaniment is another song
+        encoding.codes_of(replace(song, accompaniment=str(tmp_path / "other.wav")), codec)
+    for track in BOTH:
+        with pytest.raises(SongError, match=rf"song a: it has no {track} of its own to encode.*separation"):
+            encoding.codes_of(replace(song, **{track: None}), codec)
+    with pytest.raises(
+        SongError, match="song a: it has no audio to encode; give it a recording or leave it out"
+    ):
+        encoding.codes_of(replace(song, audio=None), one.load())
+
+
+def test_a_mix_is_the_sum_and_never_clips(one):
+    format = tracks.Settings(one).format
+    soft_CW = 0.2 * wave(2)
+    assert torch.allclose(stems.mixed(soft_CW, format), soft_CW.sum(0, keepdim=True))
+    loud_CW = torch.full((2, 10), 0.9)
+    assert torch.allclose(stems.mixed(loud_CW, format), torch.full((1, 10), 0.999))
+    stereo = tracks.Settings(one, BOTH, 2).format
+    left_CW = torch.tensor([[0.1], [0.2], [0.3], [0.4]])  # vocals left, right, accompaniment left, right
+    assert torch.allclose(stems.mixed(left_CW, stereo), torch.tensor([[0.4], [0.6]]))
+    assert stems.apart(wave(1), one.format) == {} and torch.equal(stems.mixed(wave(1), one.format), wave(1))
+
+
+# --- the whole way -----------------------------------------------------------------------------------------------
+RECIPE = """
+task: sing
+seed: 3
+songs: {{kind: manifest, path: "{home}/songs/manifest.jsonl"}}
+codec: {{kind: tracks, codec: {{kind: embedded, path: "{home}/codec"}}, channels: {channels}}}
+base:
+  path: ""
+  blank: {{family: llama, width: 32, inner: 48, layers: 1, heads: 2, context: 512, tied: true, tokenizer: bytes, pieces: 300,
+           text: "{home}/text"}}
+adapter: null
+losses: [{{kind: cross_entropy}}]
+writing: {{layout: delayed, max_lines: 1}}
+packing: {{row_tokens: 400, rows: 2}}
+train: {{steps: 3, learning_rate: 1e-2, warmup_steps: 1, precision: fp32}}
+judge: {{lines: 0}}
+"""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> Path:
+    place = tmp_path_factory.mktemp("home")
+    (place / "songs").mkdir()
+    embedded.save_codec(random_network(), place / "codec")
+    tiny_singer.text_folder(place / "text")
+    lengths = {"audio": 1.0, "vocals": 1.0, "accompaniment": 0.9}
+    made = [
+        song_of(place / "songs", f"song{n}", lengths, split="held-out" if n == 2 else "train")
+        for n in range(3)
+    ]
+    write_manifest(place / "songs" / "manifest.jsonl", made)
+    return place
+
+
+@pytest.fixture(scope="module")
+def run(home):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DISTILL_CACHE", str(home / "cache"))
+        asked = recipe.parse(RECIPE.format(home=home, channels=1), "tracks")
+        assert any("of 4 slots" in line for line in pipeline.check(asked))
+        assert "3 steps" in pipeline.run(asked, None, home / "run")
+    return home / "run"
+
+
+def test_a_recipe_of_two_tracks_and_a_delay_becomes_a_singer_of_stems(home, run, tmp_path):
+    rows = [json.loads(row) for row in (run / "steps.jsonl").read_text().splitlines()]
+    assert {f"slot{s}.cross_entropy" for s in range(4)} <= set(rows[0]["terms"])
+    assert all(np.isfinite(row["loss"]) for row in rows) and rows[-1]["loss"] < rows[0]["loss"]
+    said = json.loads((run / "singer" / "singer.json").read_text())
+    assert said["codec"]["kind"] == "tracks" and said["codec"]["codec"]["kind"] == "embedded"
+    assert said["writing"]["layout"] == "delayed" and said["licences"]["codec"] == "apache-2.0"
+    for where in (run, run / "merged"):
+        singer = load_singer(where, device="cpu")
+        assert singer.student.vocabulary.layout == "delayed"
+        assert singer.student.vocabulary.order.delays == (0, 0, 1, 1)
+        assert settings.plain(singer.about.writing)["layout"] == "delayed"
+    line = Line("row boat", 0.0, 0.8, (), (Note(0.12, 0.4, 60, "r o"), Note(0.4, 0.8, 62, "b o t")))
+    take = singer.sing("row boat\nrow boat", seed=1, score=[line, line])
+    assert (
+        take.codes_FS.shape == (40, 4)
+        and take.wave_CW.shape == (1, 40 * HOP)
+        and list(take.stems) == list(BOTH)
+    )
+    both_CW = singer.codec.decode(take.codes_FS)
+    assert torch.equal(torch.cat(list(take.stems.values())), both_CW)
+    assert torch.equal(take.wave_CW, stems.mixed(both_CW, singer.codec.format))
+    saved = take.save_stems(tmp_path / "apart")
+    assert [path.name for path in saved] == ["vocals.wav", "accompaniment.wav"]
+    heard, rate = soundfile.read(saved[0])
+    assert rate == RATE and abs(heard - take.stems["vocals"][0].numpy()).max() < 1e-3
+    with pytest.raises(SettingsError, match="no stems"):
+        replace(take, stems={}).save_stems(tmp_path / "none")
+
+
+def test_a_singer_whose_layout_was_changed_by_hand_is_refused(run):
+    place = run / "merged" / "singer.json"
+    text = place.read_text()
+    try:
+        place.write_text(text.replace('"layout": "delayed"', '"layout": "flat"', 1))
+        with pytest.raises(AdapterError, match="says layout flat, its weights were trained on delayed"):
+            load_singer(run / "merged", device="cpu")
+    finally:
+        place.write_text(text)
