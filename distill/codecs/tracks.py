@@ -2,8 +2,8 @@
 
     codec: {kind: tracks, codec: {kind: embedded}, tracks: [vocals, accompaniment], channels: 1}
 
-Frame f holds frame f of every stream, coarse slots first: v0 a0 v1 a1 ... (the order of YuE and of stereo MusicGen). So
-whatever is sung comes apart into stems without a separator, and an LLM hears the voice before it plays to it.
+Frame f holds frame f of every stream, coarse slots first: v0 a0 v1 a1 ... (as in YuE's first stage and stereo MusicGen).
+So whatever is sung comes apart into stems without a separator, and an LLM hears the voice before it plays to it.
 
 **Stereo** is mid and side by default, (L + R) / 2 and (L - R) / 2: what stands in the middle, a voice as a rule, has the
 side 0 and stays in the middle whatever a codec does to it, where the unlike errors of left and right blur it. The price
