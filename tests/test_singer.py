@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections import Counter
 from dataclasses import replace
 
@@ -24,7 +25,7 @@ from distill.shelf import About, SamplingSettings, read_about, write_about
 from distill.singer import Manner, Singer, Sung, Wish, choose, load_singer, script
 from distill.songs import Line, Note, Section, Song
 from distill.student import LoraSettings, graft, rows_of
-from distill.vocabulary import AudioVocabulary
+from distill.vocabulary import AudioVocabulary, CodecFormat
 
 SCORE = Line(
     "row your boat", 0.0, 2.0, (),
@@ -321,6 +322,39 @@ def test_each_slot_has_its_temperature_and_the_last_one_repeats(student):
     score = [w for w in asked if w.forced is None and w.spans[0].start < v.audio_span.start]
     assert [w.temperature for w in score] == [0.9, 0.9]
     assert asked[-1].forced == v.end and sung.pieces == [Piece("r o", 24, 4)]
+
+
+@pytest.mark.parametrize("layout", layouts.names())
+@pytest.mark.parametrize(("slots", "streams"), [(1, 1), (3, 1), (4, 1), (4, 2), (3, 3)])
+def test_whatever_is_answered_a_script_makes_whole_frames(layout, slots, streams):
+    """Every slot count and layout, pieces of given, drawn and open length; a stop is drawn one time in nine."""
+    v = AudioVocabulary(
+        300, CodecFormat(16_000, 25.0, (7,) * slots, streams=streams), longest=LONGEST, layout=layout
+    )
+    pieces = [Piece("r o", 60, 5), Piece("b o t", None, None), Piece("D u", None, None, False, open=True)]
+    for seed in range(12):
+        dice, sung, ids, stopped = random.Random(seed), Sung(), [], False
+        some = [dice.choice(pieces) for _ in range(dice.randint(1, 4))]
+        steps = script(some, lambda text: [5], v, Manner((1.0,), 1.0), sung, 40)
+        wish = next(steps)
+        while wish is not None:
+            assert wish.instead == stopped
+            spans, goes_on = wish.spans, dice.random() > 1 / 9
+            if wish.codes:
+                spans = spans[-1:] if goes_on else spans[:-1]
+            span = dice.choice(spans) if wish.forced is None else None
+            id = wish.forced if span is None else dice.randrange(span.start, span.stop)
+            stopped = bool(wish.codes) and not goes_on
+            ids += [] if stopped else [id]
+            try:
+                wish = steps.send(id)
+            except StopIteration:
+                wish = None
+        assert check_legal(ids, v) == sum(piece.frames for piece in sung.pieces) <= 40
+        codes_FS = v.read(torch.tensor(sung.ids))
+        assert sung.ids == [id for id in ids if id in v.audio_span]
+        assert len(codes_FS) == sum(piece.frames for piece in sung.pieces) and len(sung.pieces) == len(some)
+        assert all(piece.frames == 5 for asked, piece in zip(some, sung.pieces, strict=True) if asked.frames)
 
 
 @pytest.mark.parametrize(
