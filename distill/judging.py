@@ -59,7 +59,7 @@ def ceilings(asked: Sequence[Asked], codec: Any) -> dict[str, list[Performance]]
                 f"song {each.song.id}: has no audio to compare with; judge its takes with --takes"
             )
         if each.song.id not in waves:
-            waves[each.song.id] = stems.read(each.song, format)
+            waves[each.song.id] = stems.read(stems.files(each.song, format), format)
         last = None if each.last is None else round(each.last * rate)
         wave_CW = waves[each.song.id][:, round(each.first * rate) : last]
         decoded_CW = codec.decode(codec.encode(wave_CW)).cpu()

@@ -30,7 +30,7 @@ from distill.prompts import JOIN, Grammar, Passage, Piece, header, look_ahead, p
 from distill.shelf import About, open_singer, read_about, singer_folder
 from distill.songs import Line, Note, Section, Song
 from distill.student import Student
-from distill.vocabulary import AudioVocabulary, Span
+from distill.vocabulary import AudioVocabulary, CodecFormat, Span
 
 FRAMES_A_SYLLABLE = (
     10  # what an unscored syllable is expected to take, to tell beforehand whether a passage fits
@@ -230,7 +230,7 @@ class Singer:
                 )
             lines = [replace(notes, text=line.text) for notes, line in zip(score, lines, strict=True)]
         takes = self.sing_lines(lines, style, voice, seed, temperature)
-        return _joined(takes, self.codec, text)
+        return _joined(takes, self.codec, self.codec.format, text)
 
     def sing_lines(
         self,
@@ -402,7 +402,7 @@ class Singer:
     def _take(self, sung: Sung, text: str, seed: int, spent: float) -> Take:
         codes_FS = self.student.vocabulary.read(torch.tensor(sung.ids))
         started = time.perf_counter()
-        wave_CW, tracks = _heard(codes_FS, self.codec)
+        wave_CW, tracks = _heard(codes_FS, self.codec, self.codec.format)
         rate, now = self.codec.format.frame_rate, 0
         notes: list[tuple[float, float, float | None]] = []
         pieces: list[str] = []
@@ -499,7 +499,7 @@ def _next(script: Generator[Wish, int, None], id: int) -> Wish | None:
         return None
 
 
-def _joined(takes: Sequence[Take], codec: Any, text: str) -> Take:
+def _joined(takes: Sequence[Take], decoder: Any, format: CodecFormat, text: str) -> Take:
     """Takes one after another as one; decoded together, so that no seam is heard."""
     if len(takes) == 1:
         return replace(takes[0], text=text)
@@ -507,18 +507,18 @@ def _joined(takes: Sequence[Take], codec: Any, text: str) -> Take:
     started, notes, now = time.perf_counter(), [], 0.0
     for take in takes:
         notes += [(start + now, end + now, midi) for start, end, midi in take.notes]
-        now += len(take.codes_FS) / codec.format.frame_rate
-    wave_CW, tracks = _heard(codes_FS, codec)
+        now += len(take.codes_FS) / format.frame_rate
+    wave_CW, tracks = _heard(codes_FS, decoder, format)
     spent = sum(take.compute_seconds for take in takes) + time.perf_counter() - started
     pieces = tuple(piece for take in takes for piece in take.pieces)
     about = (tuple(notes), pieces, text, takes[0].seed, spent, tracks)
     return Take(wave_CW, takes[0].sample_rate, codes_FS, *about)
 
 
-def _heard(codes_FS: Tensor, codec: Any) -> tuple[Tensor, dict[str, Tensor]]:
+def _heard(codes_FS: Tensor, decoder: Any, format: CodecFormat) -> tuple[Tensor, dict[str, Tensor]]:
     """(the sound of these codes, its stems)."""
-    wave_CW = codec.decode(codes_FS).cpu()
-    return stems.mixed(wave_CW, codec.format), stems.apart(wave_CW, codec.format)
+    wave_CW = decoder.decode(codes_FS).cpu()
+    return stems.mixed(wave_CW, format), stems.apart(wave_CW, format)
 
 
 __all__ = ["Manner", "Note", "Singer", "Take", "load_singer"]

@@ -34,10 +34,13 @@ def files(song: Song, format: CodecFormat) -> tuple[str, ...]:
 
 
 def read(paths: Sequence[str], format: CodecFormat) -> Tensor:
-    """wave_CW of a song's `files` as a codec of this format hears them; one that ends early is silent from there on."""
+    """wave_CW of those files as a codec of this format hears them; a track that ends early is silent from there on.
+
+    Raises what `audio.read` raises.
+    """
     waves = [audio.read(path, format.sample_rate, format.channels // len(paths)) for path in paths]
     longest = max(wave_CW.shape[1] for wave_CW in waves)
-    return torch.cat([torch.nn.functional.pad(w, (0, longest - w.shape[1])) for w in waves])
+    return torch.cat([torch.nn.functional.pad(w_CW, (0, longest - w_CW.shape[1])) for w_CW in waves])
 
 
 def apart(wave_CW: Tensor, format: CodecFormat) -> dict[str, Tensor]:

@@ -135,7 +135,7 @@ def test_songs_are_read_track_by_track_and_kept_by_every_file(one, tmp_path, mon
     monkeypatch.setenv("DISTILL_CACHE", str(tmp_path / "cache"))
     codec = tracks.Settings(one).load()
     song = song_of(tmp_path, "a", {"audio": 1.0, "vocals": 1.0, "accompaniment": 0.5})
-    wave_CW = stems.read(song, codec.format)
+    wave_CW = stems.read(stems.files(song, codec.format), codec.format)
     assert wave_CW.shape == (2, RATE) and not wave_CW[1, RATE // 2 :].any() and wave_CW[1, : RATE // 2].any()
     codes_FS = encoding.codes_of(song, codec)
     assert codes_FS.shape == (25, 4) and torch.equal(codes_FS, codec.encode(wave_CW))
