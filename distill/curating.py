@@ -394,7 +394,9 @@ def _flac(out: Path, song: Song, track: str) -> Path:
 def file_name(id: str) -> str:
     """A song's id as a file name that no other id has, also where a disk takes A for a."""
     plain = re.sub(r"[^A-Za-z0-9._-]+", "-", id).strip("-.")[:60] or "song"
-    return plain if plain == id.lower() else f"{plain}-{sha256_bytes(id.encode(errors='surrogateescape'))[:8]}"
+    return (
+        plain if plain == id.lower() else f"{plain}-{sha256_bytes(id.encode(errors='surrogateescape'))[:8]}"
+    )
 
 
 # --- results on disk ---------------------------------------------------------------------------------------------------

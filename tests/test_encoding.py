@@ -24,12 +24,11 @@ RATE, HOP = 8000, 80
 class Loudness:
     """A codec of one or two slots: how loud every frame of 10 ms is. It remembers what it was given."""
 
-    tracks: tuple[str, ...] = ("audio",)
-
     def __init__(
-        self, slots: int = 1, fingerprint: str = "one", channels: int = 1, fail_after: int = 99
+        self, slots: int = 1, fingerprint: str = "one", tracks: tuple[str, ...] = (), fail_after: int = 99
     ) -> None:
-        self.format = CodecFormat(RATE, RATE / HOP, (256,) * slots, channels)
+        streams = max(1, len(tracks))
+        self.format = CodecFormat(RATE, RATE / HOP, (256,) * slots * streams, streams, tracks, streams)
         self.fingerprint, self.asked, self.fail_after = fingerprint, [], fail_after
 
     def encode(self, wave_CW: Tensor) -> Tensor:
@@ -106,13 +105,12 @@ def test_stale_codes_are_never_read(tmp_path: Path, cache: Path, monkeypatch: py
 def test_tracks_are_part_of_the_name_and_become_channels(tmp_path: Path, cache: Path) -> None:
     vocals, band = song(tmp_path, "v", 0.5), song(tmp_path, "b", 0.6, seed=1)
     both = Song("x", (), audio=vocals.audio, vocals=vocals.audio, accompaniment=band.audio)
-    codec = Loudness(channels=2)
-    codec.tracks = ("vocals", "accompaniment")
+    codec = Loudness(tracks=("vocals", "accompaniment"))
     assert len(codes_of(both, codec)) == 60 and codec.asked == [(2, round(0.6 * RATE))]
-    codec.tracks = ("accompaniment", "vocals")
-    codes_of(both, codec)
-    assert len(codec.asked) == len(kept(cache)) == 2
-    with pytest.raises(SongError, match="song v: it has no accompaniment to encode"):
+    other = Loudness(tracks=("accompaniment", "vocals"))
+    codes_of(both, other)
+    assert len(codec.asked) == len(other.asked) == 1 and len(kept(cache)) == 2
+    with pytest.raises(SongError, match="song v: it has no vocals of its own to encode"):
         codes_of(vocals, codec)
 
 
@@ -147,8 +145,10 @@ def test_only_equal_lengths_go_together(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_few_songs_wait_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     songs, read = [song(tmp_path, f"s{n}", 0.2, seed=n) for n in range(8)], []
-    real, codec, most = encoding._read, Loudness(), []
-    monkeypatch.setattr(encoding, "_read", lambda files, format: read.append(files) or real(files, format))
+    real, codec, most = encoding.stems.read, Loudness(), []
+    monkeypatch.setattr(
+        encoding.stems, "read", lambda files, format: read.append(files) or real(files, format)
+    )
     encode = codec.encode
     codec.encode = lambda wave_CW: most.append(len(read) - len(codec.asked)) or encode(wave_CW)  # type: ignore[method-assign]
     list(codes_of_all(songs, codec, processes=0))

@@ -328,6 +328,7 @@ MAKERS: dict[str, tuple[Callable[[Path], Made], ...]] = {
     "encodec": (encodec,),
     "mimi": (mimi,),
     "snac": (snac_windowed, snac_noisy),
+    "tracks": (),  # another codec several times over: tests/test_tracks.py
     "xcodec": (xcodec,),
 }
 

@@ -22,6 +22,7 @@ from torch import Tensor
 from distill.codecs import check_codes, check_wave
 from distill.codecs._blocks import BLOCK_SECONDS, in_blocks_decode, in_blocks_encode, receptive_frames
 from distill.codecs._network import CodecNetwork, NetworkSettings
+from distill.codecs._weights import as_configured, chosen, spoken
 from distill.errors import CodecError
 from distill.folders import locate, write_atomic
 from distill.vocabulary import CodecFormat
@@ -44,23 +45,21 @@ class Settings:
         """Read from config.json alone. Raises CodecError when it is missing, of another version or has fewer
         slots.
         """
-        network = _config(locate(self.path))
-        return _format(network, self._slots(network))
+        folder = locate(self.path)
+        with as_configured(folder / "config.json"):
+            network = _config(folder)
+            return _format(network, self._slots(network))
 
     def load(self) -> EmbeddedCodec:
         """The codec with its weights. Raises CodecError naming what is damaged."""
         folder = locate(self.path)
-        network = CodecNetwork(_config(folder))
+        with as_configured(folder / "config.json"):
+            network = CodecNetwork(_config(folder))
         fingerprint = _load_weights(network, folder)
         return EmbeddedCodec(network.eval(), self._slots(network.settings), fingerprint)
 
     def _slots(self, network: NetworkSettings) -> int:
-        slots = network.slots if self.slots is None else self.slots
-        if not 1 <= slots <= network.slots:
-            raise CodecError(
-                f"{self.path}: slots is {slots}, this codec has 1 to {network.slots}; choose one of those"
-            )
-        return slots
+        return chosen(self.slots, network.slots, self.path)
 
 
 class EmbeddedCodec:
@@ -136,7 +135,7 @@ def save_codec(network: CodecNetwork, folder: Path) -> None:
 
 
 def _format(network: NetworkSettings, slots: int) -> CodecFormat:
-    return CodecFormat(network.sample_rate, network.sample_rate / network.hop, (network.codes,) * slots)
+    return spoken(network.sample_rate, network.hop, (network.codes,) * slots)
 
 
 def _config(folder: Path) -> NetworkSettings:
