@@ -22,19 +22,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from distill import audio
-from distill.codecs._network import CodecNetwork, NetworkSettings, magnitude, melscale_fbanks
+from distill.codecs._network import CodecNetwork, NetworkSettings
 from distill.codecs.embedded import save_codec
 from distill.errors import SettingsError, SongError
 from distill.settings import part
 from distill.songs import Song
+from distill.tasks._sound import SpectralDistance
 from distill.trainer import TrainSettings, numbered
-
-# About the rounding noise of 16-bit PCM: what lies below is nothing to learn.
-MEL_FLOOR, STFT_FLOOR = 1e-4, 1e-3
-BANDS = {256: 20, 512: 40, 1024: 80, 2048: 80, 4096: 0}  # mel bands by window of the distance, in samples
 
 
 @dataclass(frozen=True)
@@ -264,42 +261,6 @@ class CodecTask:
         }
 
 
-class SpectralDistance(nn.Module):
-    """How far two waves are apart: (mel_B, stft_B).
-
-    mel: mean |difference| of natural-log mel bands, averaged over windows of 256 ... 2048 samples. stft: mean
-    |difference| of log magnitudes plus spectral convergence ||A| - |B|| / ||B||, averaged over windows of 512
-    ... 2048.
-    """
-
-    def __init__(self, sample_rate: int):
-        super().__init__()
-        for window, bands in BANDS.items():
-            self.register_buffer(f"window_{window}", torch.hann_window(window), persistent=False)
-            if not bands:
-                continue
-            mel_KB = melscale_fbanks(
-                window // 2 + 1, 0.0, sample_rate / 2, bands, sample_rate, "slaney", "slaney"
-            )
-            self.register_buffer(f"mel_{window}", mel_KB, persistent=False)
-
-    def forward(self, made_BW: Tensor, true_BW: Tensor) -> tuple[Tensor, Tensor]:
-        mel, stft = [], []
-        for window, bands in BANDS.items():
-            made_BKT = magnitude(made_BW, getattr(self, f"window_{window}"), window // 4)
-            true_BKT = magnitude(true_BW, getattr(self, f"window_{window}"), window // 4)
-            if bands:
-                mel_BK = getattr(self, f"mel_{window}").T
-                away_BKT = _log(mel_BK @ made_BKT, MEL_FLOOR) - _log(mel_BK @ true_BKT, MEL_FLOOR)
-                mel.append(away_BKT.abs().mean((1, 2)))
-            if window > 256:
-                logs_B = (_log(made_BKT, STFT_FLOOR) - _log(true_BKT, STFT_FLOOR)).abs().mean((1, 2))
-                norm_B = true_BKT.square().sum((1, 2)).add(1.0).sqrt()  # 1: silence divides by little
-                away_B = (made_BKT - true_BKT).square().sum((1, 2)).add(1e-8).sqrt()
-                stft.append(logs_B + (away_B / norm_B).clamp_max(10.0))
-        return torch.stack(mel).mean(0), torch.stack(stft).mean(0)
-
-
 def disturb(wave_W: Tensor, samples: int, chance: torch.Generator) -> Tensor:
     """`samples` out of the middle of a wave half as long again: up to 3 semitones up or down, its spectrum tilted and
     bent by up to about 9 dB, 0 to 12 dB quieter."""
@@ -318,10 +279,6 @@ def disturb(wave_W: Tensor, samples: int, chance: torch.Generator) -> Tensor:
     first = (wanted - samples) // 2
     piece_W = bent_W[first : first + samples]
     return piece_W / piece_W.abs().max().clamp_min(1.0)
-
-
-def _log(x: Tensor, floor: float) -> Tensor:
-    return x.clamp_min(floor).log()
 
 
 def _figures(mel: list[list[float]], codes_NS: Tensor, size: int) -> dict[str, Any]:
