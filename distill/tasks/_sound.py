@@ -1,11 +1,14 @@
-"""How far two sounds are apart, for the tasks that learn to make sound (codec, vocoder) and for what judges them."""
+"""For the tasks that learn to make sound (codec, vocoder): how far two sounds are apart, and sound to listen to."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from distill.codecs._network import magnitude, melscale_fbanks
+from distill.pictures import spectrogram_png
 
 # About the rounding noise of 16-bit PCM: what lies below is nothing to learn.
 MEL_FLOOR, STFT_FLOOR = 1e-4, 1e-3
@@ -46,6 +49,30 @@ class SpectralDistance(nn.Module):
                 away_B = (made_BKT - true_BKT).square().sum((1, 2)).add(1e-8).sqrt()
                 stft.append(logs_B + (away_B / norm_B).clamp_max(10.0))
         return torch.stack(mel).mean(0), torch.stack(stft).mean(0)
+
+
+class Listening:
+    """Sound and spectrograms of a run for TensorBoard, beside its numbers."""
+
+    def __init__(self, folder: Path) -> None:
+        from torch.utils.tensorboard import SummaryWriter  # a second to import, and only a real run needs it
+
+        self._board = SummaryWriter(str(folder / "tensorboard"), filename_suffix=".sound")
+
+    def write(self, step: int, sounds: dict[str, Tensor], sample_rate: int) -> None:
+        """Each wave_CW as a player (channels averaged) and a picture."""
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        for name, wave_CW in sounds.items():
+            wave_W = wave_CW.mean(0)
+            self._board.add_audio(name, wave_W[None], step, sample_rate)
+            picture = Summary.Image(encoded_image_string=spectrogram_png(wave_W.numpy(), sample_rate))
+            value = Summary.Value(tag=f"{name}/spectrogram", image=picture)
+            self._board.file_writer.add_summary(Summary(value=[value]), step)
+        self._board.flush()
+
+    def close(self) -> None:
+        self._board.close()
 
 
 def _log(x: Tensor, floor: float) -> Tensor:

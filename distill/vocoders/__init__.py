@@ -1,9 +1,73 @@
 """Vocoders: codes -> sound. One file per kind; its name is the recipe's `kind`.
 
-Every file has a frozen dataclass `Settings` with `load(codec) -> Vocoder`, where a Vocoder has
-
-    sample_rate         Hz
-    decode(codes_FS)    wave_CW of F * sample_rate / codec.format.frame_rate samples
-
-A vocoder is made for one codec's codes and refuses another's (CodecError).
+Every file has a frozen dataclass `Settings` with `load(codec) -> Vocoder`. A vocoder is made for one codec's codes and
+refuses another's (CodecError).
 """
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from distill.errors import CodecError
+from distill.vocabulary import CodecFormat
+
+BLOCKS = 16  # a block holds this many times its context: an eighth of the work is done twice
+
+
+class Vocoder(Protocol):
+    """What every vocoder promises. Its codes are those of its codec, [F, S]."""
+
+    sample_rate: int  # Hz of the sound it makes, which may differ from its codec's
+    hop: int  # samples that one frame of codes becomes
+    fingerprint: str
+
+    def decode(self, codes_FS: Tensor) -> Tensor:
+        """wave_CW of F * hop samples, float32, within +-1. CodecError on codes of another codec."""
+        ...
+
+    def stream(self, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
+        """The same sound in pieces, each as soon as the frames that it depends on have come."""
+        ...
+
+
+def samples_a_frame(format: CodecFormat, sample_rate: int) -> int:
+    """Samples at `sample_rate` Hz that one frame of the codec lasts. CodecError when that is no whole number."""
+    hop = round(format.sample_rate / format.frame_rate)
+    if abs(format.sample_rate / format.frame_rate - hop) > 1e-6 or sample_rate * hop % format.sample_rate:
+        raise CodecError(
+            f"a frame of {format.sample_rate / format.frame_rate:g} samples at {format.sample_rate} Hz is no whole "
+            f"number of samples at {sample_rate} Hz; choose another sample rate"
+        )
+    return sample_rate * hop // format.sample_rate
+
+
+def in_pieces(
+    decode: Callable[[Tensor], Tensor], chunks: Iterable[Tensor], hop: int, context_frames: int
+) -> Iterator[Tensor]:
+    """Sound of codes_FS that come in chunks, where a sample depends on `context_frames` on each side of its frame.
+
+    Each window that is decoded has its context, clipped at the real ends only; so the pieces, laid end to end, are what
+    the whole would give, rounding aside. Memory holds one block and its context, however long the song.
+    """
+    held_FS: Tensor | None = None
+    first = sent = 0  # frame number of held_FS[0], and of the first frame that has not sounded yet
+    for chunk_FS in chunks:
+        for piece_FS in chunk_FS.split(BLOCKS * max(context_frames, 1)):
+            if not len(piece_FS):
+                continue
+            held_FS = piece_FS if held_FS is None else torch.cat([held_FS, piece_FS])
+            ready = first + len(held_FS) - context_frames
+            if ready <= sent:
+                continue
+            yield decode(held_FS)[:, (sent - first) * hop : (ready - first) * hop]
+            sent = ready
+            spent = max(0, sent - context_frames - first)
+            held_FS, first = held_FS[spent:], first + spent
+    if held_FS is None:
+        raise CodecError("stream: no frame of codes came; give at least one")
+    if first + len(held_FS) > sent:
+        yield decode(held_FS)[:, (sent - first) * hop :]

@@ -1,0 +1,335 @@
+"""Train a vocoder head for a codec: songs become codes once, and the head learns to sing the songs back from them.
+
+Multi-resolution mel and spectrogram distances (_sound.py) teach most of it; with `adversary`, the discriminators of the
+Vocos paper (vocoders/_adversary.py) learn beside it, in the same step and by the same optimiser. A share of the crops
+uses only the first few slots, so that 1 ... S slots all sing, and a share is silence, so that silence stays silent.
+Everything that chance decides for micro-batch k is drawn from (seed, k), and everything else lives in `state()`; so a
+resumed run repeats the interrupted one exactly.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from distill import audio, encoding
+from distill import settings as strict
+from distill.codecs import Codec
+from distill.errors import SettingsError, SongError
+from distill.settings import part
+from distill.songs import Song
+from distill.tasks._sound import SpectralDistance
+from distill.trainer import TrainSettings, numbered
+from distill.vocoders import Vocoder
+from distill.vocoders._adversary import Adversary
+from distill.vocoders._network import HeadNetwork, HeadSettings
+from distill.vocoders.codec import CodecVocoder
+from distill.vocoders.head import CodecCard, HeadVocoder, save_head
+
+SILENT_DBFS = -60.0  # what a head may at most say to a silent song's codes
+LONGEST = 20.0  # seconds of one song that are measured, so that many are heard
+HEARD = 8.0  # seconds to listen to while it learns
+
+
+@dataclass(frozen=True)
+class AdversarySettings:
+    """From micro-batch `start` on, the discriminators play. Weights beside mel's 1.0; Vocos: 1 / 45 each."""
+
+    start: int = 0
+    weight: float = 1 / 45
+    feature_weight: float = 1 / 45
+    window_share: float = 0.1
+    periods: tuple[int, ...] = (2, 3, 5, 7, 11)
+    windows: tuple[int, ...] = (2048, 1024, 512)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The recipe of task vocoder. `hours` caps the sound kept in memory (115 MB an hour at 16 kHz, each channel).
+
+    `track`: learn from the whole song or from one stem, coded alone. `dropout`: share of crops with fewer slots;
+    `silence`: share that is silent.
+    """
+
+    songs: Any = part("sources")
+    codec: Any = part("codecs")
+    train: TrainSettings = field(
+        default_factory=lambda: TrainSettings(seconds=600, learning_rate=1e-3, betas=(0.8, 0.95))
+    )
+    network: HeadSettings = field(default_factory=HeadSettings)
+    track: Literal["mix", "vocals", "accompaniment"] = "mix"
+    batch: int = 8
+    crop_frames: int = 32
+    hours: float = 3.0
+    dropout: float = 0.4
+    silence: float = 0.05
+    stft_weight: float = 0.5
+    adversary: AdversarySettings | None = None
+
+    def __post_init__(self) -> None:
+        if not (self.batch >= 1 and self.crop_frames >= 4):
+            raise SettingsError("needs batch >= 1 and crop_frames >= 4; correct the recipe")
+        if not (0 <= self.dropout <= 1 and 0 <= self.silence < 1):
+            raise SettingsError("needs dropout in 0..1 and silence from 0 to below 1; correct the recipe")
+
+    def task(self, seed: int) -> VocoderTask:
+        """The task, its songs read and coded. Raises SongError when none is left to train on."""
+        codec, songs = self.codec.load(), [_one_track(song, self.track) for song in self.songs.load()]
+        return VocoderTask(self, codec, songs, seed)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Crops of sound and their codes; how many slots each may use; whether the adversary plays."""
+
+    codes_BFS: Tensor
+    wave_BCW: Tensor
+    slots_B: Tensor
+    played: bool
+
+
+class CodedSongs:
+    """All songs beside their codes, in whole frames; a crop never crosses from one song into the next."""
+
+    def __init__(self, songs: Sequence[Song], codec: Codec, rate: int, hop: int, hours: float, seed: int):
+        codes, waves, room = [], [], hours * 3600 * codec.format.frame_rate
+        order = torch.randperm(len(songs), generator=torch.Generator().manual_seed(seed)).tolist()
+        for song in (songs[index] for index in order):
+            if room <= 0 or song.audio is None:
+                continue
+            codes_FS = encoding.codes_of(song, codec)
+            wave_CW = _whole(audio.read(song.audio, rate, codec.format.channels), len(codes_FS) * hop)
+            codes.append(codes_FS.to(torch.int32))
+            waves.append((wave_CW.clamp(-1, 1) * 32767).round().to(torch.int16))
+            room -= len(codes_FS)
+        if not codes:
+            raise SongError("task vocoder: no training song has audio; name a source with recordings")
+        self.codes_FS, self.wave_CW, self.hop = torch.cat(codes), torch.cat(waves, 1), hop
+        self.ends_N = torch.tensor([len(codes_FS) for codes_FS in codes]).cumsum(0)
+
+    def crop(self, silence_FS: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """(codes_FS, wave_CW) of a random moment as long as `silence_FS`, which follows a song that is shorter."""
+        frames = len(silence_FS)
+        at = int(torch.randint(len(self.codes_FS), (), generator=generator))
+        song = int(torch.searchsorted(self.ends_N, at, right=True))
+        first, end = int(self.ends_N[song - 1]) if song else 0, int(self.ends_N[song])
+        at = max(first, min(at - frames // 2, end - frames))
+        stop = min(at + frames, end)
+        codes_FS = torch.cat([self.codes_FS[at:stop].long(), silence_FS[stop - at :]])
+        wave_CW = self.wave_CW[:, at * self.hop : stop * self.hop].float() / 32767
+        return codes_FS, _whole(wave_CW, frames * self.hop)
+
+
+class VocoderTask:
+    """What the trainer needs to know of the head and its adversary (distill.trainer.Task)."""
+
+    def __init__(self, settings: Settings, codec: Codec, songs: Sequence[Song], seed: int):
+        self.settings, self.codec, self.licences = settings, codec, _licences(settings, songs)
+        self.held_out = [song for song in songs if song.split != "train"]
+        books, told = codec.codebooks(), settings.adversary
+        self.silence_FS = silence(codec, settings.crop_frames)
+        still_S = tuple(self.silence_FS[0].tolist()) if len(self.silence_FS.unique(dim=0)) == 1 else None
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.network = HeadNetwork(settings.network, codec.format, books[0].shape[1], still_S)
+            self.network.begin(books)
+            self.adversary = (
+                None if told is None else Adversary(told.periods, told.windows, told.window_share)
+            )
+        rate = self.network.settings.sample_rate
+        assert rate is not None
+        self.distance = SpectralDistance(rate)
+        learnt = [song for song in songs if song.split == "train"]
+        self.songs = CodedSongs(learnt, codec, rate, self.network.hop, settings.hours, seed)
+
+    def batches(self, generator: torch.Generator, start: int) -> Iterator[Batch]:
+        """Endless; batch k depends on (generator's seed, k) alone."""
+        size, slots, told = self.settings.batch, self.codec.format.slots, self.settings.adversary
+        index = start
+        while True:
+            chance = numbered(generator, index)
+            crops = [self.songs.crop(self.silence_FS, chance) for _ in range(size)]
+            codes_BFS, wave_BCW = (torch.stack(both) for both in zip(*crops, strict=True))
+            silent_B = torch.rand(size, generator=chance) < self.settings.silence
+            codes_BFS = torch.where(silent_B[:, None, None], self.silence_FS, codes_BFS)
+            wave_BCW = wave_BCW * ~silent_B[:, None, None]
+            fewer_B = torch.randint(1, max(2, slots), (size,), generator=chance)
+            drop_B = torch.rand(size, generator=chance) < self.settings.dropout
+            slots_B = torch.where(drop_B, fewer_B, slots)
+            yield Batch(codes_BFS, wave_BCW, slots_B, told is not None and index >= told.start)
+            index += 1
+
+    def loss(self, batch: Batch) -> dict[str, tuple[Tensor, float]]:
+        """Terms as (sum over crops, number of crops): mel, stft; where the adversary plays, also hinge and features
+        (how the head fares with it) and judged (how it fares itself)."""
+        self.network.train()
+        device, crops = next(self.network.parameters()).device, float(len(batch.wave_BCW))
+        made_BCW = self.network(batch.codes_BFS.to(device), batch.slots_B.to(device))
+        made_BW, true_BW = made_BCW.flatten(0, 1), batch.wave_BCW.to(device).flatten(0, 1)
+        with torch.autocast(device.type, enabled=False):
+            mel_B, stft_B = self.distance(made_BW, true_BW)
+        found = {"mel": mel_B.mean(), "stft": stft_B.mean()}
+        if batch.played and self.adversary is not None:
+            found["judged"] = self.adversary.judged(made_BW, true_BW)
+            found["hinge"], found["features"] = self.adversary.fooled(made_BW, true_BW)
+        return {name: (mean * crops, crops) for name, mean in found.items()}
+
+    def count(self, batch: Batch) -> dict[str, float]:
+        names = self.weights() if batch.played else ("mel", "stft")
+        return dict.fromkeys(names, float(len(batch.wave_BCW)))
+
+    def weights(self) -> dict[str, float]:
+        told, found = self.settings.adversary, {"mel": 1.0, "stft": self.settings.stft_weight}
+        if (
+            told is not None
+        ):  # AdamW does not mind how large judged's gradient is; clipping both together does
+            found |= {"judged": told.weight, "hinge": told.weight, "features": told.feature_weight}
+        return found
+
+    def parameters(self) -> list[dict[str, Any]]:
+        named = [*self.network.named_parameters()]
+        groups: list[dict[str, Any]] = [
+            {"params": [p for _, p in named if p.ndim > 1]},
+            {"params": [p for _, p in named if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+        return groups + ([{"params": [*self.adversary.parameters()]}] if self.adversary is not None else [])
+
+    def state(self) -> dict[str, Tensor]:
+        found: dict[str, Tensor] = dict(self.network.named_parameters())
+        if self.adversary is not None:
+            found |= {f"adversary.{name}": value for name, value in self.adversary.named_parameters()}
+        return found
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        with torch.no_grad():
+            for name, value in self.state().items():
+                value.copy_(state[name])
+
+    def size(self, batch: Batch) -> int:
+        """Seconds of sound would be a fraction; so codec frames."""
+        return batch.codes_BFS.shape[0] * batch.codes_BFS.shape[1]
+
+    def to(self, device: torch.device | str) -> None:
+        self.network.to(device)
+        self.distance.to(device)
+        if self.adversary is not None:
+            self.adversary.to(device)
+
+    # --- what came of it ---------------------------------------------------------------------------------------------
+    def vocoder(self, slots: int | None = None) -> HeadVocoder:
+        """The head as it is now, for all slots or the first few; it goes on learning."""
+        sizes = self.codec.format.slot_sizes[:slots]
+        return HeadVocoder(self.network, replace(self.codec.format, slot_sizes=sizes), "in training")
+
+    def sounds(self) -> dict[str, Tensor]:
+        """wave_CW to listen to: the beginning of a training song, as it is and as the head sings it now."""
+        frames = min(round(HEARD * self.codec.format.frame_rate), int(self.songs.ends_N[0]))
+        wave_CW = self.songs.wave_CW[:, : frames * self.songs.hop].float() / 32767
+        return {"song": wave_CW, "head": self.vocoder().decode(self.songs.codes_FS[:frames].long())}
+
+    @property
+    def sample_rate(self) -> int:
+        return self.vocoder().sample_rate
+
+    def save(self, folder: str | Path) -> None:
+        """The trained head, ready for vocoders/head.py."""
+        card = CodecCard(strict.kind_of(self.settings.codec), self.codec.fingerprint, self.codec.format)
+        save_head(self.network, Path(folder), card, self.licences)
+
+    def evaluate(self, songs: Sequence[Song], seconds: float = 120.0) -> dict[str, Any]:
+        """Head and codec on held-out songs (the source's own, else `songs`): see `compare`; and mel by slots."""
+        songs = self.held_out or [_one_track(song, self.settings.track) for song in songs]
+        vocoders: dict[str, Vocoder] = {"codec": CodecVocoder(self.codec), "head": self.vocoder()}
+        figures = compare(vocoders, self.codec, songs, seconds)
+        slots = range(1, self.codec.format.slots)
+        fewer = [
+            _distances({"head": self.vocoder(s)}, self.codec, songs, seconds, s)["head"]["mel_l1"]
+            for s in slots
+        ]
+        return {**figures, "mel_l1_by_slots": [*fewer, figures["head"]["mel_l1"]]}
+
+
+def compare(
+    vocoders: Mapping[str, Vocoder], codec: Codec, songs: Sequence[Song], seconds: float = 120.0
+) -> dict[str, Any]:
+    """Vocoders on the same held-out codes, in one run: mel L1 from the song at the highest of their sample rates, level
+    of silence (dBFS), peak, mean (DC) and times real time; `better`: the nearest of those that keep silence silent.
+
+    The codec's own decoder, named "codec", stands however it treats silence. Raises SongError without any audio.
+    """
+    figures: dict[str, Any] = _distances(vocoders, codec, songs, seconds, codec.format.slots)
+    still_FS = silence(codec, 4 * max(1, round(codec.format.frame_rate)))
+    for name, vocoder in vocoders.items():
+        level = float(vocoder.decode(still_FS).square().mean().sqrt())
+        figures[name]["silence_dbfs"] = 20 * float(torch.log10(torch.tensor(max(level, 1e-9))))
+    fit = [name for name in vocoders if name == "codec" or figures[name]["silence_dbfs"] <= SILENT_DBFS]
+    figures["better"] = min(fit or vocoders, key=lambda name: figures[name]["mel_l1"])
+    return figures
+
+
+def silence(codec: Codec, frames: int) -> Tensor:
+    """codes_FS of silence in the midst of silence."""
+    hop = round(codec.format.sample_rate / codec.format.frame_rate)
+    codes_FS = codec.encode(torch.zeros(codec.format.channels, 3 * frames * hop))
+    return codes_FS[frames : 2 * frames].cpu()
+
+
+def _distances(
+    vocoders: Mapping[str, Vocoder], codec: Codec, songs: Sequence[Song], seconds: float, slots: int
+) -> dict[str, Any]:
+    rate = max(vocoder.sample_rate for vocoder in vocoders.values())
+    distance, heard = SpectralDistance(rate), 0.0
+    sums: dict[str, dict[str, float]] = {name: {} for name in vocoders}
+    for song in songs:
+        if song.audio is None or heard >= seconds:
+            continue
+        frames = int(min(LONGEST, seconds - heard) * codec.format.frame_rate)
+        codes_FS = encoding.codes_of(song, codec)[:frames, :slots]
+        true_CW = audio.read(song.audio, rate, codec.format.channels)
+        length = len(codes_FS) / codec.format.frame_rate
+        for name, vocoder in vocoders.items():
+            begun = time.perf_counter()
+            made_CW = vocoder.decode(codes_FS)
+            spent = time.perf_counter() - begun
+            whole_CW = _whole(audio.resample(made_CW, vocoder.sample_rate, rate), round(length * rate))
+            with torch.inference_mode():
+                mel = float(distance(whole_CW, _whole(true_CW, whole_CW.shape[1]))[0].mean())
+            row = {"mel_l1": mel * length, "mean": float(made_CW.mean().abs()) * length, "spent": spent}
+            sums[name] = {key: sums[name].get(key, 0.0) + value for key, value in row.items()} | {
+                "peak": max(sums[name].get("peak", 0.0), float(made_CW.abs().max()))
+            }
+        heard += length
+    if not heard:
+        raise SongError("task vocoder: no held-out song with audio to measure on; name some")
+    return {"seconds": heard} | {
+        name: {
+            "mel_l1": row["mel_l1"] / heard,
+            "peak": row["peak"],
+            "mean": row["mean"] / heard,
+            "times_real_time": heard / row["spent"],
+        }
+        for name, row in sums.items()
+    }
+
+
+def _whole(wave_CW: Tensor, samples: int) -> Tensor:
+    """Exactly `samples` long: cut, or followed by silence."""
+    return torch.nn.functional.pad(wave_CW[:, :samples], (0, max(0, samples - wave_CW.shape[1])))
+
+
+def _one_track(song: Song, track: str) -> Song:
+    return song if track == "mix" else replace(song, audio=getattr(song, track))
+
+
+def _licences(settings: Settings, songs: Sequence[Song]) -> dict[str, str]:
+    said = {f"song: {song.source or song.id}": song.licence for song in songs if song.split == "train"}
+    return {"codec": settings.codec.licence, **said}
+
+
+__all__ = ["AdversarySettings", "Settings", "VocoderTask", "compare", "silence"]

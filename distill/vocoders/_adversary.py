@@ -1,0 +1,65 @@
+"""The adversary of the Vocos paper: discriminators over periods and over spectrograms, hinge and feature losses.
+
+It needs no optimiser of its own. What it learns is graded on a copy of the sound that hands no gradient back, and what
+it says of the sound is graded while its own weights are held; so one backward pass gives each side exactly its own
+gradient, and one AdamW, which treats every weight apart, steps both. Then checkpoints, resume, accumulation and several
+processes are the trainer's as for anything else. (The paper's code steps the discriminators first; here both step at
+once, each against the other as it was.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+from distill.torchaudio_standin import install
+
+install()
+
+from vocos.discriminators import MultiPeriodDiscriminator, MultiResolutionDiscriminator
+from vocos.loss import DiscriminatorLoss, FeatureMatchingLoss, GeneratorLoss
+
+
+class Adversary(nn.Module):
+    """Two kinds of discriminators; those over spectrograms count `window_share` as much (0.1 in the paper)."""
+
+    def __init__(self, periods: tuple[int, ...], windows: tuple[int, ...], window_share: float):
+        super().__init__()
+        self.by_period = MultiPeriodDiscriminator(periods)
+        self.by_window = MultiResolutionDiscriminator(windows)
+        self.window_share = window_share
+
+    def kinds(self) -> list[tuple[Any, float]]:
+        return [(self.by_period, 1.0), (self.by_window, self.window_share)]
+
+    def judged(self, made_BW: Tensor, true_BW: Tensor) -> Tensor:
+        """How badly it tells made from true (hinge, a scalar): its own loss, which teaches nobody else."""
+        loss = made_BW.new_zeros(())
+        for kind, share in self.kinds():
+            true, made, _, _ = kind(true_BW, made_BW.detach())
+            loss = loss + share * DiscriminatorLoss()(true, made)[0].sum() / len(true)
+        return loss
+
+    def fooled(self, made_BW: Tensor, true_BW: Tensor) -> tuple[Tensor, Tensor]:
+        """How badly the sound passes for true (hinge), and how far its features are from true ones: two scalars."""
+        hinge, features = made_BW.new_zeros(()), made_BW.new_zeros(())
+        with held(self):
+            for kind, share in self.kinds():
+                _, made, true_features, made_features = kind(true_BW, made_BW)
+                hinge = hinge + share * GeneratorLoss()(made)[0].sum() / len(made)
+                apart = FeatureMatchingLoss()(true_features, made_features).sum()
+                features = features + share * apart / len(made_features)
+        return hinge, features
+
+
+@contextmanager
+def held(module: nn.Module) -> Iterator[None]:
+    """No gradient reaches the weights through what is computed here."""
+    module.requires_grad_(False)
+    try:
+        yield
+    finally:
+        module.requires_grad_(True)

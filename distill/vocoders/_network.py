@@ -1,0 +1,174 @@
+"""The head's network: Vocos (Siuzdak 2023, arXiv 2306.00814), hearing codes instead of a mel spectrogram.
+
+    codes -> sum of the slots' embeddings -> ConvNeXt at the codec's frame rate -> `ratio` frames out of each
+          -> Vocos backbone (ConvNeXt) at the head's frame rate -> magnitude and phase -> inverse STFT -> limit
+
+Nothing works at the sample rate, which is why it is fast. Every layer is local in time, so a sample depends on frames
+at most `context_frames` away, which the network itself is asked for (codecs/_blocks.py).
+
+Level, by construction. No DC: the synthesis window (Hann) leaks half of bin 1 into bin 0, so bin 0 is set to the real
+part of bin 1, and every windowed frame sums to zero. No clipping: `limit` leaves what is below 0.9 as it is and bends
+the rest smoothly to below 1. Silence: where a codec has one frame of codes for silence, a frame in the midst of such
+frames is nothing but silence, and sounds as nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from distill.codecs._blocks import receptive_frames
+from distill.errors import SettingsError
+from distill.torchaudio_standin import install
+from distill.vocabulary import CodecFormat
+from distill.vocoders import samples_a_frame
+
+install()
+
+from vocos.heads import ISTFTHead
+from vocos.models import VocosBackbone
+from vocos.modules import ConvNeXtBlock
+
+KNEE = 0.9
+RATES = (16_000, 48_000)  # Hz
+STILL_FRAMES = 2  # frames of silence on each side that make a silent frame silent
+
+
+@dataclass(frozen=True)
+class HeadSettings:
+    """Sizes of the head. `sample_rate` None: the codec's. `hop` samples make a frame of the head, of which a whole
+    number fill one of the codec's; `window` samples (at least 4 hops) are what its inverse STFT overlaps.
+    """
+
+    sample_rate: int | None = None
+    hop: int = 160
+    window: int = 640
+    width: int = 256
+    inner: int = 768
+    blocks: int = 8
+    coarse_blocks: int = 2
+
+    def __post_init__(self) -> None:
+        for name in ("hop", "window", "width", "inner", "blocks"):
+            if getattr(self, name) < 1:
+                raise SettingsError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.coarse_blocks < 0:
+            raise SettingsError(f"coarse_blocks is {self.coarse_blocks}; it must be 0 or more")
+        if self.window % (2 * self.hop) or self.window < 4 * self.hop:
+            raise SettingsError(
+                f"window is {self.window}, hop {self.hop}; the window must be 4, 6, 8, ... hops long"
+            )
+        if self.sample_rate is not None and not RATES[0] <= self.sample_rate <= RATES[1]:
+            raise SettingsError(f"sample_rate is {self.sample_rate}; give {RATES[0]} to {RATES[1]} Hz")
+
+    def for_codec(self, format: CodecFormat) -> HeadSettings:
+        """The same with the sample rate named. SettingsError unless a codec frame is a whole number of hops."""
+        made = replace(self, sample_rate=self.sample_rate or format.sample_rate)
+        samples = samples_a_frame(format, made.sample_rate or 0)
+        if samples % self.hop:
+            raise SettingsError(
+                f"hop is {self.hop}; a frame of the codec lasts {samples} samples at {made.sample_rate} Hz, and hop "
+                f"must divide that, say {_divisor(samples, self.hop)}"
+            )
+        return made
+
+
+class HeadNetwork(nn.Module):
+    """codes_BFS -> wave_BCW of F * ratio * hop samples. `silence_S`: the codec's codes of a silent frame, if it has
+    such.
+    """
+
+    def __init__(
+        self,
+        settings: HeadSettings,
+        format: CodecFormat,
+        latent_width: int,
+        silence_S: tuple[int, ...] | None = None,
+    ):
+        super().__init__()
+        self.silence_S = silence_S
+        self.settings = settings.for_codec(format)
+        assert self.settings.sample_rate is not None
+        width, self.format = settings.width, format
+        self.hop = samples_a_frame(format, self.settings.sample_rate)
+        ratio = self.hop // settings.hop
+        self.latent_width = latent_width
+        self.slots = nn.ModuleList(nn.Embedding(size, latent_width) for size in format.slot_sizes)
+        self.project = nn.Linear(latent_width, width) if latent_width != width else nn.Identity()
+        self.coarse = nn.Sequential(
+            *(
+                ConvNeXtBlock(width, settings.inner, layer_scale_init_value=1 / settings.coarse_blocks)
+                for _ in range(settings.coarse_blocks)
+            )
+        )
+        self.finer = nn.ConvTranspose1d(width, width, ratio, stride=ratio) if ratio > 1 else nn.Identity()
+        self.backbone = VocosBackbone(width, width, settings.inner, settings.blocks)
+        self.heads = nn.ModuleList(
+            ZeroMeanHead(width, settings.window, settings.hop) for _ in range(format.channels)
+        )
+        heard = receptive_frames(lambda x_BDF: self.sound(x_BDF.mT), latent_width, 1, self.hop)
+        self.context_frames = max(heard, STILL_FRAMES + 1)
+
+    def begin(self, codebooks: Sequence[Tensor]) -> None:
+        """Starts the embeddings from what the codec's own codes mean."""
+        with torch.no_grad():
+            for slot, book_CD in zip(self.slots, codebooks, strict=True):
+                assert isinstance(slot, nn.Embedding)
+                slot.weight.copy_(book_CD)
+
+    def forward(self, codes_BFS: Tensor, slots_B: Tensor | None = None) -> Tensor:
+        """`slots_B`: how many slots, from the first, each song may use; the others are as if they were not there.
+        Codes with fewer slots than the head has are taken the same way.
+        """
+        latent_BFD = torch.zeros((), device=codes_BFS.device)
+        for s in range(codes_BFS.shape[2]):
+            part_BFD = self.slots[s](codes_BFS[:, :, s])
+            if slots_B is not None:
+                part_BFD = part_BFD * (s < slots_B)[:, None, None]
+            latent_BFD = latent_BFD + part_BFD
+        wave_BCW = self.sound(latent_BFD)
+        if not self.training and self.silence_S is not None:
+            wave_BCW = wave_BCW * self._gain(codes_BFS, self.silence_S)
+        return limit(wave_BCW)
+
+    def sound(self, latent_BFD: Tensor) -> Tensor:
+        """wave_BCW of summed embeddings, before its level is seen to; the inverse STFT in float32."""
+        coarse_BDF = self.coarse(self.project(latent_BFD).transpose(1, 2))
+        hidden_BTD = self.backbone(self.finer(coarse_BDF))
+        with torch.autocast(hidden_BTD.device.type, enabled=False):
+            return torch.stack([head(hidden_BTD.float()) for head in self.heads], 1)
+
+    def _gain(self, codes_BFS: Tensor, silence_S: tuple[int, ...]) -> Tensor:
+        """gain_B1W: 0 in the midst of silence, 1 elsewhere, with a ramp as long as a frame. Beyond both ends is
+        silence."""
+        still = codes_BFS.new_tensor(silence_S[: codes_BFS.shape[2]])
+        sounds_B1F = (codes_BFS != still).any(-1)[:, None].float()
+        near_B1F = functional.max_pool1d(sounds_B1F, 2 * STILL_FRAMES + 1, 1, STILL_FRAMES)
+        return functional.interpolate(near_B1F, scale_factor=self.hop, mode="linear")
+
+
+class ZeroMeanHead(ISTFTHead):
+    """Vocos' head, whose windowed frames each sum to zero."""
+
+    def __init__(self, width: int, window: int, hop: int):
+        super().__init__(width, window, hop, padding="same")
+
+    def forward(self, hidden_BTD: Tensor) -> Tensor:
+        log_BKT, phase_BKT = self.out(hidden_BTD).transpose(1, 2).chunk(2, dim=1)
+        bins_BKT = torch.polar(log_BKT.exp().clamp_max(1e2), phase_BKT)
+        zero_B1T = torch.complex(bins_BKT[:, 1:2].real, torch.zeros_like(phase_BKT[:, :1]))
+        return self.istft(torch.cat([zero_B1T, bins_BKT[:, 1:]], 1))
+
+
+def limit(wave: Tensor) -> Tensor:
+    """What is below 0.9 unchanged; above it, 0.9 + 0.1 tanh((|x| - 0.9) / 0.1): smooth, below 1, sample by sample."""
+    over = (wave.abs() - KNEE).clamp_min(0)
+    return wave.clamp(-KNEE, KNEE) + wave.sign() * (1 - KNEE) * torch.tanh(over / (1 - KNEE))
+
+
+def _divisor(samples: int, near: int) -> int:
+    return min((n for n in range(1, samples + 1) if samples % n == 0), key=lambda n: abs(n - near))

@@ -1,0 +1,186 @@
+"""A Vocos head trained for one codec: its codes -> sound, at the head's own sample rate (see _network.py).
+
+Trained by task `vocoder`. On disk a folder with `config.json` (format version, sizes, the codec's kind, fingerprint and
+format, the licences of what it learnt from) and `weights.safetensors` in half precision. It was trained with 1 ... S
+slots, so it also speaks for the same codec cut to its first slots.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from distill.codecs import Codec, check_codes
+from distill.errors import CodecError, SettingsError
+from distill.folders import atomic_folder, locate
+from distill.vocabulary import CodecFormat
+from distill.vocoders import in_pieces
+from distill.vocoders._network import HeadNetwork, HeadSettings
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class CodecCard:
+    """The codec that a head was made for."""
+
+    kind: str
+    fingerprint: str
+    format: CodecFormat
+
+
+@dataclass(frozen=True)
+class Settings:
+    """`path`: package folder, folder on disk or hub id that task vocoder saved."""
+
+    path: str
+
+    def load(self, codec: Codec) -> HeadVocoder:
+        """The head, for this codec or its first slots. Raises CodecError for another codec, and naming damage."""
+        return load_head(locate(self.path), codec)
+
+
+class HeadVocoder:
+    """distill.vocoders.Vocoder over a HeadNetwork."""
+
+    def __init__(self, network: HeadNetwork, format: CodecFormat, fingerprint: str):
+        assert network.settings.sample_rate is not None
+        self.network, self.format, self.fingerprint = network.eval(), format, fingerprint
+        self.sample_rate, self.hop = network.settings.sample_rate, network.hop
+        self.context_frames = network.context_frames
+
+    def decode(self, codes_FS: Tensor) -> Tensor:
+        """Block by block, so that only the sound itself grows with the song."""
+        check_codes(codes_FS, self.format)
+        wave_CW = torch.empty(self.format.channels, len(codes_FS) * self.hop)
+        done = 0
+        for piece_CW in in_pieces(self._sound, [codes_FS], self.hop, self.context_frames):
+            wave_CW[:, done : done + piece_CW.shape[1]] = piece_CW
+            done += piece_CW.shape[1]
+        return wave_CW
+
+    def stream(self, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
+        """First sound after the first chunk that is longer than `context_frames`."""
+        return in_pieces(self._sound, map(self._checked, chunks), self.hop, self.context_frames)
+
+    def _checked(self, codes_FS: Tensor) -> Tensor:
+        check_codes(codes_FS, self.format)
+        return codes_FS
+
+    @torch.inference_mode()
+    def _sound(self, codes_FS: Tensor) -> Tensor:
+        device = next(self.network.parameters()).device
+        return self.network(codes_FS.to(device, torch.int64)[None])[0].float().cpu()
+
+
+def save_head(network: HeadNetwork, folder: Path, codec: CodecCard, licences: Mapping[str, str]) -> None:
+    """Write the folder, whole or not at all. CodecError if a weight is not finite in half precision."""
+    weights = {
+        name: value.detach().to("cpu", torch.float16).contiguous()
+        for name, value in network.named_parameters()
+    }
+    for name, value in weights.items():
+        if not bool(torch.isfinite(value).all()):
+            raise CodecError(
+                f"{folder}: {name} is NaN or too large for half precision, so nothing was saved; train again"
+            )
+    config = {
+        "version": VERSION,
+        "kind": "head",
+        "network": asdict(network.settings),
+        "latent_width": network.latent_width,
+        "silence": network.silence_S,
+        "codec": asdict(codec),
+        "licences": dict(licences),
+    }
+    with atomic_folder(folder) as inside:
+        data = safetensors.torch.save(weights, metadata={"format": "pt"})
+        (inside / "weights.safetensors").write_bytes(data)
+        (inside / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+
+
+def load_head(folder: Path, codec: Codec) -> HeadVocoder:
+    """The head in a folder, if it was made for `codec`. Raises CodecError naming what is wrong."""
+    config = read_config(folder)
+    made_for, format = config["codec"], codec.format
+    if made_for.fingerprint != codec.fingerprint:
+        raise CodecError(
+            f"{folder}: made for codec {made_for.kind} {made_for.fingerprint[:12]}, these are codes of "
+            f"{codec.fingerprint[:12]}; give it its own codec, or train a head for this one"
+        )
+    if made_for.format.slot_sizes[: format.slots] != format.slot_sizes:
+        raise CodecError(
+            f"{folder}: knows {made_for.format.slots} slots of {made_for.format.slot_sizes} codes, the codec has "
+            f"{format.slots} of {format.slot_sizes}; train a head with as many slots"
+        )
+    try:
+        network = HeadNetwork(config["network"], made_for.format, config["latent_width"], config["silence"])
+    except (SettingsError, CodecError) as problem:
+        raise CodecError(f"{folder / 'config.json'}: {problem}") from problem
+    return HeadVocoder(network, format, _load_weights(network, folder))
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.json: `network`, `latent_width`, `silence`, `codec`, `licences`. CodecError when it is not a head's."""
+    place = folder / "config.json"
+    try:
+        config: dict[str, Any] = json.loads(place.read_text("utf-8"))
+        version = (config["kind"], config["version"])
+        if version == ("head", VERSION):
+            card = dict(config["codec"])
+            format = {**card.pop("format")}
+            format["slot_sizes"] = tuple(int(size) for size in format["slot_sizes"])
+            return {
+                "network": HeadSettings(**config["network"]),
+                "latent_width": int(config["latent_width"]),
+                "silence": None if config["silence"] is None else tuple(map(int, config["silence"])),
+                "codec": CodecCard(**card, format=CodecFormat(**format)),
+                "licences": {str(part): str(said) for part, said in config["licences"].items()},
+            }
+    except FileNotFoundError as problem:
+        raise CodecError(f"{place}: missing; name the folder that task vocoder saved") from problem
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as problem:
+        raise CodecError(
+            f"{place}: not a vocoder head's configuration ({problem}); copy the folder again"
+        ) from problem
+    raise CodecError(
+        f"{place}: is {version[0]} version {version[1]}, this library reads head version {VERSION}; "
+        "train it again or upgrade"
+    )
+
+
+def _load_weights(network: HeadNetwork, folder: Path) -> str:
+    """Fill the network, whole and finite or not at all; gives back the fingerprint."""
+    place = folder / "weights.safetensors"
+    try:
+        data = place.read_bytes()
+        found = safetensors.torch.load(data)
+    except FileNotFoundError as problem:
+        raise CodecError(f"{place}: missing; name the folder that task vocoder saved") from problem
+    except (safetensors.SafetensorError, OSError, ValueError) as problem:
+        raise CodecError(f"{place}: damaged or cut short ({problem}); copy the folder again") from problem
+    wanted = dict(network.named_parameters())
+    if set(found) != set(wanted):
+        odd = sorted(set(found) ^ set(wanted))[0]
+        raise CodecError(
+            f"{place}: weights and config.json do not belong together (first: {odd}); copy the folder again"
+        )
+    for name, target in wanted.items():
+        value = found[name]
+        if value.shape != target.shape or not value.is_floating_point():
+            raise CodecError(
+                f"{place}: {name} is {tuple(value.shape)}, not {tuple(target.shape)} as in config.json"
+            )
+        if not bool(torch.isfinite(value).all()):
+            raise CodecError(f"{place}: {name} holds NaN or infinity; copy the folder again")
+        target.data.copy_(value)
+    return hashlib.sha256(data + (folder / "config.json").read_bytes()).hexdigest()
