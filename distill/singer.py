@@ -27,10 +27,12 @@ from distill import audio, encoding, lyrics, scores, stems
 from distill import settings as strict
 from distill.errors import AdapterError, FitError, LyricsError, SettingsError
 from distill.prompts import JOIN, Grammar, Passage, Piece, header, look_ahead, passages, words_texts
-from distill.shelf import About, open_singer, read_about, singer_folder
+from distill.shelf import About, Sound, open_singer, open_vocoder, read_about, singer_folder
 from distill.songs import Line, Note, Section, Song
 from distill.student import Student
 from distill.vocabulary import AudioVocabulary, CodecFormat, Span
+from distill.vocoders import Vocoder
+from distill.vocoders.codec import CodecVocoder
 
 FRAMES_A_SYLLABLE = (
     10  # what an unscored syllable is expected to take, to tell beforehand whether a passage fits
@@ -202,10 +204,11 @@ def choose(scores_C: Tensor, wish: Wish, manner: Manner, draw: torch.Generator) 
 
 
 class Singer:
-    """A student with its codec. `load_singer` makes one."""
+    """A student with its codec, and what makes sound of its codes. `load_singer` makes one."""
 
-    def __init__(self, student: Student, codec: Any, about: About):
+    def __init__(self, student: Student, codec: Any, about: About, vocoder: Vocoder | None = None):
         self.student, self.codec, self.about = student, codec, about
+        self.vocoder = CodecVocoder(codec) if vocoder is None else vocoder
         self.student.model.eval()
 
     # --- singing -----------------------------------------------------------------------------------------------------
@@ -230,7 +233,7 @@ class Singer:
                 )
             lines = [replace(notes, text=line.text) for notes, line in zip(score, lines, strict=True)]
         takes = self.sing_lines(lines, style, voice, seed, temperature)
-        return _joined(takes, self.codec, self.codec.format, text)
+        return _joined(takes, self.vocoder, self.codec.format, text)
 
     def sing_lines(
         self,
@@ -402,7 +405,7 @@ class Singer:
     def _take(self, sung: Sung, text: str, seed: int, spent: float) -> Take:
         codes_FS = self.student.vocabulary.read(torch.tensor(sung.ids))
         started = time.perf_counter()
-        wave_CW, tracks = _heard(codes_FS, self.codec, self.codec.format)
+        wave_CW, tracks = _heard(codes_FS, self.vocoder, self.codec.format)
         rate, now = self.codec.format.frame_rate, 0
         notes: list[tuple[float, float, float | None]] = []
         pieces: list[str] = []
@@ -416,7 +419,7 @@ class Singer:
             now = stop
         spent += time.perf_counter() - started
         about = (tuple(notes), tuple(pieces), text, seed, spent, tracks)
-        return Take(wave_CW, self.codec.format.sample_rate, codes_FS, *about)
+        return Take(wave_CW, self.vocoder.sample_rate, codes_FS, *about)
 
     # --- teacher-forced figures --------------------------------------------------------------------------------------
     def nats(self, songs: Sequence[Song]) -> dict[str, Any]:
@@ -439,9 +442,12 @@ class Singer:
         return encoding.code(songs, self.codec, self.student.vocabulary.longest, self.about.writing)
 
 
-def load_singer(where: str | Path | None = None, device: str | None = None) -> Singer:
+def load_singer(
+    where: str | Path | None = None, device: str | None = None, vocoder: Sound | None = None
+) -> Singer:
     """A singer: the embedded one, or that of a run folder, an adapter, a merged folder, or a hub id.
 
+    `vocoder`: "codec" or "head" makes its sound; None: whichever measured better when the singer was made.
     Raises FolderError where there is none, AdapterError where codec or base is not the one it was trained with.
     """
     place = "embedded/singer" if where is None else str(where)
@@ -463,7 +469,7 @@ def load_singer(where: str | Path | None = None, device: str | None = None) -> S
     except (RuntimeError, AssertionError) as error:  # torch has no type of its own for this
         reason = (str(error).splitlines() or ["?"])[0][:120]
         raise SettingsError(f"device {device}: cannot be used ({reason}); try cpu") from None
-    return Singer(student, codec, about)
+    return Singer(student, codec, about, open_vocoder(folder, about, codec, vocoder))
 
 
 @dataclass(frozen=True)
@@ -499,7 +505,7 @@ def _next(script: Generator[Wish, int, None], id: int) -> Wish | None:
         return None
 
 
-def _joined(takes: Sequence[Take], decoder: Any, format: CodecFormat, text: str) -> Take:
+def _joined(takes: Sequence[Take], vocoder: Vocoder, format: CodecFormat, text: str) -> Take:
     """Takes one after another as one; decoded together, so that no seam is heard."""
     if len(takes) == 1:
         return replace(takes[0], text=text)
@@ -508,7 +514,7 @@ def _joined(takes: Sequence[Take], decoder: Any, format: CodecFormat, text: str)
     for take in takes:
         notes += [(start + now, end + now, midi) for start, end, midi in take.notes]
         now += len(take.codes_FS) / format.frame_rate
-    wave_CW, tracks = _heard(codes_FS, decoder, format)
+    wave_CW, tracks = _heard(codes_FS, vocoder, format)
     spent = sum(take.compute_seconds for take in takes) + time.perf_counter() - started
     pieces = tuple(piece for take in takes for piece in take.pieces)
     about = (tuple(notes), pieces, text, takes[0].seed, spent, tracks)
