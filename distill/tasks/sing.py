@@ -74,7 +74,10 @@ class JudgeSettings:
 
 @dataclass(frozen=True)
 class Settings:
-    """The recipe of a singer. `curation`: steps the songs go through first. `adapter` null trains all weights."""
+    """The recipe of a singer. `curation`: steps the songs go through first. `adapter` null trains all weights.
+
+    `vocoder`: a trained head that goes with the singer, and makes its sound where it measures better than the codec.
+    """
 
     songs: Any = part("sources")
     codec: Any = part("codecs")
@@ -83,6 +86,7 @@ class Settings:
     base: BaseSettings = field(default_factory=BaseSettings)
     adapter: LoraSettings | None = field(default_factory=LoraSettings)
     teacher: Any = part("teachers", default=None)
+    vocoder: Any = part("vocoders", default=None)
     losses: tuple[Any, ...] = parts_in("losses", default=(CrossEntropy(),))
     terms: TermSettings = field(default_factory=TermSettings)
     writing: WritingSettings = field(default_factory=WritingSettings)
