@@ -1,6 +1,6 @@
 # One line says what each target does; `make` lists them. Every target that needs it sets up .venv first, once.
 .DEFAULT_GOAL := help
-.PHONY: help setup distill sing eval push test test-all check bench clean  # distill/ and eval/ are folders too
+.PHONY: help setup distill vocoder sing eval push test test-all check bench clean  # distill/ and eval/ are folders too
 
 PYTHON  ?= python3
 RECIPE  ?= quickstart
@@ -21,6 +21,9 @@ setup: $(READY)  ## make .venv (every other target does this by itself when it i
 
 distill: $(READY)  ## run a recipe from songs to a singer: RECIPE=quickstart [SONGS=FOLDER] [OUT=FOLDER] [SET="a.b=c ..."]
 	$(VENV) -m distill run "$(RECIPE)" $(if $(SONGS),--songs "$(SONGS)") $(if $(OUT),--out "$(OUT)") $(foreach change,$(SET),--set "$(change)")
+
+vocoder: $(READY)  ## train a vocoder head for a codec: RECIPE=vocoder-embedded [SONGS=FOLDER] [OUT=FOLDER] [SET="a.b=c ..."]
+	$(VENV) -m distill run "$(if $(filter quickstart,$(RECIPE)),vocoder-embedded,$(RECIPE))" $(if $(SONGS),--songs "$(SONGS)") $(if $(OUT),--out "$(OUT)") $(foreach change,$(SET),--set "$(change)")
 
 sing: $(READY)  ## sing: SINGER=embedded LYRICS="..." [STYLE="folk, calm"] [SEED=7] [TAKE=take.wav]
 	$(VENV) -m distill sing "$(SINGER)" "$(LYRICS)" $(if $(STYLE),--style "$(STYLE)") $(if $(SEED),--seed "$(SEED)") --save "$(TAKE)"

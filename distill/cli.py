@@ -118,7 +118,8 @@ def _sing(said: argparse.Namespace) -> Any:
     from distill import takes
     from distill.singer import load_singer
 
-    singer = load_singer(None if said.singer == "embedded" else said.singer, device=said.device)
+    where = None if said.singer == "embedded" else said.singer
+    singer = load_singer(where, device=said.device, vocoder=said.vocoder)
     manner = {"style": said.style, "voice": said.voice, "seed": said.seed, "temperature": said.temperature}
     if said.lines is not None:
         return takes.sing_lines(singer, said.lines, said.out, score=said.score, stems=said.stems, **manner)
@@ -213,3 +214,6 @@ def _parser_of_sing(sing: argparse.ArgumentParser) -> None:
     sing.add_argument("--seed", type=int, help="the same seed sings the same take")
     sing.add_argument("--temperature", type=float)
     sing.add_argument("--device", help="cpu, cuda, mps (the best there is)")
+    sing.add_argument(
+        "--vocoder", choices=("codec", "head"), help="what makes the sound (what measured better)"
+    )

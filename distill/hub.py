@@ -117,6 +117,8 @@ def examine(folder: Path) -> dict[str, Any]:
             raise HubError(f"{path}: code, pickles and links never go to a hub; remove it")
     if (folder / folders.MANIFEST).is_file() and (wrong := folders.damage(folder)):
         raise HubError(f"{folder}: damaged: {wrong}; merge again")
+    if _json(folder / "singer.json").get("vocoder") and not (folder / "vocoder" / "config.json").is_file():
+        raise HubError(f"{folder}: singer.json speaks of a vocoder that is not there; merge again")
     if "auto_map" in _json(folder / "config.json"):
         raise HubError(f"{folder}/config.json: auto_map names code to run; a singer is a stock architecture")
     return _json(folder / "singer.json")
@@ -182,6 +184,11 @@ def card(folder: str | Path, repo_id: str, results: Path | None = None) -> str:
         data |= {"base_model": base, "base_model_relation": "finetune"}  # "merge" would mean several bases
     codec = about.get("codec")
     what = {"base": base, "codec": str(codec.get("kind", "")) if isinstance(codec, Mapping) else ""}
+    what |= (
+        {"vocoder": f"a head; what makes the sound: {about['vocoder']['better']}"}
+        if about.get("vocoder")
+        else {}
+    )
     rows = [(part, what.get(part, ""), text) for part, text in licences.items()]
     template = Template(resources.files("distill").joinpath("card.md").read_text(encoding="utf-8"))
     body = template.substitute(

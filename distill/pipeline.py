@@ -12,8 +12,9 @@ import dataclasses
 import importlib
 import json
 import logging
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +28,32 @@ from distill.progress import show
 from distill.prompts import Coded, grain_of
 from distill.recipe import Recipe
 from distill.recipe import check as check_recipe
-from distill.shelf import About, about_singer, open_singer, read_about, singer_folder, write_about
+from distill.shelf import (
+    About,
+    VocoderCard,
+    about_singer,
+    open_singer,
+    open_vocoder,
+    put_vocoder,
+    read_about,
+    singer_folder,
+    write_about,
+)
 from distill.singer import Singer, load_singer
 from distill.songs import Line, Song, from_its_start
 from distill.sources.embedded import Settings as EmbeddedSongs
 from distill.student import Student
 from distill.tasks import sing as sing_task
+from distill.tasks._sound import Listening
+from distill.tasks.vocoder import compare
 from distill.teachers.model import Settings as LiveTeacher
 from distill.teachers.recorded import RecordedTeacher
 from distill.trainer import train as train_task
+from distill.vocoders.codec import CodecVocoder
+from distill.vocoders.head import HeadVocoder, read_config
 
 log = logging.getLogger("distill")
+LISTEN_SECONDS = 60.0
 PARTS = ("tasks", "sources", "curation", "exporters", "codecs", "vocoders", "teachers", "measures")
 
 
@@ -65,7 +81,8 @@ def run(recipe: Recipe, songs: str | None = None, out: str | Path | None = None)
     else:
         made = recipe.settings.task(recipe.seed)
     begun = time.perf_counter()
-    steps = sum(1 for _ in show(_train(made, recipe, folder), recipe.settings.train, recipe.name))
+    shown = show(_train(made, recipe, folder), recipe.settings.train, recipe.name)
+    steps = sum(1 for _ in _listened(shown, made, folder))
     made.save(folder / recipe.task)
     report = (
         made.evaluate() if recipe.task == "text" else made.evaluate(_held_out_songs(recipe.settings.songs))
@@ -134,8 +151,10 @@ def train(recipe: Recipe, songs: str | None = None, out: str | Path | None = Non
 def merge(run_folder: str | Path, out: str | Path) -> str:
     """A singer's adapter and base as one stock model, reloaded and compared before it is there."""
     student, _, folder = open_singer(run_folder)
-    merged = merge_student(student, out)
-    write_about(Path(out), read_about(folder))
+    merged, about = merge_student(student, out), read_about(folder)
+    if about.vocoder is not None:
+        put_vocoder(Path(out), folder / "vocoder")
+    write_about(Path(out), about)
     return f"{merged.folder}: largest difference {merged.largest_difference:.1e} of logits up to {merged.largest_logit:.1f}"
 
 
@@ -173,6 +192,27 @@ class Stage:
         self.train = self._coded(self.songs)
         self.held_out = self._coded(self.held_out_songs) if self.held_out_songs else []
         self.teacher = self.settings.teacher.load(self.codec) if self.settings.teacher is not None else None
+        self.vocoder = self._vocoder()
+
+    def _vocoder(self) -> VocoderCard | None:
+        """The recipe's head and the codec's decoder on the same held-out songs: which of them the singer will use."""
+        head = self.settings.vocoder and self.settings.vocoder.load(self.codec)
+        if not isinstance(head, HeadVocoder):
+            return None
+        found = compare({"codec": CodecVocoder(self.codec), "head": head}, self.codec, self.held_out_songs)
+        mel = [found[name]["mel_l1"] for name in ("head", "codec")]
+        print(
+            f"vocoder: mel distance {mel[0]:.3f} by the head, {mel[1]:.3f} by the codec, over {found['seconds']:.0f} s "
+            f"of held-out song; the singer uses the {found['better']}",
+            flush=True,
+        )
+        return VocoderCard(head.fingerprint, found["better"], *mel, found["seconds"])
+
+    def describe(self, folder: Path) -> None:
+        """Write singer.json, and the head that it speaks of beside it."""
+        if self.vocoder is not None:
+            put_vocoder(folder, folders.locate(self.settings.vocoder.path))
+        write_about(folder, self.about())
 
     def _coded(self, songs: Sequence[Song]) -> list[Coded]:
         v = self.student.vocabulary
@@ -216,10 +256,12 @@ class Stage:
                 "base": settings.base.licence,
                 "codec": settings.codec.licence,
                 **_of_teacher(settings),
+                **_of_vocoder(settings, self.vocoder),
                 **licences,
             },
             credits=tuple(dict.fromkeys(map(_credit, filter(_asks_for_credit, self.songs)))),
             recipe=with_songs(self.recipe, None if self.given is None else "").yaml(),
+            vocoder=self.vocoder,
         )
 
 
@@ -237,6 +279,30 @@ def _of_teacher(settings: Any) -> dict[str, str]:
         return {}
     own = about_singer(folders.locate(settings.teacher.singer)).get("licences") or {"teacher": "unknown"}
     return {"teacher": ", ".join(dict.fromkeys(str(licence) for licence in own.values()))}
+
+
+def _of_vocoder(settings: Any, card: VocoderCard | None) -> dict[str, str]:
+    """What a head learnt from binds the singer that carries it."""
+    if card is None:
+        return {}
+    said = read_config(folders.locate(settings.vocoder.path))["licences"]
+    return {"vocoder": ", ".join(dict.fromkeys(said.values()))}
+
+
+def _listened(steps: Iterable[Any], made: Any, folder: Path) -> Iterator[Any]:
+    """Passes steps through; what a task that makes sound sounds like goes to TensorBoard: first, now and then, last."""
+    if not hasattr(made, "sounds"):
+        yield from steps
+        return
+    board, heard, step = Listening(folder), -math.inf, None
+    for step in steps:
+        if time.monotonic() - heard >= LISTEN_SECONDS:
+            board.write(step.index, made.sounds(), made.sample_rate)
+            heard = time.monotonic()
+        yield step
+    if step is not None:
+        board.write(step.index, made.sounds(), made.sample_rate)
+    board.close()
 
 
 def _run_sing(recipe: Recipe, folder: Path) -> str:
@@ -268,7 +334,7 @@ def _run_sing(recipe: Recipe, folder: Path) -> str:
     report["merged_largest_difference"] = _merged_before(folder)
     if not (folder / "merged" / "singer.json").exists():  # written last: without it the merge was cut short
         merged = merge_student(stage.student, folder / "merged")
-        write_about(folder / "merged", stage.about())
+        stage.describe(folder / "merged")
         report["merged_largest_difference"] = merged.largest_difference
     lap("merged")
     take = singer.sing_lines([_first_line(stage)], seed=recipe.seed)[0]
@@ -313,9 +379,10 @@ def _teach(stage: Stage, folder: Path) -> tuple[Singer, int]:
             merge_student(student, folder / "singer", "float16")
         else:
             student.save_adapter(folder / "singer")
-        write_about(folder / "singer", stage.about())
+        stage.describe(folder / "singer")
         folders.seal(folder / "singer")
-    return Singer(student, stage.codec, stage.about()), steps
+    about = stage.about()
+    return Singer(student, stage.codec, about, open_vocoder(folder / "singer", about, stage.codec)), steps
 
 
 def _train(task: Any, recipe: Recipe, folder: Path) -> Any:

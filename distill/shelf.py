@@ -3,23 +3,31 @@
 run folder      holds singer/ (and merged/)
 adapter         adapter_config.json, adapter_model.safetensors (stock PEFT), distill.json, singer.json
 merged          config.json, model.safetensors, tokenizer files (stock transformers), distill.json, singer.json
+
+Beside either may stand vocoder/, a head of its own for the codec's codes (distill.vocoders.head); singer.json then says
+what was measured of it, and so whether it or the codec's decoder makes the sound.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from distill import settings as strict
 from distill.errors import AdapterError, FolderError, SettingsError
-from distill.folders import MANIFEST, damage, locate, write_atomic
+from distill.folders import MANIFEST, atomic_folder, damage, locate, write_atomic
 from distill.merge import load_merged
 from distill.prompts import Grain, WritingSettings
 from distill.student import Student, load
+from distill.vocoders import Vocoder
+from distill.vocoders.codec import CodecVocoder
+from distill.vocoders.head import load_head
 
 VERSION = 1
+Sound = Literal["codec", "head"]
 
 
 @dataclass(frozen=True)
@@ -43,10 +51,23 @@ class SamplingSettings:
 
 
 @dataclass(frozen=True)
+class VocoderCard:
+    """The head in vocoder/, and the run that compared it with the codec's decoder: mel L1 over `seconds` of held-out
+    song. `better` is what the singer uses unless told otherwise.
+    """
+
+    fingerprint: str
+    better: Sound
+    mel_l1_head: float
+    mel_l1_codec: float
+    seconds: float
+
+
+@dataclass(frozen=True)
 class About:
     """What singer.json says. grain: how finely its songs were written. licences: of base, songs, ..., by name.
 
-    credits: whom the songs' licences ask to be named.
+    credits: whom the songs' licences ask to be named. vocoder: of the head beside it, if there is one.
     """
 
     codec: dict[str, Any]
@@ -62,11 +83,13 @@ class About:
     licences: dict[str, str] = field(default_factory=dict)
     credits: tuple[str, ...] = ()
     recipe: str = ""
+    vocoder: VocoderCard | None = None
 
 
 def write_about(folder: Path, about: About) -> None:
     """Write singer.json."""
-    text = json.dumps({"version": VERSION, **asdict(about)}, indent=1, ensure_ascii=False)
+    row = {name: value for name, value in asdict(about).items() if name != "vocoder" or value is not None}
+    text = json.dumps({"version": VERSION, **row}, indent=1, ensure_ascii=False)
     write_atomic(folder / "singer.json", (text + "\n").encode())
 
 
@@ -119,3 +142,32 @@ def open_singer(where: str | Path) -> tuple[Student, dict[str, Any], Path]:
         raise AdapterError(
             f"{where}: its base cannot be opened ({error}); put it there, or load merged"
         ) from None
+
+
+def put_vocoder(folder: Path, vocoder: Path) -> None:
+    """Copy a head's folder into a singer's, whole."""
+    with atomic_folder(folder / "vocoder") as inside:
+        for name in ("config.json", "weights.safetensors"):
+            shutil.copyfile(vocoder / name, inside / name)
+
+
+def open_vocoder(folder: Path, about: About, codec: Any, wanted: Sound | None = None) -> Vocoder:
+    """What makes a singer's sound: the head beside it where it measured better, else the codec; or the one `wanted`.
+
+    Raises SettingsError for a head that is not there, CodecError for a damaged one or one of another codec.
+    """
+    if wanted not in (None, "codec", "head"):
+        raise SettingsError(f"vocoder {wanted!r} is unknown; give codec or head")
+    if wanted == "head" and about.vocoder is None:
+        raise SettingsError(
+            f"{folder}: has no vocoder head; take vocoder codec, or train a head for its codec"
+        )
+    if about.vocoder is None or (wanted or about.vocoder.better) == "codec":
+        return CodecVocoder(codec)
+    head = load_head(folder / "vocoder", codec)
+    if head.fingerprint != about.vocoder.fingerprint:
+        raise AdapterError(
+            f"{folder / 'vocoder'}: is head {head.fingerprint[:12]}, singer.json speaks of "
+            f"{about.vocoder.fingerprint[:12]}; copy the folder again, or take vocoder codec"
+        )
+    return head

@@ -91,7 +91,7 @@ def test_sing_sings_and_saves(calls: list[tuple[Any, ...]]) -> None:
     )
     manner = {"style": "folk", "voice": None, "seed": 7, "temperature": None}
     assert calls == [
-        ("load_singer", (None,), {"device": None}),
+        ("load_singer", (None,), {"device": None, "vocoder": None}),
         ("sing", ("row\nrow",), manner),
         ("save", (Path("a.wav"),), {}),
     ]
@@ -118,7 +118,7 @@ def test_lines_go_to_takes(calls: list[tuple[Any, ...]], monkeypatch: pytest.Mon
     )
     assert cli.main("sing here --lines l.txt --out d --score s.jsonl --temperature 0.5".split()) == 0
     manner = {"style": None, "voice": None, "seed": None, "temperature": 0.5}
-    assert calls[0] == ("load_singer", ("here",), {"device": None})
+    assert calls[0] == ("load_singer", ("here",), {"device": None, "vocoder": None})
     assert calls[1] == (
         "takes",
         (Path("l.txt"), Path("d")),
