@@ -48,6 +48,10 @@ class AdversarySettings:
     periods: tuple[int, ...] = (2, 3, 5, 7, 11)
     windows: tuple[int, ...] = (2048, 1024, 512)
 
+    def __post_init__(self) -> None:
+        if not (self.periods or self.windows) or self.start < 0:
+            raise SettingsError("needs periods or windows, and a start of 0 or more; correct the recipe")
+
 
 @dataclass(frozen=True)
 class Settings:

@@ -24,7 +24,9 @@ from vocos.loss import DiscriminatorLoss, FeatureMatchingLoss, GeneratorLoss
 
 
 class Adversary(nn.Module):
-    """Two kinds of discriminators; those over spectrograms count `window_share` as much (0.1 in the paper)."""
+    """Two kinds of discriminators; those over spectrograms count `window_share` as much (0.1 in the paper's recipes).
+    A kind without `periods` or `windows` (samples) does not play.
+    """
 
     def __init__(self, periods: tuple[int, ...], windows: tuple[int, ...], window_share: float):
         super().__init__()
@@ -33,7 +35,8 @@ class Adversary(nn.Module):
         self.window_share = window_share
 
     def kinds(self) -> list[tuple[Any, float]]:
-        return [(self.by_period, 1.0), (self.by_window, self.window_share)]
+        both = [(self.by_period, 1.0), (self.by_window, self.window_share)]
+        return [(kind, share) for kind, share in both if len(kind.discriminators)]
 
     def judged(self, made_BW: Tensor, true_BW: Tensor) -> Tensor:
         """How badly it tells made from true (hinge, a scalar): its own loss, which teaches nobody else."""

@@ -1,0 +1,422 @@
+"""The vocoder head: its level, how far it hears, its folder; and the task that trains it."""
+
+from __future__ import annotations
+
+import json
+import tracemalloc
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import tiny_vocoder
+import torch
+from torch import Tensor
+
+from distill import recipe
+from distill.codecs import embedded
+from distill.errors import CodecError, SettingsError, SongError
+from distill.tasks.vocoder import AdversarySettings, CodedSongs, VocoderTask, compare, silence
+from distill.trainer import train
+from distill.vocabulary import CodecFormat
+from distill.vocoders import samples_a_frame
+from distill.vocoders._network import HeadNetwork, HeadSettings, limit
+from distill.vocoders.head import CodecCard, HeadVocoder, Settings, load_head, read_config, save_head
+
+PLAYED = AdversarySettings(start=2, periods=(3,), windows=(512,))
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("vocoder")
+
+
+@pytest.fixture(autouse=True)
+def cache(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DISTILL_CACHE", str(home / "cache"))
+
+
+@pytest.fixture(scope="module")
+def codec(home: Path) -> Any:
+    return tiny_vocoder.codec_in(home / "codec")
+
+
+@pytest.fixture(scope="module")
+def songs(home: Path) -> list[Any]:
+    return tiny_vocoder.songs_in(home)
+
+
+def codes(frames: int, slots: int = 3, seed: int = 0) -> Tensor:
+    return torch.randint(32, (frames, slots), generator=torch.Generator().manual_seed(seed))
+
+
+# --- sizes ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("rate", "frame_rate", "channels", "head", "samples"),
+    [
+        (16_000, 25.0, 1, HeadSettings(hop=160, window=640), 640),
+        (16_000, 50.0, 1, HeadSettings(sample_rate=24_000, hop=240, window=960), 480),
+        (24_000, 12.5, 1, HeadSettings(sample_rate=48_000, hop=480, window=1920), 3840),
+        (44_100, 44_100 / 512, 2, HeadSettings(hop=512, window=2048, coarse_blocks=0), 512),
+        (48_000, 150.0, 2, HeadSettings(hop=320, window=1280), 320),
+    ],
+)
+def test_any_codec_any_rate_mono_or_stereo(
+    rate: int, frame_rate: float, channels: int, head: HeadSettings, samples: int
+) -> None:
+    format = CodecFormat(rate, frame_rate, (8, 8), channels)
+    network = HeadNetwork(replace(head, width=8, inner=8, blocks=1), format, 4)
+    made_CW = HeadVocoder(network, format, "x").decode(codes(30, 2) % 8)
+    assert made_CW.shape == (channels, 30 * samples) and float(made_CW.abs().max()) < 1
+    assert (channels == 1) or not torch.equal(made_CW[0], made_CW[1])
+
+
+def test_what_does_not_divide_is_refused() -> None:
+    format = CodecFormat(16_000, 25.0, (8,))
+    with pytest.raises(SettingsError, match=r"hop is 150.*640 samples.*say 160"):
+        HeadSettings(hop=150, window=600).for_codec(format)
+    with pytest.raises(CodecError, match="no whole number of samples at 44101 Hz"):
+        HeadSettings(sample_rate=44_101, hop=1, window=4).for_codec(format)
+    with pytest.raises(CodecError, match="no whole number"):
+        samples_a_frame(CodecFormat(16_000, 30.0, (8,)), 16_000)
+    for wrong, said in (
+        ({"window": 500}, "window is 500"),
+        ({"window": 320}, "window is 320"),
+        ({"sample_rate": 8000}, "16000 to 48000"),
+        ({"width": 0}, "width is 0"),
+        ({"coarse_blocks": -1}, "coarse_blocks"),
+    ):
+        with pytest.raises(SettingsError, match=said):
+            HeadSettings(**wrong)  # type: ignore[arg-type]
+
+
+# --- level ------------------------------------------------------------------------------------------------
+
+
+def test_the_limit_leaves_sound_alone_and_never_clips() -> None:
+    quiet = torch.linspace(-0.9, 0.9, 1001)
+    assert torch.equal(limit(quiet), quiet)
+    loud = torch.linspace(-40, 40, 4001)
+    bent = limit(loud)
+    assert float(bent.abs().max()) <= 1 and bool((bent.diff() >= 0).all())
+    assert torch.equal(limit(-loud), -bent)
+    slope = torch.autograd.functional.jacobian(limit, torch.tensor([0.8999, 0.9001])).diagonal()
+    assert float(slope[0]) == 1 and float(slope[1]) == pytest.approx(1, abs=1e-4)
+
+
+def test_no_weights_make_dc_or_clip(codec: Any) -> None:
+    network = tiny_vocoder.network_of(codec)
+    with torch.no_grad():
+        for head in network.heads:
+            head.out.bias[:4] = 6.0  # an e^6 of 0 to 75 Hz, in every frame
+            head.out.weight.normal_(std=0.3)
+    vocoder = HeadVocoder(network, codec.format, "x")
+    loud_CW = vocoder.decode(codes(200))
+    assert 0.9 < float(loud_CW.abs().max()) <= 1
+    before_CW = network.sound(network.slots[0](codes(200)[None, :, 0]))[0].detach()
+    assert float(before_CW.abs().max()) > 0.5
+    assert abs(float(before_CW.mean())) < 2e-3 * float(before_CW.square().mean().sqrt())
+
+
+def test_silence_is_silent_and_what_is_near_it_is_not(codec: Any) -> None:
+    still_FS = silence(codec, 10)
+    assert len(still_FS) == 10 and len(still_FS.unique(dim=0)) == 1
+    network = tiny_vocoder.network_of(codec)
+    network.silence_S = tuple(still_FS[0].tolist())
+    vocoder = HeadVocoder(network, codec.format, "x")
+    assert float(vocoder.decode(still_FS.repeat(9, 1)).abs().max()) == 0  # below any dBFS
+    mixed_FS = torch.cat([codes(20), still_FS.repeat(4, 1), codes(20, seed=1)])
+    sound_FW = vocoder.decode(mixed_FS)[0].reshape(-1, vocoder.hop)
+    level_F = sound_FW.abs().amax(1)
+    assert bool((level_F[:22] > 0).all()) and bool((level_F[-22:] > 0).all())
+    assert float(level_F[24:-24].max()) == 0
+    steps_W = vocoder.decode(mixed_FS)[0].diff().abs()
+    network.silence_S = None
+    assert float(steps_W.max()) <= 1.1 * float(vocoder.decode(mixed_FS)[0].diff().abs().max())  # no click
+
+
+# --- how far it hears -------------------------------------------------------------------------------------
+
+
+def test_the_context_is_as_far_as_a_change_is_heard_and_no_farther(codec: Any) -> None:
+    network = tiny_vocoder.network_of(codec).double()
+    ahead = network.context_frames
+    one_FS = codes(6 * ahead)
+    other_FS = one_FS.clone()
+    other_FS[3 * ahead] = (one_FS[3 * ahead] + 1) % 32
+    with torch.no_grad():
+        waves = [
+            network.heads[0](
+                network.backbone(
+                    network.finer(
+                        network.coarse(
+                            network.project(sum(e(c[None, :, s]) for s, e in enumerate(network.slots))).mT
+                        )
+                    )
+                )
+            )
+            for c in (one_FS, other_FS)
+        ]
+    far = ((waves[0] - waves[1])[0].abs() > 0).nonzero()[:, 0] // network.hop - 3 * ahead
+    assert int(far.min()) == -ahead and int(far.max()) == ahead
+
+
+def test_decoding_in_blocks_is_the_network_on_the_whole(codec: Any) -> None:
+    vocoder = HeadVocoder(tiny_vocoder.network_of(codec), codec.format, "x")
+    codes_FS = codes(40 * vocoder.context_frames)
+    with torch.inference_mode():
+        whole_CW = vocoder.network(codes_FS[None])[0]
+    assert float((vocoder.decode(codes_FS) - whole_CW).abs().max()) <= 1e-5
+
+
+def test_a_stream_needs_no_more_memory_for_a_longer_song(codec: Any) -> None:
+    vocoder = HeadVocoder(tiny_vocoder.network_of(codec), codec.format, "x")
+    vocoder._sound = lambda codes_FS: torch.zeros(1, len(codes_FS) * vocoder.hop)  # type: ignore[method-assign]
+
+    def most(frames: int) -> int:
+        held, seen = 0, 0
+        chunks = (codes(25) for _ in range(frames // 25))
+        tracemalloc.start()
+        for piece_CW in vocoder.stream(chunks):
+            held, seen = max(held, tracemalloc.get_traced_memory()[0]), seen + piece_CW.shape[1]
+        tracemalloc.stop()
+        assert seen == frames * vocoder.hop
+        return held
+
+    assert most(15_000) <= most(250) + 4096  # 10 min and 10 s
+
+
+# --- on disk ----------------------------------------------------------------------------------------------
+
+
+def test_what_is_saved_is_loaded_for_its_codec_or_its_first_slots(
+    home: Path, codec: Any, tmp_path: Path
+) -> None:
+    head = tiny_vocoder.head_in(tmp_path / "head", codec)
+    again = Settings(str(tmp_path / "head")).load(codec)
+    assert torch.equal(again.decode(codes(30)), head.decode(codes(30)))
+    assert again.fingerprint == head.fingerprint
+    assert read_config(tmp_path / "head")["licences"] == {"codec": "apache-2.0", "song: x": "CC0-1.0"}
+    one = Settings(str(tmp_path / "head")).load(embedded.Settings(str(home / "codec"), slots=1).load())
+    assert one.decode(codes(30)[:, :1]).shape == (1, 30 * 640)
+    with pytest.raises(CodecError, match=r"knows 3 slots.*has 4"):
+        Settings(str(tmp_path / "head")).load(embedded.Settings(str(home / "codec"), slots=4).load())
+    other = tiny_vocoder.codec_in(tmp_path / "other")
+    other.fingerprint = "f" * 64
+    with pytest.raises(CodecError, match=rf"made for codec embedded {codec.fingerprint[:12]}.*ffffffffffff"):
+        Settings(str(tmp_path / "head")).load(other)
+
+
+def nan_weight(folder: Path) -> None:
+    weights = safetensors.torch.load_file(folder / "weights.safetensors")
+    weights["heads.0.out.bias"][0] = float("nan")
+    safetensors.torch.save_file(weights, folder / "weights.safetensors")
+
+
+def cut_weights(folder: Path) -> None:
+    data = (folder / "weights.safetensors").read_bytes()
+    (folder / "weights.safetensors").write_bytes(data[: len(data) // 2])
+
+
+def pickled(folder: Path) -> None:
+    torch.save({"weights": torch.zeros(3)}, folder / "weights.safetensors")
+
+
+def config_with(**changes: Any) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        config = json.loads((folder / "config.json").read_text())
+        for name, value in changes.items():
+            place, _, inner = name.partition("__")
+            if inner:
+                config[place][inner] = value
+            else:
+                config[place] = value
+        (folder / "config.json").write_text(json.dumps(config))
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (nan_weight, "NaN"),
+        (cut_weights, "cut short"),
+        (pickled, "cut short"),
+        (config_with(network__width=32), "as in config"),
+        (config_with(network__blocks=3), "do not belong together"),
+        (config_with(network__hop=150, network__window=600), "hop must divide"),
+        (config_with(version=99), "version 99"),
+        (config_with(kind="os.system"), "os.system version 1"),
+        (config_with(network__class_path="os.system"), "not a vocoder head's"),
+        (lambda folder: (folder / "config.json").unlink(), "missing"),
+        (lambda folder: (folder / "weights.safetensors").unlink(), "missing"),
+        (lambda folder: (folder / "config.json").write_text("{"), "not a vocoder head's"),
+    ],
+)
+def test_a_damaged_head_is_named(
+    codec: Any, tmp_path: Path, damage: Callable[[Path], None], said: str
+) -> None:
+    tiny_vocoder.head_in(tmp_path / "head", codec)
+    damage(tmp_path / "head")
+    with pytest.raises(CodecError, match=said) as refused:
+        load_head(tmp_path / "head", codec)
+    assert "\n" not in str(refused.value)
+
+
+def test_weights_that_are_not_finite_are_not_saved(codec: Any, tmp_path: Path) -> None:
+    network = tiny_vocoder.network_of(codec)
+    network.heads[0].out.bias.data[0] = 1e6  # more than half precision holds
+    with pytest.raises(CodecError, match=r"heads\.0\.out\.bias"):
+        save_head(network, tmp_path / "head", CodecCard("embedded", codec.fingerprint, codec.format), {})
+    assert not (tmp_path / "head").exists()
+
+
+# --- task -------------------------------------------------------------------------------------------------
+
+
+def test_crops_are_codes_beside_their_own_sound(home: Path, codec: Any, songs: list[Any]) -> None:
+    learnt = [song for song in songs if song.split == "train"]
+    buffer = CodedSongs(learnt, codec, 16_000, 640, 1.0, 0)
+    assert len(buffer.codes_FS) * 640 == buffer.wave_CW.shape[1] and len(buffer.ends_N) == 2
+    buffer.codes_FS[:] = torch.arange(len(buffer.codes_FS), dtype=torch.int32)[:, None]
+    buffer.wave_CW[:] = torch.arange(len(buffer.codes_FS), dtype=torch.int16).repeat_interleave(640)[None]
+    still_FS, chance = torch.full((30, 3), -7), torch.Generator().manual_seed(0)
+    padded = 0
+    for _ in range(100):
+        codes_FS, wave_CW = buffer.crop(still_FS, chance)
+        number_F = (wave_CW.reshape(-1, 640) * 32767).round().long()
+        sung_F = codes_FS[:, 0] >= 0
+        assert torch.equal(number_F[sung_F], codes_FS[sung_F, :1].expand(-1, 640))
+        assert bool((wave_CW.reshape(-1, 640)[~sung_F] == 0).all())
+        inside_F = codes_FS[sung_F, 0]
+        song_F = torch.searchsorted(buffer.ends_N, inside_F, right=True)
+        assert len(song_F.unique()) == 1 and bool((inside_F.diff() == 1).all())
+        padded += int((~sung_F).sum())
+    assert padded > 0  # the song of half a second is shorter than a crop
+
+
+def test_batches_depend_on_their_number_alone(home: Path, songs: list[Any], codec: Any) -> None:
+    task = tiny_vocoder.task_of(home / "codec", songs, adversary=PLAYED, silence=0.3)
+    from_zero = task.batches(torch.Generator().manual_seed(5), 0)
+    batches = [next(from_zero) for _ in range(12)]
+    again = next(task.batches(torch.Generator().manual_seed(5), 3))
+    for one, other in zip(vars(batches[3]).values(), vars(again).values(), strict=True):
+        assert torch.equal(torch.as_tensor(one), torch.as_tensor(other))
+    assert [batch.played for batch in batches[:4]] == [False, False, True, True]
+    slots = torch.cat([batch.slots_B for batch in batches])
+    assert set(slots.tolist()) == {1, 2, 3}
+    silent = [not bool(wave_CW.any()) for batch in batches for wave_CW in batch.wave_BCW]
+    assert 0 < sum(silent) < len(silent)
+
+
+def learn(task: VocoderTask, steps: int, rate: float = 3e-3) -> list[float]:
+    optimizer = torch.optim.AdamW(task.parameters(), lr=rate, betas=(0.8, 0.95))
+    batches, totals = task.batches(torch.Generator().manual_seed(5), 0), []
+    for _ in range(steps):
+        terms = task.loss(next(batches))
+        total = torch.stack([task.weights()[n] * s / c for n, (s, c) in terms.items()]).sum()
+        optimizer.zero_grad()
+        total.backward()
+        optimizer.step()
+        totals.append(float(total.detach()))
+    return totals
+
+
+def test_it_learns_saves_and_is_measured_beside_its_codec(
+    home: Path, songs: list[Any], codec: Any, tmp_path: Path
+) -> None:
+    task = tiny_vocoder.task_of(home / "codec", songs)
+    totals = learn(task, 18)
+    assert sum(totals[-4:]) < 0.8 * sum(totals[:4])
+    figures = task.evaluate([])
+    assert figures["seconds"] == pytest.approx(6.0) and len(figures["mel_l1_by_slots"]) == 3
+    assert figures["mel_l1_by_slots"][-1] == figures["head"]["mel_l1"]
+    assert figures["head"]["mel_l1"] < figures["codec"]["mel_l1"]  # whose weights are random
+    assert figures["head"]["silence_dbfs"] <= -60 and figures["better"] == "head"
+    assert figures["head"]["peak"] <= 1 and figures["head"]["mean"] < 1e-3
+    sounds = task.sounds()
+    assert sounds["song"].shape == sounds["head"].shape
+    task.save(tmp_path / "head")
+    loaded = load_head(tmp_path / "head", task.codec)
+    away_CW = loaded.decode(codes(30)) - task.vocoder().decode(codes(30))
+    assert float(away_CW.abs().max()) < 1e-2  # half precision
+    assert json.loads((tmp_path / "head" / "config.json").read_text())["licences"] == {
+        "codec": "apache-2.0",
+        f"song: {songs[0].id}": "CC0-1.0",
+        f"song: {songs[2].id}": "CC0-1.0",
+    }
+
+
+def test_a_head_that_speaks_into_silence_is_not_better(home: Path, codec: Any, songs: list[Any]) -> None:
+    vocoder = HeadVocoder(tiny_vocoder.network_of(codec), codec.format, "x")  # nobody told it what silence is
+    found = compare({"codec": vocoder, "head": vocoder}, codec, songs[:1])
+    assert found["head"]["silence_dbfs"] > -60 and found["better"] == "codec"
+    with pytest.raises(SongError, match="held-out"):
+        compare({"codec": vocoder}, codec, [])
+
+
+def test_one_backward_pass_gives_each_side_its_own_gradient(home: Path, songs: list[Any], codec: Any) -> None:
+    """Against the two separate passes of the paper's code."""
+    task = tiny_vocoder.task_of(home / "codec", songs, adversary=replace(PLAYED, start=0), batch=1)
+    assert task.adversary is not None
+    batch = next(task.batches(torch.Generator().manual_seed(5), 0))
+    terms = task.loss(batch)
+    assert set(terms) == set(task.weights()) == set(task.count(batch))
+    torch.stack([task.weights()[n] * s / c for n, (s, c) in terms.items()]).sum().backward()
+    together = [p.grad.clone() for p in (*task.network.parameters(), *task.adversary.parameters())]
+    task.network.zero_grad()
+    task.adversary.zero_grad()
+    made_BW = task.network(batch.codes_BFS, batch.slots_B).flatten(0, 1)
+    true_BW = batch.wave_BCW.flatten(0, 1)
+    hinge, features = task.adversary.fooled(made_BW, true_BW)
+    mel_B, stft_B = task.distance(made_BW, true_BW)
+    (mel_B.mean() + 0.5 * stft_B.mean() + PLAYED.weight * (hinge + features)).backward()
+    assert all(p.grad is None or not bool(p.grad.any()) for p in task.adversary.parameters())
+    network = [p.grad.clone() for p in task.network.parameters()]
+    task.network.zero_grad()
+    (PLAYED.weight * task.adversary.judged(made_BW.detach(), true_BW)).backward()
+    assert all(p.grad is None or not bool(p.grad.any()) for p in task.network.parameters())
+    judged = [p.grad for p in task.adversary.parameters()]
+    for one, other in zip(together, [*network, *judged], strict=True):
+        assert other is not None and torch.allclose(one, other, atol=1e-6, rtol=1e-3)
+
+
+def test_an_interrupted_run_goes_on_to_the_same_weights_adversary_and_all(
+    home: Path, songs: list[Any], tmp_path: Path
+) -> None:
+    def run(folder: Path, until: int) -> VocoderTask:
+        task = tiny_vocoder.task_of(home / "codec", songs, adversary=replace(PLAYED, periods=()), batch=2)
+        settings = replace(task.settings.train, checkpoint_every_steps=3)
+        for step in train(task, settings, folder, seed=1):
+            if step.index == until:
+                break
+        return task
+
+    through = run(tmp_path / "through", 99)
+    run(tmp_path / "cut", 3)  # the adversary began at the third
+    resumed = run(tmp_path / "cut", 99)
+    assert {name.partition(".")[0] for name in through.state()} >= {"adversary", "backbone", "slots"}
+    for name, value in through.state().items():
+        assert torch.equal(value, resumed.state()[name]), name
+    rows = [
+        [json.loads(row)["terms"] for row in (tmp_path / f / "steps.jsonl").read_text().splitlines()]
+        for f in ("through", "cut")
+    ]
+    assert rows[0] == rows[1] and len(rows[0]) == 6
+    assert "judged" not in rows[0][1] and rows[0][2]["judged"] > 0
+
+
+@pytest.mark.parametrize("name", ["vocoder-embedded", "vocoder-dac"])
+def test_the_recipes_mean_what_they_say(name: str) -> None:
+    known = recipe.load(name)
+    assert known.task == "vocoder" and recipe.parse(known.yaml(), name) == known
+
+
+def test_the_embedded_recipe_fits_its_codec() -> None:
+    settings = recipe.load("vocoder-embedded").settings
+    made = settings.network.for_codec(settings.codec.format)
+    assert made.sample_rate == settings.codec.format.sample_rate
