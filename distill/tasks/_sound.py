@@ -52,12 +52,13 @@ class SpectralDistance(nn.Module):
 
 
 class Listening:
-    """Sound and spectrograms of a run for TensorBoard, beside its numbers."""
+    """Sound and spectrograms of a run for TensorBoard, in a folder of their own: a resumed run's numbers begin with an
+    order to forget all that came after them, and that would take the sounds along."""
 
     def __init__(self, folder: Path) -> None:
         from torch.utils.tensorboard import SummaryWriter  # a second to import, and only a real run needs it
 
-        self._board = SummaryWriter(str(folder / "tensorboard"), filename_suffix=".sound")
+        self._board = SummaryWriter(str(folder / "tensorboard" / "sound"))
 
     def write(self, step: int, sounds: dict[str, Tensor], sample_rate: int) -> None:
         """Each wave_CW as a player (channels averaged) and a picture."""
