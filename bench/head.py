@@ -38,7 +38,8 @@ from distill import torchaudio_standin
 from distill.progress import show
 from distill.songs import Song, read_manifest
 from distill.sources.embedded import Settings as EmbeddedSongs
-from distill.tasks.vocoder import Settings, VocoderTask, compare
+from distill.tasks._sound import compare
+from distill.tasks.vocoder import Settings, VocoderTask
 from distill.trainer import TrainSettings, train
 from distill.vocoders._network import HeadSettings
 from distill.vocoders.codec import CodecVocoder

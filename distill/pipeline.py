@@ -44,8 +44,7 @@ from distill.songs import Line, Song, from_its_start
 from distill.sources.embedded import Settings as EmbeddedSongs
 from distill.student import Student
 from distill.tasks import sing as sing_task
-from distill.tasks._sound import Listening
-from distill.tasks.vocoder import compare
+from distill.tasks._sound import Listening, compare
 from distill.teachers.model import Settings as LiveTeacher
 from distill.teachers.recorded import RecordedTeacher
 from distill.trainer import train as train_task
@@ -200,13 +199,13 @@ class Stage:
         if not isinstance(head, HeadVocoder):
             return None
         found = compare({"codec": CodecVocoder(self.codec), "head": head}, self.codec, self.held_out_songs)
-        mel = [found[name]["mel_l1"] for name in ("head", "codec")]
+        by_head, by_codec = (found[name]["mel_l1"] for name in ("head", "codec"))
         print(
-            f"vocoder: mel distance {mel[0]:.3f} by the head, {mel[1]:.3f} by the codec, over {found['seconds']:.0f} s "
+            f"vocoder: mel distance {by_head:.3f} by the head, {by_codec:.3f} by the codec, over {found['seconds']:.0f} s "
             f"of held-out song; the singer uses the {found['better']}",
             flush=True,
         )
-        return VocoderCard(head.fingerprint, found["better"], *mel, found["seconds"])
+        return VocoderCard(head.fingerprint, found["better"], by_head, by_codec, found["seconds"])
 
     def describe(self, folder: Path) -> None:
         """Write singer.json, and the head that it speaks of beside it."""

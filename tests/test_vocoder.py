@@ -18,13 +18,16 @@ from torch import Tensor
 from distill import recipe
 from distill.codecs import embedded
 from distill.errors import CodecError, SettingsError, SongError
-from distill.tasks.vocoder import AdversarySettings, CodedSongs, VocoderTask, compare, silence
+from distill.songs import Line, Section, Song
+from distill.tasks._sound import compare, silence
+from distill.tasks.vocoder import AdversarySettings, CodedSongs, VocoderTask, divided
 from distill.trainer import train
 from distill.vocabulary import CodecFormat
 from distill.vocoders import samples_a_frame
 from distill.vocoders._network import HeadNetwork, HeadSettings, limit
 from distill.vocoders.head import CodecCard, HeadVocoder, Settings, load_head, read_config, save_head
 
+SONG = Song("a", (Section("verse", (Line("la"),)),))
 PLAYED = AdversarySettings(start=2, periods=(3,), windows=(512,))
 
 
@@ -297,6 +300,22 @@ def test_crops_are_codes_beside_their_own_sound(home: Path, codec: Any, songs: l
         assert len(song_F.unique()) == 1 and bool((inside_F.diff() == 1).all())
         padded += int((~sung_F).sum())
     assert padded > 0  # the song of half a second is shorter than a crop
+
+
+def test_what_is_held_out_is_never_heard() -> None:
+    def song(place: str, split: str = "train") -> Any:
+        return replace(SONG, id=place, audio=place, split=split)
+
+    def places(songs: list[Any], apart: bool = False) -> list[list[str | None]]:
+        return [[song.audio for song in part] for part in divided(songs, apart)]
+
+    assert places([song("a"), song("b", "held-out"), song("c")]) == [["a", "c"], ["b"]]
+    by_lines = [song(name, split) for name in "abc" for split in ("train", "held-out")]
+    assert places(by_lines) == [["a", "b"], ["c"]]
+    assert places([song("a"), song("b")], apart=True) == [["a", "b"], []]
+    assert places([song("a")]) == [["a"], []]
+    assert places([song(f"{n:02}") for n in range(20)])[1] == ["09", "19"]
+    assert places([replace(SONG, audio=None), song("a"), song("b")]) == [["a"], ["b"]]
 
 
 def test_batches_depend_on_their_number_alone(home: Path, songs: list[Any], codec: Any) -> None:

@@ -1,17 +1,27 @@
-"""For the tasks that learn to make sound (codec, vocoder): how far two sounds are apart, and sound to listen to."""
+"""For the tasks that learn to make sound (codec, vocoder): how far sounds are apart, vocoders compared, sound to hear."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from distill import audio, encoding
+from distill.codecs import Codec
 from distill.codecs._network import magnitude, melscale_fbanks
+from distill.errors import SongError
 from distill.pictures import spectrogram_png
+from distill.songs import Song
+from distill.vocoders import Vocoder
 
 # About the rounding noise of 16-bit PCM: what lies below is nothing to learn.
 MEL_FLOOR, STFT_FLOOR = 1e-4, 1e-3
+SILENT_DBFS = -60.0  # what a head may at most say to a silent song's codes
+LONGEST = 20.0  # seconds of one song that are measured, so that many are heard
 BANDS = {256: 20, 512: 40, 1024: 80, 2048: 80, 4096: 0}  # mel bands by window of the distance, in samples
 
 
@@ -69,11 +79,80 @@ class Listening:
             self._board.add_audio(name, wave_W[None], step, sample_rate)
             picture = Summary.Image(encoded_image_string=spectrogram_png(wave_W.numpy(), sample_rate))
             value = Summary.Value(tag=f"{name}/spectrogram", image=picture)
-            self._board.file_writer.add_summary(Summary(value=[value]), step)
+            self._board._get_file_writer().add_summary(Summary(value=[value]), step)
         self._board.flush()
 
     def close(self) -> None:
         self._board.close()
+
+
+def compare(
+    vocoders: Mapping[str, Vocoder], codec: Codec, songs: Sequence[Song], seconds: float = 120.0
+) -> dict[str, Any]:
+    """Vocoders on the same held-out codes, in one run: mel L1 from the song at the highest of their sample rates, level
+    of silence (dBFS), peak, mean (DC) and times real time; `better`: the nearest of those that keep silence silent.
+
+    The codec's own decoder, named "codec", stands however it treats silence. Raises SongError without any audio.
+    """
+    figures: dict[str, Any] = distances(vocoders, codec, songs, seconds, codec.format.slots)
+    still_FS = silence(codec, 4 * max(1, round(codec.format.frame_rate)))
+    for name, vocoder in vocoders.items():
+        level = float(vocoder.decode(still_FS).square().mean().sqrt())
+        figures[name]["silence_dbfs"] = 20 * float(torch.log10(torch.tensor(max(level, 1e-9))))
+    fit = [name for name in vocoders if name == "codec" or figures[name]["silence_dbfs"] <= SILENT_DBFS]
+    figures["better"] = min(fit or vocoders, key=lambda name: figures[name]["mel_l1"])
+    return figures
+
+
+def silence(codec: Codec, frames: int) -> Tensor:
+    """codes_FS of silence in the midst of silence."""
+    hop = round(codec.format.sample_rate / codec.format.frame_rate)
+    codes_FS = codec.encode(torch.zeros(codec.format.channels, 3 * frames * hop))
+    return codes_FS[frames : 2 * frames].cpu()
+
+
+def distances(
+    vocoders: Mapping[str, Vocoder], codec: Codec, songs: Sequence[Song], seconds: float, slots: int
+) -> dict[str, Any]:
+    """What `compare` measures of sung codes, cut to the first `slots`, by vocoder; and the seconds heard."""
+    rate = max(vocoder.sample_rate for vocoder in vocoders.values())
+    distance, heard = SpectralDistance(rate), 0.0
+    sums: dict[str, dict[str, float]] = {name: {} for name in vocoders}
+    for song in songs:
+        if song.audio is None or heard >= seconds:
+            continue
+        frames = int(min(LONGEST, seconds - heard) * codec.format.frame_rate)
+        codes_FS = encoding.codes_of(song, codec)[:frames, :slots]
+        true_CW = audio.read(song.audio, rate, codec.format.channels)
+        length = len(codes_FS) / codec.format.frame_rate
+        for name, vocoder in vocoders.items():
+            begun = time.perf_counter()
+            made_CW = vocoder.decode(codes_FS)
+            spent = time.perf_counter() - begun
+            whole_CW = whole(audio.resample(made_CW, vocoder.sample_rate, rate), round(length * rate))
+            with torch.inference_mode():
+                mel = float(distance(whole_CW, whole(true_CW, whole_CW.shape[1]))[0].mean())
+            row = {"mel_l1": mel * length, "mean": float(made_CW.mean().abs()) * length, "spent": spent}
+            sums[name] = {key: sums[name].get(key, 0.0) + value for key, value in row.items()} | {
+                "peak": max(sums[name].get("peak", 0.0), float(made_CW.abs().max()))
+            }
+        heard += length
+    if not heard:
+        raise SongError("no held-out song with audio to compare vocoders on; name some")
+    return {"seconds": heard} | {
+        name: {
+            "mel_l1": row["mel_l1"] / heard,
+            "peak": row["peak"],
+            "mean": row["mean"] / heard,
+            "times_real_time": heard / row["spent"],
+        }
+        for name, row in sums.items()
+    }
+
+
+def whole(wave_CW: Tensor, samples: int) -> Tensor:
+    """Exactly `samples` long: cut, or followed by silence."""
+    return torch.nn.functional.pad(wave_CW[:, :samples], (0, max(0, samples - wave_CW.shape[1])))
 
 
 def _log(x: Tensor, floor: float) -> Tensor:

@@ -9,8 +9,7 @@ resumed run repeats the interrupted one exactly.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -24,7 +23,7 @@ from distill.codecs import Codec
 from distill.errors import SettingsError, SongError
 from distill.settings import part
 from distill.songs import Song
-from distill.tasks._sound import SpectralDistance
+from distill.tasks._sound import SpectralDistance, compare, distances, silence, whole
 from distill.trainer import TrainSettings, numbered
 from distill.vocoders import Vocoder
 from distill.vocoders._adversary import Adversary
@@ -32,8 +31,6 @@ from distill.vocoders._network import HeadNetwork, HeadSettings
 from distill.vocoders.codec import CodecVocoder
 from distill.vocoders.head import CodecCard, HeadVocoder, save_head
 
-SILENT_DBFS = -60.0  # what a head may at most say to a silent song's codes
-LONGEST = 20.0  # seconds of one song that are measured, so that many are heard
 HEARD = 8.0  # seconds to listen to while it learns
 
 
@@ -108,7 +105,7 @@ class CodedSongs:
             if room <= 0 or song.audio is None:
                 continue
             codes_FS = encoding.codes_of(song, codec)
-            wave_CW = _whole(audio.read(song.audio, rate, codec.format.channels), len(codes_FS) * hop)
+            wave_CW = whole(audio.read(song.audio, rate, codec.format.channels), len(codes_FS) * hop)
             codes.append(codes_FS.to(torch.int32))
             waves.append((wave_CW.clamp(-1, 1) * 32767).round().to(torch.int16))
             room -= len(codes_FS)
@@ -127,15 +124,16 @@ class CodedSongs:
         stop = min(at + frames, end)
         codes_FS = torch.cat([self.codes_FS[at:stop].long(), silence_FS[stop - at :]])
         wave_CW = self.wave_CW[:, at * self.hop : stop * self.hop].float() / 32767
-        return codes_FS, _whole(wave_CW, frames * self.hop)
+        return codes_FS, whole(wave_CW, frames * self.hop)
 
 
 class VocoderTask:
     """What the trainer needs to know of the head and its adversary (distill.trainer.Task)."""
 
     def __init__(self, settings: Settings, codec: Codec, songs: Sequence[Song], seed: int):
-        self.settings, self.codec, self.licences = settings, codec, _licences(settings, songs)
-        self.held_out = [song for song in songs if song.split != "train"]
+        self.settings, self.codec = settings, codec
+        learnt, self.held_out = divided(songs, hasattr(settings.songs, "split"))
+        self.licences = _licences(settings, learnt)
         books, told = codec.codebooks(), settings.adversary
         self.silence_FS = silence(codec, settings.crop_frames)
         still_S = tuple(self.silence_FS[0].tolist()) if len(self.silence_FS.unique(dim=0)) == 1 else None
@@ -149,7 +147,6 @@ class VocoderTask:
         rate = self.network.settings.sample_rate
         assert rate is not None
         self.distance = SpectralDistance(rate)
-        learnt = [song for song in songs if song.split == "train"]
         self.songs = CodedSongs(learnt, codec, rate, self.network.hop, settings.hours, seed)
 
     def batches(self, generator: torch.Generator, start: int) -> Iterator[Batch]:
@@ -253,78 +250,25 @@ class VocoderTask:
         figures = compare(vocoders, self.codec, songs, seconds)
         slots = range(1, self.codec.format.slots)
         fewer = [
-            _distances({"head": self.vocoder(s)}, self.codec, songs, seconds, s)["head"]["mel_l1"]
+            distances({"head": self.vocoder(s)}, self.codec, songs, seconds, s)["head"]["mel_l1"]
             for s in slots
         ]
         return {**figures, "mel_l1_by_slots": [*fewer, figures["head"]["mel_l1"]]}
 
 
-def compare(
-    vocoders: Mapping[str, Vocoder], codec: Codec, songs: Sequence[Song], seconds: float = 120.0
-) -> dict[str, Any]:
-    """Vocoders on the same held-out codes, in one run: mel L1 from the song at the highest of their sample rates, level
-    of silence (dBFS), peak, mean (DC) and times real time; `better`: the nearest of those that keep silence silent.
-
-    The codec's own decoder, named "codec", stands however it treats silence. Raises SongError without any audio.
-    """
-    figures: dict[str, Any] = _distances(vocoders, codec, songs, seconds, codec.format.slots)
-    still_FS = silence(codec, 4 * max(1, round(codec.format.frame_rate)))
-    for name, vocoder in vocoders.items():
-        level = float(vocoder.decode(still_FS).square().mean().sqrt())
-        figures[name]["silence_dbfs"] = 20 * float(torch.log10(torch.tensor(max(level, 1e-9))))
-    fit = [name for name in vocoders if name == "codec" or figures[name]["silence_dbfs"] <= SILENT_DBFS]
-    figures["better"] = min(fit or vocoders, key=lambda name: figures[name]["mel_l1"])
-    return figures
-
-
-def silence(codec: Codec, frames: int) -> Tensor:
-    """codes_FS of silence in the midst of silence."""
-    hop = round(codec.format.sample_rate / codec.format.frame_rate)
-    codes_FS = codec.encode(torch.zeros(codec.format.channels, 3 * frames * hop))
-    return codes_FS[frames : 2 * frames].cpu()
-
-
-def _distances(
-    vocoders: Mapping[str, Vocoder], codec: Codec, songs: Sequence[Song], seconds: float, slots: int
-) -> dict[str, Any]:
-    rate = max(vocoder.sample_rate for vocoder in vocoders.values())
-    distance, heard = SpectralDistance(rate), 0.0
-    sums: dict[str, dict[str, float]] = {name: {} for name in vocoders}
+def divided(songs: Sequence[Song], apart: bool) -> tuple[list[Song], list[Song]]:
+    """(to learn from, held out), each recording once. A song whose lines alone are held out is heard whole, so it counts
+    as learnt from; where no recording is held out, nor `apart` in a split of the source, every tenth is, or the last."""
+    splits: dict[str, set[str]] = {}
+    first: dict[str, Song] = {}
     for song in songs:
-        if song.audio is None or heard >= seconds:
-            continue
-        frames = int(min(LONGEST, seconds - heard) * codec.format.frame_rate)
-        codes_FS = encoding.codes_of(song, codec)[:frames, :slots]
-        true_CW = audio.read(song.audio, rate, codec.format.channels)
-        length = len(codes_FS) / codec.format.frame_rate
-        for name, vocoder in vocoders.items():
-            begun = time.perf_counter()
-            made_CW = vocoder.decode(codes_FS)
-            spent = time.perf_counter() - begun
-            whole_CW = _whole(audio.resample(made_CW, vocoder.sample_rate, rate), round(length * rate))
-            with torch.inference_mode():
-                mel = float(distance(whole_CW, _whole(true_CW, whole_CW.shape[1]))[0].mean())
-            row = {"mel_l1": mel * length, "mean": float(made_CW.mean().abs()) * length, "spent": spent}
-            sums[name] = {key: sums[name].get(key, 0.0) + value for key, value in row.items()} | {
-                "peak": max(sums[name].get("peak", 0.0), float(made_CW.abs().max()))
-            }
-        heard += length
-    if not heard:
-        raise SongError("task vocoder: no held-out song with audio to measure on; name some")
-    return {"seconds": heard} | {
-        name: {
-            "mel_l1": row["mel_l1"] / heard,
-            "peak": row["peak"],
-            "mean": row["mean"] / heard,
-            "times_real_time": heard / row["spent"],
-        }
-        for name, row in sums.items()
-    }
-
-
-def _whole(wave_CW: Tensor, samples: int) -> Tensor:
-    """Exactly `samples` long: cut, or followed by silence."""
-    return torch.nn.functional.pad(wave_CW[:, :samples], (0, max(0, samples - wave_CW.shape[1])))
+        if song.audio is not None:
+            splits.setdefault(song.audio, set()).add(song.split)
+            first.setdefault(song.audio, song)
+    held = {place for place, found in splits.items() if "train" not in found}
+    if not held and not apart:
+        held = set(sorted(first)[9::10] or sorted(first)[1:][-1:])
+    return [first[p] for p in first if p not in held], [first[p] for p in first if p in held]
 
 
 def _one_track(song: Song, track: str) -> Song:
@@ -332,8 +276,5 @@ def _one_track(song: Song, track: str) -> Song:
 
 
 def _licences(settings: Settings, songs: Sequence[Song]) -> dict[str, str]:
-    said = {f"song: {song.source or song.id}": song.licence for song in songs if song.split == "train"}
+    said = {f"song: {song.source or song.id}": song.licence for song in songs}
     return {"codec": settings.codec.licence, **said}
-
-
-__all__ = ["AdversarySettings", "Settings", "VocoderTask", "compare", "silence"]

@@ -9,6 +9,7 @@ once, each against the other as it was.)
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -30,8 +31,10 @@ class Adversary(nn.Module):
 
     def __init__(self, periods: tuple[int, ...], windows: tuple[int, ...], window_share: float):
         super().__init__()
-        self.by_period = MultiPeriodDiscriminator(periods)
-        self.by_window = MultiResolutionDiscriminator(windows)
+        with warnings.catch_warnings():  # they are built on torch's first weight_norm, which says it is old
+            warnings.simplefilter("ignore", FutureWarning)
+            self.by_period = MultiPeriodDiscriminator(periods)
+            self.by_window = MultiResolutionDiscriminator(windows)
         self.window_share = window_share
 
     def kinds(self) -> list[tuple[Any, float]]:
