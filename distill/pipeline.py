@@ -328,6 +328,8 @@ def _run_sing(recipe: Recipe, folder: Path) -> str:
         "before": before,
         "after": after,
     }
+    if stage.vocoder is not None:
+        report["vocoder"] = dataclasses.asdict(stage.vocoder)
     report["judged"] = judging.report(singer, stage.held_out_songs, recipe.settings.judge.lines)
     lap("judged")
     report["merged_largest_difference"] = _merged_before(folder)

@@ -370,6 +370,37 @@ def test_it_learns_saves_and_is_measured_beside_its_codec(
     }
 
 
+class Stereo:
+    """A codec of two channels at 16 kHz without a network: a frame is the loudest of 16 levels of each channel."""
+
+    fingerprint = "stereo" * 10
+    format = CodecFormat(16_000, 25.0, (16, 16), 2)
+
+    def encode(self, wave_CW: Tensor) -> Tensor:
+        padded_CW = torch.nn.functional.pad(wave_CW, (0, -wave_CW.shape[1] % 640))
+        return (padded_CW.reshape(2, -1, 640).abs().amax(2) * 15).round().long().clamp(0, 15).T
+
+    def decode(self, codes_FS: Tensor, samples: int | None = None) -> Tensor:
+        return (codes_FS.T / 15 * 0.1).repeat_interleave(640, 1)[:, :samples]
+
+    def codebooks(self) -> list[Tensor]:
+        return [torch.arange(16.0)[:, None] / 16 * torch.ones(1, 4) for _ in range(2)]
+
+
+def test_a_stereo_codec_with_a_head_at_another_rate(home: Path, songs: list[Any]) -> None:
+    small = HeadSettings(sample_rate=24_000, hop=240, window=960, width=16, inner=16, blocks=1)
+    settings = tiny_vocoder.settings_of(home / "codec", songs, network=small, dropout=0.0, silence=0.0)
+    task = VocoderTask(settings, Stereo(), songs, 1)
+    batch = next(task.batches(torch.Generator().manual_seed(5), 0))
+    assert batch.wave_BCW.shape == (4, 2, 12 * 960) and batch.codes_BFS.shape == (4, 12, 2)
+    totals = learn(task, 12, 1e-2)
+    assert totals[-1] < totals[0]
+    figures = task.evaluate([])
+    assert figures["seconds"] == pytest.approx(6.0)
+    assert figures["head"]["silence_dbfs"] <= -60 and figures["codec"]["mel_l1"] > 0
+    assert task.vocoder().decode(codes(5, 2) % 16).shape == (2, 5 * 960)
+
+
 def test_a_head_that_speaks_into_silence_is_not_better(home: Path, codec: Any, songs: list[Any]) -> None:
     vocoder = HeadVocoder(tiny_vocoder.network_of(codec), codec.format, "x")  # nobody told it what silence is
     found = compare({"codec": vocoder, "head": vocoder}, codec, songs[:1])

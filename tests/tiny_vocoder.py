@@ -67,7 +67,11 @@ class Given:
 
 
 def task_of(codec_folder: Path, songs: Sequence[Song], seed: int = 3, **changes: object) -> VocoderTask:
-    """Small, all slots."""
+    return settings_of(codec_folder, songs, **changes).task(seed)
+
+
+def settings_of(codec_folder: Path, songs: Sequence[Song], **changes: object) -> Settings:
+    """Small, three slots."""
     settings = Settings(
         songs=Given(tuple(songs)),
         codec=embedded.Settings(str(codec_folder), slots=3),
@@ -76,4 +80,4 @@ def task_of(codec_folder: Path, songs: Sequence[Song], seed: int = 3, **changes:
         batch=4,
         crop_frames=12,
     )
-    return replace(settings, **changes).task(seed)  # type: ignore[arg-type]
+    return replace(settings, **changes)  # type: ignore[arg-type]
