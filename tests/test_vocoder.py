@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tracemalloc
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import tiny_vocoder
 import torch
 from torch import Tensor
 
-from distill import recipe
+from distill import audio, recipe
 from distill.codecs import embedded
 from distill.errors import CodecError, SettingsError, SongError
 from distill.songs import Line, Section, Song
@@ -254,6 +254,7 @@ def config_with(**changes: Any) -> Callable[[Path], None]:
         (config_with(network__hop=150, network__window=600), "hop must divide"),
         (config_with(version=99), "version 99"),
         (config_with(kind="os.system"), "os.system version 1"),
+        (config_with(codec__format={"sample_rate": "x", "frame_rate": 25, "slot_sizes": [8]}), "not a voc"),
         (config_with(network__class_path="os.system"), "not a vocoder head's"),
         (lambda folder: (folder / "config.json").unlink(), "missing"),
         (lambda folder: (folder / "weights.safetensors").unlink(), "missing"),
@@ -399,6 +400,31 @@ def test_a_stereo_codec_with_a_head_at_another_rate(home: Path, songs: list[Any]
     assert figures["seconds"] == pytest.approx(6.0)
     assert figures["head"]["silence_dbfs"] <= -60 and figures["codec"]["mel_l1"] > 0
     assert task.vocoder().decode(codes(5, 2) % 16).shape == (2, 5 * 960)
+
+
+@dataclass(frozen=True)
+class Apart(CodecFormat):
+    """Of a codec that hears tracks apart."""
+
+    tracks: tuple[str, ...] = ()
+    streams: int = 1
+
+
+def test_tracks_coded_apart_are_learnt_apart(home: Path, songs: list[Any]) -> None:
+    codec: Any = Stereo()
+    codec.format = Apart(16_000, 25.0, (16, 16), 2, tracks=("vocals", "accompaniment"), streams=2)
+    codec.fingerprint = "apart" * 10
+    quiet = home / "quiet.wav"
+    audio.write(quiet, 0.1 * audio.read(songs[1].audio, 16_000), 16_000)
+    both = replace(songs[1], split="train", vocals=songs[1].audio, accompaniment=str(quiet))
+    lacking = replace(songs[0], vocals=songs[0].audio)
+    frames = audio.read(quiet, 16_000).shape[1] // 640
+    codes_FS = torch.zeros(frames, 2, dtype=torch.int64)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("distill.encoding.codes_of", lambda song, codec: codes_FS)
+        buffer = CodedSongs([lacking, both], codec, 16_000, 640, 1.0, 0)
+    loud, soft = buffer.wave_CW.float().square().mean(1).sqrt().tolist()
+    assert len(buffer.ends_N) == 1 and soft == pytest.approx(0.1 * loud, rel=0.01)
 
 
 def test_a_head_that_speaks_into_silence_is_not_better(home: Path, codec: Any, songs: list[Any]) -> None:

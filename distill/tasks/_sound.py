@@ -16,6 +16,7 @@ from distill.codecs._network import magnitude, melscale_fbanks
 from distill.errors import SongError
 from distill.pictures import spectrogram_png
 from distill.songs import Song
+from distill.vocabulary import CodecFormat
 from distill.vocoders import Vocoder
 
 # About the rounding noise of 16-bit PCM: what lies below is nothing to learn.
@@ -104,6 +105,24 @@ def compare(
     return figures
 
 
+def tracks_of(format: CodecFormat) -> tuple[str, ...]:
+    """What a codec hears of a song: the whole, or tracks that it codes apart."""
+    return getattr(format, "tracks", ()) or ("audio",)
+
+
+def sounds(song: Song, format: CodecFormat) -> bool:
+    """Whether the song has all that a codec of this format hears."""
+    return all(track in song.tracks for track in tracks_of(format))
+
+
+def sound_of(song: Song, format: CodecFormat, sample_rate: int) -> Tensor:
+    """wave_CW of what a codec of this format hears, at any rate: the channels of its tracks, one after another."""
+    tracks = tracks_of(format)
+    waves = [audio.read(song.tracks[t], sample_rate, format.channels // len(tracks)) for t in tracks]
+    longest = max(wave_CW.shape[1] for wave_CW in waves)
+    return torch.cat([whole(wave_CW, longest) for wave_CW in waves])
+
+
 def silence(codec: Codec, frames: int) -> Tensor:
     """codes_FS of silence in the midst of silence."""
     hop = round(codec.format.sample_rate / codec.format.frame_rate)
@@ -119,11 +138,11 @@ def distances(
     distance, heard = SpectralDistance(rate), 0.0
     sums: dict[str, dict[str, float]] = {name: {} for name in vocoders}
     for song in songs:
-        if song.audio is None or heard >= seconds:
+        if not sounds(song, codec.format) or heard >= seconds:
             continue
         frames = int(min(LONGEST, seconds - heard) * codec.format.frame_rate)
         codes_FS = encoding.codes_of(song, codec)[:frames, :slots]
-        true_CW = audio.read(song.audio, rate, codec.format.channels)
+        true_CW = sound_of(song, codec.format, rate)
         length = len(codes_FS) / codec.format.frame_rate
         for name, vocoder in vocoders.items():
             begun = time.perf_counter()

@@ -17,13 +17,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from distill import audio, encoding
+from distill import encoding
 from distill import settings as strict
 from distill.codecs import Codec
 from distill.errors import SettingsError, SongError
 from distill.settings import part
 from distill.songs import Song
-from distill.tasks._sound import SpectralDistance, compare, distances, silence, whole
+from distill.tasks._sound import SpectralDistance, compare, distances, silence, sound_of, sounds, whole
 from distill.trainer import TrainSettings, numbered
 from distill.vocoders import Vocoder
 from distill.vocoders._adversary import Adversary
@@ -102,10 +102,10 @@ class CodedSongs:
         codes, waves, room = [], [], hours * 3600 * codec.format.frame_rate
         order = torch.randperm(len(songs), generator=torch.Generator().manual_seed(seed)).tolist()
         for song in (songs[index] for index in order):
-            if room <= 0 or song.audio is None:
+            if room <= 0 or not sounds(song, codec.format):
                 continue
             codes_FS = encoding.codes_of(song, codec)
-            wave_CW = whole(audio.read(song.audio, rate, codec.format.channels), len(codes_FS) * hop)
+            wave_CW = whole(sound_of(song, codec.format, rate), len(codes_FS) * hop)
             codes.append(codes_FS.to(torch.int32))
             waves.append((wave_CW.clamp(-1, 1) * 32767).round().to(torch.int16))
             room -= len(codes_FS)
@@ -152,6 +152,9 @@ class VocoderTask:
     def batches(self, generator: torch.Generator, start: int) -> Iterator[Batch]:
         """Endless; batch k depends on (generator's seed, k) alone."""
         size, slots, told = self.settings.batch, self.codec.format.slots, self.settings.adversary
+        streams = getattr(
+            self.codec.format, "streams", 1
+        )  # tracks coded apart lose their finer slots together
         index = start
         while True:
             chance = numbered(generator, index)
@@ -160,7 +163,7 @@ class VocoderTask:
             silent_B = torch.rand(size, generator=chance) < self.settings.silence
             codes_BFS = torch.where(silent_B[:, None, None], self.silence_FS, codes_BFS)
             wave_BCW = wave_BCW * ~silent_B[:, None, None]
-            fewer_B = torch.randint(1, max(2, slots), (size,), generator=chance)
+            fewer_B = streams * torch.randint(1, max(2, slots // streams), (size,), generator=chance)
             drop_B = torch.rand(size, generator=chance) < self.settings.dropout
             slots_B = torch.where(drop_B, fewer_B, slots)
             yield Batch(codes_BFS, wave_BCW, slots_B, told is not None and index >= told.start)
@@ -262,9 +265,9 @@ def divided(songs: Sequence[Song], apart: bool) -> tuple[list[Song], list[Song]]
     splits: dict[str, set[str]] = {}
     first: dict[str, Song] = {}
     for song in songs:
-        if song.audio is not None:
-            splits.setdefault(song.audio, set()).add(song.split)
-            first.setdefault(song.audio, song)
+        for place in [*song.tracks.values()][:1]:
+            splits.setdefault(place, set()).add(song.split)
+            first.setdefault(place, song)
     held = {place for place, found in splits.items() if "train" not in found}
     if not held and not apart:
         held = set(sorted(first)[9::10] or sorted(first)[1:][-1:])

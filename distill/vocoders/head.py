@@ -137,8 +137,10 @@ def read_config(folder: Path) -> dict[str, Any]:
         version = (config["kind"], config["version"])
         if version == ("head", VERSION):
             card = dict(config["codec"])
-            format = {**card.pop("format")}
+            said = card.pop("format")
+            format: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in said.items()}
             format["slot_sizes"] = tuple(int(size) for size in format["slot_sizes"])
+            format |= {"sample_rate": int(format["sample_rate"]), "frame_rate": float(format["frame_rate"])}
             return {
                 "network": HeadSettings(**config["network"]),
                 "latent_width": int(config["latent_width"]),
