@@ -1,7 +1,6 @@
-"""Rendered songs made small enough to ship: FLAC to Ogg Vorbis, which decodes to the same number of
-samples, aligned.
+"""Rendered songs made small enough to ship: FLAC to Ogg Opus (RFC 7845) at 24 kHz, as long and aligned to the sample.
 
-    python -m distill.sources._songbook.packing --songs TRAIN --held-out HELD_OUT --out distill/embedded/songs
+python -m distill.sources._songbook.packing --songs TRAIN --held-out HELD_OUT --out distill/embedded/songs
 """
 
 from __future__ import annotations
@@ -12,12 +11,13 @@ from pathlib import Path
 
 import soundfile
 
+from distill import audio
 from distill.errors import AudioError
 from distill.songs import Song, read_manifest, write_manifest
-from distill.sources._songbook.singing import SAMPLE_RATE
 
-COMPRESSION = 0.95  # libsndfile's 0 to 1; about 22 kbit/s here, which costs a recogniser some words
-JUDGED_COMPRESSION = 0.5  # about 39 kbit/s: what a singer is compared with should be as clear as its source
+SAMPLE_RATE = 24_000  # Hz; Opus knows 8, 12, 16, 24 and 48 kHz
+COMPRESSION = 0.95  # libsndfile's 0 to 1; about 17 kbit/s here
+JUDGED_COMPRESSION = 0.9  # about 30 kbit/s: what a singer is compared with should be as clear as its source
 
 
 def pack(manifest: Path, out: Path, name: str, seconds: float, compression: float) -> list[Song]:
@@ -30,10 +30,12 @@ def pack(manifest: Path, out: Path, name: str, seconds: float, compression: floa
         taken += song.lines[-1].end or 0.0
         if taken > seconds:
             break
-        wave, rate = soundfile.read(str(song.audio), dtype="float32")
+        wave_W = audio.read(str(song.audio), SAMPLE_RATE)[0].numpy()
         path = out / f"{song.id}.ogg"
-        soundfile.write(path, wave, rate, format="OGG", subtype="VORBIS", compression_level=compression)
-        if rate != SAMPLE_RATE or soundfile.info(path).frames != len(wave):
+        soundfile.write(
+            path, wave_W, SAMPLE_RATE, format="OGG", subtype="OPUS", compression_level=compression
+        )
+        if soundfile.info(path).frames != len(wave_W):
             raise AudioError(f"{path}: its length changed in packing; use another libsndfile")
         songs.append(dataclasses.replace(song, audio=path.name))
     write_manifest(out / name, songs)
