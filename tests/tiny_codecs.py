@@ -44,12 +44,17 @@ def spread(books: list[Tensor], latent_FD: Tensor) -> None:
         book_CD.data.copy_(drawn_CD + mean_D if number == 0 else drawn_CD)
 
 
-def embedded(folder: Path) -> Made:
+def embedded_sourced(folder: Path) -> Made:
+    """With a harmonic source, whose pitch jumps about."""
+    return embedded(folder, source=True)
+
+
+def embedded(folder: Path, **more: Any) -> Made:
     from distill.codecs import embedded as kind
     from distill.codecs._network import CodecNetwork, NetworkSettings
 
     sizes = NetworkSettings(
-        codes=32, latent_width=8, encoder_widths=(24, 32), decoder_width=32, decoder_blocks=2
+        codes=32, latent_width=8, encoder_widths=(24, 32), decoder_width=32, decoder_blocks=2, **more
     )
     network = CodecNetwork(sizes)
     with torch.no_grad():
@@ -324,7 +329,7 @@ def snac_noisy(folder: Path) -> Made:
 
 MAKERS: dict[str, tuple[Callable[[Path], Made], ...]] = {
     "dac": (dac_folder, dac_checkpoint),
-    "embedded": (embedded,),
+    "embedded": (embedded, embedded_sourced),
     "encodec": (encodec,),
     "mimi": (mimi,),
     "snac": (snac_windowed, snac_noisy),

@@ -2,7 +2,7 @@
 
     wave -> log-mel and low log-magnitude bins (50 Hz) -> ConvNeXt -> 32 numbers per frame (25 Hz)
          -> residual vector quantisation, S slots x C codes
-         -> ConvNeXt (25 Hz) -> ConvNeXt (100 Hz) -> inverse STFT -> wave
+         -> ConvNeXt (25 Hz) -> ConvNeXt (100 Hz) [+ a harmonic source, _source.py] -> inverse STFT -> wave
 
 The blocks and the inverse-STFT head are those of Vocos (Siuzdak 2023, arXiv 2306.00814): no upsampling to the
 sample rate inside the network, so that one CPU thread decodes far faster than real time. The narrow low bins
@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from distill.codecs._source import HarmonicSource, cycles
 from distill.torchaudio_standin import install
 
 install()
@@ -31,6 +32,7 @@ from vocos.heads import ISTFTHead
 from vocos.modules import ConvNeXtBlock
 
 LOG_FLOOR = 1e-5
+STATES = 4  # of the decoder in a frame
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ class NetworkSettings:
     decoder_width: int = 256
     decoder_blocks: int = 6
     synthesis_window: int | None = None
+    source: bool = False
 
 
 class ResidualQuantiser(nn.Module):
@@ -185,7 +188,12 @@ class CodecNetwork(nn.Module):
             ChannelNorm(width),
         )
         window = settings.synthesis_window or settings.hop
-        self.head = ISTFTHead(width, n_fft=window, hop_length=settings.hop // 4, padding="same")
+        self.head = ISTFTHead(width, n_fft=window, hop_length=settings.hop // STATES, padding="same")
+        self.source = (
+            HarmonicSource(width, settings.sample_rate, settings.hop // STATES, window)
+            if settings.source
+            else None
+        )
         for module in self.modules():
             if isinstance(module, nn.Conv1d | nn.ConvTranspose1d | nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)
@@ -205,9 +213,40 @@ class CodecNetwork(nn.Module):
 
     def sound(self, latent_BFD: Tensor) -> Tensor:
         """wave_BW of the (quantised) latent; the inverse STFT in float32."""
-        hidden_BTD = self.decoder(latent_BFD.transpose(1, 2)).transpose(1, 2)
+        return self.voice(self.hidden(latent_BFD))
+
+    def hidden(self, latent_BFD: Tensor) -> Tensor:
+        """hidden_BTD of the (quantised) latent, four states a frame."""
+        return self.decoder(latent_BFD.transpose(1, 2)).transpose(1, 2)
+
+    def hertz(self, hidden_BTD: Tensor) -> Tensor | None:
+        """hertz_BT of the source; None without one."""
+        if self.source is None:
+            return None
         with torch.autocast(hidden_BTD.device.type, enabled=False):
-            return self.head(hidden_BTD.float())
+            return self.source.hertz(self.source.pitch(hidden_BTD.float()))
+
+    def voice(
+        self,
+        hidden_BTD: Tensor,
+        hertz_BT: Tensor | None = None,
+        anchor: int = 0,
+        at_anchor_B: Tensor | None = None,
+    ) -> Tensor:
+        """wave_BW of hidden states. With a source: pulses of this pitch (the hidden states' own), of which `at_anchor_B`
+        periods have passed where state `anchor` begins.
+        """
+        with torch.autocast(hidden_BTD.device.type, enabled=False):
+            hidden_BTD = hidden_BTD.float()
+            if self.source is None:
+                return self.head(hidden_BTD)
+            hertz_BT = self.hertz(hidden_BTD) if hertz_BT is None else hertz_BT
+            assert hertz_BT is not None
+            hop, rate = self.settings.hop // STATES, self.settings.sample_rate
+            pulses_BKT = self.source(hidden_BTD, hertz_BT, cycles(hertz_BT, hop, rate, anchor, at_anchor_B))
+            log_BKT, phase_BKT = self.head.out(hidden_BTD).transpose(1, 2).chunk(2, 1)
+            own_BKT = torch.polar(log_BKT.exp().clamp_max(1e2), phase_BKT)
+            return self.head.istft(own_BKT + pulses_BKT)
 
     def weights(self) -> dict[str, Tensor]:
         """What singing needs: parameters and codebooks, without moving averages and windows."""

@@ -20,8 +20,9 @@ import torch
 from torch import Tensor
 
 from distill.codecs import check_codes, check_wave
-from distill.codecs._blocks import BLOCK_SECONDS, in_blocks_decode, in_blocks_encode, receptive_frames
-from distill.codecs._network import CodecNetwork, NetworkSettings
+from distill.codecs._blocks import BLOCK_SECONDS, blocks, in_blocks_encode, receptive_frames
+from distill.codecs._network import STATES, CodecNetwork, NetworkSettings
+from distill.codecs._source import cycles
 from distill.codecs._weights import as_configured, chosen, spoken
 from distill.errors import CodecError
 from distill.folders import locate, write_atomic
@@ -81,12 +82,18 @@ class EmbeddedCodec:
 
     @cached_property
     def context_frames(self) -> int:
-        """Frames on each side that a decoded sample can depend on."""
-        quantiser = self.network.quantiser
+        """Frames on each side that a decoded sample can depend on; but for the phase of a source, which is handed on."""
+        quantiser, sourced = self.network.quantiser, self.network.source is not None
         width, device = quantiser.codebooks_SCD.shape[2], quantiser.codebooks_SCD.device
-        return receptive_frames(
-            lambda x_BDF: self.network.sound(x_BDF.transpose(1, 2)), width, 1, self.hop, device=device
-        )
+
+        def sound(latent_BDF: Tensor) -> Tensor:
+            hidden_BTD = self.network.hidden(latent_BDF.transpose(1, 2))
+            return self.network.voice(
+                hidden_BTD, torch.full(hidden_BTD.shape[:2], 100.0) if sourced else None
+            )
+
+        # a pitch reaches the next state's samples too
+        return receptive_frames(sound, width, 1, self.hop, device=device) + sourced
 
     @torch.inference_mode()
     def encode(self, wave_CW: Tensor) -> Tensor:
@@ -104,12 +111,20 @@ class EmbeddedCodec:
         check_codes(codes_FS, self.format)
         device = self.network.quantiser.codebooks_SCD.device
 
-        def sound(piece_FS: Tensor) -> Tensor:
-            latent_FD = self.network.quantiser.look_up(piece_FS.to(device, torch.int64))
-            return self.network.sound(latent_FD[None]).cpu()
-
-        whole_CW = in_blocks_decode(sound, codes_FS, self.hop, self.block_frames, self.context_frames)
-        return whole_CW[:, :samples]
+        made, passed_B = [], None
+        for block in blocks(len(codes_FS), self.block_frames, self.context_frames):
+            latent_FD = self.network.quantiser.look_up(
+                codes_FS[block.first : block.last].to(device, torch.int64)
+            )
+            hidden_BTD = self.network.hidden(latent_FD[None])
+            hertz_BT = self.network.hertz(hidden_BTD)
+            begin, end = block.start - block.first, block.stop - block.first
+            wave_CW = self.network.voice(hidden_BTD, hertz_BT, STATES * begin, passed_B)
+            made.append(wave_CW[:, begin * self.hop : end * self.hop].cpu())
+            if hertz_BT is not None:
+                every, rate = self.hop // STATES, self.format.sample_rate
+                passed_B = cycles(hertz_BT, every, rate, STATES * begin, passed_B)[:, end * self.hop]
+        return torch.cat(made, 1)[:, :samples]
 
     def codebooks(self) -> list[Tensor]:
         return [

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from distill import audio
 from distill.codecs._network import CodecNetwork, NetworkSettings
+from distill.codecs._source import off_pitch, yin
 from distill.codecs.embedded import save_codec
 from distill.errors import SettingsError, SongError
 from distill.settings import part
@@ -51,6 +52,7 @@ class Settings:
     stft_weight: float = 0.5
     pitch_weight: float = 0.5
     commitment_weight: float = 0.25
+    source_weight: float = 0.2
 
     def task(self, seed: int) -> CodecTask:
         """The task, its songs read. Raises SongError when none is left to train on."""
@@ -139,16 +141,18 @@ class CodecTask:
         return disturb(long_W, samples, chance)
 
     def loss(self, batch: Batch) -> dict[str, tuple[Tensor, float]]:
-        """Terms as (sum over crops, number of crops): mel, stft, pitch, commitment."""
+        """Terms as (sum over crops, number of crops): mel, stft, pitch, commitment, and source where there is one."""
         device = next(self.network.parameters()).device
         wave_BW, quantiser = batch.wave_BW.to(device), self.network.quantiser
         latent_BFD = self.network.latent(wave_BW)
         with torch.autocast(device.type, enabled=False):
             quantised_BFD, commitment_B = self._quantise(latent_BFD, batch.slots_B.to(device), batch.seed)
-        made_BW = self.network.sound(quantised_BFD)
+        hidden_BTD = self.network.hidden(quantised_BFD)
+        made_BW = self.network.voice(hidden_BTD)
         with torch.autocast(device.type, enabled=False):
             mel_B, stft_B = self.distance(made_BW, wave_BW)
             pitch_B = self._pitch_distance(made_BW, wave_BW)
+            source_B = self._source_pitch(hidden_BTD.float(), wave_BW)
         self.seen += 1
         if not bool(quantiser.started) and int(self.seen) >= self.settings.unquantised:
             quantiser.start(batch.seed)
@@ -158,6 +162,7 @@ class CodecTask:
             "stft": (stft_B.sum(), count),
             "pitch": (pitch_B.sum(), count),
             "commitment": (commitment_B.sum(), count),
+            **({} if source_B is None else {"source": (source_B.sum(), count)}),
         }
 
     def _pitch_distance(self, made_BW: Tensor, true_BW: Tensor) -> Tensor:
@@ -167,6 +172,14 @@ class CodecTask:
         """
         heard = self.network.features
         return (heard.pitch(made_BW) - heard.pitch(true_BW)).abs().mean((1, 2))
+
+    def _source_pitch(self, hidden_BTD: Tensor, wave_BW: Tensor) -> Tensor | None:
+        """What the harmonic source says of the pitch against what YIN hears, in every other state: B numbers."""
+        source, every = self.network.source, 2
+        if source is None:
+            return None
+        hertz_BT, voiced_BT = yin(wave_BW, self.settings.network.sample_rate, source.hop, every)
+        return off_pitch(source.pitch(hidden_BTD[:, ::every]), hertz_BT, voiced_BT)
 
     def _quantise(self, latent_BFD: Tensor, slots_B: Tensor, seed: int) -> tuple[Tensor, Tensor]:
         """The latent as the decoder sees it in training (gradients pass straight through), and the encoder's
@@ -195,6 +208,7 @@ class CodecTask:
             "stft": own.stft_weight,
             "pitch": own.pitch_weight,
             "commitment": own.commitment_weight,
+            **({} if self.network.source is None else {"source": own.source_weight}),
         }
 
     def parameters(self) -> list[dict[str, Any]]:
