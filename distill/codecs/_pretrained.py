@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from distill.codecs._weights import as_configured, read_config, read_tensors
+from distill.codecs._weights import as_configured, read_config, read_tensors, settled
 from distill.errors import CodecError
 
 
@@ -48,4 +48,4 @@ def open_pretrained(cls: Any, config: Any, folder: Path) -> tuple[Any, dict[str,
         quiet.setLevel(level)
     if absent := sorted(map(str, told["missing_keys"])):
         raise CodecError(f"{place}: {absent[0]} is missing; weights and config.json do not belong together")
-    return model.eval(), state
+    return settled(model), state

@@ -22,6 +22,7 @@ import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from distill.errors import CodecError
 from distill.folders import fingerprint
@@ -123,6 +124,18 @@ def fill(network: nn.Module, state: Mapping[str, Tensor], place: Path) -> None:
                 f"{place}: {name} is {tuple(state[name].shape)}, its configuration says {tuple(value.shape)}"
             )
     network.load_state_dict({name: state[name] for name in wanted})
+
+
+def settled(network: nn.Module) -> nn.Module:
+    """The network as it is used, its weights worked out once: a parametrised one (weight norm) does so at every call,
+    and cannot be sent to an encoding process.
+    """
+    for module in network.modules():
+        if parametrize.is_parametrized(module):
+            for name in list(module.parametrizations):  # type: ignore[arg-type]
+                parametrize.remove_parametrizations(module, name)
+            module._load_state_dict_pre_hooks.clear()  # weight norm's, for old checkpoints: a function without a name
+    return network.eval()
 
 
 @contextmanager

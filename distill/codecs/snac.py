@@ -34,6 +34,7 @@ from distill.codecs._weights import (
     identity,
     read_checkpoint,
     read_config,
+    settled,
     spoken,
 )
 from distill.errors import CodecError
@@ -75,7 +76,7 @@ class Settings:
         with as_configured(folder / "config.json"):
             model = SNAC(**config)
         fill(model, state, place)
-        return SnacCodec(model.eval(), format, identity(state, config))
+        return SnacCodec(settled(model), format, identity(state, config))
 
 
 class SnacCodec:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -123,6 +124,13 @@ def test_the_same_comes_out_again(codec: Any) -> None:
     inside_CW = torch.cat([torch.ones(1, 7), given_CW, torch.ones(1, 7)], 1)[:, 7:-7]
     assert torch.equal(codes_FS, codec.encode(inside_CW))  # wherever it lies in memory
     assert torch.equal(codec.decode(codes_FS), codec.decode(codes_FS.clone().to(torch.int32)))
+
+
+def test_an_encoding_process_gets_the_same_codec(codec: Any) -> None:
+    sent = pickle.loads(pickle.dumps(codec))
+    codes_FS = codec.encode(wave(codec))
+    assert torch.equal(sent.encode(wave(codec)), codes_FS)
+    assert torch.equal(sent.decode(codes_FS), codec.decode(codes_FS))
 
 
 def test_blocks_give_what_the_whole_gives(made: tuple[str, Made, Any], codec: Any) -> None:
