@@ -4,7 +4,7 @@
 
 No logits processor, no grammar, no code of ours between header and ids: the model must write the pieces of text, the
 score and the frames by itself. Printed for each folder: lines whose text comes complete and in order, frames that no
-codec could decode (a frame is one id of each slot, in order), lines that end by themselves, and word error of what can
+codec could decode (of which an id is missing where the layout has its place), lines that end by themselves, and word error of what can
 be decoded, beside the same lines sung by our singer along a score (`python eval/run.py`).
 """
 
@@ -24,7 +24,7 @@ from run import places
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import distill
-from distill import lyrics, measures
+from distill import lyrics, measures, stems
 from distill.errors import DistillError
 from distill.judging import Asked, lines_of, spread
 from distill.measures import Performance
@@ -36,35 +36,40 @@ from distill.vocabulary import AudioVocabulary
 
 @dataclass
 class Heard:
-    """What the ids of one line amount to."""
+    """What the ids of one line amount to; codes: of each frame, by slot."""
 
     pieces: list[str] = field(default_factory=list)
-    frames: list[list[int]] = field(default_factory=list)
-    broken: int = 0
+    codes: list[dict[int, int]] = field(default_factory=list)
     ended: bool = False
+
+    def frames(self, slots: int) -> list[list[int]]:
+        """Those that have a code in every slot, and so can be decoded."""
+        return [[frame[s] for s in range(slots)] for frame in self.codes if len(frame) == slots]
 
 
 def hear(ids: Sequence[int], v: AudioVocabulary, decode: Any) -> Heard:
-    """Read ids as a client without a grammar would: a frame is one id of each slot in order, all else is broken.
+    """Read ids as a client without a grammar would: a step is one id of each of its slots, in order; all else breaks it.
 
-    What follows a break, up to the next slot 0, belongs to the same broken frame.
+    What follows a break, up to the next slot 0, belongs to the same broken step, and is lost to the frames it is of.
     """
-    heard, text, frame, astray = Heard(), [], [], False
+    heard, text, astray, tail = Heard(), [], False, False
+    owed: list[tuple[int, int]] = []  # (frame, slot) still to come in this step
     for id in ids:
         slot = next((s for s in range(v.format.slots) if id in v.span(s)), None)
-        if frame and slot != len(frame):
-            heard.broken += 1
-            frame, astray = [], True
+        if owed and slot != owed[0][1]:
+            owed, astray = [], True
         if slot is not None:
-            if slot != len(frame):
-                heard.broken += not astray
-                astray = True
-                continue
-            astray = False
-            frame.append(id - v.span(slot).start)
-            if len(frame) == v.format.slots:
-                heard.frames.append(frame)
-                frame = []
+            if not owed:
+                if tail:  # something follows, so that was no tail but a step that had lost its slot 0
+                    heard.codes.append({})
+                tail = not astray and bool(heard.codes) and slot == v.order.first_late
+                if not tail and not (slot > 0 and astray):
+                    heard.codes.append({})
+                astray = slot > 0 and not tail
+                owed = [] if astray else _step(v, len(heard.codes), tail)
+            if owed:
+                frame, _ = owed.pop(0)
+                heard.codes[frame][slot] = id - v.span(slot).start
         elif id in v.text_span:
             text.append(id)
         elif id in v.pitch_span:
@@ -74,8 +79,15 @@ def hear(ids: Sequence[int], v: AudioVocabulary, decode: Any) -> Heard:
         elif id == v.end:
             heard.ended = True
             break
-    heard.broken += bool(frame)
     return heard
+
+
+def _step(v: AudioVocabulary, frames: int, tail: bool) -> list[tuple[int, int]]:
+    """(frame, slot) of a song's step that begins its newest frame, or of the tail behind its last."""
+    if not tail:
+        return [(frames - 1 - v.order.delays[s], s) for s in v.order.step(min(frames - 1, v.order.depth))]
+    frame_N, slot_N = (column_N[v.order.starts(frames)[-1] :].tolist() for column_N in v.order.order(frames))
+    return list(zip(frame_N, slot_N, strict=True))
 
 
 def generate(
@@ -108,19 +120,23 @@ def row_of(folder: Path, asked: list[Asked], temperature: float) -> dict[str, An
     if headers != [student.encode_text(text) for text in texts]:
         print(f"{folder}: its tokenizer cuts a header otherwise than the base's", file=sys.stderr)
     heard = [hear(ids, v, student.decode_text) for ids in generate(folder, headers, v.sing, temperature, 900)]
-    complete, takes = 0, []
+    complete, decoded, takes = 0, 0, []
     for each, said in zip(asked, heard, strict=True):
         complete += said.pieces == lyrics.sing_texts(each.line.text)
-        wave_CW = singer.codec.decode(torch.tensor(said.frames)) if said.frames else torch.zeros(1, 1600)
-        words = tuple(lyrics.words(each.line.text))
-        takes.append(
-            Performance(each.line.text, words, (), wave_CW.mean(0).numpy(), singer.codec.format.sample_rate)
+        frames = said.frames(v.format.slots)
+        decoded += len(frames)
+        wave_CW = (
+            singer.vocoder.decode(torch.tensor(frames)) if frames else torch.zeros(v.format.channels, 1600)
         )
-    frames, broken = sum(len(h.frames) for h in heard), sum(h.broken for h in heard)
+        voice_CW = stems.apart(wave_CW, v.format).get("vocals", stems.mixed(wave_CW, v.format))
+        words = tuple(lyrics.words(each.line.text))
+        wave_W = voice_CW.mean(0).numpy()
+        takes.append(Performance(each.line.text, words, (), wave_W, singer.vocoder.sample_rate))
+    begun = sum(len(said.codes) for said in heard)
     judged = measures.judge({"plain": takes}, reference=None)["rows"]["plain"]["figures"]["word_error"]
     return {
         "text complete": complete / len(asked),
-        "undecodable frames": broken / max(1, frames + broken),
+        "undecodable frames": 1 - decoded / max(1, begun),
         "ends by itself": sum(h.ended for h in heard) / len(asked),
         "word error": judged["value"],
     }
