@@ -126,6 +126,35 @@ def fill(network: nn.Module, state: Mapping[str, Tensor], place: Path) -> None:
     network.load_state_dict({name: state[name] for name in wanted})
 
 
+def halves(named: Iterable[tuple[str, Tensor]], folder: Path) -> bytes:
+    """A weights.safetensors of our own, in half precision. CodecError if a weight is not finite in it."""
+    found = {name: value.detach().to("cpu", torch.float16).contiguous() for name, value in named}
+    for name, value in found.items():
+        if not bool(torch.isfinite(value).all()):
+            raise CodecError(
+                f"{folder}: {name} is NaN or too large for half precision, so nothing was saved; train again"
+            )
+    return safetensors.torch.save(found, metadata={"format": "pt"})
+
+
+def fill_from_halves(wanted: Mapping[str, Tensor], folder: Path) -> str:
+    """Fill these from the folder's weights.safetensors, whole and finite or not at all; gives the fingerprint of both files."""
+    place = folder / "weights.safetensors"
+    found = read_tensors(place)
+    if odd := sorted(set(found) ^ set(wanted)):
+        raise CodecError(
+            f"{place}: weights and config.json do not belong together (first: {odd[0]}); copy the folder again"
+        )
+    for name, target in wanted.items():
+        if found[name].shape != target.shape or not found[name].is_floating_point():
+            raise CodecError(
+                f"{place}: {name} is {tuple(found[name].shape)}, not {tuple(target.shape)} as in config.json"
+            )
+    for name, target in wanted.items():
+        target.data.copy_(found[name])
+    return hashlib.sha256(place.read_bytes() + (folder / "config.json").read_bytes()).hexdigest()
+
+
 def settled(network: nn.Module) -> nn.Module:
     """The network as it is used, its weights worked out once: a parametrised one (weight norm) does so at every call,
     and cannot be sent to an encoding process.

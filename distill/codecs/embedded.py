@@ -7,15 +7,12 @@ grow with them. On disk: `config.json` (format version, sizes) and `weights.safe
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor
 
@@ -23,7 +20,7 @@ from distill.codecs import check_codes, check_wave
 from distill.codecs._blocks import BLOCK_SECONDS, blocks, in_blocks_encode, receptive_frames
 from distill.codecs._network import STATES, CodecNetwork, NetworkSettings
 from distill.codecs._source import cycles
-from distill.codecs._weights import as_configured, chosen, spoken
+from distill.codecs._weights import as_configured, chosen, fill_from_halves, halves, spoken
 from distill.errors import CodecError
 from distill.folders import locate, write_atomic
 from distill.vocabulary import CodecFormat
@@ -56,7 +53,8 @@ class Settings:
         folder = locate(self.path)
         with as_configured(folder / "config.json"):
             network = CodecNetwork(_config(folder))
-        fingerprint = _load_weights(network, folder)
+        fingerprint = fill_from_halves(network.weights(), folder)
+        network.quantiser.started.fill_(True)
         return EmbeddedCodec(network.eval(), self._slots(network.settings), fingerprint)
 
     def _slots(self, network: NetworkSettings) -> int:
@@ -134,18 +132,10 @@ class EmbeddedCodec:
 
 def save_codec(network: CodecNetwork, folder: Path) -> None:
     """Write config.json and weights.safetensors (half precision). CodecError if a weight is not finite."""
-    weights = {
-        name: value.detach().to("cpu", torch.float16).contiguous()
-        for name, value in network.weights().items()
-    }
-    for name, value in weights.items():
-        if not bool(torch.isfinite(value).all()):
-            raise CodecError(
-                f"{folder}: {name} is NaN or too large for half precision, so nothing was saved; train again"
-            )
+    weights = halves(network.weights().items(), folder)
     folder.mkdir(parents=True, exist_ok=True)
     config = {"version": VERSION, "kind": "embedded", "network": asdict(network.settings)}
-    write_atomic(folder / "weights.safetensors", safetensors.torch.save(weights, metadata={"format": "pt"}))
+    write_atomic(folder / "weights.safetensors", weights)
     write_atomic(folder / "config.json", (json.dumps(config, indent=1) + "\n").encode())
 
 
@@ -169,32 +159,3 @@ def _config(folder: Path) -> NetworkSettings:
     raise CodecError(
         f"{place}: format version {version}, this library reads {VERSION}; train the codec again or upgrade"
     )
-
-
-def _load_weights(network: CodecNetwork, folder: Path) -> str:
-    """Fill the network, whole and finite or not at all; gives back the fingerprint."""
-    place = folder / "weights.safetensors"
-    try:
-        data = place.read_bytes()
-        found = safetensors.torch.load(data)
-    except FileNotFoundError as problem:
-        raise CodecError(f"{place}: missing; name the folder that task codec saved") from problem
-    except (safetensors.SafetensorError, OSError, ValueError) as problem:
-        raise CodecError(f"{place}: damaged or cut short ({problem}); copy the folder again") from problem
-    wanted = network.weights()
-    if set(found) != set(wanted):
-        odd = sorted(set(found) ^ set(wanted))[0]
-        raise CodecError(
-            f"{place}: weights and config.json do not belong together (first: {odd}); copy the folder again"
-        )
-    for name, target in wanted.items():
-        value = found[name]
-        if value.shape != target.shape or not value.is_floating_point():
-            raise CodecError(
-                f"{place}: {name} is {tuple(value.shape)}, not {tuple(target.shape)} as in config.json"
-            )
-        if not bool(torch.isfinite(value).all()):
-            raise CodecError(f"{place}: {name} holds NaN or infinity; copy the folder again")
-        target.data.copy_(value)
-    network.quantiser.started.fill_(True)
-    return hashlib.sha256(data + (folder / "config.json").read_bytes()).hexdigest()

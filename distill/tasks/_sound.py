@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from distill import audio, encoding
+from distill import audio, encoding, stems
 from distill.codecs import Codec
 from distill.codecs._network import magnitude, melscale_fbanks
 from distill.errors import SongError
@@ -105,22 +106,14 @@ def compare(
     return figures
 
 
-def tracks_of(format: CodecFormat) -> tuple[str, ...]:
-    """What a codec hears of a song: the whole, or tracks that it codes apart."""
-    return getattr(format, "tracks", ()) or ("audio",)
-
-
 def sounds(song: Song, format: CodecFormat) -> bool:
     """Whether the song has all that a codec of this format hears."""
-    return all(track in song.tracks for track in tracks_of(format))
+    return all(track in song.tracks for track in format.tracks or ("audio",))
 
 
 def sound_of(song: Song, format: CodecFormat, sample_rate: int) -> Tensor:
-    """wave_CW of what a codec of this format hears, at any rate: the channels of its tracks, one after another."""
-    tracks = tracks_of(format)
-    waves = [audio.read(song.tracks[t], sample_rate, format.channels // len(tracks)) for t in tracks]
-    longest = max(wave_CW.shape[1] for wave_CW in waves)
-    return torch.cat([whole(wave_CW, longest) for wave_CW in waves])
+    """wave_CW of what a codec of this format hears, at any rate (Hz)."""
+    return stems.read(stems.files(song, format), replace(format, sample_rate=sample_rate))
 
 
 def silence(codec: Codec, frames: int) -> Tensor:

@@ -7,20 +7,18 @@ slots, so it also speaks for the same codec cut to its first slots.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor
 
 from distill.codecs import Codec, check_codes
-from distill.errors import CodecError, SettingsError
+from distill.codecs._weights import as_configured, fill_from_halves, halves
+from distill.errors import CodecError
 from distill.folders import atomic_folder, locate
 from distill.vocabulary import CodecFormat
 from distill.vocoders import in_pieces
@@ -84,15 +82,7 @@ class HeadVocoder:
 
 def save_head(network: HeadNetwork, folder: Path, codec: CodecCard, licences: Mapping[str, str]) -> None:
     """Write the folder, whole or not at all. CodecError if a weight is not finite in half precision."""
-    weights = {
-        name: value.detach().to("cpu", torch.float16).contiguous()
-        for name, value in network.named_parameters()
-    }
-    for name, value in weights.items():
-        if not bool(torch.isfinite(value).all()):
-            raise CodecError(
-                f"{folder}: {name} is NaN or too large for half precision, so nothing was saved; train again"
-            )
+    weights = halves(network.named_parameters(), folder)
     config = {
         "version": VERSION,
         "kind": "head",
@@ -103,8 +93,7 @@ def save_head(network: HeadNetwork, folder: Path, codec: CodecCard, licences: Ma
         "licences": dict(licences),
     }
     with atomic_folder(folder) as inside:
-        data = safetensors.torch.save(weights, metadata={"format": "pt"})
-        (inside / "weights.safetensors").write_bytes(data)
+        (inside / "weights.safetensors").write_bytes(weights)
         (inside / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
 
 
@@ -122,11 +111,12 @@ def load_head(folder: Path, codec: Codec) -> HeadVocoder:
             f"{folder}: knows {made_for.format.slots} slots of {made_for.format.slot_sizes} codes, the codec has "
             f"{format.slots} of {format.slot_sizes}; train a head with as many slots"
         )
-    try:
+    silence_S = config["silence"]
+    with as_configured(folder / "config.json"):
+        if silence_S is not None:
+            check_codes(torch.tensor([silence_S]), made_for.format)
         network = HeadNetwork(config["network"], made_for.format, config["latent_width"], config["silence"])
-    except (SettingsError, CodecError) as problem:
-        raise CodecError(f"{folder / 'config.json'}: {problem}") from problem
-    return HeadVocoder(network, format, _load_weights(network, folder))
+    return HeadVocoder(network, format, fill_from_halves(dict(network.named_parameters()), folder))
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -158,31 +148,3 @@ def read_config(folder: Path) -> dict[str, Any]:
         f"{place}: is {version[0]} version {version[1]}, this library reads head version {VERSION}; "
         "train it again or upgrade"
     )
-
-
-def _load_weights(network: HeadNetwork, folder: Path) -> str:
-    """Fill the network, whole and finite or not at all; gives back the fingerprint."""
-    place = folder / "weights.safetensors"
-    try:
-        data = place.read_bytes()
-        found = safetensors.torch.load(data)
-    except FileNotFoundError as problem:
-        raise CodecError(f"{place}: missing; name the folder that task vocoder saved") from problem
-    except (safetensors.SafetensorError, OSError, ValueError) as problem:
-        raise CodecError(f"{place}: damaged or cut short ({problem}); copy the folder again") from problem
-    wanted = dict(network.named_parameters())
-    if set(found) != set(wanted):
-        odd = sorted(set(found) ^ set(wanted))[0]
-        raise CodecError(
-            f"{place}: weights and config.json do not belong together (first: {odd}); copy the folder again"
-        )
-    for name, target in wanted.items():
-        value = found[name]
-        if value.shape != target.shape or not value.is_floating_point():
-            raise CodecError(
-                f"{place}: {name} is {tuple(value.shape)}, not {tuple(target.shape)} as in config.json"
-            )
-        if not bool(torch.isfinite(value).all()):
-            raise CodecError(f"{place}: {name} holds NaN or infinity; copy the folder again")
-        target.data.copy_(value)
-    return hashlib.sha256(data + (folder / "config.json").read_bytes()).hexdigest()
