@@ -34,9 +34,7 @@ from distill.vocabulary import AudioVocabulary, CodecFormat, Span
 from distill.vocoders import Vocoder
 from distill.vocoders.codec import CodecVocoder
 
-FRAMES_A_SYLLABLE = (
-    10  # what an unscored syllable is expected to take, to tell beforehand whether a passage fits
-)
+SYLLABLE_SECONDS = 0.4  # what an unscored one is expected to take, to tell beforehand whether a passage fits
 
 
 @dataclass(frozen=True)
@@ -287,8 +285,9 @@ class Singer:
             passage = passages(song, self.codec.format.frame_rate, v.longest, writing)[0]
         else:
             passage = Passage("asked", header(style, voice, [line], writing), self._unscored(line))
+        syllable = max(1, round(SYLLABLE_SECONDS * self.codec.format.frame_rate))
         frames = sum(
-            p.frames or FRAMES_A_SYLLABLE * (1 + p.text.count(JOIN) * (not p.pitched)) for p in passage.pieces
+            p.frames or syllable * (1 + p.text.count(JOIN) * (not p.pitched)) for p in passage.pieces
         )
         if frames > self._room(passage):
             raise FitError(self._too_long(passage, line, frames, header(style, voice, [], writing)))
@@ -458,6 +457,11 @@ def load_singer(
         raise AdapterError(
             f"{place}: was trained on codec {about.codec_fingerprint[:12]}, the one found is {codec.fingerprint[:12]}; "
             "give it its own codec"
+        )
+    if student.vocabulary.format != codec.format:
+        raise AdapterError(
+            f"{place}: singer.json's codec speaks {codec.format.slot_sizes} codes, its weights were trained on "
+            f"{student.vocabulary.format.slot_sizes}; put back the singer.json it was trained with"
         )
     if student.vocabulary.layout != about.writing.layout:
         raise AdapterError(

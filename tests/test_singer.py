@@ -243,9 +243,20 @@ def test_a_song_that_cannot_fit_is_refused_with_the_length_that_would(singer):
         singer.sing_lines([Line("merrily " * 40)])
 
 
+@pytest.mark.parametrize("frame_rate", [12.5, 25.0, 80.0])
+def test_a_syllable_is_expected_to_take_its_time_at_any_frame_rate(student, frame_rate):
+    codec = ToyCodec()
+    codec.format = replace(FORMAT, frame_rate=frame_rate)
+    with pytest.raises(FitError, match="s of song needs") as refused:
+        Singer(student, codec, about()).sing_lines([Line("merrily " * 300)])
+    said = float(str(refused.value).split(" s of song")[0].split()[-1])
+    frames = said * student.vocabulary.format.frame_rate
+    assert frames == pytest.approx(0.4 * frame_rate * 3 * 300, rel=0.01)
+
+
 def test_what_is_made_up_stays_within_what_the_model_holds(student, sent, monkeypatch):
     """Sampled lengths are drawn from what is left, so a composed line never runs past the context."""
-    monkeypatch.setattr(distill.singer, "FRAMES_A_SYLLABLE", 2)  # far too few
+    monkeypatch.setattr(distill.singer, "SYLLABLE_SECONDS", 0.08)  # far too few
     singer, free = Singer(student, ToyCodec(), about(tokens=110)), Singer(student, ToyCodec(), about())
     head = 1 + len(student.encode_text(singer._plan(Line("row your boat"), "folk", "low").header))
     for seed in range(4):
@@ -443,6 +454,10 @@ def test_another_codec_or_base_or_folder_is_refused(shelf, tmp_path):
             if wrong.exists():
                 assert "give it its own codec" in str(refused.value)
                 assert ours.codec.fingerprint[:12] in str(refused.value)
+        more = {**row, "codec": {**row["codec"], "slots": 3}}
+        (home / "merged" / "singer.json").write_text(json.dumps(more))
+        with pytest.raises(AdapterError, match=r"speaks \(.*its weights were trained on"):
+            load_singer(home / "merged")
         (home / "merged" / "singer.json").write_text(json.dumps({**row, "version": 9}))
         with pytest.raises(FolderError, match="version 9"):
             load_singer(home / "merged")
