@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tracemalloc
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from distill import audio, recipe
-from distill.codecs import embedded
+from distill.codecs import embedded, tracks
 from distill.errors import CodecError, SettingsError, SongError
 from distill.songs import Line, Section, Song
 from distill.tasks._sound import compare, silence
@@ -253,6 +253,10 @@ def config_with(**changes: Any) -> Callable[[Path], None]:
         (config_with(network__blocks=3), "do not belong together"),
         (config_with(network__hop=150, network__window=600), "hop must divide"),
         (config_with(version=99), "version 99"),
+        (config_with(network__width=24.5), "not this codec's configuration"),
+        (config_with(latent_width=-1), "not this codec's configuration"),
+        (config_with(silence=[1]), "not a vocoder head's"),
+        (config_with(silence=[1, 2, 900]), "silence is"),
         (config_with(kind="os.system"), "os.system version 1"),
         (config_with(codec__format={"sample_rate": "x", "frame_rate": 25, "slot_sizes": [8]}), "not a voc"),
         (config_with(network__class_path="os.system"), "not a vocoder head's"),
@@ -402,17 +406,15 @@ def test_a_stereo_codec_with_a_head_at_another_rate(home: Path, songs: list[Any]
     assert task.vocoder().decode(codes(5, 2) % 16).shape == (2, 5 * 960)
 
 
-@dataclass(frozen=True)
-class Apart(CodecFormat):
-    """Of a codec that hears tracks apart."""
-
-    tracks: tuple[str, ...] = ()
-    streams: int = 1
+def test_a_track_is_not_chosen_for_a_codec_that_chooses_its_own(home: Path, songs: list[Any]) -> None:
+    apart = tracks.Settings(embedded.Settings(str(home / "codec")))
+    with pytest.raises(SettingsError, match="track is vocals"):
+        replace(tiny_vocoder.settings_of(home / "codec", songs), codec=apart, track="vocals")
 
 
 def test_tracks_coded_apart_are_learnt_apart(home: Path, songs: list[Any]) -> None:
     codec: Any = Stereo()
-    codec.format = Apart(16_000, 25.0, (16, 16), 2, tracks=("vocals", "accompaniment"), streams=2)
+    codec.format = CodecFormat(16_000, 25.0, (16, 16), 2, tracks=("vocals", "accompaniment"), streams=2)
     codec.fingerprint = "apart" * 10
     quiet = home / "quiet.wav"
     audio.write(quiet, 0.1 * audio.read(songs[1].audio, 16_000), 16_000)

@@ -78,6 +78,10 @@ class Settings:
             raise SettingsError("needs batch >= 1 and crop_frames >= 4; correct the recipe")
         if not (0 <= self.dropout <= 1 and 0 <= self.silence < 1):
             raise SettingsError("needs dropout in 0..1 and silence from 0 to below 1; correct the recipe")
+        if self.track != "mix" and strict.kind_of(self.codec) == "tracks":
+            raise SettingsError(
+                f"track is {self.track} and the codec hears tracks of its own choice; name a codec of one stream"
+            )
 
     def task(self, seed: int) -> VocoderTask:
         """The task, its songs read and coded. Raises SongError when none is left to train on."""
@@ -152,9 +156,7 @@ class VocoderTask:
     def batches(self, generator: torch.Generator, start: int) -> Iterator[Batch]:
         """Endless; batch k depends on (generator's seed, k) alone."""
         size, slots, told = self.settings.batch, self.codec.format.slots, self.settings.adversary
-        streams = getattr(
-            self.codec.format, "streams", 1
-        )  # tracks coded apart lose their finer slots together
+        streams = self.codec.format.streams  # tracks coded apart lose their finer slots together
         index = start
         while True:
             chance = numbered(generator, index)

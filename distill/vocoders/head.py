@@ -111,10 +111,7 @@ def load_head(folder: Path, codec: Codec) -> HeadVocoder:
             f"{folder}: knows {made_for.format.slots} slots of {made_for.format.slot_sizes} codes, the codec has "
             f"{format.slots} of {format.slot_sizes}; train a head with as many slots"
         )
-    silence_S = config["silence"]
     with as_configured(folder / "config.json"):
-        if silence_S is not None:
-            check_codes(torch.tensor([silence_S]), made_for.format)
         network = HeadNetwork(config["network"], made_for.format, config["latent_width"], config["silence"])
     return HeadVocoder(network, format, fill_from_halves(dict(network.named_parameters()), folder))
 
@@ -134,7 +131,7 @@ def read_config(folder: Path) -> dict[str, Any]:
             return {
                 "network": HeadSettings(**config["network"]),
                 "latent_width": int(config["latent_width"]),
-                "silence": None if config["silence"] is None else tuple(map(int, config["silence"])),
+                "silence": _silence(config["silence"], format["slot_sizes"]),
                 "codec": CodecCard(**card, format=CodecFormat(**format)),
                 "licences": {str(part): str(said) for part, said in config["licences"].items()},
             }
@@ -148,3 +145,13 @@ def read_config(folder: Path) -> dict[str, Any]:
         f"{place}: is {version[0]} version {version[1]}, this library reads head version {VERSION}; "
         "train it again or upgrade"
     )
+
+
+def _silence(said: Any, slot_sizes: tuple[int, ...]) -> tuple[int, ...] | None:
+    """A code of each slot, or None. ValueError for what is neither."""
+    if said is None:
+        return None
+    codes_S = tuple(map(int, said))
+    if not all(0 <= code < size for code, size in zip(codes_S, slot_sizes, strict=True)):
+        raise ValueError(f"silence is {codes_S}")
+    return codes_S
