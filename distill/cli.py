@@ -120,6 +120,10 @@ def _sing(said: argparse.Namespace) -> Any:
 
     where = None if said.singer == "embedded" else said.singer
     singer = load_singer(where, device=said.device, vocoder=said.vocoder)
+    if said.stems is not None and not singer.codec.format.tracks:
+        raise SettingsError(
+            "sing: --stems needs a singer whose codec hears tracks apart; this one's hears songs whole"
+        )
     manner = {"style": said.style, "voice": said.voice, "seed": said.seed, "temperature": said.temperature}
     if said.lines is not None:
         return takes.sing_lines(singer, said.lines, said.out, score=said.score, stems=said.stems, **manner)

@@ -83,9 +83,11 @@ def run(recipe: Recipe, songs: str | None = None, out: str | Path | None = None)
     shown = show(_train(made, recipe, folder), recipe.settings.train, recipe.name)
     steps = sum(1 for _ in _listened(shown, made, folder))
     made.save(folder / recipe.task)
-    report = (
-        made.evaluate() if recipe.task == "text" else made.evaluate(_held_out_songs(recipe.settings.songs))
-    )
+    if recipe.task == "text":
+        report = made.evaluate()
+    else:
+        own = getattr(made, "held_out", ())
+        report = made.evaluate(own or _held_out_songs(recipe.settings.songs, getattr(made, "codec", None)))
     _write_json(folder / "report.json", report)
     spent = time.perf_counter() - begun
     return f"{folder / recipe.task}: {steps} steps, {spent:.0f} s\n{json.dumps(report, indent=1)}"
@@ -183,10 +185,10 @@ class Stage:
         )  # a user's path stays out of what is published
         all_songs = gather(self.settings.songs, self.settings.curation)
         self.songs = [song for song in all_songs if song.split == "train"]
-        self.held_out_songs = [s for s in all_songs if s.split != "train"] or _held_out_songs(
-            self.settings.songs
-        )
         self.codec = self.settings.codec.load()
+        self.held_out_songs = [s for s in all_songs if s.split != "train"] or _held_out_songs(
+            self.settings.songs, self.codec
+        )
         self.student: Student = sing_task.student_of(self.settings, self.codec, recipe.seed)
         self.train = self._coded(self.songs)
         self.held_out = self._coded(self.held_out_songs) if self.held_out_songs else []
@@ -405,9 +407,17 @@ def _last_step(folder: Path) -> int:
     return int(json.loads(rows[-1])["step"]) if rows else 0
 
 
-def _held_out_songs(source: Any) -> list[Song]:
-    """The embedded held-out songs, for a source that keeps them apart by a `split` setting; none for others."""
+def _held_out_songs(source: Any, codec: Any) -> list[Song]:
+    """The embedded held-out songs, for a source that keeps them apart by a `split` setting; none for others, nor for a
+    codec that hears tracks, which they lack.
+    """
     if not any(field.name == "split" for field in dataclasses.fields(source)):
+        return []
+    if codec is not None and codec.format.tracks:
+        print(
+            "held out: these songs keep none apart, and the embedded ones have no tracks; so none are",
+            flush=True,
+        )
         return []
     if not isinstance(source, EmbeddedSongs):
         print("held out: these songs keep none apart, so the embedded held-out songs are taken", flush=True)

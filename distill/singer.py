@@ -65,13 +65,17 @@ class Take:
         return Path(path)
 
     def save_stems(self, folder: str | Path) -> list[Path]:
-        """Write each track as <track>.wav into a folder. Raises SettingsError for a take that is not of tracks."""
+        """Write each track as <track>.wav into a folder, all turned down alike where one passes full scale. Raises
+        SettingsError for a take that is not of tracks.
+        """
         if not self.stems:
             raise SettingsError(
                 "this singer's codec hears songs as a whole, so there are no stems; use a singer of a codec of tracks"
             )
+        peak = max(float(wave_CW.abs().max()) for wave_CW in self.stems.values())
+        gain = 1.0 if peak <= 1.0 else stems.LOUDEST / peak
         for track, wave_CW in self.stems.items():
-            audio.write(Path(folder) / f"{track}.wav", wave_CW, self.sample_rate)
+            audio.write(Path(folder) / f"{track}.wav", gain * wave_CW, self.sample_rate)
         return [Path(folder) / f"{track}.wav" for track in self.stems]
 
     def _repr_html_(self) -> str:

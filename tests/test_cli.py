@@ -40,7 +40,8 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
             load_singer=note(
                 "load_singer",
                 SimpleNamespace(
-                    sing=note("sing", SimpleNamespace(save=note("save"), save_stems=note("save_stems")))
+                    sing=note("sing", SimpleNamespace(save=note("save"), save_stems=note("save_stems"))),
+                    codec=SimpleNamespace(format=SimpleNamespace(tracks=("vocals",))),
                 ),
             )
         ),
@@ -100,6 +101,11 @@ def test_sing_sings_and_saves(calls: list[tuple[Any, ...]]) -> None:
 def test_stems_are_saved_where_asked(calls: list[tuple[Any, ...]]) -> None:
     assert cli.main("sing embedded row --save a.wav --stems apart".split()) == 0
     assert calls[2:] == [("save", (Path("a.wav"),), {}), ("save_stems", (Path("apart"),), {})]
+    cli.main("sing embedded row --save a.wav".split())
+    distill.singer.load_singer().codec.format.tracks = ()
+    del calls[:]
+    assert cli.main("sing embedded row --save a.wav --stems apart".split()) == 2
+    assert [call[0] for call in calls] == ["load_singer"]  # refused before anything is sung
 
 
 def test_what_verbs_return_is_printed(

@@ -19,7 +19,7 @@ from distill.codecs import embedded, tracks
 from distill.errors import AdapterError, CodecError, SettingsError, SongError
 from distill.graft import first_rows
 from distill.singer import load_singer
-from distill.songs import Line, Note, Section, Song, Word, write_manifest
+from distill.songs import Line, Note, Section, Song, Word, read_manifest, write_manifest
 from distill.vocabulary import AudioVocabulary
 
 RATE, HOP = 16_000, 640
@@ -236,8 +236,32 @@ def test_a_recipe_of_two_tracks_and_a_delay_becomes_a_singer_of_stems(home, run,
     assert [path.name for path in saved] == ["vocals.wav", "accompaniment.wav"]
     heard, rate = soundfile.read(saved[0])
     assert rate == RATE and abs(heard - take.stems["vocals"][0].numpy()).max() < 1e-3
+    loud = {"vocals": torch.full((1, 9), 2.0), "accompaniment": torch.full((1, 9), 0.5)}
+    heard = [
+        soundfile.read(path)[0].mean() for path in replace(take, stems=loud).save_stems(tmp_path / "loud")
+    ]
+    assert heard[0] == pytest.approx(0.999, abs=1e-3) and heard[0] / heard[1] == pytest.approx(4, abs=0.01)
     with pytest.raises(SettingsError, match="no stems"):
         replace(take, stems={}).save_stems(tmp_path / "none")
+
+
+def test_songs_of_tracks_that_hold_none_out_are_not_judged_by_songs_without(
+    home, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("DISTILL_CACHE", str(home / "cache"))
+    songs = [replace(song, split="train") for song in read_manifest(home / "songs" / "manifest.jsonl")]
+    write_manifest(home / "songs" / "all.jsonl", songs)
+    text = RECIPE.format(home=home, channels=1).replace("manifest.jsonl", "all.jsonl")
+    stage = pipeline.Stage(recipe.parse(text, "tracks"))
+    assert len(stage.songs) == 3 and stage.held_out_songs == [] and "so none are" in capsys.readouterr().out
+    head = text[: text.index("base:")].replace("task: sing", "task: vocoder")
+    head += "network: {hop: 160, window: 640, width: 8, inner: 8, blocks: 1}\ncrop_frames: 4\nbatch: 1\n"
+    head += "train: {steps: 1, precision: fp32}\n"
+    said = pipeline.run(recipe.parse(head, "head"), None, tmp_path / "three")
+    assert '"better"' in said and "embedded" not in capsys.readouterr().out  # the last recording was held out
+    write_manifest(home / "songs" / "all.jsonl", songs[:1])
+    said = pipeline.run(recipe.parse(head, "head"), None, tmp_path / "one")
+    assert '"why": "no recording is held out' in said and (tmp_path / "one" / "vocoder").is_dir()
 
 
 def test_a_singer_whose_layout_was_changed_by_hand_is_refused(run):

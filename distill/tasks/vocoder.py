@@ -136,7 +136,8 @@ class VocoderTask:
 
     def __init__(self, settings: Settings, codec: Codec, songs: Sequence[Song], seed: int):
         self.settings, self.codec = settings, codec
-        learnt, self.held_out = divided(songs, hasattr(settings.songs, "split"))
+        apart = hasattr(settings.songs, "split") and not codec.format.tracks  # the pipeline has others for it
+        learnt, self.held_out = divided(songs, apart)
         self.licences = _licences(settings, learnt)
         books, told = codec.codebooks(), settings.adversary
         self.silence_FS = silence(codec, settings.crop_frames)
@@ -249,8 +250,12 @@ class VocoderTask:
         save_head(self.network, Path(folder), card, self.licences)
 
     def evaluate(self, songs: Sequence[Song], seconds: float = 120.0) -> dict[str, Any]:
-        """Head and codec on held-out songs (the source's own, else `songs`): see `compare`; and mel by slots."""
+        """Head and codec on held-out songs (the source's own, else `songs`): see `compare`; and mel by slots. Where there
+        are none, "why" nothing was measured.
+        """
         songs = self.held_out or [_one_track(song, self.settings.track) for song in songs]
+        if not any(sounds(song, self.codec.format) for song in songs):
+            return {"why": "no recording is held out to compare head and codec on"}
         vocoders: dict[str, Vocoder] = {"codec": CodecVocoder(self.codec), "head": self.vocoder()}
         figures = compare(vocoders, self.codec, songs, seconds)
         slots = range(1, self.codec.format.slots)
