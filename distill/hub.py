@@ -182,8 +182,7 @@ def card(folder: str | Path, repo_id: str, results: Path | None = None) -> str:
     base = str(about.get("base", ""))
     if _REPO.fullmatch(base) and not base.startswith("embedded/") and not Path(base).exists():
         data |= {"base_model": base, "base_model_relation": "finetune"}  # "merge" would mean several bases
-    codec = about.get("codec")
-    what = {"base": base, "codec": str(codec.get("kind", "")) if isinstance(codec, Mapping) else ""}
+    what = {"base": base, "codec": _codec_in_words(about.get("codec"))}
     what |= (
         {"vocoder": f"a head; what makes the sound: {about['vocoder']['better']}"}
         if about.get("vocoder")
@@ -204,6 +203,19 @@ def card(folder: str | Path, repo_id: str, results: Path | None = None) -> str:
         results=_results(results),
     )
     return f"---\n{yaml.safe_dump(data, sort_keys=False)}---\n\n{body}"
+
+
+def _codec_in_words(codec: Any) -> str:
+    """Its kind and where its weights lie; of tracks also which, and the codec of each."""
+    if not isinstance(codec, Mapping):
+        return ""
+    kind = str(codec.get("kind", ""))
+    if isinstance(codec.get("codec"), Mapping):
+        return f"{kind} ({', '.join(codec.get('tracks') or ())}) of {_codec_in_words(codec['codec'])}"
+    where = str(codec.get("path") or "")
+    if not where.startswith("embedded/") and Path(where).exists():  # here, and nowhere else
+        return f"{kind}, in a folder of its maker: loading needs it, and `codec.path` in singer.json to name where it lies"
+    return f"{kind}, {where}" if where else kind
 
 
 def check_card(text: str, where: str) -> str:

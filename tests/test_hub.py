@@ -100,10 +100,27 @@ def test_of_a_run_folder_the_merged_model_goes(merged: Path) -> None:
     assert "| judged / shares / singer / in_tune | 0.87 |" in shown.card
 
 
+def test_the_card_says_where_the_codec_lies_and_what_its_tracks_are(merged: Path) -> None:
+    def said(codec: dict[str, object]) -> str:
+        change(merged, codec=codec)
+        card = hub.push(merged, "org/tiny-singer", dry_run=True).card
+        return next(row for row in card.splitlines() if row.startswith("| codec |"))
+
+    mimi = {"kind": "mimi", "path": "kyutai/mimi"}
+    assert said(mimi) == "| codec | mimi, kyutai/mimi | mit |"
+    both = {"kind": "tracks", "codec": mimi, "tracks": ["vocals", "accompaniment"]}
+    assert said(both) == "| codec | tracks (vocals, accompaniment) of mimi, kyutai/mimi | mit |"
+    mine = said({"kind": "dac", "path": str(merged)})
+    assert "in a folder of its maker" in mine and str(merged) not in mine
+
+
 def test_the_codec_of_the_package_is_under_its_licence(merged: Path) -> None:
     licences = {"base": "mit", "song": "mit"}
     change(merged, licences=licences, codec={"kind": "embedded", "path": "embedded/codec"})
-    assert "| codec | embedded | apache-2.0 |" in hub.push(merged, "org/tiny-singer", dry_run=True).card
+    assert (
+        "| codec | embedded, embedded/codec | apache-2.0 |"
+        in hub.push(merged, "org/tiny-singer", dry_run=True).card
+    )
     change(merged, licences=licences, codec={"kind": "dac", "path": "someone/codec"})
     with pytest.raises(HubError, match="codec is unknown"):
         hub.push(merged, "org/tiny-singer", dry_run=True)
