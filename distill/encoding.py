@@ -107,7 +107,7 @@ def _fill(entries: list[_Entry], codec: Any, processes: int | None) -> None:
     pace = (time.perf_counter() - began) * torch.get_num_threads() / seconds[shortest]
     if processes is None:
         pays = pace * sum(seconds[entry] for entry in rest) > WORTHWHILE_SECONDS
-        processes = torch.get_num_threads() if pays and not torch.cuda.is_available() else 0
+        processes = torch.get_num_threads() if pays else 0
     if processes:
         _deal(rest, codec, min(processes, len(rest)))
     else:

@@ -32,7 +32,9 @@ Sound = Literal["codec", "head"]
 
 @dataclass(frozen=True)
 class SamplingSettings:
-    """How a singer samples when not told otherwise: by slot (the last one repeats), and for the score it makes up."""
+    """How a singer samples when not told otherwise: by level, coarse slots first (the last one repeats; streams that share a
+    frame have equal levels), and for the score it makes up.
+    """
 
     temperatures: tuple[float, ...] = (0.0, 0.5)
     score_temperature: float = 0.9

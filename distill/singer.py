@@ -86,15 +86,15 @@ class Take:
 
 @dataclass(frozen=True)
 class Manner:
-    """How ids are chosen: a temperature per slot (the last repeats), one for the score, top-k and top-p."""
+    """How ids are chosen: a temperature per level of slots (the last repeats), one for the score, top-k and top-p."""
 
     temperatures: tuple[float, ...]
     score_temperature: float
     top_k: int | None = None
     top_p: float | None = None
 
-    def slot(self, slot: int) -> float:
-        return self.temperatures[min(slot, len(self.temperatures) - 1)]
+    def level(self, level: int) -> float:
+        return self.temperatures[min(level, len(self.temperatures) - 1)]
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,9 @@ def script(
         while state.kind == "slot" or (state.left is None and frames < left):
             open = state.kind == "boundary"
             slot = 0 if open else state.owed[0]
-            id = yield Wish(grammar.legal(state), manner.slot(slot), codes=len(v.span(0)) if open else 0)
+            id = yield Wish(
+                grammar.legal(state), manner.level(v.format.levels[slot]), codes=len(v.span(0)) if open else 0
+            )
             if open and id not in v.span(0):
                 stopped = True
                 break
@@ -154,7 +156,7 @@ def script(
     late = v.order.first_late
     while late is not None and state.kind != "end":
         slot = state.owed[0] if state.kind == "tail" else late
-        id = yield Wish((v.span(slot),), manner.slot(slot), instead=stopped)
+        id = yield Wish((v.span(slot),), manner.level(v.format.levels[slot]), instead=stopped)
         stopped, state = False, grammar.step(state, id)
         sung.ids.append(id)
     yield Wish((), forced=v.end, instead=stopped)

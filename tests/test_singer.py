@@ -316,7 +316,7 @@ def test_what_has_no_probability_is_never_chosen():
 
 def test_each_slot_has_its_temperature_and_the_last_one_repeats(student):
     manner = Manner((0.1, 0.7), 0.9)
-    assert [manner.slot(slot) for slot in range(4)] == [0.1, 0.7, 0.7, 0.7]
+    assert [manner.level(level) for level in range(4)] == [0.1, 0.7, 0.7, 0.7]
     v, sung = student.vocabulary, Sung()
     asked = []
     steps = script([Piece("r o", None, None)], student.encode_text, v, manner, sung, 50)
@@ -333,6 +333,19 @@ def test_each_slot_has_its_temperature_and_the_last_one_repeats(student):
     score = [w for w in asked if w.forced is None and w.spans[0].start < v.audio_span.start]
     assert [w.temperature for w in score] == [0.9, 0.9]
     assert asked[-1].forced == v.end and sung.pieces == [Piece("r o", 24, 4)]
+
+
+@pytest.mark.parametrize("layout", layouts.names())
+def test_the_coarsest_slot_of_every_track_is_drawn_alike(layout):
+    v = AudioVocabulary(300, CodecFormat(16_000, 25.0, (7,) * 4, streams=2), longest=LONGEST, layout=layout)
+    steps, asked = script([Piece("", 60, 3)], list, v, Manner((0.1, 0.7), 0.9), Sung(), 50), []
+    wish = next(steps)
+    with pytest.raises(StopIteration):
+        while True:
+            asked.append(wish)
+            wish = steps.send(wish.forced if wish.forced is not None else wish.spans[0].start)
+    by_slot = [{w.temperature for w in asked if w.spans == (v.span(s),)} for s in range(4)]
+    assert by_slot == [{0.1}, {0.1}, {0.7}, {0.7}]
 
 
 @pytest.mark.parametrize("layout", layouts.names())

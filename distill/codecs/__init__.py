@@ -51,12 +51,14 @@ class Codec(Protocol):
 
 
 def check_wave(wave_CW: Tensor, format: CodecFormat) -> None:
-    """Raise CodecError unless the wave has the format's channels, at least one sample, all finite."""
+    """Raise CodecError unless the wave has the format's channels, at least one sample, all finite floats."""
     if wave_CW.ndim != 2 or wave_CW.shape[0] != format.channels or wave_CW.shape[1] == 0:
         raise CodecError(
             f"encode: a wave of shape {tuple(wave_CW.shape)}; give [{format.channels}, samples] with "
             f"at least one sample at {format.sample_rate} Hz"
         )
+    if not wave_CW.is_floating_point():
+        raise CodecError(f"encode: a wave of type {wave_CW.dtype}; give float32, full scale +-1")
     if not bool(torch.isfinite(wave_CW).all()):
         raise CodecError(
             "encode: the wave holds NaN or infinity; read it with distill.audio.read, which refuses such"

@@ -26,7 +26,9 @@ class Vocoder(Protocol):
     fingerprint: str
 
     def decode(self, codes_FS: Tensor) -> Tensor:
-        """wave_CW of F * hop samples, float32, within +-1. CodecError on codes of another codec."""
+        """wave_CW of F * hop samples, float32: a head's within +-1, a codec's own as it comes. CodecError on codes of
+        another codec.
+        """
         ...
 
     def stream(self, chunks: Iterable[Tensor]) -> Iterator[Tensor]:

@@ -237,6 +237,7 @@ def test_wrong_waves_are_refused(codec: Any) -> None:
         good_CW[None],
         torch.where(torch.arange(good_CW.shape[1]) == 5, float("nan"), good_CW),
         torch.where(torch.arange(good_CW.shape[1]) == 5, float("inf"), good_CW),
+        (32767 * good_CW).to(torch.int16),
     ):
         with pytest.raises(CodecError, match="encode"):
             codec.encode(bad)
