@@ -117,8 +117,11 @@ def examine(folder: Path) -> dict[str, Any]:
             raise HubError(f"{path}: code, pickles and links never go to a hub; remove it")
     if (folder / folders.MANIFEST).is_file() and (wrong := folders.damage(folder)):
         raise HubError(f"{folder}: damaged: {wrong}; merge again")
-    if _json(folder / "singer.json").get("vocoder") and not (folder / "vocoder" / "config.json").is_file():
-        raise HubError(f"{folder}: singer.json speaks of a vocoder that is not there; merge again")
+    if _json(folder / "singer.json").get("vocoder"):
+        if not (folder / "vocoder" / "config.json").is_file():
+            raise HubError(f"{folder}: singer.json speaks of a vocoder that is not there; merge again")
+        if wrong := folders.damage(folder / "vocoder"):
+            raise HubError(f"{folder / 'vocoder'}: damaged: {wrong}; merge again")
     if "auto_map" in _json(folder / "config.json"):
         raise HubError(f"{folder}/config.json: auto_map names code to run; a singer is a stock architecture")
     return _json(folder / "singer.json")

@@ -176,7 +176,7 @@ def with_songs(recipe: Recipe, songs: str | None) -> Recipe:
 
 # --- the stages of task sing -----------------------------------------------------------------------------------------
 class Stage:
-    """A recipe's songs, coded; its codec, teacher and student, each made on first use."""
+    """A recipe's songs, coded; its codec, teacher, student and vocoder, opened and checked before anything is trained."""
 
     def __init__(self, recipe: Recipe):
         self.recipe, self.settings = recipe, recipe.settings

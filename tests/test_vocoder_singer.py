@@ -141,6 +141,10 @@ def test_it_is_merged_and_pushed_with_its_singer(run: Path, tmp_path: Path, monk
     pushed = hub.push(tmp_path / "by-hand", "org/name", dry_run=True)
     assert {"vocoder/config.json", "vocoder/weights.safetensors"} <= set(pushed.files)
     assert "| vocoder |" in pushed.card and "what makes the sound: head" in pushed.card
+    weights = tmp_path / "by-hand" / "vocoder" / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-8])
+    with pytest.raises(HubError, match="vocoder: damaged: weights"):
+        hub.push(tmp_path / "by-hand", "org/name", dry_run=True)
     (tmp_path / "by-hand" / "vocoder" / "config.json").unlink()
     with pytest.raises(HubError, match="vocoder that is not there"):
         hub.push(tmp_path / "by-hand", "org/name", dry_run=True)
