@@ -7,10 +7,10 @@ deleting the cache costs time and nothing else.
 A song's codes appear whole or not at all, and a song that has them is not encoded again: work that was interrupted goes
 on where it stopped. Files are decoded and resampled by threads ahead of the codec. A codec with
 
-    encode_many(waves) -> [codes_FS, ...]       of waves with one number of frames, the same codes as one by one
+    encode_many(waves) -> [codes_FS, ...]       the same codes as one by one
 
-gets songs of one length together, which is what a GPU wants; nothing is ever filled up to another song's length, since
-that would change its last codes. On a CPU the work is done by processes of one thread each: convolutions over sound
+gets several songs together on a GPU, and works through their blocks side by side; nothing is ever filled up to another
+song's length, since that would change its last codes. On a CPU the work is done by processes of one thread each: convolutions over sound
 are too thin for threads to share well, and a process of its own may keep its memory (KEEP_MEMORY). They cost seconds to
 start, so the first song is encoded here, and the rest is dealt out only where it will take longer than that.
 """
@@ -95,8 +95,7 @@ def _entry(song: Song, codec: Any) -> _Entry:
 
 
 def _fill(entries: list[_Entry], codec: Any, processes: int | None) -> None:
-    """Encode these: the shortest to learn the pace, then longest first, so that equal lengths meet and processes end
-    together."""
+    """Encode these: the shortest to learn the pace, then longest first, so that processes end together."""
     if len(entries) < 2:
         _encode(entries, codec)
         return
@@ -138,17 +137,16 @@ def _read_ahead(entries: Iterable[_Entry], codec: Any, ahead: int) -> Iterator[t
 
 
 def _batches(read: Iterable[tuple[_Entry, Tensor]], codec: Any) -> Iterator[list[tuple[_Entry, Tensor]]]:
-    """Neighbours with one number of frames together, where the codec takes many."""
-    hop = round(codec.format.sample_rate / codec.format.frame_rate)
-    most = BATCH_SECONDS * codec.format.sample_rate if hasattr(codec, "encode_many") else 0
+    """Neighbours together where the codec takes many, and one by one on a CPU, where that gains nothing."""
+    many = hasattr(codec, "encode_many") and torch.cuda.is_available()
+    left = most = BATCH_SECONDS * codec.format.sample_rate if many else 0
     batch: list[tuple[_Entry, Tensor]] = []
     for entry, wave_CW in read:
-        frames = -(-wave_CW.shape[1] // hop)
-        other = batch and frames != -(-batch[0][1].shape[1] // hop)
-        if batch and (other or (len(batch) + 1) * wave_CW.shape[1] > most):
+        if batch and wave_CW.shape[1] > left:
             yield batch
-            batch = []
+            batch, left = [], most
         batch.append((entry, wave_CW))
+        left -= wave_CW.shape[1]
     if batch:
         yield batch
 

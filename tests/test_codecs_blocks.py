@@ -6,7 +6,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from distill.codecs._blocks import blocks, in_blocks_decode, in_blocks_encode, receptive_frames
+from distill.codecs._blocks import (
+    blocks,
+    in_blocks_decode,
+    in_blocks_encode,
+    in_blocks_encode_many,
+    receptive_frames,
+    side_by_side,
+)
 from distill.errors import CodecError
 
 HOP = 6
@@ -83,6 +90,27 @@ def test_blocks_are_the_whole() -> None:
             torch.testing.assert_close(pieces_CW, whole_CW, atol=1e-5, rtol=0)
     too_little_FD = in_blocks_encode(encode, wave_CW, HOP, 7, context - 1)
     assert float((too_little_FD - whole_FD).abs().max()) > 1e-4
+
+
+@torch.inference_mode()
+def test_many_songs_side_by_side_are_each_by_itself() -> None:
+    context, net = receptive_frames(encoder(), 1, HOP), encoder()
+    waves = [torch.randn(1, samples) for samples in (1, 40 * HOP, 100 * HOP + 1, 40 * HOP - 2, 9)]
+    alone = [in_blocks_encode(encode, wave_CW, HOP, 7, context) for wave_CW in waves]
+    for together in (1, 2, 3, 50):
+        seen: list[int] = []
+
+        def many(wave_BCW: Tensor, seen: list[int] = seen) -> Tensor:
+            seen.append(len(wave_BCW))
+            return net(wave_BCW).transpose(1, 2)
+
+        made = in_blocks_encode_many(many, waves, HOP, 7, context, together)
+        for one_FD, other_FD in zip(made, alone, strict=True):
+            torch.testing.assert_close(one_FD, other_FD, atol=1e-5, rtol=0)
+        grids = [len(list(blocks(-(-wave_CW.shape[1] // HOP), 7, context))) for wave_CW in waves]
+        assert sum(seen) == sum(grids) and max(seen) <= together
+    assert max(seen) > max(grids) - 4  # the insides of all songs at once
+    assert side_by_side("cpu", 2.0) == 1 < side_by_side("cuda", 2.0)
 
 
 def test_a_network_with_another_hop_is_refused() -> None:

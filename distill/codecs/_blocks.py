@@ -20,7 +20,7 @@ its state is handed from block to block instead (`in_blocks_causal`), which agai
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -30,6 +30,7 @@ from torch.nn import functional
 from distill.errors import CodecError
 
 BLOCK_SECONDS = 10.0  # long beside any context, short beside a song
+SIDE_BY_SIDE_SECONDS = 30.0  # of sound on a GPU at once
 
 
 class Block(NamedTuple):
@@ -56,18 +57,62 @@ def in_blocks_encode(
     `encode` is given whole frames, wave_CW, and gives codes_FS, one row a frame; it may give latents_FD as
     well. Only one block with its context is ever on its way through it.
     """
-    made = []
-    for block in blocks(-(-wave_CW.shape[1] // hop), block_frames, context_frames):
-        piece_CW = wave_CW[:, block.first * hop : block.last * hop]
-        piece_CW = functional.pad(piece_CW, (0, (block.last - block.first) * hop - piece_CW.shape[1]))
-        codes_FS = encode(piece_CW)
-        if len(codes_FS) != block.last - block.first:
-            raise CodecError(
-                f"encode: gave {len(codes_FS)} frames for {block.last - block.first}; "
-                "the model's strides and its hop do not belong together"
-            )
-        made.append(codes_FS[block.start - block.first : block.stop - block.first].clone())
-    return torch.cat(made)
+    alone = in_blocks_encode_many(
+        lambda wave_BCW: encode(wave_BCW[0])[None], [wave_CW], hop, block_frames, context_frames
+    )
+    return alone[0]
+
+
+def in_blocks_encode_many(
+    encode: Callable[[Tensor], Tensor],
+    waves: Sequence[Tensor],
+    hop: int,
+    block_frames: int,
+    context_frames: int,
+    together: int = 1,
+) -> list[Tensor]:
+    """codes_FS of every wave_CW, as `in_blocks_encode` gives them. `encode` makes codes_BFS of wave_BCW.
+
+    Up to `together` blocks go through it side by side, those of equal length, whichever song they are from: inside a
+    song all are, so that songs of any lengths keep a GPU busy, and nothing is filled up to another's length.
+    """
+    made: list[dict[int, Tensor]] = [{} for _ in waves]
+    waiting: dict[int, list[tuple[int, Block]]] = {}
+
+    def work(places: list[tuple[int, Block]]) -> None:
+        wave_BCW = torch.stack([_filled(waves[song], block, hop) for song, block in places])
+        for (song, block), codes_FS in zip(places, encode(wave_BCW), strict=True):
+            if len(codes_FS) != block.last - block.first:
+                raise CodecError(
+                    f"encode: gave {len(codes_FS)} frames for {block.last - block.first}; "
+                    "the model's strides and its hop do not belong together"
+                )
+            kept_FS = codes_FS[block.start - block.first : block.stop - block.first]
+            made[song][block.start] = kept_FS.clone()
+        places.clear()
+
+    for song, wave_CW in enumerate(waves):
+        for block in blocks(-(-wave_CW.shape[1] // hop), block_frames, context_frames):
+            places = waiting.setdefault(block.last - block.first, [])
+            places.append((song, block))
+            if len(places) == together:
+                work(places)
+    for places in filter(None, waiting.values()):
+        work(places)
+    return [torch.cat([codes_FS for _, codes_FS in sorted(pieces.items())]) for pieces in made]
+
+
+def _filled(wave_CW: Tensor, block: Block, hop: int) -> Tensor:
+    """What a block and its context hear, whole frames."""
+    piece_CW = wave_CW[:, block.first * hop : block.last * hop]
+    return functional.pad(piece_CW, (0, (block.last - block.first) * hop - piece_CW.shape[1]))
+
+
+def side_by_side(device: torch.device | str, block_seconds: float) -> int:
+    """How many blocks are worth encoding together: one on a CPU, whose one thread a single block keeps busy, and on a
+    GPU what SIDE_BY_SIDE_SECONDS hold.
+    """
+    return 1 if torch.device(device).type == "cpu" else max(1, round(SIDE_BY_SIDE_SECONDS / block_seconds))
 
 
 def in_blocks_decode(

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -28,7 +29,13 @@ import torch
 from torch import Tensor
 
 from distill.codecs import check_codes, check_wave
-from distill.codecs._blocks import BLOCK_SECONDS, in_blocks_decode, in_blocks_encode, receptive_frames
+from distill.codecs._blocks import (
+    BLOCK_SECONDS,
+    in_blocks_decode,
+    in_blocks_encode_many,
+    receptive_frames,
+    side_by_side,
+)
 from distill.codecs._weights import (
     as_configured,
     checked,
@@ -96,6 +103,7 @@ class DacCodec:
         self.model, self.format, self.fingerprint = model, format, fingerprint
         self.hop = int(model.hop_length)
         self.block_frames = math.ceil(BLOCK_SECONDS * format.frame_rate)
+        self.together: int | None = None  # blocks encoded side by side; None: as many as the device wants
 
     @cached_property
     def encoder_context(self) -> int:
@@ -108,8 +116,18 @@ class DacCodec:
 
     @torch.inference_mode()
     def encode(self, wave_CW: Tensor) -> Tensor:
-        check_wave(wave_CW, self.format)
-        return in_blocks_encode(self._codes, wave_CW, self.hop, self.block_frames, self.encoder_context)
+        return self.encode_many([wave_CW])[0]
+
+    @torch.inference_mode()
+    def encode_many(self, waves: Sequence[Tensor]) -> list[Tensor]:
+        """codes_FS of every wave_CW, whatever their lengths."""
+        for wave_CW in waves:
+            check_wave(wave_CW, self.format)
+        together = self.together or side_by_side(
+            self.model.device, self.block_frames / self.format.frame_rate
+        )
+        grid = self.hop, self.block_frames, self.encoder_context
+        return in_blocks_encode_many(self._codes, waves, *grid, together)
 
     @torch.inference_mode()
     def decode(self, codes_FS: Tensor, samples: int | None = None) -> Tensor:
@@ -123,9 +141,9 @@ class DacCodec:
         slots = self.model.quantizer.quantizers[: self.format.slots]
         return [slot.out_proj(slot.codebook.weight.T[None])[0].T.clone().cpu() for slot in slots]
 
-    def _codes(self, wave_CW: Tensor) -> Tensor:
-        wave_BCW = wave_CW.to(self.model.device, torch.float32)[None]
-        return self.model.encode(wave_BCW, self.format.slots)[1][0].T.cpu()
+    def _codes(self, wave_BCW: Tensor) -> Tensor:
+        wave_BCW = wave_BCW.to(self.model.device, torch.float32)
+        return self.model.encode(wave_BCW, self.format.slots)[1].transpose(1, 2).cpu()
 
     def _wave(self, codes_FS: Tensor) -> Tensor:
         codes_BSF = codes_FS.T[None].to(self.model.device, torch.int64)

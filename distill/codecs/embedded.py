@@ -8,6 +8,7 @@ grow with them. On disk: `config.json` (format version, sizes) and `weights.safe
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +18,13 @@ import torch
 from torch import Tensor
 
 from distill.codecs import check_codes, check_wave
-from distill.codecs._blocks import BLOCK_SECONDS, blocks, in_blocks_encode, receptive_frames
+from distill.codecs._blocks import (
+    BLOCK_SECONDS,
+    blocks,
+    in_blocks_encode_many,
+    receptive_frames,
+    side_by_side,
+)
 from distill.codecs._network import STATES, CodecNetwork, NetworkSettings
 from distill.codecs._source import cycles
 from distill.codecs._weights import as_configured, chosen, fill_from_halves, halves, spoken
@@ -69,6 +76,7 @@ class EmbeddedCodec:
         self.format = _format(network.settings, slots)
         self.hop = network.settings.hop
         self.block_frames = round(BLOCK_SECONDS * self.format.frame_rate)
+        self.together: int | None = None  # blocks encoded side by side; None: as many as the device wants
 
     @cached_property
     def encoder_context(self) -> int:
@@ -95,14 +103,23 @@ class EmbeddedCodec:
 
     @torch.inference_mode()
     def encode(self, wave_CW: Tensor) -> Tensor:
-        check_wave(wave_CW, self.format)
+        return self.encode_many([wave_CW])[0]
+
+    @torch.inference_mode()
+    def encode_many(self, waves: Sequence[Tensor]) -> list[Tensor]:
+        """codes_FS of every wave_CW, whatever their lengths."""
+        for wave_CW in waves:
+            check_wave(wave_CW, self.format)
         device = self.network.quantiser.codebooks_SCD.device
 
-        def codes(piece_CW: Tensor) -> Tensor:
-            latent_FD = self.network.latent(piece_CW.to(device, torch.float32))[0]
-            return self.network.quantiser.quantise(latent_FD, self.format.slots)[0].cpu()
+        def codes(wave_BCW: Tensor) -> Tensor:
+            latent_BFD = self.network.latent(wave_BCW[:, 0].to(device, torch.float32))
+            codes_NS, _ = self.network.quantiser.quantise(latent_BFD.flatten(0, 1), self.format.slots)
+            return codes_NS.unflatten(0, latent_BFD.shape[:2]).cpu()
 
-        return in_blocks_encode(codes, wave_CW, self.hop, self.block_frames, self.encoder_context)
+        together = self.together or side_by_side(device, self.block_frames / self.format.frame_rate)
+        grid = self.hop, self.block_frames, self.encoder_context
+        return in_blocks_encode_many(codes, waves, *grid, together)
 
     @torch.inference_mode()
     def decode(self, codes_FS: Tensor, samples: int | None = None) -> Tensor:

@@ -147,6 +147,20 @@ def test_blocks_give_what_the_whole_gives(made: tuple[str, Made, Any], codec: An
         assert apart <= TIMES * float(made_CW.abs().max())
 
 
+def test_many_waves_give_the_codes_of_each(codec: Any) -> None:
+    if not hasattr(codec, "encode_many"):
+        pytest.skip("encodes one by one")
+    codec.block_frames = 8
+    waves = [wave(codec, 40, seed)[:, : 40 * hop(codec) - cut] for seed, cut in ((0, 0), (1, 7), (2, 0))]
+    waves.append(wave(codec, 3, seed=3))
+    alone = [codec.encode(wave_CW) for wave_CW in waves]
+    for codes_FS, many_FS in zip(alone, codec.encode_many(waves), strict=True):
+        assert torch.equal(many_FS, codes_FS)
+    codec.together = 5  # as on a GPU: a matrix product of other shape may round a tie the other way
+    same = [many_FS == codes_FS for codes_FS, many_FS in zip(alone, codec.encode_many(waves), strict=True)]
+    assert float(torch.cat(same).float().mean()) >= 0.999
+
+
 def test_what_is_far_away_changes_nothing_before_it(codec: Any) -> None:
     """How a caller cut the song's end, or what another segment holds, is not heard in the frames before."""
     if not hasattr(codec, "block_frames"):
