@@ -7,12 +7,16 @@ import torch
 from torch import Tensor, nn
 
 from distill.codecs._blocks import (
+    BLOCK_SECONDS,
+    KEPT_BYTES,
+    block_frames,
     blocks,
     in_blocks_decode,
     in_blocks_encode,
     in_blocks_encode_many,
     receptive_frames,
     side_by_side,
+    widest,
 )
 from distill.errors import CodecError
 
@@ -64,6 +68,23 @@ def test_what_a_frame_hears_is_found() -> None:
         silent = nn.Conv1d(1, 1, 5, padding=2)
         silent.weight.zero_()
     assert receptive_frames(silent, 1) == 2  # by its shape, not by its weights
+
+
+def test_blocks_are_as_long_as_freed_memory_is_kept() -> None:
+    assert widest(encoder(), 1, HOP) == 4 * HOP  # its first layer's four channels
+    assert 2 * (HOP - 1) < widest(decoder(), 3) <= 4 * 3  # four channels at a third of a frame
+    for rate, values, context in (
+        (50.0, 96 * 320, 11),
+        (86.13, 96 * 512, 11),
+        (25.0, 1000, 3),
+        (75.0, 4e6, 9),
+    ):
+        frames = block_frames(rate, values, context)
+        assert 4 * context <= frames <= BLOCK_SECONDS * rate
+        if frames > 4 * context:
+            assert 4 * values * (frames + 2 * context) <= KEPT_BYTES
+            longer = frames + 1
+            assert longer > BLOCK_SECONDS * rate or 4 * values * (longer + 2 * context) > KEPT_BYTES
 
 
 def test_what_hears_everything_is_refused() -> None:

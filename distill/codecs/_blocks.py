@@ -20,16 +20,20 @@ its state is handed from block to block instead (`in_blocks_causal`), which agai
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from distill.errors import CodecError
 
-BLOCK_SECONDS = 10.0  # long beside any context, short beside a song
+BLOCK_SECONDS = 10.0  # at most: long beside any context, short beside a song
+# glibc gives what is larger than 32 MiB back to the kernel when it is freed, and gets it again page by page, zeroed, at
+# the next layer: in blocks of 4 s DAC's 44.1 kHz encoder takes 1.5 times the time that it takes in blocks of 2 s.
+KEPT_BYTES = 30 * 2**20
 SIDE_BY_SIDE_SECONDS = 30.0  # of sound on a GPU at once
 
 
@@ -47,6 +51,14 @@ def blocks(frames: int, block_frames: int, context_frames: int) -> Iterator[Bloc
     for start in range(0, frames, block_frames):
         stop = min(start + block_frames, frames)
         yield Block(max(0, start - context_frames), start, stop, min(stop + context_frames, frames))
+
+
+def block_frames(frame_rate: float, values_a_frame: float, context_frames: int) -> int:
+    """Frames of a block whose largest float32 tensor, context included, keeps within KEPT_BYTES: 10 s at most, and at
+    least four contexts, so that not much is worked twice.
+    """
+    kept = int(KEPT_BYTES / 4 / values_a_frame) - 2 * context_frames
+    return max(1, 4 * context_frames, min(math.ceil(BLOCK_SECONDS * frame_rate), kept))
 
 
 def in_blocks_encode(
@@ -196,3 +208,23 @@ def receptive_frames(
     raise CodecError(
         f"receptive_frames: a frame hears more than {most} frames; work in the codec's own segments"
     )
+
+
+@torch.inference_mode()
+def widest(
+    module: nn.Module, channels: int, samples_in: int = 1, device: torch.device | str = "cpu"
+) -> float:
+    """Values a frame in the largest tensor that any layer of `module` gives; arguments as in `receptive_frames`."""
+    frames, largest = 16, 0
+
+    def look(_: nn.Module, inputs: object, given: object) -> None:
+        nonlocal largest
+        largest = max(largest, given.numel() if isinstance(given, Tensor) else 0)
+
+    hooks = [part.register_forward_hook(look) for part in module.modules()]
+    try:
+        module(torch.zeros(1, channels, frames * samples_in, device=device))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return largest / frames

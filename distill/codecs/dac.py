@@ -30,11 +30,12 @@ from torch import Tensor
 
 from distill.codecs import check_codes, check_wave
 from distill.codecs._blocks import (
-    BLOCK_SECONDS,
+    block_frames,
     in_blocks_decode,
     in_blocks_encode_many,
     receptive_frames,
     side_by_side,
+    widest,
 )
 from distill.codecs._weights import (
     as_configured,
@@ -102,8 +103,15 @@ class DacCodec:
     def __init__(self, model: Any, format: CodecFormat, fingerprint: str):
         self.model, self.format, self.fingerprint = model, format, fingerprint
         self.hop = int(model.hop_length)
-        self.block_frames = math.ceil(BLOCK_SECONDS * format.frame_rate)
         self.together: int | None = None  # blocks encoded side by side; None: as many as the device wants
+
+    @cached_property
+    def block_frames(self) -> int:
+        model, device = self.model, self.model.device
+        encoder = widest(model.encoder, 1, self.hop, device=device)
+        decoder = widest(model.decoder, model.latent_dim, device=device)
+        context = max(self.encoder_context, self.decoder_context)
+        return block_frames(self.format.frame_rate, max(encoder, decoder), context)
 
     @cached_property
     def encoder_context(self) -> int:

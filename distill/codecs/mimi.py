@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from distill.codecs import check_codes, check_wave
-from distill.codecs._blocks import BLOCK_SECONDS, in_blocks_causal, receptive_frames
+from distill.codecs._blocks import block_frames, in_blocks_causal, receptive_frames, widest
 from distill.codecs._weights import as_configured, chosen, identity, read_config, spoken
 from distill.errors import CodecError
 from distill.folders import locate
@@ -71,7 +71,14 @@ class MimiCodec:
         self.model, self.format, self.fingerprint = model, format, fingerprint
         self.inner = model.config.latent_stride  # steps of the attention in a frame
         self.hop = round(format.sample_rate / format.frame_rate)
-        self.block_frames = math.ceil(BLOCK_SECONDS * format.frame_rate)
+
+    @cached_property
+    def block_frames(self) -> int:
+        model, device, width = self.model, self.model.device, self.model.config.hidden_size
+        encoder = widest(model.encoder.encoder_seanet, self.format.channels, self.hop, device=device)
+        decoder = widest(model.decoder.decoder_seanet, width, self.inner, device=device)
+        context = max(*self.encoder_contexts, *self.decoder_contexts)
+        return block_frames(self.format.frame_rate, max(encoder, decoder), context)
 
     @cached_property
     def encoder_contexts(self) -> tuple[int, int]:

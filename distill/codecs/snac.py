@@ -26,7 +26,13 @@ import torch
 from torch import Tensor, nn
 
 from distill.codecs import check_codes, check_wave
-from distill.codecs._blocks import BLOCK_SECONDS, in_blocks_decode, in_blocks_encode, receptive_frames
+from distill.codecs._blocks import (
+    block_frames,
+    in_blocks_decode,
+    in_blocks_encode,
+    receptive_frames,
+    widest,
+)
 from distill.codecs._weights import (
     as_configured,
     checked,
@@ -88,12 +94,19 @@ class SnacCodec:
         self.hop = int(model.hop_length) * self.latents
         self.unit = math.lcm(self.latents, model.attn_window_size or 1) // self.latents
         self.widths = [self.latents // stride for stride in model.vq_strides]  # slots of each level
-        self.block_frames = math.ceil(BLOCK_SECONDS * format.frame_rate)
         self.numbers: list[int] = []  # of the frames that are being decoded
         for parent in list(model.decoder.modules()):
             for name, child in list(parent.named_children()):
                 if type(child).__name__ == "NoiseBlock":
                     setattr(parent, name, _SteadyNoise(child.linear, self.numbers))
+
+    @cached_property
+    def block_frames(self) -> int:
+        unit = self.latents * self.unit  # the decoder's windows are whole
+        encoder = widest(self.model.encoder, 1, self.hop * self.unit)
+        self.numbers[:] = range(16 * self.unit)
+        decoder = widest(self.model.decoder, self.model.latent_dim, unit)
+        return block_frames(self.format.frame_rate, max(encoder, decoder) / self.unit, max(self.contexts))
 
     @cached_property
     def contexts(self) -> tuple[int, int]:
