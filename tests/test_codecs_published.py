@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -108,23 +107,29 @@ def test_dac_refuses_what_is_no_dac(tmp_path: Path) -> None:
 
 
 def test_encodec_at_its_published_size_is_the_packages(tmp_path: Path) -> None:
+    """As its package's checkpoint and as transformers publishes it: the same codec."""
     from encodec import EncodecModel
 
     torch.manual_seed(0)
     model = EncodecModel.encodec_model_24khz(pretrained=False)
     vocos = tiny_codecs.write_encodec(tmp_path, model, 128)
+    tiny_codecs.write_transformers_encodec(tmp_path, model)
+    torch.save(model.state_dict(), tmp_path / "encodec.th")
+    promised = hashlib.sha256((tmp_path / "encodec.th").read_bytes()).hexdigest()[:8]
+    (tmp_path / "encodec.th").rename(tmp_path / f"encodec_24khz-{promised}.th")
     wave_CW = noise(0.4, 24000)
-    codec = encodec.Settings(str(tmp_path), str(tmp_path / "encodec.th"), 12.0).load()
+    codec = encodec.Settings(str(tmp_path), str(tmp_path), 12.0).load()
+    other = encodec.Settings(str(tmp_path), str(tmp_path / f"encodec_24khz-{promised}.th"), 12.0).load()
     encode, decode = tiny_codecs.theirs_of_encodec(model, vocos, 12.0)
     with torch.inference_mode():
         theirs_FS = encode(wave_CW)
         assert torch.equal(codec.encode(wave_CW), theirs_FS) and theirs_FS.shape == (30, 16)
+        assert torch.equal(other.encode(wave_CW), theirs_FS) and other.fingerprint == codec.fingerprint
         torch.testing.assert_close(codec.decode(theirs_FS), decode(theirs_FS))
 
 
 @pytest.fixture
-def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(encodec, "EncodecModel", tiny_codecs.SmallEncodec)
+def small(tmp_path: Path) -> Path:
     torch.manual_seed(0)
     tiny_codecs.encodec(tmp_path)
     return tmp_path
@@ -132,9 +137,9 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_encodec_speaks_every_bandwidth_of_its_vocos(small: Path) -> None:
     wave_CW, sounds = noise(0.2, 24000), []
-    whole_FS = encodec.Settings(str(small), str(small / "encodec.th"), 12.0).load().encode(wave_CW)
+    whole_FS = encodec.Settings(str(small), str(small), 12.0).load().encode(wave_CW)
     for bandwidth, slots in ((1.5, 2), (3.0, 4), (6.0, 8), (12.0, 16)):
-        codec = encodec.Settings(str(small), str(small / "encodec.th"), bandwidth).load()
+        codec = encodec.Settings(str(small), str(small), bandwidth).load()
         assert codec.format.slot_sizes == (1024,) * slots and codec.format.frame_rate == 75
         assert torch.equal(codec.encode(wave_CW), whole_FS[:, :slots])
         sounds.append(codec.decode(whole_FS[:, :slots]))
@@ -154,7 +159,7 @@ def test_encodec_never_builds_a_class_that_a_download_names(small: Path) -> None
             other = {**config, part: {"class_path": "mischief.Class", "init_args": {}}}
             (small / "config.yaml").write_text(yaml.safe_dump(other))
             with pytest.raises(CodecError, match=rf"{part} is mischief.Class"):
-                encodec.Settings(str(small), str(small / "encodec.th")).load()
+                encodec.Settings(str(small), str(small)).load()
     finally:
         sys.path.remove(str(small))
     assert "mischief" not in sys.modules
@@ -165,33 +170,41 @@ def test_encodec_never_builds_a_class_that_a_download_names(small: Path) -> None
 
 
 def test_encodec_checks_the_hash_in_a_checkpoints_name(small: Path) -> None:
-    content = (small / "encodec.th").read_bytes()
-    right = small / f"encodec_24khz-{hashlib.sha256(content).hexdigest()[:8]}.th"
-    right.write_bytes(content)
-    assert encodec.Settings(str(small), str(right)).load().format.slots == 8
-    shutil.copy(right, small / "encodec_24khz-00000000.th")
+    torch.save({"encoder.model.0.conv.conv.bias": torch.zeros(2)}, small / "encodec_24khz-00000000.th")
     with pytest.raises(CodecError, match="hash in its name"):
         encodec.Settings(str(small), str(small / "encodec_24khz-00000000.th")).load()
+    (small / "encodec_24khz-00000000.th").rename(small / "mine.th")
+    with pytest.raises(CodecError, match=r"mine.th: encoder.layers.0.conv.* is "):
+        encodec.Settings(str(small), str(small / "mine.th")).load()
 
 
-def test_encodec_fetches_its_checkpoint_once_and_does_not_unpickle_it(
-    small: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    content = (small / "encodec.th").read_bytes()
-    name = f"encodec_24khz-{hashlib.sha256(content).hexdigest()[:8]}.th"
-    asked: list[tuple[str, str]] = []
+def test_encodec_reads_the_names_of_older_transformers(small: Path) -> None:
+    codec = encodec.Settings(str(small), str(small)).load()
+    weights = safetensors.torch.load_file(small / "model.safetensors")
+    for number, old in enumerate(("weight_g", "weight_v")):
+        new = f"parametrizations.weight.original{number}"
+        weights = {name.replace(new, old): value for name, value in weights.items()}
+    safetensors.torch.save_file(weights, small / "model.safetensors", metadata={"format": "pt"})
+    assert any(name.endswith("conv.weight_g") for name in weights)
+    assert encodec.Settings(str(small), str(small)).load().fingerprint == codec.fingerprint
 
-    def fetch(url: str, place: str, promised: str) -> None:
-        asked.append((url, promised))
-        Path(place).write_bytes(content)
 
-    monkeypatch.setattr(encodec, "CHECKPOINT", name)
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(small / "hub"))
-    monkeypatch.setattr(torch.hub, "download_url_to_file", fetch)
-    there = encodec.Settings(str(small), str(small / "encodec.th")).load()
-    for _ in range(2):
-        assert encodec.Settings(str(small)).load().fingerprint == there.fingerprint
-    assert asked == [(f"https://dl.fbaipublicfiles.com/encodec/v0/{name}", name[14:22])]
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"sampling_rate": 48000}, "sampling_rate is 48000, in encodec_24khz 24000"),
+        ({"normalize": True}, "normalize is True"),
+        ({"use_causal_conv": False}, "use_causal_conv is False"),
+        ({"norm_type": "time_group_norm"}, "norm_type is time_group_norm"),
+        ({"upsampling_ratios": [8, 5, 4, 4]}, "hop is 640, in encodec_24khz 320"),
+        ({"model_type": "mimi"}, "is a mimi, not a encodec"),
+    ],
+)
+def test_encodec_refuses_another_encodec(small: Path, change: dict[str, Any], said: str) -> None:
+    config = json.loads((small / "config.json").read_text())
+    (small / "config.json").write_text(json.dumps({**config, **change}))
+    with pytest.raises(CodecError, match=said):
+        encodec.Settings(str(small), str(small)).load()
 
 
 # --- transformers' layout ---------------------------------------------------------------------------------

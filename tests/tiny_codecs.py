@@ -105,26 +105,46 @@ def dac_checkpoint(folder: Path) -> Made:
     return _of_dac(model, folder / "weights.pth", 2, None)
 
 
-class SmallEncodec:
-    """EnCodec's classes put together with less width; 24 kHz, 320 samples a frame and 32 x 1,024 codes as published."""
+def small_encodec() -> Any:
+    """The package's classes put together with less width; 24 kHz, 320 samples a frame, 32 x 1,024 codes as published."""
+    from encodec import EncodecModel
+    from encodec.modules import SEANetDecoder, SEANetEncoder
+    from encodec.quantization import ResidualVectorQuantizer
 
-    @staticmethod
-    def encodec_model_24khz(pretrained: bool = True) -> Any:
-        from encodec import EncodecModel
-        from encodec.modules import SEANetDecoder, SEANetEncoder
-        from encodec.quantization import ResidualVectorQuantizer
+    sizes: dict[str, Any] = dict(
+        channels=1, dimension=8, n_filters=2, norm="weight_norm", causal=True, lstm=2
+    )
+    quantiser = ResidualVectorQuantizer(dimension=8, n_q=32, bins=1024)
+    rates = [1.5, 3.0, 6.0, 12.0, 24.0]
+    return EncodecModel(SEANetEncoder(**sizes), SEANetDecoder(**sizes), quantiser, rates, 24000, 1).eval()
 
-        assert not pretrained
-        sizes: dict[str, Any] = dict(
-            channels=1, dimension=8, n_filters=2, norm="weight_norm", causal=True, lstm=2
-        )
-        quantiser = ResidualVectorQuantizer(dimension=8, n_q=32, bins=1024)
-        rates = [1.5, 3.0, 6.0, 12.0, 24.0]
-        return EncodecModel(SEANetEncoder(**sizes), SEANetDecoder(**sizes), quantiser, rates, 24000, 1).eval()
+
+def write_transformers_encodec(folder: Path, model: Any, **sizes: int) -> None:
+    """The package's encoder and quantiser in the layout of facebook/encodec_24khz, as transformers itself writes it."""
+    from transformers import EncodecConfig, EncodecModel
+
+    theirs = model.state_dict()
+    other = EncodecModel(EncodecConfig(**sizes))
+    with torch.no_grad():
+        for name, value in other.state_dict().items():
+            value.copy_(theirs[_of_the_package(name)])
+    other.save_pretrained(folder)
+
+
+def _of_the_package(name: str) -> str:
+    """As transformers' own conversion script pairs them."""
+    part, number, rest = name.removeprefix("quantizer.").split(".", 2)
+    if name.startswith("quantizer."):
+        return f"quantizer.vq.layers.{number}.{rest.replace('codebook', '_codebook', 1)}"
+    number, rest = rest.split(".", 1)
+    layer = "convtr.convtr" if part == "decoder" and number in {"3", "6", "9", "12"} else "conv.conv"
+    weight = rest.replace("parametrizations.weight.original0", "weight_g")
+    weight = weight.replace("parametrizations.weight.original1", "weight_v")
+    return f"{part}.model.{number}.{weight}".replace(".conv.", f".{layer}.")
 
 
 def write_encodec(folder: Path, model: Any, width: int) -> Any:
-    """Both published halves: EnCodec's checkpoint, and Vocos' config.yaml and pytorch_model.bin; gives the Vocos."""
+    """Codebooks for EnCodec, and the published Vocos for it: config.yaml and pytorch_model.bin; gives the Vocos."""
     from vocos.heads import ISTFTHead
     from vocos.models import VocosBackbone
     from vocos.pretrained import Vocos
@@ -158,20 +178,19 @@ def write_encodec(folder: Path, model: Any, width: int) -> Any:
     for name, value in vocos.backbone.named_parameters():
         if "norm" in name:  # another scale and shift for each bandwidth
             value.data.add_(0.3 * torch.randn(value.shape))
-    torch.save(model.state_dict(), folder / "encodec.th")
     torch.save(vocos.state_dict(), folder / "pytorch_model.bin")
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     return vocos
 
 
 def encodec(folder: Path, bandwidth: float = 3.0) -> Made:
-    """Needs distill.codecs.encodec.EncodecModel to be SmallEncodec."""
     from distill.codecs import encodec as kind
 
-    model = SmallEncodec.encodec_model_24khz(pretrained=False)
+    model = small_encodec()
     vocos = write_encodec(folder, model, 8)
-    settings = kind.Settings(str(folder), str(folder / "encodec.th"), bandwidth)
-    change = ("config.yaml", ("backbone", "init_args", "num_layers"), 1)
+    write_transformers_encodec(folder, model, hidden_size=8, num_filters=2)
+    settings = kind.Settings(str(folder), str(folder), bandwidth)
+    change = ("config.json", ("pad_mode",), "constant")
     return Made(settings, *theirs_of_encodec(model, vocos, bandwidth), change)
 
 

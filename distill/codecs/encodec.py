@@ -4,7 +4,8 @@ EnCodec at 24 kHz gives 75 frames a second of 2, 4, 8 or 16 codebooks (1.5, 3, 6
 same codes back with one inverse Fourier transform, conditioned on the bit rate.
 
     path      the published layout of a Vocos: config.yaml and pytorch_model.bin, e.g. charactr/vocos-encodec-24khz
-    encoder   EnCodec's own checkpoint: encodec_24khz (by the package's download, checked by its hash), or a file
+    encoder   the published layout of transformers: config.json and model.safetensors, e.g. facebook/encodec_24khz;
+              or the checkpoint of the package `encodec`, encodec_24khz-d7cc33bc.th, checked by the hash in its name
 
 The package `vocos` builds whatever classes config.yaml names. Here the classes are known and config.yaml gives
 their sizes; a name that is not among them is refused.
@@ -12,6 +13,9 @@ their sizes; a name that is not among them is refused.
 EnCodec's encoder is causal, with an LSTM that hears all the past. It is run in blocks on a fixed grid, the
 LSTM's state handed on, so the codes are those of the whole song. The 48 kHz EnCodec is not here: each of its
 seconds has a loudness of its own beside the codes, and no Vocos for it is published.
+
+The code is transformers' (Apache-2.0). EnCodec's weights are under CC-BY-NC-4.0, whichever way they come, and so is,
+by its metadata, the package `encodec` 0.1.1: `vocos` wants it installed, and nothing of it is used here.
 """
 
 from __future__ import annotations
@@ -27,8 +31,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from distill.codecs import check_codes, check_wave
-from distill.codecs._blocks import BLOCK_SECONDS, in_blocks_causal, in_blocks_decode, receptive_frames
-from distill.codecs._weights import as_configured, checked, fill, identity, read_checkpoint
+from distill.codecs._blocks import block_frames, in_blocks_causal, in_blocks_decode, receptive_frames, widest
+from distill.codecs._weights import as_configured, checked, fill, identity, read_checkpoint, read_tensors
 from distill.errors import CodecError
 from distill.folders import locate, sha256_file
 from distill.plain_yaml import data
@@ -37,13 +41,23 @@ from distill.vocabulary import CodecFormat
 
 install()
 
-from encodec import EncodecModel
-from encodec.model import ROOT_URL
+from transformers import EncodecConfig, EncodecModel
 from vocos.heads import ISTFTHead
 from vocos.models import VocosBackbone
 
-PUBLISHED, CHECKPOINT = "encodec_24khz", "encodec_24khz-d7cc33bc.th"
+from distill.codecs._pretrained import read_pretrained_config
+
+PUBLISHED = "encodec_24khz"
 SAMPLE_RATE, HOP, CODES, KBPS_A_SLOT = 24000, 320, 1024, 0.75
+USED = ("encoder.", "quantizer.")  # of EnCodec; Vocos decodes
+NAMES = {  # the package's and older transformers' -> transformers'
+    "encoder.model.": "encoder.layers.",
+    ".conv.conv.": ".conv.",
+    "weight_g": "parametrizations.weight.original0",
+    "weight_v": "parametrizations.weight.original1",
+    "quantizer.vq.": "quantizer.",
+    "._codebook.": ".codebook.",
+}
 CLASSES = {  # a part of config.yaml -> its one class
     "feature_extractor": "vocos.feature_extractors.EncodecFeatures",
     "backbone": "vocos.models.VocosBackbone",
@@ -56,9 +70,9 @@ class Settings:
     """`path`, `encoder`: see above. `bandwidth`: kb/s, one of those that the Vocos was trained for."""
 
     path: str = "charactr/vocos-encodec-24khz"
-    encoder: str = PUBLISHED
+    encoder: str = "facebook/encodec_24khz"
     bandwidth: float = 6.0
-    licence: str = "cc-by-nc-4.0"  # of encodec 0.1.1 and its weights; those of Vocos are under MIT
+    licence: str = "cc-by-nc-4.0"  # of EnCodec's weights; those of Vocos are under MIT
 
     @property
     def format(self) -> CodecFormat:
@@ -81,11 +95,10 @@ class Settings:
         books = state.get("feature_extractor.codebook_weights")
         if books is None or books.ndim != 2 or len(books) < CODES * format.slots:
             raise CodecError(f"{place}: has no codebooks for {format.slots} slots; is it a Vocos of EnCodec?")
-        encoder, theirs = _encoder(self.encoder)
-        whole = {**state, **{f"encodec.{name}": value for name, value in theirs.items()}}
-        return EncodecVocos(
-            encoder, vocos.eval(), books, self._rate(bandwidths), format, identity(whole, config)
-        )
+        encoder, sizes = _encoder(locate(self.encoder))
+        whole = {**state, **{f"encodec.{name}": value for name, value in encoder.state_dict().items()}}
+        same = identity(whole, [config, sizes])
+        return EncodecVocos(encoder, vocos.eval(), books, self._rate(bandwidths), format, same)
 
     def _rate(self, bandwidths: list[float]) -> int:
         """The place of the bandwidth among those trained: Vocos's `bandwidth_id`."""
@@ -100,22 +113,27 @@ class EncodecVocos:
 
     def __init__(
         self,
-        encodec: EncodecModel,
+        encodec: nn.ModuleDict,
         vocos: nn.ModuleDict,
         books_CD: Tensor,
         rate: int,
         format: CodecFormat,
         fingerprint: str,
     ):
-        self.encodec, self.vocos, self.rate = encodec, vocos, rate
+        self.vocos, self.rate = vocos, rate
         self.format, self.fingerprint, self.hop = format, fingerprint, HOP
         self.books_SCD = books_CD[: format.slots * CODES].reshape(format.slots, CODES, -1).float()
-        self.block_frames = math.ceil(BLOCK_SECONDS * format.frame_rate)
-        layers = list(encodec.encoder.model)
+        self.quantiser: Any = encodec["quantizer"]
+        encoder: Any = encodec["encoder"]
+        layers = list(encoder.layers)
         memory = next(number for number, layer in enumerate(layers) if hasattr(layer, "lstm"))
         self.before = nn.Sequential(*layers[:memory])
         self.memory: Any = layers[memory]
         self.after = nn.Sequential(*layers[memory + 1 :])
+
+    @cached_property
+    def block_frames(self) -> int:
+        return block_frames(self.format.frame_rate, widest(self.before, 1, HOP), max(self.contexts))
 
     @cached_property
     def contexts(self) -> tuple[int, int, int]:
@@ -138,13 +156,13 @@ class EncodecVocos:
                 0
             ]
 
-        def carry(hidden_DF: Tensor) -> Tensor:  # SLSTM.forward with its state kept
+        def carry(hidden_DF: Tensor) -> Tensor:  # EncodecLSTM.forward with its state kept
             nonlocal state
             told_FBD, state = self.memory.lstm(hidden_DF.T[:, None], state)
-            return told_FBD[:, 0].T + hidden_DF if self.memory.skip else told_FBD[:, 0].T
+            return told_FBD[:, 0].T + hidden_DF
 
         def after(heard_DF: Tensor) -> Tensor:
-            return self.encodec.quantizer.vq.encode(self.after(heard_DF[None]), n_q=self.format.slots)[:, 0]
+            return self.quantiser.encode(self.after(heard_DF[None]), self.format.slots * KBPS_A_SLOT)[:, 0]
 
         blocks = self.block_frames, self.contexts[:2]
         return in_blocks_causal(before, carry, after, frames, *blocks, inner=1, outer=1).T.contiguous()
@@ -184,27 +202,42 @@ def _config(place: Path) -> tuple[dict[str, dict[str, Any]], list[float]]:
         return parts, [float(rate) for rate in extractor.get("bandwidths", [1.5, 3.0, 6.0, 12.0])]
 
 
-def _encoder(where: str) -> tuple[EncodecModel, dict[str, Tensor]]:
-    """EnCodec with its weights, and the weights by their names."""
-    place = _download() if where == PUBLISHED else locate(where)
-    promised = place.stem.partition("-")[2]
-    if promised and place.is_file() and not sha256_file(place).startswith(promised):
-        raise CodecError(f"{place}: is not what the hash in its name says; fetch it again")
-    state = checked(read_checkpoint(place), place)
-    model = EncodecModel.encodec_model_24khz(pretrained=False)
-    fill(model, state, place)
-    return model.eval(), state
+def _encoder(place: Path) -> tuple[nn.ModuleDict, dict[str, Any]]:
+    """(EnCodec's encoder and quantiser with their weights, the configuration) of a folder or checkpoint."""
+    folder = place.is_dir()
+    config = EncodecConfig()  # what the package's checkpoint is
+    if folder:
+        config = read_pretrained_config(EncodecConfig, place / "config.json", "encodec")
+        weights = place / "model.safetensors"
+        state = read_tensors(weights)
+    else:
+        weights, promised = place, place.stem.partition("-")[2]
+        if promised and not sha256_file(place).startswith(promised):
+            raise CodecError(f"{place}: is not what the hash in its name says; fetch it again")
+        state = checked(read_checkpoint(place), place)
+    with as_configured(place):
+        told = config.to_dict()
+        known: dict[str, Any] = {
+            "sampling_rate": SAMPLE_RATE,
+            "hop": HOP,
+            "codebook_size": CODES,
+            "audio_channels": 1,
+        }
+        known |= {"use_causal_conv": True, "normalize": False, "norm_type": "weight_norm"}
+        for name, value in known.items():
+            found = math.prod(config.upsampling_ratios) if name == "hop" else told[name]
+            if found != value:
+                raise CodecError(
+                    f"{place}: {name} is {found}, in {PUBLISHED} {value}; others are not spoken here"
+                )
+        model = EncodecModel(config)
+    encoder = nn.ModuleDict({"encoder": model.encoder, "quantizer": model.quantizer})
+    fill(encoder, {_named(name): value for name, value in state.items() if name.startswith(USED)}, weights)
+    return encoder.eval(), {name: told[name] for name in EncodecConfig.__annotations__ if name in told}
 
 
-def _download() -> Path:
-    """The package's own checkpoint, kept where the package keeps it; read by us, since PyTorch's hub unpickles."""
-    place = Path(torch.hub.get_dir()) / "checkpoints" / CHECKPOINT
-    try:
-        if not place.exists():
-            place.parent.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(ROOT_URL + CHECKPOINT, str(place), CHECKPOINT.split("-")[1][:8])
-    except (OSError, RuntimeError) as problem:
-        raise CodecError(
-            f"{PUBLISHED}: cannot be fetched ({problem}); check the network or give a file"
-        ) from problem
-    return place
+def _named(name: str) -> str:
+    """A weight's name as transformers has it."""
+    for theirs, ours in NAMES.items():
+        name = name.replace(theirs, ours)
+    return name
