@@ -8,7 +8,8 @@ CODEC: a folder of an embedded codec, a kind, or a recipe's words (`"kind=dac pa
 codec, then each line is heard by itself: notes in tune and words by forced choice (distill/measures; English lines
 only) at the `--judged` numbers of slots (those that the codec's settings take by themselves), before and after; the
 likeness of both (eval/likeness.py) at every one of `--slots`. A FILE is cut into pieces of 10 s; as nobody knows its
-notes, its own pitch before is the measure. Intervals: 95 %, bootstrap over lines.
+notes, its own pitch before is the measure. A codec that hears tracks apart (`"kind=tracks codec.kind=embedded"`) is given
+every song's tracks; each line is heard in the mix of what it gives and in each track alone. Intervals: 95 %, bootstrap over lines.
 
 Writes OUT/report.html (players over spectrograms), report.md (the tables, also printed) and report.json.
 """
@@ -30,19 +31,20 @@ import likeness
 import torch
 from torch import Tensor
 
-from distill import audio, lyrics, settings, statistics
+from distill import audio, lyrics, settings, statistics, stems
 from distill.decoding import promise
 from distill.errors import DistillError, SettingsError, SongError
 from distill.judging import Asked, lines_of, performance, spread
 from distill.measures import Performance, judge
 from distill.measures.pitch import in_tune
 from distill.songs import Line, Song, read_manifest
+from distill.vocabulary import CodecFormat
 
 VERSION = 1
 PIECE_SECONDS = 10.0
 SPEED_SECONDS, SPEED_RUNS = 20.0, 3
 UNCODED = "uncoded"
-ALL = "all"
+ALL, MIX = "all", "mix"
 
 
 @dataclass(frozen=True)
@@ -54,10 +56,14 @@ class Chosen:
 
 @dataclass
 class Heard:
-    """One line or piece: whose voice, its sound before and after by row, and how like they are by number of slots."""
+    """One line or piece: whose voice, its sound before and after by row, and how like they are by number of slots.
+
+    track: what of it is heard, "mix" or one of the codec's tracks; nothing where the codec knows no tracks.
+    """
 
     text: str
     voice: str
+    track: str
     rows: dict[str, Performance] = field(default_factory=dict)
     likeness: dict[int, dict[str, tuple[float, float]]] = field(default_factory=dict)
 
@@ -146,7 +152,10 @@ def make(options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, list[Pe
     by_slots = codecs(chosen, options.slots and sorted({*options.slots, *judged}))
     if missing := [slots for slots in judged if slots not in by_slots]:
         raise SettingsError(f"--judged {missing[0]}: this codec has 1 to {max(by_slots)} slots")
-    asked = _asked(options) if options.songs else _pieces(options.files)
+    if chosen.format.tracks and (options.files or options.track != "audio"):
+        named = ", ".join(chosen.format.tracks)
+        raise SettingsError(f"--codec: hears {named} apart; give --songs that have them, and no --track")
+    asked = _asked(options, chosen.format.tracks) if options.songs else _pieces(options.files)
     heard, codes, excerpt_CW = hear(asked, options.track, by_slots, judged)
     rows = {row: [line.rows[row] for line in heard] for row in heard[0].rows}
     scored = any(take.notes or take.words for take in rows[UNCODED])
@@ -158,12 +167,13 @@ def make(options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, list[Pe
         "fingerprint": by_slots[max(by_slots)].fingerprint,
         "format": asdict(format),
         "songs": [file.name for file in options.files] or [options.songs.resolve().parent.name],
-        "track": options.track,
+        "track": " + ".join(format.tracks) or options.track,
         "lines": len(heard),
         "judged": judged,
         "words": {"asked": len(words), "distinct": len(set(words))},
         "seconds": sum(take.seconds for take in rows[UNCODED]),
         "voice_of_line": [line.voice for line in heard],
+        "track_of_line": [line.track for line in heard],
         **(judge(rows, UNCODED, options.processes) if scored else {"rows": {}, "paired": {}}),
         "likeness": likeness_by_voice(heard),
         "codebooks": likeness.codebook_use(codes, format.slot_sizes),
@@ -175,11 +185,11 @@ def make(options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, list[Pe
     return report, rows
 
 
-def _asked(options: argparse.Namespace) -> list[Asked]:
+def _asked(options: argparse.Namespace, tracks: Sequence[str]) -> list[Asked]:
     """Lines of every voice, as evenly as their number allows."""
     by_voice: dict[str, list[Asked]] = {}
     for each in lines_of(read_manifest(options.songs)):
-        if options.track not in each.song.tracks:
+        if not tracks and options.track not in each.song.tracks:
             raise SongError(f"song {each.song.id}: has no {options.track}; name a track that it has")
         by_voice.setdefault(_voice(each.song), []).append(each)
     share = -(-options.lines // len(by_voice))
@@ -206,27 +216,32 @@ def hear(
     asked: Sequence[Asked], track: str, by_slots: dict[int, Any], judged: Sequence[int]
 ) -> tuple[list[Heard], list[Tensor], Tensor]:
     """Every line before and after; codes_FS of every song at most slots; and an excerpt to take the speed of."""
-    by_file: dict[str, list[Asked]] = {}
-    for each in asked:
-        by_file.setdefault(each.song.tracks[track], []).append(each)
-    heard, all_codes, excerpts = [], [], []
     format = by_slots[max(by_slots)].format
-    for number, (file, lines) in enumerate(by_file.items(), 1):
-        print(f"\r{number} of {len(by_file)} songs", end="\n" * (number == len(by_file)), file=sys.stderr)
-        rate = promise(file).sample_rate
-        before_CW = audio.read(file, rate, format.channels)
+    by_files: dict[tuple[str, ...], list[Asked]] = {}
+    for each in asked:
+        files = stems.files(each.song, format) if format.tracks else (each.song.tracks[track],)
+        by_files.setdefault(files, []).append(each)
+    heard, all_codes, excerpts = [], [], []
+    for number, (files, lines) in enumerate(by_files.items(), 1):
+        print(f"\r{number} of {len(by_files)} songs", end="\n" * (number == len(by_files)), file=sys.stderr)
+        rate = max(promise(file).sample_rate for file in files)
+        before_CW = stems.read(files, replace(format, sample_rate=rate))
         asked_CW = audio.resample(before_CW, rate, format.sample_rate)
         if sum(part.shape[1] for part in excerpts) < SPEED_SECONDS * format.sample_rate:
             excerpts.append(asked_CW)
-        song = [_line(each, track, UNCODED, before_CW, rate) for each in lines]
+        song = [
+            _line(each, name, track, part_CW, rate)
+            for name, part_CW in _parts(before_CW, format).items()
+            for each in lines
+        ]
         for slots, codec in by_slots.items():
             codes_FS = codec.encode(asked_CW)
             after_CW = codec.decode(codes_FS, asked_CW.shape[1])
             if slots == max(by_slots):
                 all_codes.append(codes_FS)
-            row = f"{slots} slots"
-            for each, line in zip(lines, song, strict=True):
-                line.rows[row] = _take(each, track, after_CW, format.sample_rate)
+            row, parts = f"{slots} slots", _parts(after_CW, codec.format)
+            for each, line in zip(lines * len(parts), song, strict=True):
+                line.rows[row] = _take(each, line.track or track, parts[line.track], format.sample_rate)
                 line.likeness[slots] = _likeness(line, row, slots in judged)
                 if slots not in judged:
                     del line.rows[row]
@@ -235,8 +250,17 @@ def hear(
     return heard, all_codes, excerpt_CW
 
 
-def _line(each: Asked, track: str, row: str, wave_CW: Tensor, rate: int) -> Heard:
-    return Heard(each.line.text, _voice(each.song), {row: _take(each, track, wave_CW, rate)})
+def _parts(wave_CW: Tensor, format: CodecFormat) -> dict[str, Tensor]:
+    """What is listened to: the sound as it is, or the tracks' mix and each of them, by name."""
+    if not format.tracks:
+        return {"": wave_CW}
+    mix = {MIX: stems.mixed(wave_CW, format)} if len(format.tracks) > 1 else {}
+    return mix | stems.apart(wave_CW, format)
+
+
+def _line(each: Asked, name: str, track: str, wave_CW: Tensor, rate: int) -> Heard:
+    voice = f"{name}: {_voice(each.song)}" if name else _voice(each.song)
+    return Heard(each.line.text, voice, name, {UNCODED: _take(each, name or track, wave_CW, rate)})
 
 
 def _take(each: Asked, track: str, wave_CW: Tensor, rate: int) -> Performance:
@@ -276,16 +300,19 @@ def _at(take: Performance, rate: int) -> Tensor:
 # --- figures ------------------------------------------------------------------------------------------------
 
 
-def _places(voices: Sequence[str]) -> dict[str, list[int]]:
-    """Lines by voice, and all of them where there is more than one voice."""
-    places = {voice: [n for n, each in enumerate(voices) if each == voice] for voice in dict.fromkeys(voices)}
-    return ({ALL: list(range(len(voices)))} if len(places) > 1 else {}) | places
+def _places(voices: Sequence[str], tracks: Sequence[str]) -> dict[str, list[int]]:
+    """Lines by voice, and before them all of a track together where there is more than one voice."""
+    whole, each = (
+        {name: [n for n, other in enumerate(names) if other == name] for name in dict.fromkeys(names)}
+        for names in ([track or ALL for track in tracks], voices)
+    )
+    return (whole if len(each) > len(whole) else {}) | each
 
 
 def likeness_by_voice(heard: Sequence[Heard]) -> dict[str, dict[int, dict[str, Any]]]:
     """voice -> slots -> figure -> its mean with the interval over lines, and how many lines it was taken from."""
     found: dict[str, dict[int, dict[str, Any]]] = {}
-    for voice, places in _places([line.voice for line in heard]).items():
+    for voice, places in _places([line.voice for line in heard], [line.track for line in heard]).items():
         for slots in heard[0].likeness:
             for name in heard[0].likeness[slots]:
                 pairs = [heard[n].likeness[slots].get(name, (0.0, 0.0)) for n in places]
@@ -303,7 +330,7 @@ def shares_by_voice(report: dict[str, Any]) -> dict[str, dict[str, dict[str, Any
         return {}
     before = report["rows"][UNCODED]["per_line"]
     found: dict[str, dict[str, dict[str, Any]]] = {}
-    for voice, places in _places(report["voice_of_line"]).items():
+    for voice, places in _places(report["voice_of_line"], report["track_of_line"]).items():
         for row in report["rows"].keys() - {UNCODED}:
             after = report["rows"][row]["per_line"]
             pairs = [(before[n], after[n]) for n in places]

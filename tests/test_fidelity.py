@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from distill import audio
-from distill.songs import Line, Note, Section, Song, write_manifest
+from distill.songs import Line, Note, Section, Song, read_manifest, write_manifest
 from distill.vocabulary import CodecFormat
 
 RATE = 16_000
@@ -134,6 +134,62 @@ def test_files_are_heard_in_pieces_against_their_own_pitch(
     assert lost["likeness"]["en"]["2"]["pitch"]["value"] < 0.5
     page = (tmp_path / "kept" / "report.html").read_text()
     assert page.count("data:audio/ogg") == 4 and "<!-- " not in page
+
+
+@dataclass(frozen=True)
+class TwoSettings:
+    """The same codec for vocals and accompaniment, the latter too fast."""
+
+    sharp: float = 2 ** (1.5 / 12)
+
+    @property
+    def format(self) -> CodecFormat:
+        return CodecFormat(RATE, RATE, (256,) * 4, 2, tracks=("vocals", "accompaniment"), streams=2)
+
+    def load(self) -> Any:
+        return TwoPcm(self)
+
+
+class TwoPcm:
+    def __init__(self, settings: TwoSettings) -> None:
+        self.format, self.fingerprint = settings.format, "two"
+        self.codecs = [Pcm(2, 1.0), Pcm(2, settings.sharp)]
+
+    def encode(self, wave_CW: Tensor) -> Tensor:
+        both = [codec.encode(part_CW) for codec, part_CW in zip(self.codecs, wave_CW.split(1), strict=True)]
+        return torch.stack(both, -1).flatten(1)
+
+    def decode(self, codes_FS: Tensor, samples: int | None = None) -> Tensor:
+        return torch.cat([codec.decode(codes_FS[:, n::2], samples) for n, codec in enumerate(self.codecs)])
+
+
+def test_tracks_are_heard_apart_and_in_the_mix(
+    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    band = melody(tuple(Note(0.3 * k, 0.3 * k + 0.3, 40 + 3 * (k % 4), "") for k in range(10)), 3.2) / 8
+    audio.write(manifest.parent / "band.wav", band, 22050)
+    songs = [
+        replace(song, vocals=song.audio, accompaniment=str(manifest.parent / "band.wav"))
+        for song in read_manifest(manifest)
+    ]
+    write_manifest(manifest.parent / "tracks.jsonl", songs)
+    where = str(manifest.parent / "tracks.jsonl")
+    report = run(monkeypatch, tmp_path / "out", TwoSettings(), "--songs", where)
+    assert report["track"] == "vocals + accompaniment" and report["lines"] == 3 * 4
+    assert list(report["voices"])[:3] == ["mix", "vocals", "accompaniment"]
+    assert {"mix: tenor", "vocals: alto", "accompaniment: tenor"} < set(report["voices"])
+    found = {name: report["voices"][name]["4 slots"] for name in ("mix", "vocals", "accompaniment")}
+    assert found["vocals"]["in_tune_before"]["count"] == found["mix"]["in_tune_before"]["count"] == 16
+    assert found["vocals"]["still_in_tune"]["value"] == 1 and found["vocals"]["lines"] == 4
+    assert found["accompaniment"]["in_tune_before"] is found["accompaniment"]["word_error_before"] is None
+    mel = {name: report["likeness"][name]["4"]["mel"]["value"] for name in found}
+    assert mel["vocals"] < 0.3 < mel["accompaniment"] and mel["vocals"] < mel["mix"] < mel["accompaniment"]
+    assert len(report["codebooks"]) == 4
+    for arguments in (["--songs", where, "--track", "vocals"], [str(manifest.parent / "band.wav")]):
+        assert fidelity.main([*arguments, "--out", str(tmp_path / "no")]) == 2
+        assert "hears vocals, accompaniment apart" in capsys.readouterr().err
+    assert fidelity.main(["--songs", str(manifest), "--out", str(tmp_path / "no")]) == 2
+    assert "has no vocals of its own" in capsys.readouterr().err
 
 
 def test_the_page_needs_nothing_else_and_shows_every_voice(
