@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,17 @@ from tiny_codecs import noise, small_dac
 
 from distill.codecs import dac, encodec, mimi, snac, xcodec
 from distill.errors import CodecError
+
+
+@pytest.mark.parametrize("kind", ["dac", "embedded", "encodec", "mimi", "snac", "xcodec"])
+@pytest.mark.filterwarnings("error")
+def test_a_codec_is_opened_and_used_without_a_warning(tmp_path: Path, kind: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the packages themselves, while they write
+        made = tiny_codecs.MAKERS[kind][0](tmp_path)
+    codec = made.settings.load()
+    codec.decode(codec.encode(noise(0.05, codec.format.sample_rate)))
+
 
 # --- DAC --------------------------------------------------------------------------------------------------
 

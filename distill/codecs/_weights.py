@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
+import warnings
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -171,10 +172,13 @@ def settled(network: nn.Module) -> nn.Module:
 def as_configured(place: Path) -> Iterator[None]:
     """Around whatever is made of a stranger's configuration: whichever way it fails, it is a CodecError.
 
-    The packages check little of what they are given, so a wrong value shows as any kind of error.
+    The packages check little of what they are given, so a wrong value shows as any kind of error. What torch says of
+    the old weight_norm that dac and snac are built on is nothing that a user could act on.
     """
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*weight_norm.* is deprecated", FutureWarning)
+            yield
     except CodecError:
         raise
     except Exception as problem:

@@ -84,8 +84,9 @@ class TracksCodec:
     def encode(self, wave_CW: Tensor) -> Tensor:
         check_wave(wave_CW, self.format)
         streams = self._streams(wave_CW).chunk(self.format.streams)
-        codes_FSX = torch.stack([self.codec.encode(stream_CW) for stream_CW in streams], -1)
-        return codes_FSX.flatten(1)
+        many: Any = getattr(self.codec, "encode_many", None)  # side by side on a GPU
+        codes = many(streams) if many else [self.codec.encode(stream_CW) for stream_CW in streams]
+        return torch.stack(codes, -1).flatten(1)
 
     def decode(self, codes_FS: Tensor, samples: int | None = None) -> Tensor:
         check_codes(codes_FS, self.format)
