@@ -32,7 +32,7 @@ from distill.errors import CodecError
 
 BLOCK_SECONDS = 10.0  # at most: long beside any context, short beside a song
 # glibc gives what is larger than 32 MiB back to the kernel when it is freed, and gets it again page by page, zeroed, at
-# the next layer: in blocks of 4 s DAC's 44.1 kHz encoder takes 1.5 times the time that it takes in blocks of 2 s.
+# the next layer: in blocks of 4 s DAC's 44.1 kHz encoder takes 1.4 to 1.5 times the time of blocks of 2 s.
 KEPT_BYTES = 30 * 2**20
 SIDE_BY_SIDE_SECONDS = 30.0  # of sound on a GPU at once
 
