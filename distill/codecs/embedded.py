@@ -94,9 +94,8 @@ class EmbeddedCodec:
 
         def sound(latent_BDF: Tensor) -> Tensor:
             hidden_BTD = self.network.hidden(latent_BDF.transpose(1, 2))
-            return self.network.voice(
-                hidden_BTD, torch.full(hidden_BTD.shape[:2], 100.0) if sourced else None
-            )
+            hertz_BT = hidden_BTD.new_full(hidden_BTD.shape[:2], 100.0) if sourced else None
+            return self.network.voice(hidden_BTD, hertz_BT)
 
         # a pitch reaches the next state's samples too
         return receptive_frames(sound, width, 1, self.hop, device=device) + sourced
