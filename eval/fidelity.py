@@ -144,10 +144,6 @@ def codecs(chosen: Any, wanted: Sequence[int] | None) -> dict[int, Any]:
 def make(options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, list[Performance]]]:
     """(report, performances by row) of everything asked for."""
     chosen = codec_settings(options.codec)
-    if len(chosen.format.tracks) > 1:
-        raise SettingsError(
-            f"--codec: hears {' and '.join(chosen.format.tracks)} apart, and here is one sound; name the codec of one track"
-        )
     judged = options.judged or [chosen.format.slots]
     by_slots = codecs(chosen, options.slots and sorted({*options.slots, *judged}))
     if missing := [slots for slots in judged if slots not in by_slots]:

@@ -243,7 +243,7 @@ def test_likeness_of_noise_added() -> None:
         (["none.wav", "--codec", "kind=dacc path=x"], "did you mean dac"),
         (["none.wav", "--codec", "nowhere"], "nowhere"),
         (["none.wav", "--judged", "7"], "slots"),
-        (["none.wav", "--codec", "kind=tracks codec.kind=embedded"], "vocals and accompaniment apart"),
+        (["none.wav", "--codec", "kind=tracks codec.kind=embedded"], "vocals, accompaniment apart"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(

@@ -32,7 +32,15 @@ from torch.nn import functional
 
 from distill.codecs import check_codes, check_wave
 from distill.codecs._blocks import block_frames, in_blocks_causal, in_blocks_decode, receptive_frames, widest
-from distill.codecs._weights import as_configured, checked, fill, identity, read_checkpoint, read_tensors
+from distill.codecs._weights import (
+    as_configured,
+    checked,
+    fill,
+    identity,
+    read_checkpoint,
+    read_tensors,
+    settled,
+)
 from distill.errors import CodecError
 from distill.folders import locate, sha256_file
 from distill.plain_yaml import data
@@ -98,6 +106,7 @@ class Settings:
         encoder, sizes = _encoder(locate(self.encoder))
         whole = {**state, **{f"encodec.{name}": value for name, value in encoder.state_dict().items()}}
         same = identity(whole, [config, sizes])
+        settled(encoder)  # the identity is that of the weights as published
         return EncodecVocos(encoder, vocos.eval(), books, self._rate(bandwidths), format, same)
 
     def _rate(self, bandwidths: list[float]) -> int:

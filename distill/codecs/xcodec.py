@@ -11,6 +11,7 @@ depend on the song alone. The decoder is convolutions only; its blocks give what
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass
 from functools import cached_property
@@ -70,6 +71,14 @@ class Xcodec:
         self.hop = int(model.config.hop_length)
         self.block_frames = math.ceil(SEGMENT_SECONDS * format.frame_rate)
         self.encoder_context = math.ceil(CONTEXT_SECONDS * format.frame_rate)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For an encoding process: without the hooks that transformers puts on a model at its first call."""
+        model = copy.deepcopy(self.model)
+        for part in model.modules():
+            part._forward_hooks.clear()
+            vars(part).pop("_output_capturing_hooks_installed", None)
+        return {**vars(self), "model": model}
 
     @cached_property
     def decoder_context(self) -> int:
