@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
+import tiny_codecs
 import torch
 
 from distill.codecs._source import (
@@ -18,6 +20,7 @@ from distill.codecs._source import (
     yin,
 )
 from distill.codecs._source import samples as drawn_out
+from distill.vocoders.codec import CodecVocoder
 
 RATE, HOP = 24_000, 240
 
@@ -79,3 +82,12 @@ def test_the_source_learns_a_pitch_and_sings_it() -> None:
         )
     loud_K = spectrum_BKT.abs().mean(-1)[0]
     assert loud_K[10::10][:40].min() > 10 * loud_K[5::10][:40].max()  # bins of 25 Hz: 250, 500, ...
+
+
+def test_a_stream_through_a_source_is_the_whole(tmp_path: Path) -> None:
+    """Pieces decoded each by itself would begin with a phase of their own."""
+    torch.manual_seed(0)
+    vocoder = CodecVocoder(tiny_codecs.embedded_sourced(tmp_path).settings.load())
+    codes_FS = torch.randint(32, (400, 2), generator=torch.Generator().manual_seed(0))
+    streamed_CW = torch.cat(list(vocoder.stream(codes_FS.split(30))), 1)
+    assert (streamed_CW - vocoder.decode(codes_FS)).abs().max() <= 1e-5

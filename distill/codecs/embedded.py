@@ -86,8 +86,13 @@ class EmbeddedCodec:
             lambda x_BCW: self.network.latent(x_BCW[:, 0]).transpose(1, 2), 1, self.hop, device=device
         )
 
+    @property
+    def context_frames(self) -> int | None:
+        """What a stream must overlap; None with a source, whose phase depends on all that was sung before."""
+        return self.decoder_context if self.network.source is None else None
+
     @cached_property
-    def context_frames(self) -> int:
+    def decoder_context(self) -> int:
         """Frames on each side that a decoded sample can depend on; but for the phase of a source, which is handed on."""
         quantiser, sourced = self.network.quantiser, self.network.source is not None
         width, device = quantiser.codebooks_SCD.shape[2], quantiser.codebooks_SCD.device
@@ -126,7 +131,7 @@ class EmbeddedCodec:
         device = self.network.quantiser.codebooks_SCD.device
 
         made, passed_B = [], None
-        for block in blocks(len(codes_FS), self.block_frames, self.context_frames):
+        for block in blocks(len(codes_FS), self.block_frames, self.decoder_context):
             latent_FD = self.network.quantiser.look_up(
                 codes_FS[block.first : block.last].to(device, torch.int64)
             )

@@ -162,6 +162,16 @@ def distances(
     }
 
 
+def moment(ends_N: Tensor, length: int, generator: torch.Generator) -> tuple[int, int]:
+    """(start, stop) of a random moment of songs laid end to end, which end at `ends_N`: `length` long, or all of a song
+    that is shorter, and never from one song into the next."""
+    at = int(torch.randint(int(ends_N[-1]), (), generator=generator))
+    song = int(torch.searchsorted(ends_N, at, right=True))
+    first, end = int(ends_N[song - 1]) if song else 0, int(ends_N[song])
+    at = max(first, min(at - length // 2, end - length))
+    return at, min(at + length, end)
+
+
 def whole(wave_CW: Tensor, samples: int) -> Tensor:
     """Exactly `samples` long: cut, or followed by silence."""
     return torch.nn.functional.pad(wave_CW[:, :samples], (0, max(0, samples - wave_CW.shape[1])))

@@ -31,7 +31,7 @@ from distill.codecs.embedded import save_codec
 from distill.errors import SettingsError, SongError
 from distill.settings import part
 from distill.songs import Song
-from distill.tasks._sound import SpectralDistance
+from distill.tasks._sound import SpectralDistance, moment
 from distill.trainer import TrainSettings, numbered
 
 
@@ -91,11 +91,8 @@ class SongBuffer:
 
     def crop(self, samples: int, generator: torch.Generator) -> Tensor:
         """A random moment of `samples` samples as float32; a shorter song is followed by silence."""
-        at = int(torch.randint(len(self.samples_W), (), generator=generator))
-        song = int(torch.searchsorted(self.ends_N, at, right=True))
-        first, end = int(self.ends_N[song - 1]) if song else 0, int(self.ends_N[song])
-        at = max(first, min(at - samples // 2, end - samples))
-        piece_W = self.samples_W[at : min(at + samples, end)].float() / 32767
+        start, stop = moment(self.ends_N, samples, generator)
+        piece_W = self.samples_W[start:stop].float() / 32767
         return torch.nn.functional.pad(piece_W, (0, samples - len(piece_W)))
 
 

@@ -23,7 +23,16 @@ from distill.codecs import Codec
 from distill.errors import SettingsError, SongError
 from distill.settings import part
 from distill.songs import Song
-from distill.tasks._sound import SpectralDistance, compare, distances, silence, sound_of, sounds, whole
+from distill.tasks._sound import (
+    SpectralDistance,
+    compare,
+    distances,
+    moment,
+    silence,
+    sound_of,
+    sounds,
+    whole,
+)
 from distill.trainer import TrainSettings, numbered
 from distill.vocoders import Vocoder
 from distill.vocoders._adversary import Adversary
@@ -121,13 +130,9 @@ class CodedSongs:
     def crop(self, silence_FS: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """(codes_FS, wave_CW) of a random moment as long as `silence_FS`, which follows a song that is shorter."""
         frames = len(silence_FS)
-        at = int(torch.randint(len(self.codes_FS), (), generator=generator))
-        song = int(torch.searchsorted(self.ends_N, at, right=True))
-        first, end = int(self.ends_N[song - 1]) if song else 0, int(self.ends_N[song])
-        at = max(first, min(at - frames // 2, end - frames))
-        stop = min(at + frames, end)
-        codes_FS = torch.cat([self.codes_FS[at:stop].long(), silence_FS[stop - at :]])
-        wave_CW = self.wave_CW[:, at * self.hop : stop * self.hop].float() / 32767
+        start, stop = moment(self.ends_N, frames, generator)
+        codes_FS = torch.cat([self.codes_FS[start:stop].long(), silence_FS[stop - start :]])
+        wave_CW = self.wave_CW[:, start * self.hop : stop * self.hop].float() / 32767
         return codes_FS, whole(wave_CW, frames * self.hop)
 
 
