@@ -12,6 +12,7 @@ import torch
 from distill.codecs._source import (
     BINS,
     BINS_AN_OCTAVE,
+    BLURRED,
     LOWEST_HZ,
     HarmonicSource,
     cycles,
@@ -69,7 +70,10 @@ def test_the_source_learns_a_pitch_and_sings_it() -> None:
     hertz_BT = glide(70, 1050)
     bins_BT = BINS_AN_OCTAVE * torch.log2(hertz_BT / LOWEST_HZ)
     logits_BTN = -0.5 * (torch.arange(BINS) - bins_BT[..., None]).square()
-    assert (1200 * torch.log2(source.hertz(logits_BTN) / hertz_BT)).abs().max() < 2  # cents
+    off_BT = 1200 * torch.log2(
+        source.hertz(logits_BTN) / hertz_BT
+    )  # cents; the first and the last miss a neighbour
+    assert off_BT[:, BLURRED:-BLURRED].abs().max() < 2
     voiced_BT = torch.ones_like(hertz_BT, dtype=torch.bool)
     assert off_pitch(logits_BTN, hertz_BT, voiced_BT) < off_pitch(logits_BTN.roll(3, -1), hertz_BT, voiced_BT)
     with torch.no_grad():

@@ -206,6 +206,9 @@ class CodecNetwork(nn.Module):
         ):  # 0.02 would start the latent near nothing
             assert isinstance(inner.weight, Tensor)
             nn.init.kaiming_normal_(inner.weight, nonlinearity="linear")
+        if self.source is not None:  # at first the pulses are louder than what has no phase
+            with torch.no_grad():
+                self.head.out.bias[: window // 2 + 1] -= 2.0
 
     def latent(self, wave_BW: Tensor) -> Tensor:
         """latent_BFD of the wave, float32."""

@@ -7,6 +7,9 @@ summed up over time, and a pulse train of that phase is given to the head, which
 spectrum of its own (breath, consonants, other instruments). The idea is that of neural source-filter models (Wang
 2019, arXiv 1904.12088), in the inverse-STFT form of HiFTNet (Li 2023, arXiv 2309.09493).
 
+In training the pulses have the pitch that was sung, where one is heard (`yin`): with a pitch that is still being
+learnt they would fit nothing, and the network would learn to do without them.
+
 The phase at a moment depends on everything before it, through one number. Whoever works in blocks hands that on.
 """
 
@@ -19,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 LOWEST_HZ, BINS_AN_OCTAVE, BINS = 50.0, 48, 216  # 25 cents each, up to 1,131 Hz
+BLURRED = 2  # states on each side that are heard about the pitch of one
 AROUND = 3  # bins on each side of the likeliest that make the pitch
 ROUNDED = 4096  # parts of an octave (0.3 cents): what rounding does to a hidden state does not add up
 BANDS = 128  # of the gain
@@ -38,15 +42,22 @@ class HarmonicSource(nn.Module):
         self.register_buffer("window_W", torch.hann_window(window), persistent=False)
         self.register_buffer("spread_BK", _bands(window // 2 + 1, sample_rate), persistent=False)
 
+    @property
+    def reach(self) -> int:
+        """States on each side, at most, whose pitch is heard in the samples of one."""
+        return BLURRED + 1 + math.ceil(len(self.window_W) / self.hop)
+
     def hertz(self, logits_BTN: Tensor) -> Tensor:
-        """The pitch that `pitch` says, in Hz: the mean of the likeliest bin's neighbourhood. No gradient."""
+        """The pitch that `pitch` says, in Hz: the mean of the likeliest bin's neighbourhood, where the states nearby have
+        their say too; float64. No gradient."""
         with torch.no_grad():
+            logits_BTN = _blurred(logits_BTN)
             best_BT1 = logits_BTN.argmax(-1, keepdim=True)
             near_J = torch.arange(-AROUND, AROUND + 1, device=logits_BTN.device)
             bins_BTJ = (best_BT1 + near_J).clamp(0, BINS - 1)
             weights_BTJ = logits_BTN.float().gather(-1, bins_BTJ).softmax(-1)
             octaves_BT = (weights_BTJ * bins_BTJ).sum(-1) / BINS_AN_OCTAVE
-            return LOWEST_HZ * torch.exp2((octaves_BT * ROUNDED).round() / ROUNDED)
+            return LOWEST_HZ * torch.exp2((octaves_BT * ROUNDED).round().double() / ROUNDED)
 
     def forward(self, hidden_BTD: Tensor, hertz_BT: Tensor, cycles_BW: Tensor) -> Tensor:
         """spectrum_BKT, complex, of pulses with these phases (`cycles`) under the gain that the hidden state asks for."""
@@ -58,6 +69,22 @@ class HarmonicSource(nn.Module):
         )
         level_BTN = self.level(hidden_BTD).float().clamp_max(6.0)
         return spectrum_BKT * (level_BTN @ self.spread_BK).exp().transpose(1, 2) * (4 / len(self.window_W))
+
+
+def _blurred(logits_BTN: Tensor) -> Tensor:
+    """Each state's logits with those of BLURRED states on each side, weighted by a triangle.
+
+    Summed place by place, so that the sum does not depend on how many states there are.
+    """
+    states, width = logits_BTN.shape[1], BLURRED + 1
+    padded_BTN = functional.pad(logits_BTN.transpose(1, 2), (BLURRED, BLURRED), mode="replicate").transpose(
+        1, 2
+    )
+    blurred_BTN = logits_BTN / width
+    for away in range(1, width):
+        both_BTN = padded_BTN[:, BLURRED - away :][:, :states] + padded_BTN[:, BLURRED + away :][:, :states]
+        blurred_BTN = blurred_BTN + both_BTN * ((width - away) / width**2)
+    return blurred_BTN
 
 
 def samples(hertz_BT: Tensor, hop: int) -> Tensor:
@@ -107,8 +134,8 @@ def off_pitch(logits_BTN: Tensor, hertz_BT: Tensor, voiced_BT: Tensor) -> Tensor
 
 
 @torch.no_grad()
-def yin(wave_BW: Tensor, sample_rate: int, hop: int, every: int = 1) -> tuple[Tensor, Tensor]:
-    """(hertz_BT, voiced_BT) of every `every`-th hop, by YIN (de Cheveigne 2002, doi:10.1121/1.1458024) at half the rate."""
+def yin(wave_BW: Tensor, sample_rate: int, hop: int) -> tuple[Tensor, Tensor]:
+    """(hertz_BT, voiced_BT) of every hop, by YIN (de Cheveigne 2002, doi:10.1121/1.1458024) at half the rate."""
     kernel_C1K = wave_BW.new_tensor([0.25, 0.5, 0.25])[None, None]
     slow_BW = functional.conv1d(functional.pad(wave_BW, (1, 1))[:, None], kernel_C1K, stride=2)[:, 0]
     rate, step = sample_rate / 2, hop / 2
@@ -118,7 +145,7 @@ def yin(wave_BW: Tensor, sample_rate: int, hop: int, every: int = 1) -> tuple[Te
     frames = wave_BW.shape[1] // hop
     first = round(step / 2 - size / 2)
     padded_BW = functional.pad(slow_BW, (-first, size))
-    pieces_BTW = padded_BW.unfold(1, size, round(step))[:, :frames:every]
+    pieces_BTW = padded_BW.unfold(1, size, round(step))[:, :frames]
     fast = 2 ** math.ceil(math.log2(size + span))
     whole_BTK, head_BTK = torch.fft.rfft(pieces_BTW, fast), torch.fft.rfft(pieces_BTW[..., :span], fast)
     alike_BTL = torch.fft.irfft(whole_BTK * head_BTK.conj(), fast)[..., :most]

@@ -8,6 +8,7 @@ grow with them. On disk: `config.json` (format version, sizes) and `weights.safe
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -94,16 +95,16 @@ class EmbeddedCodec:
     @cached_property
     def decoder_context(self) -> int:
         """Frames on each side that a decoded sample can depend on; but for the phase of a source, which is handed on."""
-        quantiser, sourced = self.network.quantiser, self.network.source is not None
+        quantiser, source = self.network.quantiser, self.network.source
         width, device = quantiser.codebooks_SCD.shape[2], quantiser.codebooks_SCD.device
 
         def sound(latent_BDF: Tensor) -> Tensor:
             hidden_BTD = self.network.hidden(latent_BDF.transpose(1, 2))
-            hertz_BT = hidden_BTD.new_full(hidden_BTD.shape[:2], 100.0) if sourced else None
+            hertz_BT = None if source is None else hidden_BTD.new_full(hidden_BTD.shape[:2], 100.0)
             return self.network.voice(hidden_BTD, hertz_BT)
 
-        # a pitch reaches the next state's samples too
-        return receptive_frames(sound, width, 1, self.hop, device=device) + sourced
+        frames = receptive_frames(sound, width, 1, self.hop, device=device)
+        return frames if source is None else frames + math.ceil(source.reach / STATES)
 
     @torch.inference_mode()
     def encode(self, wave_CW: Tensor) -> Tensor:

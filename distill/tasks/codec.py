@@ -145,11 +145,12 @@ class CodecTask:
         with torch.autocast(device.type, enabled=False):
             quantised_BFD, commitment_B = self._quantise(latent_BFD, batch.slots_B.to(device), batch.seed)
         hidden_BTD = self.network.hidden(quantised_BFD)
-        made_BW = self.network.voice(hidden_BTD)
+        with torch.autocast(device.type, enabled=False):
+            hertz_BT, source_B = self._sung_pitch(hidden_BTD.float(), wave_BW)
+        made_BW = self.network.voice(hidden_BTD, hertz_BT)
         with torch.autocast(device.type, enabled=False):
             mel_B, stft_B = self.distance(made_BW, wave_BW)
             pitch_B = self._pitch_distance(made_BW, wave_BW)
-            source_B = self._source_pitch(hidden_BTD.float(), wave_BW)
         self.seen += 1
         if not bool(quantiser.started) and int(self.seen) >= self.settings.unquantised:
             quantiser.start(batch.seed)
@@ -170,13 +171,17 @@ class CodecTask:
         heard = self.network.features
         return (heard.pitch(made_BW) - heard.pitch(true_BW)).abs().mean((1, 2))
 
-    def _source_pitch(self, hidden_BTD: Tensor, wave_BW: Tensor) -> Tensor | None:
-        """What the harmonic source says of the pitch against what YIN hears, in every other state: B numbers."""
-        source, every = self.network.source, 2
+    def _sung_pitch(self, hidden_BTD: Tensor, wave_BW: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """For a network with a harmonic source: the pitch its pulses shall have, YIN's where it hears one and else the
+        network's own (hertz_BT); and how far off the network's is (B numbers).
+        """
+        source = self.network.source
         if source is None:
-            return None
-        hertz_BT, voiced_BT = yin(wave_BW, self.settings.network.sample_rate, source.hop, every)
-        return off_pitch(source.pitch(hidden_BTD[:, ::every]), hertz_BT, voiced_BT)
+            return None, None
+        true_BT, voiced_BT = yin(wave_BW, self.settings.network.sample_rate, source.hop)
+        logits_BTN = source.pitch(hidden_BTD)
+        hertz_BT = torch.where(voiced_BT, true_BT, source.hertz(logits_BTN))
+        return hertz_BT, off_pitch(logits_BTN, true_BT, voiced_BT)
 
     def _quantise(self, latent_BFD: Tensor, slots_B: Tensor, seed: int) -> tuple[Tensor, Tensor]:
         """The latent as the decoder sees it in training (gradients pass straight through), and the encoder's
