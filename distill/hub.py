@@ -117,11 +117,11 @@ def examine(folder: Path) -> dict[str, Any]:
             raise HubError(f"{path}: code, pickles and links never go to a hub; remove it")
     if (folder / folders.MANIFEST).is_file() and (wrong := folders.damage(folder)):
         raise HubError(f"{folder}: damaged: {wrong}; merge again")
-    if _json(folder / "singer.json").get("vocoder"):
-        if not (folder / "vocoder" / "config.json").is_file():
-            raise HubError(f"{folder}: singer.json speaks of a vocoder that is not there; merge again")
-        if wrong := folders.damage(folder / "vocoder"):
-            raise HubError(f"{folder / 'vocoder'}: damaged: {wrong}; merge again")
+    if _json(folder / "singer.json").get("vocoder") and not (folder / "vocoder" / "config.json").is_file():
+        raise HubError(f"{folder}: singer.json speaks of a vocoder that is not there; merge again")
+    for part in ("codec", "vocoder"):
+        if (folder / part).is_dir() and (wrong := folders.damage(folder / part)):
+            raise HubError(f"{folder / part}: damaged: {wrong}; merge again")
     if "auto_map" in _json(folder / "config.json"):
         raise HubError(f"{folder}/config.json: auto_map names code to run; a singer is a stock architecture")
     return _json(folder / "singer.json")
@@ -216,6 +216,8 @@ def _codec_in_words(codec: Any) -> str:
     if isinstance(codec.get("codec"), Mapping):
         return f"{kind} ({', '.join(codec.get('tracks') or ())}) of {_codec_in_words(codec['codec'])}"
     where = str(codec.get("path") or "")
+    if where.startswith("./"):
+        return f"{kind}, in {where.removeprefix('./')}/ beside the singer"
     if not where.startswith("embedded/") and Path(where).exists():  # here, and nowhere else
         return f"{kind}, in a folder of its maker: loading needs it, and `codec.path` in singer.json to name where it lies"
     return f"{kind}, {where}" if where else kind

@@ -34,7 +34,8 @@ from distill.shelf import (
     about_singer,
     open_singer,
     open_vocoder,
-    put_vocoder,
+    put_codec,
+    put_part,
     read_about,
     singer_folder,
     write_about,
@@ -153,8 +154,9 @@ def merge(run_folder: str | Path, out: str | Path) -> str:
     """A singer's adapter and base as one stock model, reloaded and compared before it is there."""
     student, _, folder = open_singer(run_folder)
     merged, about = merge_student(student, out), read_about(folder)
-    if about.vocoder is not None:
-        put_vocoder(Path(out), folder / "vocoder")
+    for name in ("codec", "vocoder"):
+        if (folder / name).is_dir():
+            put_part(Path(out), name, folder / name)
     write_about(Path(out), about)
     return f"{merged.folder}: largest difference {merged.largest_difference:.1e} of logits up to {merged.largest_logit:.1f}"
 
@@ -210,10 +212,10 @@ class Stage:
         return VocoderCard(head.fingerprint, found["better"], by_head, by_codec, found["seconds"])
 
     def describe(self, folder: Path) -> None:
-        """Write singer.json, and the head that it speaks of beside it."""
+        """Write singer.json, and beside it the head that it speaks of, and the codec, where this disk alone has it."""
         if self.vocoder is not None:
-            put_vocoder(folder, folders.locate(self.settings.vocoder.path))
-        write_about(folder, self.about())
+            put_part(folder, "vocoder", folders.locate(self.settings.vocoder.path))
+        write_about(folder, put_codec(folder, self.about()))
 
     def _coded(self, songs: Sequence[Song]) -> list[Coded]:
         v = self.student.vocabulary
@@ -254,8 +256,8 @@ class Stage:
             voices=tuple(dict.fromkeys(song.voice for song in self.songs)),
             grain=grain_of([coded.passage for coded in self.train], settings.writing),
             licences={
-                "base": settings.base.licence,
-                "codec": settings.codec.licence,
+                "base": settings.base.terms,
+                "codec": settings.codec.terms,
                 **_of_teacher(settings),
                 **_of_vocoder(settings, self.vocoder),
                 **licences,

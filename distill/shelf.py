@@ -5,14 +5,15 @@ adapter         adapter_config.json, adapter_model.safetensors (stock PEFT), dis
 merged          config.json, model.safetensors, tokenizer files (stock transformers), distill.json, singer.json
 
 Beside either may stand vocoder/, a head of its own for the codec's codes (distill.vocoders.head); singer.json then says
-what was measured of it, and so whether it or the codec's decoder makes the sound.
+what was measured of it, and so whether it or the codec's decoder makes the sound. And codec/, where the codec is one that
+task codec made on this disk: it goes wherever the singer goes, and singer.json names it as BESIDE.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,6 +29,7 @@ from distill.vocoders.head import load_head
 
 VERSION = 1
 Sound = Literal["codec", "head"]
+BESIDE = "./codec"  # a path in singer.json: in the singer's own folder
 
 
 @dataclass(frozen=True)
@@ -146,11 +148,42 @@ def open_singer(where: str | Path) -> tuple[Student, dict[str, Any], Path]:
         ) from None
 
 
-def put_vocoder(folder: Path, vocoder: Path) -> None:
-    """Copy a head's folder into a singer's, whole."""
-    with atomic_folder(folder / "vocoder") as inside:
-        for name in ("config.json", "weights.safetensors"):
-            shutil.copyfile(vocoder / name, inside / name)
+def put_part(folder: Path, name: str, part: Path) -> None:
+    """Copy the folder of a head or a codec into a singer's, whole, as `name`."""
+    with atomic_folder(folder / name) as inside:
+        for file in ("config.json", "weights.safetensors"):
+            shutil.copyfile(part / file, inside / file)
+
+
+def put_codec(folder: Path, about: About) -> About:
+    """Copy a codec of our own that lies on this disk into the singer's folder; what singer.json then says."""
+    own = _innermost(about.codec)
+    where = str(own.get("path"))
+    if (
+        own.get("kind") != "embedded"
+        or where.startswith("embedded/")
+        or not Path(where).expanduser().is_dir()
+    ):
+        return about
+    put_part(folder, BESIDE, Path(where).expanduser())
+    return replace(about, codec=_with_path(about.codec, BESIDE))
+
+
+def codec_settings(folder: Path, about: About) -> dict[str, Any]:
+    """A recipe's words for the codec of the singer in `folder`."""
+    beside = _innermost(about.codec).get("path") == BESIDE
+    return _with_path(about.codec, str(folder / BESIDE)) if beside else about.codec
+
+
+def _innermost(codec: Any) -> dict[str, Any]:
+    """The one that encodes a stream, where a codec is one of tracks."""
+    return _innermost(codec["codec"]) if isinstance(codec.get("codec"), dict) else codec
+
+
+def _with_path(codec: dict[str, Any], path: str) -> dict[str, Any]:
+    if isinstance(codec.get("codec"), dict):
+        return {**codec, "codec": _with_path(codec["codec"], path)}
+    return {**codec, "path": path}
 
 
 def open_vocoder(folder: Path, about: About, codec: Any, wanted: Sound | None = None) -> Vocoder:

@@ -27,7 +27,7 @@ from distill import audio, encoding, lyrics, scores, stems
 from distill import settings as strict
 from distill.errors import AdapterError, FitError, LyricsError, SettingsError
 from distill.prompts import JOIN, Grammar, Passage, Piece, header, look_ahead, passages, words_texts
-from distill.shelf import About, Sound, open_singer, open_vocoder, read_about, singer_folder
+from distill.shelf import About, Sound, codec_settings, open_singer, open_vocoder, read_about, singer_folder
 from distill.songs import Line, Note, Section, Song
 from distill.student import Student
 from distill.vocabulary import AudioVocabulary, CodecFormat, Span
@@ -458,7 +458,7 @@ def load_singer(
     place = "embedded/singer" if where is None else str(where)
     student, _, folder = open_singer(place)
     about = read_about(singer_folder(folder))
-    codec = strict.build({"c": about.codec}, _CodecPart, f"{place}: singer.json").c.load()
+    codec = strict.build({"c": codec_settings(folder, about)}, _CodecPart, f"{place}: singer.json").c.load()
     if codec.fingerprint != about.codec_fingerprint:
         raise AdapterError(
             f"{place}: was trained on codec {about.codec_fingerprint[:12]}, the one found is {codec.fingerprint[:12]}; "

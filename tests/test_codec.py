@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,22 @@ def random_network(seed: int = 0, settings: NetworkSettings = SMALL) -> CodecNet
 def embedded_codec(folder: Path) -> embedded.EmbeddedCodec:
     embedded.save_codec(random_network(), folder)
     return embedded.Settings(str(folder), slots=2).load()
+
+
+def test_the_licence_of_weights_is_stated_known_or_unknown(tmp_path: Path) -> None:
+    from distill.codecs import dac, encodec, mimi, snac, tracks, xcodec
+
+    own = embedded.Settings(str(tmp_path))
+    embedded.save_codec(random_network(), tmp_path)
+    assert own.terms == "unknown" and embedded.Settings().terms == "apache-2.0"
+    embedded.save_codec(random_network(), tmp_path, ["CC-BY-4.0", "CC0-1.0", "CC-BY-4.0"])
+    assert own.terms == "CC-BY-4.0, CC0-1.0" and replace(own, licence="mit").terms == "mit"
+    assert (dac.Settings("44khz").terms, dac.Settings("mine.pth").terms) == ("mit", "unknown")
+    assert (mimi.Settings().terms, mimi.Settings("kyutai/mimi@v1").terms) == ("cc-by-4.0", "cc-by-4.0")
+    assert tracks.Settings(mimi.Settings("someone/mimi")).terms == "unknown"
+    assert encodec.Settings().terms == "cc-by-nc-4.0, mit"
+    assert encodec.Settings("mine").terms == "cc-by-nc-4.0, unknown"
+    assert (snac.Settings().terms, xcodec.Settings().terms) == ("mit", "unknown")
 
 
 # --- embedded: on disk ------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from safetensors.torch import load_file
 from test_codec import random_network
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from distill import pipeline, recipe
+from distill import hub, pipeline, recipe
 from distill.codecs import embedded
 from distill.errors import DistillError, FolderError, SettingsError, TeacherError, TrainingError
 from distill.recipe import Recipe
@@ -26,7 +27,7 @@ task: sing
 seed: 3
 songs: {{kind: folder, held_out_lines: 1, style: folk, voice: low, licence: CC0-1.0}}
 codec: {{kind: embedded, path: "{home}/codec"}}
-base: {{path: "{home}/base"}}
+base: {{path: "{home}/base", licence: mit}}
 adapter: {{rank: 4, alpha: 8}}
 losses: [{{kind: cross_entropy}}]
 packing: {{row_tokens: 400, rows: 2}}
@@ -72,7 +73,7 @@ def home(tmp_path_factory) -> Path:
             "[00:03.90]",
         ]
         (place / "songs" / f"song{number}.lrc").write_text("\n".join(rows) + "\n")
-    embedded.save_codec(random_network(), place / "codec")
+    embedded.save_codec(random_network(), place / "codec", ["apache-2.0"])
     text = tiny_singer.text_folder(place / "text")
     model, tokenizer = tiny_singer.make(tiny_singer.blank(text=str(text)), 0)
     model.save_pretrained(place / "base")
@@ -214,7 +215,7 @@ def test_a_student_of_another_family_learns_from_the_run_as_recorded_teacher(hom
     )
     singer = load_singer(home / "taught", device="cpu")
     assert singer.student.model.config.model_type == "qwen3" and len(singer.sing("row", seed=0).codes_FS) > 0
-    embedded.save_codec(random_network(seed=5), home / "codec2")
+    embedded.save_codec(random_network(seed=5), home / "codec2", ["apache-2.0"])
     foreign = recipe.parse(BY_TEACHER.format(home=home).replace("/codec", "/codec2"), "foreign")
     with pytest.raises(TeacherError, match="another codec"):
         pipeline.encode(foreign, songs)
@@ -227,6 +228,21 @@ def test_a_merge_by_hand_and_what_a_recipe_means(home, run):
     assert any("2 slots" in line for line in pipeline.check(my_songs(home)))
     parts = pipeline.parts()
     assert {"model", "recorded"} <= set(parts["teachers"]) and "forward_kl" in parts["losses"]
+
+
+def test_a_codec_of_ones_own_goes_where_the_singer_goes(home, run, tmp_path):
+    assert json.loads((run / "singer" / "singer.json").read_text())["codec"]["path"] == "./codec"
+    for part in ("singer", "merged"):
+        folder = shutil.copytree(run / part, tmp_path / part)
+        there, here = load_singer(folder, device="cpu"), load_singer(run / part, device="cpu")
+        assert torch.equal(there.sing("row", seed=0).wave_CW, here.sing("row", seed=0).wave_CW)
+        assert {path.name for path in (folder / "codec").iterdir()} >= {"config.json", "weights.safetensors"}
+    assert {"codec/config.json", "codec/weights.safetensors"} <= set(
+        hub.push(run, "org/tiny", dry_run=True).files
+    )
+    shutil.rmtree(tmp_path / "singer" / "codec")
+    with pytest.raises(DistillError, match="codec"):
+        load_singer(tmp_path / "singer", device="cpu")
 
 
 def test_songs_go_into_the_source_that_takes_a_folder(home):

@@ -30,7 +30,7 @@ BOTH = ("vocals", "accompaniment")
 def one(tmp_path_factory) -> embedded.Settings:
     """A codec of one stream."""
     folder = tmp_path_factory.mktemp("codec")
-    embedded.save_codec(random_network(), folder)
+    embedded.save_codec(random_network(), folder, ["apache-2.0"])
     return embedded.Settings(str(folder), slots=2)
 
 
@@ -189,7 +189,7 @@ judge: {{lines: 0}}
 def home(tmp_path_factory) -> Path:
     place = tmp_path_factory.mktemp("home")
     (place / "songs").mkdir()
-    embedded.save_codec(random_network(), place / "codec")
+    embedded.save_codec(random_network(), place / "codec", ["apache-2.0"])
     tiny_singer.text_folder(place / "text")
     lengths = {"audio": 1.0, "vocals": 1.0, "accompaniment": 0.9}
     made = [

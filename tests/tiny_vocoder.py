@@ -22,7 +22,7 @@ SMALL = HeadSettings(hop=160, window=640, width=24, inner=32, blocks=2, coarse_b
 
 def codec_in(folder: Path, slots: int = 3) -> embedded.EmbeddedCodec:
     """Random weights, always the same."""
-    embedded.save_codec(random_network(), folder)
+    embedded.save_codec(random_network(), folder, ["apache-2.0"])
     return embedded.Settings(str(folder), slots=slots).load()
 
 

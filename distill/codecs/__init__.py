@@ -5,6 +5,8 @@ here has
 
     Settings            frozen dataclass of the recipe's words
     Settings.format     CodecFormat, known before any weight is loaded
+    Settings.terms      licence of the weights: the one the recipe states, else the known one of these weights, else
+                        "unknown"; several with commas
     Settings.load()     the Codec
 
 A codec with several rates flattens itself to slots inside its own file; nobody else knows. Frame f covers the

@@ -206,6 +206,11 @@ def chosen(slots: int | None, trained: int, where: str) -> int:
     return trained if slots is None else slots
 
 
+def terms(stated: str, where: str, known: Mapping[str, str]) -> str:
+    """The licence of weights: what a recipe states, else what is known of where they lie (in any revision), else "unknown"."""
+    return stated or known.get(where.partition("@")[0], "unknown")
+
+
 def identity(state: Mapping[str, Tensor], config: Any) -> str:
     """sha256 over every weight and the configuration: the codec's fingerprint, in whatever file it came."""
     words = json.dumps(config, sort_keys=True, default=str)

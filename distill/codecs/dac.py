@@ -47,6 +47,7 @@ from distill.codecs._weights import (
     read_config,
     read_tensors,
     spoken,
+    terms,
 )
 from distill.errors import CodecError
 from distill.folders import locate, write_atomic
@@ -77,12 +78,17 @@ class Settings:
 
     path: str
     slots: int | None = None
-    licence: str = "mit"  # of the weights; Descript's published models are under MIT
+    licence: str = ""  # of the weights; empty: known of Descript's models, else unknown
 
     @property
     def format(self) -> CodecFormat:
         """Read from what stands beside the weights; CodecError when it is missing or describes no DAC."""
         return _format(PUBLISHED.get(self.path) or _read(locate(self.path), shallow=True)[0], self)
+
+    @property
+    def terms(self) -> str:
+        """The licence of the weights: `licence`, or what is known of `path`."""
+        return terms(self.licence, self.path, dict.fromkeys(PUBLISHED, "mit"))
 
     def load(self) -> DacCodec:
         """The codec with its weights. CodecError names what is damaged, wants to run code or is not a DAC."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -28,7 +28,7 @@ from distill.codecs._blocks import (
 )
 from distill.codecs._network import STATES, CodecNetwork, NetworkSettings
 from distill.codecs._source import cycles
-from distill.codecs._weights import as_configured, chosen, fill_from_halves, halves, spoken
+from distill.codecs._weights import as_configured, chosen, fill_from_halves, halves, read_config, spoken
 from distill.errors import CodecError
 from distill.folders import locate, write_atomic
 from distill.vocabulary import CodecFormat
@@ -39,12 +39,12 @@ VERSION = 1
 @dataclass(frozen=True)
 class Settings:
     """`path`: package folder, folder on disk or hub id. `slots`: how many of the trained slots to use (None:
-    all).
+    all). `licence`: of the weights; empty: this package's for its own, else those of the songs they learnt from.
     """
 
     path: str = "embedded/codec"
     slots: int | None = 2
-    licence: str = "apache-2.0"  # of the weights
+    licence: str = ""
 
     @property
     def format(self) -> CodecFormat:
@@ -55,6 +55,14 @@ class Settings:
         with as_configured(folder / "config.json"):
             network = _config(folder)
             return _format(network, self._slots(network))
+
+    @property
+    def terms(self) -> str:
+        """The licence of the weights: `licence`, or what config.json says of the songs, several with commas."""
+        if self.licence or self.path.startswith("embedded/"):
+            return self.licence or "apache-2.0"
+        said = read_config(locate(self.path) / "config.json").get("licences")
+        return ", ".join(map(str, said if isinstance(said, list) else ())) or "unknown"
 
     def load(self) -> EmbeddedCodec:
         """The codec with its weights. Raises CodecError naming what is damaged."""
@@ -152,11 +160,15 @@ class EmbeddedCodec:
         ]
 
 
-def save_codec(network: CodecNetwork, folder: Path) -> None:
-    """Write config.json and weights.safetensors (half precision). CodecError if a weight is not finite."""
+def save_codec(network: CodecNetwork, folder: Path, licences: Iterable[str] = ()) -> None:
+    """Write config.json and weights.safetensors (half precision). CodecError if a weight is not finite.
+
+    `licences`: of the songs it learnt from.
+    """
     weights = halves(network.weights().items(), folder)
     folder.mkdir(parents=True, exist_ok=True)
     config = {"version": VERSION, "kind": "embedded", "network": asdict(network.settings)}
+    config |= {"licences": said} if (said := sorted(set(licences))) else {}
     write_atomic(folder / "weights.safetensors", weights)
     write_atomic(folder / "config.json", (json.dumps(config, indent=1) + "\n").encode())
 

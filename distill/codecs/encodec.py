@@ -40,6 +40,7 @@ from distill.codecs._weights import (
     read_checkpoint,
     read_tensors,
     settled,
+    terms,
 )
 from distill.errors import CodecError
 from distill.folders import locate, sha256_file
@@ -55,6 +56,7 @@ from vocos.models import VocosBackbone
 
 from distill.codecs._pretrained import read_pretrained_config
 
+LICENCES = {"facebook/encodec_24khz": "cc-by-nc-4.0", "charactr/vocos-encodec-24khz": "mit"}
 PUBLISHED = "encodec_24khz"
 SAMPLE_RATE, HOP, CODES, KBPS_A_SLOT = 24000, 320, 1024, 0.75
 USED = ("encoder.", "quantizer.")  # of EnCodec; Vocos decodes
@@ -80,7 +82,7 @@ class Settings:
     path: str = "charactr/vocos-encodec-24khz"
     encoder: str = "facebook/encodec_24khz"
     bandwidth: float = 6.0
-    licence: str = "cc-by-nc-4.0"  # of EnCodec's weights; those of Vocos are under MIT
+    licence: str = ""  # of both weights; empty: known of Meta's and Charactr's, else unknown
 
     @property
     def format(self) -> CodecFormat:
@@ -89,6 +91,12 @@ class Settings:
         self._rate(bandwidths)
         slots = round(self.bandwidth / KBPS_A_SLOT)
         return CodecFormat(SAMPLE_RATE, SAMPLE_RATE / HOP, (CODES,) * slots)
+
+    @property
+    def terms(self) -> str:
+        """The licence of the weights: `licence`, or what is known of `encoder` and of `path`, with a comma."""
+        parts = [terms(self.licence, where, LICENCES) for where in (self.encoder, self.path)]
+        return ", ".join(dict.fromkeys(parts))
 
     def load(self) -> EncodecVocos:
         """The codec with its weights. CodecError names what is damaged or wants to run code."""

@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from distill.codecs import check_codes, check_wave
 from distill.codecs._blocks import block_frames, in_blocks_causal, receptive_frames, widest
-from distill.codecs._weights import as_configured, chosen, identity, read_config, spoken
+from distill.codecs._weights import as_configured, chosen, identity, read_config, spoken, terms
 from distill.errors import CodecError
 from distill.folders import locate
 from distill.torchaudio_standin import install
@@ -41,7 +41,7 @@ class Settings:
 
     path: str = "kyutai/mimi"
     slots: int | None = 8
-    licence: str = "cc-by-4.0"  # of the weights
+    licence: str = ""  # of the weights; empty: known of Kyutai's, else unknown
 
     @property
     def format(self) -> CodecFormat:
@@ -55,6 +55,11 @@ class Settings:
             hop = math.prod(config.upsampling_ratios or ()) * config.latent_stride
             codes = (config.codebook_size,) * slots
             return spoken(config.sampling_rate, hop, codes, config.audio_channels)
+
+    @property
+    def terms(self) -> str:
+        """The licence of the weights: `licence`, or what is known of `path`."""
+        return terms(self.licence, self.path, {"kyutai/mimi": "cc-by-4.0"})
 
     def load(self) -> MimiCodec:
         """The codec with its weights. CodecError names what is damaged."""

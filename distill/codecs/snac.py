@@ -42,11 +42,13 @@ from distill.codecs._weights import (
     read_config,
     settled,
     spoken,
+    terms,
 )
 from distill.errors import CodecError
 from distill.folders import locate
 from distill.vocabulary import CodecFormat
 
+LICENCES = {f"hubertsiuzdak/snac_{rate}khz": "mit" for rate in (24, 32, 44)}
 NEEDED = ("sampling_rate", "encoder_rates", "vq_strides", "codebook_size")
 
 
@@ -55,7 +57,7 @@ class Settings:
     """`path`: folder or hub id with config.json and pytorch_model.bin."""
 
     path: str = "hubertsiuzdak/snac_24khz"
-    licence: str = "mit"  # of the weights
+    licence: str = ""  # of the weights; empty: known of its author's, else unknown
 
     @property
     def format(self) -> CodecFormat:
@@ -69,6 +71,11 @@ class Settings:
             slots = sum(coarsest // stride for stride in strides)
             hop = math.prod(config["encoder_rates"]) * coarsest
             return spoken(config["sampling_rate"], hop, (config["codebook_size"],) * slots)
+
+    @property
+    def terms(self) -> str:
+        """The licence of the weights: `licence`, or what is known of `path`."""
+        return terms(self.licence, self.path, LICENCES)
 
     def load(self) -> SnacCodec:
         """The codec with its weights. CodecError names what is damaged, wants to run code, or is not installed."""

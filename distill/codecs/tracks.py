@@ -52,9 +52,9 @@ class Settings:
             raise SettingsError(f"channels is {self.channels}; give 1, or 2 for stereo")
 
     @property
-    def licence(self) -> str:
-        """Of the weights."""
-        return str(self.codec.licence)
+    def terms(self) -> str:
+        """The licence of the weights."""
+        return str(self.codec.terms)
 
     @property
     def format(self) -> CodecFormat:

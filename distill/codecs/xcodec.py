@@ -23,7 +23,7 @@ from torch import Tensor
 
 from distill.codecs import check_codes, check_wave
 from distill.codecs._blocks import in_blocks_decode, in_blocks_encode, receptive_frames
-from distill.codecs._weights import as_configured, chosen, identity, read_config, spoken
+from distill.codecs._weights import as_configured, chosen, identity, read_config, spoken, terms
 from distill.folders import locate
 from distill.torchaudio_standin import install
 from distill.vocabulary import CodecFormat
@@ -43,7 +43,7 @@ class Settings:
 
     path: str = "hf-audio/xcodec-hubert-general-balanced"
     slots: int | None = None
-    licence: str = "mit"  # of the weights; look at the card of the ones you use
+    licence: str = ""  # of the weights: look at their card; empty: unknown
 
     @property
     def format(self) -> CodecFormat:
@@ -53,6 +53,11 @@ class Settings:
         with as_configured(folder / "config.json"):
             slots = chosen(self.slots, config.num_quantizers, self.path)
             return spoken(config.sample_rate, config.hop_length, (config.codebook_size,) * slots)
+
+    @property
+    def terms(self) -> str:
+        """The licence of the weights: `licence`, or "unknown": what is published is not all under one licence."""
+        return terms(self.licence, self.path, {})
 
     def load(self) -> Xcodec:
         """The codec with its weights. CodecError names what is damaged."""

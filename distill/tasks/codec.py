@@ -16,7 +16,7 @@ lives in `state()`; so a resumed run repeats the interrupted one exactly.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,8 @@ class Settings:
     def task(self, seed: int) -> CodecTask:
         """The task, its songs read. Raises SongError when none is left to train on."""
         songs = [song for song in self.songs.load() if song.split == "train"]
-        return CodecTask(self, SongBuffer(songs, self.network.sample_rate, self.hours, seed), seed)
+        buffer = SongBuffer(songs, self.network.sample_rate, self.hours, seed)
+        return CodecTask(self, buffer, seed, {song.licence for song in songs})
 
 
 @dataclass(frozen=True)
@@ -99,12 +100,12 @@ class SongBuffer:
 class CodecTask:
     """What the trainer needs to know of the codec (distill.trainer.Task)."""
 
-    def __init__(self, settings: Settings, songs: SongBuffer | None, seed: int):
+    def __init__(self, settings: Settings, songs: SongBuffer | None, seed: int, licences: Iterable[str] = ()):
         if not (settings.batch > 0 and settings.crop_frames >= 8 and 0 <= settings.dropout <= 1):
             raise SettingsError(
                 "task codec: needs batch >= 1, crop_frames >= 8 and dropout in 0..1; correct the recipe"
             )
-        self.settings, self.songs = settings, songs
+        self.settings, self.songs, self.licences = settings, songs, licences
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.network = CodecNetwork(settings.network)
@@ -239,7 +240,7 @@ class CodecTask:
         """The trained codec as config.json and weights.safetensors (half precision), ready for
         codecs/embedded.py.
         """
-        save_codec(self.network, Path(folder))
+        save_codec(self.network, Path(folder), self.licences)
 
     @torch.no_grad()
     def evaluate(self, songs: list[Song], seconds: float = 120.0) -> dict[str, Any]:

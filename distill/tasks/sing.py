@@ -40,7 +40,13 @@ class BaseSettings:
     blank: BlankSettings | None = None
     quantise: Literal["none", "int8", "nf4"] = "none"
     init: Literal["codebooks", "mean"] = "codebooks"
-    licence: str = "apache-2.0"
+    licence: str = ""  # empty: that of this package for its own, else unknown
+
+    @property
+    def terms(self) -> str:
+        """The licence of the weights. What is new is under the one of this package, and so is the base it ships."""
+        ours = self.blank is not None or self.path.startswith("embedded/")
+        return self.licence or ("apache-2.0" if ours else "unknown")
 
 
 @dataclass(frozen=True)

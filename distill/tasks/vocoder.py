@@ -292,4 +292,4 @@ def _one_track(song: Song, track: str) -> Song:
 
 def _licences(settings: Settings, songs: Sequence[Song]) -> dict[str, str]:
     said = {f"song: {song.source or song.id}": song.licence for song in songs}
-    return {"codec": settings.codec.licence, **said}
+    return {"codec": settings.codec.terms, **said}
