@@ -18,6 +18,7 @@ import io
 import math
 import shutil
 import subprocess
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -62,9 +63,14 @@ def decoder(path: str | Path) -> str:
     """What decodes and resamples this file, with versions: another one may give other samples."""
     told = f"soundfile {soundfile.__version__} {soundfile.__libsndfile_version__} soxr {soxr.__version__}"
     if Path(path).suffix.lower() in (".m4a", ".mp4") and (program := shutil.which("ffmpeg")):
-        said = subprocess.run([program, "-version"], capture_output=True, check=False).stdout
-        told += " " + said.decode(errors="replace").partition("\n")[0]
+        told += " " + _version(program)
     return told
+
+
+@cache
+def _version(program: str) -> str:
+    said = subprocess.run([program, "-version"], capture_output=True, check=False).stdout
+    return said.decode(errors="replace").partition("\n")[0]
 
 
 def seconds(path: str | Path) -> float:

@@ -26,7 +26,8 @@ from torch import Tensor
 from distill import audio, encoding, lyrics, scores, stems
 from distill import settings as strict
 from distill.errors import AdapterError, FitError, LyricsError, SettingsError
-from distill.prompts import JOIN, Grammar, Passage, Piece, header, look_ahead, passages, words_texts
+from distill.grammar import Grammar
+from distill.prompts import JOIN, Passage, Piece, header, look_ahead, passages, words_texts
 from distill.shelf import About, Sound, codec_settings, open_singer, open_vocoder, read_about, singer_folder
 from distill.songs import Line, Note, Section, Song
 from distill.student import Student

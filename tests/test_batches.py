@@ -14,8 +14,9 @@ from tiny_singer import FORMAT, place_of
 from distill import layouts, scores
 from distill.batches import PackingSettings, build, epoch, pack_rows, schedule
 from distill.errors import FitError
+from distill.grammar import Grammar, State
 from distill.losses import CrossEntropy, ForwardKl
-from distill.prompts import END, HEADER, LENGTH, OPEN, PIECE, TEXT, Grammar, State, WritingSettings, write
+from distill.prompts import END, HEADER, LENGTH, OPEN, PIECE, TEXT, WritingSettings, write
 from distill.signals import Signal
 from distill.tasks import sing
 

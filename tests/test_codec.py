@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -281,3 +282,16 @@ def test_the_manifest_source(songs: list[Song], monkeypatch: pytest.MonkeyPatch)
         manifest.Settings("none.jsonl").load()
     with pytest.raises(SongError, match="split"):
         manifest.Settings("manifest.jsonl", split="test").load()
+
+
+def test_a_folder_of_manifests_is_read_whole(
+    songs: list[Song], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("b", "a"):
+        shutil.copytree(Path(songs[0].audio or "").parent, tmp_path / "many" / name)
+    (tmp_path / "many" / "none").mkdir()
+    monkeypatch.setenv("DISTILL_DATA", str(tmp_path))
+    many = manifest.Settings("many").load()
+    assert [Path(str(song.audio)).parent.name for song in many] == ["a"] * 3 + ["b"] * 3
+    with pytest.raises(FolderError, match="no such manifest"):
+        manifest.Settings("many/none").load()

@@ -24,7 +24,7 @@ FLOORS = [
     "containers ffmpeg layouts",
     "decoding",
     "settings audio pictures songs vocabulary reading checkpoints runs progress",
-    "lyrics families signals losses learn_letters attention stems",
+    "grammar lyrics families signals losses learn_letters attention stems",
     "prompts graft bases blank proof",
     "sources curation exporters codecs measures batches student trainer",
     "curating vocoders scores merge encoding judging",

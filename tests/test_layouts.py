@@ -13,7 +13,8 @@ from tiny_singer import LONGEST, place_of
 
 from distill import layouts
 from distill.errors import SettingsError, VocabularyError
-from distill.prompts import HEADER, Coded, Grammar, State, WritingSettings, passages, write
+from distill.grammar import Grammar, State
+from distill.prompts import HEADER, Coded, WritingSettings, passages, write
 from distill.vocabulary import AudioVocabulary, CodecFormat
 
 SHAPES = [(1, 1), (2, 1), (3, 1), (5, 1), (2, 2), (4, 2), (6, 3), (3, 3)]  # (slots, streams)

@@ -14,6 +14,7 @@ from tiny_singer import FORMAT, LONGEST
 from distill import lyrics
 from distill.bases import TextCoder
 from distill.errors import FitError, SettingsError, SongError, VocabularyError
+from distill.grammar import Grammar
 from distill.merge import tokenizer_with_names
 from distill.prompts import (
     HEADER,
@@ -22,7 +23,6 @@ from distill.prompts import (
     PIECE,
     TEXT,
     Coded,
-    Grammar,
     Passage,
     Piece,
     WritingSettings,

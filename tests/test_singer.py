@@ -19,8 +19,9 @@ from distill import layouts
 from distill.bases import open_base
 from distill.codecs import embedded
 from distill.errors import AdapterError, CodecError, FitError, FolderError, LyricsError, SettingsError
+from distill.grammar import Grammar
 from distill.merge import merge
-from distill.prompts import Grammar, Passage, Piece, passages
+from distill.prompts import Passage, Piece, passages
 from distill.shelf import About, SamplingSettings, read_about, write_about
 from distill.singer import Manner, Singer, Sung, Wish, choose, load_singer, script
 from distill.songs import Line, Note, Section, Song

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from distill import torchaudio_standin
 from distill.blank import BlankSettings, make
-from distill.prompts import END, LENGTH, OPEN, PIECE, TEXT, Coded, State, WritingSettings, passages
+from distill.grammar import State
+from distill.prompts import END, LENGTH, OPEN, PIECE, TEXT, Coded, WritingSettings, passages
 from distill.songs import Line, Note, Section, Song, Word
 from distill.student import LoraSettings, Student, graft, rows_of
 from distill.vocabulary import AudioVocabulary, CodecFormat

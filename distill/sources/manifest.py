@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from distill import audio
@@ -16,7 +17,8 @@ from distill.sources import Refusal, loaded, scanned
 
 @dataclass(frozen=True)
 class Settings:
-    """`path` of the manifest, relative to $DISTILL_DATA if that is set, else to the current folder.
+    """`path` of the manifest, relative to $DISTILL_DATA if that is set, else to the current folder; or of a folder, which
+    means its manifest.jsonl and those of the folders inside it, by name.
 
     `split` keeps "train" or "held-out" songs only; `hours` stops after that much sound, in the manifest's
     order (songs without audio count as nothing).
@@ -42,12 +44,15 @@ class Settings:
         return Path(os.environ.get("DISTILL_DATA", "")) / Path(self.path).expanduser()
 
     def _found(self) -> Iterator[tuple[str, Song | DistillError]]:
-        if not self._place.is_file():
+        places = [self._place]
+        if self._place.is_dir():
+            places = sorted([*self._place.glob("manifest.jsonl"), *self._place.glob("*/manifest.jsonl")])
+        if not places or not places[0].is_file():
             raise FolderError(
                 f"{self._place}: no such manifest; render songs first, or set DISTILL_DATA to their folder"
             )
         left = math.inf if self.hours is None else 3600 * self.hours
-        for where, one in manifest_songs(self._place):
+        for where, one in chain.from_iterable(map(manifest_songs, places)):
             if left <= 0:
                 return
             if isinstance(one, SongError):
