@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from distill.codecs._source import HarmonicSource, cycles
+from distill.errors import SettingsError
 from distill.torchaudio_standin import install
 
 install()
@@ -57,6 +58,24 @@ class NetworkSettings:
     decoder_blocks: int = 6
     synthesis_window: int | None = None
     source: bool = False
+
+    def __post_init__(self) -> None:
+        for name in "sample_rate hop slots codes latent_width mel_bands mel_window decoder_width".split():
+            if getattr(self, name) < 1:
+                raise SettingsError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.hop % (2 * STATES):
+            raise SettingsError(f"hop is {self.hop}; it must be a multiple of {2 * STATES}")
+        if len(self.encoder_widths) != 2:
+            raise SettingsError(
+                f"encoder_widths are {self.encoder_widths}; give two, at hop / 2 and at the hop"
+            )
+        window = self.synthesis_window or self.hop
+        if window % 2 or window < self.hop // 2:
+            raise SettingsError(f"synthesis_window is {window}; it must be even and at least half the hop")
+        if low_bins(self) < 1:
+            raise SettingsError(
+                f"pitch_window is {self.pitch_window}; it has no bins below 1.25 kHz, so widen it"
+            )
 
 
 class ResidualQuantiser(nn.Module):
@@ -267,7 +286,7 @@ class Features(nn.Module):
     def __init__(self, settings: NetworkSettings):
         super().__init__()
         rate, bands = settings.sample_rate, settings.mel_bands
-        self.hop, self.low_bins = settings.hop // 2, int(1250 * settings.pitch_window / rate) - 4
+        self.hop, self.low_bins = settings.hop // 2, low_bins(settings)
         self.width = bands + self.low_bins
         bins = settings.mel_window // 2 + 1
         mel_KB = melscale_fbanks(bins, 0.0, rate / 2, bands, rate, norm="slaney", mel_scale="slaney")
@@ -287,6 +306,11 @@ class Features(nn.Module):
         """Natural log-magnitudes of the bins below 1.25 kHz, [B, low_bins, T]."""
         narrow_BKT = magnitude(wave_BW.float(), self.pitch_window, self.hop)[:, 1 : self.low_bins + 1]
         return (narrow_BKT + 1e-3).log()
+
+
+def low_bins(settings: NetworkSettings) -> int:
+    """Bins of the pitch window that lie below 1.25 kHz and a little."""
+    return int(1250 * settings.pitch_window / settings.sample_rate) - 4
 
 
 def magnitude(wave_BW: Tensor, window: Tensor, hop: int) -> Tensor:
