@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.torch
@@ -16,9 +17,10 @@ from torch import Tensor
 from distill import audio
 from distill.codecs import embedded
 from distill.codecs._network import CodecNetwork, NetworkSettings, ResidualQuantiser
-from distill.errors import CodecError, FolderError, SongError
+from distill.errors import CodecError, FolderError, SettingsError, SongError
 from distill.songs import Line, Section, Song, write_manifest
 from distill.sources import manifest
+from distill.tasks._sound import end_to_end
 from distill.tasks.codec import CodecTask, Settings, SongBuffer, SpectralDistance
 
 SMALL = NetworkSettings(codes=32, latent_width=8, encoder_widths=(24, 32), decoder_width=32, decoder_blocks=2)
@@ -221,8 +223,45 @@ def test_the_task_learns_saves_and_evaluates(songs: list[Song], tmp_path: Path) 
     assert (
         float((codec.encode(wave_CW) == straight).float()[:, 0].mean()) > 0.95
     )  # half precision moves few codes
+    held_out = [song for song in songs if song.split == "held-out"]
+    assert task.evaluate(2 * held_out, seconds=2.01)["seconds"] == pytest.approx(
+        2.0
+    )  # whole frames, and no more
     with pytest.raises(SongError, match="held-out"):
         task.evaluate([])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"batch": 0}, "batch >= 1"),
+        ({"crop_frames": 7}, "crop_frames >= 8"),
+        ({"hours": 0.0}, "hours above 0"),
+        ({"dropout": 1.5}, "dropout"),
+        ({"disturbed": -0.5}, "disturbed"),
+        ({"sung_slots": 5}, "sung_slots is 5, the network has 4"),
+        ({"sung_slots": 0}, "sung_slots is 0"),
+    ],
+)
+def test_a_recipe_that_means_nothing_is_refused(wrong: dict[str, Any], said: str) -> None:
+    with pytest.raises(SettingsError, match=said):
+        Settings(songs=None, network=SMALL, **wrong)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"slots": 0}, "slots is 0"),
+        ({"hop": 660}, "multiple of 8"),
+        ({"encoder_widths": (8, 8, 8)}, "give two"),
+        ({"synthesis_window": 961}, "synthesis_window is 961"),
+        ({"synthesis_window": 160}, "half the hop"),
+        ({"pitch_window": 32}, "widen it"),
+    ],
+)
+def test_sizes_that_do_not_fit_are_refused(wrong: dict[str, Any], said: str) -> None:
+    with pytest.raises(SettingsError, match=said):
+        replace(SMALL, **wrong)
 
 
 def test_resuming_from_state_is_exact(songs: list[Song]) -> None:
@@ -264,6 +303,14 @@ def test_the_distance_is_zero_only_for_the_same_sound() -> None:
     quieter = [float(value) for value in distance(0.5 * wave_BW, wave_BW)]
     noisy = [float(value) for value in distance(wave_BW + 0.1 * torch.randn_like(wave_BW), wave_BW)]
     assert all(0.1 < a < b for a, b in zip(quieter, noisy, strict=True))
+
+
+def test_waves_are_laid_end_to_end_and_let_go() -> None:
+    for shape in ((), (2,)):
+        waves = [torch.randint(99, (*shape, length)) for length in (3, 1, 5)]
+        whole = torch.cat(waves, -1)
+        made, ends_N = end_to_end(waves)
+        assert torch.equal(made, whole) and ends_N.tolist() == [3, 4, 9] and waves == []
 
 
 def test_no_song_with_audio_is_an_error() -> None:

@@ -24,6 +24,7 @@ from distill.vocoders import Vocoder
 MEL_FLOOR, STFT_FLOOR = 1e-4, 1e-3
 SILENT_DBFS = -60.0  # what a head may at most say to a silent song's codes
 LONGEST = 20.0  # seconds of one song that are measured, so that many are heard
+SHORTEST = 0.25  # and at least so many: longer than any hop of the distance
 BANDS = {256: 20, 512: 40, 1024: 80, 2048: 80, 4096: 0}  # mel bands by window of the distance, in samples
 
 
@@ -31,8 +32,8 @@ class SpectralDistance(nn.Module):
     """How far two waves are apart: (mel_B, stft_B).
 
     mel: mean |difference| of natural-log mel bands, averaged over windows of 256 ... 2048 samples. stft: mean
-    |difference| of log magnitudes plus spectral convergence ||A| - |B|| / ||B||, averaged over windows of 512
-    ... 4096.
+    |difference| of log magnitudes plus spectral convergence, || |A| - |B| || / || |B| ||, averaged over windows of 512
+    ... 4096, of which the longest wants a quarter of its length of sound.
     """
 
     def __init__(self, sample_rate: int):
@@ -129,12 +130,15 @@ def distances(
     """What `compare` measures of sung codes, cut to the first `slots`, by vocoder; and the seconds heard."""
     rate = max(vocoder.sample_rate for vocoder in vocoders.values())
     distance, heard = SpectralDistance(rate), 0.0
+    least, most, left = (round(wanted * codec.format.frame_rate) for wanted in (SHORTEST, LONGEST, seconds))
     sums: dict[str, dict[str, float]] = {name: {} for name in vocoders}
     for song in songs:
-        if not sounds(song, codec.format) or heard >= seconds:
+        if not sounds(song, codec.format) or left < least:
             continue
-        frames = int(min(LONGEST, seconds - heard) * codec.format.frame_rate)
-        codes_FS = encoding.codes_of(song, codec)[:frames, :slots]
+        codes_FS = encoding.codes_of(song, codec)[: min(most, left), :slots]
+        if len(codes_FS) < least:
+            continue
+        left -= len(codes_FS)
         true_CW = sound_of(song, codec.format, rate)
         length = len(codes_FS) / codec.format.frame_rate
         for name, vocoder in vocoders.items():
@@ -150,7 +154,7 @@ def distances(
             }
         heard += length
     if not heard:
-        raise SongError("no held-out song with audio to compare vocoders on; name some")
+        raise SongError(f"no held-out song with {SHORTEST} s of audio to compare vocoders on; name some")
     return {"seconds": heard} | {
         name: {
             "mel_l1": row["mel_l1"] / heard,
@@ -160,6 +164,17 @@ def distances(
         }
         for name, row in sums.items()
     }
+
+
+def end_to_end(waves: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """(the waves as one along their last axis, where each of them ends). It takes them off the list, so that a data set is
+    never held twice."""
+    ends_N = torch.tensor([wave.shape[-1] for wave in waves]).cumsum(0)
+    made = waves[0].new_empty((*waves[0].shape[:-1], int(ends_N[-1])))
+    for stop in reversed(ends_N.tolist()):
+        wave = waves.pop()
+        made[..., stop - wave.shape[-1] : stop] = wave
+    return made, ends_N
 
 
 def moment(ends_N: Tensor, length: int, generator: torch.Generator) -> tuple[int, int]:

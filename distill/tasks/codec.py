@@ -9,8 +9,9 @@ No adversary: log-mel distance at four resolutions and STFT distance at four (Ya
 
 Quantiser dropout (arXiv 2107.03312): a share of the crops uses only the first few slots, so that 1 ... S
 slots all sing; half of those use as many as the singer will. A share of the crops is disturbed (another pitch,
-colour, or a second crop on top), so that sounds are heard that are in no song. Everything that chance decides for micro-batch k is drawn from (seed, k) and everything else
-lives in `state()`; so a resumed run repeats the interrupted one exactly.
+colour, or a second crop on top), so that sounds are heard that are in no song. Everything that chance decides for
+micro-batch k is drawn from (seed, k) and everything else lives in `state()`; so a resumed run repeats the interrupted
+one exactly.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ from torch import Tensor
 from distill import audio
 from distill.codecs._network import CodecNetwork, NetworkSettings
 from distill.codecs._source import off_pitch, yin
-from distill.codecs.embedded import save_codec
+from distill.codecs.embedded import EmbeddedCodec, save_codec
 from distill.errors import SettingsError, SongError
 from distill.settings import part
 from distill.songs import Song
-from distill.tasks._sound import SpectralDistance, moment
+from distill.tasks._sound import SHORTEST, SpectralDistance, end_to_end, moment
 from distill.trainer import TrainSettings, numbered
 
 
@@ -53,6 +54,16 @@ class Settings:
     pitch_weight: float = 0.5
     commitment_weight: float = 0.25
     source_weight: float = 0.2
+
+    def __post_init__(self) -> None:
+        if not (self.batch > 0 and self.crop_frames >= 8 and self.hours > 0):
+            raise SettingsError("needs batch >= 1, crop_frames >= 8 and hours above 0; correct the recipe")
+        if not (0 <= self.dropout <= 1 and 0 <= self.disturbed <= 1):
+            raise SettingsError("needs dropout and disturbed in 0..1; correct the recipe")
+        if self.sung_slots is not None and not 1 <= self.sung_slots <= self.network.slots:
+            raise SettingsError(
+                f"sung_slots is {self.sung_slots}, the network has {self.network.slots}; give 1 to {self.network.slots}"
+            )
 
     def task(self, seed: int) -> CodecTask:
         """The task, its songs read. Raises SongError when none is left to train on."""
@@ -87,8 +98,7 @@ class SongBuffer:
             raise SongError(
                 "task codec: no training song has audio; name a source with recordings, split train"
             )
-        self.samples_W = torch.cat(waves)
-        self.ends_N = torch.tensor([len(wave) for wave in waves]).cumsum(0)
+        self.samples_W, self.ends_N = end_to_end(waves)
 
     def crop(self, samples: int, generator: torch.Generator) -> Tensor:
         """A random moment of `samples` samples as float32; a shorter song is followed by silence."""
@@ -101,10 +111,6 @@ class CodecTask:
     """What the trainer needs to know of the codec (distill.trainer.Task)."""
 
     def __init__(self, settings: Settings, songs: SongBuffer | None, seed: int, licences: Iterable[str] = ()):
-        if not (settings.batch > 0 and settings.crop_frames >= 8 and 0 <= settings.dropout <= 1):
-            raise SettingsError(
-                "task codec: needs batch >= 1, crop_frames >= 8 and dropout in 0..1; correct the recipe"
-            )
         self.settings, self.songs, self.licences = settings, songs, licences
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -244,38 +250,48 @@ class CodecTask:
 
     @torch.no_grad()
     def evaluate(self, songs: list[Song], seconds: float = 120.0) -> dict[str, Any]:
-        """Figures over up to `seconds` of held-out sound: mel L1 at 1 ... S slots, codes used and perplexity,
+        """Figures over the first `seconds` of held-out sound: mel L1 at 1 ... S slots, codes used and perplexity,
         and times faster than real time of encoding and decoding (all slots)."""
         self.network.eval()
-        settings, waves, left = self.settings.network, [], seconds
-        for song in songs:
-            if song.audio is not None and left > 0:
-                wave_W = audio.read(song.audio, settings.sample_rate)[0]
-                waves.append(wave_W[: len(wave_W) // settings.hop * settings.hop])
-                left -= len(wave_W) / settings.sample_rate
-        mel: list[list[float]] = [[] for _ in range(settings.slots)]
+        network, device = self.settings.network, next(self.network.parameters()).device
+        codecs = [EmbeddedCodec(self.network, slots, "in training") for slots in range(1, network.slots + 1)]
+        for codec in codecs:
+            codec.decode(codec.encode(torch.zeros(1, network.hop)))  # looks up how far it hears
+        mel: list[list[float]] = [[] for _ in codecs]
         codes, encoding, decoding = [], 0.0, 0.0
-        device = next(self.network.parameters()).device
-        for wave_W in (wave for wave in waves if len(wave)):
-            wave_BW, before = wave_W[None].to(device), time.perf_counter()
-            latent_BFD = self.network.latent(wave_BW)
-            codes_NS, vectors_SND = self.network.quantiser.quantise(latent_BFD[0])
+        for wave_CW in self._held_out(songs, seconds):
+            before = time.perf_counter()
+            codes.append(codecs[-1].encode(wave_CW))
             encoding += time.perf_counter() - before
-            codes.append(codes_NS.cpu())
-            for slots in range(1, settings.slots + 1):
+            for slots, codec in enumerate(codecs, 1):
                 before = time.perf_counter()
-                made_BW = self.network.sound(vectors_SND[:slots].sum(0)[None])
-                decoding += time.perf_counter() - before if slots == settings.slots else 0.0
-                mel[slots - 1] += [float(self.distance(made_BW, wave_BW)[0])] * (len(wave_W) // settings.hop)
+                made_CW = codec.decode(codes[-1][:, :slots])
+                decoding += time.perf_counter() - before if slots == len(codecs) else 0.0
+                away = float(self.distance(made_CW.to(device), wave_CW.to(device))[0])
+                mel[slots - 1] += [away] * len(codes[-1])
         self.network.train()
         if not codes:
             raise SongError("task codec: no held-out song with audio to evaluate on; name some")
+        codes_FS = torch.cat(codes)
+        heard = len(codes_FS) * network.hop / network.sample_rate
         return {
-            "seconds": len(torch.cat(codes)) * settings.hop / settings.sample_rate,
-            **_figures(mel, torch.cat(codes), settings.codes),
-            "encodes_times_real_time": len(torch.cat(codes)) * settings.hop / settings.sample_rate / encoding,
-            "decodes_times_real_time": len(torch.cat(codes)) * settings.hop / settings.sample_rate / decoding,
+            "seconds": heard,
+            **_figures(mel, codes_FS, network.codes),
+            "encodes_times_real_time": heard / encoding,
+            "decodes_times_real_time": heard / decoding,
         }
+
+    def _held_out(self, songs: list[Song], seconds: float) -> Iterator[Tensor]:
+        """wave_CW of each song with audio, in whole frames, until `seconds` of them were heard."""
+        network = self.settings.network
+        least, left = (round(wanted * network.sample_rate) for wanted in (SHORTEST, seconds))
+        for song in songs:
+            if song.audio is None or left < least:
+                continue
+            wave_CW = audio.read(song.audio, network.sample_rate)[:, :left]
+            if wave_CW.shape[1] >= least:
+                left -= wave_CW.shape[1]
+                yield wave_CW[:, : wave_CW.shape[1] // network.hop * network.hop]
 
 
 def disturb(wave_W: Tensor, samples: int, chance: torch.Generator) -> Tensor:

@@ -27,6 +27,7 @@ from distill.tasks._sound import (
     SpectralDistance,
     compare,
     distances,
+    end_to_end,
     moment,
     silence,
     sound_of,
@@ -83,8 +84,8 @@ class Settings:
     adversary: AdversarySettings | None = None
 
     def __post_init__(self) -> None:
-        if not (self.batch >= 1 and self.crop_frames >= 4):
-            raise SettingsError("needs batch >= 1 and crop_frames >= 4; correct the recipe")
+        if not (self.batch >= 1 and self.crop_frames >= 4 and self.hours > 0):
+            raise SettingsError("needs batch >= 1, crop_frames >= 4 and hours above 0; correct the recipe")
         if not (0 <= self.dropout <= 1 and 0 <= self.silence < 1):
             raise SettingsError("needs dropout in 0..1 and silence from 0 to below 1; correct the recipe")
         if self.track != "mix" and strict.kind_of(self.codec) == "tracks":
@@ -124,8 +125,9 @@ class CodedSongs:
             room -= len(codes_FS)
         if not codes:
             raise SongError("task vocoder: no training song has audio; name a source with recordings")
-        self.codes_FS, self.wave_CW, self.hop = torch.cat(codes), torch.cat(waves, 1), hop
-        self.ends_N = torch.tensor([len(codes_FS) for codes_FS in codes]).cumsum(0)
+        self.codes_FS, self.hop = torch.cat(codes), hop
+        self.wave_CW, ends_N = end_to_end(waves)
+        self.ends_N = ends_N // hop
 
     def crop(self, silence_FS: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """(codes_FS, wave_CW) of a random moment as long as `silence_FS`, which follows a song that is shorter."""
@@ -198,9 +200,8 @@ class VocoderTask:
 
     def weights(self) -> dict[str, float]:
         told, found = self.settings.adversary, {"mel": 1.0, "stft": self.settings.stft_weight}
-        if (
-            told is not None
-        ):  # AdamW does not mind how large judged's gradient is; clipping both together does
+        if told is not None:
+            # AdamW does not mind how large judged's gradient is; clipping both together does
             found |= {"judged": told.weight, "hinge": told.weight, "features": told.feature_weight}
         return found
 
