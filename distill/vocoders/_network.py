@@ -148,11 +148,11 @@ class HeadNetwork(nn.Module):
         still = codes_BFS.new_tensor(silence_S[: codes_BFS.shape[2]])
         sounds_B1F = (codes_BFS != still).any(-1)[:, None].float()
         near_B1F = functional.max_pool1d(sounds_B1F, 2 * STILL_FRAMES + 1, 1, STILL_FRAMES)
-        return functional.interpolate(near_B1F, scale_factor=self.hop, mode="linear")
+        return drawn_out(near_B1F, self.hop)
 
 
 class ZeroMeanHead(ISTFTHead):
-    """Vocos' head, whose windowed frames each sum to zero."""
+    """Vocos' head, whose windowed frames each sum to zero, and which gives `hop` samples a frame also where that is odd."""
 
     def __init__(self, width: int, window: int, hop: int):
         super().__init__(width, window, hop, padding="same")
@@ -161,7 +161,20 @@ class ZeroMeanHead(ISTFTHead):
         log_BKT, phase_BKT = self.out(hidden_BTD).transpose(1, 2).chunk(2, dim=1)
         bins_BKT = torch.polar(log_BKT.exp().clamp_max(1e2), phase_BKT)
         zero_B1T = torch.complex(bins_BKT[:, 1:2].real, torch.zeros_like(phase_BKT[:, :1]))
-        return self.istft(torch.cat([zero_B1T, bins_BKT[:, 1:]], 1))
+        wave_BW = self.istft(torch.cat([zero_B1T, bins_BKT[:, 1:]], 1))
+        return wave_BW[:, : hidden_BTD.shape[1] * self.istft.hop_length]
+
+
+def drawn_out(frames_B1F: Tensor, hop: int) -> Tensor:
+    """[B, 1, F * hop]: each frame's value in the middle of its hop, and straight lines between them.
+
+    Not by `interpolate`: its float32 positions depend on where in a song a frame stands, so pieces would not be the whole.
+    """
+    away_H = (torch.arange(hop, device=frames_B1F.device) + 0.5) / hop - 0.5
+    rise_B1F = frames_B1F.diff(dim=2)
+    before_B1F, behind_B1F = functional.pad(rise_B1F, (1, 0)), functional.pad(rise_B1F, (0, 1))
+    lines_B1FH = away_H.clamp_max(0) * before_B1F[..., None] + away_H.clamp_min(0) * behind_B1F[..., None]
+    return (frames_B1F[..., None] + lines_B1FH).flatten(2)
 
 
 def limit(wave: Tensor) -> Tensor:
