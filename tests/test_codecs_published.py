@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import sys
 import warnings
 from pathlib import Path
@@ -185,9 +186,10 @@ def test_encodec_checks_the_hash_in_a_checkpoints_name(small: Path) -> None:
     torch.save({"encoder.model.0.conv.conv.bias": torch.zeros(2)}, small / "encodec_24khz-00000000.th")
     with pytest.raises(CodecError, match="hash in its name"):
         encodec.Settings(str(small), str(small / "encodec_24khz-00000000.th")).load()
-    (small / "encodec_24khz-00000000.th").rename(small / "mine.th")
-    with pytest.raises(CodecError, match=r"mine.th: encoder.layers.0.conv.* is "):
-        encodec.Settings(str(small), str(small / "mine.th")).load()
+    for name in ("mine.th", "my-own.th"):  # what promises nothing
+        shutil.copy(small / "encodec_24khz-00000000.th", small / name)
+        with pytest.raises(CodecError, match=rf"{name}: encoder.layers.0.conv.* is "):
+            encodec.Settings(str(small), str(small / name)).load()
 
 
 def test_encodec_reads_the_names_of_older_transformers(small: Path) -> None:
@@ -267,6 +269,15 @@ def test_snac_lays_its_levels_out_in_a_frame(tmp_path: Path) -> None:
     assert torch.equal(codes_FS[:, 0], levels[0][0])
     assert torch.equal(codes_FS[:, 1:3].reshape(-1), levels[1][0])
     assert torch.equal(codes_FS[:, 3:].reshape(-1), levels[2][0])
+
+
+def test_snac_draws_other_noise_in_every_layer_and_frame(tmp_path: Path) -> None:
+    codec = tiny_codecs.snac_noisy(tmp_path).settings.load()
+    layers = [part for part in codec.model.modules() if isinstance(part, snac._SteadyNoise)]
+    codec.numbers[:] = [7, 8]
+    drawn_NT = torch.cat([layer.noise(8000).reshape(2, 4000) for layer in layers])
+    assert len(layers) >= 2 and torch.equal(layers[0].noise(8000), layers[0].noise(8000))
+    assert float((drawn_NT.corrcoef() - torch.eye(2 * len(layers))).abs().max()) < 0.1
 
 
 def test_snac_says_which_package_it_wants(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,7 +33,8 @@ def open_pretrained(cls: Any, config: Any, folder: Path) -> tuple[Any, dict[str,
     place = folder / "model.safetensors"
     state = read_tensors(place)
     quiet = logging.getLogger("transformers.modeling_utils")
-    level, quiet.level = quiet.level, logging.ERROR  # its table of missing weights: one line says it below
+    level = quiet.level
+    quiet.setLevel(logging.ERROR)  # its table of missing weights: one line says it below
     try:
         with as_configured(folder / "config.json"):
             model, told = cls.from_pretrained(

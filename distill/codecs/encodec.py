@@ -21,6 +21,7 @@ by its metadata, the package `encodec` 0.1.1: `vocos` wants it installed, and no
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -228,8 +229,8 @@ def _encoder(place: Path) -> tuple[nn.ModuleDict, dict[str, Any]]:
         weights = place / "model.safetensors"
         state = read_tensors(weights)
     else:
-        weights, promised = place, place.stem.partition("-")[2]
-        if promised and not sha256_file(place).startswith(promised):
+        weights, promised = place, re.fullmatch(r".*-([0-9a-f]{8,64})", place.stem)
+        if promised and not sha256_file(place).startswith(promised[1]):
             raise CodecError(f"{place}: is not what the hash in its name says; fetch it again")
         state = checked(read_checkpoint(place), place)
     with as_configured(place):

@@ -102,10 +102,12 @@ class SnacCodec:
         self.unit = math.lcm(self.latents, model.attn_window_size or 1) // self.latents
         self.widths = [self.latents // stride for stride in model.vq_strides]  # slots of each level
         self.numbers: list[int] = []  # of the frames that are being decoded
+        layer = 0
         for parent in list(model.decoder.modules()):
             for name, child in list(parent.named_children()):
                 if type(child).__name__ == "NoiseBlock":
-                    setattr(parent, name, _SteadyNoise(child.linear, self.numbers))
+                    layer += 1
+                    setattr(parent, name, _SteadyNoise(child.linear, self.numbers, layer))
 
     @cached_property
     def block_frames(self) -> int:
@@ -170,13 +172,19 @@ class SnacCodec:
 
 
 class _SteadyNoise(nn.Module):
-    """SNAC's noise, x + noise * linear(x), drawn by the frames' numbers: the same in every block, every time."""
+    """SNAC's noise, x + noise * linear(x), drawn by the frames' numbers: the same in every block, every time, and another
+    in every layer.
+    """
 
-    def __init__(self, linear: nn.Module, numbers: list[int]):
+    def __init__(self, linear: nn.Module, numbers: list[int], layer: int):
         super().__init__()
-        self.linear, self.numbers = linear, numbers
+        self.linear, self.numbers, self.layer = linear, numbers, layer
 
     def forward(self, x_BDT: Tensor) -> Tensor:
-        each = x_BDT.shape[2] // len(self.numbers)
-        drawn_T = [torch.randn(each, generator=torch.Generator().manual_seed(n)) for n in self.numbers]
-        return x_BDT + torch.cat(drawn_T) * self.linear(x_BDT)
+        return x_BDT + self.noise(x_BDT.shape[2]) * self.linear(x_BDT)
+
+    def noise(self, values: int) -> Tensor:
+        """So many values (T) of normal noise, as many for each frame."""
+        seeds = ((self.layer << 24) + number for number in self.numbers)  # of a seed 32 bits count
+        dice = (torch.Generator().manual_seed(seed) for seed in seeds)
+        return torch.cat([torch.randn(values // len(self.numbers), generator=die) for die in dice])
