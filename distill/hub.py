@@ -32,6 +32,7 @@ from distill.licences import UNKNOWN, allows, may_carry, most_restrictive, named
 
 NEVER = {".py", ".pyc", ".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt", ".npy", ".so", ".exe"}
 NEEDED = ("config.json", "singer.json", "tokenizer_config.json")
+BESIDE = "./codec"  # shelf.BESIDE; to push a folder, a singer need not be opened
 PARTS = ("base", "codec", "song")  # a teacher is not needed, but where one is named its licence counts
 _REPO = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
 _WEIGHTS = (".safetensors", ".safetensors.index.json")
@@ -117,14 +118,16 @@ def examine(folder: Path) -> dict[str, Any]:
             raise HubError(f"{path}: code, pickles and links never go to a hub; remove it")
     if (folder / folders.MANIFEST).is_file() and (wrong := folders.damage(folder)):
         raise HubError(f"{folder}: damaged: {wrong}; merge again")
-    if _json(folder / "singer.json").get("vocoder") and not (folder / "vocoder" / "config.json").is_file():
-        raise HubError(f"{folder}: singer.json speaks of a vocoder that is not there; merge again")
-    for part in ("codec", "vocoder"):
+    about = _json(folder / "singer.json")
+    beside = _codec_path(about.get("codec")) == BESIDE
+    for part, spoken_of in (("codec", beside), ("vocoder", about.get("vocoder"))):
+        if spoken_of and not (folder / part / "config.json").is_file():
+            raise HubError(f"{folder}: singer.json speaks of a {part} that is not there; merge again")
         if (folder / part).is_dir() and (wrong := folders.damage(folder / part)):
             raise HubError(f"{folder / part}: damaged: {wrong}; merge again")
     if "auto_map" in _json(folder / "config.json"):
         raise HubError(f"{folder}/config.json: auto_map names code to run; a singer is a stock architecture")
-    return _json(folder / "singer.json")
+    return about
 
 
 def licences_of(about: Mapping[str, Any]) -> dict[str, str]:
@@ -215,12 +218,20 @@ def _codec_in_words(codec: Any) -> str:
     kind = str(codec.get("kind", ""))
     if isinstance(codec.get("codec"), Mapping):
         return f"{kind} ({', '.join(codec.get('tracks') or ())}) of {_codec_in_words(codec['codec'])}"
-    where = str(codec.get("path") or "")
-    if where.startswith("./"):
-        return f"{kind}, in {where.removeprefix('./')}/ beside the singer"
+    where = _codec_path(codec)
+    if where == BESIDE:
+        return f"{kind}, in codec/ beside the singer"
     if not where.startswith("embedded/") and Path(where).exists():  # here, and nowhere else
         return f"{kind}, in a folder of its maker: loading needs it, and `codec.path` in singer.json to name where it lies"
     return f"{kind}, {where}" if where else kind
+
+
+def _codec_path(codec: Any) -> str:
+    """Where its weights lie, or those of the codec of its tracks."""
+    if not isinstance(codec, Mapping):
+        return ""
+    inner = codec.get("codec")
+    return _codec_path(inner) if isinstance(inner, Mapping) else str(codec.get("path") or "")
 
 
 def check_card(text: str, where: str) -> str:

@@ -171,11 +171,12 @@ def put_codec(folder: Path, about: About) -> About:
 
 def codec_settings(folder: Path, about: About) -> dict[str, Any]:
     """A recipe's words for the codec of the singer in `folder`."""
-    beside = _innermost(about.codec).get("path") == BESIDE
+    own = _innermost(about.codec)
+    beside = own.get("kind") == "embedded" and own.get("path") == BESIDE  # only that kind is put there
     return _with_path(about.codec, str(folder / BESIDE)) if beside else about.codec
 
 
-def _innermost(codec: Any) -> dict[str, Any]:
+def _innermost(codec: dict[str, Any]) -> dict[str, Any]:
     """The one that encodes a stream, where a codec is one of tracks."""
     return _innermost(codec["codec"]) if isinstance(codec.get("codec"), dict) else codec
 

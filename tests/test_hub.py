@@ -14,7 +14,7 @@ import torch
 from huggingface_hub import snapshot_download
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
-from distill import folders, hub
+from distill import folders, hub, shelf
 from distill.errors import HubError
 
 
@@ -112,6 +112,17 @@ def test_the_card_says_where_the_codec_lies_and_what_its_tracks_are(merged: Path
     assert said(both) == "| codec | tracks (vocals, accompaniment) of mimi, kyutai/mimi | mit |"
     mine = said({"kind": "dac", "path": str(merged)})
     assert "in a folder of its maker" in mine and str(merged) not in mine
+
+
+def test_a_codec_that_should_lie_beside_the_singer_does(merged: Path) -> None:
+    own = {"kind": "embedded", "path": shelf.BESIDE}
+    for codec in (own, {"kind": "tracks", "codec": own}):
+        change(merged, codec=codec)
+        with pytest.raises(HubError, match="speaks of a codec that is not there"):
+            hub.push(merged, "org/tiny-singer", dry_run=True)
+    with folders.atomic_folder(merged / "codec") as folder:
+        (folder / "config.json").write_text("{}")
+    assert "codec/config.json" in hub.push(merged, "org/tiny-singer", dry_run=True).files
 
 
 def test_the_codec_of_the_package_is_under_its_licence(merged: Path) -> None:

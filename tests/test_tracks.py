@@ -14,7 +14,7 @@ import torch
 from test_codec import random_network
 from torch import Tensor
 
-from distill import audio, encoding, pipeline, recipe, settings, stems
+from distill import audio, encoding, pipeline, recipe, settings, shelf, stems
 from distill.codecs import embedded, tracks
 from distill.errors import AdapterError, CodecError, SettingsError, SongError
 from distill.graft import first_rows
@@ -116,6 +116,20 @@ def test_two_settings_never_share_a_fingerprint_and_what_makes_no_sense_is_refus
     ):
         with pytest.raises(SettingsError, match=said):
             tracks.Settings(**{"codec": one, **wrong})
+
+
+def test_a_codec_of_ones_own_goes_where_its_singer_goes_inside_tracks_too(one, tmp_path):
+    said = {"kind": "tracks", **settings.plain(tracks.Settings(one))}
+    about = shelf.About(said, "f", (32,), "", 1)
+    beside = shelf.put_codec(tmp_path, about)
+    assert beside.codec == {**said, "codec": {**said["codec"], "path": "./codec"}}
+    found = shelf.codec_settings(tmp_path, beside)
+    assert Path(found["codec"]["path"]).samefile(tmp_path / "codec") and found["tracks"] == said["tracks"]
+    assert replace(one, path=found["codec"]["path"]).load().fingerprint == one.load().fingerprint
+    for other in ({"kind": "embedded", "path": "embedded/codec"}, {"kind": "dac", "path": "./codec"}):
+        about = replace(about, codec=other)  # the package's own, and a folder that was never put beside it
+        assert shelf.put_codec(tmp_path / "none", about) == about and not (tmp_path / "none").exists()
+        assert shelf.codec_settings(tmp_path, about) == other
 
 
 # --- songs and sound ---------------------------------------------------------------------------------------------
