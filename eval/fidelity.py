@@ -134,8 +134,17 @@ def codecs(chosen: Any, wanted: Sequence[int] | None) -> dict[int, Any]:
         if wanted not in (None, [chosen.format.slots]):
             raise SettingsError(f"--slots: this codec has {chosen.format.slots} and no fewer; leave it out")
         return {chosen.format.slots: chosen.load()}
-    most = replace(chosen, slots=None).format.slots
-    return {slots: replace(chosen, slots=slots).load() for slots in wanted or range(1, most + 1)}
+    numbers = wanted or range(1, replace(chosen, slots=None).format.slots + 1)
+    whole = replace(chosen, slots=max(numbers)).load()
+    return {slots: _cut(whole, slots) for slots in numbers}
+
+
+def _cut(codec: Any, slots: int) -> Any:
+    """The codec with its first slots alone, on the same weights: a large one is not held once for every number."""
+    fewer = object.__new__(type(codec))
+    sizes = codec.format.slot_sizes[:slots]
+    vars(fewer).update(vars(codec), format=replace(codec.format, slot_sizes=sizes))
+    return fewer
 
 
 # --- what is heard ------------------------------------------------------------------------------------------

@@ -15,9 +15,11 @@ import likeness
 import numpy as np
 import pytest
 import torch
+from test_codec import random_network
 from torch import Tensor
 
 from distill import audio
+from distill.codecs import embedded
 from distill.songs import Line, Note, Section, Song, read_manifest, write_manifest
 from distill.vocabulary import CodecFormat
 
@@ -209,6 +211,19 @@ def test_the_page_needs_nothing_else_and_shows_every_voice(
     assert (
         "| DAC 44.1 kHz, 9 slots | 775 | 7.75 |" in text and "| Mimi 24 kHz, 8 slots | 100 | 1.10 |" in text
     )
+
+
+def test_a_codec_is_held_once_for_all_its_numbers_of_slots(tmp_path: Path) -> None:
+    embedded.save_codec(random_network(), tmp_path)
+    chosen = embedded.Settings(str(tmp_path))
+    made = fidelity.codecs(chosen, None)
+    assert list(made) == [1, 2, 3, 4] and len({id(codec.network) for codec in made.values()}) == 1
+    wave_CW = 0.1 * torch.randn(1, RATE, generator=torch.Generator().manual_seed(0))
+    for slots, codec in made.items():
+        alone = replace(chosen, slots=slots).load()
+        codes_FS = alone.encode(wave_CW)
+        assert codec.format == alone.format and torch.equal(codec.encode(wave_CW), codes_FS)
+        assert torch.equal(codec.decode(codes_FS), alone.decode(codes_FS))
 
 
 def test_codebook_use_is_counted() -> None:
