@@ -51,7 +51,9 @@ def test_the_licence_of_weights_is_stated_known_or_unknown(tmp_path: Path) -> No
     own = embedded.Settings(str(tmp_path))
     embedded.save_codec(random_network(), tmp_path)
     assert own.terms == "unknown" and embedded.Settings().terms == "apache-2.0"
+    same = own.load().fingerprint
     embedded.save_codec(random_network(), tmp_path, ["CC-BY-4.0", "CC0-1.0", "CC-BY-4.0"])
+    assert own.load().fingerprint == same  # of what decides the codes, nothing else
     assert own.terms == "CC-BY-4.0, CC0-1.0" and replace(own, licence="mit").terms == "mit"
     assert (dac.Settings("44khz").terms, dac.Settings("mine.pth").terms) == ("mit", "unknown")
     assert (mimi.Settings().terms, mimi.Settings("kyutai/mimi@v1").terms) == ("cc-by-4.0", "cc-by-4.0")
@@ -329,6 +331,13 @@ def test_the_manifest_source(songs: list[Song], monkeypatch: pytest.MonkeyPatch)
         manifest.Settings("none.jsonl").load()
     with pytest.raises(SongError, match="split"):
         manifest.Settings("manifest.jsonl", split="test").load()
+
+
+def test_several_processes_are_refused(songs: list[Song], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DISTILL_DATA", str(Path(songs[0].audio or "").parent))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(SettingsError, match="start it with one"):
+        Settings(songs=manifest.Settings("manifest.jsonl"), network=SMALL).task(0)
 
 
 def test_a_folder_of_manifests_is_read_whole(

@@ -28,9 +28,17 @@ from distill.codecs._blocks import (
 )
 from distill.codecs._network import STATES, CodecNetwork, NetworkSettings
 from distill.codecs._source import cycles
-from distill.codecs._weights import as_configured, chosen, fill_from_halves, halves, read_config, spoken
+from distill.codecs._weights import (
+    as_configured,
+    chosen,
+    fill_from_halves,
+    halves,
+    identity,
+    read_config,
+    spoken,
+)
 from distill.errors import CodecError
-from distill.folders import locate, write_atomic
+from distill.folders import atomic_folder, locate
 from distill.vocabulary import CodecFormat
 
 VERSION = 1
@@ -69,9 +77,10 @@ class Settings:
         folder = locate(self.path)
         with as_configured(folder / "config.json"):
             network = CodecNetwork(_config(folder))
-        fingerprint = fill_from_halves(network.weights(), folder)
+        state = fill_from_halves(network.weights(), folder)
         network.quantiser.started.fill_(True)
-        return EmbeddedCodec(network.eval(), self._slots(network.settings), fingerprint)
+        same = identity(state, read_config(folder / "config.json")["network"])
+        return EmbeddedCodec(network.eval(), self._slots(network.settings), same)
 
     def _slots(self, network: NetworkSettings) -> int:
         return chosen(self.slots, network.slots, self.path)
@@ -161,16 +170,17 @@ class EmbeddedCodec:
 
 
 def save_codec(network: CodecNetwork, folder: Path, licences: Iterable[str] = ()) -> None:
-    """Write config.json and weights.safetensors (half precision). CodecError if a weight is not finite.
+    """Write the folder, whole or not at all: config.json, weights.safetensors (half precision). CodecError if a weight is
+    not finite.
 
     `licences`: of the songs it learnt from.
     """
     weights = halves(network.weights().items(), folder)
-    folder.mkdir(parents=True, exist_ok=True)
     config = {"version": VERSION, "kind": "embedded", "network": asdict(network.settings)}
     config |= {"licences": said} if (said := sorted(set(licences))) else {}
-    write_atomic(folder / "weights.safetensors", weights)
-    write_atomic(folder / "config.json", (json.dumps(config, indent=1) + "\n").encode())
+    with atomic_folder(folder) as inside:
+        (inside / "weights.safetensors").write_bytes(weights)
+        (inside / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
 
 
 def _format(network: NetworkSettings, slots: int) -> CodecFormat:

@@ -16,6 +16,7 @@ one exactly.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -67,6 +68,10 @@ class Settings:
 
     def task(self, seed: int) -> CodecTask:
         """The task, its songs read. Raises SongError when none is left to train on."""
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # codebooks move with the batches that a process sees
+            raise SettingsError(
+                "task codec: several processes would grow several codebooks; start it with one"
+            )
         songs = [song for song in self.songs.load() if song.split == "train"]
         buffer = SongBuffer(songs, self.network.sample_rate, self.hours, seed)
         return CodecTask(self, buffer, seed, {song.licence for song in songs})

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from distill.codecs import Codec, check_codes
-from distill.codecs._weights import as_configured, fill_from_halves, halves
+from distill.codecs._weights import as_configured, fill_from_halves, halves, identity
+from distill.codecs._weights import read_config as json_config
 from distill.errors import CodecError
 from distill.folders import atomic_folder, locate
 from distill.vocabulary import CodecFormat
@@ -68,7 +69,12 @@ class HeadVocoder:
 
     def stream(self, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
         """First sound after the first chunk that is longer than `context_frames`."""
-        return in_pieces(self._sound, map(self._checked, chunks), self.hop, self.context_frames)
+        return in_pieces(
+            self._sound,
+            (self._checked(piece_FS) for piece_FS in chunks if len(piece_FS)),
+            self.hop,
+            self.context_frames,
+        )
 
     def _checked(self, codes_FS: Tensor) -> Tensor:
         check_codes(codes_FS, self.format)
@@ -113,7 +119,9 @@ def load_head(folder: Path, codec: Codec) -> HeadVocoder:
         )
     with as_configured(folder / "config.json"):
         network = HeadNetwork(config["network"], made_for.format, config["latent_width"], config["silence"])
-    return HeadVocoder(network, format, fill_from_halves(dict(network.named_parameters()), folder))
+    state = fill_from_halves(dict(network.named_parameters()), folder)
+    made_of = {key: value for key, value in json_config(folder / "config.json").items() if key != "licences"}
+    return HeadVocoder(network, format, identity(state, made_of))
 
 
 def read_config(folder: Path) -> dict[str, Any]:
