@@ -48,6 +48,7 @@ check: $(READY)  ## style and types
 bench: $(READY)  ## speed and memory, side by side; prints tables [SONGS=MANIFEST: the benches of curation too]
 	$(VENV) bench/loss.py
 	$(VENV) bench/vocoder.py
+	$(VENV) bench/encode.py
 	$(if $(SONGS),for script in alignment music structure duplicates; do $(VENV) bench/$$script.py --songs "$(SONGS)" || exit; done)
 
 clean:  ## remove .venv, caches and eval/reports; adapters/ and recipes stay

@@ -11,11 +11,12 @@ forward; everything else, saving and singing included, sees the model as it alwa
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
 from distill import torchaudio_standin
@@ -25,6 +26,8 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import repeat_kv
 
 NAME = "distill_songs_apart"
+# Not cuDNN's: it seems to prepare itself for every length anew (an H100 took 2 s a step until it had seen most of them).
+KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 _lengths: list[int] = []  # of the songs of the forward that is under way, row after row
 
 
@@ -77,10 +80,11 @@ def _attend(
         flat = x.transpose(0, 1).reshape(1, heads, batch * tokens, x.shape[-1])
         return flat.split(_lengths, dim=2)
 
-    parts = [
-        scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=scaling, is_causal=True)
-        for q, k, v in zip(songs(query), songs(key), songs(value), strict=True)
-    ]
+    with sdpa_kernel(KERNELS) if query.is_cuda else nullcontext():
+        parts = [
+            scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=scaling, is_causal=True)
+            for q, k, v in zip(songs(query), songs(key), songs(value), strict=True)
+        ]
     flat = torch.cat(parts, dim=2)
     return flat.reshape(heads, batch, tokens, value.shape[-1]).permute(1, 2, 0, 3).contiguous(), None
 

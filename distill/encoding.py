@@ -36,6 +36,7 @@ import torch
 from torch import Tensor
 
 from distill import audio, stems
+from distill.codecs import exactly
 from distill.errors import DistillError, FitError, SongError
 from distill.folders import sha256_bytes, sha256_file, write_atomic
 from distill.prompts import Coded, WritingSettings, passages, write
@@ -106,17 +107,20 @@ def _fill(entries: list[_Entry], codec: Any, processes: int | None) -> None:
     pace = (time.perf_counter() - began) * torch.get_num_threads() / seconds[shortest]
     if processes is None:
         pays = pace * sum(seconds[entry] for entry in rest) > WORTHWHILE_SECONDS
-        processes = torch.get_num_threads() if pays else 0
+        processes = torch.get_num_threads() if pays and codec.device.type == "cpu" else 0
     if processes:
         _deal(rest, codec, min(processes, len(rest)))
     else:
         _encode(rest, codec)
 
 
-def _encode(entries: Iterable[_Entry], codec: Any, ahead: int = AHEAD) -> None:
+def _encode(entries: Iterable[_Entry], codec: Any, ahead: int | None = None) -> None:
+    if ahead is None:  # a GPU is fed by every core
+        ahead = AHEAD if codec.device.type == "cpu" else max(AHEAD, os.cpu_count() or 1)
     for batch in _batches(_read_ahead(entries, codec, ahead), codec):
         waves = [wave_CW for _, wave_CW in batch]
-        made = codec.encode_many(waves) if len(waves) > 1 else [codec.encode(waves[0])]
+        with exactly():
+            made = codec.encode_many(waves) if len(waves) > 1 else [codec.encode(waves[0])]
         for (entry, _), codes_FS in zip(batch, made, strict=True):
             entry.place.parent.mkdir(parents=True, exist_ok=True)
             write_atomic(entry.place, _npy(codes_FS.cpu()))
@@ -138,7 +142,7 @@ def _read_ahead(entries: Iterable[_Entry], codec: Any, ahead: int) -> Iterator[t
 
 def _batches(read: Iterable[tuple[_Entry, Tensor]], codec: Any) -> Iterator[list[tuple[_Entry, Tensor]]]:
     """Neighbours together where the codec takes many, and one by one on a CPU, where that gains nothing."""
-    many = hasattr(codec, "encode_many") and torch.cuda.is_available()
+    many = hasattr(codec, "encode_many") and codec.device.type != "cpu"
     left = most = BATCH_SECONDS * codec.format.sample_rate if many else 0
     batch: list[tuple[_Entry, Tensor]] = []
     for entry, wave_CW in read:

@@ -73,9 +73,19 @@ def spectrogram_png(
     Sound that would be wider than `columns` pixels has neighbours averaged until it is not, for whole songs in small
     files; fewer `colours` make them smaller still.
     """
-    level_HF = 10 * np.log10(_power(wave_W, sample_rate, hop_seconds, columns) + 1e-12)
-    level_HF = np.clip((level_HF - level_HF.max()) / RANGE_DB + 1, 0, 1)
+    level_HF = levels(wave_W, sample_rate, hop_seconds, columns)
     return png(np.round(level_HF * (colours - 1)).astype(np.uint8), palette(colours))
+
+
+def levels(
+    wave_W: NDArray[np.float32],
+    sample_rate: int,
+    hop_seconds: float = HOP_SECONDS,
+    columns: int | None = None,
+) -> NDArray[np.float64]:
+    """What `spectrogram_png` shows, [PICTURE_ROWS, columns], from 0 (quiet) to 1 (the loudest there is)."""
+    level_HF = 10 * np.log10(_power(wave_W, sample_rate, hop_seconds, columns) + 1e-12)
+    return np.clip((level_HF - level_HF.max()) / RANGE_DB + 1, 0, 1)
 
 
 def _power(

@@ -20,6 +20,7 @@ from typing import Any
 
 from distill import encoding, folders, judging, scores
 from distill import settings as strict
+from distill.codecs import fastest
 from distill.errors import SettingsError
 from distill.gathering import curated, gather, in_words, table
 from distill.licences import named
@@ -187,7 +188,7 @@ class Stage:
         )  # a user's path stays out of what is published
         all_songs = gather(self.settings.songs, self.settings.curation)
         self.songs = [song for song in all_songs if song.split == "train"]
-        self.codec = self.settings.codec.load()
+        self.codec = self.settings.codec.load().to(fastest())
         self.held_out_songs = [s for s in all_songs if s.split != "train"] or _held_out_songs(
             self.settings.songs, self.codec
         )
@@ -263,7 +264,7 @@ class Stage:
                 **licences,
             },
             credits=tuple(dict.fromkeys(map(_credit, filter(_asks_for_credit, self.songs)))),
-            recipe=with_songs(self.recipe, None if self.given is None else "").yaml(),
+            recipe=with_songs(self.recipe, None if self.given is None else "").published(),
             vocoder=self.vocoder,
         )
 

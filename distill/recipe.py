@@ -33,7 +33,22 @@ class Recipe:
 
     def yaml(self) -> str:
         """The resolved recipe: every setting, as YAML that `parse` reads back."""
-        return strict.write({"task": self.task, "seed": self.seed, **strict.plain(self.settings)})
+        return strict.write(self._plain())
+
+    def published(self) -> str:
+        """The same for others to read: of a path that leaves the current folder, its last part alone."""
+        return strict.write(_without_places(self._plain()))
+
+    def _plain(self) -> dict[str, Any]:
+        return {"task": self.task, "seed": self.seed, **strict.plain(self.settings)}
+
+
+def _without_places(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_places(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_without_places(part) for part in value]
+    return Path(value).name if isinstance(value, str) and value.startswith(("/", "~", "..")) else value
 
 
 def load(name: str | Path, overrides: Mapping[str, str] | None = None) -> Recipe:

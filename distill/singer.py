@@ -25,6 +25,7 @@ from torch import Tensor
 
 from distill import audio, encoding, lyrics, scores, stems
 from distill import settings as strict
+from distill.codecs import fastest
 from distill.errors import AdapterError, FitError, LyricsError, SettingsError
 from distill.grammar import Grammar
 from distill.prompts import JOIN, Passage, Piece, header, look_ahead, passages, words_texts
@@ -251,15 +252,13 @@ class Singer:
     ) -> list[Take]:
         """One take per line, sung side by side. Lines with notes (seconds from the line's start) are followed.
 
-        `style` and `voice`: one for all lines, or one each. A seed repeats: line i draws from seed + i.
+        `style` and `voice`: one for all lines, or one each; a voice may join words of several that were heard ("alto,
+        breathy"). A seed repeats: line i draws from seed + i.
         """
         if not lines:
             raise LyricsError("there is no line to sing; give at least one")
         seed = random.SystemRandom().randrange(2**31) if seed is None else seed
-        for name in [voice] if isinstance(voice, str) else voice or []:
-            if name and self.about.voices and name not in self.about.voices:
-                known = ", ".join(repr(known) for known in self.about.voices)
-                raise SettingsError(f"voice {name!r}: this singer never heard it; it knows {known}")
+        self._check_voices([voice] if isinstance(voice, str) else voice or [])
         styles, voices = _each(style, self.about.styles, lines), _each(voice, self.about.voices, lines)
         manner = self._manner(temperature)
         plans = [self._plan(*item) for item in zip(lines, styles, voices, strict=True)]
@@ -272,6 +271,14 @@ class Singer:
             for i, result in enumerate(sung):
                 takes.append(self._take(result, lines[first + i].text, seed + first + i, spent))
         return takes
+
+    def _check_voices(self, voices: Sequence[str]) -> None:
+        """A voice may join what was heard apart ("soprano, breathy"), but holds nothing that was never heard."""
+        heard = dict.fromkeys(part for voice in self.about.voices for part in _parts(voice))
+        for voice in voices:
+            if heard and any(part not in heard for part in _parts(voice)):
+                known = ", ".join(map(repr, heard))
+                raise SettingsError(f"voice {voice!r}: this singer never heard it; it knows {known}")
 
     def _manner(self, temperature: float | None) -> Manner:
         said = self.about.sampling
@@ -476,7 +483,9 @@ def load_singer(
             f"{student.vocabulary.layout}; put back the singer.json it was trained with"
         )
     try:
-        student.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        student.to(device or fastest())
+        if student.device.type != "mps":  # which lacks the float64 of a codec's phases; it stays on the CPU
+            codec.to(student.device)
     except (RuntimeError, AssertionError) as error:  # torch has no type of its own for this
         reason = (str(error).splitlines() or ["?"])[0][:120]
         raise SettingsError(f"device {device}: cannot be used ({reason}); try cpu") from None
@@ -496,6 +505,11 @@ def _each(value: str | Sequence[str] | None, known: Sequence[str], lines: Sequen
             f"{len(value)} styles or voices for {len(lines)} lines; give one, or one for each line"
         )
     return list(value)
+
+
+def _parts(voice: str) -> list[str]:
+    """What a voice's words say, one by one: "alto, breathy" is an alto who sings breathily."""
+    return [part.strip() for part in voice.split(",") if part.strip()]
 
 
 def _send(

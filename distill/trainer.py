@@ -27,7 +27,9 @@ import logging
 import math
 import random
 import time
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -48,6 +50,7 @@ from distill.progress import show
 __all__ = ["Place", "Step", "Task", "TrainSettings", "numbered", "show", "train"]
 
 log = logging.getLogger("distill")
+AHEAD = 2  # micro-batches that wait for a GPU
 
 
 @dataclass(frozen=True)
@@ -260,7 +263,8 @@ class _Loop:
     def begin(self, micro_batches: int) -> None:
         """Starts the stream of micro-batches at a number; process r of P takes every P-th."""
         stream = self.task.batches(torch.Generator().manual_seed(self.seed), micro_batches)
-        self.stream = islice(stream, self.accelerator.process_index, None, self.processes)
+        stream = islice(stream, self.accelerator.process_index, None, self.processes)
+        self.stream = stream if self.device.type == "cpu" else _ahead(stream)
 
     def update(self, place: Place) -> dict[str, Any]:
         """Sums a group's gradients, checks them, updates. Gives the fields of a Step that it knows."""
@@ -346,6 +350,15 @@ class _Loop:
         if self.processes == 1:
             return numbers
         return self.accelerator.reduce(torch.tensor(numbers, device=self.device), "sum").tolist()
+
+
+def _ahead(stream: Iterator[Any]) -> Iterator[Any]:
+    """The same, made by a thread while a GPU works on what came before."""
+    with ThreadPoolExecutor(1) as pool:
+        waiting = deque(pool.submit(next, stream, None) for _ in range(AHEAD))
+        while (batch := waiting.popleft().result()) is not None:
+            waiting.append(pool.submit(next, stream, None))
+            yield batch
 
 
 def _adamw(task: Task, settings: TrainSettings, device: torch.device) -> torch.optim.AdamW:

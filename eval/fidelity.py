@@ -351,6 +351,8 @@ def shares_by_voice(report: dict[str, Any]) -> dict[str, dict[str, dict[str, Any
 def _compared(pairs: Sequence[Any], figure: str, compare: Any) -> dict[str, Any]:
     old, new = ([line["figures"][figure] for line in side] for side in zip(*pairs, strict=True))
     counted = sum(count for _, count in old)
+    if compare is statistics.quotient:  # of none in tune before no share is kept
+        counted = sum(hits for hits, _ in old)
     four = [[pair[part] for pair in side] for side in (new, old) for part in (0, 1)]
     return {
         f"{figure}_before": _share(old),

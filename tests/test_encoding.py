@@ -24,6 +24,8 @@ RATE, HOP = 8000, 80
 class Loudness:
     """A codec of one or two slots: how loud every frame of 10 ms is. It remembers what it was given."""
 
+    device = torch.device("cpu")
+
     def __init__(
         self, slots: int = 1, fingerprint: str = "one", tracks: tuple[str, ...] = (), fail_after: int = 99
     ) -> None:
@@ -131,7 +133,7 @@ def test_songs_go_together_on_a_gpu_up_to_a_limit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpu: bool
 ) -> None:
     monkeypatch.setattr(encoding, "BATCH_SECONDS", 1.4)
-    monkeypatch.setattr(encoding.torch.cuda, "is_available", lambda: gpu)
+    monkeypatch.setattr(Many, "device", torch.device("cuda" if gpu else "cpu"))
     lengths = (0.2, 0.5, 0.3, 0.5, 0.6, 0.5, 0.301, 1.6)
     songs = [song(tmp_path, f"s{n}", seconds, seed=n) for n, seconds in enumerate(lengths)]
     codec = Many()
@@ -161,11 +163,13 @@ def test_processes_are_started_only_where_they_pay(tmp_path: Path, monkeypatch: 
     deal = lambda entries, codec, processes: dealt.append(processes) or encoding._encode(entries, codec)  # noqa: E731
     monkeypatch.setattr(encoding, "_deal", deal)
     monkeypatch.setattr(encoding.torch, "get_num_threads", lambda: 2)
-    monkeypatch.setattr(encoding.torch.cuda, "is_available", lambda: True)  # where no codec goes by itself
     list(codes_of_all(songs, Loudness(fingerprint="quick")))
     assert dealt == []
     monkeypatch.setattr(encoding, "WORTHWHILE_SECONDS", 0.0)
     list(codes_of_all(songs, Loudness(fingerprint="slow")))
+    assert dealt == [2]
+    monkeypatch.setattr(Loudness, "device", torch.device("cuda"))  # which one process keeps busy
+    list(codes_of_all(songs, Loudness(fingerprint="on a GPU")))
     assert dealt == [2]
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import page
+import picture
 import pytest
 import run
 import soundfile
@@ -21,6 +22,7 @@ import torch
 
 import distill
 from distill import judging, pictures, songs
+from distill.errors import SongError
 from distill.measures import Performance, judge
 from distill.vocabulary import CodecFormat
 
@@ -242,3 +244,16 @@ def test_bad_takes_are_named_in_one_line(
     said = capsys.readouterr().err
     assert complaint in said and said.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_a_picture_shows_every_take_on_one_scale_of_time() -> None:
+    takes = [performance("row", 52), performance("row the boat", 52, 55, 57)]
+    shown = picture.picture(takes)
+    width, height = (int.from_bytes(shown[at : at + 4], "big") for at in (16, 20))
+    assert width == 2 * pictures.levels(takes[1].wave_W, RATE).shape[1]
+    assert height == 2 * 2 * pictures.PICTURE_ROWS + picture.GAP
+    line = songs.Line("row the boat", 0.0, 1.0, notes=(songs.Note(0.0, 1.0, 52, "row"),))
+    asked = [judging.Asked(line, songs.Song("s", (), voice="alto"), 0.0, 1.0)]
+    assert picture.chosen(asked, "row", "al") is asked[0]
+    with pytest.raises(SongError, match="no held-out line begins with 'row' in a voice 'bass'"):
+        picture.chosen(asked, "row", "bass")

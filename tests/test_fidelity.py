@@ -226,6 +226,15 @@ def test_a_codec_is_held_once_for_all_its_numbers_of_slots(tmp_path: Path) -> No
         assert torch.equal(codec.decode(codes_FS), alone.decode(codes_FS))
 
 
+def test_of_no_note_in_tune_no_share_is_kept() -> None:
+    line = {"figures": {"in_tune": (0, 2), "word_error": (1, 4)}, "pitch": {"cents": [200.0, None]}}
+    rows = {row: {"per_line": [line]} for row in (fidelity.UNCODED, "1 slots")}
+    report = {"rows": rows, "voice_of_line": ["alto"], "track_of_line": [""]}
+    figures = fidelity.shares_by_voice(report)["alto"]["1 slots"]
+    assert figures["in_tune_before"]["count"] == 2 and figures["word_error_difference"]["value"] == 0
+    assert figures["in_tune_quotient"] is figures["still_in_tune"] is None
+
+
 def test_codebook_use_is_counted() -> None:
     codes_FS = torch.tensor([[0, 3], [1, 3], [0, 3], [1, 3]])
     first, second = likeness.codebook_use([codes_FS[:1], codes_FS[1:]], (4, 4))

@@ -129,6 +129,7 @@ def test_a_folder_of_songs_becomes_a_singer_a_merged_model_and_a_take(home, run)
     assert about["grain"] == "line" and about["styles"] == ["folk"] and about["voices"] == ["low"]
     assert about["licences"]["song: song0.mp3"] == "CC0-1.0" and set(about["slot_sizes"]) == {32}
     assert str(home / "songs") not in (run / "singer" / "singer.json").read_text()
+    assert str(home) not in about["recipe"] and "path: codec" in about["recipe"]  # nobody's disk is published
     assert (run / "merged" / "singer.json").read_text() == (run / "singer" / "singer.json").read_text()
 
 

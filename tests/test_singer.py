@@ -222,6 +222,17 @@ def test_what_cannot_be_sung_is_refused(singer):
         singer.sing_lines([Line("row")], style=["a", "b"])
     with pytest.raises(SettingsError, match="voice 'opera': this singer never heard it; it knows 'low'"):
         singer.sing("row", voice="opera")
+    with pytest.raises(SettingsError, match="voice 'low, breathy'"):
+        singer.sing("row", voice="low, breathy")
+
+
+def test_a_voice_may_join_what_was_heard_apart(singer):
+    other = Singer(
+        singer.student, singer.codec, replace(singer.about, voices=("low, breathy", "alto")), singer.vocoder
+    )
+    other._check_voices(["alto, breathy", "low", "", "alto"])
+    with pytest.raises(SettingsError, match="knows 'low', 'breathy', 'alto'"):
+        other._check_voices(["alto", "alto, straight"])
 
 
 def notes_line(count: int) -> Line:

@@ -7,7 +7,7 @@ here has
     Settings.format     CodecFormat, known before any weight is loaded
     Settings.terms      licence of the weights: the one the recipe states, else the known one of these weights, else
                         "unknown"; several with commas
-    Settings.load()     the Codec
+    Settings.load()     the Codec, on the CPU; `Placed` moves it
 
 A codec with several rates flattens itself to slots inside its own file; nobody else knows. Frame f covers the
 samples [f * hop, (f + 1) * hop), where hop = sample rate / frame rate; the last frame is filled up with
@@ -20,10 +20,13 @@ configurations come from elsewhere and are read as data, never run (_weights.py,
 
 from __future__ import annotations
 
-from typing import Protocol
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from distill.errors import CodecError
 from distill.vocabulary import CodecFormat
@@ -50,6 +53,48 @@ class Codec(Protocol):
     def codebooks(self) -> list[Tensor]:
         """Per slot [C, D] float32: what each code means, in one latent space for all slots."""
         ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes. Waves and codes may lie anywhere; what comes out lies in main memory."""
+        ...
+
+    def to(self, device: torch.device | str) -> Self:
+        """Moves its weights."""
+        ...
+
+
+class Placed:
+    """`device` and `to` of a codec whose weights are the modules and tensors among its attributes."""
+
+    @property
+    def device(self) -> torch.device:
+        network = next(value for value in vars(self).values() if isinstance(value, nn.Module))
+        return next(network.parameters()).device
+
+    def to(self, device: torch.device | str) -> Self:
+        for name, value in list(vars(self).items()):
+            if isinstance(value, nn.Module | Tensor):
+                setattr(self, name, value.to(device))
+        return self
+
+
+@contextmanager
+def exactly() -> Iterator[None]:
+    """Convolutions of a GPU in whole float32 (by itself it rounds them to TF32's 10 bits): codes as on a CPU but for ties."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+
+
+def fastest() -> torch.device:
+    """This process's GPU where there is one, else the CPU."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
 
 
 def check_wave(wave_CW: Tensor, format: CodecFormat) -> None:

@@ -28,7 +28,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from distill.codecs import check_codes, check_wave
+from distill.codecs import Placed, check_codes, check_wave
 from distill.codecs._blocks import (
     block_frames,
     in_blocks_decode,
@@ -103,7 +103,7 @@ class Settings:
         return DacCodec(model.eval(), format, identity(state, config))
 
 
-class DacCodec:
+class DacCodec(Placed):
     """distill.codecs.Codec over a dac.DAC."""
 
     def __init__(self, model: Any, format: CodecFormat, fingerprint: str):
@@ -113,7 +113,7 @@ class DacCodec:
 
     @cached_property
     def block_frames(self) -> int:
-        model, device = self.model, self.model.device
+        model, device = self.model, self.device
         encoder = widest(model.encoder, 1, self.hop, device=device)
         decoder = widest(model.decoder, model.latent_dim, device=device)
         context = max(self.encoder_context, self.decoder_context)
@@ -121,12 +121,12 @@ class DacCodec:
 
     @cached_property
     def encoder_context(self) -> int:
-        return receptive_frames(self.model.encoder, 1, self.hop, device=self.model.device)
+        return receptive_frames(self.model.encoder, 1, self.hop, device=self.device)
 
     @cached_property
     def decoder_context(self) -> int:  # and one frame for what an odd stride loses at a block's end
         width = self.model.latent_dim
-        return receptive_frames(self.model.decoder, width, 1, self.hop, device=self.model.device) + 1
+        return receptive_frames(self.model.decoder, width, 1, self.hop, device=self.device) + 1
 
     @torch.inference_mode()
     def encode(self, wave_CW: Tensor) -> Tensor:
@@ -137,9 +137,7 @@ class DacCodec:
         """codes_FS of every wave_CW, whatever their lengths."""
         for wave_CW in waves:
             check_wave(wave_CW, self.format)
-        together = self.together or side_by_side(
-            self.model.device, self.block_frames / self.format.frame_rate
-        )
+        together = self.together or side_by_side(self.device, self.block_frames / self.format.frame_rate)
         grid = self.hop, self.block_frames, self.encoder_context
         return in_blocks_encode_many(self._codes, waves, *grid, together)
 
@@ -156,11 +154,11 @@ class DacCodec:
         return [slot.out_proj(slot.codebook.weight.T[None])[0].T.clone().cpu() for slot in slots]
 
     def _codes(self, wave_BCW: Tensor) -> Tensor:
-        wave_BCW = wave_BCW.to(self.model.device, torch.float32)
+        wave_BCW = wave_BCW.to(self.device, torch.float32)
         return self.model.encode(wave_BCW, self.format.slots)[1].transpose(1, 2).cpu()
 
     def _wave(self, codes_FS: Tensor) -> Tensor:
-        codes_BSF = codes_FS.T[None].to(self.model.device, torch.int64)
+        codes_BSF = codes_FS.T[None].to(self.device, torch.int64)
         return self.model.decode(self.model.quantizer.from_codes(codes_BSF)[0])[0].cpu()
 
 

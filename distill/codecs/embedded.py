@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from distill.codecs import check_codes, check_wave
+from distill.codecs import Placed, check_codes, check_wave
 from distill.codecs._blocks import (
     BLOCK_SECONDS,
     blocks,
@@ -86,7 +86,7 @@ class Settings:
         return chosen(self.slots, network.slots, self.path)
 
 
-class EmbeddedCodec:
+class EmbeddedCodec(Placed):
     """distill.codecs.Codec over a CodecNetwork."""
 
     def __init__(self, network: CodecNetwork, slots: int, fingerprint: str):
@@ -99,7 +99,7 @@ class EmbeddedCodec:
     @cached_property
     def encoder_context(self) -> int:
         """Frames on each side that a frame's codes can depend on."""
-        device = self.network.quantiser.codebooks_SCD.device
+        device = self.device
         return receptive_frames(
             lambda x_BCW: self.network.latent(x_BCW[:, 0]).transpose(1, 2), 1, self.hop, device=device
         )
@@ -113,7 +113,7 @@ class EmbeddedCodec:
     def decoder_context(self) -> int:
         """Frames on each side that a decoded sample can depend on; but for the phase of a source, which is handed on."""
         quantiser, source = self.network.quantiser, self.network.source
-        width, device = quantiser.codebooks_SCD.shape[2], quantiser.codebooks_SCD.device
+        width, device = quantiser.codebooks_SCD.shape[2], self.device
 
         def sound(latent_BDF: Tensor) -> Tensor:
             hidden_BTD = self.network.hidden(latent_BDF.transpose(1, 2))
@@ -132,7 +132,7 @@ class EmbeddedCodec:
         """codes_FS of every wave_CW, whatever their lengths."""
         for wave_CW in waves:
             check_wave(wave_CW, self.format)
-        device = self.network.quantiser.codebooks_SCD.device
+        device = self.device
 
         def codes(wave_BCW: Tensor) -> Tensor:
             latent_BFD = self.network.latent(wave_BCW[:, 0].to(device, torch.float32))
@@ -146,7 +146,7 @@ class EmbeddedCodec:
     @torch.inference_mode()
     def decode(self, codes_FS: Tensor, samples: int | None = None) -> Tensor:
         check_codes(codes_FS, self.format)
-        device = self.network.quantiser.codebooks_SCD.device
+        device = self.device
 
         made, passed_B = [], None
         for block in blocks(len(codes_FS), self.block_frames, self.decoder_context):

@@ -31,7 +31,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from distill.codecs import check_codes, check_wave
+from distill.codecs import Placed, check_codes, check_wave
 from distill.codecs._blocks import block_frames, in_blocks_causal, in_blocks_decode, receptive_frames, widest
 from distill.codecs._weights import (
     as_configured,
@@ -126,7 +126,7 @@ class Settings:
         return bandwidths.index(self.bandwidth)
 
 
-class EncodecVocos:
+class EncodecVocos(Placed):
     """distill.codecs.Codec over EnCodec's encoder and quantiser, and Vocos' backbone and head."""
 
     def __init__(
@@ -151,16 +151,18 @@ class EncodecVocos:
 
     @cached_property
     def block_frames(self) -> int:
-        return block_frames(self.format.frame_rate, widest(self.before, 1, HOP), max(self.contexts))
+        return block_frames(
+            self.format.frame_rate, widest(self.before, 1, HOP, device=self.device), max(self.contexts)
+        )
 
     @cached_property
     def contexts(self) -> tuple[int, int, int]:
         """How far the convolutions before and behind the LSTM hear, and Vocos."""
-        width = self.memory.lstm.input_size
+        width, device = self.memory.lstm.input_size, self.device
         return (
-            receptive_frames(self.before, 1, HOP),
-            receptive_frames(self.after, width),
-            receptive_frames(self._sound, self.books_SCD.shape[2], 1, HOP),
+            receptive_frames(self.before, 1, HOP, device=device),
+            receptive_frames(self.after, width, device=device),
+            receptive_frames(self._sound, self.books_SCD.shape[2], 1, HOP, device=device),
         )
 
     @torch.inference_mode()
@@ -169,10 +171,9 @@ class EncodecVocos:
         frames, state = -(-wave_CW.shape[1] // HOP), None
 
         def before(first: int, last: int) -> Tensor:
-            piece_CW = wave_CW[:, first * HOP : last * HOP].float()
-            return self.before(functional.pad(piece_CW, (0, (last - first) * HOP - piece_CW.shape[1]))[None])[
-                0
-            ]
+            piece_CW = wave_CW[:, first * HOP : last * HOP].to(self.device, torch.float32)
+            missing = (last - first) * HOP - piece_CW.shape[1]
+            return self.before(functional.pad(piece_CW, (0, missing))[None])[0]
 
         def carry(hidden_DF: Tensor) -> Tensor:  # EncodecLSTM.forward with its state kept
             nonlocal state
@@ -183,7 +184,8 @@ class EncodecVocos:
             return self.quantiser.encode(self.after(heard_DF[None]), self.format.slots * KBPS_A_SLOT)[:, 0]
 
         blocks = self.block_frames, self.contexts[:2]
-        return in_blocks_causal(before, carry, after, frames, *blocks, inner=1, outer=1).T.contiguous()
+        codes_SF = in_blocks_causal(before, carry, after, frames, *blocks, inner=1, outer=1)
+        return codes_SF.T.contiguous().cpu()
 
     @torch.inference_mode()
     def decode(self, codes_FS: Tensor, samples: int | None = None) -> Tensor:
@@ -192,14 +194,17 @@ class EncodecVocos:
         return wave_CW[:, :samples]
 
     def codebooks(self) -> list[Tensor]:
-        return [book_CD.clone() for book_CD in self.books_SCD]
+        return [book_CD.clone().cpu() for book_CD in self.books_SCD]
 
     def _wave(self, codes_FS: Tensor) -> Tensor:
-        embedded_FSD = self.books_SCD[torch.arange(self.format.slots), codes_FS.long()]
-        return self._sound(embedded_FSD.sum(1).T[None])
+        slots_S = torch.arange(self.format.slots, device=self.device)
+        embedded_FSD = self.books_SCD[slots_S, codes_FS.to(self.device, torch.int64)]
+        return self._sound(embedded_FSD.sum(1).T[None]).cpu()
 
     def _sound(self, features_BDF: Tensor) -> Tensor:
-        hidden_BFD = self.vocos["backbone"](features_BDF, bandwidth_id=torch.tensor([self.rate]))
+        hidden_BFD = self.vocos["backbone"](
+            features_BDF, bandwidth_id=torch.tensor([self.rate], device=self.device)
+        )
         return self.vocos["head"](hidden_BFD)
 
 

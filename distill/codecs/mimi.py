@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from distill.codecs import check_codes, check_wave
+from distill.codecs import Placed, check_codes, check_wave
 from distill.codecs._blocks import block_frames, in_blocks_causal, receptive_frames, widest
 from distill.codecs._weights import as_configured, chosen, identity, read_config, spoken, terms
 from distill.errors import CodecError
@@ -69,7 +69,7 @@ class Settings:
         return MimiCodec(model, format, identity(state, read_config(folder / "config.json")))
 
 
-class MimiCodec:
+class MimiCodec(Placed):
     """distill.codecs.Codec over a transformers.MimiModel."""
 
     def __init__(self, model: Any, format: CodecFormat, fingerprint: str):
@@ -77,9 +77,17 @@ class MimiCodec:
         self.inner = model.config.latent_stride  # steps of the attention in a frame
         self.hop = round(format.sample_rate / format.frame_rate)
 
+    def to(self, device: torch.device | str) -> MimiCodec:
+        for part in self.model.modules():
+            if hasattr(
+                part, "_embed"
+            ):  # transformers keeps a codebook's means there, where Module.to does not look
+                part._embed = None
+        return super().to(device)
+
     @cached_property
     def block_frames(self) -> int:
-        model, device, width = self.model, self.model.device, self.model.config.hidden_size
+        model, device, width = self.model, self.device, self.model.config.hidden_size
         encoder = widest(model.encoder.encoder_seanet, self.format.channels, self.hop, device=device)
         decoder = widest(model.decoder.decoder_seanet, width, self.inner, device=device)
         context = max(*self.encoder_contexts, *self.decoder_contexts)
@@ -88,14 +96,14 @@ class MimiCodec:
     @cached_property
     def encoder_contexts(self) -> tuple[int, int]:
         """How far the convolutions before and behind the encoder's attention hear."""
-        encoder, device = self.model.encoder, self.model.device
+        encoder, device = self.model.encoder, self.device
         channels, width = self.format.channels, self.model.config.hidden_size
         before = receptive_frames(encoder.encoder_seanet, channels, self.hop, self.inner, device=device)
         return before, receptive_frames(encoder.downsample, width, self.inner, device=device)
 
     @cached_property
     def decoder_contexts(self) -> tuple[int, int]:
-        decoder, device, width = self.model.decoder, self.model.device, self.model.config.hidden_size
+        decoder, device, width = self.model.decoder, self.device, self.model.config.hidden_size
         before = receptive_frames(decoder.upsample, width, 1, self.inner, device=device)
         return before, receptive_frames(decoder.decoder_seanet, width, self.inner, self.hop, device=device)
 
@@ -105,7 +113,7 @@ class MimiCodec:
         encoder, attend = self.model.encoder, _Memory(self.model.encoder.encoder_transformer)
 
         def before(first: int, last: int) -> Tensor:
-            piece_CW = wave_CW[:, first * self.hop : last * self.hop].to(self.model.device, torch.float32)
+            piece_CW = wave_CW[:, first * self.hop : last * self.hop].to(self.device, torch.float32)
             missing = (last - first) * self.hop - piece_CW.shape[1]
             return encoder.encoder_seanet(functional.pad(piece_CW, (0, missing))[None])[0]
 
@@ -124,7 +132,7 @@ class MimiCodec:
         decoder, attend = self.model.decoder, _Memory(self.model.decoder.decoder_transformer)
 
         def before(first: int, last: int) -> Tensor:
-            codes_BSF = codes_FS[first:last].T[None].to(self.model.device, torch.int64)
+            codes_BSF = codes_FS[first:last].T[None].to(self.device, torch.int64)
             return decoder.upsample(self.model.quantizer.decode(codes_BSF))[0]
 
         def after(heard_DT: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from distill.codecs import check_codes, check_wave
+from distill.codecs import Placed, check_codes, check_wave
 from distill.codecs._blocks import (
     block_frames,
     in_blocks_decode,
@@ -92,7 +92,7 @@ class Settings:
         return SnacCodec(settled(model), format, identity(state, config))
 
 
-class SnacCodec:
+class SnacCodec(Placed):
     """distill.codecs.Codec over a snac.SNAC. A unit is the fewest frames that are whole windows of attention."""
 
     def __init__(self, model: Any, format: CodecFormat, fingerprint: str):
@@ -112,17 +112,17 @@ class SnacCodec:
     @cached_property
     def block_frames(self) -> int:
         unit = self.latents * self.unit  # the decoder's windows are whole
-        encoder = widest(self.model.encoder, 1, self.hop * self.unit)
+        encoder = widest(self.model.encoder, 1, self.hop * self.unit, device=self.device)
         self.numbers[:] = range(16 * self.unit)
-        decoder = widest(self.model.decoder, self.model.latent_dim, unit)
+        decoder = widest(self.model.decoder, self.model.latent_dim, unit, device=self.device)
         return block_frames(self.format.frame_rate, max(encoder, decoder) / self.unit, max(self.contexts))
 
     @cached_property
     def contexts(self) -> tuple[int, int]:
         """Frames that the encoder and the decoder hear, whole units of them; one more for odd strides."""
-        latents, hop = self.latents * self.unit, self.hop * self.unit
-        encoder = receptive_frames(self.model.encoder, 1, hop, latents)
-        decoder = receptive_frames(self._sound, self.model.latent_dim, latents, hop)
+        latents, hop, device = self.latents * self.unit, self.hop * self.unit, self.device
+        encoder = receptive_frames(self.model.encoder, 1, hop, latents, device=device)
+        decoder = receptive_frames(self._sound, self.model.latent_dim, latents, hop, device=device)
         return (encoder + 1) * self.unit, (decoder + 1) * self.unit
 
     @torch.inference_mode()
@@ -133,8 +133,8 @@ class SnacCodec:
     @torch.inference_mode()
     def decode(self, codes_FS: Tensor, samples: int | None = None) -> Tensor:
         check_codes(codes_FS, self.format)
-        frames = len(codes_FS)
-        filled_FS = torch.cat([codes_FS.long(), codes_FS[-1:].long().expand(-frames % self.unit, -1)])
+        frames, codes_FS = len(codes_FS), codes_FS.cpu().long()
+        filled_FS = torch.cat([codes_FS, codes_FS[-1:].expand(-frames % self.unit, -1)])
         numbered = torch.cat([filled_FS, torch.arange(len(filled_FS))[:, None]], 1)
         wave_CW = in_blocks_decode(self._wave, numbered, self.hop, self._block(), self.contexts[1])
         return wave_CW[:, : frames * self.hop][:, :samples]
@@ -144,7 +144,7 @@ class SnacCodec:
         """Every code as the vector it adds to the latent; a level's slots have the same."""
         books = []
         for level, width in zip(self.model.quantizer.quantizers, self.widths, strict=True):
-            books += [level.out_proj(level.codebook.weight.T[None])[0].T.clone() for _ in range(width)]
+            books += [level.out_proj(level.codebook.weight.T[None])[0].T.clone().cpu() for _ in range(width)]
         return books
 
     def _block(self) -> int:
@@ -152,19 +152,20 @@ class SnacCodec:
 
     def _codes(self, wave_CW: Tensor) -> Tensor:
         frames = wave_CW.shape[1] // self.hop
-        levels = self.model.encode(wave_CW.float()[None])
-        return torch.cat(
+        levels = self.model.encode(wave_CW.to(self.device, torch.float32)[None])
+        codes_FS = torch.cat(
             [
                 codes_BT[0, : frames * width].reshape(frames, width)
                 for codes_BT, width in zip(levels, self.widths, strict=True)
             ],
             1,
         )
+        return codes_FS.cpu()
 
     def _wave(self, numbered: Tensor) -> Tensor:
-        levels = numbered[:, :-1].split(self.widths, 1)
+        levels = numbered[:, :-1].to(self.device).split(self.widths, 1)
         latent_BDT = self.model.quantizer.from_codes([codes.reshape(1, -1) for codes in levels])
-        return self._sound(latent_BDT, numbered[:, -1].tolist())[0]
+        return self._sound(latent_BDT, numbered[:, -1].tolist())[0].cpu()
 
     def _sound(self, latent_BDT: Tensor, numbers: list[int] | None = None) -> Tensor:
         self.numbers[:] = range(latent_BDT.shape[2] // self.latents) if numbers is None else numbers
@@ -181,7 +182,7 @@ class _SteadyNoise(nn.Module):
         self.linear, self.numbers, self.layer = linear, numbers, layer
 
     def forward(self, x_BDT: Tensor) -> Tensor:
-        return x_BDT + self.noise(x_BDT.shape[2]) * self.linear(x_BDT)
+        return x_BDT + self.noise(x_BDT.shape[2]).to(x_BDT.device) * self.linear(x_BDT)
 
     def noise(self, values: int) -> Tensor:
         """So many values (T) of normal noise, as many for each frame."""

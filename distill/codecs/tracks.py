@@ -81,6 +81,14 @@ class TracksCodec:
         said = f"tracks 1 {codec.fingerprint} {format.tracks} {format.streams} {mid_side}"
         self.fingerprint = sha256_bytes(said.encode())
 
+    @property
+    def device(self) -> torch.device:
+        return self.codec.device
+
+    def to(self, device: torch.device | str) -> TracksCodec:
+        self.codec.to(device)
+        return self
+
     def encode(self, wave_CW: Tensor) -> Tensor:
         check_wave(wave_CW, self.format)
         streams = self._streams(wave_CW).chunk(self.format.streams)

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from distill.codecs import check_codes, check_wave
+from distill.codecs import Placed, check_codes, check_wave
 from distill.codecs._blocks import in_blocks_decode, in_blocks_encode, receptive_frames
 from distill.codecs._weights import as_configured, chosen, identity, read_config, spoken, terms
 from distill.folders import locate
@@ -68,7 +68,7 @@ class Settings:
         return Xcodec(model, format, identity(state, {**read_config(folder / "config.json"), **grid}))
 
 
-class Xcodec:
+class Xcodec(Placed):
     """distill.codecs.Codec over a transformers.XcodecModel."""
 
     def __init__(self, model: Any, format: CodecFormat, fingerprint: str):
@@ -88,7 +88,7 @@ class Xcodec:
     @cached_property
     def decoder_context(self) -> int:
         width = self.model.config.acoustic_model_config.hidden_size
-        return receptive_frames(self.model.acoustic_decoder, width, 1, self.hop, device=self.model.device)
+        return receptive_frames(self.model.acoustic_decoder, width, 1, self.hop, device=self.device)
 
     @torch.inference_mode()
     def encode(self, wave_CW: Tensor) -> Tensor:
@@ -107,11 +107,11 @@ class Xcodec:
 
     def _codes(self, wave_CW: Tensor) -> Tensor:
         """All codebooks, the last ones dropped: each codes the residual of those before it."""
-        wave_BCW = wave_CW.to(self.model.device, torch.float32)[None]
+        wave_BCW = wave_CW.to(self.device, torch.float32)[None]
         return self.model.encode(wave_BCW, return_dict=False)[0].T[:, : self.format.slots].cpu()
 
     def _wave(self, codes_FS: Tensor) -> Tensor:
-        codes_BSF = codes_FS.T[None].to(self.model.device, torch.int64)
+        codes_BSF = codes_FS.T[None].to(self.device, torch.int64)
         return self.model.decode(codes_BSF, return_dict=False)[0].cpu()
 
 

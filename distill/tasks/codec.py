@@ -19,7 +19,9 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -90,19 +92,20 @@ class SongBuffer:
     """All songs, and their stems where they have some, in one int16 tensor; a crop never crosses into the next."""
 
     def __init__(self, songs: list[Song], sample_rate: int, hours: float, seed: int):
-        waves, room = [], int(hours * 3600 * sample_rate)
+        chosen, room = [], hours * 3600
         tracks = [track for song in songs for track in (song.audio, song.vocals, song.accompaniment) if track]
         order = torch.randperm(len(tracks), generator=torch.Generator().manual_seed(seed)).tolist()
         for index in order:
             if room <= 0:
                 break
-            wave_W = audio.read(tracks[index], sample_rate)[0]
-            waves.append((wave_W.clamp(-1, 1) * 32767).round().to(torch.int16))
-            room -= len(wave_W)
-        if not waves:
+            chosen.append(tracks[index])
+            room -= audio.seconds(tracks[index])
+        if not chosen:
             raise SongError(
                 "task codec: no training song has audio; name a source with recordings, split train"
             )
+        with ThreadPoolExecutor() as pool:
+            waves = list(pool.map(partial(_read, sample_rate=sample_rate), chosen))
         self.samples_W, self.ends_N = end_to_end(waves)
 
     def crop(self, samples: int, generator: torch.Generator) -> Tensor:
@@ -297,6 +300,11 @@ class CodecTask:
             if wave_CW.shape[1] >= least:
                 left -= wave_CW.shape[1]
                 yield wave_CW[:, : wave_CW.shape[1] // network.hop * network.hop]
+
+
+def _read(track: str, sample_rate: int) -> Tensor:
+    """A recording as 16 bit numbers."""
+    return (audio.read(track, sample_rate)[0].clamp(-1, 1) * 32767).round().to(torch.int16)
 
 
 def disturb(wave_W: Tensor, samples: int, chance: torch.Generator) -> Tensor:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from distill import encoding
 from distill import settings as strict
-from distill.codecs import Codec
+from distill.codecs import Codec, fastest
 from distill.errors import SettingsError, SongError
 from distill.settings import part
 from distill.songs import Song
@@ -95,7 +95,8 @@ class Settings:
 
     def task(self, seed: int) -> VocoderTask:
         """The task, its songs read and coded. Raises SongError when none is left to train on."""
-        codec, songs = self.codec.load(), [_one_track(song, self.track) for song in self.songs.load()]
+        codec = self.codec.load().to(fastest())
+        songs = [_one_track(song, self.track) for song in self.songs.load()]
         return VocoderTask(self, codec, songs, seed)
 
 

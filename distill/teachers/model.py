@@ -10,6 +10,7 @@ import torch
 
 from distill import scores
 from distill.batches import build, pack_rows
+from distill.codecs import fastest
 from distill.folders import fingerprint
 from distill.prompts import Coded, write
 from distill.shelf import open_singer
@@ -29,7 +30,7 @@ class Settings:
         """The teacher, its codec checked. Raises TeacherError, FolderError."""
         student, about, folder = open_singer(self.singer)
         check_codec(self.singer, about, codec)
-        return ModelTeacher(student, self.tokens, fingerprint(folder))
+        return ModelTeacher(student.to(fastest()), self.tokens, fingerprint(folder))
 
 
 class ModelTeacher:

@@ -17,6 +17,7 @@ import torch
 from tiny_codecs import MAKERS, Made, noise
 from torch import Tensor
 
+from distill.codecs import exactly
 from distill.errors import CodecError
 from distill.settings import kinds
 
@@ -211,6 +212,41 @@ def test_the_codes_are_those_of_its_package(made: tuple[str, Made, Any], codec: 
         ours_CW = codec.decode(theirs_FS)[:, : sound_CW.shape[1]]  # odd strides: theirs ends early
         assert sound_CW.shape[1] > (frames - 1) * hop(codec)
         torch.testing.assert_close(ours_CW, sound_CW, atol=TIMES * float(sound_CW.abs().max()), rtol=0)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_gives_the_same(made: tuple[str, Made, Any], codec: Any) -> None:
+    given_CW, codes_FS = wave(codec), codec.encode(wave(codec))
+    other = made[1].settings.load()
+    other.decode(other.encode(given_CW))  # what it looks up once, it looks up before it is moved
+    assert other.to("cuda") is other and other.device.type == "cuda"
+    with exactly():
+        same_FS, made_CW = other.encode(given_CW.cuda()), other.decode(codes_FS.cuda())
+    assert same_FS.device.type == made_CW.device.type == "cpu"
+    assert float((same_FS == codes_FS).float().mean()) >= 0.99
+    assert float((made_CW - codec.decode(codes_FS)).abs().max()) <= 1e-3 * float(made_CW.abs().max())
+    assert all(book_CD.device.type == "cpu" for book_CD in other.codebooks())
+
+
+def test_it_says_where_it_is(codec: Any) -> None:
+    codes_FS = codec.encode(wave(codec))
+    assert codec.to("cpu") is codec and codec.device == torch.device("cpu")
+    assert torch.equal(codec.encode(wave(codec)), codes_FS)
+    assert all(p.is_meta for p in _weights_of(pickle.loads(pickle.dumps(codec)).to("meta")))
+
+
+def _weights_of(codec: Any) -> Iterator[Tensor]:
+    """Every tensor that it holds, whoever holds it: what stayed behind would meet the rest in one operation."""
+    for value in vars(codec).values():
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, torch.nn.Module):
+            for part in value.modules():
+                yield from (
+                    v
+                    for v in (*vars(part).values(), *part._parameters.values(), *part._buffers.values())
+                    if isinstance(v, Tensor)
+                )
 
 
 def test_codebooks_lie_in_one_space(codec: Any) -> None:
