@@ -239,7 +239,7 @@ def main() -> None:
         "--rates", type=lambda text: [float(r) for r in text.split(",")], default=[1e-3, 3e-4]
     )
     parser.add_argument("--held-out", type=float, default=120.0, help="seconds of song to measure on")
-    parser.add_argument("--hop", type=int, default=160, help="of the head; divides the codec's frame")
+    parser.add_argument("--hop", type=int, default=240, help="of the head; divides the codec's frame")
     parser.add_argument("--width", type=int, default=256)
     parser.add_argument("--blocks", type=int, default=8)
     parser.add_argument("--batch", type=int, default=8)

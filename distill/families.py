@@ -10,6 +10,7 @@ row is noticed at once and not during training.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -61,3 +62,9 @@ def after_head(config: Any) -> Callable[[Tensor], Tensor]:
         return scores
 
     return finish
+
+
+def cache_word(kind: Any) -> str:
+    """What a transformers class calls the keys and values that it is handed on: later ones `cache`, those before
+    `past_key_values`."""
+    return "cache" if "cache" in inspect.signature(kind.forward).parameters else "past_key_values"

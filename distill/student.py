@@ -31,7 +31,7 @@ from torch.nn import functional as F
 from distill import attention, torchaudio_standin
 from distill.bases import Quantisation, TextCoder, fingerprint, folder_of, name_of, open_base
 from distill.errors import AdapterError, GraftError, SettingsError
-from distill.families import after_head
+from distill.families import after_head, cache_word
 from distill.folders import atomic_folder, locate
 from distill.graft import GraftedEmbedding, GraftedHead, check_tables, first_rows, is_tied
 from distill.proof import prove, text_logits
@@ -146,7 +146,8 @@ class Student:
         Without a cache and a mask, `positions_BT` that start again in a row begin another song, which does
         not see the ones before it. Raises GraftError where the family cannot keep songs apart.
         """
-        options: dict[str, Any] = {"use_cache": cache is not None, "past_key_values": cache}
+        body = self.model.base_model
+        options: dict[str, Any] = {"use_cache": cache is not None, cache_word(type(body)): cache}
         packing = self.packing
         if packing == "songs" and any(
             getattr(m, "gradient_checkpointing", False) for m in self.model.modules()
@@ -161,8 +162,8 @@ class Student:
         # use_cache=False matters: with a cache of its own transformers no longer looks for packed songs
         if packing == "songs" and positions_BT is not None and cache is None and attention_mask is None:
             with attention.apart(self.model.config, positions_BT):
-                return self.model.base_model(input_ids=ids_BT, **options).last_hidden_state
-        return self.model.base_model(input_ids=ids_BT, **options).last_hidden_state
+                return body(input_ids=ids_BT, **options).last_hidden_state
+        return body(input_ids=ids_BT, **options).last_hidden_state
 
     def _songs_apart(self, positions_BT: Tensor) -> Tensor | None:
         starts_BT = attention.song_starts(positions_BT)

@@ -29,6 +29,7 @@ from distill.sources._songbook import (
     instruments,
     mandarin,
     melodies,
+    packing,
     scores,
     stanzas,
     traditional,
@@ -37,7 +38,7 @@ from distill.sources._songbook import (
     vocoding,
 )
 from distill.sources._songbook.singers import SINGERS
-from distill.sources._songbook.singing import SAMPLE_RATE, VOICE_RATE
+from distill.sources._songbook.singing import GRID_SECONDS, SAMPLE_RATE, VOICE_RATE
 from distill.sources._songbook.voice import Voice
 
 TRAIN = [scores.compose(1, index, "train") for index in range(40)]
@@ -529,10 +530,14 @@ def test_the_embedded_songs_are_whole_and_the_two_kinds_share_no_held_out_word()
         warnings.simplefilter("error")
         train, held_out = embedded.Settings().load(), embedded.Settings(split="held-out").load()
     assert sum(len(song.lines) for song in held_out) >= 64
-    for song in train + held_out:
-        info = soundfile.info(str(song.audio))
-        assert info.samplerate == SAMPLE_RATE
-        assert info.frames == round((song.lines[-1].end or 0) * SAMPLE_RATE)
+    for split, seed, songs in (("train", 1, train), ("held-out", 2, held_out)):
+        alone = songbook.Settings("", 1, seed, split, languages=("en",), accompaniment=("none",))
+        for index, song in enumerate(songs):
+            info, steps = soundfile.info(str(song.audio)), alone.score(index).steps
+            assert info.samplerate == packing.SAMPLE_RATE
+            assert info.frames == round(steps * GRID_SECONDS * packing.SAMPLE_RATE)
+    assert {song.voice.partition(",")[0] for song in train} == set(SINGERS)
+    assert {song.voice.partition(",")[0] for song in held_out} == set(SINGERS)
     known = {word.text for song in train for line in song.lines for word in line.words}
     assert not [word for word in known if verses.is_held_out(word)]
     assert {song.split for song in held_out} == {"held-out"}
@@ -543,11 +548,12 @@ def test_the_embedded_songs_are_whole_and_the_two_kinds_share_no_held_out_word()
 @pytest.mark.parametrize("hash_seed", ["1", "2"])
 def test_songs_are_what_their_seeds_compose_in_any_process(hash_seed: str) -> None:
     program = (
-        "from distill.sources import embedded\n"
+        "from distill.sources import embedded, songbook\n"
         "from distill.sources._songbook import composing, scores\n"
         "for split, seed in (('train', 1), ('held-out', 2)):\n"
+        "    alone = songbook.Settings('', 1, seed, split, languages=('en',), accompaniment=('none',))\n"
         "    for index, song in enumerate(embedded.Settings(split=split).load()):\n"
-        "        assert scores.as_song(scores.compose(seed, index, split), song.audio) == song, song.id\n"
+        "        assert scores.as_song(alone.score(index), song.audio) == song, song.id\n"
         "import hashlib\n"
         "print(hashlib.sha256(str([composing.compose(1, k, 'train') for k in range(6)]).encode()).hexdigest())\n"
     )

@@ -405,6 +405,7 @@ class Stereo:
     """A codec of two channels at 16 kHz without a network: a frame is the loudest of 16 levels of each channel."""
 
     fingerprint = "stereo" * 10
+    device = torch.device("cpu")
     format = CodecFormat(16_000, 25.0, (16, 16), 2)
 
     def encode(self, wave_CW: Tensor) -> Tensor:

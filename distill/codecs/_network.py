@@ -41,8 +41,9 @@ class NetworkSettings:
     """Sizes of the network. `hop` samples make a frame; the encoder works at hop / 2, the decoder at hop / 4.
 
     It hears `mel_bands` in windows of `mel_window` samples and, finer, what lies below 1.25 kHz in windows of
-    `pitch_window`. It sings in windows of `synthesis_window` (None: a hop), which for a low voice must be long: the
-    harmonics of 82 Hz lie apart in a Hann window of 50 ms or more, and run into one another in one of 40 ms.
+    `pitch_window`. It sings in windows of `synthesis_window` (None: a hop). Without a `source` that must be long for a low
+    voice: the harmonics of 82 Hz lie apart in a Hann window of 50 ms or more, and run into one another in one of 40 ms.
+    With one, 30 ms keep the consonants that longer windows blur.
     """
 
     sample_rate: int = 16000

@@ -24,6 +24,7 @@ from distill.codecs import Placed, check_codes, check_wave
 from distill.codecs._blocks import block_frames, in_blocks_causal, receptive_frames, widest
 from distill.codecs._weights import as_configured, chosen, identity, read_config, spoken, terms
 from distill.errors import CodecError
+from distill.families import cache_word
 from distill.folders import locate
 from distill.torchaudio_standin import install
 from distill.vocabulary import CodecFormat
@@ -164,7 +165,8 @@ class _Memory:
         self.past = DynamicCache(config=transformer.config)
 
     def __call__(self, hidden_DT: Tensor) -> Tensor:
-        told = self.transformer(hidden_DT.T[None], past_key_values=self.past, use_cache=True)
+        past = {cache_word(type(self.transformer)): self.past}
+        told = self.transformer(hidden_DT.T[None], **past, use_cache=True)
         return told.last_hidden_state[0].T
 
 

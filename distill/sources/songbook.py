@@ -10,9 +10,9 @@ writes one FLAC a song (`ID.flac`, and its stems `ID.vocals.flac` and `ID.accomp
 sample by sample) and `manifest.jsonl`, a row for each finished song, in order; started again it goes on where it
 stopped. The same seed gives the same bytes on one machine and lock file, and the same score and text everywhere.
 
-There are two editions. The first is what the embedded songs were made of: one low voice, English, no bars, no
-accompaniment. The second is everything else: five voices, English and Mandarin, bars, chords, five ways to
-accompany. What is rendered is ours to give away (CC0); espeak-ng, which makes it, is GPL-3+ and an optional extra.
+There are two editions. The first is one low voice, English, no bars, no accompaniment. The second is what the embedded
+songs are made of, and everything else: five voices, English and Mandarin, bars, chords, five ways to accompany. What is
+rendered is ours to give away (CC0); espeak-ng, which makes it, is GPL-3+ and an optional extra.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Settings:
 
     "traditional" are old songs instead of generated ones; they too are for judging. `voices`, `languages` and
     `accompaniment` ("guitar", "piano", "pad", "band", "harp", or "none" for the voice alone) are drawn from for each
-    song. `edition` 1 is what the embedded songs were made of; it knows none of the three."""
+    song. `edition` 1 knows none of the three."""
 
     folder: str
     hours: float = 1.0
@@ -243,7 +243,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--split", choices=("train", "held-out", "traditional"), default="train")
     parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--edition", type=int, choices=(1, 2), default=2, help="1: as the embedded songs")
+    parser.add_argument(
+        "--edition",
+        type=int,
+        choices=(1, 2),
+        default=2,
+        help="1: one low voice, as in the first embedded singer",
+    )
     for name, known in (
         ("voices", tuple(SINGERS)),
         ("languages", LANGUAGES),

@@ -241,12 +241,16 @@ def _weights_of(codec: Any) -> Iterator[Tensor]:
         if isinstance(value, Tensor):
             yield value
         elif isinstance(value, torch.nn.Module):
-            for part in value.modules():
-                yield from (
-                    v
-                    for v in (*vars(part).values(), *part._parameters.values(), *part._buffers.values())
-                    if isinstance(v, Tensor)
-                )
+            yield from value.state_dict().values()
+            for (
+                part
+            ) in value.modules():  # a weight that is made of others anew, at each call, may lie anywhere
+                held = {
+                    **vars(part),
+                    **part._buffers,
+                    **({"weight": None} if hasattr(part, "weight_g") else {}),
+                }
+                yield from (tensor for tensor in held.values() if isinstance(tensor, Tensor))
 
 
 def test_codebooks_lie_in_one_space(codec: Any) -> None:

@@ -2,7 +2,7 @@
 
 A voice is a range, a length of the vocal tract (formants read at frequency / warp), a breathiness, a ring near 2.9
 kHz (the singer's formant; Sundberg, 1974, doi:10.1121/1.1914609) and a vibrato. "low voice" is the speaker as he is,
-and the only voice of the first edition: the embedded singer knows no other.
+and the only voice of the first edition.
 """
 
 from __future__ import annotations

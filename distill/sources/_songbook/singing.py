@@ -28,7 +28,7 @@ from distill.sources._songbook.voice import (
     Voice,
 )
 
-SAMPLE_RATE = 16_000  # Hz, of the first edition and the embedded songs
+SAMPLE_RATE = 16_000  # Hz, of the first edition
 VOICE_RATE = 22_050  # Hz, espeak's own, of the second edition
 GRID_SECONDS = 0.04
 FRAMES_PER_STEP = 8
