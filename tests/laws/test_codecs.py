@@ -242,14 +242,10 @@ def _weights_of(codec: Any) -> Iterator[Tensor]:
             yield value
         elif isinstance(value, torch.nn.Module):
             yield from value.state_dict().values()
-            for (
-                part
-            ) in value.modules():  # a weight that is made of others anew, at each call, may lie anywhere
-                held = {
-                    **vars(part),
-                    **part._buffers,
-                    **({"weight": None} if hasattr(part, "weight_g") else {}),
-                }
+            for part in value.modules():
+                held = {**vars(part), **part._buffers}
+                if hasattr(part, "weight_g"):
+                    del held["weight"]  # made of others anew at each call, so it may lie anywhere
                 yield from (tensor for tensor in held.values() if isinstance(tensor, Tensor))
 
 
