@@ -25,6 +25,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from distill import torchaudio_standin
+from distill.devices import fastest
 from distill.errors import FolderError
 from distill.folders import locate
 
@@ -69,7 +70,7 @@ def open_base(where: str | Path, dtype: str = "float32", quantise: Quantisation 
                 bnb_4bit_compute_dtype=getattr(torch, dtype),
             )
         )
-        options["device_map"] = {"": "cuda" if torch.cuda.is_available() else "cpu"}
+        options["device_map"] = {"": fastest()}
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
         model = AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True, **options)

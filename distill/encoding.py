@@ -36,7 +36,7 @@ import torch
 from torch import Tensor
 
 from distill import audio, stems
-from distill.codecs import exactly
+from distill.devices import exactly
 from distill.errors import DistillError, FitError, SongError
 from distill.folders import sha256_bytes, sha256_file, write_atomic
 from distill.prompts import Coded, WritingSettings, passages, write

@@ -20,7 +20,7 @@ from typing import Any
 
 from distill import encoding, folders, judging, scores
 from distill import settings as strict
-from distill.codecs import fastest
+from distill.devices import fastest
 from distill.errors import SettingsError
 from distill.gathering import curated, gather, in_words, table
 from distill.licences import named

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from distill import audio, encoding, lyrics, scores, stems
 from distill import settings as strict
-from distill.codecs import fastest
+from distill.devices import fastest
 from distill.errors import AdapterError, FitError, LyricsError, SettingsError
 from distill.grammar import Grammar
 from distill.prompts import JOIN, Passage, Piece, header, look_ahead, passages, words_texts

@@ -45,10 +45,11 @@ def difference(
 
 def quotient(
     hits_L: ArrayLike, counts_L: ArrayLike, other_hits_L: ArrayLike, other_counts_L: ArrayLike, seed: int = 0
-) -> Interval:
-    """First share divided by second share, paired as in `difference`; inf or nan where the second share is
-    0."""
+) -> Interval | None:
+    """First share divided by second share, paired as in `difference`; None where the second row hit nothing."""
     hits, counts, other_hits, other_counts = _four(hits_L, counts_L, other_hits_L, other_counts_L)
+    if not other_hits.any():
+        return None
     with np.errstate(divide="ignore", invalid="ignore"):
         return _interval(_shares(hits, counts, seed) / _shares(other_hits, other_counts, seed))
 

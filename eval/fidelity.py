@@ -350,14 +350,12 @@ def shares_by_voice(report: dict[str, Any]) -> dict[str, dict[str, dict[str, Any
 
 def _compared(pairs: Sequence[Any], figure: str, compare: Any) -> dict[str, Any]:
     old, new = ([line["figures"][figure] for line in side] for side in zip(*pairs, strict=True))
-    counted = sum(count for _, count in old)
-    if compare is statistics.quotient:  # of none in tune before no share is kept
-        counted = sum(hits for hits, _ in old)
     four = [[pair[part] for pair in side] for side in (new, old) for part in (0, 1)]
+    found = compare(*four) if sum(count for _, count in old) else None
     return {
         f"{figure}_before": _share(old),
         f"{figure}_after": _share(new),
-        f"{figure}_{compare.__name__}": asdict(compare(*four)) if counted else None,
+        f"{figure}_{compare.__name__}": asdict(found) if found else None,
     }
 
 

@@ -23,7 +23,7 @@ FLOORS = [
     "folders plain_yaml torchaudio_standin letters pinyin statistics licences mpeg",
     "containers ffmpeg layouts",
     "decoding",
-    "settings audio pictures songs vocabulary reading checkpoints runs progress",
+    "settings devices audio pictures songs vocabulary reading checkpoints runs progress",
     "grammar lyrics families signals losses learn_letters attention stems",
     "prompts graft bases blank proof",
     "sources curation exporters codecs measures batches student trainer",

@@ -294,6 +294,7 @@ def test_a_paired_difference_is_surer_than_its_parts() -> None:
     assert pair.value == pytest.approx(6 / 480) and pair.low >= 0
     assert (pair.high - pair.low) < 0.3 * (alone.high - alone.low)
     assert statistics.quotient(hard, counts, hard, counts) == statistics.Interval(1.0, 1.0, 1.0)
+    assert statistics.quotient(hard, counts, 0 * hard, counts) is None  # of nothing no part is kept
 
 
 def test_nothing_counted_is_refused() -> None:

@@ -20,9 +20,6 @@ configurations come from elsewhere and are read as data, never run (_weights.py,
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Protocol, Self
 
 import torch
@@ -77,24 +74,6 @@ class Placed:
             if isinstance(value, nn.Module | Tensor):
                 setattr(self, name, value.to(device))
         return self
-
-
-@contextmanager
-def exactly() -> Iterator[None]:
-    """Convolutions of a GPU in whole float32 (by itself it rounds them to TF32's 10 bits): codes as on a CPU but for ties."""
-    before = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.allow_tf32 = before
-
-
-def fastest() -> torch.device:
-    """This process's GPU where there is one, else the CPU."""
-    if not torch.cuda.is_available():
-        return torch.device("cpu")
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
 
 
 def check_wave(wave_CW: Tensor, format: CodecFormat) -> None:

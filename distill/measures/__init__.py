@@ -182,7 +182,7 @@ def _pair(heard: list[LineReport], reference: list[LineReport], name_of_referenc
             figures[name] = (
                 {
                     "difference": asdict(statistics.difference(*four)),
-                    "quotient": asdict(statistics.quotient(*four)) if four[2].sum() else None,
+                    "quotient": asdict(part) if (part := statistics.quotient(*four)) else None,
                 }
                 if four[1].sum() and four[3].sum()
                 else None

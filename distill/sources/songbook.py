@@ -10,9 +10,8 @@ writes one FLAC a song (`ID.flac`, and its stems `ID.vocals.flac` and `ID.accomp
 sample by sample) and `manifest.jsonl`, a row for each finished song, in order; started again it goes on where it
 stopped. The same seed gives the same bytes on one machine and lock file, and the same score and text everywhere.
 
-There are two editions. The first is one low voice, English, no bars, no accompaniment. The second is what the embedded
-songs are made of, and everything else: five voices, English and Mandarin, bars, chords, five ways to accompany. What is
-rendered is ours to give away (CC0); espeak-ng, which makes it, is GPL-3+ and an optional extra.
+Five voices, English and Mandarin, bars, chords, five ways to accompany. What is rendered is ours to give away (CC0);
+espeak-ng, which makes it, is GPL-3+ and an optional extra.
 """
 
 from __future__ import annotations
@@ -34,8 +33,8 @@ from distill import lyrics
 from distill.errors import DistillError, FolderError, SettingsError, SongError
 from distill.songs import Song, manifest_row, read_manifest
 from distill.sources._songbook import band, composing, mandarin, scores, traditional, verses
-from distill.sources._songbook.singers import LOW_VOICE, SINGERS, Singer, in_manner
-from distill.sources._songbook.singing import GRID_SECONDS, SAMPLE_RATE, VOICE_RATE, SungSyllable, sing
+from distill.sources._songbook.singers import SINGERS, Singer, in_manner
+from distill.sources._songbook.singing import GRID_SECONDS, VOICE_RATE, SungSyllable, sing
 from distill.sources._songbook.voice import Phone, SpokenWord, Voice
 
 __all__ = ["Settings", "is_held_out", "render"]
@@ -50,7 +49,7 @@ class Settings:
 
     "traditional" are old songs instead of generated ones; they too are for judging. `voices`, `languages` and
     `accompaniment` ("guitar", "piano", "pad", "band", "harp", or "none" for the voice alone) are drawn from for each
-    song. `edition` 1 knows none of the three."""
+    song."""
 
     folder: str
     hours: float = 1.0
@@ -60,15 +59,12 @@ class Settings:
     voices: tuple[str, ...] = tuple(SINGERS)
     languages: tuple[str, ...] = LANGUAGES
     accompaniment: tuple[str, ...] = composing.ACCOMPANIMENTS
-    edition: Literal[1, 2] = 2
 
     def __post_init__(self) -> None:
         if not 0 < self.hours < 10_000:
             raise SettingsError(f"songbook.hours is {self.hours}; give a number above 0 (and below 10,000)")
         if self.workers < 1:
             raise SettingsError(f"songbook.workers is {self.workers}; give 1 or more")
-        if self.edition not in (1, 2):
-            raise SettingsError(f"songbook.edition is {self.edition}; give 1 or 2")
         for name, known in (
             ("voices", tuple(SINGERS)),
             ("languages", LANGUAGES),
@@ -86,8 +82,6 @@ class Settings:
 
     def score(self, index: int) -> scores.Score:
         """Song `index` before it is sung."""
-        if self.edition == 1:
-            return scores.compose(self.seed, index, self.split)
         return composing.compose(
             self.seed, index, self.split, self.voices, self.languages, self.accompaniment
         )
@@ -109,24 +103,24 @@ def is_held_out(word: str) -> bool:
     return verses.is_held_out(word) or mandarin.is_held_out(word)
 
 
-def sing_score(score: scores.Score, voice: Voice, sample_rate: int = SAMPLE_RATE) -> NDArray[np.float32]:
-    """The voice of a whole score as float32 samples; as long as the score."""
-    singer = in_manner(SINGERS.get(score.voice, LOW_VOICE), score.manner)
-    samples = round(GRID_SECONDS * sample_rate)
+def sing_score(score: scores.Score, voice: Voice) -> NDArray[np.float32]:
+    """The voice of a whole score as float32 samples; at VOICE_RATE, as long as the score."""
+    singer = in_manner(SINGERS[score.voice], score.manner)
+    samples = round(GRID_SECONDS * VOICE_RATE)
     wave_W = np.zeros(score.steps * samples, np.float32)
-    for line, first in zip(score.lines, score.firsts, strict=True):
+    for line, first in zip(score.lines, score.setting.firsts, strict=True):
         # behind its last note a line is silent, and may reach into the next one's lead-in
-        sung_W = _sing_line(line, voice, singer, sample_rate)[: len(wave_W) - first * samples]
+        sung_W = _sing_line(line, voice, singer)[: len(wave_W) - first * samples]
         wave_W[first * samples : first * samples + len(sung_W)] += sung_W
     return wave_W
 
 
-def _sing_line(line: scores.LineScore, voice: Voice, singer: Singer, sample_rate: int) -> NDArray[np.float32]:
+def _sing_line(line: scores.LineScore, voice: Voice, singer: Singer) -> NDArray[np.float32]:
     syllables = []
     for word, sung in line.words:
         for (spoken, onset, nucleus, coda), piece in zip(_speak(line, word, sung, voice), sung, strict=True):
             syllables.append(SungSyllable(spoken, onset, nucleus, coda, piece.notes))
-    return sing(voice, syllables, zlib.crc32(line.text.encode()), singer, sample_rate)
+    return sing(voice, syllables, zlib.crc32(line.text.encode()), singer)
 
 
 Spoken = tuple[SpokenWord, tuple[Phone, ...], Phone, tuple[Phone, ...]]
@@ -156,7 +150,6 @@ def _speak(
 def mix(score: scores.Score, vocals_W: NDArray[np.float32]) -> tuple[NDArray[np.int16], NDArray[np.int16]]:
     """(vocals, accompaniment) of a song in 16 bits, so loud that their sum just does not clip. The voice, where it
     sings, is as many dB above the accompaniment as the score says."""
-    assert score.setting is not None
     band_W = band.play(score.setting, VOICE_RATE, score.id)
     voice_power = float((vocals_W[np.abs(vocals_W) > 0.003] ** 2).mean())
     gain = np.sqrt(voice_power / max(float((band_W**2).mean()), 1e-12))
@@ -173,23 +166,20 @@ def _sing_to_file(work: tuple[scores.Score, str]) -> Song:
     global _voice
     score, folder = work
     _voice = _voice or Voice()
-    if score.setting is None:
-        _write(sing_score(score, _voice), Path(folder, f"{score.id}.flac"), SAMPLE_RATE)
-        return scores.as_song(score, f"{score.id}.flac")
-    vocals_W = sing_score(score, _voice, VOICE_RATE)
+    vocals_W = sing_score(score, _voice)
     if score.setting.accompaniment == "none":
-        _write(vocals_W, Path(folder, f"{score.id}.flac"), VOICE_RATE)
+        _write(vocals_W, Path(folder, f"{score.id}.flac"))
         return scores.as_song(score, f"{score.id}.flac")
     files = [f"{score.id}{stem}.flac" for stem in ("", ".vocals", ".accompaniment")]
     vocals, accompaniment = mix(score, vocals_W)
     for file, track in zip(files, (vocals + accompaniment, vocals, accompaniment), strict=True):
-        _write(track, Path(folder, file), VOICE_RATE)
+        _write(track, Path(folder, file))
     return scores.as_song(score, *files)
 
 
-def _write(wave_W: NDArray[np.float32] | NDArray[np.int16], path: Path, rate: int) -> None:
+def _write(wave_W: NDArray[np.float32] | NDArray[np.int16], path: Path) -> None:
     partial = path.with_suffix(".partial")
-    soundfile.write(partial, wave_W, rate, format="FLAC", subtype="PCM_16")
+    soundfile.write(partial, wave_W, VOICE_RATE, format="FLAC", subtype="PCM_16")
     partial.replace(path)
 
 
@@ -208,7 +198,7 @@ def render(settings: Settings) -> list[Song]:
     for song, score in itertools.zip_longest(there, wanted[: len(there)]):
         if score is None or (song.id, song.text) != (score.id, "\n".join(_text(score))):
             raise FolderError(
-                f"{folder}: holds songs of another seed, split or edition, or of other voices ({song.id});"
+                f"{folder}: holds songs of another seed or split, or of other voices ({song.id});"
                 " give an empty folder"
             )
     work = [(score, settings.folder) for score in wanted[len(there) :]]
@@ -243,13 +233,6 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--split", choices=("train", "held-out", "traditional"), default="train")
     parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument(
-        "--edition",
-        type=int,
-        choices=(1, 2),
-        default=2,
-        help="1: one low voice, as in the first embedded singer",
-    )
     for name, known in (
         ("voices", tuple(SINGERS)),
         ("languages", LANGUAGES),

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from distill import encoding
 from distill import settings as strict
-from distill.codecs import Codec, fastest
+from distill.codecs import Codec
+from distill.devices import fastest
 from distill.errors import SettingsError, SongError
 from distill.settings import part
 from distill.songs import Song

@@ -10,7 +10,7 @@ import torch
 
 from distill import scores
 from distill.batches import build, pack_rows
-from distill.codecs import fastest
+from distill.devices import fastest
 from distill.folders import fingerprint
 from distill.prompts import Coded, write
 from distill.shelf import open_singer

@@ -17,7 +17,7 @@ import torch
 from tiny_codecs import MAKERS, Made, noise
 from torch import Tensor
 
-from distill.codecs import exactly
+from distill.devices import exactly
 from distill.errors import CodecError
 from distill.settings import kinds
 

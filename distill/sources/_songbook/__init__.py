@@ -1,1 +1,1 @@
-"""The parts of the songbook: a voice, a way of singing, melodies, verses, and traditional songs."""
+"""The parts of the songbook: a voice, a way of singing, tunes, verses, and traditional songs."""

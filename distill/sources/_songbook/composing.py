@@ -1,4 +1,4 @@
-"""Songs of the second edition: a seed draws language, voice, key, metre, tempo, accompaniment and form; then come
+"""Songs: a seed draws language, voice, key, metre, tempo, accompaniment and form; then come
 words with metre and rhyme, chords, and a tune over them.
 
 Verses share a tune as far as their words allow it, the third line of four often takes up the first, and the chorus
@@ -79,9 +79,7 @@ def compose(
     tags = [*manner.tags, *([accompaniment] if accompaniment != "none" else [])]
     sections = tuple((tag, part.lines) for tag, part in parts)
     name = f"songbook-{split}-{seed}-{index:05d}"
-    return Score(
-        name, ", ".join(tags), split, sections, language=language, voice=voice, manner=how, setting=setting
-    )
+    return Score(name, ", ".join(tags), split, sections, setting, voice, language=language, manner=how)
 
 
 def _manner(voice: str, language: str, dice: random.Random) -> Manner:

@@ -1,8 +1,7 @@
 """Who sings: five voices made of one speaker.
 
 A voice is a range, a length of the vocal tract (formants read at frequency / warp), a breathiness, a ring near 2.9
-kHz (the singer's formant; Sundberg, 1974, doi:10.1121/1.1914609) and a vibrato. "low voice" is the speaker as he is,
-and the only voice of the first edition.
+kHz (the singer's formant; Sundberg, 1974, doi:10.1121/1.1914609) and a vibrato. "low voice" is the speaker as he is.
 """
 
 from __future__ import annotations
@@ -25,11 +24,10 @@ class Singer:
     vibrato_cents: float = 35.0
 
 
-LOW_VOICE = Singer("low voice", 46, 62)
 SINGERS = {
     singer.name: singer
     for singer in (
-        LOW_VOICE,
+        Singer("low voice", 46, 62),
         Singer("bass", 40, 57, 0.93, 0.0, 0.0, -0.5, 5.0, 30.0),
         Singer("tenor", 50, 69, 1.03, 0.03, 2.0, 0.0, 5.8, 45.0),
         Singer("alto", 55, 74, 1.12, 0.06, 0.0, -0.5, 5.4, 30.0),

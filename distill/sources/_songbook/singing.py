@@ -14,9 +14,8 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
-import soxr
 
-from distill.sources._songbook.singers import LOW_VOICE, Singer
+from distill.sources._songbook.singers import Singer
 from distill.sources._songbook.vocoding import synthesize
 from distill.sources._songbook.voice import (
     BINS,
@@ -28,8 +27,7 @@ from distill.sources._songbook.voice import (
     Voice,
 )
 
-SAMPLE_RATE = 16_000  # Hz, of the first edition
-VOICE_RATE = 22_050  # Hz, espeak's own, of the second edition
+VOICE_RATE = 22_050  # Hz, espeak's own
 GRID_SECONDS = 0.04
 FRAMES_PER_STEP = 8
 LEAD_STEPS, TAIL_STEPS = 6, 10  # 0.24 s before the first note, 0.4 s after the last
@@ -65,9 +63,8 @@ class _Segment:
 def sing(
     voice: Voice,
     syllables: list[SungSyllable],
-    seed: int = 0,
-    singer: Singer = LOW_VOICE,
-    sample_rate: int = SAMPLE_RATE,
+    seed: int,
+    singer: Singer,
 ) -> np.ndarray:
     """One line as float32 samples; lasts exactly (last step + 10) x 40 ms. Its first note is at step 6 or later."""
     steps = syllables[-1].notes[-1][1] + TAIL_STEPS
@@ -83,14 +80,12 @@ def sing(
     hertz_F = 440.0 * 2.0 ** ((pitch(syllables, frames, seed, singer) - 69.0) / 12.0)
     log_envelope_FQ, noise_FQ = _timbre(log_envelope_FQ, noise_FB, voiced_F, singer)
     wave = synthesize(log_envelope_FQ, noise_FQ, hertz_F, voiced_F, voice.sample_rate, seed)
-    if sample_rate != voice.sample_rate:
-        wave = soxr.resample(wave, voice.sample_rate, sample_rate, quality="HQ")
-    wave = np.pad(wave, (0, 640))[: round(steps * GRID_SECONDS * sample_rate)]
+    wave = np.pad(wave, (0, 640))[: round(steps * GRID_SECONDS * VOICE_RATE)]
     level = max(float(np.percentile(np.abs(wave), 99.7)), 1e-9)
     return np.tanh(wave * (0.7 / level)).astype(np.float32)
 
 
-def pitch(syllables: list[SungSyllable], frames: int, seed: int, singer: Singer = LOW_VOICE) -> np.ndarray:
+def pitch(syllables: list[SungSyllable], frames: int, seed: int, singer: Singer) -> np.ndarray:
     """MIDI pitch per 5 ms frame. A model that hears only the past must not meet a glide before its note, so
     a note's pitch takes effect 30 ms late and the 80 ms window begins to move about when the note does."""
     notes = [note for syllable in syllables for note in syllable.notes]

@@ -243,8 +243,8 @@ def _score(song: Song, voice: str, shift: int, accompaniment: str) -> Score:
     tags = song.tags if accompaniment == "none" else f"{song.tags}, {accompaniment}"
     return Score(
         f"traditional-{song.title}-{voice.replace(' ', '-')}", tags, "held-out", (("verse", tuple(lines)),),
-        "traditional", song.credit, song.language, voice,
-        setting=Setting(bars, key, tuple(chords), tuple(firsts), accompaniment),
+        Setting(bars, key, tuple(chords), tuple(firsts), accompaniment), voice,
+        "traditional", song.credit, song.language,
     )  # fmt: skip
 
 

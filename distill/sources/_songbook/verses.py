@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import random
 import re
 
 from distill import letters, lyrics
@@ -188,38 +187,6 @@ def vocabulary() -> tuple[str, ...]:
         for w in phrase.split()
     }
     return tuple(sorted(found | _function_words()))
-
-
-def line(dice: random.Random, held_out: bool, rhyme: str = "") -> str:
-    """One line of 4 to 9 words and 5 to 11 syllables; its last word rhymes with `rhyme` if twelve tries
-    find one.
-
-    With `held_out`, two content words in three come from the held-out list."""
-    best = ""
-    for _ in range(12):
-        text = _fill(dice, held_out)
-        if not best or (rhyme and rhymes(text.split()[-1], rhyme)):
-            best = text
-        if not rhyme or rhymes(best.split()[-1], rhyme):
-            break
-    return best
-
-
-def _fill(dice: random.Random, held_out: bool) -> str:
-    while True:
-        filled = []
-        for token in dice.choice(TEMPLATES).split():
-            if token not in book.WORDS and token not in FORMS:
-                filled.append(token)
-                continue
-            rare = held_out and token in CONTENT and dice.random() < 0.7
-            filled.extend(dice.choice(choices(token, rare) or choices(token, False)).split())
-        for index, word in enumerate(filled[:-1]):
-            if word == "a" and filled[index + 1][0] in "aeiou":
-                filled[index] = "an"
-        count = sum(len(lyrics.syllables(word)) for word in filled)
-        if 4 <= len(filled) <= 9 and 5 <= count <= 11 and len(set(filled)) > len(filled) // 2:
-            return " ".join(filled)
 
 
 def rhymes(one: str, other: str) -> bool:
