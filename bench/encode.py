@@ -1,6 +1,6 @@
 """Encoding a data set, beside the codec package's own loop; and memory against duration.
 
-    python bench/encode.py [--files 8] [--seconds 30] [--threads 2] [--repeats 3] [--shapes 16khz,44khz,embedded]
+    python bench/encode.py [--files 6] [--seconds 30] [--threads 2] [--repeats 3] [--shapes 16khz,44khz,embedded]
     python bench/encode.py --memory [--shapes embedded,16khz] [--durations 10,30,60,300,600] [--svg bench/encode.svg]
     python bench/encode.py --tiny           # seconds: shows that it runs, and says nothing about speed
 
@@ -353,7 +353,7 @@ def _apart(*arguments: str) -> dict[str, Any]:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Encoding a data set, beside the codec package's own loop.")
-    parser.add_argument("--files", type=int, default=8)
+    parser.add_argument("--files", type=int, default=6)
     parser.add_argument(
         "--seconds", type=float, default=30.0, help="of a file; they differ by a fifth either way"
     )
