@@ -1,6 +1,6 @@
 """Does the head learn as well as a DAC-style decoder of its size? Same codec, same codes, same crops, same losses.
 
-    python bench/head.py --seconds 600 [--codec FOLDER] [--kind embedded] [--songs MANIFEST] [--rates 1e-3,3e-4]
+    python bench/head.py --seconds 360 [--codec FOLDER] [--kind embedded] [--songs MANIFEST] [--rates 1e-3,3e-4]
     python bench/head.py --tiny          # a minute: shows that it runs, and says nothing about sound
 
 Both are trained by `distill.trainer` on what task vocoder draws (slot dropout and all, no adversary): codes, as the sum
@@ -234,16 +234,14 @@ def main() -> None:
     parser.add_argument("--slots", type=int, default=0, help="how many of its slots (0: all)")
     parser.add_argument("--songs", help="manifest.jsonl of recordings (the embedded songs)")
     parser.add_argument("--hours", type=float, default=3.0, help="of song in memory")
-    parser.add_argument("--seconds", type=float, default=600.0, help="of training a run")
-    parser.add_argument(
-        "--rates", type=lambda text: [float(r) for r in text.split(",")], default=[1e-3, 3e-4]
-    )
+    parser.add_argument("--seconds", type=float, default=360.0, help="of training a run")
+    parser.add_argument("--rates", type=lambda text: [float(r) for r in text.split(",")], default=[1e-3])
     parser.add_argument("--held-out", type=float, default=120.0, help="seconds of song to measure on")
     parser.add_argument("--hop", type=int, default=240, help="of the head; divides the codec's frame")
     parser.add_argument("--width", type=int, default=256)
     parser.add_argument("--blocks", type=int, default=8)
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--crop-frames", type=int, default=32)
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--crop-frames", type=int, default=16)
     parser.add_argument("--threads", type=int, help="of torch (all there are)")
     parser.add_argument("--tiny", action="store_true")
     said = parser.parse_args()

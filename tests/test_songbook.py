@@ -37,8 +37,8 @@ from distill.sources._songbook import (
     vocoding,
 )
 from distill.sources._songbook.singers import SINGERS
-from distill.sources._songbook.singing import GRID_SECONDS, VOICE_RATE
-from distill.sources._songbook.voice import Voice
+from distill.sources._songbook.singing import GRID_SECONDS
+from distill.sources._songbook.voice import VOICE_RATE, Voice
 
 TRAIN = [composing.compose(1, index, "train") for index in range(60)]
 HELD_OUT = [composing.compose(2, index, "held-out") for index in range(30)]
@@ -78,17 +78,10 @@ def test_training_songs_hold_no_held_out_chinese_sound() -> None:
 def test_about_a_fifth_of_the_content_words_is_held_out() -> None:
     nouns = len(verses.choices("N", False)), len(verses.choices("N", True))
     assert 0.14 < nouns[1] / sum(nouns) < 0.26
-    assert len(verses.vocabulary()) > 2000
     words = [(len(mandarin.choices(part, False)), len(mandarin.choices(part, True))) for part in "NLPAVTD"]
     kept, out = map(sum, zip(*words, strict=True))
     assert 0.1 < out / (kept + out) < 0.26
     assert len(mandarin.readings()) > 300
-
-
-def test_new_templates_bring_no_word_that_an_old_song_held_out() -> None:
-    plain = {word.lower() for template in stanzas.TEMPLATES for word in template.split()}
-    parts = {part.lower() for part in (*verses.book.WORDS, *verses.FORMS)}
-    assert all(verses.is_function_word(word) for word in plain - parts)
 
 
 @pytest.mark.parametrize("held_out", [False, True])
@@ -101,7 +94,8 @@ def test_stanzas_keep_their_metre_and_rhyme(held_out: bool) -> None:
         for row, letter in enumerate(metre.scheme):
             first = metre.scheme.index(letter)
             if first < row:
-                assert verses.rhymes(lines[row].split()[-1], lines[first].split()[-1])
+                one, other = (lines[place].split()[-1] for place in (row, first))
+                assert one != other and lyrics.syllables(one)[-1][1:] == lyrics.syllables(other)[-1][1:]
     assert len(used) == sum(len(metre.syllables) for metre in stanzas.METRES)
 
 
@@ -454,7 +448,11 @@ def test_a_render_goes_on_where_it_stopped_and_gives_the_same_bytes(voice: Voice
 
 
 def test_the_voice_alone(voice: Voice, tmp_path) -> None:
-    alone = songbook.Settings(str(tmp_path / "alone"), **SHORT, accompaniment=("none",)).load()
+    settings = songbook.Settings(str(tmp_path / "alone"), **SHORT, accompaniment=("none",))
+    alone = settings.load()
+    info = soundfile.info(str(alone[0].audio))
+    assert info.samplerate == VOICE_RATE
+    assert info.frames == round(settings.score(0).steps * GRID_SECONDS * VOICE_RATE)
     assert list(alone[0].tracks) == ["audio"] and "guitar" not in alone[0].style
 
 

@@ -85,7 +85,8 @@ def check_wave(wave_CW: Tensor, format: CodecFormat) -> None:
         )
     if not wave_CW.is_floating_point():
         raise CodecError(f"encode: a wave of type {wave_CW.dtype}; give float32, full scale +-1")
-    if not bool(torch.isfinite(wave_CW).all()):
+    # by pieces: of each of them isfinite makes a copy or two
+    if not all(bool(torch.isfinite(piece).all()) for piece in wave_CW.split(2**20, dim=1)):
         raise CodecError(
             "encode: the wave holds NaN or infinity; read it with distill.audio.read, which refuses such"
         )

@@ -23,6 +23,7 @@ from distill.codecs._blocks import (
     BLOCK_SECONDS,
     blocks,
     in_blocks_encode_many,
+    laid,
     receptive_frames,
     side_by_side,
 )
@@ -148,7 +149,7 @@ class EmbeddedCodec(Placed):
         check_codes(codes_FS, self.format)
         device = self.device
 
-        made, passed_B = [], None
+        whole_CW, passed_B = None, None
         for block in blocks(len(codes_FS), self.block_frames, self.decoder_context):
             latent_FD = self.network.quantiser.look_up(
                 codes_FS[block.first : block.last].to(device, torch.int64)
@@ -157,11 +158,13 @@ class EmbeddedCodec(Placed):
             hertz_BT = self.network.hertz(hidden_BTD)
             begin, end = block.start - block.first, block.stop - block.first
             wave_CW = self.network.voice(hidden_BTD, hertz_BT, STATES * begin, passed_B)
-            made.append(wave_CW[:, begin * self.hop : end * self.hop].cpu())
+            kept_CW = wave_CW[:, begin * self.hop : end * self.hop].cpu()
+            whole_CW = laid(whole_CW, kept_CW, block.start * self.hop, len(codes_FS) * self.hop, 1)
             if hertz_BT is not None:
                 every, rate = self.hop // STATES, self.format.sample_rate
                 passed_B = cycles(hertz_BT, every, rate, STATES * begin, passed_B)[:, end * self.hop]
-        return torch.cat(made, 1)[:, :samples]
+        assert whole_CW is not None, "check_codes refuses codes without a frame"
+        return whole_CW[:, :samples]
 
     def codebooks(self) -> list[Tensor]:
         return [

@@ -34,8 +34,8 @@ from distill.errors import DistillError, FolderError, SettingsError, SongError
 from distill.songs import Song, manifest_row, read_manifest
 from distill.sources._songbook import band, composing, mandarin, scores, traditional, verses
 from distill.sources._songbook.singers import SINGERS, Singer, in_manner
-from distill.sources._songbook.singing import GRID_SECONDS, VOICE_RATE, SungSyllable, sing
-from distill.sources._songbook.voice import Phone, SpokenWord, Voice
+from distill.sources._songbook.singing import GRID_SECONDS, SungSyllable, sing
+from distill.sources._songbook.voice import VOICE_RATE, Phone, SpokenWord, Voice
 
 __all__ = ["Settings", "is_held_out", "render"]
 
@@ -47,9 +47,8 @@ PEAK = 0.89  # of a mix with its accompaniment: -1 dB
 class Settings:
     """Hours of song to sing into `folder`, from `seed`; what is already there is kept and only the rest is sung.
 
-    "traditional" are old songs instead of generated ones; they too are for judging. `voices`, `languages` and
-    `accompaniment` ("guitar", "piano", "pad", "band", "harp", or "none" for the voice alone) are drawn from for each
-    song."""
+    "traditional" are old songs instead of generated ones; they too are for judging. Each song draws from `voices`,
+    `languages` and `accompaniment` ("guitar", "piano", "pad", "band", "harp", or "none" for the voice alone)."""
 
     folder: str
     hours: float = 1.0
@@ -104,7 +103,7 @@ def is_held_out(word: str) -> bool:
 
 
 def sing_score(score: scores.Score, voice: Voice) -> NDArray[np.float32]:
-    """The voice of a whole score as float32 samples; at VOICE_RATE, as long as the score."""
+    """The voice of a whole score as float32 samples at VOICE_RATE; as long as the score."""
     singer = in_manner(SINGERS[score.voice], score.manner)
     samples = round(GRID_SECONDS * VOICE_RATE)
     wave_W = np.zeros(score.steps * samples, np.float32)
@@ -120,7 +119,7 @@ def _sing_line(line: scores.LineScore, voice: Voice, singer: Singer) -> NDArray[
     for word, sung in line.words:
         for (spoken, onset, nucleus, coda), piece in zip(_speak(line, word, sung, voice), sung, strict=True):
             syllables.append(SungSyllable(spoken, onset, nucleus, coda, piece.notes))
-    return sing(voice, syllables, zlib.crc32(line.text.encode()), singer)
+    return sing(syllables, zlib.crc32(line.text.encode()), singer)
 
 
 Spoken = tuple[SpokenWord, tuple[Phone, ...], Phone, tuple[Phone, ...]]

@@ -1,5 +1,5 @@
-"""Songs: a seed draws language, voice, key, metre, tempo, accompaniment and form; then come
-words with metre and rhyme, chords, and a tune over them.
+"""Songs: a seed draws language, voice, key, metre, tempo, accompaniment and form; then come words with metre and
+rhyme, chords, and a tune over them.
 
 Verses share a tune as far as their words allow it, the third line of four often takes up the first, and the chorus
 returns unchanged. Between sections the accompaniment may play a bar alone; it begins a bar or two before the voice
@@ -67,6 +67,7 @@ def compose(
     languages: Sequence[str] = ("en", "zh"), accompaniments: Sequence[str] = ACCOMPANIMENTS,
 ) -> Score:  # fmt: skip
     """Song `index` of a seed and split, drawn from what is allowed."""
+    # part of every seed: other words here would give other songs
     dice = random.Random(f"second edition:{split}:{seed}:{index}")
     # one draw for each choice whatever is allowed, so that a narrower choice leaves the rest of a song as it was
     voice = voices[int(dice.random() * len(voices))]

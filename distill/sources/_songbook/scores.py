@@ -52,8 +52,8 @@ class LineScore:
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """What a song has beside its lines: `firsts` is the step at which each line (with its
-    lead-in) begins, `chords` has one triad of pitch classes per bar of the whole song, from its first bar."""
+    """What a song has beside its lines: `firsts` is the step at which each line (with its lead-in) begins, `chords` has
+    one triad of pitch classes per bar of the whole song, from its first bar."""
 
     bars: Bars
     key: Key

@@ -22,12 +22,11 @@ from distill.sources._songbook.voice import (
     DIPHTHONGS,
     FRAME_SECONDS,
     UNVOICED,
+    VOICE_RATE,
     Phone,
     SpokenWord,
-    Voice,
 )
 
-VOICE_RATE = 22_050  # Hz, espeak's own
 GRID_SECONDS = 0.04
 FRAMES_PER_STEP = 8
 LEAD_STEPS, TAIL_STEPS = 6, 10  # 0.24 s before the first note, 0.4 s after the last
@@ -60,12 +59,7 @@ class _Segment:
     vowel: bool
 
 
-def sing(
-    voice: Voice,
-    syllables: list[SungSyllable],
-    seed: int,
-    singer: Singer,
-) -> np.ndarray:
+def sing(syllables: list[SungSyllable], seed: int, singer: Singer) -> np.ndarray:
     """One line as float32 samples; lasts exactly (last step + 10) x 40 ms. Its first note is at step 6 or later."""
     steps = syllables[-1].notes[-1][1] + TAIL_STEPS
     frames = steps * FRAMES_PER_STEP
@@ -79,8 +73,7 @@ def sing(
     log_envelope_FQ = 0.75 * log_envelope_FQ + 0.125 * (padded[:-2] + padded[2:])
     hertz_F = 440.0 * 2.0 ** ((pitch(syllables, frames, seed, singer) - 69.0) / 12.0)
     log_envelope_FQ, noise_FQ = _timbre(log_envelope_FQ, noise_FB, voiced_F, singer)
-    wave = synthesize(log_envelope_FQ, noise_FQ, hertz_F, voiced_F, voice.sample_rate, seed)
-    wave = np.pad(wave, (0, 640))[: round(steps * GRID_SECONDS * VOICE_RATE)]
+    wave = synthesize(log_envelope_FQ, noise_FQ, hertz_F, voiced_F, VOICE_RATE, seed)
     level = max(float(np.percentile(np.abs(wave), 99.7)), 1e-9)
     return np.tanh(wave * (0.7 / level)).astype(np.float32)
 

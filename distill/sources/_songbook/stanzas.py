@@ -1,5 +1,5 @@
 """Stanzas with metre and rhyme: as many syllables in each line as the metre says, stresses near its beats, and lines
-that rhyme where the scheme says so. Words and templates are those of `verses`, and some more templates.
+that rhyme where the scheme says so. Words and templates are those of `verses`.
 
 The dictionary knows no stress, so a word's is that of its plain form: the first syllable, but for those listed here.
 A one-syllable noun, verb or adjective is stressed, a function word is not.
@@ -15,41 +15,6 @@ from distill import lyrics
 from distill.sources._songbook import verses
 from distill.sources._songbook.words import WORDS
 
-TEMPLATES = (
-    *verses.TEMPLATES,
-    "and the N is in the L",
-    "we were A and we were A",
-    "so come and V with me",
-    "there was a A N in the L",
-    "you are the N I T",
-    "I will T you H",
-    "when you V PR the L",
-    "and I never T the N",
-    "let me T your A N",
-    "come to the L come to the L",
-    "where the P and the P will V",
-    "it was A in the L H",
-    "we can V if you can V",
-    "like a N PR the L",
-    "like the N and like the N",
-    "A and A is the L",
-    "now the N is A and A",
-    "how the Np V PR the L",
-    "come and T the N with me",
-    "in the L of my P",
-    "no one could T the N",
-    "every P will V H",
-    "they will V and we will V",
-    "give the N to the P",
-    "I T you and you T me",
-    "bring me the N of the L",
-    "the A L and the A L",
-    "oh my A A N",
-    "and all the Np of the L",
-    "the N is A the N is A",
-    "it is H it is H",
-    "I V PR the L H",
-)
 _ON_SECOND = frozenset(
     "canoe guitar idea museum parade surprise adventure umbrella piano balloon delight july giraffe alone polite"
     " unique enormous electric fantastic terrific tremendous united precise arrive return begin believe remain"
@@ -117,7 +82,7 @@ def _line(
 ) -> str | None:
     """The best of a few lines of `count` syllables, its last word rhyming with `rhyme`; None if there is none."""
     rhyming = _rhyming(held_out).get(_rhyme(rhyme), {}) if rhyme else {}
-    templates = _by_end(tuple(sorted(rhyming))) if rhyme else TEMPLATES
+    templates = _by_end(tuple(sorted(rhyming))) if rhyme else verses.TEMPLATES
     best: tuple[float, str] | None = None
     hits = 0
     for _ in range(160 if templates else 0):
@@ -161,7 +126,7 @@ def _fill(
 def _rhyming(held_out: bool) -> dict[tuple[str, str], dict[str, tuple[str, ...]]]:
     """Rhyme -> part of speech -> what ends so. A plain word of the template counts as a part of its own."""
     found: dict[tuple[str, str], dict[str, list[str]]] = {}
-    for token in sorted({template.split()[-1] for template in TEMPLATES}):
+    for token in sorted({template.split()[-1] for template in verses.TEMPLATES}):
         if token in WORDS or token in verses.FORMS:
             entries = verses.choices(token, False)
             if held_out and token in verses.CONTENT:
@@ -175,7 +140,7 @@ def _rhyming(held_out: bool) -> dict[tuple[str, str], dict[str, tuple[str, ...]]
 
 @functools.cache
 def _by_end(parts: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(template for template in TEMPLATES if template.split()[-1] in parts)
+    return tuple(template for template in verses.TEMPLATES if template.split()[-1] in parts)
 
 
 @functools.cache

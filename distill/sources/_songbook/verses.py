@@ -1,4 +1,4 @@
-"""Lyrics from a seed: templates over a list of common English words.
+"""Templates of lyrics, and the words that fill them: a list of common English words.
 
 Nouns, verbs and adjectives are content words; a fixed fifth of them, chosen by a hash of how the plain word
 sounds, is held out: no training song contains one in any of its forms, so a score on the held-out songs can
@@ -11,7 +11,7 @@ import functools
 import hashlib
 import re
 
-from distill import letters, lyrics
+from distill import letters
 from distill.sources._songbook import words as book
 
 TEMPLATES = (
@@ -79,6 +79,38 @@ TEMPLATES = (
     "they were Vg in the A L",
     "did you T the A N H",
     "could I T your A N",
+    "and the N is in the L",
+    "we were A and we were A",
+    "so come and V with me",
+    "there was a A N in the L",
+    "you are the N I T",
+    "I will T you H",
+    "when you V PR the L",
+    "and I never T the N",
+    "let me T your A N",
+    "come to the L come to the L",
+    "where the P and the P will V",
+    "it was A in the L H",
+    "we can V if you can V",
+    "like a N PR the L",
+    "like the N and like the N",
+    "A and A is the L",
+    "now the N is A and A",
+    "how the Np V PR the L",
+    "come and T the N with me",
+    "in the L of my P",
+    "no one could T the N",
+    "every P will V H",
+    "they will V and we will V",
+    "give the N to the P",
+    "I T you and you T me",
+    "bring me the N of the L",
+    "the A L and the A L",
+    "oh my A A N",
+    "and all the Np of the L",
+    "the N is A the N is A",
+    "it is H it is H",
+    "I V PR the L H",
 )
 
 
@@ -173,23 +205,3 @@ def choices(part: str, held_out: bool) -> tuple[str, ...]:
     found = [forms(word, part) for word in book.WORDS[FORMS.get(part, part)]]
     found = [word for word in found if all(piece in known for piece in word.split())]
     return tuple(word for word in dict.fromkeys(found) if (part in CONTENT and is_held_out(word)) == held_out)
-
-
-@functools.cache
-def vocabulary() -> tuple[str, ...]:
-    """Every word a line can hold, sorted."""
-    parts = [*book.WORDS, *FORMS]
-    found = {
-        w
-        for part in parts
-        for held in (False, True)
-        for phrase in choices(part, held)
-        for w in phrase.split()
-    }
-    return tuple(sorted(found | _function_words()))
-
-
-def rhymes(one: str, other: str) -> bool:
-    """Whether two different words end in the same vowel and coda."""
-    first, second = lyrics.syllables(one)[-1], lyrics.syllables(other)[-1]
-    return one != other and first[1:] == second[1:]

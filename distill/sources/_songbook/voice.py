@@ -25,6 +25,7 @@ from distill.errors import SongError
 
 FRAME_SECONDS = 0.005
 NOISE_FRAMES = 4  # D4C, the slow part, looks every 20 ms
+VOICE_RATE = 22_050  # Hz, espeak's own
 BINS = 257
 _WORDS_PER_MINUTE, _PITCH, _RANGE = 120, 40, 0  # range 0: every word is monotone
 _CLOSURE_SECONDS = 0.045  # the event marks a stop's burst; its closure comes before
@@ -107,11 +108,11 @@ class Voice:
         self._pieces: list[np.ndarray] = []
         self._events: list[tuple[int, str]] = []
         self._callback = _Callback(self._receive)  # the library keeps only the address: hold the object
-        self.sample_rate = self._start()
-        self.fft_size = int(self.world.get_cheaptrick_fft_size(self.sample_rate))
+        self._start()
+        self.fft_size = int(self.world.get_cheaptrick_fft_size(VOICE_RATE))
         self._words: dict[tuple[str, ...], SpokenWord] = {}
 
-    def _start(self) -> int:
+    def _start(self) -> None:
         """espeak-ng anew (0.3 ms): it carries state from word to word, and a word must not depend on its
         past."""
         if self._library is not None:
@@ -121,9 +122,12 @@ class Voice:
         rate = self._library.espeak_Initialize(2, 500, self._data_path, 1)
         if rate <= 0:
             raise SongError("songbook: espeak-ng does not start; reinstall: pip install 'distill[songbook]'")
+        if rate != VOICE_RATE:
+            raise SongError(
+                f"songbook: espeak-ng speaks at {rate} Hz; songs are made of a voice at {VOICE_RATE}"
+            )
         self._library.espeak_ng_SetRandSeed(1)
         self._library.espeak_SetSynthCallback(self._callback)
-        return int(rate)
 
     def _receive(self, wave: Any, count: int, events: Any) -> int:
         if count > 0 and wave:
@@ -176,7 +180,7 @@ class Voice:
     def _analyse(
         self, wave: np.ndarray, samples: list[int], phones: tuple[str, ...], stop: bool
     ) -> SpokenWord:
-        world, rate = self.world, self.sample_rate
+        world, rate = self.world, VOICE_RATE
         wave = wave[: samples[-1] + rate // 50]  # behind the last phone is silence
         period = FRAME_SECONDS * 1000
         f0, times = world.dio(wave, rate, f0_floor=60.0, f0_ceil=300.0, frame_period=period, speed=2)
