@@ -18,6 +18,7 @@ Each subclass of Layout here is one, by its name in lower case.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
 from itertools import accumulate
@@ -28,7 +29,7 @@ from torch import Tensor
 from distill.errors import SettingsError
 
 
-class Layout:
+class Layout(ABC):
     """Delays of the slots, in frames, from their levels: 0 for a codec's coarsest codebook, 1 for the next, ...
 
     Delays begin at 0 and never fall, nor rise by more than 1, so that a tail always begins with the same slot.
@@ -38,9 +39,9 @@ class Layout:
         self.delays = tuple(self.late(level) for level in levels)
         self.depth = self.delays[-1]
 
+    @abstractmethod
     def late(self, level: int) -> int:
         """Frames by which a slot of this level is late."""
-        raise NotImplementedError
 
     @cached_property
     def first_late(self) -> int | None:

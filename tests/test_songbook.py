@@ -78,6 +78,8 @@ def test_training_songs_hold_no_held_out_chinese_sound() -> None:
 def test_about_a_fifth_of_the_content_words_is_held_out() -> None:
     nouns = len(verses.choices("N", False)), len(verses.choices("N", True))
     assert 0.14 < nouns[1] / sum(nouns) < 0.26
+    parts = [(part, held) for part in (*verses.book.WORDS, *verses.FORMS) for held in (False, True)]
+    assert len({w for part in parts for phrase in verses.choices(*part) for w in phrase.split()}) > 2000
     words = [(len(mandarin.choices(part, False)), len(mandarin.choices(part, True))) for part in "NLPAVTD"]
     kept, out = map(sum, zip(*words, strict=True))
     assert 0.1 < out / (kept + out) < 0.26

@@ -46,6 +46,28 @@ class Block(NamedTuple):
     last: int
 
 
+class Whole:
+    """A tensor of `length` along `dim`, laid together of pieces; the first one makes room for all.
+
+    Pieces that are kept one by one until the end lie in the heap between a network's large tensors, which then find
+    no room where the last block's lay: the process grows by more than the song.
+    """
+
+    def __init__(self, length: int, dim: int = 0):
+        self.length, self.dim = length, dim
+        self._laid: Tensor | None = None
+
+    def lay(self, piece: Tensor, start: int) -> None:
+        if self._laid is None:
+            self._laid = piece.new_empty(*piece.shape[: self.dim], self.length, *piece.shape[self.dim + 1 :])
+        self._laid.narrow(self.dim, start, piece.shape[self.dim]).copy_(piece)
+
+    @property
+    def tensor(self) -> Tensor:
+        assert self._laid is not None, "a song without a frame is refused before it comes here"
+        return self._laid
+
+
 def blocks(frames: int, block_frames: int, context_frames: int) -> Iterator[Block]:
     """The grid over a song of `frames` frames, in order."""
     for start in range(0, frames, block_frames):
@@ -88,7 +110,7 @@ def in_blocks_encode_many(
     Up to `together` blocks go through it side by side, those of equal length, whichever song they are from: inside a
     song all are, so that songs of any lengths keep a GPU busy, and nothing is filled up to another's length.
     """
-    made: list[Tensor | None] = [None for _ in waves]
+    made = [Whole(-(-wave_CW.shape[1] // hop)) for wave_CW in waves]
     waiting: dict[int, list[tuple[int, Block]]] = {}
 
     def work(places: list[tuple[int, Block]]) -> None:
@@ -100,19 +122,18 @@ def in_blocks_encode_many(
                     "the model's strides and its hop do not belong together"
                 )
             kept_FS = codes_FS[block.start - block.first : block.stop - block.first]
-            frames = -(-waves[song].shape[1] // hop)
-            made[song] = laid(made[song], kept_FS, block.start, frames)
+            made[song].lay(kept_FS, block.start)
         places.clear()
 
-    for song, wave_CW in enumerate(waves):
-        for block in blocks(-(-wave_CW.shape[1] // hop), block_frames, context_frames):
+    for song, codes in enumerate(made):
+        for block in blocks(codes.length, block_frames, context_frames):
             places = waiting.setdefault(block.last - block.first, [])
             places.append((song, block))
             if len(places) == together:
                 work(places)
     for places in filter(None, waiting.values()):
         work(places)
-    return [codes_FS for codes_FS in made if codes_FS is not None]
+    return [codes.tensor for codes in made]
 
 
 def _filled(wave_CW: Tensor, block: Block, hop: int) -> Tensor:
@@ -136,7 +157,7 @@ def in_blocks_decode(
     What falls short (odd strides lose some samples) is silence at the end of the song, and inside it is
     covered by the context, which must then be a frame wider than what a frame hears.
     """
-    whole_CW: Tensor | None = None
+    whole = Whole(len(codes_FS) * hop, 1)
     for block in blocks(len(codes_FS), block_frames, context_frames):
         wave_CW = decode(codes_FS[block.first : block.last])
         missing = (block.last - block.first) * hop - wave_CW.shape[1]
@@ -147,21 +168,8 @@ def in_blocks_decode(
             )
         wave_CW = functional.pad(wave_CW, (0, max(0, missing)))
         kept_CW = wave_CW[:, (block.start - block.first) * hop : (block.stop - block.first) * hop]
-        whole_CW = laid(whole_CW, kept_CW, block.start * hop, len(codes_FS) * hop, 1)
-    assert whole_CW is not None, "codes without a frame are refused before they come here"
-    return whole_CW
-
-
-def laid(whole: Tensor | None, piece: Tensor, start: int, length: int, dim: int = 0) -> Tensor:
-    """A whole of `length` along `dim`, for which its first piece makes room, with this piece laid in from `start` on.
-
-    Pieces that are kept one by one until the end lie in the heap between a network's large tensors, which then find
-    no room where the last block's lay: the process grows by more than the song.
-    """
-    if whole is None:
-        whole = piece.new_empty(*piece.shape[:dim], length, *piece.shape[dim + 1 :])
-    whole.narrow(dim, start, piece.shape[dim]).copy_(piece)
-    return whole
+        whole.lay(kept_CW, block.start * hop)
+    return whole.tensor
 
 
 def in_blocks_causal(
@@ -183,16 +191,14 @@ def in_blocks_causal(
     `contexts` is how many frames back `before` and `after` hear. A block is longer than either: where a song
     begins, padding by reflection looks as far ahead.
     """
-    whole_ET: Tensor | None = None
+    whole = Whole(frames * outer, 1)
     heard_DT: Tensor | None = None
     for block in blocks(frames, block_frames, contexts[0]):
         told_DT = carry(before(block.first, block.stop)[:, (block.start - block.first) * inner :])
         heard_DT = told_DT if heard_DT is None else torch.cat([heard_DT, told_DT], 1)
-        kept_ET = after(heard_DT)[:, -(block.stop - block.start) * outer :]
-        whole_ET = laid(whole_ET, kept_ET, block.start * outer, frames * outer, 1)
+        whole.lay(after(heard_DT)[:, -(block.stop - block.start) * outer :], block.start * outer)
         heard_DT = heard_DT[:, max(0, heard_DT.shape[1] - contexts[1] * inner) :]
-    assert whole_ET is not None, "nothing to work on is refused before it comes here"
-    return whole_ET
+    return whole.tensor
 
 
 @torch.inference_mode()

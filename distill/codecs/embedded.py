@@ -21,9 +21,9 @@ from torch import Tensor
 from distill.codecs import Placed, check_codes, check_wave
 from distill.codecs._blocks import (
     BLOCK_SECONDS,
+    Whole,
     blocks,
     in_blocks_encode_many,
-    laid,
     receptive_frames,
     side_by_side,
 )
@@ -149,7 +149,7 @@ class EmbeddedCodec(Placed):
         check_codes(codes_FS, self.format)
         device = self.device
 
-        whole_CW, passed_B = None, None
+        whole, passed_B = Whole(len(codes_FS) * self.hop, 1), None
         for block in blocks(len(codes_FS), self.block_frames, self.decoder_context):
             latent_FD = self.network.quantiser.look_up(
                 codes_FS[block.first : block.last].to(device, torch.int64)
@@ -158,13 +158,11 @@ class EmbeddedCodec(Placed):
             hertz_BT = self.network.hertz(hidden_BTD)
             begin, end = block.start - block.first, block.stop - block.first
             wave_CW = self.network.voice(hidden_BTD, hertz_BT, STATES * begin, passed_B)
-            kept_CW = wave_CW[:, begin * self.hop : end * self.hop].cpu()
-            whole_CW = laid(whole_CW, kept_CW, block.start * self.hop, len(codes_FS) * self.hop, 1)
+            whole.lay(wave_CW[:, begin * self.hop : end * self.hop].cpu(), block.start * self.hop)
             if hertz_BT is not None:
                 every, rate = self.hop // STATES, self.format.sample_rate
                 passed_B = cycles(hertz_BT, every, rate, STATES * begin, passed_B)[:, end * self.hop]
-        assert whole_CW is not None, "check_codes refuses codes without a frame"
-        return whole_CW[:, :samples]
+        return whole.tensor[:, :samples]
 
     def codebooks(self) -> list[Tensor]:
         return [
