@@ -41,9 +41,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from distill import scores
 from distill.batches import Batch, Targets
+from distill.codec_format import CodecFormat
 from distill.graft import GraftedHead
 from distill.losses import CrossEntropy, ForwardKl
-from distill.vocabulary import AudioVocabulary, CodecFormat
+from distill.vocabulary import AudioVocabulary
 
 MIB = 2**20
 FORMAT_EVERY = 16

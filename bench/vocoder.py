@@ -30,7 +30,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from distill import torchaudio_standin
-from distill.vocabulary import CodecFormat
+from distill.codec_format import CodecFormat
 from distill.vocoders._network import HeadNetwork, HeadSettings
 from distill.vocoders.head import HeadVocoder
 

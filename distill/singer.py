@@ -25,6 +25,7 @@ from torch import Tensor
 
 from distill import audio, encoding, lyrics, scores, stems
 from distill import settings as strict
+from distill.codec_format import CodecFormat
 from distill.devices import fastest
 from distill.errors import AdapterError, FitError, LyricsError, SettingsError
 from distill.grammar import Grammar
@@ -32,7 +33,7 @@ from distill.prompts import JOIN, Passage, Piece, header, look_ahead, passages, 
 from distill.shelf import About, Sound, codec_settings, open_singer, open_vocoder, read_about, singer_folder
 from distill.songs import Line, Note, Section, Song
 from distill.student import Student
-from distill.vocabulary import AudioVocabulary, CodecFormat, Span
+from distill.vocabulary import AudioVocabulary, Span
 from distill.vocoders import Vocoder
 from distill.vocoders.codec import CodecVocoder
 

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from distill import audio
+from distill.codec_format import CodecFormat
 from distill.errors import SongError
 from distill.songs import Song
-from distill.vocabulary import CodecFormat
 
 LOUDEST = 0.999  # of full scale, where a mix would pass it: what audio.write turns a wave down to
 

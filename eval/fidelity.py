@@ -32,13 +32,13 @@ import torch
 from torch import Tensor
 
 from distill import audio, lyrics, settings, statistics, stems
+from distill.codec_format import CodecFormat
 from distill.decoding import promise
 from distill.errors import DistillError, SettingsError, SongError
 from distill.judging import Asked, lines_of, performance, spread
 from distill.measures import Performance, judge
 from distill.measures.pitch import in_tune
 from distill.songs import Line, Song, read_manifest
-from distill.vocabulary import CodecFormat
 
 VERSION = 1
 PIECE_SECONDS = 10.0

@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from distill import torchaudio_standin
+from distill.codec_format import CodecFormat
 from distill.measures.pitch import IN_TUNE_CENTS, track
-from distill.vocabulary import CodecFormat
 
 torchaudio_standin.install()
 

@@ -13,6 +13,7 @@ from tiny_singer import FORMAT, ToyCodec
 
 from distill import layouts, scores
 from distill.batches import build, pack_rows
+from distill.codec_format import CodecFormat
 from distill.errors import TeacherError
 from distill.losses import CrossEntropy, ForwardKl
 from distill.merge import merge
@@ -23,7 +24,6 @@ from distill.tasks import sing
 from distill.teachers import model, recorded
 from distill.teachers.model import ModelTeacher
 from distill.teachers.recorded import RecordedTeacher
-from distill.vocabulary import CodecFormat
 
 ROW = 900
 

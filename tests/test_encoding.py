@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from distill import audio, encoding
+from distill.codec_format import CodecFormat
 from distill.codecs.embedded import Settings
 from distill.encoding import codes_of, codes_of_all
 from distill.errors import AudioError, DistillError, SongError
 from distill.songs import Song
-from distill.vocabulary import CodecFormat
 
 RATE, HOP = 8000, 80
 

@@ -22,9 +22,9 @@ import torch
 
 import distill
 from distill import judging, pictures, songs
+from distill.codec_format import CodecFormat
 from distill.errors import SongError
 from distill.measures import Performance, judge
-from distill.vocabulary import CodecFormat
 
 RATE = 16_000
 

@@ -19,9 +19,9 @@ from test_codec import random_network
 from torch import Tensor
 
 from distill import audio
+from distill.codec_format import CodecFormat
 from distill.codecs import embedded
 from distill.songs import Line, Note, Section, Song, read_manifest, write_manifest
-from distill.vocabulary import CodecFormat
 
 RATE = 16_000
 

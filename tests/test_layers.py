@@ -21,7 +21,7 @@ MIB = 2**20
 FLOORS = [
     "errors",
     "folders plain_yaml torchaudio_standin letters pinyin statistics licences mpeg",
-    "containers ffmpeg layouts",
+    "containers ffmpeg layouts codec_format",
     "decoding",
     "settings devices audio pictures songs vocabulary reading checkpoints runs progress",
     "grammar lyrics families signals losses learn_letters attention stems",

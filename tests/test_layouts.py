@@ -12,10 +12,11 @@ import torch
 from tiny_singer import LONGEST, place_of
 
 from distill import layouts
+from distill.codec_format import CodecFormat
 from distill.errors import SettingsError, VocabularyError
 from distill.grammar import Grammar, State
 from distill.prompts import HEADER, Coded, WritingSettings, passages, write
-from distill.vocabulary import AudioVocabulary, CodecFormat
+from distill.vocabulary import AudioVocabulary
 
 SHAPES = [(1, 1), (2, 1), (3, 1), (5, 1), (2, 2), (4, 2), (6, 3), (3, 3)]  # (slots, streams)
 EVERY = pytest.mark.parametrize("layout", layouts.names())

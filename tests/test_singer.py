@@ -17,6 +17,7 @@ from tiny_singer import FORMAT, LONGEST, ToyCodec
 import distill.singer
 from distill import layouts
 from distill.bases import open_base
+from distill.codec_format import CodecFormat
 from distill.codecs import embedded
 from distill.errors import AdapterError, CodecError, FitError, FolderError, LyricsError, SettingsError
 from distill.grammar import Grammar
@@ -26,7 +27,7 @@ from distill.shelf import About, SamplingSettings, read_about, write_about
 from distill.singer import Manner, Singer, Sung, Wish, choose, load_singer, script
 from distill.songs import Line, Note, Section, Song
 from distill.student import LoraSettings, graft, rows_of
-from distill.vocabulary import AudioVocabulary, CodecFormat
+from distill.vocabulary import AudioVocabulary
 
 SCORE = Line(
     "row your boat", 0.0, 2.0, (),

@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 
 from distill import audio, recipe
+from distill.codec_format import CodecFormat
 from distill.codecs import embedded, tracks
 from distill.errors import CodecError, SettingsError, SongError
 from distill.songs import Line, Section, Song
 from distill.tasks._sound import compare, silence
 from distill.tasks.vocoder import AdversarySettings, CodedSongs, VocoderTask, divided
 from distill.trainer import train
-from distill.vocabulary import CodecFormat
 from distill.vocoders import samples_a_frame
 from distill.vocoders._network import HeadNetwork, HeadSettings, limit
 from distill.vocoders.codec import CodecVocoder

@@ -10,7 +10,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 
 from distill import torchaudio_standin
-from distill.vocabulary import AudioVocabulary, CodecFormat
+from distill.codec_format import CodecFormat
+from distill.vocabulary import AudioVocabulary
 
 torchaudio_standin.install()
 from transformers import (

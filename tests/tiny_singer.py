@@ -13,11 +13,12 @@ from torch import Tensor
 
 from distill import torchaudio_standin
 from distill.blank import BlankSettings, make
+from distill.codec_format import CodecFormat
 from distill.grammar import State
 from distill.prompts import END, LENGTH, OPEN, PIECE, TEXT, Coded, WritingSettings, passages
 from distill.songs import Line, Note, Section, Song, Word
 from distill.student import LoraSettings, Student, graft, rows_of
-from distill.vocabulary import AudioVocabulary, CodecFormat
+from distill.vocabulary import AudioVocabulary
 
 torchaudio_standin.install()
 

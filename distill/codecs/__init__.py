@@ -25,8 +25,8 @@ from typing import Protocol, Self
 import torch
 from torch import Tensor, nn
 
+from distill.codec_format import CodecFormat
 from distill.errors import CodecError
-from distill.vocabulary import CodecFormat
 
 
 class Codec(Protocol):

@@ -25,9 +25,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from distill.codec_format import CodecFormat
 from distill.errors import CodecError
 from distill.folders import fingerprint
-from distill.vocabulary import CodecFormat
 
 
 def read_config(place: Path, needed: Iterable[str] = ()) -> dict[str, Any]:

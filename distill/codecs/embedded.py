@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from distill.codec_format import CodecFormat
 from distill.codecs import Placed, check_codes, check_wave
 from distill.codecs._blocks import (
     BLOCK_SECONDS,
@@ -40,7 +41,6 @@ from distill.codecs._weights import (
 )
 from distill.errors import CodecError
 from distill.folders import atomic_folder, locate
-from distill.vocabulary import CodecFormat
 
 VERSION = 1
 

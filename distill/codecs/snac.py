@@ -25,6 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from distill.codec_format import CodecFormat
 from distill.codecs import Placed, check_codes, check_wave
 from distill.codecs._blocks import (
     block_frames,
@@ -46,7 +47,6 @@ from distill.codecs._weights import (
 )
 from distill.errors import CodecError
 from distill.folders import locate
-from distill.vocabulary import CodecFormat
 
 LICENCES = {f"hubertsiuzdak/snac_{rate}khz": "mit" for rate in (24, 32, 44)}
 NEEDED = ("sampling_rate", "encoder_rates", "vq_strides", "codebook_size")

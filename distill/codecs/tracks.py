@@ -22,12 +22,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from distill.codec_format import CodecFormat
 from distill.codecs import Codec, check_codes, check_wave
 from distill.errors import SettingsError
 from distill.folders import sha256_bytes
 from distill.settings import part
 from distill.songs import TRACKS
-from distill.vocabulary import CodecFormat
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from distill import audio, encoding, stems
+from distill.codec_format import CodecFormat
 from distill.codecs import Codec
 from distill.codecs._network import magnitude, melscale_fbanks
 from distill.errors import SongError
 from distill.pictures import spectrogram_png
 from distill.songs import Song
-from distill.vocabulary import CodecFormat
 from distill.vocoders import Vocoder
 
 # About the rounding noise of 16-bit PCM: what lies below is nothing to learn.

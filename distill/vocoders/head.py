@@ -16,12 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from distill.codec_format import CodecFormat
 from distill.codecs import Codec, check_codes
 from distill.codecs._weights import as_configured, fill_from_halves, halves, identity
 from distill.codecs._weights import read_config as json_config
 from distill.errors import CodecError
 from distill.folders import atomic_folder, locate
-from distill.vocabulary import CodecFormat
 from distill.vocoders import in_pieces
 from distill.vocoders._network import HeadNetwork, HeadSettings
 
