@@ -1,7 +1,7 @@
 #!/bin/sh
 # Make .venv with everything that the chain and its tests need. `make` calls this once, before the first target that
 # needs it, and again only after pyproject.toml has changed. Three traps of the packages we stand on are handled here
-# and nowhere else; the fourth, torchaudio's CUDA-linked extension, in distill/torchaudio_standin.py.
+# and nowhere else; the fourth, torchaudio's CUDA-linked extension, in distill/runtime/torchaudio_standin.py.
 set -eu
 cd "$(dirname "$0")"
 PYTHON=${PYTHON:-python3}

@@ -26,12 +26,15 @@ import numpy as np
 import soundfile
 import soxr
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
+
+import aligner_bands
 
 from distill import lyrics
-from distill.curation import Item, Sound
-from distill.curation import alignment as step
-from distill.curation._alignment import bands, confidence, hearing, phones, placing
+from distill.curation.steps import Item, Sound
+from distill.curation.steps import alignment as step
+from distill.curation.steps._alignment import confidence, hearing, phones, placing
 from distill.songs import Line, Section, Song, Word, read_manifest
 
 
@@ -280,7 +283,7 @@ def under(song: Song, vocals: Sound, rng: np.random.Generator) -> np.ndarray:
     if "accompaniment" in song.tracks:
         band = sound_of(song, "accompaniment").mono()
     else:
-        band = soxr.resample(bands.band(rng), hearing.RATE, vocals.sample_rate)
+        band = soxr.resample(aligner_bands.band(rng), hearing.RATE, vocals.sample_rate)
     band = np.resize(band, size)
     return band * np.sqrt((vocals.wave_CW**2).mean() / ((band**2).mean() + 1e-12)).astype(np.float32)
 

@@ -28,8 +28,8 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from distill.curation import Item, Sound
-from distill.curation.duplicates import NAME, Settings
+from distill.curation.steps import Item, Sound
+from distill.curation.steps.duplicates import NAME, Settings
 from distill.songs import Line, Section, Song, read_manifest
 
 Wave = NDArray[np.float32]

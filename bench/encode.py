@@ -9,8 +9,8 @@ same thread count, the same run; each row in a process of its own, models with D
 
     package: its loop      what `python -m dac encode` does: AudioSignal, DAC.compress in windows of 5 s, .dac files
     package: model alone   the least that a user of it would write: AudioSignal, resample, DAC.encode of the whole file
-    ours, one process      distill.encoding on as many threads
-    ours                   distill.encoding as it chooses: where it pays, a process of one thread a core
+    ours, one process      distill.coded_songs on as many threads
+    ours                   distill.coded_songs as it chooses: where it pays, a process of one thread a core
 
 `error` is the equality row: the share of codes that are not those of `model alone` (compress turns every file to -16
 LUFS first, so its codes are of another sound and nothing can be held against them); above 0.5 %, which rounding does not
@@ -41,12 +41,13 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from distill import encoding, torchaudio_standin
+from distill import coded_songs
+from distill.runtime import torchaudio_standin
 
 torchaudio_standin.install()
 warnings.filterwarnings("ignore", category=FutureWarning)  # the package's weight_norm
 
-from distill import audio
+from distill.audio import files as audio_files
 from distill.codecs import dac as our_dac
 from distill.codecs import embedded
 from distill.songs import Song
@@ -149,7 +150,7 @@ def measure(row: Row) -> dict[str, Any]:
         wanted = package_alone(theirs, files[:2])
         wrong = [(a != b).float().mean() for a, b in zip(codes, wanted, strict=False)]
         error = float(torch.stack(wrong).mean())
-    return {"seconds_of_audio": sum(map(audio.seconds, files)), "seconds": seconds, "error": error}
+    return {"seconds_of_audio": sum(map(audio_files.seconds, files)), "seconds": seconds, "error": error}
 
 
 def package_loop(model: Any, files: list[Path], out: Path) -> None:
@@ -175,10 +176,10 @@ def package_alone(model: Any, files: list[Path]) -> list[Tensor]:
 
 
 def ours(codec: Any, files: list[Path], cache: Path, processes: int | None) -> list[Tensor]:
-    """The data set through distill.encoding, into an empty cache."""
+    """The data set through distill.coded_songs, into an empty cache."""
     os.environ["DISTILL_CACHE"] = str(cache)
     songs = [Song(file.stem, (), audio=str(file)) for file in files]
-    return list(encoding.codes_of_all(songs, codec, processes))
+    return list(coded_songs.codes_of_all(songs, codec, processes))
 
 
 # --- memory -------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
     python bench/head.py --seconds 360 [--codec FOLDER] [--kind embedded] [--songs MANIFEST] [--rates 1e-3,3e-4]
     python bench/head.py --tiny          # a minute: shows that it runs, and says nothing about sound
 
-Both are trained by `distill.trainer` on what task vocoder draws (slot dropout and all, no adversary): codes, as the sum
+Both are trained by `distill.training.trainer` on what task vocoder draws (slot dropout and all, no adversary): codes, as the sum
 of embeddings that start from the codec's codebooks, to sound. The peer behind the embeddings is `dac.model.dac.Decoder`
 with even strides, as wide as gives it the head's number of parameters (within 5 %, or this stops).
 
@@ -33,14 +33,14 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from distill import settings as strict
-from distill import torchaudio_standin
-from distill.progress import show
+from distill.config import settings as strict
+from distill.runtime import torchaudio_standin
 from distill.songs import Song, read_manifest
 from distill.sources.embedded import Settings as EmbeddedSongs
 from distill.tasks._sound import compare
 from distill.tasks.vocoder import Settings, VocoderTask
-from distill.trainer import TrainSettings, train
+from distill.training.progress import show
+from distill.training.trainer import TrainSettings, train
 from distill.vocoders._network import HeadSettings
 from distill.vocoders.codec import CodecVocoder
 

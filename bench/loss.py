@@ -6,7 +6,7 @@
 Forward and backward, from hidden states to their gradient, of `tokens` audio tokens in float32. Default sizes: Qwen2.5's
 896 wide, 151,744 rows of text, 8,192 codes and a score's symbols. Rows of the table:
 
-    ours              distill.scores.slot_scores_NC and distill.losses: each token against its own slot's rows
+    ours              distill.lm.logits.slot_scores_NC and distill.lm.losses: each token against its own slot's rows
     ours + format     the same and -log P(legal) over all rows on every 16th position, as recipes train
     peer, frozen      torch's F.cross_entropy or F.kl_div over full rows of one frozen table: the least a plain loss costs
     peer, trained     the same with the gradient of the whole table, as `modules_to_save` trains it
@@ -39,12 +39,12 @@ from torch.nn import functional
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from distill import scores
-from distill.batches import Batch, Targets
-from distill.codec_format import CodecFormat
-from distill.graft import GraftedHead
-from distill.losses import CrossEntropy, ForwardKl
-from distill.vocabulary import AudioVocabulary
+from distill.audio.codec_format import CodecFormat
+from distill.lm import logits
+from distill.lm.batches import Batch, Targets
+from distill.lm.graft import GraftedHead
+from distill.lm.losses import CrossEntropy, ForwardKl
+from distill.lm.vocabulary import AudioVocabulary
 
 MIB = 2**20
 FORMAT_EVERY = 16
@@ -84,7 +84,7 @@ class Sizes:
 
 
 class Speaker:
-    """As much of a Student as `distill.scores` asks for: its vocabulary and its head of two tables."""
+    """As much of a Student as `distill.lm.logits` asks for: its vocabulary and its head of two tables."""
 
     def __init__(self, vocabulary: AudioVocabulary, table_VD: Tensor):
         self.vocabulary = vocabulary
@@ -117,10 +117,10 @@ def ours(speaker: Any, hidden_ND: Tensor, batch: Batch, loss: Any, with_format: 
     """As tasks/sing.py does it."""
     total = hidden_ND.new_zeros(())
     for s, slot in enumerate(batch.slots):
-        scores_NC = scores.slot_scores_NC(speaker, hidden_ND, batch, s)
+        scores_NC = logits.slot_scores_NC(speaker, hidden_ND, batch, s)
         total = total + loss(scores_NC, slot.target_N, slot.teacher_NC).sum()
     total = total / len(hidden_ND)
-    return total + scores.format_nats_N(speaker, hidden_ND, batch).mean() if with_format else total
+    return total + logits.format_nats_N(speaker, hidden_ND, batch).mean() if with_format else total
 
 
 def torch_ce(table_VD: Tensor, hidden_ND: Tensor, target_N: Tensor, teacher_NV: Tensor | None) -> Tensor:
@@ -234,7 +234,7 @@ def reference(side: str, kind: str, extra: bool, given: Problem, tokens: int) ->
     table_VD, slots = given.table_VD.detach(), given.v.format.slots
     parts = [functional.linear(hidden_ND, part_VD.double()) for part_VD in table_VD.split(16_384)]
     q_NV = torch.cat(parts, -1).log_softmax(-1)
-    legal_NV = scores.legal_by_place(given.v, hidden_ND.device)[torch.arange(tokens) % slots]
+    legal_NV = logits.legal_by_place(given.v, hidden_ND.device)[torch.arange(tokens) % slots]
     legal_N = q_NV.masked_fill(~legal_NV, -torch.inf).logsumexp(-1)  # log P(legal)
     if side == "ours":
         q_NV = q_NV - legal_N[:, None]

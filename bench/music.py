@@ -36,9 +36,9 @@ import soundfile
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from distill.curation import Item, Sound, music, notes
-from distill.curation import _melody as melody
-from distill.curation import _pitch as pitch
+from distill.curation.steps import Item, Sound, music, notes
+from distill.curation.steps import _melody as melody
+from distill.curation.steps import _pitch as pitch
 from distill.songs import Line, Note, Song, Word, read_manifest
 
 try:

@@ -21,7 +21,7 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from distill.curation import Item, structure
+from distill.curation.steps import Item, structure
 from distill.songs import Line, Section, Song, read_manifest
 
 

@@ -29,8 +29,8 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from distill import torchaudio_standin
-from distill.codec_format import CodecFormat
+from distill.audio.codec_format import CodecFormat
+from distill.runtime import torchaudio_standin
 from distill.vocoders._network import HeadNetwork, HeadSettings
 from distill.vocoders.head import HeadVocoder
 

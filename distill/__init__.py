@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # what a type checker and an editor see; never run
     from distill.errors import DistillError
-    from distill.singer import Singer, Take, load_singer
+    from distill.singing.singer import Singer, Take, load_singer
     from distill.songs import Line, Note, Section, Song, Word
 
 __version__ = "0.1.0"
@@ -26,11 +26,11 @@ _HOME = {
     "Line": "songs",
     "Note": "songs",
     "Section": "songs",
-    "Singer": "singer",
+    "Singer": "singing.singer",
     "Song": "songs",
-    "Take": "singer",
+    "Take": "singing.singer",
     "Word": "songs",
-    "load_singer": "singer",
+    "load_singer": "singing.singer",
 }
 
 __all__ = [

@@ -51,13 +51,14 @@ def _run(said: argparse.Namespace) -> Any:
 
 
 def _check(said: argparse.Namespace) -> Any:
-    from distill import recipe  # not by way of pipeline, which imports what it takes to train
+    from distill.config import recipe  # not by way of pipeline, which imports what it takes to train
 
     return "\n".join(recipe.check(_recipe(said)))
 
 
 def _songs(said: argparse.Namespace) -> Any:
-    from distill import pipeline, recipe
+    from distill import pipeline
+    from distill.config import recipe
 
     def load(name: str | Path) -> Any:
         return recipe.load(name, _changes(said))
@@ -115,8 +116,8 @@ def _sing(said: argparse.Namespace) -> Any:
         raise SettingsError(
             "sing: --score gives notes to the lines of --lines FILE; put these lyrics into a file"
         )
-    from distill import takes
-    from distill.singer import load_singer
+    from distill.singing import takes
+    from distill.singing.singer import load_singer
 
     where = None if said.singer == "embedded" else said.singer
     singer = load_singer(where, device=said.device, vocoder=said.vocoder)
@@ -135,7 +136,7 @@ def _sing(said: argparse.Namespace) -> Any:
 
 
 def _recipe(said: argparse.Namespace) -> Any:
-    from distill import recipe
+    from distill.config import recipe
 
     return recipe.load(said.recipe, _changes(said))
 

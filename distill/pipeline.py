@@ -18,18 +18,21 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from distill import encoding, folders, judging, scores
-from distill import settings as strict
-from distill.devices import fastest
+from distill import coded_songs, folders
+from distill.config import settings as strict
+from distill.config.recipe import Recipe
+from distill.config.recipe import check as check_recipe
+from distill.curation.curated_songs import curated, gather, in_words, table
 from distill.errors import SettingsError
-from distill.gathering import curated, gather, in_words, table
 from distill.licences import named
-from distill.merge import merge as merge_student
-from distill.progress import show
-from distill.prompts import Coded, grain_of
-from distill.recipe import Recipe
-from distill.recipe import check as check_recipe
-from distill.shelf import (
+from distill.lm import logits
+from distill.lm.merge import merge as merge_student
+from distill.lm.prompts import Coded, grain_of
+from distill.lm.student import Student
+from distill.runtime.devices import fastest
+from distill.singing import evaluate
+from distill.singing.singer import Singer, load_singer
+from distill.singing.singer_folder import (
     About,
     VocoderCard,
     about_singer,
@@ -41,21 +44,20 @@ from distill.shelf import (
     singer_folder,
     write_about,
 )
-from distill.singer import Singer, load_singer
 from distill.songs import Line, Song, from_its_start
 from distill.sources.embedded import Settings as EmbeddedSongs
-from distill.student import Student
 from distill.tasks import sing as sing_task
 from distill.tasks._sound import Listening, compare
 from distill.teachers.model import Settings as LiveTeacher
 from distill.teachers.recorded import RecordedTeacher
-from distill.trainer import train as train_task
+from distill.training.progress import show
+from distill.training.trainer import train as train_task
 from distill.vocoders.codec import CodecVocoder
 from distill.vocoders.head import HeadVocoder, read_config
 
 log = logging.getLogger("distill")
 LISTEN_SECONDS = 60.0
-PARTS = ("tasks", "sources", "curation", "exporters", "codecs", "vocoders", "teachers", "measures")
+PARTS = ("tasks", "sources", "curation/steps", "exporters", "codecs", "vocoders", "teachers", "measures")
 
 
 def check(recipe: Recipe) -> list[str]:
@@ -66,7 +68,7 @@ def check(recipe: Recipe) -> list[str]:
 def parts() -> dict[str, list[str]]:
     """The kinds found on disk, by folder; and the losses."""
     found = {folder: strict.kinds(folder) for folder in PARTS}
-    return found | {"losses": sorted(strict.classes_in("losses"))}
+    return found | {"losses": sorted(strict.classes_in("lm/losses"))}
 
 
 def run(recipe: Recipe, songs: str | None = None, out: str | Path | None = None) -> str:
@@ -220,9 +222,9 @@ class Stage:
 
     def _coded(self, songs: Sequence[Song]) -> list[Coded]:
         v = self.student.vocabulary
-        coded = encoding.code(songs, self.codec, v.longest, self.settings.writing)
+        coded = coded_songs.code(songs, self.codec, v.longest, self.settings.writing)
         tokens = min(self.settings.packing.row_tokens, self.student.longest)
-        kept, aside = encoding.fitting(coded, self.student.encode_text, v, tokens)
+        kept, aside = coded_songs.fitting(coded, self.student.encode_text, v, tokens)
         for line in aside:
             print(line, flush=True)
         return kept
@@ -322,10 +324,10 @@ def _run_sing(recipe: Recipe, folder: Path) -> str:
     if isinstance(stage.teacher, RecordedTeacher):
         stage.record()
         lap("teacher recorded")
-    before = scores.held_out(stage.student, stage.held_out, stage.teacher) if stage.held_out else None
+    before = logits.held_out(stage.student, stage.held_out, stage.teacher) if stage.held_out else None
     singer, steps = _teach(stage, folder)
     lap("trained")
-    after = scores.held_out(stage.student, stage.held_out, stage.teacher) if stage.held_out else None
+    after = logits.held_out(stage.student, stage.held_out, stage.teacher) if stage.held_out else None
     report = {
         "recipe": recipe.name,
         "steps": steps,
@@ -335,7 +337,7 @@ def _run_sing(recipe: Recipe, folder: Path) -> str:
     }
     if stage.vocoder is not None:
         report["vocoder"] = dataclasses.asdict(stage.vocoder)
-    report["judged"] = judging.report(singer, stage.held_out_songs, recipe.settings.judge.lines)
+    report["judged"] = evaluate.report(singer, stage.held_out_songs, recipe.settings.judge.lines)
     lap("judged")
     report["merged_largest_difference"] = _merged_before(folder)
     if not (folder / "merged" / "singer.json").exists():  # written last: without it the merge was cut short

@@ -31,13 +31,16 @@ import likeness
 import torch
 from torch import Tensor
 
-from distill import audio, lyrics, settings, statistics, stems
-from distill.codec_format import CodecFormat
-from distill.decoding import promise
+from distill import lyrics
+from distill.audio import files as audio_files
+from distill.audio import stems
+from distill.audio.codec_format import CodecFormat
+from distill.audio.safe_decode import promise
+from distill.config import settings
 from distill.errors import DistillError, SettingsError, SongError
-from distill.judging import Asked, lines_of, performance, spread
-from distill.measures import Performance, judge
+from distill.measures import Performance, _bootstrap, judge
 from distill.measures.pitch import in_tune
+from distill.singing.evaluate import Asked, lines_of, performance, spread
 from distill.songs import Line, Song, read_manifest
 
 VERSION = 1
@@ -209,7 +212,7 @@ def _pieces(files: Sequence[Path]) -> list[Asked]:
     """Files in pieces of 10 s, each a line without words; a last piece of less than a second is left out."""
     pieces = []
     for file in files:
-        song, seconds = Song(file.name, (), voice=file.stem, audio=str(file)), audio.seconds(file)
+        song, seconds = Song(file.name, (), voice=file.stem, audio=str(file)), audio_files.seconds(file)
         starts = [k * PIECE_SECONDS for k in range(int((seconds - 1) // PIECE_SECONDS) + 1)]
         for start in starts or [0.0]:
             end = min(start + PIECE_SECONDS, seconds)
@@ -231,7 +234,7 @@ def hear(
         print(f"\r{number} of {len(by_files)} songs", end="\n" * (number == len(by_files)), file=sys.stderr)
         rate = max(promise(file).sample_rate for file in files)
         before_CW = stems.read(files, replace(format, sample_rate=rate))
-        asked_CW = audio.resample(before_CW, rate, format.sample_rate)
+        asked_CW = audio_files.resample(before_CW, rate, format.sample_rate)
         if sum(part.shape[1] for part in excerpts) < SPEED_SECONDS * format.sample_rate:
             excerpts.append(asked_CW)
         song = [
@@ -299,7 +302,7 @@ def _likeness(line: Heard, row: str, judged: bool) -> dict[str, tuple[float, flo
 
 
 def _at(take: Performance, rate: int) -> Tensor:
-    return audio.resample(torch.from_numpy(take.wave_W)[None], take.sample_rate, rate)[0]
+    return audio_files.resample(torch.from_numpy(take.wave_W)[None], take.sample_rate, rate)[0]
 
 
 # --- figures ------------------------------------------------------------------------------------------------
@@ -322,7 +325,7 @@ def likeness_by_voice(heard: Sequence[Heard]) -> dict[str, dict[int, dict[str, A
             for name in heard[0].likeness[slots]:
                 pairs = [heard[n].likeness[slots].get(name, (0.0, 0.0)) for n in places]
                 sums, counts = zip(*pairs, strict=True)
-                figure = asdict(statistics.share(sums, counts)) if sum(counts) else None
+                figure = asdict(_bootstrap.share(sums, counts)) if sum(counts) else None
                 counted = figure and figure | {"lines": sum(count > 0 for count in counts)}
                 found.setdefault(voice, {}).setdefault(slots, {})[name] = counted
     return found
@@ -341,9 +344,9 @@ def shares_by_voice(report: dict[str, Any]) -> dict[str, dict[str, dict[str, Any
             pairs = [(before[n], after[n]) for n in places]
             found.setdefault(voice, {})[row] = {
                 "lines": len(places),
-                **_compared(pairs, "in_tune", statistics.quotient),
+                **_compared(pairs, "in_tune", _bootstrap.quotient),
                 "still_in_tune": _share([_still(*pair) for pair in pairs]),
-                **_compared(pairs, "word_error", statistics.difference),
+                **_compared(pairs, "word_error", _bootstrap.difference),
             }
     return found
 
@@ -361,7 +364,7 @@ def _compared(pairs: Sequence[Any], figure: str, compare: Any) -> dict[str, Any]
 
 def _share(pairs: Sequence[Sequence[float]]) -> dict[str, Any] | None:
     hits, counts = zip(*pairs, strict=True)
-    return asdict(statistics.share(hits, counts)) | {"count": sum(counts)} if sum(counts) else None
+    return asdict(_bootstrap.share(hits, counts)) | {"count": sum(counts)} if sum(counts) else None
 
 
 def _still(before: dict[str, Any], after: dict[str, Any]) -> tuple[int, int]:

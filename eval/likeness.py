@@ -9,7 +9,7 @@ Every figure is taken at a rate of its own, from the same reference, so that cod
     pitch        of the 5 ms frames that harvest calls voiced before, the share voiced after and within 50 cents
 
 PESQ and STOI are libraries' scores for speech: on singing they rank one codec's settings, and are no listener's opinion.
-Each function gives (sum, count) so that pieces add up and can be drawn again (`distill.statistics`).
+Each function gives (sum, count) so that pieces add up and can be drawn again (`distill.measures._bootstrap`).
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from distill import torchaudio_standin
-from distill.codec_format import CodecFormat
+from distill.audio.codec_format import CodecFormat
 from distill.measures.pitch import IN_TUNE_CENTS, track
+from distill.runtime import torchaudio_standin
 
 torchaudio_standin.install()
 

@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from distill.audio.spectrogram import HOP_SECONDS, height, opus, spectrogram_png
 from distill.measures import Performance
 from distill.measures.pitch import in_tune
-from distill.pictures import HOP_SECONDS, height, opus, spectrogram_png
 
 
 def page(report: dict[str, Any], performances: dict[str, list[Performance]], examples: int = 12) -> str:

@@ -17,10 +17,10 @@ import numpy as np
 import soundfile
 from run import load
 
+from distill.audio.spectrogram import COLOURS, levels, palette, png
 from distill.errors import DistillError, SongError
-from distill.judging import Asked, ceilings, lines_of, sing
 from distill.measures import Performance
-from distill.pictures import COLOURS, levels, palette, png
+from distill.singing.evaluate import Asked, ceilings, lines_of, sing
 from distill.sources.embedded import Settings as EmbeddedSongs
 
 REPORTS = Path(__file__).parent / "reports"

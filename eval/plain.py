@@ -24,14 +24,15 @@ from run import places
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import distill
-from distill import lyrics, measures, stems
+from distill import lyrics, measures
+from distill.audio import stems
 from distill.errors import DistillError
-from distill.judging import Asked, lines_of, spread
+from distill.lm.prompts import JOIN, header
+from distill.lm.vocabulary import AudioVocabulary
 from distill.measures import Performance
-from distill.prompts import JOIN, header
+from distill.singing.evaluate import Asked, lines_of, spread
 from distill.songs import Line
 from distill.sources.embedded import Settings as EmbeddedSongs
-from distill.vocabulary import AudioVocabulary
 
 
 @dataclass

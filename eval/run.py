@@ -14,7 +14,7 @@ Writes OUT/report.html (players, pitch and words over spectrograms) and OUT/repo
     version, suite, lines, words {asked, distinct}, seed, temperature,
     rows, paired, explanations, seconds_of_judging      exactly as `distill.measures.judge` returns them
     singers {row: {where, nats, kl, seconds_of_audio, seconds_of_compute, real_time_factor}}
-        nats: what Singer.nats gives, held-out; kl: what Singer.kl gives against --teacher, or null;
+        nats: what Singer.nats gives, held-out; kl: what `distill.teachers.model.kl` gives against --teacher, or null;
         real_time_factor: seconds of audio per second of compute, singing all lines in one call
 """
 
@@ -35,10 +35,12 @@ from rich.console import Console
 from rich.table import Table
 
 import distill
-from distill import lyrics, settings
+from distill import lyrics
+from distill.config import settings
 from distill.errors import DistillError, FolderError, SettingsError, SongError
-from distill.judging import ceilings, lines_of, sing, spread
 from distill.measures import Performance, judge
+from distill.singing.evaluate import ceilings, lines_of, sing, spread
+from distill.teachers.model import kl
 
 HERE = Path(__file__).parent
 CEILINGS = ("uncoded", "codec")
@@ -130,7 +132,7 @@ def singers_report(options: argparse.Namespace) -> tuple[dict[str, list[Performa
         singers[row] = {
             "where": where,
             "nats": singer.nats(held_out),
-            "kl": singer.kl(held_out, load(options.teacher)) if options.teacher else None,
+            "kl": kl(singer, held_out, load(options.teacher)) if options.teacher else None,
             "seconds_of_audio": seconds,
             "seconds_of_compute": spent,
             "real_time_factor": seconds / spent,

@@ -47,10 +47,7 @@ def of_takes() -> str:
 
 def of_merged(folder: Path) -> str:
     distill_cli("merge", "embedded/singer", str(folder))
-    from distill import torchaudio_standin
-
-    torchaudio_standin.install()
-    import torch
+    import torch  # load_singer has run before: torchaudio can be imported, which transformers wants
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()

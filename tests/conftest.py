@@ -40,7 +40,7 @@ if Path(guard.__file__).parent != HERE / "guard":  # Python loaded another one a
 import pytest
 import torch
 
-from distill import torchaudio_standin
+from distill.runtime import torchaudio_standin
 
 torchaudio_standin.install()
 torch.set_num_threads(1)

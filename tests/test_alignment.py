@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from distill.curation import Item, Sound
-from distill.curation._alignment import confidence, ctc, hearing, path, phones, placing, speech
-from distill.curation.alignment import Settings, _stretches
+from distill.curation.steps import Item, Sound
+from distill.curation.steps._alignment import confidence, ctc, hearing, path, phones, placing, speech
+from distill.curation.steps.alignment import Settings, _stretches
 from distill.errors import SettingsError
 from distill.songs import Line, Section, Song, Word, read_manifest
 
@@ -275,7 +275,7 @@ def test_a_ctc_model_of_the_published_layout(tmp_path):
     """Random weights: it aligns nonsense, but through the same files, windows and settings as a trained one."""
     import json
 
-    from distill import torchaudio_standin
+    from distill.runtime import torchaudio_standin
 
     torchaudio_standin.install()
     import transformers

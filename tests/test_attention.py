@@ -6,9 +6,9 @@ import pytest
 import tiny_bases
 import torch
 
-from distill import attention
-from distill.attention import NAME
-from distill.student import graft
+from distill.lm import attention
+from distill.lm.attention import NAME
+from distill.lm.student import graft
 
 POSITIONS_BT = torch.cat([torch.arange(13), torch.arange(20), torch.arange(7)]).repeat(2, 1)
 

@@ -11,13 +11,13 @@ import tiny_singer
 import torch
 from tiny_singer import FORMAT, place_of
 
-from distill import layouts, scores
-from distill.batches import PackingSettings, build, epoch, pack_rows, schedule
 from distill.errors import FitError
-from distill.grammar import Grammar, State
-from distill.losses import CrossEntropy, ForwardKl
-from distill.prompts import END, HEADER, LENGTH, OPEN, PIECE, TEXT, WritingSettings, write
-from distill.signals import Signal
+from distill.lm import layouts, logits
+from distill.lm.batches import PackingSettings, build, epoch, pack_rows, schedule
+from distill.lm.grammar import Grammar, State
+from distill.lm.losses import CrossEntropy, ForwardKl
+from distill.lm.prompts import END, HEADER, LENGTH, OPEN, PIECE, TEXT, WritingSettings, write
+from distill.lm.signals import Signal
 from distill.tasks import sing
 
 ROW = 640
@@ -166,7 +166,7 @@ def test_targets_are_predicted_by_the_token_before_them(student, coded, written)
 
 def test_legal_by_place_is_the_grammars(student):
     v = student.vocabulary
-    grammar, legal = Grammar(v), scores.legal_by_place(v)
+    grammar, legal = Grammar(v), logits.legal_by_place(v)
     states = [State("start"), State("text"), State("text", left=None), State("length")]
     states += [State("boundary", left=left) for left in (0, None)] + [State("end")]
     states += [
@@ -174,7 +174,7 @@ def test_legal_by_place_is_the_grammars(student):
     ]
     for state in states:
         ids = {id for span in grammar.legal(state) for id in range(span.start, span.stop)}
-        row = int(scores._row_of(torch.tensor([place_of(state)]), v)[0])
+        row = int(logits._row_of(torch.tensor([place_of(state)]), v)[0])
         assert set(legal[row].nonzero().flatten().tolist()) == ids, state
     assert len({place_of(state) for state in states}) == len(legal)
 
@@ -185,7 +185,7 @@ def test_a_packed_passage_has_the_hidden_states_of_the_passage_alone(student, wr
     assert max(len(row) for row in rows) > 1
     batch = build([[written[i] for i in row] for row in rows], student.vocabulary, ROW)
     with torch.no_grad():
-        packed_ND = scores.hidden_ND(student, batch)
+        packed_ND = logits.hidden_ND(student, batch)
         for number, row in enumerate(rows):
             at = number * ROW
             for i in row:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -33,10 +34,10 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     fakes = {
         "pipeline": SimpleNamespace(**stages, parts=note("parts", {"codecs": ["a", "b"]})),
         "hub": SimpleNamespace(push=note("push", "pushed")),
-        "recipe": SimpleNamespace(
+        "config.recipe": SimpleNamespace(
             load=lambda name, changes: (name, changes), check=note("check", ["fine", "so far"])
         ),
-        "singer": SimpleNamespace(
+        "singing.singer": SimpleNamespace(
             load_singer=note(
                 "load_singer",
                 SimpleNamespace(
@@ -48,7 +49,9 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     }
     for name, fake in fakes.items():
         monkeypatch.setitem(sys.modules, f"distill.{name}", fake)  # type: ignore[arg-type]
-        monkeypatch.setitem(vars(distill), name, fake)
+        room, _, last = name.rpartition(".")
+        holder = importlib.import_module(f"distill.{room}" if room else "distill")
+        monkeypatch.setitem(vars(holder), last, fake)
     return made
 
 
@@ -102,7 +105,7 @@ def test_stems_are_saved_where_asked(calls: list[tuple[Any, ...]]) -> None:
     assert cli.main("sing embedded row --save a.wav --stems apart".split()) == 0
     assert calls[2:] == [("save", (Path("a.wav"),), {}), ("save_stems", (Path("apart"),), {})]
     cli.main("sing embedded row --save a.wav".split())
-    distill.singer.load_singer().codec.format.tracks = ()
+    distill.singing.singer.load_singer().codec.format.tracks = ()
     del calls[:]
     assert cli.main("sing embedded row --save a.wav --stems apart".split()) == 2
     assert [call[0] for call in calls] == ["load_singer"]  # refused before anything is sung
@@ -117,7 +120,7 @@ def test_what_verbs_return_is_printed(
 
 
 def test_lines_go_to_takes(calls: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch) -> None:
-    from distill import takes
+    from distill.singing import takes
 
     monkeypatch.setattr(
         takes, "sing_lines", lambda singer, *args, **keys: calls.append(("takes", args, keys))

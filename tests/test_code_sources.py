@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from distill import settings
+from distill.config import settings
 from distill.errors import FolderError, SongError
 from distill.songs import Song
 from distill.sources import Refusal

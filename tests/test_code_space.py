@@ -11,15 +11,15 @@ import tiny_singer
 import torch
 from tiny_singer import FORMAT, ToyCodec
 
-from distill import layouts, scores
-from distill.batches import build, pack_rows
-from distill.codec_format import CodecFormat
+from distill.audio.codec_format import CodecFormat
 from distill.errors import TeacherError
-from distill.losses import CrossEntropy, ForwardKl
-from distill.merge import merge
-from distill.prompts import HEADER, WritingSettings, write
-from distill.shelf import About, write_about
-from distill.signals import Signal, check_signal, read_signal, write_signal
+from distill.lm import layouts, logits
+from distill.lm.batches import build, pack_rows
+from distill.lm.losses import CrossEntropy, ForwardKl
+from distill.lm.merge import merge
+from distill.lm.prompts import HEADER, WritingSettings, write
+from distill.lm.signals import Signal, check_signal, read_signal, write_signal
+from distill.singing.singer_folder import About, write_about
 from distill.tasks import sing
 from distill.teachers import model, recorded
 from distill.teachers.model import ModelTeacher
@@ -145,8 +145,8 @@ def test_a_signal_is_what_the_stock_model_says_of_that_frame(qwen, coded):
 
 def test_kl_is_zero_where_the_student_is_the_teacher_and_only_there(llama, qwen, coded):
     itself, foreign = ModelTeacher(llama, 2000, "itself"), ModelTeacher(qwen, 2000, "qwen")
-    same = scores.held_out(llama, coded, itself)
-    other = scores.held_out(llama, coded, foreign, tokens=2000)
+    same = logits.held_out(llama, coded, itself)
+    other = logits.held_out(llama, coded, foreign, tokens=2000)
     assert all(abs(kl) < 1e-5 for kl in same["kl_per_token"])
     assert all(kl > 0.05 for kl in other["kl_per_token"])
     assert same["nats_per_token"] == pytest.approx(other["nats_per_token"], rel=1e-4)
@@ -286,7 +286,7 @@ def test_a_student_of_one_family_learns_from_a_teacher_of_another(qwen, coded, l
     settings = sing.Settings(songs=None, codec=None, teacher=teacher, losses=(ForwardKl(),))
     settings = replace(settings, packing=replace(settings.packing, row_tokens=ROW, rows=1))
     task = sing.Task(student, some, settings, 0, teacher)
-    before = scores.held_out(student, some, teacher)["kl_per_token"]
+    before = logits.held_out(student, some, teacher)["kl_per_token"]
     optimizer = torch.optim.Adam([p for group in task.parameters() for p in group["params"]], lr=1e-2)
     weights = task.weights()
     batch = next(iter_batches(task))
@@ -296,7 +296,7 @@ def test_a_student_of_one_family_learns_from_a_teacher_of_another(qwen, coded, l
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    after = scores.held_out(student, some, teacher)["kl_per_token"]
+    after = logits.held_out(student, some, teacher)["kl_per_token"]
     assert all(b < 0.8 * a for a, b in zip(before, after, strict=True)), (before, after)
 
 

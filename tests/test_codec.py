@@ -14,7 +14,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from distill import audio
+from distill.audio import files as audio_files
 from distill.codecs import embedded
 from distill.codecs._network import CodecNetwork, NetworkSettings, ResidualQuantiser
 from distill.errors import CodecError, FolderError, SettingsError, SongError
@@ -172,7 +172,7 @@ def songs(tmp_path_factory: pytest.TempPathFactory) -> list[Song]:
     folder = tmp_path_factory.mktemp("songs")
     songs = []
     for number, seconds in enumerate((4.0, 6.0, 0.5)):
-        audio.write(folder / f"{number}.wav", melody(seconds), 16000)
+        audio_files.write(folder / f"{number}.wav", melody(seconds), 16000)
         section = Section("verse", (Line("la"),))
         songs.append(
             Song(

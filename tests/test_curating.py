@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from test_layers import imports, modules, name_of, outer
+from test_layers import PACKAGE, imports, modules, name_of, outer
 from toy_steps import Gain, Level, Odd
 
-from distill import curating, gathering
-from distill.curating import CODE, LIBRARIES, Report, Row, curate, file_name
-from distill.curation import Item
+from distill.curation import curated_songs, runner
+from distill.curation.runner import CODE, LIBRARIES, Report, Row, curate, file_name
+from distill.curation.steps import Item
 from distill.errors import FolderError, SettingsError, SongError
 from distill.songs import Fact, Line, Section, Song, read_manifest, write_manifest
 from distill.sources import Refusal, folder
@@ -195,7 +195,7 @@ def test_its_folder_may_be_moved(found: list[Song], tmp_path: Path) -> None:
 def test_results_depend_on_all_that_makes_them() -> None:
     paths = {name_of(path): path for path in modules()}
     reached, outside = set[str](), set[str]()
-    todo = [name for name in paths if name.startswith("curation.")]
+    todo = [name for name in paths if name.startswith("curation.steps")] + ["curation.runner"]
     while todo:
         name = todo.pop()
         if name in reached:
@@ -205,8 +205,11 @@ def test_results_depend_on_all_that_makes_them() -> None:
             inside = one.removeprefix("distill.")
             todo += [inside] if inside in paths and one.startswith("distill.") else []
             outside |= {outer(one).replace("_", "-")} - sys.stdlib_module_names - {"distill"}
-    code = {name for name in reached if not name.startswith("curation")}
-    assert code - {"errors"} <= set(CODE) and all(name in paths for name in CODE)
+    code = {paths[name].relative_to(PACKAGE).with_suffix("").as_posix() for name in reached}
+    code = {name for name in code if not name.startswith("curation/steps")}
+    assert code - {"errors", "sources/__init__"} <= set(CODE) and all(
+        (PACKAGE / f"{n}.py").is_file() for n in CODE
+    )
     only_files = {"huggingface-hub", "yaml", "safetensors", "torchaudio", "-ctypes", "--future--"}
     assert outside - only_files <= set(LIBRARIES), outside
 
@@ -216,12 +219,12 @@ def test_another_version_of_a_library_makes_new_results(
 ) -> None:
     log = tmp_path / "log.txt"
     run(found[:1], [Gain(2.0, str(log))], tmp_path / "out")
-    monkeypatch.setattr(curating, "_version", lambda library: f"{library} 99")
-    curating._code.cache_clear()
+    monkeypatch.setattr(runner, "_version", lambda library: f"{library} 99")
+    runner._code.cache_clear()
     try:
         run(found[:1], [Gain(2.0, str(log))], tmp_path / "out")
     finally:
-        curating._code.cache_clear()
+        runner._code.cache_clear()
     assert log.read_text().split("\n")[:-1] == ["song 0", "song 0"]
 
 
@@ -261,11 +264,11 @@ def test_two_folders_of_one_name_are_two_homes(tmp_path: Path, monkeypatch: pyte
         (tmp_path / place / "songs").mkdir(parents=True)
         monkeypatch.chdir(tmp_path / place)
         homes += [
-            gathering.home_of(folder.Settings("songs"), ()),
-            gathering.home_of(folder.Settings("songs"), ()),
+            curated_songs.home_of(folder.Settings("songs"), ()),
+            curated_songs.home_of(folder.Settings("songs"), ()),
         ]
     assert homes[0] == homes[1] != homes[2] == homes[3]
-    assert gathering.home_of(folder.Settings(str(tmp_path / "two" / "songs")), ()) == homes[2]
+    assert curated_songs.home_of(folder.Settings(str(tmp_path / "two" / "songs")), ()) == homes[2]
 
 
 # --- what is set aside -----------------------------------------------------------------------------------------------

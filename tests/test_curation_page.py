@@ -17,9 +17,10 @@ import pytest
 import soundfile
 from toy_steps import Level, Odd
 
-from distill import curation_page, curation_song, pictures
-from distill.curating import Report, Row, curate
-from distill.curation import Item, Remark, _salience
+from distill.audio import spectrogram
+from distill.curation.report import index_page, song_page
+from distill.curation.runner import Report, Row, curate
+from distill.curation.steps import Item, Remark, _salience
 from distill.songs import Fact, Line, Note, Section, Song, Word
 from distill.sources import Refusal
 
@@ -95,7 +96,7 @@ def style(attrs: dict[str, str], name: str) -> float:
 
 # --- one song --------------------------------------------------------------------------------------------------------
 def test_a_page_needs_nothing_but_its_sound(song: Song, tmp_path: Path) -> None:
-    path = curation_page.write(report_of([song], tmp_path / "out"))
+    path = index_page.write(report_of([song], tmp_path / "out"))
     for one in (path, path.parent / "pages" / "tune.html"):
         page = Page(one)
         links = [
@@ -110,7 +111,7 @@ def test_a_page_needs_nothing_but_its_sound(song: Song, tmp_path: Path) -> None:
 
 def test_lines_and_words_lie_where_they_are_sung(song: Song, tmp_path: Path) -> None:
     report = report_of([song], tmp_path / "out")
-    page = Page(curation_page.write(report).parent / "pages" / "tune.html")
+    page = Page(index_page.write(report).parent / "pages" / "tune.html")
     bars = [(attrs, text) for attrs, text in page.all("span") if "data-start" in attrs]
     assert [(attrs["class"], text) for attrs, text in bars] == [
         ("given", "row boat"), ("guess", "gently"), ("guess weak", "a weak one"),
@@ -132,8 +133,8 @@ def test_lines_and_words_lie_where_they_are_sung(song: Song, tmp_path: Path) -> 
 
 
 def test_the_notes_and_the_pitch_lie_at_their_key(song: Song, tmp_path: Path) -> None:
-    page = Page(curation_page.write(report_of([song], tmp_path / "out")).parent / "pages" / "tune.html")
-    y = round(1000 * (1 - pictures.height(220)))
+    page = Page(index_page.write(report_of([song], tmp_path / "out")).parent / "pages" / "tune.html")
+    y = round(1000 * (1 - spectrogram.height(220)))
     assert page.all("path", class_="notes")[0][0]["d"] == f"M25 {y}h24"
     heard = page.all("path", class_="pitch")[0][0]["d"]
     start = re.match(r"M(\d+) (\d+)", heard)
@@ -146,7 +147,7 @@ def test_the_notes_and_the_pitch_lie_at_their_key(song: Song, tmp_path: Path) ->
 
 def test_facts_and_remarks_are_told_with_how_sure_they_are(song: Song, tmp_path: Path) -> None:
     text = Page(
-        curation_page.write(report_of([song, replace(song, id="other")], tmp_path / "out")).parent
+        index_page.write(report_of([song, replace(song, id="other")], tmp_path / "out")).parent
         / "pages"
         / "tune.html"
     ).source
@@ -159,11 +160,11 @@ def test_stems_have_players_and_pictures_of_their_own(song: Song, tmp_path: Path
     soundfile.write(tmp_path / "vocals.wav", sung(69.0), RATE)
     soundfile.write(tmp_path / "band.wav", sung(45.0, 3.0), RATE)
     song = replace(song, vocals=str(tmp_path / "vocals.wav"), accompaniment=str(tmp_path / "band.wav"))
-    page = Page(curation_page.write(report_of([song], tmp_path / "out")).parent / "pages" / "tune.html")
+    page = Page(index_page.write(report_of([song], tmp_path / "out")).parent / "pages" / "tune.html")
     assert len(page.all("audio")) == len(page.all("img")) == 3
     assert [attrs["data-track"] for attrs, _ in page.all("img")] == ["audio", "vocals", "accompaniment"]
     heard = re.match(r"M(\d+) (\d+)", page.all("path", class_="pitch")[0][0]["d"])
-    assert heard and abs(int(heard[2]) - 1000 * (1 - pictures.height(440))) <= 3, (
+    assert heard and abs(int(heard[2]) - 1000 * (1 - spectrogram.height(440))) <= 3, (
         "the pitch is that of the vocals"
     )
 
@@ -173,7 +174,7 @@ def test_songs_of_any_length_have_a_page(song: Song, tmp_path: Path, seconds: fl
     soundfile.write(song.audio, sung(seconds=seconds), RATE)
     soundfile.write(tmp_path / "band.wav", sung(seconds=0.5), RATE)  # a stem of another length
     page = Page(
-        curation_page.write(
+        index_page.write(
             report_of([replace(song, accompaniment=str(tmp_path / "band.wav"))], tmp_path / "out")
         ).parent
         / "pages"
@@ -183,25 +184,25 @@ def test_songs_of_any_length_have_a_page(song: Song, tmp_path: Path, seconds: fl
 
 
 def test_a_song_without_sound_has_a_page(song: Song, tmp_path: Path) -> None:
-    path = curation_page.write(report_of([replace(song, audio=None)], tmp_path / "out"))
+    path = index_page.write(report_of([replace(song, audio=None)], tmp_path / "out"))
     assert "no recording" in (path.parent / "pages" / "tune.html").read_text()
 
 
 def test_the_picture_of_a_long_song_is_small() -> None:
     rng = np.random.default_rng(0)
     noise_W = rng.normal(0, 0.1, 240 * RATE).astype(np.float32)  # four minutes; nothing packs worse
-    picture = pictures.spectrogram_png(
-        noise_W, RATE, 0.02, curation_song.PICTURE_COLUMNS, curation_song.PICTURE_COLOURS
+    picture = spectrogram.spectrogram_png(
+        noise_W, RATE, 0.02, song_page.PICTURE_COLUMNS, song_page.PICTURE_COLOURS
     )
     assert len(picture) < 200_000
     image = pytest.importorskip("PIL.Image")
     width, height = image.open(io.BytesIO(picture)).size
-    assert 1000 < width <= curation_song.PICTURE_COLUMNS and height == pictures.PICTURE_ROWS
+    assert 1000 < width <= song_page.PICTURE_COLUMNS and height == spectrogram.PICTURE_ROWS
 
 
 def test_the_wave_is_drawn_as_it_is_and_once() -> None:
     wave_W = np.concatenate([np.full(500, 0.5), np.zeros(500), np.full(500, -1.0)]).astype(np.float32)
-    drawn = curation_song._envelope(wave_W, 500, 3.0)
+    drawn = song_page._envelope(wave_W, 500, 3.0)
     path = re.findall(r'class="peak" d="M-1 100l([^z]*)z"', drawn)[0]
     steps = [int(number) for number in re.findall(r"-?\d+", path)]
     x, y, points = -1, 100, []
@@ -217,10 +218,10 @@ def test_the_wave_is_drawn_as_it_is_and_once() -> None:
 
 def test_a_picture_in_blocks_is_the_picture_in_one(monkeypatch: pytest.MonkeyPatch) -> None:
     for columns in (None, 70):
-        monkeypatch.setattr(pictures, "BLOCK_FRAMES", 10_000)
-        whole = pictures.spectrogram_png(sung(), RATE, columns=columns)
-        monkeypatch.setattr(pictures, "BLOCK_FRAMES", 37)
-        assert pictures.spectrogram_png(sung(), RATE, columns=columns) == whole
+        monkeypatch.setattr(spectrogram, "BLOCK_FRAMES", 10_000)
+        whole = spectrogram.spectrogram_png(sung(), RATE, columns=columns)
+        monkeypatch.setattr(spectrogram, "BLOCK_FRAMES", 37)
+        assert spectrogram.spectrogram_png(sung(), RATE, columns=columns) == whole
 
 
 def test_a_voice_is_followed_over_a_louder_band() -> None:
@@ -251,12 +252,12 @@ def test_nothing_in_a_song_runs(song: Song, tmp_path: Path) -> None:
     )
     aside = Row(EVIL, None, (Remark(EVIL, "set aside", EVIL),))
     (tmp_path / "out").mkdir()
-    path = curation_page.write(Report(tmp_path / "out", (row, aside), (EVIL,), 1.0, {EVIL + "2": 0.5}))
+    path = index_page.write(Report(tmp_path / "out", (row, aside), (EVIL,), 1.0, {EVIL + "2": 0.5}))
     pages = [path, *(tmp_path / "out" / "pages").iterdir()]
     assert len(pages) == 2
     for one in pages:
         page = Page(one)
-        own = Page(curation_song.HERE / ("curation_page.html" if one == path else "curation_song.html"))
+        own = Page(song_page.HERE / ("index_page.html" if one == path else "song_page.html"))
         assert len(page.all("script")) == 1 == len(own.all("script")) and EVIL not in page.source
         assert not [attrs for _, attrs, _ in page.tags if any(name.startswith("on") for name in attrs)]
         assert page.source.count("alert(") >= 5  # it is all there to be read
@@ -264,7 +265,7 @@ def test_nothing_in_a_song_runs(song: Song, tmp_path: Path) -> None:
 
 def test_names_that_are_no_text_do_not_stop_the_page(tmp_path: Path) -> None:
     report = report_of([Refusal("s\udcff.mp3", "s\udcff.mp3: not audio; leave it out")], tmp_path / "out")
-    assert "s?.mp3" in curation_page.write(report).read_text(encoding="utf-8")
+    assert "s?.mp3" in index_page.write(report).read_text(encoding="utf-8")
 
 
 # --- all songs -------------------------------------------------------------------------------------------------------
@@ -277,7 +278,7 @@ def test_the_index_says_what_became_of_each(song: Song, tmp_path: Path) -> None:
         Refusal("bad.mp3", "bad.mp3: not audio; leave it out"),
     ]
     report = report_of(songs, tmp_path / "out")
-    page = Page(curation_page.write(report))
+    page = Page(index_page.write(report))
     assert [attrs["data-verdict"] for attrs, _ in page.all("tr") if "data-verdict" in attrs] == [
         row.verdict for row in report.rows
     ]
@@ -302,7 +303,7 @@ def test_a_thousand_songs_are_one_small_page(song: Song, tmp_path: Path) -> None
         for n in range(1000)
     )
     began = time.process_time()
-    text = curation_page.index(Report(tmp_path, rows, ("loudness",), 60.0))
+    text = index_page.index(Report(tmp_path, rows, ("loudness",), 60.0))
     assert len(text) < 1_000_000 and time.process_time() - began < 5
     assert "50.0 h of sound" in text
 
@@ -312,7 +313,7 @@ def test_pages_are_made_once_and_again_when_something_changed(song: Song, tmp_pa
     songs = [song, replace(song, id="other")]
 
     def stamps() -> dict[str, int]:
-        curation_page.write(report_of(songs, out))
+        index_page.write(report_of(songs, out))
         return {path.name: path.stat().st_mtime_ns for path in (out / "pages").iterdir()}
 
     first = stamps()
@@ -327,11 +328,11 @@ def test_pages_are_made_once_and_again_when_something_changed(song: Song, tmp_pa
 
 def test_pages_do_not_depend_on_workers(song: Song, tmp_path: Path) -> None:
     report = report_of([song, replace(song, id="other")], tmp_path / "out")
-    curation_page.write(report)
+    index_page.write(report)
     before = {path.name: path.read_bytes() for path in (tmp_path / "out" / "pages").iterdir()}
     for path in (tmp_path / "out" / "pages").iterdir():
         path.unlink()
-    curation_page.write(report, workers=2)
+    index_page.write(report, workers=2)
     assert {path.name: path.read_bytes() for path in (tmp_path / "out" / "pages").iterdir()} == before
     assert (
         base64.b64decode(re.findall(r"data:image/png;base64,([^\"]+)", before["tune.html"].decode())[0])[:4]

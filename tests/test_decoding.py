@@ -1,4 +1,4 @@
-"""distill/decoding.py and what it stands on (containers, mpeg, ffmpeg): whole or refused, by whatever means the file tries."""
+"""distill/audio/safe_decode.py and what it stands on (containers, mpeg, ffmpeg): whole or refused, by whatever means the file tries."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
-from distill import decoding
-from distill.containers import tell
-from distill.decoding import Decoder, Limits, Promise, decode, decode_safely, promise
+from distill.audio import safe_decode
+from distill.audio.containers import tell
+from distill.audio.mpeg import frame_header
+from distill.audio.safe_decode import Decoder, Limits, Promise, decode, decode_safely, promise
 from distill.errors import AudioError, SettingsError
-from distill.mpeg import frame_header
 
 RATE = 22050
 ENDINGS = ("wav", "flac", "ogg", "opus", "mp3")
@@ -208,7 +208,7 @@ def promising_flac(path: Path, rate: int, channels: int, frames: int) -> Path:
 
 GROWTH = """
 import resource, sys
-from distill.decoding import Decoder, decode
+from distill.audio.safe_decode import Decoder, decode
 from distill.errors import AudioError
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -280,9 +280,7 @@ def test_limits_hold_for_the_worker_and_here(tmp_path: Path) -> None:
 
 
 def test_the_worker_imports_nothing_heavy() -> None:
-    code = (
-        "import sys, distill.decoding; print({'torch', 'scipy', 'transformers', 'soxr'} & set(sys.modules))"
-    )
+    code = "import sys, distill.audio.safe_decode; print({'torch', 'scipy', 'transformers', 'soxr'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 
@@ -290,7 +288,7 @@ def test_the_worker_imports_nothing_heavy() -> None:
 def test_a_worker_lives_for_many_files_and_is_replaced_in_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decoding, "FILES_PER_WORKER", 3)
+    monkeypatch.setattr(safe_decode, "FILES_PER_WORKER", 3)
     path = write(tmp_path / "a.wav", melody())
     with Decoder() as worker:
         seen = []
@@ -355,8 +353,8 @@ def test_memory_is_capped(tmp_path: Path) -> None:
 def test_an_orphan_does_not_stay(tmp_path: Path) -> None:
     path = write(tmp_path / "a.wav", melody())
     code = (
-        "import os, signal, sys; from distill import decoding; decoding.decode_safely(sys.argv[1])\n"
-        "print([d._worker.pid for d in decoding._OWN.values()][0], flush=True); os.kill(os.getpid(), signal.SIGKILL)"
+        "import os, signal, sys; from distill.audio import safe_decode; safe_decode.decode_safely(sys.argv[1])\n"
+        "print([d._worker.pid for d in safe_decode._OWN.values()][0], flush=True); os.kill(os.getpid(), signal.SIGKILL)"
     )
     done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True)
     pid = int(done.stdout)
@@ -378,15 +376,15 @@ def test_an_interrupted_answer_is_not_taken_for_the_next(
         write(tmp_path / "a.wav", melody(20.0)),
         write(tmp_path / "b.wav", melody(1.0, 8000), 8000),
     )
-    read = decoding._Pipe.read
+    read = safe_decode._Pipe.read
 
-    def interrupted(self: decoding._Pipe, size: int) -> bytearray:
+    def interrupted(self: safe_decode._Pipe, size: int) -> bytearray:
         if size > 1000:
             raise KeyboardInterrupt
         return read(self, size)
 
     with Decoder() as worker:
-        monkeypatch.setattr(decoding._Pipe, "read", interrupted)
+        monkeypatch.setattr(safe_decode._Pipe, "read", interrupted)
         with pytest.raises(KeyboardInterrupt):
             worker.decode(first)
         monkeypatch.undo()

@@ -16,9 +16,9 @@ import pytest
 import soundfile
 import soxr
 
-from distill.curation import Item, Sound, _fingerprint, _minhash
-from distill.curation._kinship import Family, Link
-from distill.curation.duplicates import NAME, Settings
+from distill.curation.steps import Item, Sound, _fingerprint, _minhash
+from distill.curation.steps._kinship import Family, Link
+from distill.curation.steps.duplicates import NAME, Settings
 from distill.errors import SettingsError
 from distill.folders import package_path
 from distill.songs import Fact, Line, Note, Section, Song, read_manifest

@@ -1,4 +1,4 @@
-"""distill/encoding.py: codes are made once, whole or not at all, and never read again when anything they depend on changed."""
+"""distill/coded_songs.py: codes are made once, whole or not at all, and never read again when anything they depend on changed."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import soundfile
 import torch
 from torch import Tensor
 
-from distill import audio, encoding
-from distill.codec_format import CodecFormat
+from distill import coded_songs
+from distill.audio import files as audio_files
+from distill.audio.codec_format import CodecFormat
 from distill.codecs.embedded import Settings
-from distill.encoding import codes_of, codes_of_all
+from distill.coded_songs import codes_of, codes_of_all
 from distill.errors import AudioError, DistillError, SongError
 from distill.songs import Song
 
@@ -70,7 +71,7 @@ def test_codes_are_made_once(tmp_path: Path, cache: Path) -> None:
     codec, row = Loudness(), song(tmp_path, "a")
     first_FS, again_FS = codes_of(row, codec), codes_of(row, codec)
     assert torch.equal(first_FS, again_FS) and first_FS.dtype == again_FS.dtype == torch.int64
-    assert torch.equal(first_FS, Loudness().encode(audio.read(row.audio, RATE)))
+    assert torch.equal(first_FS, Loudness().encode(audio_files.read(row.audio, RATE)))
     assert codec.asked == [(1, RATE // 2)] and len(kept(cache)) == 1
 
 
@@ -80,14 +81,14 @@ def test_stale_codes_are_never_read(tmp_path: Path, cache: Path, monkeypatch: py
     song(tmp_path, "a", seed=1)  # the same path, other bytes
     new_FS = codes_of(row, Loudness())
     assert not torch.equal(old_FS, new_FS)
-    assert torch.equal(new_FS, Loudness().encode(audio.read(row.audio, RATE)))
+    assert torch.equal(new_FS, Loudness().encode(audio_files.read(row.audio, RATE)))
     for number, codec in enumerate((Loudness(fingerprint="other weights"), Loudness(slots=2)), 3):
         codes_of(row, codec)
         assert len(codec.asked) == 1 and len(kept(cache)) == number
     for module, name in (
         (soundfile, "__libsndfile_version__"),
         (soundfile, "__version__"),
-        (audio.soxr, "__version__"),
+        (audio_files.soxr, "__version__"),
     ):
         codec = Loudness()
         codes_of(row, codec)
@@ -125,14 +126,14 @@ def test_interrupted_work_goes_on_where_it_stopped(tmp_path: Path, cache: Path) 
     found = list(codes_of_all([*songs, songs[0]], codec, processes=0))
     assert len(codec.asked) == 1 and len(kept(cache)) == 4
     for row, codes_FS in zip([*songs, songs[0]], found, strict=True):
-        assert torch.equal(codes_FS, Loudness().encode(audio.read(row.audio, RATE)))
+        assert torch.equal(codes_FS, Loudness().encode(audio_files.read(row.audio, RATE)))
 
 
 @pytest.mark.parametrize("gpu", [False, True])
 def test_songs_go_together_on_a_gpu_up_to_a_limit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpu: bool
 ) -> None:
-    monkeypatch.setattr(encoding, "BATCH_SECONDS", 1.4)
+    monkeypatch.setattr(coded_songs, "BATCH_SECONDS", 1.4)
     monkeypatch.setattr(Many, "device", torch.device("cuda" if gpu else "cpu"))
     lengths = (0.2, 0.5, 0.3, 0.5, 0.6, 0.5, 0.301, 1.6)
     songs = [song(tmp_path, f"s{n}", seconds, seed=n) for n, seconds in enumerate(lengths)]
@@ -142,30 +143,30 @@ def test_songs_go_together_on_a_gpu_up_to_a_limit(
     assert getattr(codec, "batches", []) == (together if gpu else [])
     assert len(codec.asked) == 8
     for row, codes_FS in zip(songs, found, strict=True):
-        assert torch.equal(codes_FS, Loudness().encode(audio.read(row.audio, RATE)))
+        assert torch.equal(codes_FS, Loudness().encode(audio_files.read(row.audio, RATE)))
 
 
 def test_few_songs_wait_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     songs, read = [song(tmp_path, f"s{n}", 0.2, seed=n) for n in range(8)], []
-    real, codec, most = encoding.stems.read, Loudness(), []
+    real, codec, most = coded_songs.stems.read, Loudness(), []
     monkeypatch.setattr(
-        encoding.stems, "read", lambda files, format: read.append(files) or real(files, format)
+        coded_songs.stems, "read", lambda files, format: read.append(files) or real(files, format)
     )
     encode = codec.encode
     codec.encode = lambda wave_CW: most.append(len(read) - len(codec.asked)) or encode(wave_CW)  # type: ignore[method-assign]
     list(codes_of_all(songs, codec, processes=0))
     # the one being encoded, the one that showed it would not fit beside it, and those read ahead
-    assert len(read) == 8 and max(most) <= encoding.AHEAD + 2
+    assert len(read) == 8 and max(most) <= coded_songs.AHEAD + 2
 
 
 def test_processes_are_started_only_where_they_pay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     songs, dealt = [song(tmp_path, f"s{n}", 0.2, seed=n) for n in range(3)], []
-    deal = lambda entries, codec, processes: dealt.append(processes) or encoding._encode(entries, codec)  # noqa: E731
-    monkeypatch.setattr(encoding, "_deal", deal)
-    monkeypatch.setattr(encoding.torch, "get_num_threads", lambda: 2)
+    deal = lambda entries, codec, processes: dealt.append(processes) or coded_songs._encode(entries, codec)  # noqa: E731
+    monkeypatch.setattr(coded_songs, "_deal", deal)
+    monkeypatch.setattr(coded_songs.torch, "get_num_threads", lambda: 2)
     list(codes_of_all(songs, Loudness(fingerprint="quick")))
     assert dealt == []
-    monkeypatch.setattr(encoding, "WORTHWHILE_SECONDS", 0.0)
+    monkeypatch.setattr(coded_songs, "WORTHWHILE_SECONDS", 0.0)
     list(codes_of_all(songs, Loudness(fingerprint="slow")))
     assert dealt == [2]
     monkeypatch.setattr(Loudness, "device", torch.device("cuda"))  # which one process keeps busy
@@ -184,18 +185,18 @@ def test_several_processes_give_the_same_codes_and_name_what_is_wrong(
         assert torch.equal(one_FS, other_FS)
     monkeypatch.setenv("DISTILL_CACHE", str(tmp_path / "third"))
     monkeypatch.setattr(
-        encoding.audio, "seconds", lambda file: 1.0 if "s0" in file else 2.0
+        coded_songs.audio_files, "seconds", lambda file: 1.0 if "s0" in file else 2.0
     )  # s0 here, the rest there
     soundfile.write(songs[2].audio, np.zeros(1000), 8000)
     with pytest.raises(AudioError, match=r"s2.flac: is silent"):
         list(codes_of_all(songs, codec, processes=2))
-    monkeypatch.setattr(encoding.sys, "executable", "/bin/false")
+    monkeypatch.setattr(coded_songs.sys, "executable", "/bin/false")
     with pytest.raises(DistillError, match="ended with status 1"):
-        encoding._deal([encoding._entry(songs[1], codec)], codec, 1)
+        coded_songs._deal([coded_songs._entry(songs[1], codec)], codec, 1)
 
 
 def test_a_song_is_claimed_by_one_process_and_by_none_whose_parent_is_gone(tmp_path: Path) -> None:
-    entries = [encoding._Entry((name,), Path(name)) for name in "abc"]
-    one, other = (encoding._claimed(entries, tmp_path, os.getppid()) for _ in range(2))
+    entries = [coded_songs._Entry((name,), Path(name)) for name in "abc"]
+    one, other = (coded_songs._claimed(entries, tmp_path, os.getppid()) for _ in range(2))
     assert [next(one), next(other), *one, *other] == entries
-    assert list(encoding._claimed(entries, tmp_path / "new", -1)) == []
+    assert list(coded_songs._claimed(entries, tmp_path / "new", -1)) == []

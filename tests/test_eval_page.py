@@ -21,10 +21,12 @@ import soundfile
 import torch
 
 import distill
-from distill import judging, pictures, songs
-from distill.codec_format import CodecFormat
+from distill import songs
+from distill.audio import spectrogram
+from distill.audio.codec_format import CodecFormat
 from distill.errors import SongError
 from distill.measures import Performance, judge
+from distill.singing import evaluate
 
 RATE = 16_000
 
@@ -71,31 +73,33 @@ def test_the_page_holds_everything_it_shows(
     images = re.findall(r"data:image/png;base64,([A-Za-z0-9+/=]+)", text)
     assert len(sounds) == len(images) == 4
     wave_W, rate = soundfile.read(io.BytesIO(base64.b64decode(sounds[0])))
-    assert rate == pictures.OPUS_RATE and len(wave_W) / rate == pytest.approx(1.1, abs=0.02)
+    assert rate == spectrogram.OPUS_RATE and len(wave_W) / rate == pytest.approx(1.1, abs=0.02)
     assert text.count('class="bad"') == 3 and text.count('class="good"') == 9
 
 
 def test_a_page_of_twelve_lines_is_small() -> None:
     rng = np.random.default_rng(0)
     noise_W = rng.normal(0, 0.1, 4 * RATE).astype(np.float32)  # nothing packs worse
-    megabytes = (len(pictures.opus(noise_W, RATE)) + len(pictures.spectrogram_png(noise_W, RATE))) / 2**20
+    megabytes = (
+        len(spectrogram.opus(noise_W, RATE)) + len(spectrogram.spectrogram_png(noise_W, RATE))
+    ) / 2**20
     assert 12 * 3 * 4 / 3 * megabytes < 6
 
 
 def test_a_spectrogram_shows_a_tone_where_the_score_is_drawn() -> None:
     image = pytest.importorskip("PIL.Image")
     wave_W = np.sin(2 * np.pi * 440 * np.arange(RATE) / RATE).astype(np.float32)
-    picture = image.open(io.BytesIO(pictures.spectrogram_png(wave_W, RATE)))
+    picture = image.open(io.BytesIO(spectrogram.spectrogram_png(wave_W, RATE)))
     level_HF = np.asarray(picture)
-    assert level_HF.shape[0] == pictures.PICTURE_ROWS and 90 <= level_HF.shape[1] <= 100
-    loudest = level_HF.astype(float).mean(1).argmax() / (pictures.PICTURE_ROWS - 1)
-    assert 1 - loudest == pytest.approx(pictures.height(440), abs=0.02)
+    assert level_HF.shape[0] == spectrogram.PICTURE_ROWS and 90 <= level_HF.shape[1] <= 100
+    loudest = level_HF.astype(float).mean(1).argmax() / (spectrogram.PICTURE_ROWS - 1)
+    assert 1 - loudest == pytest.approx(spectrogram.height(440), abs=0.02)
 
 
 @pytest.mark.parametrize("samples", [0, 100])
 def test_a_take_of_nothing_can_be_shown(samples: int) -> None:
-    assert pictures.spectrogram_png(np.zeros(samples, np.float32), RATE).startswith(b"\x89PNG")
-    assert pictures.opus(np.zeros(samples, np.float32), RATE).startswith(b"OggS")
+    assert spectrogram.spectrogram_png(np.zeros(samples, np.float32), RATE).startswith(b"\x89PNG")
+    assert spectrogram.opus(np.zeros(samples, np.float32), RATE).startswith(b"OggS")
 
 
 def test_examples_go_from_the_worst_line_to_the_best() -> None:
@@ -140,9 +144,6 @@ class Tones:
     def nats(self, held_out: Any) -> dict[str, Any]:
         return {"nats_per_second": [2.25, 1.5], "songs": len(held_out)}
 
-    def kl(self, held_out: Any, teacher: Any) -> list[float]:
-        return [0.125]
-
 
 @pytest.fixture(autouse=True)
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,6 +155,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
 def suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """One song of three lines with notes, as a manifest; the second line begins 1.4 s into it."""
     monkeypatch.setattr(distill, "load_singer", lambda *where: Tones(), raising=False)
+    monkeypatch.setattr(run, "kl", lambda singer, held_out, teacher: [0.125])
     monkeypatch.delenv("DISTILL_DATA", raising=False)
     midi = [(52, 55, 57), (50, 57, 53), (59, 50, 55)]
     lines, notes = [], []
@@ -212,7 +214,7 @@ def test_a_singer_that_sings_another_score_is_found_out(
 
 
 def test_fewer_lines_are_spread_over_the_songs() -> None:
-    assert [judging.spread(range(10), 4), judging.spread([1, 2], 5)] == [[0, 2, 5, 7], [1, 2]]
+    assert [evaluate.spread(range(10), 4), evaluate.spread([1, 2], 5)] == [[0, 2, 5, 7], [1, 2]]
 
 
 def test_takes_of_anybody_are_judged(tmp_path: Path) -> None:
@@ -250,10 +252,10 @@ def test_a_picture_shows_every_take_on_one_scale_of_time() -> None:
     takes = [performance("row", 52), performance("row the boat", 52, 55, 57)]
     shown = picture.picture(takes)
     width, height = (int.from_bytes(shown[at : at + 4], "big") for at in (16, 20))
-    assert width == 2 * pictures.levels(takes[1].wave_W, RATE).shape[1]
-    assert height == 2 * 2 * pictures.PICTURE_ROWS + picture.GAP
+    assert width == 2 * spectrogram.levels(takes[1].wave_W, RATE).shape[1]
+    assert height == 2 * 2 * spectrogram.PICTURE_ROWS + picture.GAP
     line = songs.Line("row the boat", 0.0, 1.0, notes=(songs.Note(0.0, 1.0, 52, "row"),))
-    asked = [judging.Asked(line, songs.Song("s", (), voice="alto"), 0.0, 1.0)]
+    asked = [evaluate.Asked(line, songs.Song("s", (), voice="alto"), 0.0, 1.0)]
     assert picture.chosen(asked, "row", "al") is asked[0]
     with pytest.raises(SongError, match="no held-out line begins with 'row' in a voice 'bass'"):
         picture.chosen(asked, "row", "bass")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from distill import decoding
+from distill.audio import safe_decode
 from distill.errors import AudioError, FolderError, SettingsError, SongError
 from distill.exporters import datasets as to_datasets
 from distill.exporters import manifest as to_manifest
@@ -271,9 +271,9 @@ def test_a_dataset_of_others(library: Any, tmp_path: Path):
         "folk",
         2,
     )
-    assert first.id == "train-000001" and decoding.promise_safely(str(first.audio)).seconds == pytest.approx(
-        6.0
-    )
+    assert first.id == "train-000001" and safe_decode.promise_safely(
+        str(first.audio)
+    ).seconds == pytest.approx(6.0)
     assert [isinstance(one, Refusal) for one in found[2:]] == [True, True]
     assert all(
         "\n" not in one.reason and ", row " in one.reason for one in found[2:] if isinstance(one, Refusal)

@@ -18,8 +18,8 @@ import torch
 from test_codec import random_network
 from torch import Tensor
 
-from distill import audio
-from distill.codec_format import CodecFormat
+from distill.audio import files as audio_files
+from distill.audio.codec_format import CodecFormat
 from distill.codecs import embedded
 from distill.songs import Line, Note, Section, Song, read_manifest, write_manifest
 
@@ -77,7 +77,7 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
             Line(text, notes[4 * n].start - 0.1, notes[4 * n + 3].end + 0.1, notes=notes[4 * n : 4 * n + 4])
             for n, text in enumerate(("row the boat", "down the stream"))
         )
-        audio.write(folder / f"{language}.wav", melody(notes, 3.6), 22050)
+        audio_files.write(folder / f"{language}.wav", melody(notes, 3.6), 22050)
         songs.append(
             Song(language, (Section("verse", lines),), voice=name, language=language, audio=f"{language}.wav")
         )
@@ -169,7 +169,7 @@ def test_tracks_are_heard_apart_and_in_the_mix(
     manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     band = melody(tuple(Note(0.3 * k, 0.3 * k + 0.3, 40 + 3 * (k % 4), "") for k in range(10)), 3.2) / 8
-    audio.write(manifest.parent / "band.wav", band, 22050)
+    audio_files.write(manifest.parent / "band.wav", band, 22050)
     songs = [
         replace(song, vocals=song.audio, accompaniment=str(manifest.parent / "band.wav"))
         for song in read_manifest(manifest)

@@ -11,7 +11,7 @@ import soundfile
 from lyric_files import BOAT, mxl, note, score
 from lyric_files import refused as refuses
 
-from distill import settings
+from distill.config import settings
 from distill.errors import AudioError, DistillError, FolderError, LyricsError, SettingsError, SongError
 from distill.songs import Song, Word
 from distill.sources import Refusal

@@ -20,8 +20,8 @@ import pytest
 import soundfile
 from numpy.random import Generator
 
-from distill.containers import _ogg_checksum
-from distill.decoding import Decoder, Limits
+from distill.audio.containers import _ogg_checksum
+from distill.audio.safe_decode import Decoder, Limits
 from distill.errors import AudioError
 
 SEED = 20261122

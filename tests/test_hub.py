@@ -14,8 +14,9 @@ import torch
 from huggingface_hub import snapshot_download
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
-from distill import folders, hub, shelf
+from distill import folders, hub
 from distill.errors import HubError
+from distill.singing import singer_folder
 
 
 @pytest.fixture
@@ -115,7 +116,7 @@ def test_the_card_says_where_the_codec_lies_and_what_its_tracks_are(merged: Path
 
 
 def test_a_codec_that_should_lie_beside_the_singer_does(merged: Path) -> None:
-    own = {"kind": "embedded", "path": shelf.BESIDE}
+    own = {"kind": "embedded", "path": singer_folder.BESIDE}
     for codec in (own, {"kind": "tracks", "codec": own}):
         change(merged, codec=codec)
         with pytest.raises(HubError, match="speaks of a codec that is not there"):
@@ -291,10 +292,10 @@ def test_a_singer_is_loaded_from_the_hub_by_its_name(
 
     import distill
     from distill.codecs import embedded
-    from distill.merge import merge
-    from distill.shelf import About, write_about
-    from distill.student import graft
-    from distill.vocabulary import AudioVocabulary
+    from distill.lm.merge import merge
+    from distill.lm.student import graft
+    from distill.lm.vocabulary import AudioVocabulary
+    from distill.singing.singer_folder import About, write_about
 
     settings = embedded.Settings()
     codec = settings.load()

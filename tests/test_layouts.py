@@ -11,12 +11,12 @@ import tiny_singer
 import torch
 from tiny_singer import LONGEST, place_of
 
-from distill import layouts
-from distill.codec_format import CodecFormat
+from distill.audio.codec_format import CodecFormat
 from distill.errors import SettingsError, VocabularyError
-from distill.grammar import Grammar, State
-from distill.prompts import HEADER, Coded, WritingSettings, passages, write
-from distill.vocabulary import AudioVocabulary
+from distill.lm import layouts
+from distill.lm.grammar import Grammar, State
+from distill.lm.prompts import HEADER, Coded, WritingSettings, passages, write
+from distill.lm.vocabulary import AudioVocabulary
 
 SHAPES = [(1, 1), (2, 1), (3, 1), (5, 1), (2, 2), (4, 2), (6, 3), (3, 3)]  # (slots, streams)
 EVERY = pytest.mark.parametrize("layout", layouts.names())

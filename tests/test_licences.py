@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from distill.curation import Item
-from distill.curation.rights import Settings
+from distill.curation.steps import Item
+from distill.curation.steps.rights import Settings
 from distill.errors import SettingsError
 from distill.licences import LICENCES, PURPOSES, allows, may_carry, most_restrictive, named
 from distill.songs import Fact, Line, Section, Song

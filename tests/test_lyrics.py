@@ -8,12 +8,24 @@ import sys
 
 import numpy as np
 import pytest
+import train_g2p
 
-from distill import learn_letters, letters, pinyin
 from distill.errors import LyricsError
-from distill.letters import LETTER_OF, PHONE_OF, VOWELS
-from distill.lyrics import Syllable, Verse, parse, phones, read, sing_text, sing_texts, syllables, words
-from distill.reading import number, sound
+from distill.lyrics import (
+    Syllable,
+    Verse,
+    g2p,
+    parse,
+    phones,
+    pinyin,
+    read,
+    sing_text,
+    sing_texts,
+    syllables,
+    words,
+)
+from distill.lyrics.g2p import LETTER_OF, PHONE_OF, VOWELS
+from distill.lyrics.pronounce import number, sound
 
 
 def pieces(word: str, language: str = "en") -> list[str]:
@@ -29,7 +41,7 @@ def test_letters_stand_one_to_one_for_the_phones():
 def test_words_of_the_dictionary():
     assert phones("stream") == ("S", "T", "R", "IY", "M")
     assert phones("Gently") == ("JH", "EH", "N", "T", "L", "IY")
-    assert len(letters.lexicon()) > 120_000
+    assert len(g2p.lexicon()) > 120_000
 
 
 def test_syllables_are_cut_by_maximal_onset():
@@ -41,7 +53,7 @@ def test_syllables_are_cut_by_maximal_onset():
 
 
 def test_syllables_hold_every_phone_in_order():
-    for word in random.Random(0).sample(sorted(letters.lexicon()), 2000):
+    for word in random.Random(0).sample(sorted(g2p.lexicon()), 2000):
         cut = syllables(word)
         assert "".join("".join(syllable) for syllable in cut) == sound(word)
         assert all(syllable.nucleus in VOWELS for syllable in cut)
@@ -83,7 +95,7 @@ def test_spellings_of_songs(word: str, same: str):
 
 
 def test_endings_the_dictionary_lacks():
-    assert "brumble" not in letters.lexicon()
+    assert "brumble" not in g2p.lexicon()
     assert sound("singin'") == "siNin"
     assert sound("pebble's") == sound("pebble") + "z"
     assert sound("ostrich's") == sound("ostrich") + "uz"
@@ -108,7 +120,7 @@ def test_unseen_english_words():
         "glimp": "glimp",
         "frandle": "frandul",
     }
-    assert not set(readings) & set(letters.lexicon())
+    assert not set(readings) & set(g2p.lexicon())
     assert sum(sound(word) == reading for word, reading in readings.items()) >= 4
 
 
@@ -214,11 +226,11 @@ def test_lyrics_that_cannot_be_sung(text: str, says: str):
 
 
 @pytest.fixture(scope="module")
-def small() -> tuple[bytes, letters.LetterModel, dict[str, str], dict[str, str]]:
-    plain = {word: said for word, said in letters.lexicon().items() if word.isalpha()}
+def small() -> tuple[bytes, g2p.LetterModel, dict[str, str], dict[str, str]]:
+    plain = {word: said for word, said in g2p.lexicon().items() if word.isalpha()}
     chosen = random.Random(2).sample(sorted(plain), 6500)
     known, unseen = chosen[:6000], chosen[6000:]
-    packed, model = learn_letters.train_letters({word: plain[word] for word in known}, order=4)
+    packed, model = train_g2p.train_letters({word: plain[word] for word in known}, order=4)
     return (
         packed,
         model,
@@ -229,16 +241,16 @@ def small() -> tuple[bytes, letters.LetterModel, dict[str, str], dict[str, str]]
 
 def test_a_model_learns_to_read(small):
     _, model, known, unseen = small
-    assert learn_letters.accuracy(model, known)[0] > 0.6
-    right, phone_accuracy = learn_letters.accuracy(model, unseen)
+    assert train_g2p.accuracy(model, known)[0] > 0.6
+    right, phone_accuracy = train_g2p.accuracy(model, unseen)
     assert phone_accuracy > 0.8 and right > 0.3  # 6,000 words; the shipped one learned from 124,925
 
 
 def test_probabilities_sum_to_one(small):
     """Smoothing must share out exactly one; only a byte's rounding (2.4 % a step) may be seen."""
     _, model, _, _ = small
-    symbols = [letters.END, *range(letters.FIRST, letters.FIRST + len(model.pairs))]
-    contexts = [key for key in model.yielded if key and key % letters.BASE != letters.END]
+    symbols = [g2p.END, *range(g2p.FIRST, g2p.FIRST + len(model.pairs))]
+    contexts = [key for key in model.yielded if key and key % g2p.BASE != g2p.END]
     for history in random.Random(3).sample(contexts, 50):
         total = sum(model.probability(symbol, model.contexts(history)) for symbol in symbols)
         assert total == pytest.approx(1.0, abs=0.03)
@@ -246,29 +258,29 @@ def test_probabilities_sum_to_one(small):
 
 def test_a_model_is_its_file(small):
     packed, model, known, _ = small
-    assert letters.read_model(packed) == model
-    again, _ = learn_letters.train_letters({**known}, order=3)
-    assert again == learn_letters.train_letters({**known}, order=3)[0]
+    assert g2p.read_model(packed) == model
+    again, _ = train_g2p.train_letters({**known}, order=3)
+    assert again == train_g2p.train_letters({**known}, order=3)[0]
 
 
 def test_alignment_gives_back_word_and_sound():
     some = {"singing": "siNiN", "box": "bAks", "knee": "nI", "phone": "fon"}
-    for pairs, (word, said) in zip(learn_letters.align(some, every=1), some.items(), strict=True):
+    for pairs, (word, said) in zip(train_g2p.align(some, every=1), some.items(), strict=True):
         assert "".join(letter for letter, _ in pairs) == word
         assert "".join(part for _, part in pairs) == said
 
 
 def test_the_shipped_model_is_small_and_good():
-    assert (letters.HOME / "reader.npz.xz").stat().st_size <= 1.5 * 2**20
-    some = random.Random(4).sample(sorted(letters.lexicon()), 300)
-    right, _ = learn_letters.accuracy(letters.model(), {word: letters.lexicon()[word] for word in some})
+    assert (g2p.HOME / "reader.npz.xz").stat().st_size <= 1.5 * 2**20
+    some = random.Random(4).sample(sorted(g2p.lexicon()), 300)
+    right, _ = train_g2p.accuracy(g2p.model(), {word: g2p.lexicon()[word] for word in some})
     assert right > 0.7  # it has seen these words; 71 % is its figure on unseen ones
-    assert all(np.isfinite(value) and 0 <= value <= 1 for value in letters.model().gain.values())
+    assert all(np.isfinite(value) and 0 <= value <= 1 for value in g2p.model().gain.values())
 
 
 def test_distance_counts_edits():
-    assert learn_letters.distance("kitten", "sitting") == 3
-    assert learn_letters.distance("", "abc") == 3 and learn_letters.distance("abc", "abc") == 0
+    assert train_g2p.distance("kitten", "sitting") == 3
+    assert train_g2p.distance("", "abc") == 3 and train_g2p.distance("abc", "abc") == 0
 
 
 def test_lyrics_need_no_torch():

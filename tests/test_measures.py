@@ -9,9 +9,8 @@ import sys
 import numpy as np
 import pytest
 
-from distill import statistics
 from distill.errors import AudioError, DistillError
-from distill.measures import Performance, Sheet, judge, kinds, measure, pitch, words
+from distill.measures import Performance, Sheet, _bootstrap, judge, kinds, measure, pitch, words
 
 RATE = 16_000
 LEAD_SECONDS = 0.2
@@ -276,29 +275,29 @@ def test_an_interval_holds_its_share_and_narrows_with_lines() -> None:
     rng = np.random.default_rng(1)
     counts = rng.integers(4, 9, 400)
     hits = rng.binomial(counts, 0.2)
-    few, many = statistics.share(hits[:25], counts[:25]), statistics.share(hits, counts)
+    few, many = _bootstrap.share(hits[:25], counts[:25]), _bootstrap.share(hits, counts)
     assert few.low < few.value < few.high and many.low < 0.2 < many.high
     assert (many.high - many.low) < 0.5 * (few.high - few.low)
     expected = 1.96 * np.sqrt(
         0.2 * 0.8 / counts.sum()
     )  # words are independent here, so the binomial law holds
     assert (many.high - many.low) / 2 == pytest.approx(expected, rel=0.2)
-    assert statistics.share(hits, counts) == many
+    assert _bootstrap.share(hits, counts) == many
 
 
 def test_a_paired_difference_is_surer_than_its_parts() -> None:
     hard = np.arange(60) % 7  # lines differ much, the rows hardly
     counts = np.full(60, 8)
-    pair = statistics.difference(hard + (np.arange(60) % 10 == 0), counts, hard, counts)
-    alone = statistics.share(hard, counts)
+    pair = _bootstrap.difference(hard + (np.arange(60) % 10 == 0), counts, hard, counts)
+    alone = _bootstrap.share(hard, counts)
     assert pair.value == pytest.approx(6 / 480) and pair.low >= 0
     assert (pair.high - pair.low) < 0.3 * (alone.high - alone.low)
-    assert statistics.quotient(hard, counts, hard, counts) == statistics.Interval(1.0, 1.0, 1.0)
-    assert statistics.quotient(hard, counts, 0 * hard, counts) is None  # of nothing no part is kept
+    assert _bootstrap.quotient(hard, counts, hard, counts) == _bootstrap.Interval(1.0, 1.0, 1.0)
+    assert _bootstrap.quotient(hard, counts, 0 * hard, counts) is None  # of nothing no part is kept
 
 
 def test_nothing_counted_is_refused() -> None:
     with pytest.raises(ValueError, match="nothing was counted"):
-        statistics.share([0, 0], [0, 0])
+        _bootstrap.share([0, 0], [0, 0])
     with pytest.raises(ValueError, match="same lines"):
-        statistics.difference([1], [2], [1, 1], [2, 2])
+        _bootstrap.difference([1], [2], [1, 1], [2, 2])

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from distill import lyrics
-from distill.curation import Item, Sound, music, notes, separation
-from distill.curation import _harmony as harmony
-from distill.curation import _melody as melody
-from distill.curation import _pitch as pitch
-from distill.curation import _rhythm as rhythm
+from distill.curation.steps import Item, Sound, music, notes, separation
+from distill.curation.steps import _harmony as harmony
+from distill.curation.steps import _melody as melody
+from distill.curation.steps import _pitch as pitch
+from distill.curation.steps import _rhythm as rhythm
 from distill.errors import FolderError, SettingsError
 from distill.songs import Fact, Line, Note, Section, Song, Word
 

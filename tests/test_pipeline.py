@@ -15,11 +15,12 @@ from safetensors.torch import load_file
 from test_codec import random_network
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from distill import hub, pipeline, recipe
+from distill import hub, pipeline
 from distill.codecs import embedded
+from distill.config import recipe
+from distill.config.recipe import Recipe
 from distill.errors import DistillError, FolderError, SettingsError, TeacherError, TrainingError
-from distill.recipe import Recipe
-from distill.singer import load_singer
+from distill.singing.singer import load_singer
 
 STEPS = 6
 MY_SONGS = """

@@ -12,11 +12,11 @@ import torch
 from tiny_singer import FORMAT, LONGEST
 
 from distill import lyrics
-from distill.bases import TextCoder
 from distill.errors import FitError, SettingsError, SongError, VocabularyError
-from distill.grammar import Grammar
-from distill.merge import tokenizer_with_names
-from distill.prompts import (
+from distill.lm.base import TextCoder
+from distill.lm.grammar import Grammar
+from distill.lm.merge import tokenizer_with_names
+from distill.lm.prompts import (
     HEADER,
     LENGTH,
     OPEN,
@@ -31,9 +31,9 @@ from distill.prompts import (
     passages,
     write,
 )
+from distill.lm.student import graft
+from distill.lm.vocabulary import AudioVocabulary
 from distill.songs import Line, Note, Section, Song, Word
-from distill.student import graft
-from distill.vocabulary import AudioVocabulary
 
 WORDS = AudioVocabulary(300, FORMAT, longest=LONGEST)
 TOKENIZER = tiny_bases.tokenizer()

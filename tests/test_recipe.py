@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from distill import recipe
+from distill.config import recipe
 from distill.errors import SettingsError
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"

@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 import pytest
 
-from distill import settings
+from distill.config import settings
+from distill.config.settings import dump, override, parse, parts_in
 from distill.errors import SettingsError
-from distill.settings import dump, override, parse, parts_in
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Needs:
 
 @dataclass(frozen=True)
 class WithLosses:
-    losses: tuple[Any, ...] = parts_in("losses")
+    losses: tuple[Any, ...] = parts_in("lm/losses")
 
 
 @pytest.mark.parametrize(

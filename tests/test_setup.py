@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from distill import torchaudio_standin
+from distill.runtime import torchaudio_standin
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -86,7 +86,7 @@ def test_the_set_up_in_place_is_the_one_described() -> None:
 
 def test_all_eight_packages_of_the_design_import() -> None:
     code = """
-from distill import torchaudio_standin
+from distill.runtime import torchaudio_standin
 torchaudio_standin.install()
 import torch, transformers, peft, accelerate, bitsandbytes, sentencepiece, vocos, dac
 from transformers import LlamaForCausalLM, DacModel
@@ -103,7 +103,7 @@ os.makedirs(f"{folder}/torchaudio/_extension")
 open(f"{folder}/torchaudio/__init__.py", "w").write("from . import _extension\\nready = True\\n")
 open(f"{folder}/torchaudio/_extension/__init__.py", "w").write(f"raise {raised}" if raised else "fine = True")
 sys.path.insert(0, folder)
-from distill import torchaudio_standin
+from distill.runtime import torchaudio_standin
 print(torchaudio_standin.install(), torchaudio_standin.install())
 """
 
@@ -130,7 +130,9 @@ def test_another_fault_of_torchaudio_is_not_hidden(tmp_path: Path) -> None:
 
 def test_without_torchaudio_it_says_so() -> None:
     code = "from importlib import util; util.find_spec = lambda name: None\n"
-    assert python(code + "from distill import torchaudio_standin as t; print(t.install())") == "absent"
+    assert (
+        python(code + "from distill.runtime import torchaudio_standin as t; print(t.install())") == "absent"
+    )
 
 
 def test_torchaudio_resamples_and_refuses_what_is_compiled() -> None:

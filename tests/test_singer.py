@@ -14,20 +14,21 @@ import torch
 from test_codec import random_network
 from tiny_singer import FORMAT, LONGEST, ToyCodec
 
-import distill.singer
-from distill import layouts
-from distill.bases import open_base
-from distill.codec_format import CodecFormat
+import distill.singing.singer
+from distill.audio.codec_format import CodecFormat
 from distill.codecs import embedded
 from distill.errors import AdapterError, CodecError, FitError, FolderError, LyricsError, SettingsError
-from distill.grammar import Grammar
-from distill.merge import merge
-from distill.prompts import Passage, Piece, passages
-from distill.shelf import About, SamplingSettings, read_about, write_about
-from distill.singer import Manner, Singer, Sung, Wish, choose, load_singer, script
+from distill.lm import layouts
+from distill.lm.base import open_base
+from distill.lm.grammar import Grammar
+from distill.lm.merge import merge
+from distill.lm.prompts import Passage, Piece, passages
+from distill.lm.student import LoraSettings, graft, rows_of
+from distill.lm.vocabulary import AudioVocabulary
+from distill.singing.singer import Manner, Singer, Sung, Wish, choose, load_singer, script
+from distill.singing.singer_folder import About, SamplingSettings, read_about, write_about
 from distill.songs import Line, Note, Section, Song
-from distill.student import LoraSettings, graft, rows_of
-from distill.vocabulary import AudioVocabulary
+from distill.teachers.model import kl
 
 SCORE = Line(
     "row your boat", 0.0, 2.0, (),
@@ -72,7 +73,7 @@ def sent(monkeypatch) -> dict[object, list[int]]:
             if wish.instead:
                 ids.pop()  # a drawn stop, which is not written
 
-    monkeypatch.setattr(distill.singer, "script", watched)
+    monkeypatch.setattr(distill.singing.singer, "script", watched)
     return found
 
 
@@ -269,7 +270,7 @@ def test_a_syllable_is_expected_to_take_its_time_at_any_frame_rate(student, fram
 
 def test_what_is_made_up_stays_within_what_the_model_holds(student, sent, monkeypatch):
     """Sampled lengths are drawn from what is left, so a composed line never runs past the context."""
-    monkeypatch.setattr(distill.singer, "SYLLABLE_SECONDS", 0.08)  # far too few
+    monkeypatch.setattr(distill.singing.singer, "SYLLABLE_SECONDS", 0.08)  # far too few
     singer, free = Singer(student, ToyCodec(), about(tokens=110)), Singer(student, ToyCodec(), about())
     head = 1 + len(student.encode_text(singer._plan(Line("row your boat"), "folk", "low").header))
     for seed in range(4):
@@ -524,6 +525,6 @@ def test_figures_of_songs_are_those_of_their_passages(shelf, tmp_path, monkeypat
     monkeypatch.setattr(ours.codec, "encode", lambda wave: pytest.fail("codes are in the cache"))
     assert ours.nats([song]) == first
     itself = load_singer(home / "run", device="cpu")
-    assert all(abs(kl) < 1e-4 for kl in ours.kl([song], itself))
+    assert all(abs(kl) < 1e-4 for kl in kl(ours, [song], itself))
     (passage,) = passages(song, 25.0, LONGEST, ours.about.writing)
     assert isinstance(passage, Passage) and passage.frames == 50

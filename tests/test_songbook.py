@@ -18,10 +18,8 @@ import soundfile
 
 from distill import lyrics
 from distill.errors import FolderError, SettingsError, SongError
-from distill.letters import LETTER_OF, VOWELS
-from distill.songs import Song
-from distill.sources import embedded, songbook
-from distill.sources._songbook import (
+from distill.lyrics.g2p import LETTER_OF, VOWELS
+from distill.songbook import (
     band,
     bars,
     composing,
@@ -36,9 +34,11 @@ from distill.sources._songbook import (
     verses,
     vocoding,
 )
-from distill.sources._songbook.singers import SINGERS
-from distill.sources._songbook.singing import GRID_SECONDS
-from distill.sources._songbook.voice import VOICE_RATE, Voice
+from distill.songbook.singers import SINGERS
+from distill.songbook.singing import GRID_SECONDS
+from distill.songbook.voice import VOICE_RATE, Voice
+from distill.songs import Song
+from distill.sources import embedded, songbook
 
 TRAIN = [composing.compose(1, index, "train") for index in range(60)]
 HELD_OUT = [composing.compose(2, index, "held-out") for index in range(30)]
@@ -507,7 +507,7 @@ def test_the_embedded_songs_are_whole_and_the_two_kinds_share_no_held_out_word()
 def test_songs_are_what_their_seeds_compose_in_any_process(hash_seed: str) -> None:
     program = (
         "from distill.sources import embedded, songbook\n"
-        "from distill.sources._songbook import composing, scores\n"
+        "from distill.songbook import composing, scores\n"
         "for split, seed in (('train', 1), ('held-out', 2)):\n"
         "    alone = songbook.Settings('', 1, seed, split, languages=('en',), accompaniment=('none',))\n"
         "    for index, song in enumerate(embedded.Settings(split=split).load()):\n"

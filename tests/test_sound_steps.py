@@ -11,13 +11,13 @@ import soxr
 from numpy.typing import NDArray
 from scipy.signal import firwin, oaconvolve
 
-from distill.curation import Item, Sound
-from distill.curation import bandwidth as bandwidth_step
-from distill.curation import faults as faults_step
-from distill.curation import loudness as loudness_step
-from distill.curation.bandwidth import bandwidth
-from distill.curation.faults import click_places, flat_tops
-from distill.curation.loudness import integrated, true_peak
+from distill.curation.steps import Item, Sound
+from distill.curation.steps import bandwidth as bandwidth_step
+from distill.curation.steps import faults as faults_step
+from distill.curation.steps import loudness as loudness_step
+from distill.curation.steps.bandwidth import bandwidth
+from distill.curation.steps.faults import click_places, flat_tops
+from distill.curation.steps.loudness import integrated, true_peak
 from distill.errors import SettingsError
 from distill.songs import Song
 

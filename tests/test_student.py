@@ -18,12 +18,12 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from distill import families
-from distill.bases import TextCoder, fingerprint, open_base
 from distill.errors import AdapterError, FolderError, GraftError
-from distill.graft import first_rows
-from distill.merge import load_merged, merge
-from distill.student import LoraSettings, graft, load, rows_of
+from distill.lm import families
+from distill.lm.base import TextCoder, fingerprint, open_base
+from distill.lm.graft import first_rows
+from distill.lm.merge import load_merged, merge
+from distill.lm.student import LoraSettings, graft, load, rows_of
 
 TRICKS = "</s> <s> <custom_token_5> row your boat <unused_token_290>"
 
@@ -275,7 +275,7 @@ def test_float16_adapters_say_when_a_value_does_not_fit(tmp_path):
 
 
 def test_a_merge_that_says_something_else_is_not_written(tmp_path, monkeypatch):
-    from distill import merge as merging
+    from distill.lm import merge as merging
 
     student = trained()
     honest = merging._merged_state

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from distill import songs, takes
+from distill import songs
 from distill.errors import FolderError, LyricsError, SongError
+from distill.singing import takes
 from distill.songs import Line, Note, Section, Song
 
 

@@ -9,10 +9,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from distill.curation import Item, Sound, language, pace, structure, style, text
-from distill.curation import _characters as characters
-from distill.curation import _tags as tags
-from distill.curation import _unsung as unsung
+from distill.curation.steps import Item, Sound, language, pace, structure, style, text
+from distill.curation.steps import _characters as characters
+from distill.curation.steps import _tags as tags
+from distill.curation.steps import _unsung as unsung
 from distill.errors import DistillError, SettingsError
 from distill.lyrics import parse
 from distill.songs import Fact, Line, Note, Section, Song, Word, to_json

@@ -14,13 +14,17 @@ import torch
 from test_codec import random_network
 from torch import Tensor
 
-from distill import audio, encoding, pipeline, recipe, settings, shelf, stems
+from distill import coded_songs, pipeline
+from distill.audio import files as audio_files
+from distill.audio import stems
 from distill.codecs import embedded, tracks
+from distill.config import recipe, settings
 from distill.errors import AdapterError, CodecError, SettingsError, SongError
-from distill.graft import first_rows
-from distill.singer import load_singer
+from distill.lm.graft import first_rows
+from distill.lm.vocabulary import AudioVocabulary
+from distill.singing import singer_folder
+from distill.singing.singer import load_singer
 from distill.songs import Line, Note, Section, Song, Word, read_manifest, write_manifest
-from distill.vocabulary import AudioVocabulary
 
 RATE, HOP = 16_000, 640
 BOTH = ("vocals", "accompaniment")
@@ -120,16 +124,16 @@ def test_two_settings_never_share_a_fingerprint_and_what_makes_no_sense_is_refus
 
 def test_a_codec_of_ones_own_goes_where_its_singer_goes_inside_tracks_too(one, tmp_path):
     said = {"kind": "tracks", **settings.plain(tracks.Settings(one))}
-    about = shelf.About(said, "f", (32,), "", 1)
-    beside = shelf.put_codec(tmp_path, about)
+    about = singer_folder.About(said, "f", (32,), "", 1)
+    beside = singer_folder.put_codec(tmp_path, about)
     assert beside.codec == {**said, "codec": {**said["codec"], "path": "./codec"}}
-    found = shelf.codec_settings(tmp_path, beside)
+    found = singer_folder.codec_settings(tmp_path, beside)
     assert Path(found["codec"]["path"]).samefile(tmp_path / "codec") and found["tracks"] == said["tracks"]
     assert replace(one, path=found["codec"]["path"]).load().fingerprint == one.load().fingerprint
     for other in ({"kind": "embedded", "path": "embedded/codec"}, {"kind": "dac", "path": "./codec"}):
         about = replace(about, codec=other)  # the package's own, and a folder that was never put beside it
-        assert shelf.put_codec(tmp_path / "none", about) == about and not (tmp_path / "none").exists()
-        assert shelf.codec_settings(tmp_path, about) == other
+        assert singer_folder.put_codec(tmp_path / "none", about) == about and not (tmp_path / "none").exists()
+        assert singer_folder.codec_settings(tmp_path, about) == other
 
 
 # --- songs and sound ---------------------------------------------------------------------------------------------
@@ -137,7 +141,7 @@ def song_of(folder: Path, name: str, lengths: dict[str, float], **more) -> Song:
     files = {}
     for number, (track, seconds) in enumerate(lengths.items()):
         files[track] = str(folder / f"{name}-{track}.wav")
-        audio.write(files[track], wave(1, int(seconds * RATE), number), RATE)
+        audio_files.write(files[track], wave(1, int(seconds * RATE), number), RATE)
     line = Line(
         "row boat", 0.0, 0.8, (Word("row", 0.1, 0.4), Word("boat", 0.4, 0.8)),
         (Note(0.12, 0.4, 60, "r o"), Note(0.4, 0.8, 62, "b o t")),
@@ -151,21 +155,23 @@ def test_songs_are_read_track_by_track_and_kept_by_every_file(one, tmp_path, mon
     song = song_of(tmp_path, "a", {"audio": 1.0, "vocals": 1.0, "accompaniment": 0.5})
     wave_CW = stems.read(stems.files(song, codec.format), codec.format)
     assert wave_CW.shape == (2, RATE) and not wave_CW[1, RATE // 2 :].any() and wave_CW[1, : RATE // 2].any()
-    codes_FS = encoding.codes_of(song, codec)
+    codes_FS = coded_songs.codes_of(song, codec)
     assert codes_FS.shape == (25, 4) and torch.equal(codes_FS, codec.encode(wave_CW))
-    assert torch.equal(encoding.codes_of(song, one.load()), one.load().encode(audio.read(song.audio, RATE)))
+    assert torch.equal(
+        coded_songs.codes_of(song, one.load()), one.load().encode(audio_files.read(song.audio, RATE))
+    )
     monkeypatch.setattr(codec, "encode", lambda wave: pytest.fail("codes are in the cache"))
-    assert torch.equal(encoding.codes_of(song, codec), codes_FS)
-    audio.write(tmp_path / "other.wav", wave(1, RATE, 9), RATE)
+    assert torch.equal(coded_songs.codes_of(song, codec), codes_FS)
+    audio_files.write(tmp_path / "other.wav", wave(1, RATE, 9), RATE)
     with pytest.raises(pytest.fail.Exception):  # another accompaniment is another song
-        encoding.codes_of(replace(song, accompaniment=str(tmp_path / "other.wav")), codec)
+        coded_songs.codes_of(replace(song, accompaniment=str(tmp_path / "other.wav")), codec)
     for track in BOTH:
         with pytest.raises(SongError, match=rf"song a: it has no {track} of its own to encode.*separation"):
-            encoding.codes_of(replace(song, **{track: None}), codec)
+            coded_songs.codes_of(replace(song, **{track: None}), codec)
     with pytest.raises(
         SongError, match="song a: it has no audio to encode; give it a recording or leave it out"
     ):
-        encoding.codes_of(replace(song, audio=None), one.load())
+        coded_songs.codes_of(replace(song, audio=None), one.load())
 
 
 def test_a_mix_is_the_sum_and_never_clips(one):

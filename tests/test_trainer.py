@@ -23,9 +23,11 @@ import pytest
 import torch
 from toy_task import Toy
 
-from distill import checkpoints, folders, trainer
+from distill import folders
 from distill.errors import CheckpointError, DistillError, SettingsError, TrainingError
-from distill.trainer import Step, TrainSettings, show, train
+from distill.training import checkpoints, trainer
+from distill.training.progress import show
+from distill.training.trainer import Step, TrainSettings, train
 
 SETTINGS = TrainSettings(
     steps=12, learning_rate=0.01, warmup_steps=3, accumulate=2, checkpoint_every_steps=3, precision="fp32"
@@ -487,7 +489,7 @@ def test_progress_on_a_terminal_is_a_bar(
 TWO_PROCESSES = """
 import dataclasses, pathlib, sys
 import toy_task, torch
-from distill.trainer import train
+from distill.training.trainer import train
 folder, accumulate = pathlib.Path(sys.argv[1]), int(sys.argv[2])
 settings = dataclasses.replace(toy_task.SETTINGS, steps=6, accumulate=accumulate)
 toy = toy_task.Toy(dropout=0.0)

@@ -7,9 +7,9 @@ import random
 import pytest
 import torch
 
-from distill.codec_format import CodecFormat
+from distill.audio.codec_format import CodecFormat
 from distill.errors import CodecError, VocabularyError
-from distill.vocabulary import AudioVocabulary
+from distill.lm.vocabulary import AudioVocabulary
 
 
 def ragged(seed: int) -> AudioVocabulary:

@@ -15,14 +15,15 @@ import tiny_vocoder
 import torch
 from torch import Tensor
 
-from distill import audio, recipe
-from distill.codec_format import CodecFormat
+from distill.audio import files as audio_files
+from distill.audio.codec_format import CodecFormat
 from distill.codecs import embedded, tracks
+from distill.config import recipe
 from distill.errors import CodecError, SettingsError, SongError
 from distill.songs import Line, Section, Song
 from distill.tasks._sound import compare, silence
 from distill.tasks.vocoder import AdversarySettings, CodedSongs, VocoderTask, divided
-from distill.trainer import train
+from distill.training.trainer import train
 from distill.vocoders import samples_a_frame
 from distill.vocoders._network import HeadNetwork, HeadSettings, limit
 from distill.vocoders.codec import CodecVocoder
@@ -444,13 +445,13 @@ def test_tracks_coded_apart_are_learnt_apart(home: Path, songs: list[Any]) -> No
     codec.format = CodecFormat(16_000, 25.0, (16, 16), 2, tracks=("vocals", "accompaniment"), streams=2)
     codec.fingerprint = "apart" * 10
     quiet = home / "quiet.wav"
-    audio.write(quiet, 0.1 * audio.read(songs[1].audio, 16_000), 16_000)
+    audio_files.write(quiet, 0.1 * audio_files.read(songs[1].audio, 16_000), 16_000)
     both = replace(songs[1], split="train", vocals=songs[1].audio, accompaniment=str(quiet))
     lacking = replace(songs[0], vocals=songs[0].audio)
-    frames = audio.read(quiet, 16_000).shape[1] // 640
+    frames = audio_files.read(quiet, 16_000).shape[1] // 640
     codes_FS = torch.zeros(frames, 2, dtype=torch.int64)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("distill.encoding.codes_of", lambda song, codec: codes_FS)
+        patch.setattr("distill.coded_songs.codes_of", lambda song, codec: codes_FS)
         buffer = CodedSongs([lacking, both], codec, 16_000, 640, 1.0, 0)
     loud, soft = buffer.wave_CW.float().square().mean(1).sqrt().tolist()
     assert len(buffer.ends_N) == 1 and soft == pytest.approx(0.1 * loud, rel=0.01)
@@ -469,7 +470,7 @@ def test_seconds_are_measured_in_whole_frames_of_songs_long_enough(
 ) -> None:
     vocoders: Any = {"codec": CodecVocoder(codec)}
     assert compare(vocoders, codec, songs, seconds=4.01)["seconds"] == 4  # the rest is less than a frame
-    audio.write(
+    audio_files.write(
         home / "short.wav", tiny_vocoder.melody(0.05), 16_000
     )  # shorter than the windows of the distance
     short = replace(SONG, audio=str(home / "short.wav"))

@@ -12,10 +12,11 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_pipeline import MY_SONGS, cache, home  # noqa: F401  (fixtures: a folder of songs, a codec, a base)
 
-from distill import hub, pipeline, recipe
+from distill import hub, pipeline
+from distill.config import recipe
 from distill.errors import AdapterError, CodecError, HubError, SettingsError
-from distill.shelf import read_about
-from distill.singer import load_singer
+from distill.singing.singer import load_singer
+from distill.singing.singer_folder import read_about
 from distill.vocoders.codec import CodecVocoder
 from distill.vocoders.head import HeadVocoder, read_config
 

@@ -9,9 +9,9 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 
-from distill import torchaudio_standin
-from distill.codec_format import CodecFormat
-from distill.vocabulary import AudioVocabulary
+from distill.audio.codec_format import CodecFormat
+from distill.lm.vocabulary import AudioVocabulary
+from distill.runtime import torchaudio_standin
 
 torchaudio_standin.install()
 from transformers import (

@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from distill import torchaudio_standin
-from distill.blank import BlankSettings, make
-from distill.codec_format import CodecFormat
-from distill.grammar import State
-from distill.prompts import END, LENGTH, OPEN, PIECE, TEXT, Coded, WritingSettings, passages
+from distill.audio.codec_format import CodecFormat
+from distill.lm.from_scratch import BlankSettings, make
+from distill.lm.grammar import State
+from distill.lm.prompts import END, LENGTH, OPEN, PIECE, TEXT, Coded, WritingSettings, passages
+from distill.lm.student import LoraSettings, Student, graft, rows_of
+from distill.lm.vocabulary import AudioVocabulary
+from distill.runtime import torchaudio_standin
 from distill.songs import Line, Note, Section, Song, Word
-from distill.student import LoraSettings, Student, graft, rows_of
-from distill.vocabulary import AudioVocabulary
 
 torchaudio_standin.install()
 

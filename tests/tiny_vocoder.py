@@ -9,11 +9,11 @@ from pathlib import Path
 import torch
 from test_codec import melody, random_network
 
-from distill import audio
+from distill.audio import files as audio_files
 from distill.codecs import embedded
 from distill.songs import Line, Section, Song
 from distill.tasks.vocoder import Settings, VocoderTask
-from distill.trainer import TrainSettings
+from distill.training.trainer import TrainSettings
 from distill.vocoders._network import HeadNetwork, HeadSettings
 from distill.vocoders.head import CodecCard, HeadVocoder, load_head, save_head
 
@@ -48,7 +48,7 @@ def songs_in(folder: Path) -> list[Song]:
     for number, seconds in enumerate((4.0, 6.0, 0.5)):
         wave_CW = melody(seconds)
         wave_CW[:, 16_000:32_000] *= number > 0
-        audio.write(folder / f"{number}.wav", wave_CW, 16_000)
+        audio_files.write(folder / f"{number}.wav", wave_CW, 16_000)
         section = Section("verse", (Line("la"),))
         split = "held-out" if number == 1 else "train"
         path = str(folder / f"{number}.wav")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from distill.curation import Item, Sound
+from distill.curation.steps import Item, Sound
 from distill.errors import AudioError, FolderError
 from distill.songs import Fact
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from distill.trainer import TrainSettings, numbered, train
+from distill.training.trainer import TrainSettings, numbered, train
 
 SETTINGS = TrainSettings(
     steps=45, learning_rate=0.01, warmup_steps=5, accumulate=2, checkpoint_every_steps=3, precision="fp32"

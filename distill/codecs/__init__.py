@@ -25,7 +25,7 @@ from typing import Protocol, Self
 import torch
 from torch import Tensor, nn
 
-from distill.codec_format import CodecFormat
+from distill.audio.codec_format import CodecFormat
 from distill.errors import CodecError
 
 
@@ -88,7 +88,7 @@ def check_wave(wave_CW: Tensor, format: CodecFormat) -> None:
     # by pieces: of each of them isfinite makes a copy or two
     if not all(bool(torch.isfinite(piece).all()) for piece in wave_CW.split(2**20, dim=1)):
         raise CodecError(
-            "encode: the wave holds NaN or infinity; read it with distill.audio.read, which refuses such"
+            "encode: the wave holds NaN or infinity; read it with distill.audio.files.read, which refuses such"
         )
 
 

@@ -24,7 +24,7 @@ from torch.nn import functional
 
 from distill.codecs._source import HarmonicSource, cycles
 from distill.errors import SettingsError
-from distill.torchaudio_standin import install
+from distill.runtime.torchaudio_standin import install
 
 install()
 

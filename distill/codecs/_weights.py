@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from distill.codec_format import CodecFormat
+from distill.audio.codec_format import CodecFormat
 from distill.errors import CodecError
 from distill.folders import fingerprint
 

@@ -28,7 +28,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from distill.codec_format import CodecFormat
+from distill.audio.codec_format import CodecFormat
 from distill.codecs import Placed, check_codes, check_wave
 from distill.codecs._blocks import (
     block_frames,
@@ -52,7 +52,7 @@ from distill.codecs._weights import (
 )
 from distill.errors import CodecError
 from distill.folders import locate, write_atomic
-from distill.torchaudio_standin import install
+from distill.runtime.torchaudio_standin import install
 
 install()
 

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from distill.codec_format import CodecFormat
+from distill.audio.codec_format import CodecFormat
 from distill.codecs import Placed, check_codes, check_wave
 from distill.codecs._blocks import (
     BLOCK_SECONDS,

@@ -31,7 +31,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from distill.codec_format import CodecFormat
+from distill.audio.codec_format import CodecFormat
 from distill.codecs import Placed, check_codes, check_wave
 from distill.codecs._blocks import block_frames, in_blocks_causal, in_blocks_decode, receptive_frames, widest
 from distill.codecs._weights import (
@@ -44,10 +44,10 @@ from distill.codecs._weights import (
     settled,
     terms,
 )
+from distill.config.plain_yaml import data
 from distill.errors import CodecError
 from distill.folders import locate, sha256_file
-from distill.plain_yaml import data
-from distill.torchaudio_standin import install
+from distill.runtime.torchaudio_standin import install
 
 install()
 

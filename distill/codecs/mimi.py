@@ -20,14 +20,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from distill.codec_format import CodecFormat
+from distill.audio.codec_format import CodecFormat
 from distill.codecs import Placed, check_codes, check_wave
 from distill.codecs._blocks import block_frames, in_blocks_causal, receptive_frames, widest
 from distill.codecs._weights import as_configured, chosen, identity, read_config, spoken, terms
 from distill.errors import CodecError
-from distill.families import cache_word
 from distill.folders import locate
-from distill.torchaudio_standin import install
+from distill.lm.families import cache_word
+from distill.runtime.torchaudio_standin import install
 
 install()
 

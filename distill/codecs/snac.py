@@ -25,15 +25,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from distill.codec_format import CodecFormat
+from distill.audio.codec_format import CodecFormat
 from distill.codecs import Placed, check_codes, check_wave
-from distill.codecs._blocks import (
-    block_frames,
-    in_blocks_decode,
-    in_blocks_encode,
-    receptive_frames,
-    widest,
-)
+from distill.codecs._blocks import block_frames, in_blocks_decode, in_blocks_encode, receptive_frames, widest
 from distill.codecs._weights import (
     as_configured,
     checked,

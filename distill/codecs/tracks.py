@@ -22,11 +22,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from distill.codec_format import CodecFormat
+from distill.audio.codec_format import CodecFormat
 from distill.codecs import Codec, check_codes, check_wave
+from distill.config.settings import part
 from distill.errors import SettingsError
 from distill.folders import sha256_bytes
-from distill.settings import part
 from distill.songs import TRACKS
 
 

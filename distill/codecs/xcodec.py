@@ -21,12 +21,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from distill.codec_format import CodecFormat
+from distill.audio.codec_format import CodecFormat
 from distill.codecs import Placed, check_codes, check_wave
 from distill.codecs._blocks import in_blocks_decode, in_blocks_encode, receptive_frames
 from distill.codecs._weights import as_configured, chosen, identity, read_config, spoken, terms
 from distill.folders import locate
-from distill.torchaudio_standin import install
+from distill.runtime.torchaudio_standin import install
 
 install()
 

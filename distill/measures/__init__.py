@@ -10,7 +10,7 @@ it. Each file in this folder is one measure, found by its file name, and offers
 `others` are the sheets of the row's other lines: a measure takes its *controls* from them, since a measure
 that is content with the wrong words or the wrong tune measures nothing. `judge` asks every measure about
 every line, in processes of its own (pocketsphinx and WORLD are serial, and neither needs torch: nothing here
-imports it), and puts bootstrap intervals over lines (`distill.statistics`) around the shares.
+imports it), and puts bootstrap intervals over lines (`distill.measures._bootstrap`) around the shares.
 
 Needs `pip install "distill[judge]"`.
 """
@@ -34,8 +34,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distill import statistics
 from distill.errors import AudioError, DistillError
+from distill.measures import _bootstrap
 
 VERSION = 1
 
@@ -159,7 +159,7 @@ def _report(lines: Sequence[Performance], heard: list[LineReport]) -> dict[str, 
             hits_L, counts_L = _counts(heard, name)
             counted = {"hits": int(hits_L.sum()), "count": int(counts_L.sum())}
             row["figures"][name] = (
-                asdict(statistics.share(hits_L, counts_L)) | counted if counts_L.sum() else None
+                asdict(_bootstrap.share(hits_L, counts_L)) | counted if counts_L.sum() else None
             )
         row[kind] = measure(kind).summarise([line[kind][1] for line in heard])
     row["per_line"] = [
@@ -181,8 +181,8 @@ def _pair(heard: list[LineReport], reference: list[LineReport], name_of_referenc
             four = (*_counts(heard, name), *_counts(reference, name))
             figures[name] = (
                 {
-                    "difference": asdict(statistics.difference(*four)),
-                    "quotient": asdict(part) if (part := statistics.quotient(*four)) else None,
+                    "difference": asdict(_bootstrap.difference(*four)),
+                    "quotient": asdict(part) if (part := _bootstrap.quotient(*four)) else None,
                 }
                 if four[1].sum() and four[3].sum()
                 else None

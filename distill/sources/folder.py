@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from distill import decoding
+from distill.audio import safe_decode
 from distill.errors import DistillError, FolderError, LyricsError, SettingsError, SongError
 from distill.songs import Fact, Section, Song
 from distill.sources import Refusal, loaded, scanned
@@ -171,7 +171,7 @@ def _between(sections: tuple[Section, ...], start: int, stop: int) -> tuple[Sect
 
 
 def _seconds(path: Path) -> float:
-    return decoding.promise_safely(path).seconds
+    return safe_decode.promise_safely(path).seconds
 
 
 def _resolved(path: Path | None) -> str | None:

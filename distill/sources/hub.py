@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from distill import decoding
+from distill.audio import safe_decode
 from distill.errors import AudioError, DistillError, FolderError, LyricsError, SettingsError, SongError
 from distill.folders import sha256_bytes, write_atomic
 from distill.songs import Song, from_json
@@ -140,7 +140,7 @@ class Settings:
 
 def _seconds(audio: str, where: str) -> float:
     try:
-        return decoding.promise_safely(audio).seconds
+        return safe_decode.promise_safely(audio).seconds
     except AudioError as error:
         raise AudioError(f"{where}: {error}") from None
 

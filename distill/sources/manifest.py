@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from distill import audio
+from distill.audio import files as audio_files
 from distill.errors import DistillError, FolderError, SongError
 from distill.songs import Song, manifest_songs
 from distill.sources import Refusal, loaded, scanned
@@ -60,4 +60,4 @@ class Settings:
             elif self.split in (None, one.split):
                 yield where, one
                 if self.hours is not None and one.audio is not None:
-                    left -= audio.seconds(one.audio)
+                    left -= audio_files.seconds(one.audio)

@@ -31,11 +31,11 @@ from numpy.typing import NDArray
 
 from distill import lyrics
 from distill.errors import DistillError, FolderError, SettingsError, SongError
+from distill.songbook import band, composing, mandarin, scores, traditional, verses
+from distill.songbook.singers import SINGERS, Singer, in_manner
+from distill.songbook.singing import GRID_SECONDS, SungSyllable, sing
+from distill.songbook.voice import VOICE_RATE, Phone, SpokenWord, Voice
 from distill.songs import Song, manifest_row, read_manifest
-from distill.sources._songbook import band, composing, mandarin, scores, traditional, verses
-from distill.sources._songbook.singers import SINGERS, Singer, in_manner
-from distill.sources._songbook.singing import GRID_SECONDS, SungSyllable, sing
-from distill.sources._songbook.voice import VOICE_RATE, Phone, SpokenWord, Voice
 
 __all__ = ["Settings", "is_held_out", "render"]
 

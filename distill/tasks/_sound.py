@@ -11,12 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from distill import audio, encoding, stems
-from distill.codec_format import CodecFormat
+from distill import coded_songs
+from distill.audio import files as audio_files
+from distill.audio import stems
+from distill.audio.codec_format import CodecFormat
+from distill.audio.spectrogram import spectrogram_png
 from distill.codecs import Codec
 from distill.codecs._network import magnitude, melscale_fbanks
 from distill.errors import SongError
-from distill.pictures import spectrogram_png
 from distill.songs import Song
 from distill.vocoders import Vocoder
 
@@ -135,7 +137,7 @@ def distances(
     for song in songs:
         if not sounds(song, codec.format) or left < least:
             continue
-        codes_FS = encoding.codes_of(song, codec)[: min(most, left), :slots]
+        codes_FS = coded_songs.codes_of(song, codec)[: min(most, left), :slots]
         if len(codes_FS) < least:
             continue
         left -= len(codes_FS)
@@ -145,7 +147,7 @@ def distances(
             begun = time.perf_counter()
             made_CW = vocoder.decode(codes_FS)
             spent = time.perf_counter() - begun
-            whole_CW = whole(audio.resample(made_CW, vocoder.sample_rate, rate), round(length * rate))
+            whole_CW = whole(audio_files.resample(made_CW, vocoder.sample_rate, rate), round(length * rate))
             with torch.inference_mode():
                 mel = float(distance(whole_CW, whole(true_CW, whole_CW.shape[1]))[0].mean())
             row = {"mel_l1": mel * length, "mean": float(made_CW.mean().abs()) * length, "spent": spent}

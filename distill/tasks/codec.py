@@ -28,15 +28,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from distill import audio
+from distill.audio import files as audio_files
 from distill.codecs._network import CodecNetwork, NetworkSettings
 from distill.codecs._source import off_pitch, yin
 from distill.codecs.embedded import EmbeddedCodec, save_codec
+from distill.config.settings import part
 from distill.errors import SettingsError, SongError
-from distill.settings import part
 from distill.songs import Song
 from distill.tasks._sound import SHORTEST, SpectralDistance, end_to_end, moment
-from distill.trainer import TrainSettings, numbered
+from distill.training.trainer import TrainSettings, numbered
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class SongBuffer:
             if room <= 0:
                 break
             chosen.append(tracks[index])
-            room -= audio.seconds(tracks[index])
+            room -= audio_files.seconds(tracks[index])
         if not chosen:
             raise SongError(
                 "task codec: no training song has audio; name a source with recordings, split train"
@@ -116,7 +116,7 @@ class SongBuffer:
 
 
 class CodecTask:
-    """What the trainer needs to know of the codec (distill.trainer.Task)."""
+    """What the trainer needs to know of the codec (distill.training.trainer.Task)."""
 
     def __init__(self, settings: Settings, songs: SongBuffer | None, seed: int, licences: Iterable[str] = ()):
         self.settings, self.songs, self.licences = settings, songs, licences
@@ -296,7 +296,7 @@ class CodecTask:
         for song in songs:
             if song.audio is None or left < least:
                 continue
-            wave_CW = audio.read(song.audio, network.sample_rate)[:, :left]
+            wave_CW = audio_files.read(song.audio, network.sample_rate)[:, :left]
             if wave_CW.shape[1] >= least:
                 left -= wave_CW.shape[1]
                 yield wave_CW[:, : wave_CW.shape[1] // network.hop * network.hop]
@@ -304,7 +304,7 @@ class CodecTask:
 
 def _read(track: str, sample_rate: int) -> Tensor:
     """A recording as 16 bit numbers."""
-    return (audio.read(track, sample_rate)[0].clamp(-1, 1) * 32767).round().to(torch.int16)
+    return (audio_files.read(track, sample_rate)[0].clamp(-1, 1) * 32767).round().to(torch.int16)
 
 
 def disturb(wave_W: Tensor, samples: int, chance: torch.Generator) -> Tensor:

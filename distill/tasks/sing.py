@@ -18,18 +18,18 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from distill import scores
-from distill.bases import open_base
-from distill.batches import Batch, PackingSettings, build, schedule
-from distill.blank import BlankSettings, make
+from distill.config.settings import part, parts, parts_in, snake_case
 from distill.errors import SettingsError
-from distill.losses import CrossEntropy
-from distill.prompts import Coded, WritingSettings, write
-from distill.settings import part, parts, parts_in, snake_case
-from distill.shelf import SamplingSettings
-from distill.student import LoraSettings, Student, graft, rows_of
-from distill.trainer import TrainSettings
-from distill.vocabulary import AudioVocabulary
+from distill.lm import logits
+from distill.lm.base import open_base
+from distill.lm.batches import Batch, PackingSettings, build, schedule
+from distill.lm.from_scratch import BlankSettings, make
+from distill.lm.losses import CrossEntropy
+from distill.lm.prompts import Coded, WritingSettings, write
+from distill.lm.student import LoraSettings, Student, graft, rows_of
+from distill.lm.vocabulary import AudioVocabulary
+from distill.singing.singer_folder import SamplingSettings
+from distill.training.trainer import TrainSettings
 
 
 @dataclass(frozen=True)
@@ -87,13 +87,13 @@ class Settings:
 
     songs: Any = part("sources")
     codec: Any = part("codecs")
-    curation: tuple[Any, ...] = parts("curation", default=())
+    curation: tuple[Any, ...] = parts("curation/steps", default=())
     train: TrainSettings = field(default_factory=lambda: TrainSettings(seconds=240))
     base: BaseSettings = field(default_factory=BaseSettings)
     adapter: LoraSettings | None = field(default_factory=LoraSettings)
     teacher: Any = part("teachers", default=None)
     vocoder: Any = part("vocoders", default=None)
-    losses: tuple[Any, ...] = parts_in("losses", default=(CrossEntropy(),))
+    losses: tuple[Any, ...] = parts_in("lm/losses", default=(CrossEntropy(),))
     terms: TermSettings = field(default_factory=TermSettings)
     writing: WritingSettings = field(default_factory=WritingSettings)
     packing: PackingSettings = field(default_factory=PackingSettings)
@@ -194,24 +194,24 @@ class Task:
         """Sum of nats and count, by term."""
         student, v, counts = self.student, self.student.vocabulary, self.count(batch)
         student.model.train()
-        hidden_ND = scores.hidden_ND(student, batch)
+        hidden_ND = logits.hidden_ND(student, batch)
         sums = {}
         for s, slot in enumerate(batch.slots):
-            scores_NC = scores.slot_scores_NC(student, hidden_ND, batch, s)
+            scores_NC = logits.slot_scores_NC(student, hidden_ND, batch, s)
             for name, loss in zip(self._names(), self.settings.losses, strict=True):
                 sums[f"slot{s}.{name}"] = loss(scores_NC, slot.target_N, slot.teacher_NC).sum()
-        sums["pieces"] = scores.piece_nats_N(student, hidden_ND, batch).sum()
+        sums["pieces"] = logits.piece_nats_N(student, hidden_ND, batch).sum()
         length = v.length_span
-        length_NC = scores.symbol_scores_NC(
+        length_NC = logits.symbol_scores_NC(
             student, hidden_ND, batch.lengths, length.start, length.stop
         ).float()
         sums["lengths"] = cross_entropy(length_NC, batch.lengths.target_N - length.start, reduction="sum")
-        sums["opens"] = scores.open_nats_N(student, hidden_ND, batch).sum()
-        sums["format"] = scores.format_nats_N(student, hidden_ND, batch).sum()
+        sums["opens"] = logits.open_nats_N(student, hidden_ND, batch).sum()
+        sums["format"] = logits.format_nats_N(student, hidden_ND, batch).sum()
         if self.teacher is not None:
             pitch = v.pitch_span
             listen = next(loss for loss in self.settings.losses if loss.needs_teacher)
-            pitch_NC = scores.symbol_scores_NC(student, hidden_ND, batch.pitches, pitch.start, pitch.stop)
+            pitch_NC = logits.symbol_scores_NC(student, hidden_ND, batch.pitches, pitch.start, pitch.stop)
             for name, symbols_NC, targets in (
                 ("pitches", pitch_NC, batch.pitches),
                 ("lengths", length_NC, batch.lengths),

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from distill import blank
-from distill.blank import BlankSettings
 from distill.errors import SettingsError
 from distill.folders import atomic_folder
-from distill.trainer import TrainSettings, numbered
+from distill.lm import from_scratch
+from distill.lm.from_scratch import BlankSettings
+from distill.training.trainer import TrainSettings, numbered
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class Task:
 
     def __init__(self, settings: Settings, seed: int = 0):
         self.settings = settings
-        self.model, self.tokenizer = blank.make(settings.model, seed)
-        text = blank.read_text(settings.model.text, "train")
+        self.model, self.tokenizer = from_scratch.make(settings.model, seed)
+        text = from_scratch.read_text(settings.model.text, "train")
         self.ids_T = torch.tensor(_encode(self.tokenizer, text))
         if len(self.ids_T) <= settings.row_tokens + 1:
             raise SettingsError(
@@ -99,7 +99,7 @@ class Task:
     def evaluate(self) -> dict[str, float]:
         """Held-out bits per byte, and xz -9's on the same bytes."""
         return bits_per_byte(
-            self.model, self.tokenizer, blank.read_text(self.settings.model.text, "held-out")
+            self.model, self.tokenizer, from_scratch.read_text(self.settings.model.text, "held-out")
         )
 
 

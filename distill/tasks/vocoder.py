@@ -17,12 +17,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from distill import encoding
-from distill import settings as strict
+from distill import coded_songs
 from distill.codecs import Codec
-from distill.devices import fastest
+from distill.config import settings as strict
+from distill.config.settings import part
 from distill.errors import SettingsError, SongError
-from distill.settings import part
+from distill.runtime.devices import fastest
 from distill.songs import Song
 from distill.tasks._sound import (
     SpectralDistance,
@@ -35,7 +35,7 @@ from distill.tasks._sound import (
     sounds,
     whole,
 )
-from distill.trainer import TrainSettings, numbered
+from distill.training.trainer import TrainSettings, numbered
 from distill.vocoders import Vocoder
 from distill.vocoders._adversary import Adversary
 from distill.vocoders._network import HeadNetwork, HeadSettings
@@ -120,7 +120,7 @@ class CodedSongs:
         for song in (songs[index] for index in order):
             if room <= 0 or not sounds(song, codec.format):
                 continue
-            codes_FS = encoding.codes_of(song, codec)
+            codes_FS = coded_songs.codes_of(song, codec)
             wave_CW = whole(sound_of(song, codec.format, rate), len(codes_FS) * hop)
             codes.append(codes_FS.to(torch.int32))
             waves.append((wave_CW.clamp(-1, 1) * 32767).round().to(torch.int16))
@@ -141,7 +141,7 @@ class CodedSongs:
 
 
 class VocoderTask:
-    """What the trainer needs to know of the head and its adversary (distill.trainer.Task)."""
+    """What the trainer needs to know of the head and its adversary (distill.training.trainer.Task)."""
 
     def __init__(self, settings: Settings, codec: Codec, songs: Sequence[Song], seed: int):
         self.settings, self.codec = settings, codec

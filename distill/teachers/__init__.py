@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from distill.errors import TeacherError
-from distill.prompts import Coded
-from distill.signals import Signal
+from distill.lm.prompts import Coded
+from distill.lm.signals import Signal
 
 
 class Teacher(Protocol):

@@ -8,14 +8,16 @@ from typing import Any
 
 import torch
 
-from distill import scores
-from distill.batches import build, pack_rows
-from distill.devices import fastest
 from distill.folders import fingerprint
-from distill.prompts import Coded, write
-from distill.shelf import open_singer
-from distill.signals import Signal
-from distill.student import Student
+from distill.lm import logits
+from distill.lm.batches import build, pack_rows
+from distill.lm.prompts import Coded, write
+from distill.lm.signals import Signal
+from distill.lm.student import Student
+from distill.runtime.devices import fastest
+from distill.singing.singer import Singer
+from distill.singing.singer_folder import open_singer
+from distill.songs import Song
 from distill.teachers import check_codec
 
 
@@ -31,6 +33,16 @@ class Settings:
         student, about, folder = open_singer(self.singer)
         check_codec(self.singer, about, codec)
         return ModelTeacher(student.to(fastest()), self.tokens, fingerprint(folder))
+
+
+def kl(singer: Singer, songs: Sequence[Song], teacher: Singer) -> list[float]:
+    """KL(teacher || singer) in nats per token by slot, over songs with audio.
+
+    Raises TeacherError for a teacher of another codec.
+    """
+    check_codec("given", vars(teacher.about), singer.codec)
+    live = ModelTeacher(teacher.student, Settings.tokens, "")
+    return logits.held_out(singer.student, singer.coded(songs), live)["kl_per_token"]
 
 
 class ModelTeacher:
@@ -60,12 +72,12 @@ class ModelTeacher:
     ) -> None:
         v = self.student.vocabulary
         batch = build(written, v, longest, format_share=0.0).to(self.student.device)
-        hidden_ND = scores.hidden_ND(self.student, batch)
+        hidden_ND = logits.hidden_ND(self.student, batch)
         order = [i for row in rows for i in row]
         frames = [len(coded[i].codes_FS) for i in order]
         pieces = [len(coded[i].passage.pieces) for i in order]
         slots = [
-            scores.slot_scores_NC(self.student, hidden_ND, batch, s)
+            logits.slot_scores_NC(self.student, hidden_ND, batch, s)
             .float()
             .log_softmax(-1)
             .cpu()
@@ -73,7 +85,7 @@ class ModelTeacher:
             for s in range(v.format.slots)
         ]
         symbols = [
-            scores.symbol_scores_NC(self.student, hidden_ND, targets, span.start, span.stop)
+            logits.symbol_scores_NC(self.student, hidden_ND, targets, span.start, span.stop)
             .float().log_softmax(-1).cpu().split(pieces)
             for targets, span in ((batch.pitches, v.pitch_span), (batch.lengths, v.length_span))
         ]  # fmt: skip

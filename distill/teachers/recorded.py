@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from distill.encoding import cache_folder
+from distill.coded_songs import cache_folder
 from distill.errors import TeacherError
 from distill.folders import fingerprint, locate, sha256_bytes
-from distill.prompts import Coded
-from distill.shelf import about_singer, singer_folder
-from distill.signals import Signal, check_signal, read_signal, write_signal
+from distill.lm.prompts import Coded
+from distill.lm.signals import Signal, check_signal, read_signal, write_signal
+from distill.singing.singer_folder import about_singer, singer_folder
 from distill.teachers import check_codec
 
 WRITER = 1  # raise when prompts.write changes what a teacher sees

@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from distill.codec_format import CodecFormat
+from distill.audio.codec_format import CodecFormat
 from distill.errors import CodecError
 
 BLOCKS = 16  # a block holds this many times its context: an eighth of the work is done twice

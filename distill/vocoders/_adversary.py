@@ -16,7 +16,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from distill.torchaudio_standin import install
+from distill.runtime.torchaudio_standin import install
 
 install()
 

@@ -21,10 +21,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from distill.codec_format import CodecFormat
+from distill.audio.codec_format import CodecFormat
 from distill.codecs._blocks import receptive_frames
 from distill.errors import SettingsError
-from distill.torchaudio_standin import install
+from distill.runtime.torchaudio_standin import install
 from distill.vocoders import samples_a_frame
 
 install()

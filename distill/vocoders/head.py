@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from distill.codec_format import CodecFormat
+from distill.audio.codec_format import CodecFormat
 from distill.codecs import Codec, check_codes
 from distill.codecs._weights import as_configured, fill_from_halves, halves, identity
 from distill.codecs._weights import read_config as json_config

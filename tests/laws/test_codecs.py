@@ -17,9 +17,9 @@ import torch
 from tiny_codecs import MAKERS, Made, noise
 from torch import Tensor
 
-from distill.devices import exactly
+from distill.config.settings import kinds
 from distill.errors import CodecError
-from distill.settings import kinds
+from distill.runtime.devices import exactly
 
 EVERY = [(kind, maker) for kind in kinds("codecs") for maker in MAKERS.get(kind, ())]
 WINDOWED = {"xcodec"}  # encoders that hear all they are given: segments of a fixed grid are their meaning

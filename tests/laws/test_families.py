@@ -11,9 +11,9 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from distill.bases import open_base
-from distill.merge import load_merged, merge
-from distill.student import LoraSettings, graft, load
+from distill.lm.base import open_base
+from distill.lm.merge import load_merged, merge
+from distill.lm.student import LoraSettings, graft, load
 
 EVERY_CASE = pytest.mark.parametrize(("family", "tied"), tiny_bases.CASES)
 

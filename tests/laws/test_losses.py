@@ -1,4 +1,4 @@
-"""Laws of every loss in distill/losses.py: right against float64, right gradient, right at the edges."""
+"""Laws of every loss in distill/lm/losses.py: right against float64, right gradient, right at the edges."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from distill.losses import CrossEntropy, ForwardKl, ReverseKl
-from distill.settings import classes_in
+from distill.config.settings import classes_in
+from distill.lm.losses import CrossEntropy, ForwardKl, ReverseKl
 
-CLASSES = classes_in("losses")
+CLASSES = classes_in("lm/losses")
 EVERY_LOSS = pytest.mark.parametrize("kind", sorted(CLASSES))
 EVERY_DIVERGENCE = pytest.mark.parametrize(
     "kind", sorted(kind for kind in CLASSES if CLASSES[kind].needs_teacher)

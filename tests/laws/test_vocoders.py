@@ -11,7 +11,7 @@ import tiny_vocoder
 import torch
 from torch import Tensor
 
-from distill import settings as strict
+from distill.config import settings as strict
 from distill.errors import CodecError
 from distill.vocoders import Vocoder
 from distill.vocoders.codec import Settings as CodecSettings

@@ -1,0 +1,456 @@
+"""Decoding files that nobody vouches for.
+
+Recordings come from anywhere, and decoders are large C libraries: a damaged file may crash one, hang it, or unpack
+from kilobytes into all the memory there is. So a file is decoded in a worker process of its own, which may use so
+much memory, so many seconds, and may give back so many bytes:
+
+    parent:  {"path": ...} ------------------------> worker: walks the container (containers.py), opens the file
+             limits held against the promise <------ P  frames, channels, sample rate
+             room is made for exactly that   <------ B  a block of samples, again and again
+                                             <------ D  as many as promised, or  E  what is wrong
+
+Nothing is allocated for what was only promised and refused. Whatever becomes of the worker (killed by the kernel,
+crashed, hanging), the file is named in an AudioError, a fresh worker takes the next one. A worker starts in a tenth of
+a second, lives for many files and imports no torch.
+
+A decoder's silence is not trusted either: the samples that came are held against those that were promised, and a
+FLAC's against its MD5.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import hashlib
+import json
+import os
+import select
+import signal
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from distill.audio import ffmpeg, mpeg
+from distill.audio.containers import Told, tell
+from distill.errors import AudioError, SettingsError
+
+MIB = 2**20
+BLOCK_SAMPLES = 2**19  # of all channels together: 2 MiB on the way at a time
+FILES_PER_WORKER = 200  # then a fresh one, so that what a decoder leaks never adds up to its memory limit
+FORMATS = {
+    "wav": ("WAV", "WAVEX", "RF64"),
+    "flac": ("FLAC",),
+    "ogg": ("OGG",),
+    "opus": ("OGG",),
+    "mp3": ("MP3",),
+}
+TRIMMED = (
+    8190 + 529
+)  # samples that an MP3 decoder may cut off: two 12-bit fields of the LAME tag, and its own delay
+
+
+class Sound(NamedTuple):
+    """A decoded track: float32 wave_CW (full scale +-1) and its sample rate (Hz)."""
+
+    wave_CW: NDArray[np.float32]
+    sample_rate: int
+
+    @property
+    def seconds(self) -> float:
+        return self.wave_CW.shape[1] / self.sample_rate
+
+    def mono(self) -> NDArray[np.float32]:
+        """All channels averaged: wave_W."""
+        return self.wave_CW.mean(0)
+
+
+class Promise(NamedTuple):
+    """What a file says that it holds: samples of each channel, channels, sample rate (Hz)."""
+
+    frames: int
+    channels: int
+    sample_rate: int
+
+    @property
+    def seconds(self) -> float:
+        return self.frames / self.sample_rate
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much a file may be, and how much its decoding may take.
+
+    seconds: the longest recording. bytes: decoded, as float32 of all channels. memory: bytes that a worker may use
+    beyond what it has when it starts (Linux; elsewhere the other limits hold). wall_seconds: from question to answer.
+    """
+
+    seconds: float = 1200.0
+    bytes: int = 2 * 1024**3
+    memory: int = 512 * MIB
+    wall_seconds: float = 60.0
+
+    def __post_init__(self) -> None:
+        for name in ("seconds", "bytes", "memory", "wall_seconds"):
+            if not getattr(self, name) > 0:
+                raise SettingsError(f"{name} is {getattr(self, name)}; give a limit above 0")
+
+    def hold(self, path: Path, promise: Promise) -> None:
+        """Raises AudioError when a promise is more than what is allowed."""
+        if promise.seconds > self.seconds:
+            raise AudioError(
+                f"{path}: lasts {promise.seconds:,.0f} s, the limit is {self.seconds:,.0f} s; cut it into shorter files"
+            )
+        decoded = 4 * promise.frames * promise.channels
+        if decoded > self.bytes:
+            raise AudioError(
+                f"{path}: decodes to {decoded / MIB:,.0f} MiB, the limit is {self.bytes / MIB:,.0f} MiB; "
+                "cut it into shorter files"
+            )
+
+
+def promise(path: str | Path) -> Promise:
+    """What the file promises, from its header and a walk through its container; nothing is decoded.
+
+    Raises AudioError for a file that is missing, not audio, empty, damaged or cut short. It runs in this process; for
+    files that nobody vouches for take `Decoder.promise`.
+    """
+    with _opened(Path(path)) as (_, _, promised):
+        return promised
+
+
+def decode(path: str | Path, limits: Limits = Limits()) -> Sound:
+    """The whole file, in this process. Raises AudioError like `promise`, and for what is over the limits on length and
+    bytes, breaks off while decoding, or gives other samples than it promised."""
+    path = Path(path)
+    with _opened(path) as (file, told, promised):
+        limits.hold(path, promised)
+        wave_CW = np.empty((promised.channels, promised.frames), np.float32)
+        at = 0
+        for block_WC in _blocks(path, file, told, promised):
+            wave_CW[:, at : at + len(block_WC)] = block_WC.T
+            at += len(block_WC)
+    return Sound(wave_CW[:, :at], promised.sample_rate)
+
+
+def decode_safely(path: str | Path, limits: Limits = Limits()) -> Sound:
+    """The whole file, decoded in this process's worker (started when first needed). Raises AudioError as `decode`, and
+    when the worker crashes, is killed, or takes more than its limits."""
+    return _own(limits).decode(path)
+
+
+def promise_safely(path: str | Path, limits: Limits = Limits()) -> Promise:
+    """`promise`, asked of this process's worker."""
+    return _own(limits).promise(path)
+
+
+# -- in whichever process decodes --------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[tuple[Any, Told, Promise]]:
+    """The file, open for reading, what its container tells, and what decoder and container agree to promise."""
+    if not path.is_file():
+        raise AudioError(f"{path}: no such audio file; check the path")
+    told = tell(path)
+    if told.container == "mp4":
+        assert told.frames is not None and told.sample_rate is not None
+        with ffmpeg.opened(path, told.frames, told.sample_rate) as stream:
+            yield stream, told, Promise(told.frames, ffmpeg.CHANNELS, told.sample_rate)
+        return
+    try:
+        file = soundfile.SoundFile(os.fsencode(path) if told.counted else mpeg.counted(path))
+    except (soundfile.LibsndfileError, RuntimeError, OSError, TypeError) as problem:
+        raise AudioError(
+            f"{path}: not an audio file that can be read ({_reason(problem)}); give WAV, FLAC, OGG or MP3"
+        ) from problem
+    with file:
+        if file.frames <= 0 or file.samplerate <= 0 or file.channels <= 0:
+            raise AudioError(f"{path}: holds no sound; leave it out")
+        promised = Promise(int(file.frames), int(file.channels), int(file.samplerate))
+        _agree(path, told, promised, file.format)
+        yield file, told, promised
+
+
+def _agree(path: Path, told: Told, promised: Promise, found: str) -> None:
+    """Container and decoder must see the same file: their parsers differ, and so does what they think is damaged."""
+    if promised.frames >= 2**62:  # libsndfile's mark for "unknown"
+        raise AudioError(f"{path}: does not say how long it is; convert it to WAV or FLAC")
+    most = told.frames
+    if (
+        told.container == "opus" and most is not None
+    ):  # positions count 48 kHz, decoded is at a rate like that of before
+        most, told = most * promised.sample_rate // 48_000, told._replace(sample_rate=promised.sample_rate)
+    length = most is None or most - (TRIMMED if told.container == "mp3" else 0) <= promised.frames <= most
+    same = told.channels in (None, promised.channels) and told.sample_rate in (None, promised.sample_rate)
+    if found not in FORMATS[told.container] or not length or not same:
+        raise AudioError(f"{path}: its header contradicts its content; fetch the file again")
+
+
+def _blocks(path: Path, file: Any, told: Told, promised: Promise) -> Iterator[NDArray[np.float32]]:
+    """The samples, wave_WC a block; raises AudioError when they are not those that were promised."""
+    checked = told.container == "flac" and bool(told.md5) and told.bits in (8, 16, 24)
+    digest = hashlib.md5(usedforsecurity=False)
+    size, seen = max(1, BLOCK_SAMPLES // promised.channels), 0
+    while seen < promised.frames:
+        try:
+            block_WC = file.read(
+                min(size, promised.frames - seen), dtype="int32" if checked else "float32", always_2d=True
+            )
+        except (soundfile.LibsndfileError, RuntimeError, OSError) as problem:
+            raise AudioError(
+                f"{path}: breaks off while decoding ({_reason(problem)}); fetch the file again"
+            ) from problem
+        if not len(block_WC):
+            if told.container == "mp4":
+                return  # whose length is true to a few thousand samples; the stream itself says what is too few
+            raise AudioError(
+                f"{path}: truncated, {seen:,} of {promised.frames:,} samples are there; fetch the file again"
+            )
+        seen += len(block_WC)
+        if (
+            checked
+        ):  # libsndfile left-justifies; the MD5 is of little-endian integers of as many bytes as they need
+            bytes_WCB = block_WC.astype("<i4", copy=False).view(np.uint8).reshape(*block_WC.shape, 4)
+            digest.update(bytes_WCB[..., 4 - told.bits // 8 :].tobytes())
+            block_WC = block_WC.astype(np.float32) * np.float32(2**-31)
+        yield block_WC
+    if checked and digest.digest() != told.md5:
+        raise AudioError(f"{path}: its samples are not those that were encoded (MD5); fetch the file again")
+
+
+def _reason(problem: Exception) -> str:
+    """What libsndfile says, without the file's name and in one line."""
+    text = str(getattr(problem, "error_string", problem)).strip() or type(problem).__name__
+    return text.splitlines()[0].rstrip(".")
+
+
+def _serve() -> None:
+    """The worker: answers requests, one JSON line each on stdin, until there are no more."""
+    answers = os.fdopen(os.dup(1), "wb", buffering=0)
+    os.dup2(2, 1)  # what a C library prints must not stand among the answers
+    for line in sys.stdin.buffer:
+        asked = json.loads(line)
+        _cap(asked["memory"], asked["wall_seconds"])
+        path = Path(asked["path"])
+        try:
+            with _opened(path) as (file, told, promised):
+                _send(answers, b"P", json.dumps(promised).encode())
+                if asked["whole"] and sys.stdin.buffer.readline() == b"go\n":
+                    for block_WC in _blocks(path, file, told, promised):
+                        _send(answers, b"B", block_WC.T.tobytes())
+                _send(answers, b"D")
+        except AudioError as problem:
+            _send(answers, b"E", str(problem).encode(errors="surrogateescape"))
+        except MemoryError:
+            _send(answers, b"M")
+
+
+def _cap(memory: int, wall_seconds: float) -> None:
+    """Memory beyond what is in use now, once; and for each file the processor's time, should nobody be left to watch."""
+    import resource  # not on Windows, which has no worker
+
+    if (
+        resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY
+        and Path("/proc/self/statm").exists()
+    ):
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + memory, resource.getrlimit(resource.RLIMIT_AS)[1]))
+    spent = resource.getrusage(resource.RUSAGE_SELF)
+    limit = int(spent.ru_utime + spent.ru_stime + wall_seconds) + 2
+    resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.getrlimit(resource.RLIMIT_CPU)[1]))
+
+
+def _send(answers: IO[bytes], kind: bytes, content: bytes = b"") -> None:
+    view = memoryview(content)
+    answers.write(struct.pack("<cQ", kind, len(view)))
+    while len(view):
+        view = view[answers.write(view) :]
+
+
+# -- in the process that asks ------------------------------------------------------------------------------------
+
+
+class Decoder:
+    """A worker process that decodes one file after another; a context manager. Threads take turns."""
+
+    def __init__(self, limits: Limits = Limits()) -> None:
+        self.limits = limits
+        self._worker: subprocess.Popen[bytes] | None = None
+        self._files = 0
+        self._turn = threading.Lock()
+
+    def __enter__(self) -> Decoder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def decode(self, path: str | Path) -> Sound:
+        """The whole file. Raises AudioError naming the file: whatever `decode` refuses, and a worker that crashed, was
+        killed, or took more memory or time than the limits allow."""
+        found = self._ask(Path(path), whole=True)
+        assert isinstance(found, Sound)
+        return found
+
+    def promise(self, path: str | Path) -> Promise:
+        """What the file promises, whatever the limits on length and bytes. Raises AudioError."""
+        found = self._ask(Path(path), whole=False)
+        assert isinstance(found, Promise)
+        return found
+
+    def close(self) -> None:
+        """Ends the worker; the next call starts another."""
+        if self._worker is None:
+            return
+        worker, self._worker = self._worker, None
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(worker.pid, signal.SIGKILL)  # itself, and an ffmpeg that it may have started
+        worker.wait()
+        for stream in (worker.stdin, worker.stdout):
+            with contextlib.suppress(OSError):
+                stream.close()  # type: ignore[union-attr]
+
+    def _ask(self, path: Path, whole: bool) -> Sound | Promise:
+        with self._turn:
+            if self._files >= FILES_PER_WORKER or (
+                self._worker is not None and self._worker.poll() is not None
+            ):
+                self.close()  # one that died between two files is nobody's fault
+            if self._worker is None:
+                self._worker, self._files = _start(), 0
+            self._files += 1
+            done = False
+            try:
+                answer = self._answer(path, whole)
+                done = True
+                return answer
+            except AudioError as problem:
+                done = not isinstance(problem, _WorkerLostError)
+                raise AudioError(str(problem)) from problem.__cause__
+            finally:
+                if not done:  # also when interrupted: half an answer may still be on its way
+                    self.close()
+
+    def _answer(self, path: Path, whole: bool) -> Sound | Promise:
+        limits, pipe = self.limits, _Pipe(self._worker, path, self.limits)  # type: ignore[arg-type]
+        pipe.write(
+            {"path": str(path), "whole": whole, "memory": limits.memory, "wall_seconds": limits.wall_seconds}
+        )
+        wave_CW, at, promised = np.empty((0, 0), np.float32), 0, Promise(0, 0, 0)
+        while True:
+            kind, size = struct.unpack("<cQ", pipe.read(9))
+            if kind == b"P":
+                promised = Promise(*json.loads(pipe.read(size)))
+                if whole:
+                    try:
+                        limits.hold(path, promised)
+                    except AudioError:
+                        pipe.send(b"no\n")
+                        pipe.read(9)  # D: ready for the next file
+                        raise
+                    wave_CW = np.empty((promised.channels, promised.frames), np.float32)
+                    pipe.send(b"go\n")
+            elif kind == b"B":
+                block_CW = np.frombuffer(pipe.read(size), np.float32).reshape(promised.channels, -1)
+                wave_CW[:, at : at + block_CW.shape[1]] = block_CW
+                at += block_CW.shape[1]
+            elif kind == b"D":
+                return Sound(wave_CW[:, :at], promised.sample_rate) if whole else promised
+            elif kind == b"M":
+                raise _WorkerLostError(
+                    f"{path}: needs more than {limits.memory / MIB:,.0f} MiB to be decoded; convert it to FLAC"
+                )
+            else:
+                raise AudioError(pipe.read(size).decode(errors="surrogateescape"))
+
+
+class _WorkerLostError(AudioError):
+    """The worker is dead, or cannot be trusted with another file."""
+
+
+class _Pipe:
+    """To and from the worker, by a deadline."""
+
+    def __init__(self, worker: subprocess.Popen[bytes], path: Path, limits: Limits) -> None:
+        self.worker, self.path, self.limits = worker, path, limits
+        self.deadline = time.monotonic() + limits.wall_seconds
+        assert worker.stdin is not None and worker.stdout is not None
+        self.to, self.out = worker.stdin, worker.stdout.fileno()
+        self.poll = select.poll()
+        self.poll.register(self.out, select.POLLIN)
+
+    def write(self, request: dict[str, Any]) -> None:
+        self.send(json.dumps(request).encode() + b"\n")
+
+    def send(self, line: bytes) -> None:
+        try:
+            self.to.write(line)
+            self.to.flush()
+        except OSError:
+            raise self._lost() from None
+
+    def read(self, size: int) -> bytearray:
+        """Exactly `size` bytes. Raises _WorkerLostError when the worker dies first, or the time is over."""
+        content = bytearray(size)
+        view = memoryview(content)
+        while len(view):
+            left = self.deadline - time.monotonic()
+            if left <= 0 or not self.poll.poll(1000 * left):
+                raise _WorkerLostError(
+                    f"{self.path}: took more than {self.limits.wall_seconds:g} s to be decoded; "
+                    "cut it into shorter files, or leave it out"
+                )
+            got = os.readv(self.out, [view])
+            if not got:
+                raise self._lost()
+            view = view[got:]
+        return content
+
+    def _lost(self) -> AudioError:
+        try:
+            code = self.worker.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            code = 0
+        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
+        return _WorkerLostError(f"{self.path}: its decoder died ({how}); leave it out or convert it to FLAC")
+
+
+def _start() -> subprocess.Popen[bytes]:
+    code = f"import sys; sys.path[:] = {sys.path!r}; from distill.audio.safe_decode import _serve; _serve()"
+    one_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # more only reserve memory
+    return subprocess.Popen(
+        [sys.executable, "-P", "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, **one_thread},
+        start_new_session=True,  # a group of its own, to be ended as one; Ctrl-C is the parent's business
+    )
+
+
+_OWN: dict[tuple[int, Limits], Decoder] = {}
+
+
+def _own(limits: Limits) -> Decoder:
+    """This process's decoder for these limits: a forked child must not talk to its parent's worker."""
+    key = (os.getpid(), limits)
+    if key not in _OWN:
+        _OWN[key] = Decoder(limits)
+    return _OWN[key]
+
+
+@atexit.register
+def _close_own() -> None:
+    for (process, _), decoder in _OWN.items():
+        if process == os.getpid():
+            decoder.close()

@@ -1,0 +1,1 @@
+"""Recipes: strict YAML in, frozen dataclasses out, and back."""

@@ -1,0 +1,139 @@
+"""A recipe: everything that one run depends on, in one short YAML file.
+
+    task: sing                  # distill/tasks/sing.py; its dataclass `Settings` says which keys follow
+    seed: 1
+    songs: {kind: songbook, hours: 2}
+    train: {seconds: 300}
+    ...
+
+A recipe equals its YAML: `Recipe.yaml()` writes every setting out, defaults included, and reads back to the
+equal recipe. That text is saved with a run, and a run folder belongs to it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from distill.config import settings as strict
+from distill.errors import SettingsError
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A name, what is trained, the seed of everything random, and the task's own settings."""
+
+    name: str
+    task: str
+    seed: int
+    settings: Any
+
+    def yaml(self) -> str:
+        """The resolved recipe: every setting, as YAML that `parse` reads back."""
+        return strict.write(self._plain())
+
+    def published(self) -> str:
+        """The same for others to read: of a path that leaves the current folder, its last part alone."""
+        return strict.write(_without_places(self._plain()))
+
+    def _plain(self) -> dict[str, Any]:
+        return {"task": self.task, "seed": self.seed, **strict.plain(self.settings)}
+
+
+def _without_places(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_places(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_without_places(part) for part in value]
+    return Path(value).name if isinstance(value, str) and value.startswith(("/", "~", "..")) else value
+
+
+def load(name: str | Path, overrides: Mapping[str, str] | None = None) -> Recipe:
+    """The recipe of a name or path; "quickstart" and "recipes/quickstart.yaml" are the same.
+
+    `overrides` are dotted keys with YAML values ({"train.seconds": "60"}). Raises SettingsError naming file
+    and key.
+    """
+    path = find(name)
+    return parse(strict.text_of(path), path.stem, str(path), overrides)
+
+
+def parse(text: str, name: str, where: str = "recipe", overrides: Mapping[str, str] | None = None) -> Recipe:
+    """The recipe in a YAML text."""
+    data = strict.override(strict.data(text, where), overrides or {}, where)
+    known = strict.kinds("tasks")
+    task, seed = data.pop("task", None), data.pop("seed", None)
+    if not isinstance(task, str) or task not in known:
+        said = "is missing" if task is None else f"{task!r} is unknown"
+        raise SettingsError(f"{where}: task {said}; give one of {', '.join(known)} (distill/tasks)")
+    if type(seed) is not int or not 0 <= seed < 2**63:
+        said = "is missing" if seed is None else f"is {seed!r}"
+        raise SettingsError(f"{where}: seed {said}; give a whole number from 0 up")
+    return Recipe(name, task, seed, strict.build(data, strict.settings_class("tasks", task), where))
+
+
+def find(name: str | Path) -> Path:
+    """The file of a recipe: a path, or a name found in ./recipes or in the recipes beside the package."""
+    text = str(name)
+    file_name = text if text.endswith((".yaml", ".yml")) else text + ".yaml"
+    checkout = Path(__file__).resolve().parents[2]
+    for path in (
+        Path(text),
+        Path(file_name),
+        Path("recipes") / file_name,
+        checkout / file_name,
+        checkout / "recipes" / file_name,
+    ):
+        if path.is_file():
+            return path
+    known = sorted({path.stem for path in available()})
+    raise SettingsError(
+        f"recipe {text}: no such file, nor is it in recipes/ (there: {', '.join(known) or 'none'})"
+    )
+
+
+def available() -> list[Path]:
+    """Every recipe on disk: those of ./recipes, then those beside the package, each name once."""
+    found: dict[str, Path] = {}
+    for folder in (Path("recipes"), Path(__file__).resolve().parents[2] / "recipes"):
+        for path in sorted(folder.glob("*.yaml")):
+            found.setdefault(path.stem, path)
+    return list(found.values())
+
+
+def check(recipe: Recipe) -> list[str]:
+    """What a recipe means, in lines to read before anything is downloaded or trained.
+
+    Asks each codec for its format, which is known before any weight is loaded.
+    """
+    lines = [f"{recipe.name}: task {recipe.task}, seed {recipe.seed}"]
+    for key, value in _walk(recipe.settings):
+        lines.append(f"  {key}: {value}")
+    for field in dataclasses.fields(recipe.settings):
+        value = getattr(recipe.settings, field.name)
+        if field.metadata.get("part") == "codecs" and value is not None:
+            form = value.format
+            lines.append(
+                f"  {field.name} makes {form.frame_rate:g} frames a second of {len(form.slot_sizes)} slots"
+                f" ({', '.join(map(str, form.slot_sizes))} codes) at {form.sample_rate} Hz"
+            )
+    train = getattr(recipe.settings, "train", None)
+    if train is not None:
+        ends = [f"{train.steps} steps"] if train.steps else []
+        ends += [f"{train.seconds:g} s of training"] if train.seconds else []
+        lines.append(f"  training ends after {' or '.join(ends)}")
+    return lines
+
+
+def _walk(settings: Any) -> Iterator[tuple[str, str]]:
+    """The top-level keys and their values in one line each."""
+    for name, value in strict.plain(settings).items():
+        if isinstance(value, dict):
+            yield name, ", ".join(f"{k} {v}" for k, v in value.items())
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            yield name, "; ".join(", ".join(f"{k} {v}" for k, v in item.items()) for item in value)
+        else:
+            yield name, str(value)

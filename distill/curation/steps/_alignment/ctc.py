@@ -1,0 +1,129 @@
+"""Forced alignment with a CTC model of the hub: characters against a network that spells what it hears.
+
+Every character may be stayed in, and a blank may stand between any two and must between two alike (Graves et al., 2006);
+the best path through that lattice says where each character is (Kürzinger et al., 2020, arXiv 2007.09127). A word's
+confidence is the mean probability of its characters on the path. Long recordings are heard in windows that overlap, of
+which only the inner parts are kept.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import soxr
+from numpy.typing import NDArray
+
+from distill.curation.steps import Sound
+from distill.errors import SettingsError
+from distill.lyrics import pinyin, pronounce
+
+WINDOW_SECONDS, OVERLAP_SECONDS = 30.0, 4.0
+
+
+class Heard(NamedTuple):
+    """Log-probabilities logp_TV every `frame_seconds`; `tokens`: id by character; `blank`: the id that says nothing."""
+
+    logp_TV: NDArray[np.float32]
+    frame_seconds: float
+    tokens: Mapping[str, int]
+    blank: int
+
+
+def force(logp_TV: NDArray[np.float32], ids_N: NDArray[np.int64], blank: int) -> NDArray[np.int64] | None:
+    """The best path: for each frame the place in `ids_N` that is heard, -1 on blanks; None where they do not fit."""
+    frames, count = len(logp_TV), len(ids_N)
+    if count == 0:
+        return np.full(frames, -1)
+    repeats = int((ids_N[1:] == ids_N[:-1]).sum())
+    if frames < count + repeats:
+        return None
+    class_S = np.full(2 * count + 1, blank)
+    class_S[1::2] = ids_N
+    hop_S = np.zeros(len(class_S), bool)  # from one character to the next without a blank
+    hop_S[3::2] = ids_N[1:] != ids_N[:-1]
+    score_S = np.full(len(class_S), -np.inf)
+    score_S[:2] = logp_TV[0][class_S[:2]]
+    came_TS = np.zeros((frames, len(class_S)), np.uint8)
+    for t in range(1, frames):
+        one = np.concatenate([[-np.inf], score_S[:-1]])
+        two = np.where(hop_S, np.concatenate([[-np.inf, -np.inf], score_S[:-2]]), -np.inf)
+        ways = np.stack([score_S, one, two])
+        came_TS[t] = ways.argmax(0)
+        score_S = ways.max(0) + logp_TV[t][class_S]
+    state = len(class_S) - 1 if score_S[-1] >= score_S[-2] else len(class_S) - 2
+    path = np.full(frames, -1)
+    for t in range(frames - 1, -1, -1):
+        path[t] = state // 2 if state % 2 else -1
+        state -= int(came_TS[t, state])
+    return path
+
+
+def spell(word: str, tokens: Mapping[str, int]) -> list[int]:
+    """A word in the model's characters: as written, else upper case, else without accents or in Roman letters (pinyin)."""
+    ids: list[int] = []
+    for sign in unicodedata.normalize("NFC", word):
+        plain = unicodedata.normalize("NFD", sign)[0]
+        roman = (
+            "".join(pinyin.readings(sign))
+            if re.match(f"[{pinyin.HAN}]", sign)
+            else pronounce.roman(sign).strip()
+        )
+        for attempt in (
+            sign,
+            sign.upper(),
+            plain,
+            plain.upper(),
+            roman,
+            roman.upper(),
+        ):
+            if attempt and all(letter in tokens for letter in attempt):
+                ids += [tokens[letter] for letter in attempt]
+                break
+    return ids
+
+
+def hear(sound: Sound, model: str, network: Any = None) -> Heard:
+    """What a CTC model (hub id or folder) hears. `network`: (model, processor) already loaded, as `load` gives them."""
+    import torch
+
+    net, processor = network or load(model)
+    rate = int(processor.feature_extractor.sampling_rate)
+    wave = sound.mono() if sound.sample_rate == rate else soxr.resample(sound.mono(), sound.sample_rate, rate)
+    vocabulary = processor.tokenizer.get_vocab()
+    stride = int(np.prod(getattr(net.config, "conv_stride", (rate // 50,))))  # samples from row to row
+    kept = round((WINDOW_SECONDS - OVERLAP_SECONDS) * rate / stride)
+    step, margin = kept * stride, round(OVERLAP_SECONDS / 2 * rate / stride) * stride
+    rows = []
+    for start in range(0, max(len(wave), 1), step):
+        piece = wave[max(0, start - margin) : start + step + margin]
+        if len(piece) < rate // 10:
+            break
+        inputs = processor.feature_extractor(piece, sampling_rate=rate, return_tensors="pt")
+        with torch.inference_mode():
+            logp = torch.log_softmax(net(**inputs).logits[0].float(), -1).numpy()
+        skip = min(margin, start) // stride
+        rows.append(logp[skip : skip + kept] if start + step < len(wave) else logp[skip:])
+    logp_TV = np.concatenate(rows) if rows else np.zeros((0, len(vocabulary)), np.float32)
+    return Heard(logp_TV, stride / rate, vocabulary, int(processor.tokenizer.pad_token_id))
+
+
+def load(model: str) -> tuple[Any, Any]:
+    """Model and processor of a folder or hub id, on the CPU. Raises SettingsError when they are not to be had."""
+    from distill.runtime import torchaudio_standin
+
+    torchaudio_standin.install()
+    import transformers
+
+    try:
+        processor = transformers.AutoProcessor.from_pretrained(model)
+        network = transformers.AutoModelForCTC.from_pretrained(model, use_safetensors=True)
+    except (OSError, ValueError, KeyError) as problem:
+        reason = str(problem).splitlines()[0]
+        raise SettingsError(
+            f"alignment.model: {model} is no CTC model that can be read ({reason}); give a hub id or folder"
+        ) from None
+    return network.eval(), processor

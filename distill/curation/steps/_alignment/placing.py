@@ -1,0 +1,219 @@
+"""Lyrics onto a stretch of sound: every unit's start and end, with what can be seen of how sure they are.
+
+Two ways in, one way out: `Singing` hears sound classes and weighs all paths (`path`), `Spelling` has a CTC model's
+characters and takes the best one (`ctc`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distill.curation.steps._alignment import confidence, ctc, hearing, path, phones
+
+Lines = Sequence[Sequence[str]]  # the units of each line
+SCALE = 0.2  # neighbouring frames say nearly the same: counted in full they would be far too sure
+PRIOR_SHARE = 0.25  # how much of a class's share in the teaching songs is taken off
+UNWRITTEN_NATS = 2.0  # singing that fits so much better elsewhere is not in the lyrics
+MOST_CELLS = 2**28  # frames times boundaries, four bytes each: 20 minutes of 1,500 words
+LEAST_NATS = -7.0  # no single frame rules a sound out
+
+
+@dataclass(frozen=True)
+class Placed:
+    """N units or lines: seconds, and what `confidence` looks at. `vowel`: where the first vowel starts."""
+
+    start_N: NDArray[np.float64]
+    vowel_N: NDArray[np.float64]
+    end_N: NDArray[np.float64]
+    sure_N: NDArray[np.float64]
+    seen_NX: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Placement:
+    """The units of all lines in order, and the lines."""
+
+    words: Placed
+    lines: Placed
+
+
+class Singing:
+    """A song heard by the network of `hearing`."""
+
+    def __init__(self, logp_TC: NDArray[np.float32]) -> None:
+        self.logp_TC = logp_TC
+        score_TC = np.maximum(logp_TC - PRIOR_SHARE * hearing.prior(), LEAST_NATS)
+        other_T = score_TC[:, : phones.NONE].max(1) - UNWRITTEN_NATS
+        gap_T = np.maximum(score_TC[:, phones.NONE], other_T)
+        self.score_TC = (SCALE * np.column_stack([score_TC, gap_T])).astype(np.float32)
+
+    def place(self, lines: Lines, language: str, begin: float, end: float) -> Placement | None:
+        """All lines between two moments (seconds); None where the stretch is too short to hold them, or they are too many."""
+        first = max(0, round(begin / path.FRAME_SECONDS))
+        last = min(len(self.score_TC), round(end / path.FRAME_SECONDS) + 1)
+        read = phones.pronounce([unit for line in lines for unit in line], language)
+        sounds = [[read[unit] for unit in line] for line in lines]
+        needed = sum(2 * sum(s in phones.VOWELS for s in unit) for line in sounds for unit in line)
+        if last - first <= needed or 3 * sum(map(len, sounds)) * (last - first) > MOST_CELLS:
+            return None
+        states = path.chain(sounds)
+        count = len(states.first_U)
+        edges = np.concatenate([states.first_U, states.vowel_U, states.last_U + 1])
+        found = path.passing(self.score_TC[first:last], states, edges)
+        times_B = first * path.FRAME_SECONDS + medians(found.passed_TB) * path.FRAME_SECONDS
+        start, vowel, stop = times_B[:count], times_B[count : 2 * count], times_B[2 * count :]
+        stop = np.maximum(stop, vowel + path.FRAME_SECONDS)
+        opens = np.flatnonzero(np.diff(states.line_U, prepend=-1))
+        closes = np.append(opens[1:], count) - 1
+        heard = self._heard(found, first, last)
+        size_U = np.array([max(1, len(unit)) for line in sounds for unit in line], float)
+        words = _Spans(start, vowel, stop, np.arange(count), size_U, first)
+        whole = _Spans(start[opens], vowel[opens], stop[closes], opens, np.add.reduceat(size_U, opens), first)
+        return Placement(
+            self._placed(found, heard, words, states.line_U, "word"),
+            self._placed(found, heard, whole, opens, "line"),
+        )
+
+    def _heard(self, found: path.Passing, first: int, last: int) -> NDArray[np.float64]:
+        """By frame, summed up to it: how well the chain's sounds agree with what is heard (nats, at most 0), how
+        likely the network hears a voice, and how likely the chain sings."""
+        logp_TC = np.maximum(self.logp_TC[first:last], LEAST_NATS).astype(np.float64)
+        sings_T = 1.0 - found.occupied_TC[:, phones.NONE :].sum(1)
+        sung_TC = found.occupied_TC[:, : phones.NONE]
+        agree_T = (sung_TC * (logp_TC[:, : phones.NONE] - logp_TC.max(1, keepdims=True))).sum(1)
+        voice_T = sings_T * (1.0 - np.exp(logp_TC[:, phones.NONE]))
+        return np.cumsum(np.vstack([np.zeros(3), np.column_stack([agree_T, voice_T, sings_T])]), axis=0)
+
+    def _placed(
+        self,
+        found: path.Passing,
+        heard: NDArray[np.float64],
+        spans: _Spans,
+        near_N: NDArray[np.int64],
+        grain: str,
+    ) -> Placed:
+        """near_N: which group's agreement stands beside a placement's own (a word's line; for lines see below)."""
+        begin = spans.first * path.FRAME_SECONDS
+        within = confidence.WORD_SECONDS if grain == "word" else confidence.LINE_SECONDS
+        mass = masses(found.passed_TB[:, spans.column_N], spans.start_N - begin, within)
+        a = np.clip(np.round((spans.start_N - begin) / path.FRAME_SECONDS).astype(int), 0, len(heard) - 1)
+        b = np.clip(np.round((spans.stop_N - begin) / path.FRAME_SECONDS).astype(int), a, len(heard) - 1)
+        total = heard[b] - heard[a]
+        sung = np.maximum(total[:, 2], 1e-3)
+        agree = total[:, 0] / sung
+        if grain == "word":
+            groups = near_N.max() + 1
+            near = (np.bincount(near_N, total[:, 0], groups) / np.bincount(near_N, sung, groups))[near_N]
+        else:  # the lines before and behind: a line among strangers is in doubt
+            padded = np.concatenate([agree[:1], agree, agree[-1:]])
+            near = (padded[:-2] + padded[2:]) / 2
+        song = heard[-1, 0] / max(heard[-1, 2], 1e-3)
+        pace = np.log(np.maximum(spans.stop_N - spans.start_N, 0.02) / spans.size_N / 0.15)
+        columns = [
+            confidence.logit(mass),
+            agree,
+            near,
+            np.full(len(agree), song),
+            total[:, 1] / sung,
+            pace,
+            pace**2,
+        ]
+        seen = np.column_stack(columns)
+        weights = confidence.WORD_WEIGHTS if grain == "word" else confidence.LINE_WEIGHTS
+        return Placed(spans.start_N, spans.vowel_N, spans.stop_N, confidence.sure(seen, weights), seen)
+
+
+class _Spans(NamedTuple):
+    """Units or lines: seconds, which boundary is their start, how many sounds they have; `first`: the first frame."""
+
+    start_N: NDArray[np.float64]
+    vowel_N: NDArray[np.float64]
+    stop_N: NDArray[np.float64]
+    column_N: NDArray[np.int64]
+    size_N: NDArray[np.float64]
+    first: int
+
+
+def medians(passed_TB: NDArray[np.float32]) -> NDArray[np.float64]:
+    """The frame (with its fraction) at which each boundary is as likely passed as not; boundaries in order stay so."""
+    count = passed_TB.shape[0]
+    rising_TB = np.maximum.accumulate(passed_TB, axis=0)
+    at = np.minimum((rising_TB < 0.5).sum(0), count - 1)
+    columns = np.arange(passed_TB.shape[1])
+    high = rising_TB[at, columns]
+    low = np.where(at > 0, rising_TB[np.maximum(at - 1, 0), columns], 0.0)
+    part = np.where(high > low, (0.5 - low) / np.maximum(high - low, 1e-9), 1.0)
+    return np.where(rising_TB[-1] < 0.5, count, at - 1 + np.clip(part, 0.0, 1.0) + 0.5).clip(0, count)
+
+
+def masses(
+    passed_TN: NDArray[np.float32], start_N: NDArray[np.float64], within: float
+) -> NDArray[np.float64]:
+    """Probability that each boundary is passed within so many seconds of its start."""
+    count, columns = passed_TN.shape[0], np.arange(passed_TN.shape[1])
+    high = np.clip(np.round((start_N + within) / path.FRAME_SECONDS).astype(int), 0, count - 1)
+    low = np.round((start_N - within) / path.FRAME_SECONDS).astype(int)
+    before = np.where(low >= 0, passed_TN[np.clip(low, 0, count - 1), columns], 0.0)
+    return np.clip(passed_TN[high, columns] - before, 0.0, 1.0).astype(np.float64)
+
+
+class Spelling:
+    """A song heard by a CTC model."""
+
+    def __init__(self, heard: ctc.Heard) -> None:
+        self.heard = heard
+
+    def place(self, lines: Lines, language: str, begin: float, end: float) -> Placement | None:
+        """As `Singing.place`; a word's confidence is its characters' mean probability, a line's its words' mean."""
+        heard, step = self.heard, self.heard.frame_seconds
+        first, last = max(0, round(begin / step)), min(len(self.heard.logp_TV), round(end / step) + 1)
+        spelled = [ctc.spell(unit, heard.tokens) for line in lines for unit in line]
+        if not any(spelled):
+            return None
+        between = heard.tokens.get("|")
+        ids: list[int] = []
+        owner: list[int] = []
+        for number, letters in enumerate(spelled):
+            if ids and letters and between is not None:
+                ids.append(between)
+                owner.append(-1)
+            ids += letters
+            owner += [number] * len(letters)
+        way = ctc.force(heard.logp_TV[first:last], np.array(ids), heard.blank)
+        if way is None:
+            return None
+        owner_T = np.where(way >= 0, np.append(owner, -1)[way], -1)
+        chance_T = np.where(
+            way >= 0, np.exp(heard.logp_TV[np.arange(first, last), np.append(ids, 0)[way]]), 0.0
+        )
+        start, stop, sure = _spans(owner_T, chance_T, len(spelled), first, step)
+        opens = np.cumsum([0, *(len(line) for line in lines[:-1])])
+        closes = np.cumsum([len(line) for line in lines]) - 1
+        line_sure = np.add.reduceat(sure, opens) / [len(line) for line in lines]
+        none = np.zeros((len(start), 0))
+        words = Placed(start, start, stop, sure, none)
+        return Placement(
+            words, Placed(start[opens], start[opens], stop[closes], line_sure, none[: len(opens)])
+        )
+
+
+def _spans(
+    owner_T: NDArray[np.int64], chance_T: NDArray[np.float64], count: int, first: int, step: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Start, end and mean probability of each unit; one that could not be spelled stands between its neighbours, at 0."""
+    start, stop, sure = np.full(count, np.nan), np.full(count, np.nan), np.zeros(count)
+    for number in range(count):
+        frames = np.flatnonzero(owner_T == number)
+        if len(frames):
+            start[number], stop[number] = (first + frames[0]) * step, (first + frames[-1] + 1) * step
+            sure[number] = chance_T[frames].mean()
+    known = np.flatnonzero(~np.isnan(start))
+    missing = np.flatnonzero(np.isnan(start))
+    start[missing] = np.interp(missing, known, stop[known])
+    stop[missing] = start[missing] + step
+    return start, stop, sure

@@ -1,0 +1,141 @@
+"""A blank LLM: a tokenizer trained on text and a stock transformers model with random weights.
+
+Two uses: the embedded base is pretrained from one (task `text`), and a teacher of another family can start from one
+without any text of its own. Whatever comes out is a stock folder that transformers loads; nothing here is ours alone.
+"""
+
+from __future__ import annotations
+
+import lzma
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from distill.errors import FolderError, SettingsError
+from distill.folders import locate
+from distill.runtime import torchaudio_standin
+
+torchaudio_standin.install()
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaTokenizerFast, PreTrainedTokenizerFast
+
+
+@dataclass(frozen=True)
+class BlankSettings:
+    """Shape of a small LLM: family (transformers' model_type), sizes, tied head, tokenizer kind and vocabulary size."""
+
+    family: Literal["llama", "qwen2", "qwen3"] = "llama"
+    width: int = 256
+    inner: int = 576
+    layers: int = 5
+    heads: int = 4
+    context: int = 4096
+    tied: bool = False
+    tokenizer: Literal["sentencepiece", "bytes"] = "sentencepiece"
+    pieces: int = 1024
+    text: str = "recipes/text"
+
+
+def read_text(where: str, split: Literal["train", "held-out"]) -> str:
+    """The text of a folder holding `train.txt.xz` and `held-out.txt.xz` (or the same uncompressed)."""
+    folder = locate(where)
+    packed, plain = folder / f"{split}.txt.xz", folder / f"{split}.txt"
+    try:
+        return (
+            lzma.decompress(packed.read_bytes()).decode()
+            if packed.exists()
+            else plain.read_text(encoding="utf-8")
+        )
+    except (OSError, lzma.LZMAError, UnicodeDecodeError) as error:
+        raise FolderError(
+            f"{where}: {split}.txt.xz cannot be read ({error}); give a folder with both splits"
+        ) from None
+
+
+def make(settings: BlankSettings, seed: int) -> tuple[Any, Any]:
+    """(model, tokenizer): random weights from `seed`, tokenizer trained on the settings' text."""
+    tokenizer = _tokenizer(settings)
+    head_width = settings.width // settings.heads
+    if head_width * settings.heads != settings.width:
+        raise SettingsError(f"width {settings.width} is not a multiple of heads {settings.heads}; change one")
+    options: dict[str, Any] = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": settings.width,
+        "intermediate_size": settings.inner,
+        "num_hidden_layers": settings.layers,
+        "num_attention_heads": settings.heads,
+        "num_key_value_heads": settings.heads,
+        "max_position_embeddings": settings.context,
+        "tie_word_embeddings": settings.tied,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": None,
+    }
+    if settings.family == "qwen3":
+        options["head_dim"] = head_width
+    config = AutoConfig.for_model(settings.family, **options)
+    state = torch.random.get_rng_state()
+    torch.manual_seed(seed)
+    try:
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    finally:
+        torch.random.set_rng_state(state)
+    return model, tokenizer
+
+
+def _tokenizer(settings: BlankSettings) -> Any:
+    text = read_text(settings.text, "train")
+    return (
+        _sentencepiece(text, settings.pieces)
+        if settings.tokenizer == "sentencepiece"
+        else _bytes(text, settings.pieces)
+    )
+
+
+def _sentencepiece(text: str, pieces: int) -> Any:
+    """A SentencePiece BPE model with byte fallback, in the LLaMA manner."""
+    import sentencepiece
+
+    with tempfile.TemporaryDirectory() as folder:
+        source, prefix = Path(folder, "text.txt"), Path(folder, "tokenizer")
+        source.write_text(text, encoding="utf-8")
+        sentencepiece.SentencePieceTrainer.train(
+            input=str(source), model_prefix=str(prefix), vocab_size=pieces, model_type="bpe", byte_fallback=True,
+            character_coverage=1.0, max_sentence_length=1 << 20, num_threads=1, minloglevel=2,
+            normalization_rule_name="identity", remove_extra_whitespaces=False, split_digits=True,
+        )  # fmt: skip
+        model = sentencepiece.SentencePieceProcessor(model_file=f"{prefix}.model")
+    return _llama_tokenizer(model)
+
+
+def _llama_tokenizer(model: Any) -> Any:
+    """The trained pieces as transformers' LLaMA tokenizer (BPE merges recovered from the pieces' ranks)."""
+    vocabulary = {model.id_to_piece(i): i for i in range(model.get_piece_size())}
+    scores = {piece: model.get_score(i) for piece, i in vocabulary.items()}
+    merges = []
+    for piece, id in vocabulary.items():
+        if model.is_byte(id) or model.is_control(id) or model.is_unknown(id):
+            continue
+        halves = [(piece[:cut], piece[cut:]) for cut in range(1, len(piece))]
+        halves = [(a, b) for a, b in halves if a in vocabulary and b in vocabulary]
+        merges += [(scores[piece], min(vocabulary[a], vocabulary[b]), a, b) for a, b in halves]
+    merges.sort(key=lambda m: (-m[0], m[1]))
+    return LlamaTokenizerFast(vocab=vocabulary, merges=[(a, b) for _, _, a, b in merges])
+
+
+def _bytes(text: str, pieces: int) -> Any:
+    """Byte-level BPE in the GPT-2 and Qwen manner."""
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=pieces, special_tokens=["<|endoftext|>"], show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )  # fmt: skip
+    backend.train_from_iterator(text.splitlines(keepends=True), trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, bos_token="<|endoftext|>", eos_token="<|endoftext|>"
+    )

@@ -1,0 +1,207 @@
+"""The graft: an open LLM learns new ids without moving what it knew.
+
+Two tables stand side by side, in the input embedding and in the output head: the old rows, frozen and
+untouched (so text logits stay bit-identical), and the new rows, float32 and trained. The head is two matrix
+products, and a score over one slot is a product with that slot's rows alone. No step ever builds a full
+vocabulary-sized gradient, which `modules_to_save` and `trainable_token_indices` of PEFT both do. (Higgs-audio
+splits its head in the same way.)
+
+**First values.** transformers' own `resize_token_embeddings` gives all new rows nearly one and the same
+vector (spread 3e-5 of the old one): right for one special token, wrong for thousands of codes. A codec's
+codebook says which codes sound alike, so row k of a slot starts at
+
+    mean(old rows) + s * ((C_k - mean C) P + offset of the slot)
+
+with C the slot's code vectors, P one random map with orthonormal rows for all slots, and s such that a new
+row is as far from the mean as a median old row. Pitch and length symbols start smooth in their value: near
+keys, near rows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from distill.errors import GraftError
+from distill.lm.vocabulary import AudioVocabulary, Span
+
+SAMPLED_ROWS = (
+    20_000  # enough for a mean and a median; a copy of all rows of a large table would cost gigabytes
+)
+OFFSET_SHARE = 0.25  # of a code row's squared distance from the mean: which slot; the rest: which code
+
+
+class GraftedEmbedding(nn.Module):
+    """Input embedding of two tables: ids below `old.num_embeddings` read the stock one, the others `new`
+    (rows, D).
+    """
+
+    def __init__(self, old: nn.Embedding, new: nn.Parameter):
+        super().__init__()
+        self.old = old
+        self.new = new
+
+    def forward(self, ids: Tensor) -> Tensor:
+        old_rows = self.old.num_embeddings
+        is_new = ids >= old_rows
+        known = self.old(ids.masked_fill(is_new, 0))
+        added = F.embedding((ids - old_rows).clamp(min=0), self.new)
+        scale = getattr(self.old, "embed_scale", None)  # Gemma: the table's own forward multiplies by sqrt(D)
+        if scale is not None:
+            added = added * scale.to(added.dtype)
+        return torch.where(is_new.unsqueeze(-1), added.to(known.dtype), known)
+
+    def joined(self) -> Tensor:
+        """weight_VD of the one table that a merged model holds."""
+        return joined(self.old.weight, self.new)
+
+
+class GraftedHead(nn.Module):
+    """Output head of two tables, two matrix products."""
+
+    def __init__(self, old: nn.Linear, new: nn.Parameter):
+        super().__init__()
+        self.old = old
+        self.new = new
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        known = self.old(hidden)
+        added = F.linear(hidden, self.new.to(hidden.dtype))
+        return torch.cat([known, added.to(known.dtype)], dim=-1)
+
+    def span(self, hidden_ND: Tensor, start: int, end: int) -> Tensor:
+        """Products with rows start ... end-1 of the joint vocabulary only."""
+        old_rows = self.old.out_features
+        parts = []
+        if start < old_rows:
+            parts.append(F.linear(hidden_ND, self.old.weight[start : min(end, old_rows)]))
+        if end > old_rows:
+            new_ND = self.new[max(start - old_rows, 0) : end - old_rows]
+            parts.append(F.linear(hidden_ND, new_ND.to(hidden_ND.dtype)))
+        return parts[0] if len(parts) == 1 else torch.cat([part.to(parts[0].dtype) for part in parts], dim=-1)
+
+    def joined(self) -> Tensor:
+        """weight_VD of the one head that a merged model holds."""
+        return joined(self.old.weight, self.new)
+
+
+def joined(old_VD: Tensor, new_ND: Tensor) -> Tensor:
+    """One table out of two, in the finer of the two dtypes; the caller rounds."""
+    dtype = torch.promote_types(old_VD.dtype, new_ND.dtype)
+    return torch.cat([old_VD.detach().to(dtype), new_ND.detach().to(dtype)])
+
+
+def is_tied(model: nn.Module) -> bool:
+    """Whether head and embedding are one tensor in fact, whatever the config says."""
+    return model.get_input_embeddings().weight is model.get_output_embeddings().weight  # type: ignore[operator]
+
+
+def check_tables(embedding: nn.Module, head: nn.Module, where: str) -> None:
+    """Raises GraftError where two tables could not stand in for this model's one."""
+    if not isinstance(embedding, nn.Embedding) or not isinstance(head, nn.Linear):
+        found = f"{type(embedding).__name__} and {type(head).__name__}"
+        raise GraftError(f"{where}: its tables are {found}, not Embedding and Linear; graft another base")
+    if head.bias is not None:
+        # A stock PEFT adapter with trainable head rows leaves the bias out: ours could not be loaded there.
+        raise GraftError(
+            f"{where}: its head has a bias, which stock PEFT adapters would drop; graft another base"
+        )
+    if head.out_features != embedding.num_embeddings:
+        rows = f"{embedding.num_embeddings} input and {head.out_features} output rows"
+        raise GraftError(f"{where}: {rows}, which should be equal; graft another base")
+
+
+# --- first values -------------------------------------------------------------------------------------------
+def first_rows(
+    old_VD: Tensor, vocabulary: AudioVocabulary, codebooks: Sequence[Tensor] | None, seed: int, init: str
+) -> Tensor:
+    """First values new_ND (float32) of the new rows, in the statistics of the old ones.
+
+    `init`: "codebooks" as in the chapter's head; "gaussian", random directions at the same distance; "mean",
+    every row the mean of the old ones plus noise of a thousandth of that distance (what the other two are
+    measured against). `codebooks`: per slot the code vectors (C codes, d), d the same for all slots.
+    """
+    step = max(1, len(old_VD) // SAMPLED_ROWS)
+    sample_VD = old_VD.detach()[::step].float().cpu()
+    mean_D = sample_VD.mean(0)
+    distance = float((sample_VD - mean_D).norm(dim=1).median())
+    width = len(mean_D)
+    dice = torch.Generator().manual_seed(seed)
+    around_ND = torch.zeros(vocabulary.size, width)
+    random_ND = F.normalize(torch.randn(vocabulary.size, width, generator=dice), dim=1)
+    used = vocabulary.used_rows - vocabulary.base_rows  # padding stays at the mean
+    around_ND[:used] = random_ND[:used]
+    if init == "mean":
+        around_ND *= 1e-3
+    elif init == "codebooks":
+        if codebooks is None:
+            raise GraftError(
+                'init "codebooks" without codebooks; give the codec\'s, or choose init "gaussian"'
+            )
+        _place_score(around_ND, vocabulary, dice)
+        _place_codes(around_ND, vocabulary, codebooks, dice)
+    elif init != "gaussian":
+        raise GraftError(f'init "{init}" is unknown; choose codebooks, gaussian or mean')
+    return mean_D + distance * around_ND
+
+
+def _place_codes(
+    around_ND: Tensor, vocabulary: AudioVocabulary, codebooks: Sequence[Tensor], dice: torch.Generator
+) -> None:
+    sizes = vocabulary.format.slot_sizes
+    shapes = [tuple(book.shape) for book in codebooks]
+    if [shape[0] for shape in shapes] != list(sizes) or len({shape[1] for shape in shapes}) != 1:
+        raise GraftError(
+            f"codebooks of shapes {shapes} for slots of {list(sizes)} codes; give the codec's own"
+        )
+    map_dD = _orthonormal(shapes[0][1], around_ND.shape[1], dice)
+    for slot, book_Cd in enumerate(codebooks):
+        centred_Cd = book_Cd.detach().float().cpu() - book_Cd.detach().float().cpu().mean(0)
+        codes_CD = centred_Cd @ map_dD
+        codes_CD = codes_CD / codes_CD.norm(dim=1).median().clamp(min=1e-12)
+        offset_D = F.normalize(torch.randn(around_ND.shape[1], generator=dice), dim=0)
+        rows = _rows(vocabulary.span(slot), vocabulary)
+        around_ND[rows] = math.sqrt(1 - OFFSET_SHARE) * codes_CD + math.sqrt(OFFSET_SHARE) * offset_D
+
+
+def _place_score(around_ND: Tensor, vocabulary: AudioVocabulary, dice: torch.Generator) -> None:
+    keys = torch.arange(vocabulary.lowest_midi, vocabulary.highest_midi + 1).float()
+    pitch = vocabulary.pitch_span
+    around_ND[_rows(Span(pitch.start + 2, pitch.stop), vocabulary)] = _smooth(
+        keys, 48.0, around_ND.shape[1], dice
+    )
+    octaves = (
+        torch.arange(1, vocabulary.longest + 1).float().log2()
+    )  # of length: 1 frame to 2 as 8 frames to 16
+    length = vocabulary.length_span
+    around_ND[_rows(Span(length.start + 1, length.stop), vocabulary)] = _smooth(
+        octaves, 8.0, around_ND.shape[1], dice
+    )
+
+
+def _smooth(values_N: Tensor, longest_period: float, width: int, dice: torch.Generator) -> Tensor:
+    """Unit rows (N, width) that turn slowly with the value: sines of eight periods an octave apart, mapped at
+    random.
+    """
+    periods = longest_period / 2.0 ** torch.arange(min(8, width // 2))
+    turns = 2 * math.pi * values_N[:, None] / periods
+    weights = (
+        periods.rsqrt().reciprocal().repeat(2)
+    )  # slow sines weigh more, so that neighbours stay neighbours
+    waves = torch.cat([turns.sin(), turns.cos()], dim=1) * weights
+    return F.normalize(waves @ _orthonormal(waves.shape[1], width, dice), dim=1)
+
+
+def _orthonormal(rows: int, width: int, dice: torch.Generator) -> Tensor:
+    """A random map (rows, width) that keeps distances; where rows > width, only on average."""
+    gaussian = torch.randn(max(rows, width), min(rows, width), generator=dice)
+    basis = torch.linalg.qr(gaussian).Q
+    return basis.T if rows <= width else basis
+
+
+def _rows(span: Span, vocabulary: AudioVocabulary) -> slice:
+    return slice(span.start - vocabulary.base_rows, span.stop - vocabulary.base_rows)

@@ -1,0 +1,223 @@
+"""Merging: one stock model out of base, graft and LoRA, and no word of success before it was loaded again.
+
+A merged folder is what plain transformers, vLLM or llama.cpp load: stock architecture, one table with
+`config.vocab_size` rows, `tie_word_embeddings` as it is in fact, a tokenizer that names every new id
+`<custom_token_N>` (plain added tokens: llama.cpp hides special ones), and a generation config that stops at
+the song's end. What breaks such merges elsewhere is silent: a tied flag that overwrites a trained head at the
+next load, rows that were trained but not saved. So the folder is written aside, loaded again, and compared by
+logits; only then does it get its name.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from distill.errors import AdapterError, FolderError
+from distill.folders import atomic_folder, locate
+from distill.lm.base import name_of
+from distill.lm.graft import GraftedEmbedding, GraftedHead, is_tied
+from distill.lm.student import CARD, Student, read_card
+from distill.lm.vocabulary import AudioVocabulary
+from distill.runtime import torchaudio_standin
+
+torchaudio_standin.install()
+from peft.tuners.lora import LoraLayer
+from peft.utils.integrations import dequantize_bnb_weight
+from transformers import AddedToken, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
+GRAFTED = (GraftedEmbedding, GraftedHead)
+LARGEST_DIFFERENCE = 1e-5  # of a float32 merge, for logits up to ten; beyond that in proportion
+HALF_DIFFERENCE = 0.05  # of the largest logit, where base or folder are in half precision or quantised
+
+
+@dataclass(frozen=True)
+class Merged:
+    """Where the merged model is, and the largest absolute difference of its logits from the student's."""
+
+    folder: Path
+    largest_difference: float
+    largest_logit: float
+    tied: bool
+
+
+def merge(
+    student: Student, folder: str | Path, dtype: str = "float32", generation: dict[str, Any] | None = None
+) -> Merged:
+    """Writes the student as one stock model, loads it again, compares logits; the folder appears only if they
+    agree.
+
+    `dtype` of the stored weights; `generation`: values for generation_config.json, say temperature. The
+    student stays as it is. Raises AdapterError when the reloaded model or tokenizer says something else.
+    """
+    with atomic_folder(folder) as inside:
+        model = stock_model(student, getattr(torch, dtype))
+        values = {
+            "do_sample": True,
+            "eos_token_id": student.vocabulary.end,
+            "pad_token_id": model.config.pad_token_id,
+        }
+        model.generation_config = GenerationConfig(**(values | (generation or {})))
+        model.save_pretrained(inside)
+        del model
+        tokenizer_with_names(student).save_pretrained(inside)
+        (inside / CARD).write_text(json.dumps(student.card("merged"), indent=1) + "\n")
+        difference, largest = _compare(student, inside, dtype, Path(folder).name)
+    return Merged(Path(folder), difference, largest, student.tied)
+
+
+def load_merged(folder: str | Path, dtype: str = "float32") -> Student:
+    """A student from a merged folder: it sings and can be trained in full. Raises AdapterError or
+    FolderError.
+    """
+    path = locate(str(folder))
+    card = read_card(path, "merged")
+    vocabulary = AudioVocabulary.from_json(json.dumps(card["vocabulary"]))
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            path, use_safetensors=True, dtype=getattr(torch, dtype)
+        ).eval()
+        tokenizer = AutoTokenizer.from_pretrained(path)
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        reason = (str(error).strip().splitlines() or ["?"])[0]
+        raise FolderError(f"{path.name}: transformers cannot load it ({reason}); merge again") from error
+    if model.get_input_embeddings().weight.shape[0] != vocabulary.rows:
+        raise AdapterError(
+            f"{path.name}: its tables have not the {vocabulary.rows} rows of its {CARD}; merge again"
+        )
+    return Student(
+        model,
+        tokenizer,
+        vocabulary,
+        base=card["base"],
+        base_fingerprint=card["base_fingerprint"],
+        base_pieces=card["base_pieces"],
+        tied=is_tied(model),
+    )
+
+
+def stock_model(student: Student, dtype: torch.dtype = torch.float32) -> Any:
+    """The student as one model of its stock class, on the CPU; folded in float32, then rounded to `dtype`."""
+    config = copy.deepcopy(student.model.config)
+    config.vocab_size = student.vocabulary.rows
+    config.tie_word_embeddings = student.tied
+    config.eos_token_id = student.vocabulary.end
+    config.dtype = dtype
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    with torch.device("meta"):  # shapes only: the weights are put in, not copied over
+        model = type(student.model)(config)
+    state = {name: tensor.to(dtype).contiguous() for name, tensor in _merged_state(student).items()}
+    missing, unexpected = model.load_state_dict(state, strict=False, assign=True)
+    head = f"{name_of(student.model, student.head)}.weight"
+    if unexpected or set(missing) - ({head} if student.tied else set()):
+        odd = [*unexpected, *missing][0]
+        raise AdapterError(f"{student.base}: merged weights do not fit its class ({odd}); graft another base")
+    model.tie_weights()
+    return model
+
+
+def _merged_state(student: Student) -> dict[str, Tensor]:
+    """Weights by their stock names, on the CPU; in float32 where something was added to them."""
+    model = student.model
+    head = name_of(model, student.head)
+    tables = {name_of(model, student.embedding): student.embedding} | (
+        {} if student.tied else {head: student.head}
+    )
+    state: dict[str, Tensor] = {}
+    for name, module in model.named_modules():
+        if ".lora_" in name or name.removesuffix(".old") in {*tables, head}:
+            continue
+        stock_name = name.removesuffix(".base_layer")
+        for leaf, parameter in module.named_parameters(recurse=False):
+            state[f"{stock_name}.{leaf}"] = _plain(module) if leaf == "weight" else parameter
+        for leaf, buffer in module.named_buffers(recurse=False):
+            if leaf not in module._non_persistent_buffers_set:
+                state[f"{stock_name}.{leaf}"] = buffer
+    for name, module in model.named_modules():
+        if isinstance(module, LoraLayer):
+            update: Any = module.get_delta_weight  # type: ignore[attr-defined]
+            state[f"{name}.weight"] = state[f"{name}.weight"].float() + update("default").float()
+    for name, table in tables.items():
+        state[f"{name}.weight"] = table.joined() if isinstance(table, GRAFTED) else table.weight
+    return {name: tensor.detach().cpu() for name, tensor in state.items()}
+
+
+def _is_quantised(module: Any) -> bool:
+    return type(getattr(module, "weight", None)).__name__ in ("Params4bit", "Int8Params")
+
+
+def _plain(module: Any) -> Tensor:
+    return (
+        dequantize_bnb_weight(module.weight, getattr(module, "state", None))
+        if _is_quantised(module)
+        else module.weight
+    )
+
+
+def tokenizer_with_names(student: Student) -> Any:
+    """The base's tokenizer plus a name for every new id; rows that the base never used are named
+    `<unused_token_k>`.
+    """
+    vocabulary = student.vocabulary
+    tokenizer = copy.deepcopy(student.tokenizer)
+    have = 1 + max(tokenizer.get_vocab().values())
+    names = [f"<unused_token_{id}>" for id in range(have, vocabulary.base_rows)]
+    names += [vocabulary.name(id) for id in range(max(have, vocabulary.base_rows), vocabulary.rows)]
+    tokenizer.add_tokens([AddedToken(name, special=False, normalized=False) for name in names])
+    _check_names(tokenizer, vocabulary)
+    return tokenizer
+
+
+def _check_names(tokenizer: Any, vocabulary: AudioVocabulary) -> None:
+    for id in (vocabulary.sing, vocabulary.end, vocabulary.audio_span.start, vocabulary.rows - 1):
+        name = vocabulary.name(id)
+        written = tokenizer.encode(name, add_special_tokens=False)
+        if tokenizer.convert_tokens_to_ids(name) != id or written[-1:] != [id]:
+            raise AdapterError(f"{name}: this tokenizer does not give it the id {id}; graft another base")
+
+
+def _compare(student: Student, folder: Path, dtype: str, where: str) -> tuple[float, float]:
+    """(largest difference, largest logit) between the student and the folder, loaded again."""
+    _check_names(AutoTokenizer.from_pretrained(folder), student.vocabulary)
+    again = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    if is_tied(again) != student.tied:
+        state = "tied" if is_tied(again) else "untied"
+        raise AdapterError(f"{where}: came back with its head {state}, unlike the student; keep the adapter")
+    exact = dtype == "float32" and student.dtype == torch.float32 and not _any_quantised(student)
+    difference, largest = _difference(student.model, again)
+    allowed = LARGEST_DIFFERENCE * max(1.0, largest / 10) if exact else HALF_DIFFERENCE * max(1.0, largest)
+    if (
+        exact and difference > allowed
+    ):  # a sharp model amplifies float32 rounding itself: ask again in float64
+        difference, largest = _difference(copy.deepcopy(student.model).double(), again.double())
+    if not difference <= allowed:  # also when it is not a number
+        amount = f"{difference:.2g} (allowed {allowed:.2g})"
+        raise AdapterError(
+            f"{where}: merged logits differ by {amount}; nothing was written, keep the adapter"
+        )
+    return difference, largest
+
+
+@torch.no_grad()
+def _difference(ours: Any, theirs: Any) -> tuple[float, float]:
+    """(largest difference, largest logit) of two models on the same random ids."""
+    dice = torch.Generator().manual_seed(0)
+    ids_BT = torch.randint(ours.config.vocab_size, (2, 48), generator=dice)
+    training = ours.training
+    ours.eval()
+    ours_BTV = ours(input_ids=ids_BT.to(ours.device), use_cache=False).logits.double().cpu()
+    ours.train(training)
+    theirs_BTV = theirs(input_ids=ids_BT, use_cache=False).logits.double()
+    return float((ours_BTV - theirs_BTV).abs().max()), float(ours_BTV.abs().max())
+
+
+def _any_quantised(student: Student) -> bool:
+    return any(_is_quantised(module) for module in student.model.modules())

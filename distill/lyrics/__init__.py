@@ -1,0 +1,164 @@
+"""Lyrics to what can be sung: text -> sections of lines -> words -> syllables -> pieces.
+
+A syllable is what one note holds: consonants, one vowel, consonants. It is cut by maximal onset: between two
+vowels as many consonants as can begin an English syllable go to the later one. A *piece* is a syllable's
+letters separated by spaces ("s t r I m"), one ASCII letter a phone (`letters.py`), so that every tokenizer
+reads it alike.
+
+All of it is plain text work. Lyrics that spell a codec token (`<custom_token_5>`) are the words custom,
+token, five.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+import unicodedata
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from distill.errors import LyricsError
+from distill.lyrics.g2p import LETTER_OF, PHONE_OF, VOWELS
+from distill.lyrics.pinyin import HAN
+from distill.lyrics.pronounce import sound, sounds
+
+LONGEST_LYRICS = 20_000  # characters; far beyond any song, and short enough to be cut in a blink
+LONGEST_WORD = 64  # characters
+
+_NOTE = r"[A-G](?:#|b|♯|♭)?"
+_KIND = r"(?:maj|min|mi|m|M|dim|aug|sus|add|dom|°|ø|\+|-)?(?:\d{1,2})?(?:(?:maj|sus|add|b|#|no|/)\d{1,2})*(?:\([^()\s]{1,6}\))?"
+CHORD_NAME = rf"{_NOTE}{_KIND}(?:/{_NOTE})?"
+CHORD = re.compile(rf"\[{CHORD_NAME}\]")  # "[Am]", "[F#m7/C#]"
+TAG = re.compile(r"\s*\[\s*(?![x×]\s?\d+\s*\])([^\W\d_][\w' -]{0,30}?(?:\b[x×]\s?\d+)?)[\s\d]*(?::[^\]]*)?\]")
+
+ONSETS = frozenset(
+    ["pr", "pl", "py", "pw", "br", "bl", "by", "bw", "tr", "tw", "ty", "dr", "dw", "dy", "kr", "kl", "kw",
+     "ky", "gr", "gl", "gw", "gy", "fr", "fl", "fy", "vr", "vl", "vy", "Tr", "Tw", "Ty", "Sr", "Sl", "Sm",
+     "Sn", "Sw", "sp", "st", "sk", "sm", "sn", "sl", "sw", "sf", "sv", "hy", "hw", "my", "ny", "ly",
+     "spr", "spl", "spy", "str", "sty", "skr", "skl", "skw", "sky"]
+)  # fmt: skip
+
+
+class Syllable(NamedTuple):
+    """One vowel and the consonants around it, in the letters of `letters.py`."""
+
+    onset: str
+    nucleus: str
+    coda: str
+
+
+class Verse(NamedTuple):
+    """A section of lyrics: its tag ("verse", "chorus", ...) and its lines as written, () where it has none."""
+
+    tag: str
+    lines: tuple[str, ...]
+
+
+def phones(word: str, language: str = "en") -> tuple[str, ...]:
+    """The ARPABET phones of a word, without stress marks: "stream" -> ("S", "T", "R", "IY", "M").
+
+    () only where nothing can be sung (no letter and no digit); otherwise at least one phone is a vowel.
+    """
+    return tuple(PHONE_OF[letter] for letter in sound(word, language))
+
+
+def syllables(word: str, language: str = "en") -> list[Syllable]:
+    """The syllables of a word; [] for one without letters or digits."""
+    return read([word], language)[0]
+
+
+def read(line_words: Sequence[str], language: str = "en") -> list[list[Syllable]]:
+    """The syllables of each of a line's words: a Chinese character is read in the company it stands in."""
+    return [[syllable for part in parts for syllable in cut(part)] for parts in sounds(line_words, language)]
+
+
+def cut(sounds: str) -> list[Syllable]:
+    """Cuts a word's sound letters into syllables by maximal onset. Consonants alone give no syllable."""
+    nuclei = [place for place, letter in enumerate(sounds) if letter in VOWELS]
+    if not nuclei:
+        return []
+    starts = [0]
+    for before, nucleus in itertools.pairwise(nuclei):
+        start = nucleus
+        while start > before + 1 and can_begin(sounds[start - 1 : nucleus]):
+            start -= 1
+        starts.append(start)
+    ends = [*starts[1:], len(sounds)]
+    return [
+        Syllable(sounds[start:nucleus], sounds[nucleus], sounds[nucleus + 1 : end])
+        for start, nucleus, end in zip(starts, nuclei, ends, strict=True)
+    ]
+
+
+def can_begin(consonants: str) -> bool:
+    """Whether English begins syllables so. Any single consonant does, but NG."""
+    return consonants != LETTER_OF["NG"] if len(consonants) == 1 else consonants in ONSETS
+
+
+def sing_text(syllable: Syllable) -> str:
+    """The syllable as a piece: ("str", "I", "m") -> "s t r I m"."""
+    return " ".join(syllable.onset + syllable.nucleus + syllable.coda)
+
+
+def sing_texts(line: str, language: str = "en") -> list[str]:
+    """The pieces of a whole line, one a syllable: "your boat" -> ["y O r", "b o t"]."""
+    return [sing_text(syllable) for word in read(words(line), language) for syllable in word]
+
+
+def words(line: str) -> list[str]:
+    """The words of a line: lower case, accents and inner apostrophes kept, other marks and emoji dropped.
+
+    "Row, row - don't STOP!" -> ["row", "row", "don't", "stop"]; an opening apostrophe stays where the
+    dictionary has such a word ('til), and so does a closing one after n (singin'). A Chinese character is a
+    word: "爱你baby" -> ["爱", "你", "baby"]. Chords in square brackets are marks: "[Am]Hello" -> ["hello"].
+    """
+    text = unicodedata.normalize("NFC", CHORD.sub("", line)).lower()
+    text = re.sub("[\u2018\u2019\u02bc\u00b4\u0060\u2032]", "'", text)
+    found = re.findall(rf"[{HAN}]|'?(?:[^\W_{HAN}]|[\u0300-\u036f'])+", text)
+    return [word for word in (_bare(word) for word in found) if word]
+
+
+def _bare(word: str) -> str:
+    opening = "'" if word in OPENED else ""
+    closing = "'" if word.endswith("in'") and len(word) > 4 else ""
+    inner = word.strip("'")
+    return opening + inner + closing if any(letter.isalnum() for letter in inner) else ""
+
+
+OPENED = frozenset(["'bout", "'cause", "'em", "'n", "'round", "'til", "'tis", "'twas"])
+
+
+def parse(lyrics: str, where: str = "lyrics") -> list[Verse]:
+    """Cuts lyrics into sections and lines; lines without a letter or digit (emoji, rules, chords) are left out.
+
+    "[verse]", "[Chorus 2]" or "[pre-chorus: soft]" opens a section ("[Chorus x2]" one called chorus-x2), "[Am]" is a chord and opens none. A tag stays without
+    lines too: "[instrumental]" says that nobody sings there, "[chorus]" alone that it comes again. Untagged lyrics are
+    cut at blank lines into sections tagged "verse"; within tagged lyrics a blank line means nothing. Raises LyricsError
+    (naming `where`) on lyrics that are not text, empty, too long, or have nothing to sing.
+    """
+    if not isinstance(lyrics, str):
+        raise LyricsError(f"{where}: lyrics are {type(lyrics).__name__}, not text; give a string")
+    if not lyrics.strip():
+        raise LyricsError(f"{where}: lyrics are empty; give at least one line to sing")
+    if len(lyrics) > LONGEST_LYRICS:
+        raise LyricsError(
+            f"{where}: {len(lyrics):,} characters of lyrics; cut them to songs of at most {LONGEST_LYRICS:,}"
+        )
+    sections: list[tuple[str, list[str]]] = [("", [])]  # "" until there is a tag
+    for row in lyrics.splitlines():
+        if (tag := TAG.match(row)) and not CHORD.match(row.strip()):
+            sections.append(
+                (re.sub(r"\s+", "-", re.sub(r"(?<=\b[x×])\s", "", tag.group(1).lower()).strip()), [])
+            )
+            row = row[tag.end() :]
+        elif not row.strip() and not sections[-1][0]:
+            sections.append(("", []))
+        if found := words(row):
+            if longest := [word for word in found if len(word) > LONGEST_WORD]:
+                text, count = longest[0][:20], len(longest[0])
+                raise LyricsError(f"{where}: {text!r}... is one word of {count} letters; cut it with spaces")
+            sections[-1][1].append(row.strip())
+    verses = [Verse(tag or "verse", tuple(lines)) for tag, lines in sections if tag or lines]
+    if not any(verse.lines for verse in verses):
+        raise LyricsError(f"{where}: lyrics hold no letter or digit; give at least one word to sing")
+    return verses

@@ -1,0 +1,1 @@
+"""How this process runs: devices, and a torchaudio that can be imported everywhere."""

@@ -1,0 +1,1 @@
+"""A trained singer: on disk, singing, and measured by its takes."""

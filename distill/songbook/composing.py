@@ -1,0 +1,246 @@
+"""Songs: a seed draws language, voice, key, metre, tempo, accompaniment and form; then come words with metre and
+rhyme, chords, and a tune over them.
+
+Verses share a tune as far as their words allow it, the third line of four often takes up the first, and the chorus
+returns unchanged. Between sections the accompaniment may play a bar alone; it begins a bar or two before the voice
+and ends a bar after it. Everything a tag or a fact says is a choice made here, so it is true by construction.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from distill import lyrics
+from distill.songbook import harmony, mandarin, stanzas, tunes
+from distill.songbook.bars import METRES, Bars, Key
+from distill.songbook.scores import LineScore, Score, Setting, SyllableScore
+from distill.songbook.singers import MANNERS, SINGERS
+from distill.songbook.singing import LEAD_STEPS
+
+KINDS = ("folk", "pop", "lullaby", "ballad")
+FORMS = {  # and how often
+    ("verse", "chorus"): 6,
+    ("verse", "chorus", "verse", "chorus"): 1,
+    ("verse", "chorus", "bridge", "chorus"): 1,
+    ("verse", "verse", "chorus"): 1,
+    ("chorus", "verse", "chorus"): 2,
+}
+# steps of a beat: 83 to 68, 115 to 88, 167 to 125 a minute
+_BEAT_STEPS = {"slow": (18, 22), "medium": (13, 17), "fast": (9, 12)}
+_COMPOUND_STEPS = {"slow": (28, 32), "medium": (23, 27), "fast": (18, 22)}  # of the dotted quarter
+ACCOMPANIMENTS = ("guitar", "piano", "pad", "band", "harp")
+
+
+@dataclass(frozen=True)
+class Manner:
+    """What a whole song keeps."""
+
+    kind: str
+    tempo: str
+    lively: bool
+    bars: Bars
+    key: Key
+    within: tunes.Range
+    language: str
+
+    @property
+    def tags(self) -> list[str]:
+        """What the style says, true by construction."""
+        scale = ["pentatonic"] if self.key.pentatonic else []
+        metre = {"3/4": ["waltz"], "6/8": ["six-eight"]}.get(self.bars.metre, [])
+        return [self.kind, "lively" if self.lively else "calm", self.key.mode, *scale, self.tempo, *metre]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A section of tuned lines, and the degree of the chord of each of their bars."""
+
+    lines: tuple[LineScore, ...]
+    rhythms: tuple[tunes.Rhythm, ...]
+    degrees: tuple[tuple[int, ...], ...]
+
+
+def compose(
+    seed: int, index: int, split: str, voices: Sequence[str] = tuple(SINGERS),
+    languages: Sequence[str] = ("en", "zh"), accompaniments: Sequence[str] = ACCOMPANIMENTS,
+) -> Score:  # fmt: skip
+    """Song `index` of a seed and split, drawn from what is allowed."""
+    # part of every seed: other words here would give other songs
+    dice = random.Random(f"second edition:{split}:{seed}:{index}")
+    # one draw for each choice whatever is allowed, so that a narrower choice leaves the rest of a song as it was
+    voice = voices[int(dice.random() * len(voices))]
+    language = languages[int(dice.random() ** 1.6 * len(languages))]
+    accompaniment = accompaniments[int(dice.random() * len(accompaniments))]
+    how = dice.choices(list(MANNERS), list(MANNERS.values()))[0]
+    manner = _manner(voice, language, dice)
+    parts = _parts(manner, split == "held-out", dice)
+    setting = _lay_out(parts, manner, accompaniment, dice)
+    tags = [*manner.tags, *([accompaniment] if accompaniment != "none" else [])]
+    sections = tuple((tag, part.lines) for tag, part in parts)
+    name = f"songbook-{split}-{seed}-{index:05d}"
+    return Score(name, ", ".join(tags), split, sections, setting, voice, language=language, manner=how)
+
+
+def _manner(voice: str, language: str, dice: random.Random) -> Manner:
+    kind = dice.choice(KINDS)
+    calm = kind in ("lullaby", "ballad")
+    metre = dice.choices(list(METRES), (5, 3, 1, 2))[0]
+    tempo = dice.choice(("slow", "medium", "medium") if calm else ("medium", "fast", "fast"))
+    beat_steps = dice.randint(*(_COMPOUND_STEPS if metre == "6/8" else _BEAT_STEPS)[tempo])
+    mode = dice.choices(("major", "minor"), (3, 2))[0]
+    key = Key(dice.randrange(12), mode, dice.random() < (0.7 if language == "zh" else 0.15))
+    singer = SINGERS[voice]
+    within = tunes.choose_range(singer.lowest, singer.highest, dice)
+    lively = not calm and dice.random() < 0.6
+    return Manner(kind, tempo, lively, Bars(metre, beat_steps), key, within, language)
+
+
+def _parts(manner: Manner, held_out: bool, dice: random.Random) -> list[tuple[str, Part]]:
+    """The sections in order; the same chorus each time it comes."""
+    form = dice.choices(list(FORMS), list(FORMS.values()))[0]
+    plans = {  # a metre, and for Mandarin characters and lines
+        "verse": (_verse_metre(dice), dice.choice((5, 7)), dice.choice((2, 4))),
+        "chorus": (_verse_metre(dice), dice.choice((5, 7)), dice.choice((2, 4))),
+        "bridge": (_verse_metre(dice, True), dice.choice((5, 7)), 2),
+    }
+    used: set[str] = set()
+    made: dict[str, Part] = {}
+    parts = []
+    for tag in form:
+        if tag == "chorus" and tag in made:
+            parts.append((tag, made[tag]))
+            continue
+        metre, count, rows = plans[tag]
+        if manner.language == "zh":
+            words = [_chinese(text) for text in mandarin.stanza(dice, count, rows, held_out, used)]
+        else:
+            words = [_english(text) for text in stanzas.stanza(dice, metre, held_out, used)]
+        made[tag] = _part(words, manner, made.get(tag), dice)
+        parts.append((tag, made[tag]))
+    return parts
+
+
+def _verse_metre(dice: random.Random, short: bool = False) -> stanzas.Metre:
+    """A metre; two in three have two lines."""
+    short = short or dice.random() < 0.65
+    return dice.choice([metre for metre in stanzas.METRES if (len(metre.scheme) == 2) == short])
+
+
+Words = list[tuple[str, list[lyrics.Syllable], list[bool]]]  # a line: word, its syllables and their stresses
+
+
+def _english(text: str) -> Words:
+    stresses = iter(stanzas.stresses(text))
+    cut = [(word, lyrics.syllables(word)) for word in text.split()]
+    return [(word, syllables, [next(stresses) for _ in syllables]) for word, syllables in cut]
+
+
+def _chinese(text: str) -> Words:
+    weak = set("的了里着啊呀")
+    return [(c, [mandarin.syllable(c)], [k % 2 == 0 and c not in weak]) for k, c in enumerate(text)]
+
+
+def _beats(line: Words) -> list[tunes.Beat]:
+    flat = [
+        (syllable, stressed, k == len(syllables) - 1)
+        for _, syllables, stresses in line
+        for k, (syllable, stressed) in enumerate(zip(syllables, stresses, strict=True))
+    ]
+    onsets = [len(syllable.onset) for syllable, _, _ in flat[1:]] + [0]
+    return [
+        tunes.Beat(stressed, len(syllable.coda) + onset, last)
+        for (syllable, stressed, last), onset in zip(flat, onsets, strict=True)
+    ]
+
+
+def _part(words: list[Words], manner: Manner, model: Part | None, dice: random.Random) -> Part:
+    """Words set to music; where they fit the tune of an earlier section of the same tag, to that."""
+    bars = manner.bars
+    rhythms: list[tunes.Rhythm] = []
+    for row, line in enumerate(words):
+        beats = _beats(line)
+        known = (
+            model.rhythms[row : row + 1] if model else tuple(rhythms[row - 2 : row - 1] if row > 1 else ())
+        )
+        if known and tunes.fits(beats, known[0], bars):
+            rhythms.append(known[0])
+        else:
+            wanted = rhythms[row - 1].bars if rhythms else 0
+            rhythms.append(tunes.rhythm(beats, bars, dice, manner.lively, wanted))
+    counts = [rhythm.bars for rhythm in rhythms]
+    close = max(0, rhythms[-1].spans[-1][0] // bars.ticks)  # the bar of the last note
+    degrees = harmony.degrees(manner.key.mode, counts, close, dice)
+    if model and [len(line) for line in model.degrees] == counts and model.degrees[-1][close] == 0:
+        degrees = [list(line) for line in model.degrees]
+    pitches: list[list[int]] = []
+    lines = []
+    for row, (line, rhythm) in enumerate(zip(words, rhythms, strict=True)):
+        chords = [manner.key.chord(degree) for degree in degrees[row]]
+        last = row == len(words) - 1
+        sung = _earlier_pitches(model, row, len(rhythm.spans), degrees)
+        if sung is None and row == 2 and not last and degrees[2] == degrees[0] and rhythms[2] == rhythms[0]:
+            sung = pitches[0]
+        if sung is None:
+            start = pitches[-1][-1] if pitches and dice.random() < 0.7 else None
+            sung = tunes.tune(
+                rhythm.spans, bars, manner.key, chords, manner.within, dice, manner.lively, start, last
+            )
+        pitches.append(sung)
+        lines.append(_line(line, rhythm, sung, chords, manner, dice))
+    return Part(tuple(lines), tuple(rhythms), tuple(tuple(line) for line in degrees))
+
+
+def _earlier_pitches(model: Part | None, row: int, count: int, degrees: list[list[int]]) -> list[int] | None:
+    """The pitches of that line's syllables in an earlier verse, if it has as many, over the same chords."""
+    if model is None or row >= len(model.lines) or list(model.degrees[row]) != degrees[row]:
+        return None
+    first = [syllable.notes[0][2] for _, sung in model.lines[row].words for syllable in sung]
+    return first if len(first) == count else None
+
+
+def _line(
+    line: Words, rhythm: tunes.Rhythm, pitches: list[int], chords: list[tunes.Chord], manner: Manner,
+    dice: random.Random,
+) -> LineScore:  # fmt: skip
+    """A line's score, in steps from the start of its lead-in."""
+    bars = manner.bars
+    offset = LEAD_STEPS - bars.step(rhythm.spans[0][0])
+    at, words = 0, []
+    for word, syllables, _ in line:
+        sung = []
+        for syllable in syllables:
+            span, midi = rhythm.spans[at], pitches[at]
+            later = pitches[min(at + 1, len(pitches) - 1)]
+            chord = chords[max(0, min(len(chords) - 1, span[0] // bars.ticks))]
+            notes = [(*span, midi)]
+            if dice.random() < 0.09 and at + 1 < len(pitches):
+                notes = tunes.melisma(span, midi, later, bars, manner.key, chord, manner.within, dice)
+            own = tuple((bars.step(a) + offset, bars.step(b) + offset, pitch) for a, b, pitch in notes)
+            sung.append(SyllableScore(syllable, own))
+            at += 1
+        words.append((word, tuple(sung)))
+    return LineScore(tuple(words), manner.language)
+
+
+def _lay_out(
+    parts: list[tuple[str, Part]], manner: Manner, accompaniment: str, dice: random.Random
+) -> Setting:
+    """Where each line begins, and the chords of the whole song with what is played between."""
+    alone = accompaniment == "none"
+    intro, breaks, outro = dice.choice((1, 2)), dice.random() < 0.3, dice.choice((1, 1, 2))
+    home = manner.key.chord(0)
+    bars = Bars(manner.bars.metre, manner.bars.beat_steps, LEAD_STEPS)
+    pickup = parts[0][1].rhythms[0].spans[0][0] < 0
+    chords = [home] * (int(pickup) if alone else intro)
+    firsts: list[int] = []
+    for index, (_, part) in enumerate(parts):
+        if index and breaks and not alone:
+            chords.append(home)
+        for rhythm, degrees in zip(part.rhythms, part.degrees, strict=True):
+            firsts.append(bars.step(len(chords) * bars.ticks + rhythm.spans[0][0]) - LEAD_STEPS)
+            chords += [manner.key.chord(degree) for degree in degrees]
+    if not alone:
+        chords += [home] * outro
+    return Setting(bars, manner.key, tuple(chords), tuple(firsts), accompaniment, dice.uniform(3.0, 9.0))

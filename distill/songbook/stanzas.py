@@ -1,0 +1,181 @@
+"""Stanzas with metre and rhyme: as many syllables in each line as the metre says, stresses near its beats, and lines
+that rhyme where the scheme says so. Words and templates are those of `verses`.
+
+The dictionary knows no stress, so a word's is that of its plain form: the first syllable, but for those listed here.
+A one-syllable noun, verb or adjective is stressed, a function word is not.
+"""
+
+from __future__ import annotations
+
+import functools
+import random
+from dataclasses import dataclass
+
+from distill import lyrics
+from distill.songbook import verses
+from distill.songbook.words import WORDS
+
+_ON_SECOND = frozenset(
+    "canoe guitar idea museum parade surprise adventure umbrella piano balloon delight july giraffe alone polite"
+    " unique enormous electric fantastic terrific tremendous united precise arrive return begin believe remain"
+    " remember forget appear surrender rebel rejoice recover agree decide arise awake adore admire become defend obey"
+    " protect forgive discover explore imagine invent describe remind deliver collect select repair replace remove"
+    " surprise invite forever together apart again away above below around inside outside tonight today tomorrow"
+    " across beyond behind along beside toward before until machine hotel regret express upon without within desire"
+    " report advice amaze romantic mysterious especially pretend alarm asleep alive aloud ashore ahead belong banana"
+    " potato tomato tobacco koala gorilla vanilla bouquet ballet dessert cadet racoon cocoon lagoon typhoon champagne"
+    " eleven december september october november saloon afraid aware attend concern compare complete sincere supreme"
+    " secure serene extreme entire eternal horizon companion commander magician musician physician policeman"
+    " reward regard relief refuse reveal repeat relax reply respect pursue perform enjoy escape exchange expect"
+    " connect confess consider contain content control create destroy endure heroine princess cathedral"
+    " familiar fidelity geranium sensation creation vacation foundation temptation relation invitation"
+    " celebration".split()
+) - frozenset(("heroine", "princess", "invitation", "celebration"))
+_ON_THIRD = frozenset(
+    "violin underwater overhead entertain engineer volunteer mandolin tambourine magazine".split()
+)
+
+
+@dataclass(frozen=True)
+class Metre:
+    """Syllables of each line, the rhyme scheme, and whether lines begin with a strong beat."""
+
+    syllables: tuple[int, ...]
+    scheme: str
+    trochaic: bool
+
+
+METRES = (
+    Metre((8, 6, 8, 6), "abab", False),
+    Metre((8, 6, 8, 6), "abcb", False),
+    Metre((8, 8, 8, 8), "aabb", False),
+    Metre((6, 6, 8, 6), "abcb", False),
+    Metre((7, 7, 7, 7), "aabb", True),
+    Metre((7, 7), "aa", True),
+    Metre((8, 7, 8, 7), "abab", True),
+    Metre((6, 5, 6, 5), "abcb", True),
+    Metre((6, 6), "aa", False),
+    Metre((8, 8), "aa", False),
+    Metre((5, 5, 7, 5), "aaba", True),
+    Metre((9, 8, 9, 8), "abcb", False),
+)
+
+
+def stanza(dice: random.Random, metre: Metre, held_out: bool, used: set[str]) -> list[str]:
+    """Lines of one section, none of them in `used`, which they join."""
+    while True:
+        lines: list[str] = []
+        for count, letter in zip(metre.syllables, metre.scheme, strict=True):
+            first = metre.scheme.index(letter)
+            rhyme = lines[first].split()[-1] if first < len(lines) else ""
+            found = _line(dice, held_out, count, metre.trochaic, rhyme, used | set(lines))
+            if found is None:
+                break
+            lines.append(found)
+        else:
+            used |= set(lines)
+            return lines
+
+
+def _line(
+    dice: random.Random, held_out: bool, count: int, trochaic: bool, rhyme: str, used: set[str]
+) -> str | None:
+    """The best of a few lines of `count` syllables, its last word rhyming with `rhyme`; None if there is none."""
+    rhyming = _rhyming(held_out).get(_rhyme(rhyme), {}) if rhyme else {}
+    templates = _by_end(tuple(sorted(rhyming))) if rhyme else verses.TEMPLATES
+    best: tuple[float, str] | None = None
+    hits = 0
+    for _ in range(160 if templates else 0):
+        words = _fill(dice.choice(templates), dice, held_out, rhyming, rhyme)
+        if words is None or sum(len(_stresses(word)) for word in words) != count:
+            continue
+        text = " ".join(words)
+        if text in used or len(set(words)) <= len(words) // 2:
+            continue
+        cost = _against_metre(words, trochaic)
+        best = min(best, (cost, text)) if best else (cost, text)
+        hits += 1
+        if hits == 6:
+            break
+    return best[1] if best else None
+
+
+def _fill(
+    template: str, dice: random.Random, held_out: bool, rhyming: dict[str, tuple[str, ...]], rhyme: str
+) -> list[str] | None:
+    filled: list[str] = []
+    tokens = template.split()
+    for place, token in enumerate(tokens):
+        if rhyme and place == len(tokens) - 1:
+            entries = [entry for entry in rhyming[token] if entry.split()[-1] != rhyme]
+            if not entries:
+                return None
+            filled.extend(dice.choice(entries).split())
+        elif token not in WORDS and token not in verses.FORMS:
+            filled.append(token)
+        else:
+            rare = held_out and token in verses.CONTENT and dice.random() < 0.7
+            filled.extend(dice.choice(verses.choices(token, rare) or verses.choices(token, False)).split())
+    for index, word in enumerate(filled[:-1]):
+        if word == "a" and filled[index + 1][0] in "aeiou":
+            filled[index] = "an"
+    return filled
+
+
+@functools.cache
+def _rhyming(held_out: bool) -> dict[tuple[str, str], dict[str, tuple[str, ...]]]:
+    """Rhyme -> part of speech -> what ends so. A plain word of the template counts as a part of its own."""
+    found: dict[tuple[str, str], dict[str, list[str]]] = {}
+    for token in sorted({template.split()[-1] for template in verses.TEMPLATES}):
+        if token in WORDS or token in verses.FORMS:
+            entries = verses.choices(token, False)
+            if held_out and token in verses.CONTENT:
+                entries += verses.choices(token, True)
+        else:
+            entries = (token,)
+        for entry in entries:
+            found.setdefault(_rhyme(entry.split()[-1]), {}).setdefault(token, []).append(entry)
+    return {key: {part: tuple(words) for part, words in parts.items()} for key, parts in found.items()}
+
+
+@functools.cache
+def _by_end(parts: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(template for template in verses.TEMPLATES if template.split()[-1] in parts)
+
+
+@functools.cache
+def _rhyme(word: str) -> tuple[str, str]:
+    """Vowel and coda of the last syllable."""
+    last = lyrics.syllables(word)[-1]
+    return last.nucleus, last.coda
+
+
+@functools.cache
+def _stresses(word: str) -> tuple[bool, ...]:
+    """Which syllables of a word are stressed."""
+    count = len(lyrics.syllables(word))
+    plain = verses.plain(word)
+    if count == 1:
+        return (plain is not None and not verses.is_function_word(word),)
+    plain = plain or word.lower()
+    place = 2 if plain in _ON_THIRD else 1 if plain in _ON_SECOND else 0
+    return tuple(index == min(place, count - 1) for index in range(count))
+
+
+def stresses(line: str) -> list[bool]:
+    """Which syllables of a line are stressed."""
+    return [stressed for word in line.split() for stressed in _stresses(word)]
+
+
+def _against_metre(words: list[str], trochaic: bool) -> float:
+    cost, at = 0.0, 0
+    for word in words:
+        pattern = _stresses(word)
+        for stressed in pattern:
+            strong = (at % 2 == 0) == trochaic
+            if stressed and not strong:
+                cost += 2.0 if len(pattern) > 1 else 0.6
+            elif strong and not stressed:
+                cost += 0.3
+            at += 1
+    return cost
