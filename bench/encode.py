@@ -95,11 +95,13 @@ def prepare(folder: Path, shapes: list[str], files: int, seconds: float) -> None
 
 def sound(seconds: float, rate: int, seed: int) -> np.ndarray:
     """Gliding tones with pauses over a little noise."""
-    dice = np.random.default_rng(seed)
+    generator = np.random.default_rng(seed)
     clock_W = np.arange(round(seconds * rate)) / rate
-    hertz_W = 200 * 2 ** (0.5 * np.sin(clock_W * dice.uniform(1, 3)))
+    hertz_W = 200 * 2 ** (0.5 * np.sin(clock_W * generator.uniform(1, 3)))
     tones_W = sum(np.sin(2 * np.pi * np.cumsum(k * hertz_W) / rate) / k for k in range(1, 8))
-    return (0.1 * tones_W * (np.sin(clock_W * 2) > -0.7) + 0.01 * dice.normal(size=len(clock_W))).astype("f4")
+    return (0.1 * tones_W * (np.sin(clock_W * 2) > -0.7) + 0.01 * generator.normal(size=len(clock_W))).astype(
+        "f4"
+    )
 
 
 def package(shape: str) -> Any:

@@ -92,7 +92,7 @@ class Speaker:
         old.weight = nn.Parameter(table_VD[: vocabulary.base_rows], requires_grad=False)
         self.head = GraftedHead(old, nn.Parameter(table_VD[vocabulary.base_rows :].clone()))
 
-    def scores(self, hidden_ND: Tensor, start: int, stop: int) -> Tensor:
+    def logits(self, hidden_ND: Tensor, start: int, stop: int) -> Tensor:
         return self.head.span(hidden_ND, start, stop)
 
 
@@ -117,8 +117,8 @@ def ours(speaker: Any, hidden_ND: Tensor, batch: Batch, loss: Any, with_format: 
     """As tasks/sing.py does it."""
     total = hidden_ND.new_zeros(())
     for s, slot in enumerate(batch.slots):
-        scores_NC = logits.slot_scores_NC(speaker, hidden_ND, batch, s)
-        total = total + loss(scores_NC, slot.target_N, slot.teacher_NC).sum()
+        logits_NC = logits.slot_logits_NC(speaker, hidden_ND, batch, s)
+        total = total + loss(logits_NC, slot.target_N, slot.teacher_NC).sum()
     total = total / len(hidden_ND)
     return total + logits.format_nats_N(speaker, hidden_ND, batch).mean() if with_format else total
 
@@ -154,15 +154,17 @@ class Problem:
     """One table, the same hidden states, codes and teacher for every contestant."""
 
     def __init__(self, sizes: Sizes, device: str):
-        dice = torch.Generator().manual_seed(0)
+        generator = torch.Generator().manual_seed(0)
         frames, self.v = sizes.tokens // sizes.slots, sizes.vocabulary()
-        self.table_VD = (torch.randn(sizes.rows, sizes.width, generator=dice) / sizes.width**0.5).to(device)
-        self.hidden_ND = (
-            torch.randn(sizes.tokens, sizes.width, generator=dice).to(device).requires_grad_(True)
+        self.table_VD = (torch.randn(sizes.rows, sizes.width, generator=generator) / sizes.width**0.5).to(
+            device
         )
-        codes_FS = torch.randint(sizes.codes, (frames, sizes.slots), generator=dice)
+        self.hidden_ND = (
+            torch.randn(sizes.tokens, sizes.width, generator=generator).to(device).requires_grad_(True)
+        )
+        codes_FS = torch.randint(sizes.codes, (frames, sizes.slots), generator=generator)
         self.target_N, self.codes_FS = self.v.spell(codes_FS).to(device), codes_FS.to(device)
-        teacher_FSC = torch.randn(frames, sizes.slots, sizes.codes, generator=dice)
+        teacher_FSC = torch.randn(frames, sizes.slots, sizes.codes, generator=generator)
         self.teacher_FSC = teacher_FSC.log_softmax(-1).to(device)
 
 

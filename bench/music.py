@@ -123,12 +123,12 @@ def of_notes(song: Song, item: Item, how: str, figures: Table, trust: list[tuple
     sound = item.voice
     assert sound is not None
     true = [note for line in song.lines for note in line.notes if note.midi is not None]
-    dice = np.random.default_rng(len(true))
+    generator = np.random.default_rng(len(true))
     least = notes.Settings().least_confidence * (notes.MIX_FACTOR if how == "mix" else 1)
     step = notes.Settings(on_mix=True, least_confidence=0.0)
     for off in OFF_SECONDS:
         bare = [
-            replace(line, notes=(), words=moved(line.words, off, dice)) if line.notes else line
+            replace(line, notes=(), words=moved(line.words, off, generator)) if line.notes else line
             for line in song.lines
         ]
         asked = replace(item, song=with_lines(song, bare))
@@ -160,11 +160,11 @@ def with_lines(song: Song, lines: Sequence[Line]) -> Song:
     )
 
 
-def moved(words: Sequence[Word], off: float, dice: np.random.Generator) -> tuple[Word, ...]:
+def moved(words: Sequence[Word], off: float, generator: np.random.Generator) -> tuple[Word, ...]:
     """Words whose starts and ends are off by up to `off` seconds, in order still."""
     found: list[Word] = []
     for word in words:
-        start, end = (float(at + dice.uniform(-off, off)) for at in (word.start, word.end))
+        start, end = (float(at + generator.uniform(-off, off)) for at in (word.start, word.end))
         start = max(start, found[-1].start + 0.05 if found else 0.0)
         found.append(replace(word, start=start, end=max(end, start + 0.05)))
     return tuple(found)

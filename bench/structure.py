@@ -25,11 +25,13 @@ from distill.curation.steps import Item, structure
 from distill.songs import Line, Section, Song, read_manifest
 
 
-def bare(song: Song, noise: float, dice: random.Random, vocabulary: Sequence[str]) -> Song:
+def bare(song: Song, noise: float, generator: random.Random, vocabulary: Sequence[str]) -> Song:
     """The song's lines as one section without times, a share `noise` of the words replaced."""
 
     def heard(line: Line) -> Line:
-        words = [dice.choice(vocabulary) if dice.random() < noise else word for word in line.text.split()]
+        words = [
+            generator.choice(vocabulary) if generator.random() < noise else word for word in line.text.split()
+        ]
         return Line(" ".join(words))
 
     return replace(song, sections=(Section("verse", tuple(map(heard, song.lines))),), facts=())
@@ -52,11 +54,11 @@ def cuts(song: Song) -> set[int]:
 
 def row(songs: Sequence[Song], noise: float) -> list[str]:
     """Lines with the right name; boundaries found, and right of those found."""
-    dice = random.Random(3)
+    generator = random.Random(3)
     vocabulary = sorted({word for song in songs for line in song.lines for word in line.text.split()})
     lines = right = there = said = hit = 0
     for song in songs:
-        found = structure.Settings().curate(Item(bare(song, noise, dice, vocabulary))).song
+        found = structure.Settings().curate(Item(bare(song, noise, generator, vocabulary))).song
         true, got = list(labels(song)), list(labels(found))
         lines += len(true)
         right += sum(one == other for one, other in zip(true, got, strict=True))

@@ -3,7 +3,7 @@
     distill run RECIPE           from songs to a singer, a report and a take
     distill check RECIPE         what a recipe means, before anything is done
     distill songs FOLDER|RECIPE  songs looked at, mended, annotated or set aside, with a page on each
-    distill encode|score|train RECIPE      one stage of it
+    distill encode|record|train RECIPE     one stage of it
     distill merge RUN OUT        a run's adapter and its base, as one stock model
     distill sing SINGER ...      a take, or one for every line of a file
     distill push FOLDER ORG/NAME a merged folder to a hub
@@ -25,12 +25,15 @@ from typing import Any
 import distill
 from distill.errors import DistillError, SettingsError
 
+RENAMED = {"score": "record"}  # verbs of earlier versions
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one verb; gives the exit status: 0, or 2 when the library refused, or 130 when interrupted."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    said = _parser().parse_args(arguments)
     try:
+        _refuse_old_verb((sys.argv[1:] if arguments is None else arguments)[:1])
+        said = _parser().parse_args(arguments)
         result = said.verb(said)
     except DistillError as error:
         print("distill: " + " ".join(str(error).split()), file=sys.stderr)
@@ -41,6 +44,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if result is not None:
         print(result)
     return 0
+
+
+def _refuse_old_verb(first: Sequence[str]) -> None:
+    for verb in first:
+        if verb in RENAMED:
+            raise SettingsError(f"{verb} is called {RENAMED[verb]} now; type distill {RENAMED[verb]} ...")
 
 
 def _run(said: argparse.Namespace) -> Any:
@@ -73,11 +82,11 @@ def _encode(said: argparse.Namespace) -> Any:
     return pipeline.encode(recipe, songs=said.songs)
 
 
-def _score(said: argparse.Namespace) -> Any:
+def _record(said: argparse.Namespace) -> Any:
     recipe = _recipe(said)
     from distill import pipeline
 
-    return pipeline.score(recipe, songs=said.songs)
+    return pipeline.record(recipe, songs=said.songs)
 
 
 def _train(said: argparse.Namespace) -> Any:
@@ -125,10 +134,10 @@ def _sing(said: argparse.Namespace) -> Any:
         raise SettingsError(
             "sing: --stems needs a singer whose codec hears tracks apart; this one's hears songs whole"
         )
-    manner = {"style": said.style, "voice": said.voice, "seed": said.seed, "temperature": said.temperature}
+    sampling = {"style": said.style, "voice": said.voice, "seed": said.seed, "temperature": said.temperature}
     if said.lines is not None:
-        return takes.sing_lines(singer, said.lines, said.out, score=said.score, stems=said.stems, **manner)
-    take = singer.sing(said.lyrics.replace("\\n", "\n"), **manner)
+        return takes.sing_lines(singer, said.lines, said.out, score=said.score, stems=said.stems, **sampling)
+    take = singer.sing(said.lyrics.replace("\\n", "\n"), **sampling)
     take.save(said.save)
     if said.stems is not None:
         take.save_stems(said.stems)
@@ -164,7 +173,7 @@ def _parser() -> argparse.ArgumentParser:
     run = verb("run", _run, "from songs to a singer, a report and a take")
     check = verb("check", _check, "say what a recipe means, before anything is done")
     encode = verb("encode", _encode, "songs to codes")
-    score = verb("score", _score, "let the teacher listen: a signal for every song")
+    record = verb("record", _record, "record the teacher: a signal for every passage")
     train = verb("train", _train, "train a recipe's student")
     songs = verb("songs", _songs, "look at songs, mend, annotate or set them aside; with a page on each")
     songs.add_argument("what", help="a folder of recordings with lyrics, or a recipe")
@@ -175,12 +184,12 @@ def _parser() -> argparse.ArgumentParser:
     songs.add_argument(
         "--export", metavar="FORMAT", help="also write the kept songs as ultrastar, webdataset, ..."
     )
-    for one in (run, check, encode, score, train):
+    for one in (run, check, encode, record, train):
         one.add_argument("recipe", help="a file, or the name of one in recipes/")
-    for one in (run, check, songs, encode, score, train):
+    for one in (run, check, songs, encode, record, train):
         change = "change one setting, for example train.seconds=60"
         one.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=change)
-    for one in (run, encode, score, train):
+    for one in (run, encode, record, train):
         one.add_argument("--songs", metavar="FOLDER", help="your songs, for recipes that learn from a folder")
     for one in (run, train):
         one.add_argument("--out", type=Path, metavar="FOLDER", help="the run (default: adapters/RECIPE)")

@@ -41,7 +41,7 @@ from distill.errors import DistillError, FitError, SongError
 from distill.folders import sha256_bytes, sha256_file, write_atomic
 from distill.lm.prompts import Coded, WritingSettings, passages, write
 from distill.lm.vocabulary import AudioVocabulary
-from distill.runtime.devices import exactly
+from distill.runtime.devices import full_float32
 from distill.songs import Song
 
 AHEAD = 2  # songs decoded before the codec wants them, each by a thread
@@ -120,7 +120,7 @@ def _encode(entries: Iterable[_Entry], codec: Any, ahead: int | None = None) -> 
         ahead = AHEAD if codec.device.type == "cpu" else max(AHEAD, os.cpu_count() or 1)
     for batch in _batches(_read_ahead(entries, codec, ahead), codec):
         waves = [wave_CW for _, wave_CW in batch]
-        with exactly():
+        with full_float32():
             made = codec.encode_many(waves) if len(waves) > 1 else [codec.encode(waves[0])]
         for (entry, _), codes_FS in zip(batch, made, strict=True):
             entry.place.parent.mkdir(parents=True, exist_ok=True)

@@ -22,14 +22,14 @@ from distill import coded_songs, folders
 from distill.config import settings as strict
 from distill.config.recipe import Recipe
 from distill.config.recipe import check as check_recipe
-from distill.curation.curated_songs import curated, gather, in_words, table
+from distill.curation.curated_songs import curated, in_words, load_songs, table
 from distill.errors import SettingsError
 from distill.licences import named
 from distill.lm import logits
 from distill.lm.merge import merge as merge_student
 from distill.lm.prompts import Coded, grain_of
 from distill.lm.student import Student
-from distill.runtime.devices import fastest
+from distill.runtime.devices import best_device
 from distill.singing import evaluate
 from distill.singing.singer import Singer, load_singer
 from distill.singing.singer_folder import (
@@ -135,12 +135,12 @@ def _tell(row: Any) -> None:
     print(f"{row.name}: {row.verdict}", flush=True)
 
 
-def score(recipe: Recipe, songs: str | None = None) -> str:
+def record(recipe: Recipe, songs: str | None = None) -> str:
     """The recorded teacher's signals for every passage, into its folder."""
     stage = Stage(with_songs(recipe, songs))
     if not isinstance(stage.teacher, RecordedTeacher):
         raise SettingsError(f"{recipe.name}: its teacher is not `recorded`; there is nothing to record")
-    return f"{stage.record()} passages scored by {stage.teacher.name}"
+    return f"{stage.record()} passages recorded by {stage.teacher.name}"
 
 
 def train(recipe: Recipe, songs: str | None = None, out: str | Path | None = None) -> str:
@@ -188,9 +188,9 @@ class Stage:
         self.given = getattr(
             recipe.settings.songs, "folder", None
         )  # a user's path stays out of what is published
-        all_songs = gather(self.settings.songs, self.settings.curation)
+        all_songs = load_songs(self.settings.songs, self.settings.curation)
         self.songs = [song for song in all_songs if song.split == "train"]
-        self.codec = self.settings.codec.load().to(fastest())
+        self.codec = self.settings.codec.load().to(best_device())
         self.held_out_songs = [s for s in all_songs if s.split != "train"] or _held_out_songs(
             self.settings.songs, self.codec
         )
@@ -251,7 +251,7 @@ class Stage:
             codec=codec,
             codec_fingerprint=self.codec.fingerprint,
             slot_sizes=self.codec.format.slot_sizes,
-            base="" if settings.base.blank else settings.base.path,
+            base="" if settings.base.from_scratch else settings.base.path,
             tokens=settings.packing.row_tokens,
             writing=settings.writing,
             sampling=settings.sampling,
@@ -438,4 +438,4 @@ def _write_json(path: Path, row: Any) -> None:
     folders.write_atomic(path, (json.dumps(row, indent=1, default=float) + "\n").encode())
 
 
-__all__ = ["check", "encode", "load_singer", "merge", "parts", "run", "score", "singer_folder", "train"]
+__all__ = ["check", "encode", "load_singer", "merge", "parts", "record", "run", "singer_folder", "train"]

@@ -42,8 +42,8 @@ def written(student, coded):
 
 # --- packing -----------------------------------------------------------------------------------------------------
 def lengths(seed: int, count: int = 200) -> list[int]:
-    dice = torch.Generator().manual_seed(seed)
-    return torch.randint(5, 300, (count,), generator=dice).tolist()
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(5, 300, (count,), generator=generator).tolist()
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -79,10 +79,10 @@ def test_batch_k_depends_on_seed_and_k_only():
 
 def test_a_task_gives_the_same_batch_k_from_any_start(student, coded):
     task = task_of(student, coded, rows=1)
-    dice = torch.Generator().manual_seed(5)
-    first = list(islice(task.batches(dice, 0), 9))
-    torch.rand(7, generator=dice)  # a generator that was drawn from still has its seed
-    for number, batch in enumerate(islice(task.batches(dice, 4), 5), 4):
+    generator = torch.Generator().manual_seed(5)
+    first = list(islice(task.batches(generator, 0), 9))
+    torch.rand(7, generator=generator)  # a generator that was drawn from still has its seed
+    for number, batch in enumerate(islice(task.batches(generator, 4), 5), 4):
         assert torch.equal(batch.ids_BT, first[number].ids_BT)
         assert torch.equal(batch.format_N, first[number].format_N)
     assert not torch.equal(first[0].ids_BT, first[1].ids_BT)
@@ -250,12 +250,12 @@ class RandomTeacher:
     """Says something else about every frame."""
 
     def signals(self, coded):
-        dice = torch.Generator().manual_seed(len(coded))
-        return [self._signal(item, dice) for item in coded]
+        generator = torch.Generator().manual_seed(len(coded))
+        return [self._signal(item, generator) for item in coded]
 
-    def _signal(self, item, dice):
+    def _signal(self, item, generator):
         def said(rows: int, size: int) -> torch.Tensor:
-            return torch.randn(rows, size, generator=dice).log_softmax(-1)
+            return torch.randn(rows, size, generator=generator).log_softmax(-1)
 
         pieces = len(item.passage.pieces)
         return Signal(
@@ -268,7 +268,7 @@ class RandomTeacher:
 def test_accumulated_micro_batches_are_one_large_batch(student, coded):
     """Loss and gradients in float32; the micro-batches hold unlike counts."""
     task = task_of(student, coded, teacher=RandomTeacher())
-    v, weights = student.vocabulary, task.weights()
+    v, weights = student.vocabulary, task.loss_weights()
     signals = RandomTeacher().signals(coded)
     cut = len(coded) // 3
     halves = [list(range(cut)), list(range(cut, len(coded)))]
@@ -283,12 +283,12 @@ def test_accumulated_micro_batches_are_one_large_batch(student, coded):
     def run(batches) -> tuple[float, dict[str, torch.Tensor]]:
         totals: Counter = Counter()
         for one in batches:
-            totals.update(task.count(one))
+            totals.update(task.counts(one))
         student.model.zero_grad(set_to_none=True)
         loss = 0.0
         for one in batches:
             terms = task.loss(one)
-            assert {name: count for name, (_, count) in terms.items()} == task.count(one)
+            assert {name: count for name, (_, count) in terms.items()} == task.counts(one)
             assert set(terms) == set(weights)
             part = sum(total * (weights[name] / max(1.0, totals[name])) for name, (total, _) in terms.items())
             part.backward()

@@ -30,7 +30,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
 
         return call
 
-    stages = {name: note(name) for name in ("run", "encode", "score", "train", "merge")}
+    stages = {name: note(name) for name in ("run", "encode", "record", "train", "merge")}
     fakes = {
         "pipeline": SimpleNamespace(**stages, parts=note("parts", {"codecs": ["a", "b"]})),
         "hub": SimpleNamespace(push=note("push", "pushed")),
@@ -69,7 +69,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
         ),
         ("check quick", ("check", (("quick", {}),), {})),
         ("encode quick", ("encode", (("quick", {}),), {"songs": None})),
-        ("score quick", ("score", (("quick", {}),), {"songs": None})),
+        ("record quick", ("record", (("quick", {}),), {"songs": None})),
         ("encode quick --songs mine", ("encode", (("quick", {}),), {"songs": "mine"})),
         (
             "train quick --set a.b=c=d --out here",
@@ -93,10 +93,10 @@ def test_sing_sings_and_saves(calls: list[tuple[Any, ...]]) -> None:
     assert (
         cli.main(["sing", "embedded", r"row\nrow", "--save", "a.wav", "--seed", "7", "--style", "folk"]) == 0
     )
-    manner = {"style": "folk", "voice": None, "seed": 7, "temperature": None}
+    sampling = {"style": "folk", "voice": None, "seed": 7, "temperature": None}
     assert calls == [
         ("load_singer", (None,), {"device": None, "vocoder": None}),
-        ("sing", ("row\nrow",), manner),
+        ("sing", ("row\nrow",), sampling),
         ("save", (Path("a.wav"),), {}),
     ]
 
@@ -126,12 +126,12 @@ def test_lines_go_to_takes(calls: list[tuple[Any, ...]], monkeypatch: pytest.Mon
         takes, "sing_lines", lambda singer, *args, **keys: calls.append(("takes", args, keys))
     )
     assert cli.main("sing here --lines l.txt --out d --score s.jsonl --temperature 0.5".split()) == 0
-    manner = {"style": None, "voice": None, "seed": None, "temperature": 0.5}
+    sampling = {"style": None, "voice": None, "seed": None, "temperature": 0.5}
     assert calls[0] == ("load_singer", ("here",), {"device": None, "vocoder": None})
     assert calls[1] == (
         "takes",
         (Path("l.txt"), Path("d")),
-        {"score": Path("s.jsonl"), "stems": None, **manner},
+        {"score": Path("s.jsonl"), "stems": None, **sampling},
     )
 
 
@@ -144,6 +144,7 @@ def test_lines_go_to_takes(calls: list[tuple[Any, ...]], monkeypatch: pytest.Mon
         ("sing embedded row", "--save"),
         ("sing embedded row --save a.wav --score s", "--score gives notes"),
         ("run quick --set seed", "write it as key=value"),
+        ("score quick", "score is called record now"),
     ],
 )
 def test_what_cannot_be_meant_is_one_line(
@@ -197,6 +198,6 @@ try:
 except SystemExit:
     print(sorted({"torch", "numpy", "transformers"} & set(sys.modules)))"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    for verb in ("run", "check", "encode", "score", "train", "merge", "sing", "push", "parts"):
+    for verb in ("run", "check", "encode", "record", "train", "merge", "sing", "push", "parts"):
         assert f"\n    {verb} " in done.stdout
     assert done.stdout.endswith("[]\n")

@@ -288,7 +288,7 @@ def test_a_student_of_one_family_learns_from_a_teacher_of_another(qwen, coded, l
     task = sing.Task(student, some, settings, 0, teacher)
     before = logits.held_out(student, some, teacher)["kl_per_token"]
     optimizer = torch.optim.Adam([p for group in task.parameters() for p in group["params"]], lr=1e-2)
-    weights = task.weights()
+    weights = task.loss_weights()
     batch = next(iter_batches(task))
     for _ in range(20):
         terms = task.loss(batch)
@@ -315,4 +315,4 @@ def test_losses_and_teacher_of_a_recipe_must_belong_together():
     with pytest.raises(SettingsError, match="no loss listens"):
         sing.Settings(songs=None, codec=None, teacher=object(), losses=(CrossEntropy(),))
     with pytest.raises(SettingsError, match="adapter: null"):
-        sing.Settings(songs=None, codec=None, base=sing.BaseSettings(blank=tiny_singer.blank()))
+        sing.Settings(songs=None, codec=None, base=sing.BaseSettings(from_scratch=tiny_singer.from_scratch()))

@@ -196,7 +196,7 @@ def learn(task: CodecTask, optimizer: torch.optim.Optimizer, first: int, last: i
     for _ in range(first, last):
         terms = task.loss(next(batches))
         total = torch.stack(
-            [task.weights()[name] * sum_ / count for name, (sum_, count) in terms.items()]
+            [task.loss_weights()[name] * sum_ / count for name, (sum_, count) in terms.items()]
         ).sum()
         optimizer.zero_grad()
         total.backward()

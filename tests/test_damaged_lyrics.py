@@ -38,37 +38,37 @@ TOKENS = [
 ]  # fmt: skip
 
 
-def mutated(content: bytes, dice: random.Random) -> bytes:
+def mutated(content: bytes, generator: random.Random) -> bytes:
     """One to eight changes: bits, bytes, truncation, doubling, tokens of the formats, another encoding, another order."""
     data = bytearray(content)
-    for _ in range(dice.randint(1, 8)):
-        at, how = dice.randrange(len(data) + 1), dice.randrange(8)
+    for _ in range(generator.randint(1, 8)):
+        at, how = generator.randrange(len(data) + 1), generator.randrange(8)
         if how == 0 and at < len(data):
-            data[at] ^= 1 << dice.randrange(8)
+            data[at] ^= 1 << generator.randrange(8)
         elif how == 1 and at < len(data):
-            data[at] = dice.randrange(256)
-        elif how == 2 and dice.random() < 0.3:
+            data[at] = generator.randrange(256)
+        elif how == 2 and generator.random() < 0.3:
             del data[at:]
         elif how == 3:
-            data[at:at] = dice.choice(TOKENS)
+            data[at:at] = generator.choice(TOKENS)
         elif how == 4:
-            data[at:at] = data[at : at + dice.randint(1, 60)] * dice.choice((1, 2, 50))
+            data[at:at] = data[at : at + generator.randint(1, 60)] * generator.choice((1, 2, 50))
         elif how == 5:
-            del data[at : at + dice.randint(1, 40)]
-        elif how == 6 and dice.random() < 0.2:
-            encoding = dice.choice(("utf-16", "utf-32", "utf-7", "cp037"))
+            del data[at : at + generator.randint(1, 40)]
+        elif how == 6 and generator.random() < 0.2:
+            encoding = generator.choice(("utf-16", "utf-32", "utf-7", "cp037"))
             data = bytearray(data.decode("utf-8", "replace").encode(encoding, "replace"))
         elif how == 7:
-            swap = dice.randrange(len(data) + 1)
+            swap = generator.randrange(len(data) + 1)
             data = data[min(at, swap) :] + data[: min(at, swap)]
     return bytes(data)
 
 
 def damaged(count: int, seed: int) -> Iterator[tuple[str, bytes]]:
-    dice = random.Random(seed)
+    generator = random.Random(seed)
     for number in range(count):
         form = list(SEEDS)[number % len(SEEDS)]
-        yield form, mutated(SEEDS[form], dice)
+        yield form, mutated(SEEDS[form], generator)
 
 
 def read_any(form: str, content: bytes, place: Path) -> object:

@@ -29,8 +29,10 @@ def words(layout: str, slots: int = 2, streams: int = 1) -> AudioVocabulary:
 
 
 def codes(v: AudioVocabulary, frames: int, seed: int = 0) -> torch.Tensor:
-    dice = torch.Generator().manual_seed(seed)
-    return torch.stack([torch.randint(size, (frames,), generator=dice) for size in v.format.slot_sizes], 1)
+    generator = torch.Generator().manual_seed(seed)
+    return torch.stack(
+        [torch.randint(size, (frames,), generator=generator) for size in v.format.slot_sizes], 1
+    )
 
 
 def encode(text: str) -> list[int]:
@@ -186,14 +188,14 @@ def shortened(item: Coded) -> Coded:
 @EVERY
 @pytest.mark.parametrize(("slots", "streams"), SHAPES)
 def test_whatever_the_grammar_lets_through_can_be_decoded(layout, slots, streams):
-    v, dice, ended = words(layout, slots, streams), random.Random(slots), 0
+    v, generator, ended = words(layout, slots, streams), random.Random(slots), 0
     for _ in range(25):
         grammar, state, ids, owed = Grammar(v), Grammar(v).start(), [], 0
         while state.kind != "ended" and len(ids) < 400:
             spans = grammar.legal(state)
             assert spans and all(len(span) > 0 for span in spans)
-            span = dice.choice(spans)
-            ids.append(dice.randrange(span.start, min(span.stop, span.start + 6)))
+            span = generator.choice(spans)
+            ids.append(generator.randrange(span.start, min(span.stop, span.start + 6)))
             state = grammar.step(state, ids[-1])
             if ids[-1] in v.length_span:
                 owed += v.frames(ids[-1]) or 0

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from distill.errors import AudioError, DistillError
-from distill.measures import Performance, Sheet, _bootstrap, judge, kinds, measure, pitch, words
+from distill.measures import Performance, Sheet, _bootstrap, judge, kinds, load, pitch, words
 
 RATE = 16_000
 LEAD_SECONDS = 0.2
@@ -44,7 +44,7 @@ def hummed(text: str, midi: tuple[float, ...], cents: float = 0.0) -> Performanc
 )
 def test_a_note_is_in_tune_within_50_cents_and_the_octave_counts(cents: float, share: float) -> None:
     take = hummed("la la la", (52, 55, 59), cents)
-    figures, details = pitch.score(take, [])
+    figures, details = pitch.measure(take, [])
     hits, count = figures["in_tune"]
     assert hits / count == share and count == 3
     assert details["cents"] == pytest.approx([cents] * 3, abs=6)
@@ -55,7 +55,7 @@ def test_pitch_is_found_at_the_sample_rate_of_the_take() -> None:
     wave_W = np.repeat(
         tone(notes, 1.2), 3
     )  # a crude 48 kHz: the images lie above hearing and above the tracker
-    figures, _ = pitch.score(Performance("a b", ("a", "b"), tuple(notes), wave_W, 3 * RATE), [])
+    figures, _ = pitch.measure(Performance("a b", ("a", "b"), tuple(notes), wave_W, 3 * RATE), [])
     assert figures["in_tune"] == (2, 2)
 
 
@@ -66,7 +66,7 @@ def test_an_unsung_note_is_a_miss_and_another_tune_fails() -> None:
         Sheet("short", ("y",), tuple(tune(52, 55))),
         Sheet("other", ("y",), tuple(tune(57, 50, 53, 59))),
     ]
-    figures, details = pitch.score(half, others)
+    figures, details = pitch.measure(half, others)
     assert figures["in_tune"] == (2, 4) and details["cents"][2:] == [None, None]
     assert figures["wrong_melody_in_tune"] == (0, 4)
     assert pitch.summarise([details])["notes_not_sung"] == 2
@@ -87,8 +87,8 @@ def test_the_wrong_tune_is_never_the_right_one_and_is_strung_together_where_line
 def test_silence_and_scraps_are_judged_not_refused(samples: int) -> None:
     wave_W = np.zeros(samples, np.float32)
     take = Performance("gently down", ("gently", "down"), ((0.0, 0.4, 60.0), (0.4, 0.8, 62.0)), wave_W, RATE)
-    assert pitch.score(take, [])[0]["in_tune"] == (0, 2)
-    assert words.score(take, [])[0]["word_error"][1] == 2
+    assert pitch.measure(take, [])[0]["in_tune"] == (0, 2)
+    assert words.measure(take, [])[0]["word_error"][1] == 2
 
 
 def test_a_waveform_that_is_none_is_refused() -> None:
@@ -135,13 +135,13 @@ def test_a_word_without_seven_others_changes_the_chance() -> None:
     (slot,) = ear.slots(["university"], "university")
     assert 2 <= len(slot) <= 8
     take = Performance("university", ("university",), (), np.zeros(RATE, np.float32), RATE)
-    assert words.score(take, [])[1]["chance"] == pytest.approx(1 - 1 / len(slot), abs=1e-3)
+    assert words.measure(take, [])[1]["chance"] == pytest.approx(1 - 1 / len(slot), abs=1e-3)
 
 
 def test_unknown_words_are_named_and_not_scored() -> None:
     line = ("row", "zyzzxq", "boat", "<custom_token_5>", "a|b")
     take = Performance(" ".join(line), line, (), np.zeros(RATE, np.float32), RATE)
-    figures, details = words.score(take, [])
+    figures, details = words.measure(take, [])
     assert figures["word_error"][1] == 2
     assert details["not_in_dictionary"] == ["zyzzxq", "<custom_token_5>", "a|b"]
     assert words.summarise([details])["words_not_scored"] == 3
@@ -246,10 +246,10 @@ def test_every_measure_keeps_the_same_promise() -> None:
     take = hummed("la la", (52, 55))
     assert {"pitch", "words"} <= set(kinds())
     for kind in kinds():
-        figures, details = measure(kind).score(take, [])
-        assert set(figures) == set(measure(kind).FIGURES)
+        figures, details = load(kind).measure(take, [])
+        assert set(figures) == set(load(kind).FIGURES)
         assert all(0 <= hits <= count for hits, count in figures.values())
-        json.dumps([details, measure(kind).summarise([details])])
+        json.dumps([details, load(kind).summarise([details])])
 
 
 @pytest.mark.parametrize(("kind", "library"), [("pitch", "pyworld"), ("words", "pocketsphinx")])
@@ -262,9 +262,7 @@ def test_a_missing_judge_is_named_with_what_to_install(
 
 
 def test_judging_loads_no_torch() -> None:
-    code = (
-        "import sys, distill.measures as m; [m.measure(k) for k in m.kinds()]; exit('torch' in sys.modules)"
-    )
+    code = "import sys, distill.measures as m; [m.load(k) for k in m.kinds()]; exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

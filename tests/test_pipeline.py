@@ -42,7 +42,7 @@ songs: {{kind: folder, held_out_lines: 1, style: folk, voice: low}}
 codec: {{kind: embedded, path: "{home}/codec"}}
 base:
   path: ""
-  blank: {{family: qwen3, width: 48, inner: 48, layers: 1, heads: 3, context: 512, tied: true, tokenizer: bytes, pieces: 300,
+  from_scratch: {{family: qwen3, width: 48, inner: 48, layers: 1, heads: 3, context: 512, tied: true, tokenizer: bytes, pieces: 300,
            text: "{home}/text"}}
 adapter: null
 teacher: {{kind: recorded, singer: "{home}/run"}}
@@ -54,8 +54,8 @@ judge: {{lines: 0}}
 
 
 def sing_wave(seconds: float, seed: int) -> np.ndarray:
-    dice = np.random.default_rng(seed)
-    keys = np.repeat(dice.integers(50, 65, int(seconds * 4) + 1), 4000)[: int(seconds * 16_000)]
+    generator = np.random.default_rng(seed)
+    keys = np.repeat(generator.integers(50, 65, int(seconds * 4) + 1), 4000)[: int(seconds * 16_000)]
     phase = np.cumsum(2 * np.pi * 440 * 2 ** ((keys - 69) / 12) / 16_000)
     return (0.2 * sum(np.sin(k * phase) / k for k in range(1, 6))).astype(np.float32)
 
@@ -76,7 +76,7 @@ def home(tmp_path_factory) -> Path:
         (place / "songs" / f"song{number}.lrc").write_text("\n".join(rows) + "\n")
     embedded.save_codec(random_network(), place / "codec", ["apache-2.0"])
     text = tiny_singer.text_folder(place / "text")
-    model, tokenizer = tiny_singer.make(tiny_singer.blank(text=str(text)), 0)
+    model, tokenizer = tiny_singer.make(tiny_singer.from_scratch(text=str(text)), 0)
     model.save_pretrained(place / "base")
     tokenizer.save_pretrained(place / "base")
     return place
@@ -206,8 +206,8 @@ def test_a_student_of_another_family_learns_from_the_run_as_recorded_teacher(hom
     said = pipeline.encode(taught, songs).replace(",", "").split()
     passages = int(said[0]), int(said[said.index("held") - 1])
     assert 3 <= passages[0] <= 6 and passages[1] == 3  # one or two of two lines; one line
-    assert pipeline.score(taught, songs).startswith(f"{sum(passages)} passages")
-    assert pipeline.score(taught, songs).startswith("0 passages")
+    assert pipeline.record(taught, songs).startswith(f"{sum(passages)} passages")
+    assert pipeline.record(taught, songs).startswith("0 passages")
     said = pipeline.run(taught, songs, home / "taught")
     assert "KL" in said
     report = json.loads((home / "taught" / "report.json").read_text())
@@ -289,5 +289,5 @@ def test_no_songs_no_run(home, tmp_path):
     with pytest.raises(FolderError):
         pipeline.run(my_songs(home), str(tmp_path / "none"), tmp_path / "run")
     with pytest.raises(SettingsError, match="not `recorded`"):
-        pipeline.score(my_songs(home), str(home / "songs"))
+        pipeline.record(my_songs(home), str(home / "songs"))
     assert not (tmp_path / "run" / "checkpoints").exists()

@@ -278,7 +278,7 @@ def test_codes_and_pieces_that_disagree_are_refused():
 
 # --- the grammar -------------------------------------------------------------------------------------------------
 def test_random_walks_never_get_stuck_and_illegal_ids_are_refused():
-    dice, grammar = random.Random(0), Grammar(WORDS)
+    generator, grammar = random.Random(0), Grammar(WORDS)
     kinds, ended = set(), 0
     for _ in range(60):
         state = grammar.start()
@@ -290,13 +290,15 @@ def test_random_walks_never_get_stuck_and_illegal_ids_are_refused():
                 break
             legal = {id for span in spans for id in (span.start, span.stop - 1)}
             assert not legal & {WORDS.sing, *range(WORDS.used_rows, WORDS.rows)}
-            illegal = dice.randrange(WORDS.rows)
+            illegal = generator.randrange(WORDS.rows)
             if not any(illegal in span for span in spans):
                 with pytest.raises(VocabularyError, match=f"id {illegal} cannot come"):
                     grammar.step(state, illegal)
             kinds.add((state.kind, state.left is None))
-            span = dice.choice(spans)
-            state = grammar.step(state, dice.choice([span.start, dice.randrange(span.start, span.stop)]))
+            span = generator.choice(spans)
+            state = grammar.step(
+                state, generator.choice([span.start, generator.randrange(span.start, span.stop)])
+            )
     assert ended > 5
     assert kinds >= {("start", False), ("slot", False), ("slot", True), ("length", False), ("boundary", True)}
 

@@ -26,6 +26,12 @@ def test_law_a_recipe_names_no_path_of_a_machine(path: Path) -> None:
     assert not any(word.startswith(("/", "~", "C:")) for word in path.read_text(encoding="utf-8").split())
 
 
+def test_a_key_of_an_earlier_version_is_refused_by_name() -> None:
+    text = "task: sing\nseed: 1\nsongs: {kind: embedded}\ncodec: {kind: embedded}\nbase: {blank: {}}\n"
+    with pytest.raises(SettingsError, match=r"x\.yaml: base\.blank is called from_scratch now"):
+        recipe.parse(text, "x", "x.yaml")
+
+
 def test_names_and_paths_are_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = sorted(RECIPES.glob("*.yaml"))[0]
     (tmp_path / "recipes").mkdir()

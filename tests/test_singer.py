@@ -25,7 +25,7 @@ from distill.lm.merge import merge
 from distill.lm.prompts import Passage, Piece, passages
 from distill.lm.student import LoraSettings, graft, rows_of
 from distill.lm.vocabulary import AudioVocabulary
-from distill.singing.singer import Manner, Singer, Sung, Wish, choose, load_singer, script
+from distill.singing.singer import Request, Sampling, Singer, Sung, load_singer, sample, script
 from distill.singing.singer_folder import About, SamplingSettings, read_about, write_about
 from distill.songs import Line, Note, Section, Song
 from distill.teachers.model import kl
@@ -63,14 +63,14 @@ def sent(monkeypatch) -> dict[object, list[int]]:
     def watched(*arguments):
         steps = script(*arguments)
         ids = found.setdefault(steps, [])
-        wish = next(steps)
+        request = next(steps)
         while True:
-            ids.append((yield wish))
+            ids.append((yield request))
             try:
-                wish = steps.send(ids[-1])
+                request = steps.send(ids[-1])
             except StopIteration:
                 return
-            if wish.instead:
+            if request.instead:
                 ids.pop()  # a drawn stop, which is not written
 
     monkeypatch.setattr(distill.singing.singer, "script", watched)
@@ -281,65 +281,67 @@ def test_what_is_made_up_stays_within_what_the_model_holds(student, sent, monkey
 
 
 # --- choosing ----------------------------------------------------------------------------------------------------
-def drawn(manner: Manner, temperature: float, scores_C: torch.Tensor, times: int = 2500) -> Counter:
-    dice, wish = torch.Generator().manual_seed(0), Wish((), temperature)
-    return Counter(choose(scores_C, wish, manner, dice) for _ in range(times))
+def drawn(sampling: Sampling, temperature: float, logits_C: torch.Tensor, times: int = 2500) -> Counter:
+    generator, request = torch.Generator().manual_seed(0), Request((), temperature)
+    return Counter(sample(logits_C, request, sampling, generator) for _ in range(times))
 
 
 def test_choosing_follows_temperature_top_k_and_top_p():
     shares_C = torch.tensor([0.05, 0.5, 0.15, 0.3])
-    scores_C, plain = shares_C.log(), Manner((1.0,), 1.0)
-    assert drawn(plain, 0.0, scores_C, 20) == {1: 20}
-    once = drawn(plain, 1.0, scores_C)
+    logits_C, plain = shares_C.log(), Sampling((1.0,), 1.0)
+    assert drawn(plain, 0.0, logits_C, 20) == {1: 20}
+    once = drawn(plain, 1.0, logits_C)
     assert all(once[i] / 2500 == pytest.approx(float(shares_C[i]), abs=0.035) for i in range(4))
-    cold_C = (scores_C / 0.5).softmax(-1)
-    cold = drawn(plain, 0.5, scores_C)
+    cold_C = (logits_C / 0.5).softmax(-1)
+    cold = drawn(plain, 0.5, logits_C)
     assert all(cold[i] / 2500 == pytest.approx(float(cold_C[i]), abs=0.035) for i in range(4))
-    two = drawn(Manner((1.0,), 1.0, top_k=2), 1.0, scores_C)
+    two = drawn(Sampling((1.0,), 1.0, top_k=2), 1.0, logits_C)
     assert set(two) == {1, 3} and two[1] / 2500 == pytest.approx(0.625, abs=0.035)
-    assert set(drawn(Manner((1.0,), 1.0, top_k=1), 1.0, scores_C, 50)) == {1}
-    assert set(drawn(Manner((1.0,), 1.0, top_k=9), 1.0, scores_C)) == {0, 1, 2, 3}
-    kept = drawn(Manner((1.0,), 1.0, top_p=0.79), 1.0, scores_C)
+    assert set(drawn(Sampling((1.0,), 1.0, top_k=1), 1.0, logits_C, 50)) == {1}
+    assert set(drawn(Sampling((1.0,), 1.0, top_k=9), 1.0, logits_C)) == {0, 1, 2, 3}
+    kept = drawn(Sampling((1.0,), 1.0, top_p=0.79), 1.0, logits_C)
     assert set(kept) == {1, 3} and kept[1] / 2500 == pytest.approx(0.625, abs=0.035)
-    assert set(drawn(Manner((1.0,), 1.0, top_p=0.81), 1.0, scores_C)) == {1, 2, 3}
-    assert set(drawn(Manner((1.0,), 1.0, top_p=1e-9), 1.0, scores_C, 50)) == {1}
-    assert set(drawn(Manner((1.0,), 1.0, top_p=1.0), 1.0, scores_C)) == {0, 1, 2, 3}
+    assert set(drawn(Sampling((1.0,), 1.0, top_p=0.81), 1.0, logits_C)) == {1, 2, 3}
+    assert set(drawn(Sampling((1.0,), 1.0, top_p=1e-9), 1.0, logits_C, 50)) == {1}
+    assert set(drawn(Sampling((1.0,), 1.0, top_p=1.0), 1.0, logits_C)) == {0, 1, 2, 3}
 
 
 def test_whether_a_piece_goes_on_is_drawn_at_the_models_own_odds():
     """One stop against forty codes: a cold temperature over all of them would nearly always stop."""
-    scores_C = torch.cat([torch.tensor([0.2, 0.1]), torch.full((40,), 0.7 / 40)]).log()
-    dice = torch.Generator().manual_seed(0)
+    logits_C = torch.cat([torch.tensor([0.2, 0.1]), torch.full((40,), 0.7 / 40)]).log()
+    generator = torch.Generator().manual_seed(0)
     for temperature in (0.2, 1.0):
-        wish = Wish((), temperature, codes=40)
-        chosen = Counter(choose(scores_C, wish, Manner((temperature,), 1.0), dice) for _ in range(2000))
+        request = Request((), temperature, codes=40)
+        chosen = Counter(
+            sample(logits_C, request, Sampling((temperature,), 1.0), generator) for _ in range(2000)
+        )
         assert chosen[0] / 2000 == pytest.approx(0.3, abs=0.035) and chosen[1] == 0
         assert len(chosen) == 41 and set(chosen) - {0} == set(range(2, 42))
-    assert choose(scores_C, Wish((), 0.0, codes=40), Manner((0.0,), 1.0), dice) >= 2
-    assert choose(scores_C.flip(0), Wish((), 0.0, codes=2), Manner((0.0,), 1.0), dice) == 0
+    assert sample(logits_C, Request((), 0.0, codes=40), Sampling((0.0,), 1.0), generator) >= 2
+    assert sample(logits_C.flip(0), Request((), 0.0, codes=2), Sampling((0.0,), 1.0), generator) == 0
 
 
 def test_what_has_no_probability_is_never_chosen():
-    scores_C = torch.tensor([-200.0, 0.0, -200.0])
+    logits_C = torch.tensor([-200.0, 0.0, -200.0])
     for value in (0.0, 1 - 2**-24):  # the lowest and the highest that torch.rand gives
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(torch, "rand", lambda *_, generator, value=value: torch.tensor(value))
-            assert choose(scores_C, Wish((), 1.0), Manner((1.0,), 1.0, top_k=1), None) == 1
-            assert choose(scores_C.flip(0), Wish((), 1.0), Manner((1.0,), 1.0), None) == 1
+            assert sample(logits_C, Request((), 1.0), Sampling((1.0,), 1.0, top_k=1), None) == 1
+            assert sample(logits_C.flip(0), Request((), 1.0), Sampling((1.0,), 1.0), None) == 1
 
 
 def test_each_slot_has_its_temperature_and_the_last_one_repeats(student):
-    manner = Manner((0.1, 0.7), 0.9)
-    assert [manner.level(level) for level in range(4)] == [0.1, 0.7, 0.7, 0.7]
+    sampling = Sampling((0.1, 0.7), 0.9)
+    assert [sampling.level(level) for level in range(4)] == [0.1, 0.7, 0.7, 0.7]
     v, sung = student.vocabulary, Sung()
     asked = []
-    steps = script([Piece("r o", None, None)], student.encode_text, v, manner, sung, 50)
-    wish = next(steps)
+    steps = script([Piece("r o", None, None)], student.encode_text, v, sampling, sung, 50)
+    request = next(steps)
     while True:
-        asked.append(wish)
-        id = wish.forced if wish.forced is not None else wish.spans[0].start + 3
+        asked.append(request)
+        id = request.forced if request.forced is not None else request.spans[0].start + 3
         try:
-            wish = steps.send(id)
+            request = steps.send(id)
         except StopIteration:
             break
     of_slots = [[w.temperature for w in asked if w.spans == (v.span(s),)] for s in range(2)]
@@ -352,12 +354,12 @@ def test_each_slot_has_its_temperature_and_the_last_one_repeats(student):
 @pytest.mark.parametrize("layout", layouts.names())
 def test_the_coarsest_slot_of_every_track_is_drawn_alike(layout):
     v = AudioVocabulary(300, CodecFormat(16_000, 25.0, (7,) * 4, streams=2), longest=LONGEST, layout=layout)
-    steps, asked = script([Piece("", 60, 3)], list, v, Manner((0.1, 0.7), 0.9), Sung(), 50), []
-    wish = next(steps)
+    steps, asked = script([Piece("", 60, 3)], list, v, Sampling((0.1, 0.7), 0.9), Sung(), 50), []
+    request = next(steps)
     with pytest.raises(StopIteration):
         while True:
-            asked.append(wish)
-            wish = steps.send(wish.forced if wish.forced is not None else wish.spans[0].start)
+            asked.append(request)
+            request = steps.send(request.forced if request.forced is not None else request.spans[0].start)
     by_slot = [{w.temperature for w in asked if w.spans == (v.span(s),)} for s in range(4)]
     assert by_slot == [{0.1}, {0.1}, {0.7}, {0.7}]
 
@@ -371,23 +373,23 @@ def test_whatever_is_answered_a_script_makes_whole_frames(layout, slots, streams
     )
     pieces = [Piece("r o", 60, 5), Piece("b o t", None, None), Piece("D u", None, None, False, open=True)]
     for seed in range(12):
-        dice, sung, ids, stopped = random.Random(seed), Sung(), [], False
-        some = [dice.choice(pieces) for _ in range(dice.randint(1, 4))]
-        steps = script(some, lambda text: [5], v, Manner((1.0,), 1.0), sung, 40)
-        wish = next(steps)
-        while wish is not None:
-            assert wish.instead == stopped
-            spans, goes_on = wish.spans, dice.random() > 1 / 9
-            if wish.codes:
+        generator, sung, ids, stopped = random.Random(seed), Sung(), [], False
+        some = [generator.choice(pieces) for _ in range(generator.randint(1, 4))]
+        steps = script(some, lambda text: [5], v, Sampling((1.0,), 1.0), sung, 40)
+        request = next(steps)
+        while request is not None:
+            assert request.instead == stopped
+            spans, goes_on = request.spans, generator.random() > 1 / 9
+            if request.codes:
                 spans = spans[-1:] if goes_on else spans[:-1]
-            span = dice.choice(spans) if wish.forced is None else None
-            id = wish.forced if span is None else dice.randrange(span.start, span.stop)
-            stopped = bool(wish.codes) and not goes_on
+            span = generator.choice(spans) if request.forced is None else None
+            id = request.forced if span is None else generator.randrange(span.start, span.stop)
+            stopped = bool(request.codes) and not goes_on
             ids += [] if stopped else [id]
             try:
-                wish = steps.send(id)
+                request = steps.send(id)
             except StopIteration:
-                wish = None
+                request = None
         assert check_legal(ids, v) == sum(piece.frames for piece in sung.pieces) <= 40
         codes_FS = v.read(torch.tensor(sung.ids))
         assert sung.ids == [id for id in ids if id in v.audio_span]
@@ -429,7 +431,7 @@ def shelf(tmp_path_factory):
     home = tmp_path_factory.mktemp("shelf")
     embedded.save_codec(random_network(), home / "codec")
     codec = embedded.Settings(str(home / "codec"), slots=2).load()
-    model, tokenizer = tiny_singer.make(tiny_singer.blank(), 0)
+    model, tokenizer = tiny_singer.make(tiny_singer.from_scratch(), 0)
     model.save_pretrained(home / "base")
     tokenizer.save_pretrained(home / "base")
     model, tokenizer = open_base(home / "base")
@@ -437,11 +439,11 @@ def shelf(tmp_path_factory):
         model, tokenizer, AudioVocabulary(rows_of(model), codec.format, longest=LONGEST), codec.codebooks()
     )
     student.adapt(LoraSettings(rank=4, alpha=8))
-    dice = torch.Generator().manual_seed(3)
+    generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for name, parameter in student.trainable().items():
             amount = 0.5 if name.endswith(".new") else 0.05
-            parameter.add_(torch.randn(parameter.shape, generator=dice) * amount)
+            parameter.add_(torch.randn(parameter.shape, generator=generator) * amount)
     said = about(
         codec={"kind": "embedded", "path": str(home / "codec"), "slots": 2},
         codec_fingerprint=codec.fingerprint, slot_sizes=codec.format.slot_sizes, base=str(home / "base"), recipe="seed: 1\n",
@@ -493,7 +495,7 @@ def test_another_codec_or_base_or_folder_is_refused(shelf, tmp_path):
             load_singer(home / "merged")
     finally:
         (home / "merged" / "singer.json").write_text(text)
-    other, tokenizer = tiny_singer.make(tiny_singer.blank(), 1)  # another base of the same shape
+    other, tokenizer = tiny_singer.make(tiny_singer.from_scratch(), 1)  # another base of the same shape
     other.save_pretrained(tmp_path / "base")
     tokenizer.save_pretrained(tmp_path / "base")
     adapter = home / "run" / "singer" / "singer.json"

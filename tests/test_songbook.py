@@ -88,9 +88,9 @@ def test_about_a_fifth_of_the_content_words_is_held_out() -> None:
 
 @pytest.mark.parametrize("held_out", [False, True])
 def test_stanzas_keep_their_metre_and_rhyme(held_out: bool) -> None:
-    dice, used = random.Random(4), set[str]()
+    generator, used = random.Random(4), set[str]()
     for metre in stanzas.METRES:
-        lines = stanzas.stanza(dice, metre, held_out, used)
+        lines = stanzas.stanza(generator, metre, held_out, used)
         assert tuple(len(lyrics.sing_texts(line)) for line in lines) == metre.syllables
         assert [len(stanzas.stresses(line)) for line in lines] == list(metre.syllables)
         for row, letter in enumerate(metre.scheme):
@@ -108,9 +108,9 @@ def test_stress_falls_where_it_is_spoken() -> None:
 
 
 def test_chinese_lines_have_their_length_and_rhyme() -> None:
-    dice = random.Random(4)
+    generator = random.Random(4)
     for count in (5, 7):
-        first, second, third, fourth = mandarin.stanza(dice, count, 4, False, set())
+        first, second, third, fourth = mandarin.stanza(generator, count, 4, False, set())
         assert {len(line) for line in (first, second, third, fourth)} == {count}
         assert mandarin.rhymes(second[-1], first[-1])
         assert mandarin.rhymes(fourth[-1], first[-1]) or mandarin.rhymes(fourth[-1], third[-1])
@@ -127,9 +127,9 @@ def test_every_chinese_character_is_one_syllable_of_known_letters() -> None:
 
 
 def test_users_songs_are_spelled_as_the_songbook_is() -> None:
-    dice = random.Random(5)
+    generator = random.Random(5)
     same = []
-    for line in (line for _ in range(40) for line in mandarin.stanza(dice, 7, 4, False, set())):
+    for line in (line for _ in range(40) for line in mandarin.stanza(generator, 7, 4, False, set())):
         ours = [mandarin.syllable(character) for character in line]
         same += [
             [mine] == read for mine, read in zip(ours, lyrics.read(lyrics.words(line), "zh"), strict=True)

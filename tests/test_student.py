@@ -148,7 +148,7 @@ def test_soft_capping_and_scaling_are_honoured_and_a_missing_row_is_noticed(kind
     with torch.no_grad():
         stock_TV = student.model(input_ids=ids_BT).logits[0]
         assert torch.allclose(
-            student.scores(student.hidden(ids_BT)[0], 280, 330), stock_TV[:, 280:330], atol=1e-5
+            student.logits(student.hidden(ids_BT)[0], 280, 330), stock_TV[:, 280:330], atol=1e-5
         )
     monkeypatch.setattr(families, "FAMILIES", {})
     if kind is not Gemma2Config:  # capping is found by its config's name, it has no row
@@ -160,7 +160,7 @@ def test_scores_outside_the_tables_are_refused():
     student = fresh()
     for start, end in ((-1, 5), (5, 5), (0, student.vocabulary.rows + 1)):
         with pytest.raises(GraftError):
-            student.scores(torch.zeros(1, 32), start, end)
+            student.logits(torch.zeros(1, 32), start, end)
 
 
 def test_half_precision_base_trains_in_float32(tmp_path):
@@ -170,7 +170,7 @@ def test_half_precision_base_trains_in_float32(tmp_path):
     student.adapt(LoraSettings(rank=4, alpha=8))
     assert student.dtype == torch.bfloat16 and student.packing == "songs"
     assert all(parameter.dtype == torch.float32 for parameter in student.trainable().values())
-    student.scores(student.hidden(torch.arange(290, 310)[None])[0], 0, 400).float().logsumexp(
+    student.logits(student.hidden(torch.arange(290, 310)[None])[0], 0, 400).float().logsumexp(
         -1
     ).sum().backward()
     assert merge(student, tmp_path / "merged", dtype="bfloat16").largest_difference < 0.05
@@ -320,7 +320,7 @@ def test_a_quantised_base_trains_and_merges(quantise, tmp_path):
     with warnings.catch_warnings():  # bitsandbytes warns where it has no backward
         warnings.simplefilter("error")
         hidden_ND = student.hidden(torch.arange(290, 310)[None])[0]
-        student.scores(hidden_ND, 0, 400).float().logsumexp(-1).sum().backward()
+        student.logits(hidden_ND, 0, 400).float().logsumexp(-1).sum().backward()
     assert merge(student, tmp_path / "merged").largest_difference < 0.05
     student.save_adapter(tmp_path / "adapter")
     load(base, tmp_path / "adapter", quantise=quantise)

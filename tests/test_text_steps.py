@@ -415,34 +415,36 @@ def test_given_tags_are_the_structure_and_no_returns_mean_no_guess() -> None:
 
 
 def test_all_lines_are_kept_in_order_whatever_is_guessed() -> None:
-    dice = random.Random(5)
+    generator = random.Random(5)
     for _ in range(60):
-        lines = [dice.choice(VERSES + CHORUS) for _ in range(dice.randint(1, 24))]
-        song = typed("\n".join(line + ("\n" if dice.random() < 0.2 else "") for line in lines))
+        lines = [generator.choice(VERSES + CHORUS) for _ in range(generator.randint(1, 24))]
+        song = typed("\n".join(line + ("\n" if generator.random() < 0.2 else "") for line in lines))
         assert structure.Settings().curate(Item(song)).song.lines == song.lines
 
 
 def test_structure_of_generated_songs() -> None:
     """Verses and a chorus of random words: the chorus is found where it returns, also with a word of ten changed."""
-    dice = random.Random(9)
+    generator = random.Random(9)
     vocabulary = sorted(
         {word for lines in SUNG.values() for line in lines for word in line.split()}
         | set(" ".join(VERSES).split())
     )
 
     def line() -> str:
-        return " ".join(dice.choice(vocabulary) for _ in range(dice.randint(4, 8)))
+        return " ".join(generator.choice(vocabulary) for _ in range(generator.randint(4, 8)))
 
     def changed(line: str) -> str:
-        return " ".join(dice.choice(vocabulary) if dice.random() < 0.1 else word for word in line.split())
+        return " ".join(
+            generator.choice(vocabulary) if generator.random() < 0.1 else word for word in line.split()
+        )
 
     right = 0
     for _ in range(60):
-        chorus = [line() for _ in range(dice.randint(2, 4))]
+        chorus = [line() for _ in range(generator.randint(2, 4))]
         parts = [
             part
-            for _ in range(dice.randint(2, 3))
-            for part in ([line() for _ in range(dice.randint(2, 5))], chorus)
+            for _ in range(generator.randint(2, 3))
+            for part in ([line() for _ in range(generator.randint(2, 5))], chorus)
         ]
         found = (
             structure.Settings()
@@ -504,53 +506,55 @@ BITS = [
 ]  # fmt: skip
 
 
-def mutated(dice: random.Random) -> Item:
+def mutated(generator: random.Random) -> Item:
     """A song of a few lines with anything anywhere."""
 
     def anything(line: str) -> str:
-        for _ in range(dice.randint(0, 3)):
-            at = dice.randint(0, len(line))
-            line = line[:at] + dice.choice(BITS) + line[at + dice.randint(0, 2) :]
-        if dice.random() < 0.1:
+        for _ in range(generator.randint(0, 3)):
+            at = generator.randint(0, len(line))
+            line = line[:at] + generator.choice(BITS) + line[at + generator.randint(0, 2) :]
+        if generator.random() < 0.1:
             line = line.encode("utf-8", "surrogatepass").decode("latin-1")
-        return line * (dice.randint(1, 400) if dice.random() < 0.02 else 1)
+        return line * (generator.randint(1, 400) if generator.random() < 0.02 else 1)
 
     def moment() -> float:
-        return dice.choice([dice.uniform(-1, 30), dice.uniform(0, 5), 0.0, 1e9, float("nan"), float("inf")])
+        return generator.choice(
+            [generator.uniform(-1, 30), generator.uniform(0, 5), 0.0, 1e9, float("nan"), float("inf")]
+        )
 
-    sections, likely = [], dice.choice([0.0, 0.0, 0.5])
-    for _ in range(dice.randint(0, 4)):
+    sections, likely = [], generator.choice([0.0, 0.0, 0.5])
+    for _ in range(generator.randint(0, 4)):
         lines = []
-        for _ in range(dice.randint(0, 6)):
-            line = anything(dice.choice([*VERSES, *CHORUS, *SUNG["ja"], *SUNG["en"]]))
-            times = dice.random() < likely
+        for _ in range(generator.randint(0, 6)):
+            line = anything(generator.choice([*VERSES, *CHORUS, *SUNG["ja"], *SUNG["en"]]))
+            times = generator.random() < likely
             words = (
                 tuple(Word(w, moment(), moment()) for w in line.split()[:9])
-                if dice.random() < 0.6 * likely
+                if generator.random() < 0.6 * likely
                 else ()
             )
             notes = (
-                Note(moment(), moment(), dice.choice([None, 60.0, -5.0, 1e6]), anything("la")),
-            ) * dice.randint(0, 2)
+                Note(moment(), moment(), generator.choice([None, 60.0, -5.0, 1e6]), anything("la")),
+            ) * generator.randint(0, 2)
             lines.append(
                 Line(
                     line,
                     moment() if times else None,
-                    moment() if times and dice.random() < 0.9 else None,
+                    moment() if times and generator.random() < 0.9 else None,
                     words,
                     notes,
                 )
             )
-        sections.append(Section(anything(dice.choice(["verse", "chorus", "サビ", "x"])), tuple(lines)))
-    facts = (Fact("tempo_bpm", dice.choice([90, -1, "x", None])),)
+        sections.append(Section(anything(generator.choice(["verse", "chorus", "サビ", "x"])), tuple(lines)))
+    facts = (Fact("tempo_bpm", generator.choice([90, -1, "x", None])),)
     song = Song(
         "x",
         tuple(sections),
         style=anything("pop, sad"),
-        language=dice.choice(["en", "es", "", "??"]),
+        language=generator.choice(["en", "es", "", "??"]),
         facts=facts,
     )
-    return Item(song, silence(dice.choice([0.01, 5, 30])) if dice.random() < 0.8 else {})
+    return Item(song, silence(generator.choice([0.01, 5, 30])) if generator.random() < 0.8 else {})
 
 
 def curated(seed: int) -> Item:

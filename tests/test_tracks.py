@@ -194,7 +194,7 @@ songs: {{kind: manifest, path: "{home}/songs/manifest.jsonl"}}
 codec: {{kind: tracks, codec: {{kind: embedded, path: "{home}/codec"}}, channels: {channels}}}
 base:
   path: ""
-  blank: {{family: llama, width: 32, inner: 48, layers: 1, heads: 2, context: 512, tied: true, tokenizer: bytes, pieces: 300,
+  from_scratch: {{family: llama, width: 32, inner: 48, layers: 1, heads: 2, context: 512, tied: true, tokenizer: bytes, pieces: 300,
            text: "{home}/text"}}
 adapter: null
 losses: [{{kind: cross_entropy}}]

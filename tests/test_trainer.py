@@ -96,22 +96,22 @@ def test_accumulation_equals_one_large_batch_in_float64(tmp_path: Path) -> None:
 
 def test_counts_that_disagree_are_refused(tmp_path: Path) -> None:
     class Wrong(Toy):
-        def count(self, batch: Any) -> dict[str, float]:
-            return {name: count + (batch[0] == 3) for name, count in super().count(batch).items()}
+        def counts(self, batch: Any) -> dict[str, float]:
+            return {name: count + (batch[0] == 3) for name, count in super().counts(batch).items()}
 
         def loss(self, batch: Any) -> dict[str, tuple[torch.Tensor, float]]:
             return {
                 name: (total, count - (batch[0] == 3)) for name, (total, count) in super().loss(batch).items()
             }
 
-    with pytest.raises(TrainingError, match=r"step 2: loss\(\) sums square over .* count\(\) says"):
+    with pytest.raises(TrainingError, match=r"step 2: loss\(\) sums square over .* counts\(\) says"):
         _run(tmp_path, Wrong())
 
 
 def test_a_term_of_nothing_and_a_term_without_weight(tmp_path: Path) -> None:
     class Empty(Toy):
-        def count(self, batch: Any) -> dict[str, float]:
-            return super().count(batch) | {"absolute": 0.0}
+        def counts(self, batch: Any) -> dict[str, float]:
+            return super().counts(batch) | {"absolute": 0.0}
 
         def loss(self, batch: Any) -> dict[str, tuple[torch.Tensor, float]]:
             found = super().loss(batch)

@@ -13,14 +13,14 @@ from distill.lm.vocabulary import AudioVocabulary
 
 
 def ragged(seed: int) -> AudioVocabulary:
-    dice = random.Random(seed)
-    sizes = tuple(dice.randint(1, 90) for _ in range(dice.randint(1, 6)))
+    generator = random.Random(seed)
+    sizes = tuple(generator.randint(1, 90) for _ in range(generator.randint(1, 6)))
     format = CodecFormat(
-        dice.choice([16_000, 44_100]), dice.choice([25.0, 86.13]), sizes, dice.choice([1, 2])
+        generator.choice([16_000, 44_100]), generator.choice([25.0, 86.13]), sizes, generator.choice([1, 2])
     )
-    lowest = dice.randint(0, 60)
+    lowest = generator.randint(0, 60)
     return AudioVocabulary(
-        dice.randint(1, 999), format, lowest, lowest + dice.randint(0, 60), dice.randint(1, 99)
+        generator.randint(1, 999), format, lowest, lowest + generator.randint(0, 60), generator.randint(1, 99)
     )
 
 
@@ -47,10 +47,10 @@ def test_blocks_lie_end_to_end_and_padding_is_in_none_of_them(seed):
 @pytest.mark.parametrize("seed", range(12))
 def test_spell_and_read_are_a_bijection(seed):
     words = ragged(seed)
-    dice = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     frames = max(words.format.slot_sizes) * 2
     codes_FS = torch.stack([torch.arange(frames) % size for size in words.format.slot_sizes], 1)
-    codes_FS = codes_FS[torch.randperm(frames, generator=dice)]
+    codes_FS = codes_FS[torch.randperm(frames, generator=generator)]
     ids_N = words.spell(codes_FS)
     assert torch.equal(words.read(ids_N), codes_FS)
     assert sorted(set(ids_N.tolist())) == list(range(words.audio_span.start, words.audio_span.stop))

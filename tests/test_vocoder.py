@@ -191,7 +191,7 @@ def test_the_context_is_as_far_as_a_change_is_heard_and_no_farther(codec: Any) -
     assert int(far.min()) == -ahead and int(far.max()) == ahead
 
 
-def test_decoding_in_blocks_is_the_network_on_the_whole(codec: Any) -> None:
+def test_safe_decode_in_blocks_is_the_network_on_the_whole(codec: Any) -> None:
     vocoder = HeadVocoder(tiny_vocoder.network_of(codec), codec.format, "x")
     codes_FS = codes(40 * vocoder.context_frames)
     with torch.inference_mode():
@@ -369,7 +369,7 @@ def learn(task: VocoderTask, steps: int, rate: float = 3e-3) -> list[float]:
     batches, totals = task.batches(torch.Generator().manual_seed(5), 0), []
     for _ in range(steps):
         terms = task.loss(next(batches))
-        total = torch.stack([task.weights()[n] * s / c for n, (s, c) in terms.items()]).sum()
+        total = torch.stack([task.loss_weights()[n] * s / c for n, (s, c) in terms.items()]).sum()
         optimizer.zero_grad()
         total.backward()
         optimizer.step()
@@ -485,8 +485,8 @@ def test_one_backward_pass_gives_each_side_its_own_gradient(home: Path, songs: l
     assert task.adversary is not None
     batch = next(task.batches(torch.Generator().manual_seed(5), 0))
     terms = task.loss(batch)
-    assert set(terms) == set(task.weights()) == set(task.count(batch))
-    torch.stack([task.weights()[n] * s / c for n, (s, c) in terms.items()]).sum().backward()
+    assert set(terms) == set(task.loss_weights()) == set(task.counts(batch))
+    torch.stack([task.loss_weights()[n] * s / c for n, (s, c) in terms.items()]).sum().backward()
     together = [p.grad.clone() for p in (*task.network.parameters(), *task.adversary.parameters())]
     task.network.zero_grad()
     task.adversary.zero_grad()

@@ -89,13 +89,13 @@ def vocabulary(rows: int = ROWS) -> AudioVocabulary:
 
 
 def codebooks() -> list[Tensor]:
-    dice = torch.Generator().manual_seed(1)
-    return [torch.randn(codes, 6, generator=dice) for codes in CODES]
+    generator = torch.Generator().manual_seed(1)
+    return [torch.randn(codes, 6, generator=generator) for codes in CODES]
 
 
 def disturb(student: Any, amount: float = 0.05) -> None:
     """Stands in for training: moves everything that trains."""
-    dice = torch.Generator().manual_seed(2)
+    generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
         for parameter in student.trainable().values():
-            parameter.add_(torch.randn(parameter.shape, generator=dice) * amount)
+            parameter.add_(torch.randn(parameter.shape, generator=generator) * amount)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from distill.audio.codec_format import CodecFormat
-from distill.lm.from_scratch import BlankSettings, make
+from distill.lm.from_scratch import FromScratchSettings, make
 from distill.lm.grammar import State
 from distill.lm.prompts import END, LENGTH, OPEN, PIECE, TEXT, Coded, WritingSettings, passages
 from distill.lm.student import LoraSettings, Student, graft, rows_of
@@ -58,16 +58,16 @@ class ToyCodec:
         return 0.1 * torch.cat(tones)[None, :samples]
 
     def codebooks(self) -> list[Tensor]:
-        dice = torch.Generator().manual_seed(1)
-        return [torch.randn(size, 6, generator=dice) for size in self.format.slot_sizes]
+        generator = torch.Generator().manual_seed(1)
+        return [torch.randn(size, 6, generator=generator) for size in self.format.slot_sizes]
 
 
 def text_folder(folder: Path) -> Path:
     """A text to train tokenizers on, in two splits."""
     folder.mkdir(parents=True, exist_ok=True)
-    dice = random.Random(0)
+    generator = random.Random(0)
     for split, lines in (("train", 80), ("held-out", 8)):
-        rows = [" ".join(dice.choice(WORDS) for _ in range(6)) for _ in range(lines)]
+        rows = [" ".join(generator.choice(WORDS) for _ in range(6)) for _ in range(lines)]
         (folder / f"{split}.txt").write_text("\n".join(rows) + "\n\n" + "style: folk; voice: low\n" * 3)
     return folder
 
@@ -77,14 +77,14 @@ def _text() -> str:
     return str(text_folder(Path(tempfile.mkdtemp(prefix="distill-text-"))))
 
 
-def blank(family: str = "llama", text: str = "", **more: Any) -> BlankSettings:
+def from_scratch(family: str = "llama", text: str = "", **more: Any) -> FromScratchSettings:
     """A Llama with sentencepiece pieces, or a Qwen3 with byte pieces, a tied head and other sizes."""
     shape: dict[str, Any] = {"width": 32, "inner": 48, "layers": 2, "heads": 2, "context": 1024}
     if family == "llama":
         own: dict[str, Any] = {"tokenizer": "sentencepiece", "pieces": 330, "tied": False}
     else:
         own = {"tokenizer": "bytes", "pieces": 400, "tied": True, "width": 48, "heads": 3}
-    return BlankSettings(**{"family": family, "text": text or _text(), **shape, **own, **more})
+    return FromScratchSettings(**{"family": family, "text": text or _text(), **shape, **own, **more})
 
 
 def student(
@@ -96,17 +96,17 @@ def student(
     **more: Any,
 ) -> Student:
     """A grafted random LLM; `lively` noise on what trains makes it prefer something."""
-    model, tokenizer = make(blank(family, **more), seed)
+    model, tokenizer = make(from_scratch(family, **more), seed)
     vocabulary = AudioVocabulary(rows_of(model), FORMAT, longest=LONGEST, layout=layout)
     made = graft(model, tokenizer, vocabulary, ToyCodec().codebooks(), seed)
     if lora:
         made.adapt(LoraSettings(rank=4, alpha=8), seed)
     else:
         made.train_all()
-    dice = torch.Generator().manual_seed(seed + 100)
+    generator = torch.Generator().manual_seed(seed + 100)
     with torch.no_grad():
         for parameter in made.trainable().values():
-            parameter.add_(torch.randn(parameter.shape, generator=dice) * lively)
+            parameter.add_(torch.randn(parameter.shape, generator=generator) * lively)
     made.model.eval()
     return made
 
@@ -122,22 +122,22 @@ def place_of(state: State) -> int:
 
 def song(seed: int, lines: int = 3, times: str = "notes") -> Song:
     """A random song whose times are known by "notes", "words", "lines" or not at all ("none")."""
-    dice = random.Random(f"{seed} {times}")
-    now, made = round(dice.uniform(0, 1), 3), []
+    generator = random.Random(f"{seed} {times}")
+    now, made = round(generator.uniform(0, 1), 3), []
     for _ in range(lines):
         start = now
-        text = " ".join(dice.choice(WORDS) for _ in range(dice.randint(1, 4)))
-        now += dice.choice([0.0, 0.24, 0.5])
+        text = " ".join(generator.choice(WORDS) for _ in range(generator.randint(1, 4)))
+        now += generator.choice([0.0, 0.24, 0.5])
         notes, words = [], []
         for word in text.split():
             begun = now
-            for _ in range(dice.randint(1, 2)):
-                end = now + dice.choice([0.011, 0.12, 0.2, 0.333, 0.2, 1.7])
-                piece = dice.choice(SYLLABLES) if not notes or dice.random() < 0.8 else ""
-                notes.append(Note(now, end, float(dice.randint(40, 80)), piece))
-                now = end + dice.choice([0.0, 0.0, 0.0, 0.3])
+            for _ in range(generator.randint(1, 2)):
+                end = now + generator.choice([0.011, 0.12, 0.2, 0.333, 0.2, 1.7])
+                piece = generator.choice(SYLLABLES) if not notes or generator.random() < 0.8 else ""
+                notes.append(Note(now, end, float(generator.randint(40, 80)), piece))
+                now = end + generator.choice([0.0, 0.0, 0.0, 0.3])
             words.append(Word(word, begun, now))
-        now += dice.choice([0.0, 0.4])
+        now += generator.choice([0.0, 0.4])
         known = (start, max(now, start + 0.1)) if times != "none" else (None, None)
         made.append(
             Line(
@@ -147,7 +147,7 @@ def song(seed: int, lines: int = 3, times: str = "notes") -> Song:
                 tuple(notes) if times == "notes" else (),
             )
         )
-        now += dice.choice([0.0, 0.5, 2.0])
+        now += generator.choice([0.0, 0.5, 2.0])
     return Song(f"song-{seed}", (Section("verse", tuple(made)),), "folk, calm", "low voice")
 
 
@@ -155,13 +155,13 @@ def coded(
     songs: int = 3, writing: WritingSettings | None = None, times: str = "notes", seed: int = 0
 ) -> list[Coded]:
     """Passages of random songs with random codes."""
-    dice = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     found = []
     for number in range(songs):
         for passage in passages(
             song(seed + number, times=times), 25.0, LONGEST, writing or WritingSettings()
         ):
             frames = passage.frames if passage.stop >= 0 else 37
-            codes = [torch.randint(size, (frames,), generator=dice) for size in FORMAT.slot_sizes]
+            codes = [torch.randint(size, (frames,), generator=generator) for size in FORMAT.slot_sizes]
             found.append(Coded(passage, torch.stack(codes, 1)))
     return found

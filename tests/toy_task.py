@@ -45,7 +45,7 @@ class Toy:
             yield number, torch.randn(rows, 8, generator=chance).to(self.dtype)
             number += 1
 
-    def count(self, batch: tuple[int, Tensor]) -> dict[str, float]:
+    def counts(self, batch: tuple[int, Tensor]) -> dict[str, float]:
         return {"square": float(len(batch[1])), "absolute": float((batch[1][:, 0] > 0).sum())}
 
     def loss(self, batch: tuple[int, Tensor]) -> dict[str, tuple[Tensor, float]]:
@@ -53,7 +53,7 @@ class Toy:
         self.before_loss(number)
         self.network.train()
         miss_B = (self.network(rows_BD)[:, 0] - rows_BD.sum(1)) * self.scale(number)
-        counts = self.count(batch)
+        counts = self.counts(batch)
         return {
             "square": ((miss_B**2).sum(), counts["square"]),
             "absolute": (miss_B.abs()[rows_BD[:, 0] > 0].sum(), counts["absolute"]),
@@ -63,7 +63,7 @@ class Toy:
     def scale(self, number: int) -> float:
         return 1.0
 
-    def weights(self) -> dict[str, float]:
+    def loss_weights(self) -> dict[str, float]:
         return self.weighted
 
     def parameters(self) -> list[dict[str, Any]]:

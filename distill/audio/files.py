@@ -5,7 +5,7 @@ silence, NaN or half a recording, because a model trained on those learns them. 
 checked before it is decoded (see `decoding`, which also takes files that nobody vouches for), so that a small file
 cannot unpack into all the memory there is. `write` never clips: a wave above full scale is turned down as a whole.
 
-What a codec does not speak is converted on the way, by these rules and no others (tests/test_audio.py holds them):
+What a codec does not speak is converted on the way, by these rules and no others (tests/test_audio_files.py holds them):
 
     sample rate   soxr at its quality HQ (linear phase, flat to 91 % of the lower Nyquist frequency): a tone of 1 kHz
                   keeps its level within 0.1 dB, and what would fold or be mirrored lies below -80 dB

@@ -181,5 +181,7 @@ class _SteadyNoise(nn.Module):
     def noise(self, values: int) -> Tensor:
         """So many values (T) of normal noise, as many for each frame."""
         seeds = ((self.layer << 24) + number for number in self.numbers)  # of a seed 32 bits count
-        dice = (torch.Generator().manual_seed(seed) for seed in seeds)
-        return torch.cat([torch.randn(values // len(self.numbers), generator=die) for die in dice])
+        generator = (torch.Generator().manual_seed(seed) for seed in seeds)
+        return torch.cat(
+            [torch.randn(values // len(self.numbers), generator=generator) for generator in generator]
+        )

@@ -99,7 +99,7 @@ def build(given: Mapping[str, Any], cls: type[T], where: str = "settings", path:
     for name, value in given.items():
         dotted = f"{path}.{name}" if path else name
         if name not in fields:
-            raise SettingsError(f"{where}: {dotted} is unknown; {_meant(name, list(fields))}")
+            raise SettingsError(f"{where}: {dotted} {_unknown(name, fields)}")
         values[name] = _field(value, fields[name], hints[name], where, dotted)
     for name, field in fields.items():
         if name not in values and field.default is _MISSING and field.default_factory is _MISSING:
@@ -236,6 +236,14 @@ def _typed(value: Any, hint: Any, where: str, dotted: str) -> Any:
     if hint in (str, int, bool) and type(value) is hint:
         return value
     raise wrong
+
+
+def _unknown(name: str, fields: Mapping[str, dataclasses.Field[Any]]) -> str:
+    """What is wrong with a key: it has another name now (a field's metadata "was"), or never existed."""
+    for field in fields.values():
+        if field.metadata.get("was") == name:
+            return f"is called {field.name} now; rename it"
+    return f"is unknown; {_meant(name, list(fields))}"
 
 
 def _meant(name: str, known: list[str]) -> str:

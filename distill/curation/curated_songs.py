@@ -29,7 +29,7 @@ from distill.sources import Refusal
 MOST_WORKERS = 4
 
 
-def gather(source: Any, steps: Sequence[Any]) -> list[Song]:
+def load_songs(source: Any, steps: Sequence[Any]) -> list[Song]:
     """All songs to learn from and to hold out. Raises SongError when curation leaves none."""
     if not steps:
         return source.load()

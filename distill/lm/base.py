@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from distill.errors import FolderError
 from distill.folders import locate
 from distill.runtime import torchaudio_standin
-from distill.runtime.devices import fastest
+from distill.runtime.devices import best_device
 
 torchaudio_standin.install()
 import transformers
@@ -70,7 +70,7 @@ def open_base(where: str | Path, dtype: str = "float32", quantise: Quantisation 
                 bnb_4bit_compute_dtype=getattr(torch, dtype),
             )
         )
-        options["device_map"] = {"": fastest()}
+        options["device_map"] = {"": best_device()}
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
         model = AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True, **options)

@@ -52,14 +52,14 @@ def after_head(config: Any) -> Callable[[Tensor], Tensor]:
     divisor = getattr(config, family.divide_by) if family.divide_by else None
     cap = getattr(config, "final_logit_softcapping", None)
 
-    def finish(scores: Tensor) -> Tensor:
+    def finish(logits: Tensor) -> Tensor:
         if multiplier is not None:
-            scores = scores * multiplier
+            logits = logits * multiplier
         if divisor is not None:
-            scores = scores / divisor
+            logits = logits / divisor
         if cap is not None:
-            scores = torch.tanh(scores / cap) * cap
-        return scores
+            logits = torch.tanh(logits / cap) * cap
+        return logits
 
     return finish
 

@@ -1,4 +1,4 @@
-"""A blank LLM: a tokenizer trained on text and a stock transformers model with random weights.
+"""An LLM from scratch: a tokenizer trained on text and a stock transformers model with random weights.
 
 Two uses: the embedded base is pretrained from one (task `text`), and a teacher of another family can start from one
 without any text of its own. Whatever comes out is a stock folder that transformers loads; nothing here is ours alone.
@@ -24,7 +24,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, LlamaTokenizerFast, P
 
 
 @dataclass(frozen=True)
-class BlankSettings:
+class FromScratchSettings:
     """Shape of a small LLM: family (transformers' model_type), sizes, tied head, tokenizer kind and vocabulary size."""
 
     family: Literal["llama", "qwen2", "qwen3"] = "llama"
@@ -55,7 +55,7 @@ def read_text(where: str, split: Literal["train", "held-out"]) -> str:
         ) from None
 
 
-def make(settings: BlankSettings, seed: int) -> tuple[Any, Any]:
+def make(settings: FromScratchSettings, seed: int) -> tuple[Any, Any]:
     """(model, tokenizer): random weights from `seed`, tokenizer trained on the settings' text."""
     tokenizer = _tokenizer(settings)
     head_width = settings.width // settings.heads
@@ -86,7 +86,7 @@ def make(settings: BlankSettings, seed: int) -> tuple[Any, Any]:
     return model, tokenizer
 
 
-def _tokenizer(settings: BlankSettings) -> Any:
+def _tokenizer(settings: FromScratchSettings) -> Any:
     text = read_text(settings.text, "train")
     return (
         _sentencepiece(text, settings.pieces)
@@ -114,14 +114,14 @@ def _sentencepiece(text: str, pieces: int) -> Any:
 def _llama_tokenizer(model: Any) -> Any:
     """The trained pieces as transformers' LLaMA tokenizer (BPE merges recovered from the pieces' ranks)."""
     vocabulary = {model.id_to_piece(i): i for i in range(model.get_piece_size())}
-    scores = {piece: model.get_score(i) for piece, i in vocabulary.items()}
+    logits = {piece: model.get_score(i) for piece, i in vocabulary.items()}
     merges = []
     for piece, id in vocabulary.items():
         if model.is_byte(id) or model.is_control(id) or model.is_unknown(id):
             continue
         halves = [(piece[:cut], piece[cut:]) for cut in range(1, len(piece))]
         halves = [(a, b) for a, b in halves if a in vocabulary and b in vocabulary]
-        merges += [(scores[piece], min(vocabulary[a], vocabulary[b]), a, b) for a, b in halves]
+        merges += [(logits[piece], min(vocabulary[a], vocabulary[b]), a, b) for a, b in halves]
     merges.sort(key=lambda m: (-m[0], m[1]))
     return LlamaTokenizerFast(vocab=vocabulary, merges=[(a, b) for _, _, a, b in merges])
 

@@ -130,9 +130,9 @@ def first_rows(
     mean_D = sample_VD.mean(0)
     distance = float((sample_VD - mean_D).norm(dim=1).median())
     width = len(mean_D)
-    dice = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     around_ND = torch.zeros(vocabulary.size, width)
-    random_ND = F.normalize(torch.randn(vocabulary.size, width, generator=dice), dim=1)
+    random_ND = F.normalize(torch.randn(vocabulary.size, width, generator=generator), dim=1)
     used = vocabulary.used_rows - vocabulary.base_rows  # padding stays at the mean
     around_ND[:used] = random_ND[:used]
     if init == "mean":
@@ -142,15 +142,15 @@ def first_rows(
             raise GraftError(
                 'init "codebooks" without codebooks; give the codec\'s, or choose init "gaussian"'
             )
-        _place_score(around_ND, vocabulary, dice)
-        _place_codes(around_ND, vocabulary, codebooks, dice)
+        _place_score(around_ND, vocabulary, generator)
+        _place_codes(around_ND, vocabulary, codebooks, generator)
     elif init != "gaussian":
         raise GraftError(f'init "{init}" is unknown; choose codebooks, gaussian or mean')
     return mean_D + distance * around_ND
 
 
 def _place_codes(
-    around_ND: Tensor, vocabulary: AudioVocabulary, codebooks: Sequence[Tensor], dice: torch.Generator
+    around_ND: Tensor, vocabulary: AudioVocabulary, codebooks: Sequence[Tensor], generator: torch.Generator
 ) -> None:
     sizes = vocabulary.format.slot_sizes
     shapes = [tuple(book.shape) for book in codebooks]
@@ -158,32 +158,32 @@ def _place_codes(
         raise GraftError(
             f"codebooks of shapes {shapes} for slots of {list(sizes)} codes; give the codec's own"
         )
-    map_dD = _orthonormal(shapes[0][1], around_ND.shape[1], dice)
+    map_dD = _orthonormal(shapes[0][1], around_ND.shape[1], generator)
     for slot, book_Cd in enumerate(codebooks):
         centred_Cd = book_Cd.detach().float().cpu() - book_Cd.detach().float().cpu().mean(0)
         codes_CD = centred_Cd @ map_dD
         codes_CD = codes_CD / codes_CD.norm(dim=1).median().clamp(min=1e-12)
-        offset_D = F.normalize(torch.randn(around_ND.shape[1], generator=dice), dim=0)
+        offset_D = F.normalize(torch.randn(around_ND.shape[1], generator=generator), dim=0)
         rows = _rows(vocabulary.span(slot), vocabulary)
         around_ND[rows] = math.sqrt(1 - OFFSET_SHARE) * codes_CD + math.sqrt(OFFSET_SHARE) * offset_D
 
 
-def _place_score(around_ND: Tensor, vocabulary: AudioVocabulary, dice: torch.Generator) -> None:
+def _place_score(around_ND: Tensor, vocabulary: AudioVocabulary, generator: torch.Generator) -> None:
     keys = torch.arange(vocabulary.lowest_midi, vocabulary.highest_midi + 1).float()
     pitch = vocabulary.pitch_span
     around_ND[_rows(Span(pitch.start + 2, pitch.stop), vocabulary)] = _smooth(
-        keys, 48.0, around_ND.shape[1], dice
+        keys, 48.0, around_ND.shape[1], generator
     )
     octaves = (
         torch.arange(1, vocabulary.longest + 1).float().log2()
     )  # of length: 1 frame to 2 as 8 frames to 16
     length = vocabulary.length_span
     around_ND[_rows(Span(length.start + 1, length.stop), vocabulary)] = _smooth(
-        octaves, 8.0, around_ND.shape[1], dice
+        octaves, 8.0, around_ND.shape[1], generator
     )
 
 
-def _smooth(values_N: Tensor, longest_period: float, width: int, dice: torch.Generator) -> Tensor:
+def _smooth(values_N: Tensor, longest_period: float, width: int, generator: torch.Generator) -> Tensor:
     """Unit rows (N, width) that turn slowly with the value: sines of eight periods an octave apart, mapped at
     random.
     """
@@ -193,12 +193,12 @@ def _smooth(values_N: Tensor, longest_period: float, width: int, dice: torch.Gen
         periods.rsqrt().reciprocal().repeat(2)
     )  # slow sines weigh more, so that neighbours stay neighbours
     waves = torch.cat([turns.sin(), turns.cos()], dim=1) * weights
-    return F.normalize(waves @ _orthonormal(waves.shape[1], width, dice), dim=1)
+    return F.normalize(waves @ _orthonormal(waves.shape[1], width, generator), dim=1)
 
 
-def _orthonormal(rows: int, width: int, dice: torch.Generator) -> Tensor:
+def _orthonormal(rows: int, width: int, generator: torch.Generator) -> Tensor:
     """A random map (rows, width) that keeps distances; where rows > width, only on average."""
-    gaussian = torch.randn(max(rows, width), min(rows, width), generator=dice)
+    gaussian = torch.randn(max(rows, width), min(rows, width), generator=generator)
     basis = torch.linalg.qr(gaussian).Q
     return basis.T if rows <= width else basis
 

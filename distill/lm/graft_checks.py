@@ -1,6 +1,6 @@
 """What a graft promises, measured on eight ids before it is handed out, and not assumed of a family.
 
-Text logits are bit-identical to the base's; `scores` are the stock forward's logits; and songs packed into
+Text logits are bit-identical to the base's; `logits` are the stock forward's logits; and songs packed into
 one row are kept apart, by whichever way this family has. So an LLM family that nobody has tried either works
 or says so at once.
 """
@@ -25,7 +25,7 @@ def text_logits(model: Any, rows: int) -> Tensor:
         return model(input_ids=ids_BT.to(model.get_input_embeddings().weight.device), use_cache=False).logits
 
 
-def prove(student: Any, before_BTV: Tensor) -> None:
+def check_graft(student: Any, before_BTV: Tensor) -> None:
     """Checks a fresh student against `text_logits` from before; settles its `packing`. Raises GraftError."""
     vocabulary, model = student.vocabulary, student.model
     spread = torch.arange(8).mul(max(1, vocabulary.base_rows // 8)).clamp(max=vocabulary.base_rows - 1)
@@ -36,7 +36,7 @@ def prove(student: Any, before_BTV: Tensor) -> None:
         if not torch.equal(after_BTV[..., : vocabulary.base_rows], before_BTV):
             raise GraftError(f"{student.base}: text logits changed under the graft; graft another base")
         stock_TV = model(input_ids=mixed_BT, use_cache=False).logits[0].float()
-        ours_TV = student.scores(student.hidden(mixed_BT)[0], 0, vocabulary.rows).float()
+        ours_TV = student.logits(student.hidden(mixed_BT)[0], 0, vocabulary.rows).float()
         if not _alike(ours_TV, stock_TV, student.dtype):
             family = model.config.model_type
             raise GraftError(

@@ -19,7 +19,7 @@ from distill.lm.prompts import END, LENGTH, OPEN, PIECE, TEXT, Coded, write
 from distill.lm.student import Student
 from distill.lm.vocabulary import AudioVocabulary
 
-CHUNK_SCORES = 2**26  # scores held at once where whole rows are needed: 256 MiB in float32
+CHUNK_LOGITS = 2**26  # scores held at once where whole rows are needed: 256 MiB in float32
 
 
 def hidden_ND(student: Student, batch: Batch) -> Tensor:
@@ -27,15 +27,15 @@ def hidden_ND(student: Student, batch: Batch) -> Tensor:
     return student.hidden(batch.ids_BT, batch.positions_BT).flatten(0, 1)
 
 
-def slot_scores_NC(student: Student, hidden_ND: Tensor, batch: Batch, slot: int) -> Tensor:
+def slot_logits_NC(student: Student, hidden_ND: Tensor, batch: Batch, slot: int) -> Tensor:
     """Scores of one slot's codes at each of its positions."""
     span = student.vocabulary.span(slot)
-    return student.scores(hidden_ND[batch.slots[slot].at_N], span.start, span.stop)
+    return student.logits(hidden_ND[batch.slots[slot].at_N], span.start, span.stop)
 
 
-def symbol_scores_NC(student: Student, hidden_ND: Tensor, targets: Targets, start: int, stop: int) -> Tensor:
+def symbol_logits_NC(student: Student, hidden_ND: Tensor, targets: Targets, start: int, stop: int) -> Tensor:
     """Scores of a block of score symbols (pitch or length)."""
-    return student.scores(hidden_ND[targets.at_N], start, stop)
+    return student.logits(hidden_ND[targets.at_N], start, stop)
 
 
 def piece_nats_N(student: Student, hidden_ND: Tensor, batch: Batch) -> Tensor:
@@ -44,11 +44,11 @@ def piece_nats_N(student: Student, hidden_ND: Tensor, batch: Batch) -> Tensor:
     ids_N = batch.ids_BT.flatten()
     found = []
     for rows_ND, target_N, at_N in _chunks(hidden_ND, batch.pieces, v.rows):
-        scores_NV = _stop_scores_NV(student, rows_ND)
+        logits_NV = _stop_logits_NV(student, rows_ND)
         within_N = ids_N[at_N] <= v.sing  # behind `sing` or text, where the song cannot end
-        scores_NV[within_N, _ending(v)] = -torch.inf
+        logits_NV[within_N, _ending(v)] = -torch.inf
         target_N = target_N.clamp(max=v.pitch_span.stop)  # any code: the song's tail begins
-        found.append(cross_entropy(scores_NV, target_N, reduction="none"))
+        found.append(cross_entropy(logits_NV, target_N, reduction="none"))
     return torch.cat(found) if found else hidden_ND.new_zeros(0)
 
 
@@ -57,24 +57,24 @@ def open_nats_N(student: Student, hidden_ND: Tensor, batch: Batch) -> Tensor:
     v = student.vocabulary
     found = []
     for rows_ND, target_N, _ in _chunks(hidden_ND, batch.opens, v.rows):
-        stop_NV = _stop_scores_NV(student, rows_ND)
+        stop_NV = _stop_logits_NV(student, rows_ND)
         is_frame_N = (target_N >= v.span(0).start) & (target_N < v.span(0).stop)
         target_N = torch.where(is_frame_N, stop_NV.shape[1], target_N.clamp(max=v.pitch_span.stop))
-        scores_NV = torch.cat([stop_NV, _any_code_N1(student, rows_ND, 0)], -1)
-        found.append(cross_entropy(scores_NV, target_N, reduction="none"))
+        logits_NV = torch.cat([stop_NV, _any_code_N1(student, rows_ND, 0)], -1)
+        found.append(cross_entropy(logits_NV, target_N, reduction="none"))
     return torch.cat(found) if found else hidden_ND.new_zeros(0)
 
 
-def _stop_scores_NV(student: Student, rows_ND: Tensor) -> Tensor:
+def _stop_logits_NV(student: Student, rows_ND: Tensor) -> Tensor:
     """Text, control and pitch by id and, behind them, the tail as one outcome; what can never come is -inf."""
     v = student.vocabulary
-    scores_NV = student.scores(rows_ND, 0, v.pitch_span.stop).float()
-    scores_NV[:, v.sing] = -torch.inf
+    logits_NV = student.logits(rows_ND, 0, v.pitch_span.stop).float()
+    logits_NV[:, v.sing] = -torch.inf
     late = v.order.first_late
     if late is None:
-        return scores_NV
-    scores_NV[:, v.end] = -torch.inf
-    return torch.cat([scores_NV, _any_code_N1(student, rows_ND, late)], -1)
+        return logits_NV
+    logits_NV[:, v.end] = -torch.inf
+    return torch.cat([logits_NV, _any_code_N1(student, rows_ND, late)], -1)
 
 
 def _ending(v: AudioVocabulary) -> int:
@@ -84,7 +84,7 @@ def _ending(v: AudioVocabulary) -> int:
 
 def _any_code_N1(student: Student, rows_ND: Tensor, slot: int) -> Tensor:
     span = student.vocabulary.span(slot)
-    return student.scores(rows_ND, span.start, span.stop).float().logsumexp(-1, keepdim=True)
+    return student.logits(rows_ND, span.start, span.stop).float().logsumexp(-1, keepdim=True)
 
 
 def format_nats_N(student: Student, hidden_ND: Tensor, batch: Batch) -> Tensor:
@@ -92,9 +92,9 @@ def format_nats_N(student: Student, hidden_ND: Tensor, batch: Batch) -> Tensor:
     v = student.vocabulary
     found = []
     for rows_ND, place_N, _ in _chunks(hidden_ND, Targets(batch.format_N, batch.format_place_N), v.rows):
-        scores_NV = student.scores(rows_ND, 0, v.rows).float()
-        legal_NV = legal_by_place(v, scores_NV.device)[_row_of(place_N, v)]
-        found.append(scores_NV.logsumexp(-1) - scores_NV.masked_fill(~legal_NV, -torch.inf).logsumexp(-1))
+        logits_NV = student.logits(rows_ND, 0, v.rows).float()
+        legal_NV = legal_by_place(v, logits_NV.device)[_row_of(place_N, v)]
+        found.append(logits_NV.logsumexp(-1) - logits_NV.masked_fill(~legal_NV, -torch.inf).logsumexp(-1))
     return torch.cat(found) if found else hidden_ND.new_zeros(0)
 
 
@@ -126,7 +126,7 @@ def legal_by_place(v: AudioVocabulary, device: torch.device | str = "cpu") -> Te
 
 
 def _chunks(hidden_ND: Tensor, targets: Targets, rows: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    step = max(1, CHUNK_SCORES // rows)
+    step = max(1, CHUNK_LOGITS // rows)
     for start in range(0, len(targets.at_N), step):
         at_N = targets.at_N[start : start + step]
         yield hidden_ND[at_N], targets.target_N[start : start + step], at_N
@@ -157,14 +157,14 @@ def held_out(
         )
         hidden = hidden_ND(student, batch)
         for s, slot in enumerate(batch.slots):
-            scores_NC = slot_scores_NC(student, hidden, batch, s)
-            nats[s] += float(CrossEntropy()(scores_NC, slot.target_N).sum())
+            logits_NC = slot_logits_NC(student, hidden, batch, s)
+            nats[s] += float(CrossEntropy()(logits_NC, slot.target_N).sum())
             if slot.teacher_NC is not None:
-                kl[s] += float(ForwardKl()(scores_NC, slot.target_N, slot.teacher_NC).sum())
+                kl[s] += float(ForwardKl()(logits_NC, slot.target_N, slot.teacher_NC).sum())
         frames += len(batch.slots[0].at_N)
         pieces += float(piece_nats_N(student, hidden, batch).sum())
         span = v.length_span
-        length_NC = symbol_scores_NC(student, hidden, batch.lengths, span.start, span.stop).float()
+        length_NC = symbol_logits_NC(student, hidden, batch.lengths, span.start, span.stop).float()
         length_nats += float(CrossEntropy()(length_NC, batch.lengths.target_N - span.start).sum())
         count = [count[0] + len(batch.pieces.at_N), count[1] + len(batch.lengths.at_N)]
     found: dict[str, Any] = {

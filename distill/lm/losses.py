@@ -22,8 +22,8 @@ class CrossEntropy:
     weight: float = 1.0
     needs_teacher = False
 
-    def __call__(self, scores_NC: Tensor, codes_N: Tensor, teacher_NC: Tensor | None = None) -> Tensor:
-        return cross_entropy(scores_NC.float(), codes_N, reduction="none")
+    def __call__(self, logits_NC: Tensor, codes_N: Tensor, teacher_NC: Tensor | None = None) -> Tensor:
+        return cross_entropy(logits_NC.float(), codes_N, reduction="none")
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class ForwardKl:
     temperature: float = 1.0
     needs_teacher = True
 
-    def __call__(self, scores_NC: Tensor, codes_N: Tensor, teacher_NC: Tensor | None = None) -> Tensor:
-        p_NC, q_NC = _pair(scores_NC, teacher_NC, self.temperature)
+    def __call__(self, logits_NC: Tensor, codes_N: Tensor, teacher_NC: Tensor | None = None) -> Tensor:
+        p_NC, q_NC = _pair(logits_NC, teacher_NC, self.temperature)
         return _kl(p_NC, q_NC) * self.temperature**2
 
 
@@ -47,15 +47,15 @@ class ReverseKl:
     temperature: float = 1.0
     needs_teacher = True
 
-    def __call__(self, scores_NC: Tensor, codes_N: Tensor, teacher_NC: Tensor | None = None) -> Tensor:
-        p_NC, q_NC = _pair(scores_NC, teacher_NC, self.temperature)
+    def __call__(self, logits_NC: Tensor, codes_N: Tensor, teacher_NC: Tensor | None = None) -> Tensor:
+        p_NC, q_NC = _pair(logits_NC, teacher_NC, self.temperature)
         return _kl(q_NC, p_NC) * self.temperature**2
 
 
-def _pair(scores_NC: Tensor, teacher_NC: Tensor | None, temperature: float) -> tuple[Tensor, Tensor]:
+def _pair(logits_NC: Tensor, teacher_NC: Tensor | None, temperature: float) -> tuple[Tensor, Tensor]:
     """Log-probabilities of teacher and student at a temperature."""
     assert teacher_NC is not None, "this loss needs a teacher"
-    return log_softmax(teacher_NC.float() / temperature, -1), log_softmax(scores_NC.float() / temperature, -1)
+    return log_softmax(teacher_NC.float() / temperature, -1), log_softmax(logits_NC.float() / temperature, -1)
 
 
 def _kl(p_NC: Tensor, q_NC: Tensor) -> Tensor:

@@ -209,8 +209,8 @@ def _compare(student: Student, folder: Path, dtype: str, where: str) -> tuple[fl
 @torch.no_grad()
 def _difference(ours: Any, theirs: Any) -> tuple[float, float]:
     """(largest difference, largest logit) of two models on the same random ids."""
-    dice = torch.Generator().manual_seed(0)
-    ids_BT = torch.randint(ours.config.vocab_size, (2, 48), generator=dice)
+    generator = torch.Generator().manual_seed(0)
+    ids_BT = torch.randint(ours.config.vocab_size, (2, 48), generator=generator)
     training = ours.training
     ours.eval()
     ours_BTV = ours(input_ids=ids_BT.to(ours.device), use_cache=False).logits.double().cpu()

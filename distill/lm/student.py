@@ -34,7 +34,7 @@ from distill.lm import attention
 from distill.lm.base import Quantisation, TextCoder, fingerprint, folder_of, name_of, open_base
 from distill.lm.families import after_head, cache_word
 from distill.lm.graft import GraftedEmbedding, GraftedHead, check_tables, first_rows, is_tied
-from distill.lm.graft_checks import prove, text_logits
+from distill.lm.graft_checks import check_graft, text_logits
 from distill.lm.vocabulary import AudioVocabulary
 from distill.runtime import torchaudio_standin
 
@@ -176,7 +176,7 @@ class Student:
             )
         return _block_mask(starts_BT.cumsum(-1), self.dtype)
 
-    def scores(self, hidden_ND: Tensor, start: int, end: int) -> Tensor:
+    def logits(self, hidden_ND: Tensor, start: int, end: int) -> Tensor:
         """Logits for rows start ... end-1 of the joint vocabulary, as the stock model gives them (scaled,
         capped).
         """
@@ -345,7 +345,7 @@ def graft(
     yet.
 
     `init` as in `graft.first_rows`; `base`: the name by which others find this base (recorded in adapters).
-    Before it returns it measures, on a few ids: text logits bit-identical to the model's before, `scores`
+    Before it returns it measures, on a few ids: text logits bit-identical to the model's before, `logits`
     equal to the stock forward's logits, and how songs in one row are kept apart. Raises GraftError where one
     of the first two fails.
     """
@@ -380,7 +380,7 @@ def graft(
     student = Student(
         model, tokenizer, vocabulary, base=where, base_fingerprint=identity, base_pieces=pieces, tied=tied
     )
-    prove(student, before_BTV)
+    check_graft(student, before_BTV)
     return student
 
 

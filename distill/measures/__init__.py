@@ -4,7 +4,7 @@ A `Sheet` is what ought to be heard in one line, a `Performance` a sheet with th
 it. Each file in this folder is one measure, found by its file name, and offers
 
     FIGURES: {name: explanation}                        the shares it reports
-    score(performance, others) -> (figures, details)    one line: {name: (hits, count)}, and JSON to look up
+    measure(performance, others) -> (figures, details)  one line: {name: (hits, count)}, and JSON to look up
     summarise(details of all lines) -> dict             what a report should say beside the shares
 
 `others` are the sheets of the row's other lines: a measure takes its *controls* from them, since a measure
@@ -89,7 +89,7 @@ def kinds() -> list[str]:
 
 
 @functools.cache
-def measure(kind: str) -> ModuleType:
+def load(kind: str) -> ModuleType:
     """The measure of that name."""
     return importlib.import_module(f"{__name__}.{kind}")
 
@@ -127,7 +127,7 @@ def judge(
                     f"judge: rows {row} and {reference} hold other lines; pass reference=None or the same"
                 )
         paired = {row: _pair(heard[row], heard[reference], reference) for row in rows if row != reference}
-    explanations = {name: text for kind in kinds() for name, text in measure(kind).FIGURES.items()}
+    explanations = {name: text for kind in kinds() for name, text in load(kind).FIGURES.items()}
     return {
         "version": VERSION,
         "seconds_of_judging": round(time.perf_counter() - began, 2),
@@ -144,7 +144,7 @@ LineReport = dict[str, tuple[Figures, dict[str, Any]]]  # measure -> (figures, d
 
 def judge_line(performance: Performance, others: Sequence[Sheet]) -> LineReport:
     """What every measure says of one line."""
-    return {kind: measure(kind).score(performance, others) for kind in kinds()}
+    return {kind: load(kind).measure(performance, others) for kind in kinds()}
 
 
 def _report(lines: Sequence[Performance], heard: list[LineReport]) -> dict[str, Any]:
@@ -155,13 +155,13 @@ def _report(lines: Sequence[Performance], heard: list[LineReport]) -> dict[str, 
     }
     row["figures"] = {}
     for kind in kinds():
-        for name in measure(kind).FIGURES:
+        for name in load(kind).FIGURES:
             hits_L, counts_L = _counts(heard, name)
             counted = {"hits": int(hits_L.sum()), "count": int(counts_L.sum())}
             row["figures"][name] = (
                 asdict(_bootstrap.share(hits_L, counts_L)) | counted if counts_L.sum() else None
             )
-        row[kind] = measure(kind).summarise([line[kind][1] for line in heard])
+        row[kind] = load(kind).summarise([line[kind][1] for line in heard])
     row["per_line"] = [
         {
             "line": line.text,
@@ -177,7 +177,7 @@ def _pair(heard: list[LineReport], reference: list[LineReport], name_of_referenc
     """One row against the reference, line by line."""
     figures: dict[str, Any] = {}
     for kind in kinds():
-        for name in measure(kind).FIGURES:
+        for name in load(kind).FIGURES:
             four = (*_counts(heard, name), *_counts(reference, name))
             figures[name] = (
                 {

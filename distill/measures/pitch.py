@@ -39,7 +39,7 @@ LEAST_FRAMES = 3
 IN_TUNE_CENTS = 50.0
 
 
-def score(performance: Performance, others: Sequence[Sheet]) -> tuple[Figures, dict[str, Any]]:
+def measure(performance: Performance, others: Sequence[Sheet]) -> tuple[Figures, dict[str, Any]]:
     """Notes in tune of one line, and its control. Details: signed `cents` per note, null where nothing was
     sung."""
     midi_F = track(performance.wave_W, performance.sample_rate)

@@ -46,7 +46,7 @@ NOISE = 3e-4  # standard deviation, full scale 1: digital silence is nothing a r
 VOWELS = {"AA", "AE", "AH", "AO", "AW", "AY", "EH", "ER", "EY", "IH", "IY", "OW", "OY", "UH", "UW"}
 
 
-def score(performance: Performance, others: Sequence[Sheet]) -> tuple[Figures, dict[str, Any]]:
+def measure(performance: Performance, others: Sequence[Sheet]) -> tuple[Figures, dict[str, Any]]:
     """Words missed in one line, and its control. Details: what was `heard` for each word (null: nothing),
     `chance` (sum over the scored words), and the words `not_in_dictionary`."""
     sheet, ear = performance.sheet, recogniser()

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 
 
-def fastest() -> torch.device:
+def best_device() -> torch.device:
     """This process's GPU where there is one, else the CPU."""
     if not torch.cuda.is_available():
         return torch.device("cpu")
@@ -17,7 +17,7 @@ def fastest() -> torch.device:
 
 
 @contextmanager
-def exactly() -> Iterator[None]:
+def full_float32() -> Iterator[None]:
     """Convolutions of a GPU in whole float32 (by itself it rounds them to TF32's 10 bits): codes as on a CPU but for ties."""
     before = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = False

@@ -34,7 +34,7 @@ from distill.lm.grammar import Grammar
 from distill.lm.prompts import JOIN, Coded, Passage, Piece, header, look_ahead, passages, words_texts
 from distill.lm.student import Student
 from distill.lm.vocabulary import AudioVocabulary, Span
-from distill.runtime.devices import fastest
+from distill.runtime.devices import best_device
 from distill.singing.singer_folder import (
     About,
     Sound,
@@ -99,7 +99,7 @@ class Take:
 
 
 @dataclass(frozen=True)
-class Manner:
+class Sampling:
     """How ids are chosen: a temperature per level of slots (the last repeats), one for the score, top-k and top-p."""
 
     temperatures: tuple[float, ...]
@@ -112,7 +112,7 @@ class Manner:
 
 
 @dataclass(frozen=True)
-class Wish:
+class Request:
     """The next id of a passage: `forced`, or sampled from `spans` at a temperature.
 
     `codes`: at a boundary where a piece may go on or stop, how many ids at the end of `spans` go on.
@@ -135,8 +135,13 @@ class Sung:
 
 
 def script(
-    pieces: Sequence[Piece], encode: Any, vocabulary: AudioVocabulary, manner: Manner, sung: Sung, room: int
-) -> Generator[Wish, int, None]:
+    pieces: Sequence[Piece],
+    encode: Any,
+    vocabulary: AudioVocabulary,
+    sampling: Sampling,
+    sung: Sung,
+    room: int,
+) -> Generator[Request, int, None]:
     """Asks for one passage id by id (send the chosen id back) and fills `sung`; undecided pitches and lengths are sampled.
 
     No more than `room` frames are sung: lengths are drawn within it, and a piece of open length ends there at the latest.
@@ -146,18 +151,20 @@ def script(
     for index, piece in enumerate(pieces):
         left = max(1, room - sung_frames - sum(p.frames or 1 for p in pieces[index + 1 :]))
         for id in encode(piece.text) if piece.text else []:
-            state = grammar.step(state, (yield Wish((), forced=id, instead=stopped)))
+            state = grammar.step(state, (yield Request((), forced=id, instead=stopped)))
             stopped = False
-        id = yield replace(_pitch(piece, v, manner), instead=stopped)
+        id = yield replace(_pitch(piece, v, sampling), instead=stopped)
         stopped = False
         state, midi = grammar.step(state, id), v.midi(id)
-        id = yield _length(piece, v, manner, left)
+        id = yield _length(piece, v, sampling, left)
         state, frames = grammar.step(state, id), 0
         while state.kind == "slot" or (state.left is None and frames < left):
             open = state.kind == "boundary"
             slot = 0 if open else state.owed[0]
-            id = yield Wish(
-                grammar.legal(state), manner.level(v.format.levels[slot]), codes=len(v.span(0)) if open else 0
+            id = yield Request(
+                grammar.legal(state),
+                sampling.level(v.format.levels[slot]),
+                codes=len(v.span(0)) if open else 0,
             )
             if open and id not in v.span(0):
                 stopped = True
@@ -170,53 +177,53 @@ def script(
     late = v.order.first_late
     while late is not None and state.kind != "end":
         slot = state.owed[0] if state.kind == "tail" else late
-        id = yield Wish((v.span(slot),), manner.level(v.format.levels[slot]), instead=stopped)
+        id = yield Request((v.span(slot),), sampling.level(v.format.levels[slot]), instead=stopped)
         stopped, state = False, grammar.step(state, id)
         sung.ids.append(id)
-    yield Wish((), forced=v.end, instead=stopped)
+    yield Request((), forced=v.end, instead=stopped)
 
 
-def _pitch(piece: Piece, v: AudioVocabulary, manner: Manner) -> Wish:
+def _pitch(piece: Piece, v: AudioVocabulary, sampling: Sampling) -> Request:
     """A given pitch, rest or "unknown" is forced; a syllable that nobody gave a pitch gets a sung one."""
     silent = piece.text[:1] in ("", ",")
     if piece.pitched and piece.midi is None and piece.frames is None and not silent:
-        return Wish((Span(v.pitch_span.start + 2, v.pitch_span.stop),), manner.score_temperature)
-    return Wish((), forced=v.pitch(piece.midi, piece.pitched))
+        return Request((Span(v.pitch_span.start + 2, v.pitch_span.stop),), sampling.score_temperature)
+    return Request((), forced=v.pitch(piece.midi, piece.pitched))
 
 
-def _length(piece: Piece, v: AudioVocabulary, manner: Manner, left: int) -> Wish:
+def _length(piece: Piece, v: AudioVocabulary, sampling: Sampling, left: int) -> Request:
     """A given length is forced; others are drawn, up to `left` frames. Words and lines may also be left open."""
     if piece.open or piece.frames is not None:
-        return Wish((), forced=v.length(None if piece.open else piece.frames))
+        return Request((), forced=v.length(None if piece.open else piece.frames))
     start, stop = v.length_span.start, v.length_span.stop
-    return Wish((Span(start + piece.pitched, min(stop, start + 1 + left)),), manner.score_temperature)
+    return Request((Span(start + piece.pitched, min(stop, start + 1 + left)),), sampling.score_temperature)
 
 
-def choose(scores_C: Tensor, wish: Wish, manner: Manner, draw: torch.Generator) -> int:
-    """Index of the chosen id among the wish's spans, laid end to end; 0 stands for any stop.
+def sample(logits_C: Tensor, request: Request, sampling: Sampling, generator: torch.Generator) -> int:
+    """Index of the chosen id among the request's spans, laid end to end; 0 stands for any stop.
 
     Whether a piece goes on is drawn first, at the model's own odds: a temperature over all ids at once would favour the
     one stop over the many codes.
     """
-    if wish.codes:
-        stop_C, sound_C = scores_C[: -wish.codes].float(), scores_C[-wish.codes :].float()
+    if request.codes:
+        stop_C, sound_C = logits_C[: -request.codes].float(), logits_C[-request.codes :].float()
         on = (sound_C.logsumexp(-1) - stop_C.logsumexp(-1)).sigmoid()
-        if on < (0.5 if wish.temperature <= 0 else torch.rand((), generator=draw)):
+        if on < (0.5 if request.temperature <= 0 else torch.rand((), generator=generator)):
             return 0
-        return len(stop_C) + choose(sound_C, replace(wish, codes=0), manner, draw)
-    if wish.temperature <= 0:
-        return int(scores_C.argmax())
-    scaled_C = scores_C.float() / wish.temperature
-    if manner.top_k is not None and manner.top_k < len(scaled_C):
-        scaled_C = scaled_C.masked_fill(scaled_C < scaled_C.topk(manner.top_k).values[-1], -torch.inf)
+        return len(stop_C) + sample(sound_C, replace(request, codes=0), sampling, generator)
+    if request.temperature <= 0:
+        return int(logits_C.argmax())
+    scaled_C = logits_C.float() / request.temperature
+    if sampling.top_k is not None and sampling.top_k < len(scaled_C):
+        scaled_C = scaled_C.masked_fill(scaled_C < scaled_C.topk(sampling.top_k).values[-1], -torch.inf)
     probabilities_C = scaled_C.softmax(-1)
-    if manner.top_p is not None:
+    if sampling.top_p is not None:
         ordered, order = probabilities_C.sort(descending=True)
-        keep = ordered.cumsum(-1) - ordered < manner.top_p
+        keep = ordered.cumsum(-1) - ordered < sampling.top_p
         probabilities_C = torch.zeros_like(probabilities_C).scatter(0, order[keep], ordered[keep])
     below_C = probabilities_C.cumsum(-1)
     drawn = (
-        torch.rand((), generator=draw) * below_C[-1]
+        torch.rand((), generator=generator) * below_C[-1]
     )  # rand < 1, so what has no probability is never drawn
     return int(torch.searchsorted(below_C, drawn, right=True))
 
@@ -272,13 +279,13 @@ class Singer:
         seed = random.SystemRandom().randrange(2**31) if seed is None else seed
         self._check_voices([voice] if isinstance(voice, str) else voice or [])
         styles, voices = _each(style, self.about.styles, lines), _each(voice, self.about.voices, lines)
-        manner = self._manner(temperature)
+        sampling = self._sampling(temperature)
         plans = [self._plan(*item) for item in zip(lines, styles, voices, strict=True)]
         takes: list[Take] = []
         for first in range(0, len(plans), at_once):
             some = plans[first : first + at_once]
             started = time.perf_counter()
-            sung = self._generate(some, [seed + first + i for i in range(len(some))], manner)
+            sung = self._generate(some, [seed + first + i for i in range(len(some))], sampling)
             spent = (time.perf_counter() - started) / len(some)
             for i, result in enumerate(sung):
                 takes.append(self._take(result, lines[first + i].text, seed + first + i, spent))
@@ -292,13 +299,13 @@ class Singer:
                 known = ", ".join(map(repr, heard))
                 raise SettingsError(f"voice {voice!r}: this singer never heard it; it knows {known}")
 
-    def _manner(self, temperature: float | None) -> Manner:
+    def _sampling(self, temperature: float | None) -> Sampling:
         said = self.about.sampling
         if temperature is None:
-            return Manner(said.temperatures, said.score_temperature, said.top_k, said.top_p)
+            return Sampling(said.temperatures, said.score_temperature, said.top_k, said.top_p)
         if not 0 <= temperature <= 10:
             raise SettingsError(f"temperature is {temperature}; give 0 (always the likeliest) to 10")
-        return Manner((temperature,), min(temperature, said.score_temperature), said.top_k, said.top_p)
+        return Sampling((temperature,), min(temperature, said.score_temperature), said.top_k, said.top_p)
 
     def _plan(self, line: Line, style: str, voice: str) -> Passage:
         """The line as a passage: along its notes, or with pitch and length left open. Refuses what cannot fit."""
@@ -358,68 +365,71 @@ class Singer:
         )
 
     @torch.inference_mode()
-    def _generate(self, plans: Sequence[Passage], seeds: Sequence[int], manner: Manner) -> list[Sung]:
+    def _generate(self, plans: Sequence[Passage], seeds: Sequence[int], sampling: Sampling) -> list[Sung]:
         """All passages side by side, one id a step each, with a key-value cache."""
         from transformers import DynamicCache
 
         student, v = self.student, self.student.vocabulary
         sung = [Sung() for _ in plans]
         scripts = [
-            script(plan.pieces, student.encode_text, v, manner, result, self._room(plan))
+            script(plan.pieces, student.encode_text, v, sampling, result, self._room(plan))
             for plan, result in zip(plans, sung, strict=True)
         ]
-        draws = [torch.Generator().manual_seed(seed) for seed in seeds]
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         headers = [[*student.encode_text(p.header), v.sing] for p in plans]
         width = max(map(len, headers))
         device = student.device
         ids_BT = torch.tensor([[0] * (width - len(h)) + h for h in headers], device=device)
         mask_BT = torch.tensor([[0] * (width - len(h)) + [1] * len(h) for h in headers], device=device)
         positions_BT = (mask_BT.cumsum(-1) - 1).clamp(min=0)
-        wishes: list[Wish | None] = [next(s) for s in scripts]
+        requests: list[Request | None] = [next(s) for s in scripts]
         cache, alone = DynamicCache(), len(plans) == 1
-        while any(w is not None for w in wishes):
+        while any(w is not None for w in requests):
             run = [[0] for _ in plans]
             hidden_BTD = student.hidden(ids_BT, positions_BT, cache, None if alone else mask_BT)
-            chosen = self._choose(hidden_BTD[:, -1], wishes, manner, draws)
+            chosen = self._sample(hidden_BTD[:, -1], requests, sampling, generators)
             for row, id in enumerate(chosen):
                 if id is not None:
                     again = partial(
-                        self._choose, hidden_BTD[row : row + 1, -1], manner=manner, draws=draws[row:]
+                        self._sample,
+                        hidden_BTD[row : row + 1, -1],
+                        sampling=sampling,
+                        generators=generators[row:],
                     )
-                    id, wishes[row] = _send(scripts[row], id, again)
+                    id, requests[row] = _send(scripts[row], id, again)
                     run[row] = [id]
-            while alone and (wish := wishes[0]) is not None and wish.forced is not None:
-                wishes[0] = _next(scripts[0], wish.forced)
-                run[0].append(wish.forced)  # forced ids in a row are read in one pass
+            while alone and (request := requests[0]) is not None and request.forced is not None:
+                requests[0] = _next(scripts[0], request.forced)
+                run[0].append(request.forced)  # forced ids in a row are read in one pass
             ids_BT = torch.tensor(run, device=device)
             more = ids_BT.shape[1]
             positions_BT = positions_BT[:, -1:] + torch.arange(1, more + 1, device=device)
             mask_BT = torch.cat([mask_BT, mask_BT.new_ones(len(plans), more)], -1)
         return sung
 
-    def _choose(
+    def _sample(
         self,
         hidden_BD: Tensor,
-        wishes: Sequence[Wish | None],
-        manner: Manner,
-        draws: Sequence[torch.Generator],
+        requests: Sequence[Request | None],
+        sampling: Sampling,
+        generators: Sequence[torch.Generator],
     ) -> list[int | None]:
         """The next id of every passage; rows with the same legal spans are scored together."""
-        chosen: list[int | None] = [None if wish is None else wish.forced for wish in wishes]
+        chosen: list[int | None] = [None if request is None else request.forced for request in requests]
         groups: dict[tuple[Span, ...], list[int]] = {}
-        for row, wish in enumerate(wishes):
-            if wish is not None and wish.forced is None:
-                groups.setdefault(wish.spans, []).append(row)
+        for row, request in enumerate(requests):
+            if request is not None and request.forced is None:
+                groups.setdefault(request.spans, []).append(row)
         for spans, rows in groups.items():
-            scores_RC = (
-                torch.cat([self.student.scores(hidden_BD[rows], s.start, s.stop) for s in spans], -1)
+            logits_RC = (
+                torch.cat([self.student.logits(hidden_BD[rows], s.start, s.stop) for s in spans], -1)
                 .float()
                 .cpu()
             )
-            for scores_C, row in zip(scores_RC, rows, strict=True):
-                wish = wishes[row]
-                assert wish is not None
-                index = choose(scores_C, wish, manner, draws[row])
+            for logits_C, row in zip(logits_RC, rows, strict=True):
+                request = requests[row]
+                assert request is not None
+                index = sample(logits_C, request, sampling, generators[row])
                 for span in spans:
                     if index < len(span):
                         chosen[row] = span.start + index
@@ -484,7 +494,7 @@ def load_singer(
             f"{student.vocabulary.layout}; put back the singer.json it was trained with"
         )
     try:
-        student.to(device or fastest())
+        student.to(device or best_device())
         if student.device.type != "mps":  # which lacks the float64 of a codec's phases; it stays on the CPU
             codec.to(student.device)
     except (RuntimeError, AssertionError) as error:  # torch has no type of its own for this
@@ -514,17 +524,17 @@ def _parts(voice: str) -> list[str]:
 
 
 def _send(
-    script: Generator[Wish, int, None], id: int, again: Callable[[list[Wish]], list[Any]]
-) -> tuple[int, Wish | None]:
-    """(the id to write, the wish after it, None at the end): `id`, or what is chosen in place of a drawn stop."""
-    wish = _next(script, id)
-    if wish is not None and wish.instead:
-        id = again([wish])[0]
+    script: Generator[Request, int, None], id: int, again: Callable[[list[Request]], list[Any]]
+) -> tuple[int, Request | None]:
+    """(the id to write, the request after it, None at the end): `id`, or what is chosen in place of a drawn stop."""
+    request = _next(script, id)
+    if request is not None and request.instead:
+        id = again([request])[0]
         return id, _next(script, id)
-    return id, wish
+    return id, request
 
 
-def _next(script: Generator[Wish, int, None], id: int) -> Wish | None:
+def _next(script: Generator[Request, int, None], id: int) -> Request | None:
     try:
         return script.send(id)
     except StopIteration:
@@ -553,4 +563,4 @@ def _heard(codes_FS: Tensor, decoder: Any, format: CodecFormat) -> tuple[Tensor,
     return stems.mixed(wave_CW, format), stems.apart(wave_CW, format)
 
 
-__all__ = ["Manner", "Note", "Singer", "Take", "load_singer"]
+__all__ = ["Note", "Sampling", "Singer", "Take", "load_singer"]

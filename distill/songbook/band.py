@@ -56,7 +56,7 @@ def _strum(
         yield Stroke(tick, ticks, name, midi, loud, place * STRUM_SECONDS)
 
 
-def guitar(bars: Bars, chord: Chord, dice: random.Random) -> Iterator[Stroke]:
+def guitar(bars: Bars, chord: Chord, rng: random.Random) -> Iterator[Stroke]:
     """A bass note on the bar, strummed chords on the other beats, and now and then an upstroke between."""
     beat = bars.beat_ticks
     yield Stroke(0, bars.ticks, "guitar", _root(chord, 40), 0.9)
@@ -65,12 +65,12 @@ def guitar(bars: Bars, chord: Chord, dice: random.Random) -> Iterator[Stroke]:
         if bars.metre == "4/4" and k == 2:
             yield Stroke(k * beat, 2 * beat, "guitar", _root(chord, 40) + 7, 0.7)
         yield from _strum(k * beat, beat, chord, 0.5, False)
-        if dice.random() < 0.4:
+        if rng.random() < 0.4:
             half = 4 if beat == 6 else 2
             yield from _strum(k * beat + half, beat - half, chord, 0.3, True)
 
 
-def piano(bars: Bars, chord: Chord, dice: random.Random) -> Iterator[Stroke]:
+def piano(bars: Bars, chord: Chord, rng: random.Random) -> Iterator[Stroke]:
     """Eighths through the chord, over its root in octaves."""
     root, tones = _root(chord), _voicing(chord, 55)
     yield Stroke(0, bars.ticks, "piano", root, 0.8)
@@ -82,7 +82,7 @@ def piano(bars: Bars, chord: Chord, dice: random.Random) -> Iterator[Stroke]:
         )
 
 
-def pad(bars: Bars, chord: Chord, dice: random.Random) -> Iterator[Stroke]:
+def pad(bars: Bars, chord: Chord, rng: random.Random) -> Iterator[Stroke]:
     """The chord held for the bar, its root below on the bar and in its middle."""
     for midi in _voicing(chord, 55):
         yield Stroke(0, bars.ticks, "pad", midi, 0.6)
@@ -91,7 +91,7 @@ def pad(bars: Bars, chord: Chord, dice: random.Random) -> Iterator[Stroke]:
         yield Stroke(2 * bars.beat_ticks, 2 * bars.beat_ticks, "bass", _root(chord), 0.6)
 
 
-def harp(bars: Bars, chord: Chord, dice: random.Random) -> Iterator[Stroke]:
+def harp(bars: Bars, chord: Chord, rng: random.Random) -> Iterator[Stroke]:
     """An arpeggio in eighths, up two octaves and down again."""
     way = [_root(chord, 40), *_voicing(chord, 52), *_voicing(chord, 64)]
     way = [*way, *reversed(way[1:-1])]
@@ -99,14 +99,14 @@ def harp(bars: Bars, chord: Chord, dice: random.Random) -> Iterator[Stroke]:
         yield Stroke(tick, 6, "harp", way[k % len(way)], 0.7 if k == 0 else 0.5)
 
 
-def band(bars: Bars, chord: Chord, dice: random.Random) -> Iterator[Stroke]:
+def band(bars: Bars, chord: Chord, rng: random.Random) -> Iterator[Stroke]:
     """Kick on the bar (and its middle), snare on the other beats, hats in eighths; a walking bass; short chords."""
     beat = bars.beat_ticks
     for k in range(bars.beats):
         on = "kick" if k == 0 or (bars.beats == 4 and k == 2) else "snare"
         yield Stroke(k * beat, beat, on, 0, 0.9 if on == "kick" else 0.5)
         low = _root(chord, 33)
-        yield Stroke(k * beat, beat, "bass", low if k % 2 == 0 else low + dice.choice((0, 7)), 0.7)
+        yield Stroke(k * beat, beat, "bass", low if k % 2 == 0 else low + rng.choice((0, 7)), 0.7)
         if k:
             yield from _strum(k * beat, max(1, beat // 3), chord, 0.3, False)
     for tick in range(0, bars.ticks, 2):
@@ -123,17 +123,17 @@ def play(setting: Setting, rate: int, seed: str) -> NDArray[np.float32]:
     wave_W = np.zeros(round(setting.steps * GRID_SECONDS * rate), np.float32)
     if setting.accompaniment == "none":
         return wave_W
-    dice = random.Random(zlib.crc32(f"band:{seed}".encode()))
+    rng = random.Random(zlib.crc32(f"band:{seed}".encode()))
     bars, last = setting.bars, len(setting.chords) - 1
     for bar, chord in enumerate(setting.chords):
-        strokes = STYLES[setting.accompaniment](bars, chord, dice)
+        strokes = STYLES[setting.accompaniment](bars, chord, rng)
         if bar == last:  # the song ends on one long chord
             strokes = (stroke for stroke in list(strokes) if stroke.tick == 0)
         for stroke in strokes:
             tick = bar * bars.ticks + stroke.tick
             ticks = bars.ticks if bar == last else stroke.ticks
             start, stop = bars.step(tick) * GRID_SECONDS, bars.step(tick + ticks) * GRID_SECONDS
-            _add(wave_W, stroke, start + stroke.late, stop - start, rate, 0.9 + 0.2 * dice.random())
+            _add(wave_W, stroke, start + stroke.late, stop - start, rate, 0.9 + 0.2 * rng.random())
     return wave_W / max(1e-9, float(np.abs(wave_W).max()))
 
 

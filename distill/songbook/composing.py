@@ -68,42 +68,42 @@ def compose(
 ) -> Score:  # fmt: skip
     """Song `index` of a seed and split, drawn from what is allowed."""
     # part of every seed: other words here would give other songs
-    dice = random.Random(f"second edition:{split}:{seed}:{index}")
+    rng = random.Random(f"second edition:{split}:{seed}:{index}")
     # one draw for each choice whatever is allowed, so that a narrower choice leaves the rest of a song as it was
-    voice = voices[int(dice.random() * len(voices))]
-    language = languages[int(dice.random() ** 1.6 * len(languages))]
-    accompaniment = accompaniments[int(dice.random() * len(accompaniments))]
-    how = dice.choices(list(MANNERS), list(MANNERS.values()))[0]
-    manner = _manner(voice, language, dice)
-    parts = _parts(manner, split == "held-out", dice)
-    setting = _lay_out(parts, manner, accompaniment, dice)
+    voice = voices[int(rng.random() * len(voices))]
+    language = languages[int(rng.random() ** 1.6 * len(languages))]
+    accompaniment = accompaniments[int(rng.random() * len(accompaniments))]
+    how = rng.choices(list(MANNERS), list(MANNERS.values()))[0]
+    manner = _manner(voice, language, rng)
+    parts = _parts(manner, split == "held-out", rng)
+    setting = _lay_out(parts, manner, accompaniment, rng)
     tags = [*manner.tags, *([accompaniment] if accompaniment != "none" else [])]
     sections = tuple((tag, part.lines) for tag, part in parts)
     name = f"songbook-{split}-{seed}-{index:05d}"
     return Score(name, ", ".join(tags), split, sections, setting, voice, language=language, manner=how)
 
 
-def _manner(voice: str, language: str, dice: random.Random) -> Manner:
-    kind = dice.choice(KINDS)
+def _manner(voice: str, language: str, rng: random.Random) -> Manner:
+    kind = rng.choice(KINDS)
     calm = kind in ("lullaby", "ballad")
-    metre = dice.choices(list(METRES), (5, 3, 1, 2))[0]
-    tempo = dice.choice(("slow", "medium", "medium") if calm else ("medium", "fast", "fast"))
-    beat_steps = dice.randint(*(_COMPOUND_STEPS if metre == "6/8" else _BEAT_STEPS)[tempo])
-    mode = dice.choices(("major", "minor"), (3, 2))[0]
-    key = Key(dice.randrange(12), mode, dice.random() < (0.7 if language == "zh" else 0.15))
+    metre = rng.choices(list(METRES), (5, 3, 1, 2))[0]
+    tempo = rng.choice(("slow", "medium", "medium") if calm else ("medium", "fast", "fast"))
+    beat_steps = rng.randint(*(_COMPOUND_STEPS if metre == "6/8" else _BEAT_STEPS)[tempo])
+    mode = rng.choices(("major", "minor"), (3, 2))[0]
+    key = Key(rng.randrange(12), mode, rng.random() < (0.7 if language == "zh" else 0.15))
     singer = SINGERS[voice]
-    within = tunes.choose_range(singer.lowest, singer.highest, dice)
-    lively = not calm and dice.random() < 0.6
+    within = tunes.choose_range(singer.lowest, singer.highest, rng)
+    lively = not calm and rng.random() < 0.6
     return Manner(kind, tempo, lively, Bars(metre, beat_steps), key, within, language)
 
 
-def _parts(manner: Manner, held_out: bool, dice: random.Random) -> list[tuple[str, Part]]:
+def _parts(manner: Manner, held_out: bool, rng: random.Random) -> list[tuple[str, Part]]:
     """The sections in order; the same chorus each time it comes."""
-    form = dice.choices(list(FORMS), list(FORMS.values()))[0]
+    form = rng.choices(list(FORMS), list(FORMS.values()))[0]
     plans = {  # a metre, and for Mandarin characters and lines
-        "verse": (_verse_metre(dice), dice.choice((5, 7)), dice.choice((2, 4))),
-        "chorus": (_verse_metre(dice), dice.choice((5, 7)), dice.choice((2, 4))),
-        "bridge": (_verse_metre(dice, True), dice.choice((5, 7)), 2),
+        "verse": (_verse_metre(rng), rng.choice((5, 7)), rng.choice((2, 4))),
+        "chorus": (_verse_metre(rng), rng.choice((5, 7)), rng.choice((2, 4))),
+        "bridge": (_verse_metre(rng, True), rng.choice((5, 7)), 2),
     }
     used: set[str] = set()
     made: dict[str, Part] = {}
@@ -114,18 +114,18 @@ def _parts(manner: Manner, held_out: bool, dice: random.Random) -> list[tuple[st
             continue
         metre, count, rows = plans[tag]
         if manner.language == "zh":
-            words = [_chinese(text) for text in mandarin.stanza(dice, count, rows, held_out, used)]
+            words = [_chinese(text) for text in mandarin.stanza(rng, count, rows, held_out, used)]
         else:
-            words = [_english(text) for text in stanzas.stanza(dice, metre, held_out, used)]
-        made[tag] = _part(words, manner, made.get(tag), dice)
+            words = [_english(text) for text in stanzas.stanza(rng, metre, held_out, used)]
+        made[tag] = _part(words, manner, made.get(tag), rng)
         parts.append((tag, made[tag]))
     return parts
 
 
-def _verse_metre(dice: random.Random, short: bool = False) -> stanzas.Metre:
+def _verse_metre(rng: random.Random, short: bool = False) -> stanzas.Metre:
     """A metre; two in three have two lines."""
-    short = short or dice.random() < 0.65
-    return dice.choice([metre for metre in stanzas.METRES if (len(metre.scheme) == 2) == short])
+    short = short or rng.random() < 0.65
+    return rng.choice([metre for metre in stanzas.METRES if (len(metre.scheme) == 2) == short])
 
 
 Words = list[tuple[str, list[lyrics.Syllable], list[bool]]]  # a line: word, its syllables and their stresses
@@ -155,7 +155,7 @@ def _beats(line: Words) -> list[tunes.Beat]:
     ]
 
 
-def _part(words: list[Words], manner: Manner, model: Part | None, dice: random.Random) -> Part:
+def _part(words: list[Words], manner: Manner, model: Part | None, rng: random.Random) -> Part:
     """Words set to music; where they fit the tune of an earlier section of the same tag, to that."""
     bars = manner.bars
     rhythms: list[tunes.Rhythm] = []
@@ -168,10 +168,10 @@ def _part(words: list[Words], manner: Manner, model: Part | None, dice: random.R
             rhythms.append(known[0])
         else:
             wanted = rhythms[row - 1].bars if rhythms else 0
-            rhythms.append(tunes.rhythm(beats, bars, dice, manner.lively, wanted))
+            rhythms.append(tunes.rhythm(beats, bars, rng, manner.lively, wanted))
     counts = [rhythm.bars for rhythm in rhythms]
     close = max(0, rhythms[-1].spans[-1][0] // bars.ticks)  # the bar of the last note
-    degrees = harmony.degrees(manner.key.mode, counts, close, dice)
+    degrees = harmony.degrees(manner.key.mode, counts, close, rng)
     if model and [len(line) for line in model.degrees] == counts and model.degrees[-1][close] == 0:
         degrees = [list(line) for line in model.degrees]
     pitches: list[list[int]] = []
@@ -183,12 +183,12 @@ def _part(words: list[Words], manner: Manner, model: Part | None, dice: random.R
         if sung is None and row == 2 and not last and degrees[2] == degrees[0] and rhythms[2] == rhythms[0]:
             sung = pitches[0]
         if sung is None:
-            start = pitches[-1][-1] if pitches and dice.random() < 0.7 else None
+            start = pitches[-1][-1] if pitches and rng.random() < 0.7 else None
             sung = tunes.tune(
-                rhythm.spans, bars, manner.key, chords, manner.within, dice, manner.lively, start, last
+                rhythm.spans, bars, manner.key, chords, manner.within, rng, manner.lively, start, last
             )
         pitches.append(sung)
-        lines.append(_line(line, rhythm, sung, chords, manner, dice))
+        lines.append(_line(line, rhythm, sung, chords, manner, rng))
     return Part(tuple(lines), tuple(rhythms), tuple(tuple(line) for line in degrees))
 
 
@@ -202,7 +202,7 @@ def _earlier_pitches(model: Part | None, row: int, count: int, degrees: list[lis
 
 def _line(
     line: Words, rhythm: tunes.Rhythm, pitches: list[int], chords: list[tunes.Chord], manner: Manner,
-    dice: random.Random,
+    rng: random.Random,
 ) -> LineScore:  # fmt: skip
     """A line's score, in steps from the start of its lead-in."""
     bars = manner.bars
@@ -215,8 +215,8 @@ def _line(
             later = pitches[min(at + 1, len(pitches) - 1)]
             chord = chords[max(0, min(len(chords) - 1, span[0] // bars.ticks))]
             notes = [(*span, midi)]
-            if dice.random() < 0.09 and at + 1 < len(pitches):
-                notes = tunes.melisma(span, midi, later, bars, manner.key, chord, manner.within, dice)
+            if rng.random() < 0.09 and at + 1 < len(pitches):
+                notes = tunes.melisma(span, midi, later, bars, manner.key, chord, manner.within, rng)
             own = tuple((bars.step(a) + offset, bars.step(b) + offset, pitch) for a, b, pitch in notes)
             sung.append(SyllableScore(syllable, own))
             at += 1
@@ -225,11 +225,11 @@ def _line(
 
 
 def _lay_out(
-    parts: list[tuple[str, Part]], manner: Manner, accompaniment: str, dice: random.Random
+    parts: list[tuple[str, Part]], manner: Manner, accompaniment: str, rng: random.Random
 ) -> Setting:
     """Where each line begins, and the chords of the whole song with what is played between."""
     alone = accompaniment == "none"
-    intro, breaks, outro = dice.choice((1, 2)), dice.random() < 0.3, dice.choice((1, 1, 2))
+    intro, breaks, outro = rng.choice((1, 2)), rng.random() < 0.3, rng.choice((1, 1, 2))
     home = manner.key.chord(0)
     bars = Bars(manner.bars.metre, manner.bars.beat_steps, LEAD_STEPS)
     pickup = parts[0][1].rhythms[0].spans[0][0] < 0
@@ -243,4 +243,4 @@ def _lay_out(
             chords += [manner.key.chord(degree) for degree in degrees]
     if not alone:
         chords += [home] * outro
-    return Setting(bars, manner.key, tuple(chords), tuple(firsts), accompaniment, dice.uniform(3.0, 9.0))
+    return Setting(bars, manner.key, tuple(chords), tuple(firsts), accompaniment, rng.uniform(3.0, 9.0))

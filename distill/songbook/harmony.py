@@ -21,17 +21,17 @@ PROGRESSIONS = {  # degrees, 0 is the tonic's
 _FITTING = {"major": (0, 4, 3, 5, 1), "minor": (0, 4, 3, 6, 5, 2)}  # the likelier first
 
 
-def degrees(mode: str, lines: list[int], close: int, dice: random.Random) -> list[list[int]]:
+def degrees(mode: str, lines: list[int], close: int, rng: random.Random) -> list[list[int]]:
     """A section's chords, one for each bar of each line (`lines` counts them). It begins at home and is there again
     from bar `close` of its last line on, coming from the fourth or fifth degree."""
-    cycle = dice.choice(PROGRESSIONS[mode])
+    cycle = rng.choice(PROGRESSIONS[mode])
     found, at = [], 0
     for bars in lines:
         found.append([cycle[(at + bar) % len(cycle)] for bar in range(bars)])
         at += bars
     found[-1][close:] = [0] * (lines[-1] - close)
     if close:
-        found[-1][close - 1] = dice.choice((4, 4, 3))
+        found[-1][close - 1] = rng.choice((4, 4, 3))
     elif len(found) > 1:
         found[-2][-1] = 4
     return found

@@ -109,13 +109,13 @@ def choices(part: str, held_out: bool) -> tuple[str, ...]:
     return tuple(word for word, _ in _book()[part] if any(map(is_held_out, word)) == held_out)
 
 
-def stanza(dice: random.Random, syllables: int, lines: int, held_out: bool, used: set[str]) -> list[str]:
+def stanza(rng: random.Random, syllables: int, lines: int, held_out: bool, used: set[str]) -> list[str]:
     """Lines of five or seven characters; the even ones rhyme with the line before, or with the first."""
     while True:
         found: list[str] = []
         for row in range(lines):
-            rhyme = found[0 if dice.random() < 0.5 else row - 1][-1] if row % 2 else ""
-            made = _line(dice, syllables, held_out, rhyme, used | set(found))
+            rhyme = found[0 if rng.random() < 0.5 else row - 1][-1] if row % 2 else ""
+            made = _line(rng, syllables, held_out, rhyme, used | set(found))
             if not made:
                 break
             found.append(made)
@@ -124,13 +124,13 @@ def stanza(dice: random.Random, syllables: int, lines: int, held_out: bool, used
             return found
 
 
-def _line(dice: random.Random, syllables: int, held_out: bool, rhyme: str, used: set[str]) -> str:
+def _line(rng: random.Random, syllables: int, held_out: bool, rhyme: str, used: set[str]) -> str:
     for _ in range(120):
         made = ""
-        for token in dice.choice(TEMPLATES[syllables]).split():
+        for token in rng.choice(TEMPLATES[syllables]).split():
             if token in _WORDS:
-                rare = held_out and dice.random() < 0.6
-                token = dice.choice(choices(token, rare) or choices(token, False))
+                rare = held_out and rng.random() < 0.6
+                token = rng.choice(choices(token, rare) or choices(token, False))
             made += token
         good = len(made) == syllables and made not in used and len(set(made)) > syllables // 2
         if good and (not rhyme or rhymes(made[-1], rhyme)):

@@ -61,14 +61,14 @@ METRES = (
 )
 
 
-def stanza(dice: random.Random, metre: Metre, held_out: bool, used: set[str]) -> list[str]:
+def stanza(rng: random.Random, metre: Metre, held_out: bool, used: set[str]) -> list[str]:
     """Lines of one section, none of them in `used`, which they join."""
     while True:
         lines: list[str] = []
         for count, letter in zip(metre.syllables, metre.scheme, strict=True):
             first = metre.scheme.index(letter)
             rhyme = lines[first].split()[-1] if first < len(lines) else ""
-            found = _line(dice, held_out, count, metre.trochaic, rhyme, used | set(lines))
+            found = _line(rng, held_out, count, metre.trochaic, rhyme, used | set(lines))
             if found is None:
                 break
             lines.append(found)
@@ -78,7 +78,7 @@ def stanza(dice: random.Random, metre: Metre, held_out: bool, used: set[str]) ->
 
 
 def _line(
-    dice: random.Random, held_out: bool, count: int, trochaic: bool, rhyme: str, used: set[str]
+    rng: random.Random, held_out: bool, count: int, trochaic: bool, rhyme: str, used: set[str]
 ) -> str | None:
     """The best of a few lines of `count` syllables, its last word rhyming with `rhyme`; None if there is none."""
     rhyming = _rhyming(held_out).get(_rhyme(rhyme), {}) if rhyme else {}
@@ -86,7 +86,7 @@ def _line(
     best: tuple[float, str] | None = None
     hits = 0
     for _ in range(160 if templates else 0):
-        words = _fill(dice.choice(templates), dice, held_out, rhyming, rhyme)
+        words = _fill(rng.choice(templates), rng, held_out, rhyming, rhyme)
         if words is None or sum(len(_stresses(word)) for word in words) != count:
             continue
         text = " ".join(words)
@@ -101,7 +101,7 @@ def _line(
 
 
 def _fill(
-    template: str, dice: random.Random, held_out: bool, rhyming: dict[str, tuple[str, ...]], rhyme: str
+    template: str, rng: random.Random, held_out: bool, rhyming: dict[str, tuple[str, ...]], rhyme: str
 ) -> list[str] | None:
     filled: list[str] = []
     tokens = template.split()
@@ -110,12 +110,12 @@ def _fill(
             entries = [entry for entry in rhyming[token] if entry.split()[-1] != rhyme]
             if not entries:
                 return None
-            filled.extend(dice.choice(entries).split())
+            filled.extend(rng.choice(entries).split())
         elif token not in WORDS and token not in verses.FORMS:
             filled.append(token)
         else:
-            rare = held_out and token in verses.CONTENT and dice.random() < 0.7
-            filled.extend(dice.choice(verses.choices(token, rare) or verses.choices(token, False)).split())
+            rare = held_out and token in verses.CONTENT and rng.random() < 0.7
+            filled.extend(rng.choice(verses.choices(token, rare) or verses.choices(token, False)).split())
     for index, word in enumerate(filled[:-1]):
         if word == "a" and filled[index + 1][0] in "aeiou":
             filled[index] = "an"

@@ -43,11 +43,11 @@ def least_steps(crowd: int) -> int:
     return 4 + max(0, crowd - 1)
 
 
-def rhythm(beats: list[Beat], bars: Bars, dice: random.Random, lively: bool, wanted_bars: int = 0) -> Rhythm:
+def rhythm(beats: list[Beat], bars: Bars, rng: random.Random, lively: bool, wanted_bars: int = 0) -> Rhythm:
     """A rhythm for a line; of `wanted_bars` bars if that is possible, else of the fewest that hold it."""
     best: tuple[float, Rhythm] | None = None
     for _ in range(14):
-        trial, cost = _try(beats, bars, dice, lively)
+        trial, cost = _try(beats, bars, rng, lively)
         cost += 3.0 * abs(trial.bars - wanted_bars) if wanted_bars else 0.0
         cost += 3.0 * (1 - trial.spans[-1][1] / (trial.bars * bars.ticks))  # silence at its end
         if best is None or cost < best[0]:
@@ -64,15 +64,15 @@ def fits(beats: list[Beat], found: Rhythm, bars: Bars) -> bool:
     )
 
 
-def _try(beats: list[Beat], bars: Bars, dice: random.Random, lively: bool) -> tuple[Rhythm, float]:
+def _try(beats: list[Beat], bars: Bars, rng: random.Random, lively: bool) -> tuple[Rhythm, float]:
     beat = bars.beat_ticks
     lengths = (2, 3, 4, 6, 8) if beat == 4 else (2, 4, 6, 8)
     if beat == 4 and bars.beat_steps >= 14:
         lengths = (1, *lengths)
     # plain: the usual length; a half beat, or a whole one in fast songs. Most notes should stay below 0.45 s
-    plain = 2 if bars.beat_steps * 2 / beat >= 7 or dice.random() < 0.25 else 4
+    plain = 2 if bars.beat_steps * 2 / beat >= 7 or rng.random() < 0.25 else 4
     plain = 4 if bars.beat_steps * 2 / beat < 5 else plain
-    pickup = 0 if beats[0].stressed or not beats[1].stressed or dice.random() < 0.2 else _pickup_ticks(bars)
+    pickup = 0 if beats[0].stressed or not beats[1].stressed or rng.random() < 0.2 else _pickup_ticks(bars)
     at, cost, spans = -pickup, 0.0, []
     uneven = 0.9 if lively else 0.5
     for index, syllable in enumerate(beats[:-1]):
@@ -86,7 +86,7 @@ def _try(beats: list[Beat], bars: Bars, dice: random.Random, lively: bool) -> tu
             off = 1.4 * (later.stressed and not on_beat) + 0.5 * (not later.stressed and on_beat)
             off -= 0.4 * (later.stressed and on_bar)
             off += 0.35 * abs(length - plain) / plain + 1.2 * (steps * 0.04 > 0.55) + 0.8 * (length == 1)
-            draw = off + uneven * dice.random()
+            draw = off + uneven * rng.random()
             if draw < least:
                 best_length, least, kept = length, draw, off
         if not best_length:  # very crowded, or a very slow beat: the shortest that is long enough
@@ -95,12 +95,12 @@ def _try(beats: list[Beat], bars: Bars, dice: random.Random, lively: bool) -> tu
         spans.append((at, at + best_length))
         cost += kept
         at += best_length
-        if syllable.last_of_word and 2 < index < len(beats) - 3 and dice.random() < 0.06:
+        if syllable.last_of_word and 2 < index < len(beats) - 3 and rng.random() < 0.06:
             at += -at % beat or 2  # a rest, to the next beat
     last = max(2, beat - at % beat if at % beat else beat)
     while bars.step(at + last) - bars.step(at) < 9:
         last += beat // 2
-    while dice.random() < 0.4 and bars.step(at + last + beat // 2) - bars.step(at) <= 22:
+    while rng.random() < 0.4 and bars.step(at + last + beat // 2) - bars.step(at) <= 22:
         last += beat // 2
     while bars.step(at + last) - bars.step(at) > LONGEST:
         last -= 1
@@ -122,49 +122,49 @@ class Range:
     highest: int
 
 
-def choose_range(lowest: int, highest: int, dice: random.Random) -> Range:
+def choose_range(lowest: int, highest: int, rng: random.Random) -> Range:
     """9 to 16 semitones within a voice, rather low in it: the higher the pitch, the fewer words are understood."""
-    width = min(highest - lowest, dice.randint(9, 16))
-    start = min(dice.randint(lowest, highest - width) for _ in range(2))
+    width = min(highest - lowest, rng.randint(9, 16))
+    start = min(rng.randint(lowest, highest - width) for _ in range(2))
     return Range(start, start + width)
 
 
 def tune(
     spans: tuple[tuple[int, int], ...], bars: Bars, key: Key, chords: list[Chord], within: Range,
-    dice: random.Random, lively: bool, start: int | None = None, ends_home: bool = False,
+    rng: random.Random, lively: bool, start: int | None = None, ends_home: bool = False,
 ) -> list[int]:  # fmt: skip
     """A MIDI pitch for each syllable of a line; `chords` has one per bar of the line."""
     pitches: list[int] = []
-    drift = dice.choice((-1, 1))
+    drift = rng.choice((-1, 1))
     at = start
     for index, (tick, _) in enumerate(spans):
         chord = chords[max(0, min(len(chords) - 1, tick // bars.ticks))]
         ladder = _ladder(key, chord, within)
         tones = [midi for midi in ladder if midi % 12 in chord] or ladder
         if at is None:
-            at = dice.choice(_near(tones, (within.lowest + within.highest) // 2, 6))
+            at = rng.choice(_near(tones, (within.lowest + within.highest) // 2, 6))
         elif index == len(spans) - 1:
             homes = [m for m in tones if m % 12 == key.tonic % 12] if ends_home else []
-            at = _nearest(homes or tones, at, dice)
+            at = _nearest(homes or tones, at, rng)
         else:
-            draw = dice.random()
-            if dice.random() < 0.2 or at <= within.lowest + 1 or at >= within.highest - 1:
+            draw = rng.random()
+            if rng.random() < 0.2 or at <= within.lowest + 1 or at >= within.highest - 1:
                 drift = 1 if at <= within.lowest + 1 else -1 if at >= within.highest - 1 else -drift
             if draw < (0.16 if lively else 0.07):
-                at = dice.choice(_near(tones, at, 12))  # a leap, up to an octave
+                at = rng.choice(_near(tones, at, 12))  # a leap, up to an octave
             elif draw < 0.28:
-                at = _nearest(ladder, at, dice, 0.0)  # the note again
+                at = _nearest(ladder, at, rng, 0.0)  # the note again
             else:
-                at = _step(ladder, at, drift * (2 if dice.random() < 0.15 else 1))
+                at = _step(ladder, at, drift * (2 if rng.random() < 0.15 else 1))
             if tick % bars.beat_ticks == 0 and at % 12 not in chord:
-                at = _nearest(tones, at, dice)
+                at = _nearest(tones, at, rng)
         pitches.append(at)
     return pitches
 
 
 def melisma(
     span: tuple[int, int], midi: int, later: int, bars: Bars, key: Key, chord: Chord, within: Range,
-    dice: random.Random,
+    rng: random.Random,
 ) -> list[tuple[int, int, int]]:  # fmt: skip
     """The notes (first tick, last tick, MIDI) of a syllable that is sung on two or three."""
     start, stop = span
@@ -172,7 +172,7 @@ def melisma(
     side = 1 if later >= midi else -1
     turn = [midi, _step(ladder, midi, side), midi, _step(ladder, midi, -side)]
     cuts = [start, (start + stop + 1) // 2, stop]
-    if stop - start >= 4 and dice.random() < 0.4:
+    if stop - start >= 4 and rng.random() < 0.4:
         cuts = [start, stop - 2, stop - 1, stop]
     lengths = [bars.step(b) - bars.step(a) for a, b in itertools.pairwise(cuts)]
     if min(lengths) < SHORTEST:
@@ -192,8 +192,8 @@ def _near(pitches: list[int], midi: int, reach: int) -> list[int]:
     return near or pitches
 
 
-def _nearest(pitches: list[int], midi: int, dice: random.Random, blur: float = 1.0) -> int:
-    return min(pitches, key=lambda pitch: (abs(pitch - midi) + blur * dice.random(), pitch))
+def _nearest(pitches: list[int], midi: int, rng: random.Random, blur: float = 1.0) -> int:
+    return min(pitches, key=lambda pitch: (abs(pitch - midi) + blur * rng.random(), pitch))
 
 
 def _step(ladder: list[int], midi: int, steps: int) -> int:

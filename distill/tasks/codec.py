@@ -215,10 +215,10 @@ class CodecTask:
         commitment_B = (latent_BFD - kept_BFD).square().mean((1, 2))
         return latent_BFD + (kept_BFD - latent_BFD).detach(), commitment_B
 
-    def count(self, batch: Batch) -> dict[str, float]:
-        return dict.fromkeys(self.weights(), float(len(batch.wave_BW)))
+    def counts(self, batch: Batch) -> dict[str, float]:
+        return dict.fromkeys(self.loss_weights(), float(len(batch.wave_BW)))
 
-    def weights(self) -> dict[str, float]:
+    def loss_weights(self) -> dict[str, float]:
         own = self.settings
         return {
             "mel": 1.0,

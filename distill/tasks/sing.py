@@ -23,7 +23,7 @@ from distill.errors import SettingsError
 from distill.lm import logits
 from distill.lm.base import open_base
 from distill.lm.batches import Batch, PackingSettings, build, schedule
-from distill.lm.from_scratch import BlankSettings, make
+from distill.lm.from_scratch import FromScratchSettings, make
 from distill.lm.losses import CrossEntropy
 from distill.lm.prompts import Coded, WritingSettings, write
 from distill.lm.student import LoraSettings, Student, graft, rows_of
@@ -34,10 +34,11 @@ from distill.training.trainer import TrainSettings
 
 @dataclass(frozen=True)
 class BaseSettings:
-    """The LLM to graft: a package folder, folder or hub id; or, with `blank`, a new one with random weights."""
+    """The LLM to graft: a package folder, folder or hub id; or, with `from_scratch`, a new one with random
+    weights."""
 
     path: str = "embedded/base"
-    blank: BlankSettings | None = None
+    from_scratch: FromScratchSettings | None = field(default=None, metadata={"was": "blank"})
     quantise: Literal["none", "int8", "nf4"] = "none"
     init: Literal["codebooks", "mean"] = "codebooks"
     licence: str = ""  # empty: that of this package for its own, else unknown
@@ -45,7 +46,7 @@ class BaseSettings:
     @property
     def terms(self) -> str:
         """The licence of the weights. What is new is under the one of this package, and so is the base it ships."""
-        ours = self.blank is not None or self.path.startswith("embedded/")
+        ours = self.from_scratch is not None or self.path.startswith("embedded/")
         return self.licence or ("apache-2.0" if ours else "unknown")
 
 
@@ -101,8 +102,10 @@ class Settings:
     judge: JudgeSettings = field(default_factory=JudgeSettings)
 
     def __post_init__(self) -> None:
-        if self.base.blank is not None and self.adapter is not None:
-            raise SettingsError("a blank base is on no disk for an adapter to stand on; set adapter: null")
+        if self.base.from_scratch is not None and self.adapter is not None:
+            raise SettingsError(
+                "a base from scratch is on no disk for an adapter to stand on; set adapter: null"
+            )
         kinds = [type(loss) for loss in self.losses]
         if not kinds or len(set(kinds)) < len(kinds):
             raise SettingsError("losses name none, or one twice; give each at most once, with its weight")
@@ -122,9 +125,11 @@ class Settings:
 def student_of(settings: Settings, codec: Any, seed: int) -> Student:
     """The base, grafted and made trainable as the recipe says."""
     base = settings.base
-    model, tokenizer = make(base.blank, seed) if base.blank else open_base(base.path, quantise=base.quantise)
+    model, tokenizer = (
+        make(base.from_scratch, seed) if base.from_scratch else open_base(base.path, quantise=base.quantise)
+    )
     vocabulary = AudioVocabulary(rows_of(model), codec.format, layout=settings.writing.layout)
-    name = "blank" if base.blank else base.path
+    name = "from scratch" if base.from_scratch else base.path
     student = graft(model, tokenizer, vocabulary, codec.codebooks(), seed, base.init, name)
     if settings.adapter is None:
         student.train_all()
@@ -161,7 +166,7 @@ class Task:
             share = self.settings.terms.format_share if self.settings.terms.format else 0.0
             yield build(written, self.student.vocabulary, packing.row_tokens, signals, share, number)
 
-    def count(self, batch: Batch) -> dict[str, float]:
+    def counts(self, batch: Batch) -> dict[str, float]:
         counts = {
             f"slot{s}.{name}": float(len(slot.at_N))
             for s, slot in enumerate(batch.slots)
@@ -173,7 +178,7 @@ class Task:
             counts |= {"pitches.kl": counts["lengths"], "lengths.kl": counts["lengths"]}
         return counts
 
-    def weights(self) -> dict[str, float]:
+    def loss_weights(self) -> dict[str, float]:
         slots, terms = self.student.vocabulary.format.slots, self.settings.terms
         weights = {
             f"slot{s}.{name}": loss.weight / slots
@@ -192,17 +197,17 @@ class Task:
 
     def loss(self, batch: Batch) -> dict[str, tuple[Tensor, float]]:
         """Sum of nats and count, by term."""
-        student, v, counts = self.student, self.student.vocabulary, self.count(batch)
+        student, v, counts = self.student, self.student.vocabulary, self.counts(batch)
         student.model.train()
         hidden_ND = logits.hidden_ND(student, batch)
         sums = {}
         for s, slot in enumerate(batch.slots):
-            scores_NC = logits.slot_scores_NC(student, hidden_ND, batch, s)
+            logits_NC = logits.slot_logits_NC(student, hidden_ND, batch, s)
             for name, loss in zip(self._names(), self.settings.losses, strict=True):
-                sums[f"slot{s}.{name}"] = loss(scores_NC, slot.target_N, slot.teacher_NC).sum()
+                sums[f"slot{s}.{name}"] = loss(logits_NC, slot.target_N, slot.teacher_NC).sum()
         sums["pieces"] = logits.piece_nats_N(student, hidden_ND, batch).sum()
         length = v.length_span
-        length_NC = logits.symbol_scores_NC(
+        length_NC = logits.symbol_logits_NC(
             student, hidden_ND, batch.lengths, length.start, length.stop
         ).float()
         sums["lengths"] = cross_entropy(length_NC, batch.lengths.target_N - length.start, reduction="sum")
@@ -211,7 +216,7 @@ class Task:
         if self.teacher is not None:
             pitch = v.pitch_span
             listen = next(loss for loss in self.settings.losses if loss.needs_teacher)
-            pitch_NC = logits.symbol_scores_NC(student, hidden_ND, batch.pitches, pitch.start, pitch.stop)
+            pitch_NC = logits.symbol_logits_NC(student, hidden_ND, batch.pitches, pitch.start, pitch.stop)
             for name, symbols_NC, targets in (
                 ("pitches", pitch_NC, batch.pitches),
                 ("lengths", length_NC, batch.lengths),

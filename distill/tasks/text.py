@@ -20,7 +20,7 @@ from torch.nn.functional import cross_entropy
 from distill.errors import SettingsError
 from distill.folders import atomic_folder
 from distill.lm import from_scratch
-from distill.lm.from_scratch import BlankSettings
+from distill.lm.from_scratch import FromScratchSettings
 from distill.training.trainer import TrainSettings, numbered
 
 
@@ -29,7 +29,7 @@ class Settings:
     """The recipe of a text LLM: its shape and text, crops of `row_tokens`, `rows` a batch, and how to train."""
 
     train: TrainSettings
-    model: BlankSettings = field(default_factory=BlankSettings)
+    model: FromScratchSettings = field(default_factory=FromScratchSettings)
     row_tokens: int = 512
     rows: int = 8
 
@@ -57,16 +57,16 @@ class Task:
             yield torch.stack([self.ids_T[s : s + span] for s in starts.tolist()])
             number += 1
 
-    def count(self, ids_BT: Tensor) -> dict[str, float]:
+    def counts(self, ids_BT: Tensor) -> dict[str, float]:
         return {"nats": float(ids_BT[:, 1:].numel())}
 
     def loss(self, ids_BT: Tensor) -> dict[str, tuple[Tensor, float]]:
         self.model.train()
-        scores_BTV = self.model(input_ids=ids_BT[:, :-1], use_cache=False).logits.float()
-        nats = cross_entropy(scores_BTV.flatten(0, 1), ids_BT[:, 1:].flatten(), reduction="sum")
+        logits_BTV = self.model(input_ids=ids_BT[:, :-1], use_cache=False).logits.float()
+        nats = cross_entropy(logits_BTV.flatten(0, 1), ids_BT[:, 1:].flatten(), reduction="sum")
         return {"nats": (nats, float(ids_BT[:, 1:].numel()))}
 
-    def weights(self) -> dict[str, float]:
+    def loss_weights(self) -> dict[str, float]:
         return {"nats": 1.0}
 
     def parameters(self) -> list[dict[str, Any]]:
@@ -119,8 +119,8 @@ def bits_per_byte(model: Any, tokenizer: Any, text: str, row_tokens: int = 512) 
     for start in range(0, len(ids_T) - 1, half):
         row = ids_T[max(0, start - half) : start + half + 1]
         fresh = len(row) - 1 - (start - max(0, start - half))
-        scores_TV = model(input_ids=row[None, :-1]).logits[0].float()
-        nats += float(cross_entropy(scores_TV[-fresh:], row[1:][-fresh:], reduction="sum"))
+        logits_TV = model(input_ids=row[None, :-1]).logits[0].float()
+        nats += float(cross_entropy(logits_TV[-fresh:], row[1:][-fresh:], reduction="sum"))
     size = len(text.encode())
     packed = len(lzma.compress(text.encode(), preset=9 | lzma.PRESET_EXTREME))
     return {

@@ -22,7 +22,7 @@ from distill.codecs import Codec
 from distill.config import settings as strict
 from distill.config.settings import part
 from distill.errors import SettingsError, SongError
-from distill.runtime.devices import fastest
+from distill.runtime.devices import best_device
 from distill.songs import Song
 from distill.tasks._sound import (
     SpectralDistance,
@@ -96,7 +96,7 @@ class Settings:
 
     def task(self, seed: int) -> VocoderTask:
         """The task, its songs read and coded. Raises SongError when none is left to train on."""
-        codec = self.codec.load().to(fastest())
+        codec = self.codec.load().to(best_device())
         songs = [_one_track(song, self.track) for song in self.songs.load()]
         return VocoderTask(self, codec, songs, seed)
 
@@ -196,11 +196,11 @@ class VocoderTask:
             found["hinge"], found["features"] = self.adversary.fooled(made_BW, true_BW)
         return {name: (mean * crops, crops) for name, mean in found.items()}
 
-    def count(self, batch: Batch) -> dict[str, float]:
-        names = self.weights() if batch.played else ("mel", "stft")
+    def counts(self, batch: Batch) -> dict[str, float]:
+        names = self.loss_weights() if batch.played else ("mel", "stft")
         return dict.fromkeys(names, float(len(batch.wave_BCW)))
 
-    def weights(self) -> dict[str, float]:
+    def loss_weights(self) -> dict[str, float]:
         told, found = self.settings.adversary, {"mel": 1.0, "stft": self.settings.stft_weight}
         if told is not None:
             # AdamW does not mind how large judged's gradient is; clipping both together does

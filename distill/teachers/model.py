@@ -14,7 +14,7 @@ from distill.lm.batches import build, pack_rows
 from distill.lm.prompts import Coded, write
 from distill.lm.signals import Signal
 from distill.lm.student import Student
-from distill.runtime.devices import fastest
+from distill.runtime.devices import best_device
 from distill.singing.singer import Singer
 from distill.singing.singer_folder import open_singer
 from distill.songs import Song
@@ -32,7 +32,7 @@ class Settings:
         """The teacher, its codec checked. Raises TeacherError, FolderError."""
         student, about, folder = open_singer(self.singer)
         check_codec(self.singer, about, codec)
-        return ModelTeacher(student.to(fastest()), self.tokens, fingerprint(folder))
+        return ModelTeacher(student.to(best_device()), self.tokens, fingerprint(folder))
 
 
 def kl(singer: Singer, songs: Sequence[Song], teacher: Singer) -> list[float]:
@@ -77,7 +77,7 @@ class ModelTeacher:
         frames = [len(coded[i].codes_FS) for i in order]
         pieces = [len(coded[i].passage.pieces) for i in order]
         slots = [
-            logits.slot_scores_NC(self.student, hidden_ND, batch, s)
+            logits.slot_logits_NC(self.student, hidden_ND, batch, s)
             .float()
             .log_softmax(-1)
             .cpu()
@@ -85,7 +85,7 @@ class ModelTeacher:
             for s in range(v.format.slots)
         ]
         symbols = [
-            logits.symbol_scores_NC(self.student, hidden_ND, targets, span.start, span.stop)
+            logits.symbol_logits_NC(self.student, hidden_ND, targets, span.start, span.stop)
             .float().log_softmax(-1).cpu().split(pieces)
             for targets, span in ((batch.pitches, v.pitch_span), (batch.lengths, v.length_span))
         ]  # fmt: skip

@@ -113,7 +113,7 @@ class Task(Protocol):
     def batches(self, generator: torch.Generator, start: int) -> Iterator[Any]:
         """Micro-batches start, start + 1, ... without end; batch k is a function of (generator's seed, k)."""
 
-    def count(self, batch: Any) -> dict[str, float]:
+    def counts(self, batch: Any) -> dict[str, float]:
         """Per weighted term, how many things (tokens, samples) its sum over this batch adds up."""
 
     def loss(self, batch: Any) -> dict[str, tuple[Tensor, float]]:
@@ -121,7 +121,7 @@ class Task(Protocol):
 
         The task puts its own modules into training mode here: a caller may have evaluated in between."""
 
-    def weights(self) -> dict[str, float]:
+    def loss_weights(self) -> dict[str, float]:
         """The weight of each term of the loss."""
 
     def parameters(self) -> list[dict[str, Any]]:
@@ -254,7 +254,7 @@ class _Loop:
         self.processes: int = accelerator.num_processes
         self.device: torch.device = accelerator.device
         task.to(self.device)
-        self.weights = task.weights()
+        self.weights = task.loss_weights()
         self.optimizer = _adamw(task, settings, self.device)
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.bf16 = _use_bf16(settings.precision, self.device)
@@ -295,7 +295,7 @@ class _Loop:
         """The count of each weighted term over the whole group, on every process."""
         totals = dict.fromkeys(self.weights, 0.0)
         for batch in group:
-            for name, count in self.task.count(batch).items():
+            for name, count in self.task.counts(batch).items():
                 totals[name] = totals.get(name, 0.0) + float(count)
         return dict(zip(totals, self._added(list(totals.values())), strict=True))
 
@@ -306,7 +306,7 @@ class _Loop:
         sums: dict[str, float] = {}
         counts: dict[str, float] = {}
         for batch in group:
-            expected = self.task.count(batch)
+            expected = self.task.counts(batch)
             batch = send_to_device(batch, self.device) if self.device.type != "cpu" else batch
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
                 found = self.task.loss(batch)
@@ -315,7 +315,7 @@ class _Loop:
                 weight = self.weights.get(name, 0.0)
                 if name in self.weights and not math.isclose(count, expected.get(name, 0.0), rel_tol=1e-6):
                     raise TrainingError(
-                        f"step {step}: loss() sums {name} over {count} things, count() says"
+                        f"step {step}: loss() sums {name} over {count} things, counts() says"
                         f" {expected.get(name, 0.0)}; they must agree, or accumulation is wrong"
                     )
                 if weight and totals[name]:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from distill.config.settings import kinds
 from distill.errors import CodecError
-from distill.runtime.devices import exactly
+from distill.runtime.devices import full_float32
 
 EVERY = [(kind, maker) for kind in kinds("codecs") for maker in MAKERS.get(kind, ())]
 WINDOWED = {"xcodec"}  # encoders that hear all they are given: segments of a fixed grid are their meaning
@@ -220,7 +220,7 @@ def test_a_gpu_gives_the_same(made: tuple[str, Made, Any], codec: Any) -> None:
     other = made[1].settings.load()
     other.decode(other.encode(given_CW))  # what it looks up once, it looks up before it is moved
     assert other.to("cuda") is other and other.device.type == "cuda"
-    with exactly():
+    with full_float32():
         same_FS, made_CW = other.encode(given_CW.cuda()), other.decode(codes_FS.cuda())
     assert same_FS.device.type == made_CW.device.type == "cpu"
     assert float((same_FS == codes_FS).float().mean()) >= 0.99

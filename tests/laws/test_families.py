@@ -41,7 +41,7 @@ def test_text_logits_are_bit_identical_and_scores_are_the_stock_logits(family, t
         hidden_ND = student.hidden(mixed_BT).flatten(0, 1)
         span = student.vocabulary.span(1)
         for start, end in [(span.start, span.stop), (0, 10), (290, 310), (0, student.vocabulary.rows)]:
-            ours_NC = student.scores(hidden_ND, start, end)
+            ours_NC = student.logits(hidden_ND, start, end)
             assert torch.allclose(ours_NC, all_BTV.flatten(0, 1)[:, start:end], atol=1e-5)
 
 
@@ -69,7 +69,7 @@ def test_only_new_rows_and_lora_get_gradients(family, tied):
     student.adapt(LoraSettings(rank=4, alpha=8))
     old = {name: p for name, p in student.model.named_parameters() if name not in student.trainable()}
     ids_BT = torch.randint(student.vocabulary.rows, (1, 30), generator=torch.Generator().manual_seed(6))
-    student.scores(student.hidden(ids_BT)[0], 0, student.vocabulary.rows).logsumexp(-1).sum().backward()
+    student.logits(student.hidden(ids_BT)[0], 0, student.vocabulary.rows).logsumexp(-1).sum().backward()
     assert all(parameter.grad is None for parameter in old.values())
     for name, parameter in student.trainable().items():
         assert parameter.grad is not None and parameter.dtype == torch.float32
@@ -109,7 +109,7 @@ def test_adapter_on_disk_is_plain_peft_and_merges_to_the_same_logits(family, tie
     with torch.no_grad():
         assert (stock(input_ids=ids_BT).logits - ours_BTV).abs().max() <= 1e-5
         assert torch.allclose(
-            whole.scores(hidden_ND, 290, 310), student.scores(hidden_ND, 290, 310), atol=1e-5
+            whole.logits(hidden_ND, 290, 310), student.logits(hidden_ND, 290, 310), atol=1e-5
         )
     assert whole.base_fingerprint == student.base_fingerprint
     names = load_file(tmp_path / "merged" / "model.safetensors")

@@ -39,18 +39,18 @@ REFERENCES: dict[str, Reference] = {  # (scores, codes, teacher, temperature) ->
 
 def drawn(seed: int = 0, spread: float = 2.0) -> tuple[Tensor, Tensor, Tensor]:
     """scores_NC, codes_N, teacher_NC (log-probabilities)."""
-    dice = torch.Generator().manual_seed(seed)
-    scores_NC = torch.randn(ROWS, CODES, generator=dice) * spread
-    teacher_NC = (torch.randn(ROWS, CODES, generator=dice) * spread).log_softmax(-1)
-    return scores_NC, torch.randint(CODES, (ROWS,), generator=dice), teacher_NC
+    generator = torch.Generator().manual_seed(seed)
+    logits_NC = torch.randn(ROWS, CODES, generator=generator) * spread
+    teacher_NC = (torch.randn(ROWS, CODES, generator=generator) * spread).log_softmax(-1)
+    return logits_NC, torch.randint(CODES, (ROWS,), generator=generator), teacher_NC
 
 
 def reference(
-    kind: str, scores_NC: Tensor, codes_N: Tensor, teacher_NC: Tensor, temperature: float
+    kind: str, logits_NC: Tensor, codes_N: Tensor, teacher_NC: Tensor, temperature: float
 ) -> np.ndarray:
     assert kind in REFERENCES, f"{kind} is new: write down what it should be"
     return REFERENCES[kind](
-        scores_NC.double().numpy(), codes_N.numpy(), teacher_NC.double().numpy(), temperature
+        logits_NC.double().numpy(), codes_N.numpy(), teacher_NC.double().numpy(), temperature
     )
 
 
@@ -80,12 +80,12 @@ def test_it_equals_its_float64_reference_and_is_never_negative(kind):
 @EVERY_LOSS
 def test_its_gradient_is_that_of_float64_finite_differences(kind):
     for loss, temperature in instances(kind):
-        scores_NC, codes_N, teacher_NC = drawn(5)
-        watched_NC = scores_NC.clone().requires_grad_()
+        logits_NC, codes_N, teacher_NC = drawn(5)
+        watched_NC = logits_NC.clone().requires_grad_()
         loss(watched_NC, codes_N, teacher_NC).sum().backward()
         step, wanted_NC = 1e-5, np.zeros((ROWS, CODES))
         for code in range(CODES):
-            up_NC, down_NC = scores_NC.double(), scores_NC.double()
+            up_NC, down_NC = logits_NC.double(), logits_NC.double()
             up_NC[:, code] += step
             down_NC[:, code] -= step
             above_N = reference(kind, up_NC, codes_N, teacher_NC, temperature)
@@ -100,12 +100,12 @@ def test_its_gradient_is_that_of_float64_finite_differences(kind):
 def test_a_divergence_is_zero_with_no_gradient_where_student_and_teacher_agree(kind):
     for loss, _ in instances(kind):
         _, codes_N, teacher_NC = drawn(2)
-        scores_NC = (teacher_NC + torch.randn(ROWS, 1)).requires_grad_()  # a constant changes no distribution
-        nats_N = loss(scores_NC, codes_N, teacher_NC)
+        logits_NC = (teacher_NC + torch.randn(ROWS, 1)).requires_grad_()  # a constant changes no distribution
+        nats_N = loss(logits_NC, codes_N, teacher_NC)
         assert nats_N.abs().max() < 1e-5
         nats_N.sum().backward()
-        assert scores_NC.grad is not None and scores_NC.grad.abs().max() < 1e-5
-        assert loss(scores_NC.detach().flip(-1), codes_N, teacher_NC).min() > 1e-3
+        assert logits_NC.grad is not None and logits_NC.grad.abs().max() < 1e-5
+        assert loss(logits_NC.detach().flip(-1), codes_N, teacher_NC).min() > 1e-3
 
 
 @EVERY_LOSS
@@ -114,12 +114,12 @@ def test_it_stays_finite_where_student_or_teacher_is_certain(kind):
     _, codes_N, teacher_NC = drawn(3)
     certain_NC = torch.full((ROWS, CODES), -6e4)  # what signals keep of log 0
     certain_NC[:, 0] = 0.0
-    for scores_NC, said_NC in [
+    for logits_NC, said_NC in [
         (certain_NC / 600, teacher_NC),
         (drawn(3)[0], certain_NC),
         (certain_NC, certain_NC),
     ]:
-        watched_NC = scores_NC.clone().requires_grad_()
+        watched_NC = logits_NC.clone().requires_grad_()
         nats_N = loss(watched_NC, codes_N, said_NC)
         nats_N.sum().backward()
         assert nats_N.isfinite().all() and watched_NC.grad is not None and watched_NC.grad.isfinite().all()
@@ -128,18 +128,18 @@ def test_it_stays_finite_where_student_or_teacher_is_certain(kind):
 @EVERY_LOSS
 def test_half_precision_scores_are_taken_in_float32(kind):
     loss = CLASSES[kind]()
-    scores_NC, codes_N, teacher_NC = drawn(4)
-    half_NC = scores_NC.bfloat16()
+    logits_NC, codes_N, teacher_NC = drawn(4)
+    half_NC = logits_NC.bfloat16()
     nats_N = loss(half_NC, codes_N, teacher_NC)
     assert nats_N.dtype == torch.float32
     torch.testing.assert_close(nats_N, loss(half_NC.float(), codes_N, teacher_NC))
 
 
 def test_a_one_hot_teacher_makes_forward_kl_cross_entropy():
-    scores_NC, codes_N, _ = drawn(6)
+    logits_NC, codes_N, _ = drawn(6)
     sure_NC = torch.full((ROWS, CODES), -torch.inf)
     sure_NC[torch.arange(ROWS), codes_N] = 0.0
-    one_NC, two_NC = scores_NC.clone().requires_grad_(), scores_NC.clone().requires_grad_()
+    one_NC, two_NC = logits_NC.clone().requires_grad_(), logits_NC.clone().requires_grad_()
     by_teacher_N, by_code_N = ForwardKl()(one_NC, codes_N, sure_NC), CrossEntropy()(two_NC, codes_N)
     torch.testing.assert_close(by_teacher_N, by_code_N)
     by_teacher_N.sum().backward()
@@ -148,17 +148,17 @@ def test_a_one_hot_teacher_makes_forward_kl_cross_entropy():
 
 
 def test_forward_and_reverse_are_each_other_with_roles_exchanged():
-    scores_NC, codes_N, teacher_NC = drawn(7)
-    forward_N = ForwardKl()(scores_NC, codes_N, teacher_NC)
-    torch.testing.assert_close(ReverseKl()(teacher_NC, codes_N, scores_NC), forward_N)
-    assert (forward_N - ReverseKl()(scores_NC, codes_N, teacher_NC)).abs().max() > 1e-2
+    logits_NC, codes_N, teacher_NC = drawn(7)
+    forward_N = ForwardKl()(logits_NC, codes_N, teacher_NC)
+    torch.testing.assert_close(ReverseKl()(teacher_NC, codes_N, logits_NC), forward_N)
+    assert (forward_N - ReverseKl()(logits_NC, codes_N, teacher_NC)).abs().max() > 1e-2
 
 
 def test_a_slots_slice_is_the_full_softmax_given_the_slot():
-    dice = torch.Generator().manual_seed(8)
-    full_NV = torch.randn(ROWS, 60, generator=dice, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(8)
+    full_NV = torch.randn(ROWS, 60, generator=generator, dtype=torch.float64)
     start, stop = 20, 20 + CODES
-    codes_N = torch.randint(CODES, (ROWS,), generator=dice)
+    codes_N = torch.randint(CODES, (ROWS,), generator=generator)
     logp_NV = full_NV.log_softmax(-1)
     of_code_N = logp_NV[torch.arange(ROWS), start + codes_N]
     of_slot_N = logp_NV[:, start:stop].logsumexp(-1)

@@ -10,7 +10,7 @@ import pytest
 import soundfile
 import torch
 from scipy import signal
-from test_decoding import m4a, stand_in_ffmpeg
+from test_safe_decode import m4a, stand_in_ffmpeg
 
 from distill.audio import files as audio_files
 from distill.errors import AudioError
