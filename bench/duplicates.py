@@ -2,11 +2,12 @@
 
     python bench/duplicates.py --songs songs/manifest.jsonl [MORE ...] --count 1000
 
-Songs of the manifests are the originals; where they are fewer than --count, the longest are cut at a line into two
-recordings with other words and notes. Each is copied once in every way of MUTATIONS, and the step looks at originals
-and the copies of one way together (so that no copy is found through a milder one), then at everything at once. Sound
-and words are judged apart. A copy is found when it is in its original's group; a song is falsely paired when its group
-holds another original.
+Songs of the manifests are the originals; where they are fewer than --count, the longest are cut at
+a line into two recordings with other words and notes. Each is copied once in every way of
+MUTATIONS, and the step looks at originals and the copies of one way together (so that no copy is
+found through a milder one), then at everything at once. Sound and words are judged apart. A copy is
+found when it is in its original's group; a song is falsely paired when its group holds another
+original.
 """
 
 from __future__ import annotations
@@ -36,17 +37,17 @@ Wave = NDArray[np.float32]
 SHORTEST_HALF_SECONDS = 6.0
 
 
-# --- copies of a recording ------------------------------------------------------------------------------------------
+# --- copies of a recording ------------------------------------------------------------------------
 def coded(
     kbps: int, rate: int, format: str = "MP3", subtype: str | None = None
 ) -> Callable[[Wave, int], Sound]:
-    """Encoded at this sample rate and decoded again. MP3 holds its bit rate; Vorbis is set by quality."""
+    """Encoded at this sample rate and decoded again. MP3 holds its bit rate; Vorbis is set by
+    quality."""
 
     def copy(wave: Wave, from_rate: int) -> Sound:
         most, least = (320, 32) if rate >= 32000 else (160, 8)  # MPEG-1 and MPEG-2
-        how: dict[str, Any] = {
-            "compression_level": (most - kbps) / (most - least)
-        }  # libsndfile's scale from 0 (best) to 1
+        # libsndfile's scale from 0 (best) to 1
+        how: dict[str, Any] = {"compression_level": (most - kbps) / (most - least)}
         how |= {"bitrate_mode": "CONSTANT"} if format == "MP3" else {}
         file = io.BytesIO()
         soundfile.write(
@@ -87,7 +88,9 @@ def all_at_once(wave: Wave, rate: int) -> Sound:
 
 def edited(wave: Wave, rate: int) -> Sound:
     """A fifth of the song taken out of its middle."""
-    return Sound(np.concatenate([wave[: int(0.4 * len(wave))], wave[int(0.6 * len(wave)) :]])[None], rate)
+    return Sound(
+        np.concatenate([wave[: int(0.4 * len(wave))], wave[int(0.6 * len(wave)) :]])[None], rate
+    )
 
 
 MUTATIONS: dict[str, Callable[[Wave, int], Sound]] = {
@@ -106,7 +109,7 @@ MUTATIONS: dict[str, Callable[[Wave, int], Sound]] = {
 }
 
 
-# --- copies of lyrics -----------------------------------------------------------------------------------------------
+# --- copies of lyrics -----------------------------------------------------------------------------
 def misheard(share: float) -> Callable[[list[str], np.random.Generator], list[str]]:
     """This share of the words is another one."""
 
@@ -133,7 +136,7 @@ REWORDED: dict[str, Callable[[list[str], np.random.Generator], list[str]]] = {
 }
 
 
-# --- originals ------------------------------------------------------------------------------------------------------
+# --- originals ------------------------------------------------------------------------------------
 class Original(NamedTuple):
     """A recording, or a part of one (seconds)."""
 
@@ -163,9 +166,11 @@ def originals(manifests: Sequence[str], count: int) -> list[Original]:
 
 
 def halves(one: Original) -> Iterator[Original]:
-    """Both parts of a song, cut where a line starts near its middle; the song itself if a part would be too short.
+    """Both parts of a song, cut where a line starts near its middle; the song itself if a part
+    would be too short.
 
-    Or if a line is in both: a chorus that returns is the same sound twice, and finding that would be no mistake.
+    Or if a line is in both: a chorus that returns is the same sound twice, and finding that would
+    be no mistake.
     """
     starts = [float(line.start or 0.0) for line in one.song.lines]
     at = min(range(len(starts)), key=lambda n: abs(starts[n] - one.end / 2))
@@ -183,7 +188,7 @@ def told(id: str, lines: Sequence[str]) -> Song:
     return Song(id, (Section("verse", tuple(Line(line) for line in lines)),))
 
 
-# --- the campaign ---------------------------------------------------------------------------------------------------
+# --- the campaign ---------------------------------------------------------------------------------
 @dataclass
 class Spent:
     """CPU seconds and sound seconds."""
@@ -228,12 +233,17 @@ def judged(items: Sequence[Item], step: Settings) -> tuple[set[str], set[str], f
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Recall and false pairs of distill/curation/duplicates.py.")
+    parser = argparse.ArgumentParser(
+        description="Recall and false pairs of distill/curation/duplicates.py."
+    )
     parser.add_argument("--songs", nargs="+", required=True, metavar="MANIFEST")
     parser.add_argument("--count", type=int, default=1000, help="recordings to copy (1000)")
     asked = parser.parse_args()
     songs = originals(asked.songs, asked.count)
-    by_sound, by_words = Settings(lyrics_jaccard=None, keep="all"), Settings(audio_share=None, keep="all")
+    by_sound, by_words = (
+        Settings(lyrics_jaccard=None, keep="all"),
+        Settings(audio_share=None, keep="all"),
+    )
     spent = Spent()
     items = []
     for n, one in enumerate(songs, 1):
@@ -242,35 +252,47 @@ def main() -> int:
             print(f"{n} of {len(songs)} songs copied", file=sys.stderr, flush=True)
     lengths = [one.end - one.start for one in songs]
     print(
-        f"{len(songs)} recordings of {min(lengths):.0f} to {max(lengths):.0f} s, {sum(lengths) / 3600:.1f} h\n"
+        f"{len(songs)} recordings of {min(lengths):.0f} to {max(lengths):.0f} s, "
+        f"{sum(lengths) / 3600:.1f} h\n"
     )
     print("| copies by | found | of | recall % | songs falsely paired |\n|---|---|---|---|---|")
     wrong = 0
     for name in MUTATIONS:
-        found, false, _ = judged([item for both in items for item in (both[""], both[name])], by_sound)
+        found, false, _ = judged(
+            [item for both in items for item in (both[""], both[name])], by_sound
+        )
         wrong += len(false) > 1 or ("excerpt" not in name and len(found) < 0.99 * len(songs))
         print(
-            f"| {name} | {len(found)} | {len(songs)} | {100 * len(found) / len(songs):.1f} | {len(false)} |",
+            f"| {name} | {len(found)} | {len(songs)} | {100 * len(found) / len(songs):.1f} | "
+            f"{len(false)} |",
             flush=True,
         )
     everything = [item for copies in items for item in copies.values()]
     found, false, seconds = judged(everything, by_sound)
     of = len(everything) - len(songs)
-    print(f"| all of these in one pool | {len(found)} | {of} | {100 * len(found) / of:.1f} | {len(false)} |")
+    print(
+        f"| all of these in one pool | {len(found)} | {of} | {100 * len(found) / of:.1f} | "
+        f"{len(false)} |"
+    )
     draw = np.random.default_rng(3)
     for name, reword in REWORDED.items():
         copies = [told(f"{one.song.id} | {name}", reword(list(one.lines), draw)) for one in songs]
         pool = [Item(song) for song in [*(told(one.song.id, one.lines) for one in songs), *copies]]
         found, false, _ = judged(pool, by_words)
         print(
-            f"| words: {name} | {len(found)} | {len(songs)} | {100 * len(found) / len(songs):.1f} | {len(false)} |"
+            f"| words: {name} | {len(found)} | {len(songs)} | {100 * len(found) / len(songs):.1f} "
+            f"| {len(false)} |"
         )
     print(f"\nfingerprints: {spent.sound / spent.cpu:.0f} s of sound per CPU second")
     print(f"pairing: {len(everything):,} recordings in {seconds:.1f} CPU seconds")
     print(
-        f"kept for a song: {np.mean(spent.bytes) / 1e3:.1f} kB ({sum(spent.bytes) / spent.sound:.0f} bytes a second)"
+        f"kept for a song: {np.mean(spent.bytes) / 1e3:.1f} kB "
+        f"({sum(spent.bytes) / spent.sound:.0f} bytes a second)"
     )
-    print("bit rates: " + ", ".join(f"{name}: {np.mean(rates):.0f} kb/s" for name, rates in SENT.items()))
+    print(
+        "bit rates: "
+        + ", ".join(f"{name}: {np.mean(rates):.0f} kb/s" for name, rates in SENT.items())
+    )
     print(f"peak memory: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10:.0f} MiB")
     return 1 if wrong else 0
 

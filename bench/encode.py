@@ -4,17 +4,19 @@
     python bench/encode.py --memory [--shapes embedded,16khz] [--durations 10,30,60,300,600] [--svg bench/encode.svg]
     python bench/encode.py --tiny           # seconds: shows that it runs, and says nothing about speed
 
-The same mono FLAC files (seeded: gliding tones, noise and pauses; at the model's own rate, so that nobody resamples), the
-same thread count, the same run; each row in a process of its own, models with DAC's published shapes and random weights:
+The same mono FLAC files (seeded: gliding tones, noise and pauses; at the model's own rate, so that
+nobody resamples), the same thread count, the same run; each row in a process of its own, models
+with DAC's published shapes and random weights:
 
     package: its loop      what `python -m dac encode` does: AudioSignal, DAC.compress in windows of 5 s, .dac files
     package: model alone   the least that a user of it would write: AudioSignal, resample, DAC.encode of the whole file
     ours, one process      distill.coded_songs on as many threads
     ours                   distill.coded_songs as it chooses: where it pays, a process of one thread a core
 
-`error` is the equality row: the share of codes that are not those of `model alone` (compress turns every file to -16
-LUFS first, so its codes are of another sound and nothing can be held against them); above 0.5 %, which rounding does not
-explain, the script exits with 1. The floor is the encoder's multiplications, counted, at the rate of one large product.
+`error` is the equality row: the share of codes that are not those of `model alone` (compress turns
+every file to -16 LUFS first, so its codes are of another sound and nothing can be held against
+them); above 0.5 %, which rounding does not explain, the script exits with 1. The floor is the
+encoder's multiplications, counted, at the rate of one large product.
 """
 
 from __future__ import annotations
@@ -78,7 +80,7 @@ class Row:
     repeats: int
 
 
-# --- what everybody gets ------------------------------------------------------------------------------------
+# --- what everybody gets --------------------------------------------------------------------------
 
 
 def prepare(folder: Path, shapes: list[str], files: int, seconds: float) -> None:
@@ -99,9 +101,9 @@ def sound(seconds: float, rate: int, seed: int) -> np.ndarray:
     clock_W = np.arange(round(seconds * rate)) / rate
     hertz_W = 200 * 2 ** (0.5 * np.sin(clock_W * generator.uniform(1, 3)))
     tones_W = sum(np.sin(2 * np.pi * np.cumsum(k * hertz_W) / rate) / k for k in range(1, 8))
-    return (0.1 * tones_W * (np.sin(clock_W * 2) > -0.7) + 0.01 * generator.normal(size=len(clock_W))).astype(
-        "f4"
-    )
+    return (
+        0.1 * tones_W * (np.sin(clock_W * 2) > -0.7) + 0.01 * generator.normal(size=len(clock_W))
+    ).astype("f4")
 
 
 def package(shape: str) -> Any:
@@ -120,10 +122,14 @@ def model(shape: str, folder: Path) -> None:
 
 def load(shape: str, folder: Path) -> Any:
     """Our codec of a shape; `embedded` is the one in the package."""
-    return our_dac.Settings(str(folder / shape)).load() if SHAPES[shape] else embedded.Settings().load()
+    return (
+        our_dac.Settings(str(folder / shape)).load()
+        if SHAPES[shape]
+        else embedded.Settings().load()
+    )
 
 
-# --- one row, in a process of its own -----------------------------------------------------------------------
+# --- one row, in a process of its own -------------------------------------------------------------
 
 
 def measure(row: Row) -> dict[str, Any]:
@@ -140,7 +146,8 @@ def measure(row: Row) -> dict[str, Any]:
         OURS: lambda files, out: ours(codec, files, out, None),
     }[row.work]
     with tempfile.TemporaryDirectory(dir=folder) as out:
-        work([folder / f"warm-{codec.format.sample_rate}.flac"], Path(out))  # everybody's first call is slow
+        # everybody's first call is slow
+        work([folder / f"warm-{codec.format.sample_rate}.flac"], Path(out))
     seconds, codes = [], None
     for _ in range(row.repeats):
         with tempfile.TemporaryDirectory(dir=folder) as out:
@@ -152,7 +159,11 @@ def measure(row: Row) -> dict[str, Any]:
         wanted = package_alone(theirs, files[:2])
         wrong = [(a != b).float().mean() for a, b in zip(codes, wanted, strict=False)]
         error = float(torch.stack(wrong).mean())
-    return {"seconds_of_audio": sum(map(audio_files.seconds, files)), "seconds": seconds, "error": error}
+    return {
+        "seconds_of_audio": sum(map(audio_files.seconds, files)),
+        "seconds": seconds,
+        "error": error,
+    }
 
 
 def package_loop(model: Any, files: list[Path], out: Path) -> None:
@@ -184,11 +195,12 @@ def ours(codec: Any, files: list[Path], cache: Path, processes: int | None) -> l
     return list(coded_songs.codes_of_all(songs, codec, processes))
 
 
-# --- memory -------------------------------------------------------------------------------------------------
+# --- memory ---------------------------------------------------------------------------------------
 
 
 def memory(shape: str, folder: Path, seconds: float, threads: int) -> dict[str, float]:
-    """MiB at the peak of encode and decode above what was in use before, and what the wave itself weighs."""
+    """MiB at the peak of encode and decode above what was in use before, and what the wave itself
+    weighs."""
     torch.set_num_threads(threads)
     codec = load(shape, folder)
     rate = codec.format.sample_rate
@@ -201,7 +213,8 @@ def memory(shape: str, folder: Path, seconds: float, threads: int) -> dict[str, 
 
 
 def peak_above(run: Callable[[], Any]) -> tuple[Any, float]:
-    """What a run gives, and the MiB in use at its peak above what was in use before it (Linux with glibc)."""
+    """What a run gives, and the MiB in use at its peak above what was in use before it (Linux with
+    glibc)."""
     ctypes.CDLL(None).malloc_trim(0)  # what was freed before is not in use
     Path("/proc/self/clear_refs").write_text("5")  # the highest mark is where we stand
     before = _resident("VmRSS")
@@ -239,11 +252,12 @@ def svg(rows: dict[str, list[dict[str, float]]]) -> str:
     return "\n".join(drawn) + "\n"
 
 
-# --- floor and tables ---------------------------------------------------------------------------------------
+# --- floor and tables -----------------------------------------------------------------------------
 
 
 def floor(shape: str, folder: Path, threads: int) -> str:
-    """The encoder's multiplications for a second of sound, and how long they take at the rate of a large product."""
+    """The encoder's multiplications for a second of sound, and how long they take at the rate of a
+    large product."""
     torch.set_num_threads(threads)
     codec, counted = load(shape, folder), [0]
     network = codec.model.encoder
@@ -252,7 +266,9 @@ def floor(shape: str, folder: Path, threads: int) -> str:
         counted[0] += 2 * made.numel() * layer.in_channels // layer.groups * layer.kernel_size[0]
 
     hooks = [
-        each.register_forward_hook(count) for each in network.modules() if isinstance(each, torch.nn.Conv1d)
+        each.register_forward_hook(count)
+        for each in network.modules()
+        if isinstance(each, torch.nn.Conv1d)
     ]
     frames = round(codec.format.frame_rate)
     with torch.inference_mode():
@@ -267,14 +283,18 @@ def floor(shape: str, folder: Path, threads: int) -> str:
     rate, operations = 2 * 1024**3 / min(spent), counted[0] * codec.format.frame_rate / frames
     window = package_window(codec.model)
     return (
-        f"floor, {shape}: {operations / 1e9:.1f} G operations a second of sound, {rate / 1e9:.0f} G a second in one "
-        f"product on {threads} threads: {rate / operations:.0f} x real time. The package's windows of 5 s give "
-        f"{100 * window:.0f} % of what they are given, and the last one of a file is filled up to 5 s."
+        f"floor, {shape}: {operations / 1e9:.1f} G operations a second of sound, {rate / 1e9:.0f} "
+        "G a second in one "
+        f"product on {threads} threads: {rate / operations:.0f} x real time. The package's "
+        "windows of 5 s give "
+        f"{100 * window:.0f} % of what they are given, and the last one of a file is filled up to "
+        "5 s."
     )
 
 
 def package_window(model: Any) -> float:
-    """How much of a window the package keeps: the rest is context that the next window computes again."""
+    """How much of a window the package keeps: the rest is context that the next window computes
+    again."""
     model.padding = False
     samples = -(-int(WINDOW_SECONDS * model.sample_rate) // model.hop_length) * model.hop_length
     kept = model.get_output_length(samples) / samples
@@ -296,7 +316,14 @@ def table(rows: list[tuple[Row, dict[str, Any]]]) -> str:
             loops[row.shape] = median
         against = f"{median / loops[row.shape]:.2f}" if row.shape in loops else ""
         error = "" if told["error"] is None else f"{100 * told['error']:.3f} %"
-        cells = (row.shape, row.work, f"{median:.2f}", f"{speeds[0]:.2f} .. {speeds[-1]:.2f}", against, error)
+        cells = (
+            row.shape,
+            row.work,
+            f"{median:.2f}",
+            f"{speeds[0]:.2f} .. {speeds[-1]:.2f}",
+            against,
+            error,
+        )
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -307,11 +334,18 @@ def main() -> int:
         print(json.dumps(measure(Row(**json.loads(options.row)))))
         return 0
     if options.weigh:
-        print(json.dumps(memory(options.shapes[0], Path(options.folder), options.weigh, options.threads)))
+        print(
+            json.dumps(
+                memory(options.shapes[0], Path(options.folder), options.weigh, options.threads)
+            )
+        )
         return 0
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        print(f"torch {torch.__version__}, {options.threads} threads, {os.cpu_count()} cores\n", flush=True)
+        print(
+            f"torch {torch.__version__}, {options.threads} threads, {os.cpu_count()} cores\n",
+            flush=True,
+        )
         if options.memory:
             return _memory(options, folder)
         prepare(folder, options.shapes, options.files, options.seconds)
@@ -325,14 +359,17 @@ def main() -> int:
             print(floor(shape, folder, options.threads))
         wrong = [row for row, told in rows if (told["error"] or 0) > WRONG_SHARE]
         if wrong:
-            print(f"bench: {wrong[0].work} gives other codes; its time means nothing", file=sys.stderr)
+            print(
+                f"bench: {wrong[0].work} gives other codes; its time means nothing", file=sys.stderr
+            )
         return 1 if wrong else 0
 
 
 def _memory(options: argparse.Namespace, folder: Path) -> int:
     rows: dict[str, list[dict[str, float]]] = {}
     print(
-        "| shape | seconds | the wave itself, MiB | encode, MiB above it | decode, MiB |\n|---|---|---|---|---|"
+        "| shape | seconds | the wave itself, MiB | encode, MiB above it | decode, MiB "
+        "|\n|---|---|---|---|---|"
     )
     for shape in options.shapes:
         model(shape, folder)
@@ -340,7 +377,9 @@ def _memory(options: argparse.Namespace, folder: Path) -> int:
             given = ("--weigh", str(seconds), "--shapes", shape, "--folder", str(folder))
             told = _apart(*given, "--threads", str(options.threads))
             rows.setdefault(shape, []).append(told)
-            cells = (f"{told[name]:.0f}" for name in ("seconds", "wave_mib", "encode_mib", "decode_mib"))
+            cells = (
+                f"{told[name]:.0f}" for name in ("seconds", "wave_mib", "encode_mib", "decode_mib")
+            )
             print(f"| {shape} | {' | '.join(cells)} |", flush=True)
     if options.svg:
         options.svg.write_text(svg(rows), encoding="utf-8")
@@ -357,18 +396,24 @@ def _apart(*arguments: str) -> dict[str, Any]:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Encoding a data set, beside the codec package's own loop.")
+    parser = argparse.ArgumentParser(
+        description="Encoding a data set, beside the codec package's own loop."
+    )
     parser.add_argument("--files", type=int, default=6)
     parser.add_argument(
         "--seconds", type=float, default=30.0, help="of a file; they differ by a fifth either way"
     )
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--shapes", type=lambda text: text.split(","), default=["16khz", "44khz", "embedded"])
+    parser.add_argument(
+        "--shapes", type=lambda text: text.split(","), default=["16khz", "44khz", "embedded"]
+    )
     parser.add_argument("--memory", action="store_true")
     parser.add_argument("--durations", type=lambda text: [float(part) for part in text.split(",")])
     parser.add_argument("--svg", type=Path)
-    parser.add_argument("--tiny", action="store_true", help="two short files, a small network, one run")
+    parser.add_argument(
+        "--tiny", action="store_true", help="two short files, a small network, one run"
+    )
     for hidden in ("--row", "--folder"):
         parser.add_argument(hidden, help=argparse.SUPPRESS)
     parser.add_argument("--weigh", type=float, help=argparse.SUPPRESS)

@@ -1,18 +1,21 @@
-"""Does the head learn as well as a DAC-style decoder of its size? Same codec, same codes, same crops, same losses.
+"""Does the head learn as well as a DAC-style decoder of its size? Same codec, same codes, same
+crops, same losses.
 
     python bench/head.py --seconds 360 [--codec FOLDER] [--kind embedded] [--songs MANIFEST] [--rates 1e-3,3e-4]
     python bench/head.py --tiny          # a minute: shows that it runs, and says nothing about sound
 
-Both are trained by `distill.training.trainer` on what task vocoder draws (slot dropout and all, no adversary): codes, as the sum
-of embeddings that start from the codec's codebooks, to sound. The peer behind the embeddings is `dac.model.dac.Decoder`
-with even strides, as wide as gives it the head's number of parameters (within 5 %, or this stops).
+Both are trained by `distill.training.trainer` on what task vocoder draws (slot dropout and all, no
+adversary): codes, as the sum of embeddings that start from the codec's codebooks, to sound. The
+peer behind the embeddings is `dac.model.dac.Decoder` with even strides, as wide as gives it the
+head's number of parameters (within 5 %, or this stops).
 
     equal time     each learns for `seconds`, its learning rate falling by the clock
     equal steps    the head again, for as many steps as the peer came to in that time
 
-Every run is done at each of `rates` and the better one stands in the table (all are printed). The figure is the mean
-distance of log-mel spectra (four resolutions) on songs held out of the manifest (split, else every tenth), by one call.
-The head's gate for silence is off: it is by construction, and not learnt.
+Every run is done at each of `rates` and the better one stands in the table (all are printed). The
+figure is the mean distance of log-mel spectra (four resolutions) on songs held out of the manifest
+(split, else every tenth), by one call. The head's gate for silence is off: it is by construction,
+and not learnt.
 """
 
 from __future__ import annotations
@@ -69,7 +72,9 @@ class Peer(nn.Module):
         self.slots = nn.ModuleList(nn.Embedding(*slot.weight.shape) for slot in like.slots)
         for mine, slot in zip(self.slots, like.slots, strict=True):
             mine.weight.data.copy_(slot.weight)
-        self.decoder = Decoder(like.latent_width, width, strides(like.hop), d_out=like.format.channels)
+        self.decoder = Decoder(
+            like.latent_width, width, strides(like.hop), d_out=like.format.channels
+        )
 
     def forward(self, codes_BFS: Tensor, slots_B: Tensor | None = None) -> Tensor:
         latent_BFD: Any = 0
@@ -106,7 +111,10 @@ def strides(hop: int) -> list[int]:
         for b in even
         if b <= a and hop % (a * b) == 0
         for c in even
-        if c <= b and hop % (a * b * c) == 0 and hop // (a * b * c) % 2 == 0 and hop // (a * b * c) <= c
+        if c <= b
+        and hop % (a * b * c) == 0
+        and hop // (a * b * c) % 2 == 0
+        and hop // (a * b * c) <= c
     ]
     if not found:
         sys.exit(f"bench: a hop of {hop} samples is no product of four even strides")
@@ -128,7 +136,10 @@ def peer_like(head: Any) -> Peer:
     near = widths[max(0, over - 1) : over + 1]
     peer = Peer(head, min(near, key=lambda width: abs(size(width) / size_of(head) - 1)))
     if abs(size_of(peer) / size_of(head) - 1) > 0.05:
-        sys.exit(f"bench: {size_of(peer)} parameters are not within 5 % of {size_of(head)}; change --width")
+        sys.exit(
+            f"bench: {size_of(peer)} parameters are not within 5 % of {size_of(head)}; change "
+            "--width"
+        )
     return peer
 
 
@@ -158,14 +169,21 @@ def songs_of(said: argparse.Namespace) -> tuple[Song, ...]:
     else:
         given = [song for song in read_manifest(Path(said.songs)) if song.audio is not None]
     if all(song.split == "train" for song in given):
-        given = [replace(song, split="held-out" if i % 10 == 9 else "train") for i, song in enumerate(given)]
+        given = [
+            replace(song, split="held-out" if i % 10 == 9 else "train")
+            for i, song in enumerate(given)
+        ]
     return tuple(given)
 
 
 def settings_of(said: argparse.Namespace) -> Settings:
     codec = strict.settings_class("codecs", said.kind)(path=said.codec, slots=said.slots or None)
     head = HeadSettings(
-        hop=said.hop, window=4 * said.hop, width=said.width, inner=3 * said.width, blocks=said.blocks
+        hop=said.hop,
+        window=4 * said.hop,
+        width=said.width,
+        inner=3 * said.width,
+        blocks=said.blocks,
     )
     return Settings(
         songs=Songs(songs_of(said)),
@@ -190,7 +208,9 @@ def run(said: argparse.Namespace) -> None:
         for rate in said.rates:
             task.network = network = make()
             name = f"{title}, rate {rate:g}"
-            steps, seconds = learn(task, TrainSettings(learning_rate=rate, betas=(0.8, 0.95), **budget), name)
+            steps, seconds = learn(
+                task, TrainSettings(learning_rate=rate, betas=(0.8, 0.95), **budget), name
+            )
             task.to("cpu")
             rows[name], vocoders[name] = (title, size_of(network), steps, seconds), Whole(network)
 
@@ -210,18 +230,25 @@ def run(said: argparse.Namespace) -> None:
     contest("head, equal steps", fresh_head, steps=steps)
     figures = compare(vocoders, task.codec, task.held_out, said.held_out)
     print(
-        f"\n## {figures['seconds']:.0f} s held out; {said.seconds:g} s of training each, {torch.__version__}\n"
+        f"\n## {figures['seconds']:.0f} s held out; {said.seconds:g} s of training each, "
+        f"{torch.__version__}\n"
     )
-    print("| decoder | parameters | steps | training, s | rate | mel distance |\n|---|---|---|---|---|---|")
+    print(
+        "| decoder | parameters | steps | training, s | rate | mel distance "
+        "|\n|---|---|---|---|---|---|"
+    )
     print(f"| the codec's own | - | - | - | - | {figures['codec']['mel_l1']:.4f} |")
     for title in dict.fromkeys(row[0] for row in rows.values()):
-        names = sorted((n for n, row in rows.items() if row[0] == title), key=lambda n: figures[n]["mel_l1"])
+        names = sorted(
+            (n for n, row in rows.items() if row[0] == title), key=lambda n: figures[n]["mel_l1"]
+        )
         for place, name in enumerate(names):
             _, size, steps, seconds = rows[name]
             shown = title if place == 0 else f"({title})"
             rate = name.rpartition(" ")[2]
             print(
-                f"| {shown} | {size:,} | {steps} | {seconds:.0f} | {rate} | {figures[name]['mel_l1']:.4f} |"
+                f"| {shown} | {size:,} | {steps} | {seconds:.0f} | {rate} | "
+                f"{figures[name]['mel_l1']:.4f} |"
             )
 
 
@@ -235,9 +262,15 @@ def main() -> None:
     parser.add_argument("--songs", help="manifest.jsonl of recordings (the embedded songs)")
     parser.add_argument("--hours", type=float, default=3.0, help="of song in memory")
     parser.add_argument("--seconds", type=float, default=360.0, help="of training a run")
-    parser.add_argument("--rates", type=lambda text: [float(r) for r in text.split(",")], default=[1e-3])
-    parser.add_argument("--held-out", type=float, default=120.0, help="seconds of song to measure on")
-    parser.add_argument("--hop", type=int, default=240, help="of the head; divides the codec's frame")
+    parser.add_argument(
+        "--rates", type=lambda text: [float(r) for r in text.split(",")], default=[1e-3]
+    )
+    parser.add_argument(
+        "--held-out", type=float, default=120.0, help="seconds of song to measure on"
+    )
+    parser.add_argument(
+        "--hop", type=int, default=240, help="of the head; divides the codec's frame"
+    )
     parser.add_argument("--width", type=int, default=256)
     parser.add_argument("--blocks", type=int, default=8)
     parser.add_argument("--batch", type=int, default=4)

@@ -3,8 +3,9 @@
     python bench/loss.py [--tokens 512] [--rows 160128] [--width 896] [--slots 8] [--codes 1024] [--repeats 5]
     python bench/loss.py --tiny         # seconds: shows that it runs, and says nothing about speed
 
-Forward and backward, from hidden states to their gradient, of `tokens` audio tokens in float32. Default sizes: Qwen2.5's
-896 wide, 151,744 rows of text, 8,192 codes and a score's symbols. Rows of the table:
+Forward and backward, from hidden states to their gradient, of `tokens` audio tokens in float32.
+Default sizes: Qwen2.5's 896 wide, 151,744 rows of text, 8,192 codes and a score's symbols. Rows of
+the table:
 
     ours              distill.lm.logits.slot_scores_NC and distill.lm.losses: each token against its own slot's rows
     ours + format     the same and -log P(legal) over all rows on every 16th position, as recipes train
@@ -12,11 +13,13 @@ Forward and backward, from hidden states to their gradient, of `tokens` audio to
     peer, trained     the same with the gradient of the whole table, as `modules_to_save` trains it
     trl               generalized_jsd_loss(beta=0), which is forward KL; where trl is installed
 
-In both of ours the new rows learn, so their gradient is paid for. `peak` is memory above inputs (model, hidden states,
-what the teacher said), in a process of its own for each row. `teacher` is the size of what the teacher said. `error` is
-the equality row: the largest difference, loss or gradient of the hidden states, from float64 over full rows, relative.
-For ours, float64 is conditioned on the slot: that the slice equals it is the chain rule, and here it is measured.
-The floor is what must be read, written and multiplied, at the rates measured for a copy and for one large product.
+In both of ours the new rows learn, so their gradient is paid for. `peak` is memory above inputs
+(model, hidden states, what the teacher said), in a process of its own for each row. `teacher` is
+the size of what the teacher said. `error` is the equality row: the largest difference, loss or
+gradient of the hidden states, from float64 over full rows, relative. For ours, float64 is
+conditioned on the slot: that the slice equals it is the chain rule, and here it is measured. The
+floor is what must be read, written and multiplied, at the rates measured for a copy and for one
+large product.
 """
 
 from __future__ import annotations
@@ -84,7 +87,8 @@ class Sizes:
 
 
 class Speaker:
-    """As much of a Student as `distill.lm.logits` asks for: its vocabulary and its head of two tables."""
+    """As much of a Student as `distill.lm.logits` asks for: its vocabulary and its head of two
+    tables."""
 
     def __init__(self, vocabulary: AudioVocabulary, table_VD: Tensor):
         self.vocabulary = vocabulary
@@ -108,11 +112,20 @@ def make_batch(vocabulary: AudioVocabulary, codes_FS: Tensor, teacher_FSC: Tenso
     none = Targets(at_N[:0], at_N[:0])
     sample_N = at_N[::FORMAT_EVERY]
     return Batch(
-        at_N[None], at_N[None], slot_targets, none, none, none, none, sample_N, sample_N % slots, 0.0
+        at_N[None],
+        at_N[None],
+        slot_targets,
+        none,
+        none,
+        none,
+        none,
+        sample_N,
+        sample_N % slots,
+        0.0,
     )
 
 
-# --- the contestants: mean nats per token ---------------------------------------------------------------------------
+# --- the contestants: mean nats per token ---------------------------------------------------------
 def ours(speaker: Any, hidden_ND: Tensor, batch: Batch, loss: Any, with_format: bool) -> Tensor:
     """As tasks/sing.py does it."""
     total = hidden_ND.new_zeros(())
@@ -123,20 +136,23 @@ def ours(speaker: Any, hidden_ND: Tensor, batch: Batch, loss: Any, with_format: 
     return total + logits.format_nats_N(speaker, hidden_ND, batch).mean() if with_format else total
 
 
-def torch_ce(table_VD: Tensor, hidden_ND: Tensor, target_N: Tensor, teacher_NV: Tensor | None) -> Tensor:
+def torch_ce(
+    table_VD: Tensor, hidden_ND: Tensor, target_N: Tensor, teacher_NV: Tensor | None
+) -> Tensor:
     return functional.cross_entropy(functional.linear(hidden_ND, table_VD), target_N)
 
 
 def torch_kl(table_VD: Tensor, hidden_ND: Tensor, target_N: Tensor, teacher_NV: Tensor) -> Tensor:
     student_NV = functional.linear(hidden_ND, table_VD).log_softmax(-1)
-    return functional.kl_div(student_NV, teacher_NV.log_softmax(-1), reduction="batchmean", log_target=True)
+    return functional.kl_div(
+        student_NV, teacher_NV.log_softmax(-1), reduction="batchmean", log_target=True
+    )
 
 
 def trl_kl(table_VD: Tensor, hidden_ND: Tensor, target_N: Tensor, teacher_NV: Tensor) -> Tensor:
     student_NV = functional.linear(hidden_ND, table_VD)
-    return trl_loss()(
-        student_NV[None], teacher_NV[None], target_N[None], beta=0.0
-    )  # labels: mean over tokens
+    # labels: mean over tokens
+    return trl_loss()(student_NV[None], teacher_NV[None], target_N[None], beta=0.0)
 
 
 def trl_loss() -> Callable[..., Tensor]:
@@ -149,18 +165,20 @@ def trl_loss() -> Callable[..., Tensor]:
     raise ImportError("trl is not installed")
 
 
-# --- one row, in a process of its own -------------------------------------------------------------------------------
+# --- one row, in a process of its own -------------------------------------------------------------
 class Problem:
     """One table, the same hidden states, codes and teacher for every contestant."""
 
     def __init__(self, sizes: Sizes, device: str):
         generator = torch.Generator().manual_seed(0)
         frames, self.v = sizes.tokens // sizes.slots, sizes.vocabulary()
-        self.table_VD = (torch.randn(sizes.rows, sizes.width, generator=generator) / sizes.width**0.5).to(
-            device
-        )
+        self.table_VD = (
+            torch.randn(sizes.rows, sizes.width, generator=generator) / sizes.width**0.5
+        ).to(device)
         self.hidden_ND = (
-            torch.randn(sizes.tokens, sizes.width, generator=generator).to(device).requires_grad_(True)
+            torch.randn(sizes.tokens, sizes.width, generator=generator)
+            .to(device)
+            .requires_grad_(True)
         )
         codes_FS = torch.randint(sizes.codes, (frames, sizes.slots), generator=generator)
         self.target_N, self.codes_FS = self.v.spell(codes_FS).to(device), codes_FS.to(device)
@@ -168,7 +186,9 @@ class Problem:
         self.teacher_FSC = teacher_FSC.log_softmax(-1).to(device)
 
 
-def contestant(name: str, given: Problem) -> tuple[Callable[[int], Tensor], list[Tensor], Tensor | None]:
+def contestant(
+    name: str, given: Problem
+) -> tuple[Callable[[int], Tensor], list[Tensor], Tensor | None]:
     """(loss of the first so many tokens, weights that learn, what the teacher said) of one row."""
     side, kind, extra = CASES[name]
     table_VD, hidden_ND, slots = given.table_VD, given.hidden_ND, given.v.format.slots
@@ -185,7 +205,9 @@ def contestant(name: str, given: Problem) -> tuple[Callable[[int], Tensor], list
 
         return of_slots, [speaker.head.new], said_FSC
     said_NV = full_teacher(given.v, given.teacher_FSC) if kind == "kl" else None
-    peer: Callable[..., Tensor] = {"ce": torch_ce, "kl": torch_kl}[kind] if side == "torch" else trl_kl
+    peer: Callable[..., Tensor] = (
+        {"ce": torch_ce, "kl": torch_kl}[kind] if side == "torch" else trl_kl
+    )
     table_VD.requires_grad_(extra)
 
     def of_rows(tokens: int) -> Tensor:
@@ -230,8 +252,11 @@ def full_teacher(v: AudioVocabulary, teacher_FSC: Tensor) -> Tensor:
     return teacher_FSV.flatten(0, 1)
 
 
-def reference(side: str, kind: str, extra: bool, given: Problem, tokens: int) -> tuple[Tensor, Tensor]:
-    """(loss, gradient of hidden_ND) in float64 by definition: log-softmax over full rows, then what is asked of it."""
+def reference(
+    side: str, kind: str, extra: bool, given: Problem, tokens: int
+) -> tuple[Tensor, Tensor]:
+    """(loss, gradient of hidden_ND) in float64 by definition: log-softmax over full rows, then what
+    is asked of it."""
     hidden_ND = given.hidden_ND.detach()[:tokens].double().requires_grad_(True)
     table_VD, slots = given.table_VD.detach(), given.v.format.slots
     parts = [functional.linear(hidden_ND, part_VD.double()) for part_VD in table_VD.split(16_384)]
@@ -253,12 +278,16 @@ def reference(side: str, kind: str, extra: bool, given: Problem, tokens: int) ->
     return loss.detach(), hidden_ND.grad
 
 
-def difference(loss: Tensor, hidden_ND: Tensor, wanted: tuple[Tensor, Tensor], tokens: int) -> float:
+def difference(
+    loss: Tensor, hidden_ND: Tensor, wanted: tuple[Tensor, Tensor], tokens: int
+) -> float:
     """Largest relative difference of loss and gradient."""
     loss.backward()
     assert hidden_ND.grad is not None
     of_loss = float((loss.detach().double() - wanted[0]).abs() / wanted[0].abs())
-    of_gradient = float((hidden_ND.grad[:tokens].double() - wanted[1]).abs().max() / wanted[1].abs().max())
+    of_gradient = float(
+        (hidden_ND.grad[:tokens].double() - wanted[1]).abs().max() / wanted[1].abs().max()
+    )
     return max(of_loss, of_gradient)
 
 
@@ -275,7 +304,8 @@ def timed(run: Callable[[], object], repeats: int, device: str) -> list[float]:
 
 
 def peak_above(run: Callable[[], object], device: str) -> float:
-    """MiB in use at the peak of a run above what was in use before it; nan where the system does not say."""
+    """MiB in use at the peak of a run above what was in use before it; nan where the system does
+    not say."""
     if device == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
@@ -298,16 +328,18 @@ def resident(name: str) -> float:
     return int(next(line for line in text.splitlines() if line.startswith(name)).split()[1]) / 1024
 
 
-# --- the table ------------------------------------------------------------------------------------------------------
+# --- the table ------------------------------------------------------------------------------------
 def floor(sizes: Sizes, device: str) -> list[str]:
-    """What cannot be saved: hidden states, rows and teacher read, gradients written; 2 operations a product."""
+    """What cannot be saved: hidden states, rows and teacher read, gradients written; 2 operations a
+    product."""
     side = 1024 if sizes.width >= 256 else 128
     left, copied = torch.randn(side, side, device=device), torch.randn(2**22, device=device)
     product_s = min(timed(lambda: left @ left, 5, device))
     copy_s = min(timed(lambda: copied.clone(), 5, device))
     rate, bandwidth = 2 * side**3 / product_s, 2 * copied.numel() * 4 / copy_s
     lines = [
-        f"rates here: {rate / 1e9:.0f} G operations/s (float32 product), {bandwidth / 1e9:.1f} GB/s (copy)"
+        f"rates here: {rate / 1e9:.0f} G operations/s (float32 product), {bandwidth / 1e9:.1f} "
+        "GB/s (copy)"
     ]
     n, d, c = sizes.tokens, sizes.width, sizes.codes
     for name, columns, rows, products in (
@@ -319,13 +351,16 @@ def floor(sizes: Sizes, device: str) -> list[str]:
         moved = 4 * (2 * n * d + rows * d * (2 if products == 3 else 1))
         least = max(operations / rate, moved / bandwidth)
         lines.append(
-            f"floor, {name}: {operations / 1e9:.2f} G operations, {moved / MIB:.0f} MiB, {least * 1e3:.1f} ms"
+            f"floor, {name}: {operations / 1e9:.2f} G operations, {moved / MIB:.0f} MiB, "
+            f"{least * 1e3:.1f} ms"
         )
     return lines
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Loss over a slot beside loss over the vocabulary.")
+    parser = argparse.ArgumentParser(
+        description="Loss over a slot beside loss over the vocabulary."
+    )
     for field in fields(Sizes):
         parser.add_argument(f"--{field.name}", type=int, default=field.default)
     parser.add_argument("--tiny", action="store_true", help="small sizes, one repeat")
@@ -338,13 +373,18 @@ def main() -> int:
     if asked.case:
         print(json.dumps(measure(asked.case, sizes, asked.device)))
         return 0
-    print(f"{sizes}, float32, torch {torch.__version__}, {asked.device}, {torch.get_num_threads()} threads")
+    print(
+        f"{sizes}, float32, torch {torch.__version__}, {asked.device}, {torch.get_num_threads()} "
+        "threads"
+    )
     print(f"\n{'':31} {'median':>9} {'least .. most':>19} {'peak':>9} {'teacher':>9} {'error':>8}")
     wrong = 0
     for name in CASES:
         row = one_row(name, sizes, asked.device)
         wrong += row is not None and not row["error"] < 1e-3
-        print(f"{name:31} " + (shown(row) if row else "not installed (pip install trl)"), flush=True)
+        print(
+            f"{name:31} " + (shown(row) if row else "not installed (pip install trl)"), flush=True
+        )
     print("\n" + "\n".join(floor(sizes, asked.device)))
     if wrong:
         print(
@@ -373,7 +413,8 @@ def one_row(name: str, sizes: Sizes, device: str) -> dict[str, float] | None:
 def shown(row: dict[str, float]) -> str:
     median, least, most = (row[key] * 1e3 for key in ("median_s", "least_s", "most_s"))
     return (
-        f"{median:6.1f} ms {least:8.1f} .. {most:7.1f} {row['peak_mib']:5.0f} MiB {row['teacher_mib']:5.1f} MiB"
+        f"{median:6.1f} ms {least:8.1f} .. {most:7.1f} {row['peak_mib']:5.0f} MiB "
+        f"{row['teacher_mib']:5.1f} MiB"
         f" {row['error']:8.1e}"
     )
 

@@ -2,8 +2,9 @@
 
     python bench/music.py --songs MANIFEST [--count 200] [--hear voice mix] [--seconds 60] [--peers]
 
-The songs' notes and facts are taken away, the steps run, and what they say is compared with what was taken away. Heard
-is the voice alone (`voice`: the vocals stem, or the recording where there is no stem) or the recording as it is (`mix`).
+The songs' notes and facts are taken away, the steps run, and what they say is compared with what
+was taken away. Heard is the voice alone (`voice`: the vocals stem, or the recording where there is
+no stem) or the recording as it is (`mix`).
 
     notes     F of notes by onset (within 50 and 100 ms) and pitch (within 50 cents), and with ends too (within 20 % of the
               length or 50 ms), as mir_eval.transcription defines them; found with the given word times, with word times
@@ -15,8 +16,9 @@ is the voice alone (`voice`: the vocals stem, or the recording where there is no
     key       exactly, and MIREX-weighted (fifth 0.5, relative 0.3, parallel 0.2).
     range     lowest and highest key, each within a semitone; of the voice alone.
 
-With --peers the same rows for librosa's beat tracker and pYIN, and for WORLD's DIO (pyworld), where they are installed.
-Speed is audio seconds per second of one core, of the step alone. Needs `pip install mir_eval`.
+With --peers the same rows for librosa's beat tracker and pYIN, and for WORLD's DIO (pyworld), where
+they are installed. Speed is audio seconds per second of one core, of the step alone. Needs `pip
+install mir_eval`.
 """
 
 from __future__ import annotations
@@ -52,11 +54,15 @@ Table = dict[str, list[float]]
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Notes, pitch, tempo, key and range against their truth.")
+    parser = argparse.ArgumentParser(
+        description="Notes, pitch, tempo, key and range against their truth."
+    )
     parser.add_argument("--songs", required=True, help="a manifest of songs with notes or facts")
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--hear", nargs="+", choices=("voice", "mix"), default=("voice", "mix"))
-    parser.add_argument("--seconds", type=float, default=None, help="of each song; default: all of it")
+    parser.add_argument(
+        "--seconds", type=float, default=None, help="of each song; default: all of it"
+    )
     parser.add_argument("--peers", action="store_true")
     asked = parser.parse_args()
     songs = read_manifest(asked.songs)
@@ -85,7 +91,10 @@ def heard(song: Song, how: str, seconds: float | None) -> Sound | None:
         return None
     rate = soundfile.info(path).samplerate
     wave_WC, rate = soundfile.read(
-        path, dtype="float32", always_2d=True, frames=-1 if seconds is None else round(seconds * rate)
+        path,
+        dtype="float32",
+        always_2d=True,
+        frames=-1 if seconds is None else round(seconds * rate),
     )
     return Sound(np.ascontiguousarray(wave_WC.T), rate)
 
@@ -100,7 +109,12 @@ def cut(song: Song, seconds: float) -> Song:
 
 
 def one(
-    song: Song, sound: Sound, how: str, figures: Table, trust: list[tuple[float, float]], peers: bool
+    song: Song,
+    sound: Sound,
+    how: str,
+    figures: Table,
+    trust: list[tuple[float, float]],
+    peers: bool,
 ) -> None:
     """All figures of one song."""
     track = "vocals" if how == "voice" else "audio"
@@ -118,8 +132,10 @@ def clocked(figures: Table, name: str, seconds: float, run: Callable[[], Any]) -
     return result
 
 
-# --- notes -----------------------------------------------------------------------------------------------------------
-def of_notes(song: Song, item: Item, how: str, figures: Table, trust: list[tuple[float, float]]) -> None:
+# --- notes ----------------------------------------------------------------------------------------
+def of_notes(
+    song: Song, item: Item, how: str, figures: Table, trust: list[tuple[float, float]]
+) -> None:
     sound = item.voice
     assert sound is not None
     true = [note for line in song.lines for note in line.notes if note.midi is not None]
@@ -141,7 +157,12 @@ def of_notes(song: Song, item: Item, how: str, figures: Table, trust: list[tuple
             if line.notes
         ]
         name = f"notes, words off by {off:g} s"
-        score(figures, name, true, [note for guess, sure, _ in told if sure >= least for note in guess.notes])
+        score(
+            figures,
+            name,
+            true,
+            [note for guess, sure, _ in told if sure >= least for note in guess.notes],
+        )
         figures[f"{name}, kept"].append(float(np.mean([sure >= least for _, sure, _ in told])))
         if off:
             trust += [(sure, right(guess, line)) for guess, sure, line in told if guess.notes]
@@ -155,7 +176,8 @@ def with_lines(song: Song, lines: Sequence[Line]) -> Song:
     return replace(
         song,
         sections=tuple(
-            replace(section, lines=tuple(next(rest) for _ in section.lines)) for section in song.sections
+            replace(section, lines=tuple(next(rest) for _ in section.lines))
+            for section in song.sections
         ),
     )
 
@@ -172,7 +194,9 @@ def moved(words: Sequence[Word], off: float, generator: np.random.Generator) -> 
 
 def right(guess: Line, true: Line) -> float:
     """The share of syllables whose onset is within 0.1 s and whose key is right."""
-    pairs = list(zip((n for n in guess.notes if n.text), (n for n in true.notes if n.text), strict=False))
+    pairs = list(
+        zip((n for n in guess.notes if n.text), (n for n in true.notes if n.text), strict=False)
+    )
     hits = [abs(a.start - b.start) <= 0.1 and a.midi == b.midi for a, b in pairs]
     return float(np.mean(hits)) if hits else 0.0
 
@@ -195,17 +219,21 @@ def score(figures: Table, name: str, true: Sequence[Note], found: Sequence[Note]
         figures[f"{name}, {label}"].append(f)
 
 
-# --- pitch -----------------------------------------------------------------------------------------------------------
+# --- pitch ----------------------------------------------------------------------------------------
 def of_pitch(song: Song, sound: Sound, figures: Table, peers: bool) -> None:
     wave_W = pitch.at_rate(sound.mono(), sound.sample_rate)
     trackers: dict[str, Callable[[], Any]] = {"ours": lambda: pitch.track(wave_W).midi_F}
     if peers:
-        trackers |= {name: run for name, run in (("DIO", dio(wave_W)), ("pYIN", pyin(wave_W))) if run}
+        trackers |= {
+            name: run for name, run in (("DIO", dio(wave_W)), ("pYIN", pyin(wave_W))) if run
+        }
     for name, run in trackers.items():
         midi_F = clocked(figures, f"pitch, {name}", sound.seconds, run)
         for label, part in (("", (0.0, 1.0)), (" middles", (0.3, 0.8))):
             true_F = np.full(len(midi_F), np.nan)
-            for note in (note for line in song.lines for note in line.notes if note.midi is not None):
+            for note in (
+                note for line in song.lines for note in line.notes if note.midi is not None
+            ):
                 first, last = (
                     round((note.start + share * (note.end - note.start)) / pitch.HOP_SECONDS)
                     for share in part
@@ -253,7 +281,7 @@ def midi(hertz_F: Any) -> Any:
     return np.where(hertz_F > 0, 69 + 12 * np.log2(np.maximum(hertz_F, 1) / 440), np.nan)
 
 
-# --- key, tempo, beats, range ----------------------------------------------------------------------------------------
+# --- key, tempo, beats, range ---------------------------------------------------------------------
 def of_music(song: Song, item: Item, figures: Table, peers: bool) -> None:
     sound = item.voice
     assert sound is not None
@@ -275,12 +303,17 @@ def of_music(song: Song, item: Item, figures: Table, peers: bool) -> None:
             of_tempo(figures, ", librosa", true, *other)
 
 
-def of_tempo(figures: Table, who: str, true: dict[str, Any], bpm: float, beats: Sequence[float]) -> None:
+def of_tempo(
+    figures: Table, who: str, true: dict[str, Any], bpm: float, beats: Sequence[float]
+) -> None:
     ratio = bpm / true["tempo_bpm"]
     figures[f"tempo{who}, within 4 %"].append(float(abs(ratio - 1) <= 0.04))
-    figures[f"tempo{who}, or an octave"].append(float(any(abs(ratio * o - 1) <= 0.04 for o in OCTAVES)))
+    figures[f"tempo{who}, or an octave"].append(
+        float(any(abs(ratio * o - 1) <= 0.04 for o in OCTAVES))
+    )
     if true["beats_seconds"]:
-        inside = [at for at in true["beats_seconds"] if at >= 5.0]  # mir_eval leaves out the first 5 seconds
+        # mir_eval leaves out the first 5 seconds
+        inside = [at for at in true["beats_seconds"] if at >= 5.0]
         found = np.array([at for at in beats if at >= 5.0])
         figures[f"beats{who}, F"].append(
             mir_eval.beat.f_measure(np.array(inside), found) if len(found) else 0.0
@@ -301,7 +334,7 @@ def librosa_beats(sound: Sound, figures: Table) -> tuple[float, Sequence[float]]
     return float(np.atleast_1d(bpm)[0]), [float(at) for at in beats]
 
 
-# --- the table -------------------------------------------------------------------------------------------------------
+# --- the table ------------------------------------------------------------------------------------
 def show(how: str, figures: Table, trust: Sequence[tuple[float, float]]) -> None:
     lengths = figures.get("length, music", [])
     print(f"\nheard: {how}; {len(lengths)} songs, {sum(lengths) / 60:.0f} minutes")
@@ -314,7 +347,8 @@ def show(how: str, figures: Table, trust: Sequence[tuple[float, float]]) -> None
         inside = [share for sure, share in trust if edge <= sure < edge + 0.2 + (edge == 0.8)]
         if inside:
             print(
-                f"  lines with confidence {edge:.1f} to {edge + 0.2:.1f}: {100 * np.mean(inside):5.1f} % right ({len(inside)} lines)"
+                f"  lines with confidence {edge:.1f} to {edge + 0.2:.1f}: "
+                f"{100 * np.mean(inside):5.1f} % right ({len(inside)} lines)"
             )
     for name in [name.removeprefix("clock, ") for name in figures if name.startswith("clock")]:
         speed = sum(figures[f"length, {name}"]) / max(1e-9, sum(figures[f"clock, {name}"]))

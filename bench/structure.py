@@ -2,9 +2,9 @@
 
     python bench/structure.py --songs MANIFEST [--count 200]
 
-Tags and sections are taken away, the step `structure` guesses them, and what it says is compared with what was taken
-away; again with a tenth and a fifth of the words replaced by others, as people write down what they hear. Only verse and
-chorus are ever guessed: lines of a bridge count as wrong.
+Tags and sections are taken away, the step `structure` guesses them, and what it says is compared
+with what was taken away; again with a tenth and a fifth of the words replaced by others, as people
+write down what they hear. Only verse and chorus are ever guessed: lines of a bridge count as wrong.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ def bare(song: Song, noise: float, generator: random.Random, vocabulary: Sequenc
 
     def heard(line: Line) -> Line:
         words = [
-            generator.choice(vocabulary) if generator.random() < noise else word for word in line.text.split()
+            generator.choice(vocabulary) if generator.random() < noise else word
+            for word in line.text.split()
         ]
         return Line(" ".join(words))
 
@@ -55,7 +56,9 @@ def cuts(song: Song) -> set[int]:
 def row(songs: Sequence[Song], noise: float) -> list[str]:
     """Lines with the right name; boundaries found, and right of those found."""
     generator = random.Random(3)
-    vocabulary = sorted({word for song in songs for line in song.lines for word in line.text.split()})
+    vocabulary = sorted(
+        {word for song in songs for line in song.lines for word in line.text.split()}
+    )
     lines = right = there = said = hit = 0
     for song in songs:
         found = structure.Settings().curate(Item(bare(song, noise, generator, vocabulary))).song
@@ -78,7 +81,8 @@ def main() -> int:
     songs = read_manifest(options.songs)[: options.count]
     returning = [song for song in songs if sum(s.tag == "chorus" for s in song.sections) > 1]
     table = Table(
-        title=f"structure of {len(songs)} songs, {len(returning)} of them with a chorus that returns"
+        title=f"structure of {len(songs)} songs, {len(returning)} of them with a chorus that "
+        "returns"
     )
     for column in (
         "songs",

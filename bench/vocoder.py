@@ -1,15 +1,18 @@
-"""How fast codes become sound: a Vocos head beside DAC's decoder, the wait for first sound, memory against duration.
+"""How fast codes become sound: a Vocos head beside DAC's decoder, the wait for first sound, memory
+against duration.
 
     python bench/vocoder.py [--seconds 4] [--repeats 3] [--longest 600]
     python bench/vocoder.py --tiny         # seconds: shows that it runs, and says nothing about speed
 
-True 44.1 kHz shapes, random weights: the decoder of `dac.DAC()` as published (1536 wide, strides 8 8 4 2) with its own
-look-up of codes, and a head of the published 44.1 kHz Vocos' size (512 wide, 8 blocks, window 2048, hop 512), both from
-the same 9 codes of 1024 a frame. One thread; on a GPU too where there is one (medians after one run to warm up).
+True 44.1 kHz shapes, random weights: the decoder of `dac.DAC()` as published (1536 wide, strides 8
+8 4 2) with its own look-up of codes, and a head of the published 44.1 kHz Vocos' size (512 wide, 8
+blocks, window 2048, hop 512), both from the same 9 codes of 1024 a frame. One thread; on a GPU too
+where there is one (medians after one run to warm up).
 
-`first sound`: what must have been sung before the first sample can sound (a chunk and the head's look-ahead), and what
-is computed until then. `memory`: peak above what the loaded head takes, in a process of its own for each duration (on Linux);
-`stream` hands its pieces on, `decode` keeps the whole wave, whose own size is listed.
+`first sound`: what must have been sung before the first sample can sound (a chunk and the head's
+look-ahead), and what is computed until then. `memory`: peak above what the loaded head takes, in a
+process of its own for each duration (on Linux); `stream` hands its pieces on, `decode` keeps the
+whole wave, whose own size is listed.
 """
 
 from __future__ import annotations
@@ -51,7 +54,11 @@ def format_of(slots: int = 9, size: int = 1024) -> CodecFormat:
 def head(tiny: bool) -> HeadVocoder:
     """A head of the size of Vocos' 44.1 kHz model, random weights."""
     torch.manual_seed(0)
-    shape = {"width": 32, "inner": 64, "blocks": 2} if tiny else {"width": 512, "inner": 1536, "blocks": 8}
+    shape = (
+        {"width": 32, "inner": 64, "blocks": 2}
+        if tiny
+        else {"width": 512, "inner": 1536, "blocks": 8}
+    )
     settings = HeadSettings(hop=512, window=2048, coarse_blocks=0, **shape)
     return HeadVocoder(HeadNetwork(settings, format_of(), 1024), format_of(), "random")
 
@@ -95,7 +102,9 @@ def speeds(seconds: float, repeats: int, tiny: bool, device: str) -> list[tuple[
 
     assert by_head().shape[-1] == by_dac().shape[-1] == len(codes_FS) * 512
     lookups = [
-        p for q in peer.quantizer.quantizers for p in (*q.codebook.parameters(), *q.out_proj.parameters())
+        p
+        for q in peer.quantizer.quantizers
+        for p in (*q.codebook.parameters(), *q.out_proj.parameters())
     ]
     sizes = [
         sum(p.numel() for p in ours.network.parameters()),
@@ -103,7 +112,8 @@ def speeds(seconds: float, repeats: int, tiny: bool, device: str) -> list[tuple[
     ]
     runs = (("Vocos head", by_head), ("DAC decoder", by_dac))
     return [
-        (name, size, median_s(run, repeats, device)) for (name, run), size in zip(runs, sizes, strict=True)
+        (name, size, median_s(run, repeats, device))
+        for (name, run), size in zip(runs, sizes, strict=True)
     ]
 
 
@@ -157,14 +167,16 @@ def report(said: argparse.Namespace) -> None:
     devices = ["cpu"] + ["cuda"] * torch.cuda.is_available()
     print(f"\n## Codes to sound: {said.seconds:g} s at 44.1 kHz, {torch.__version__}\n", flush=True)
     print(
-        "| on | decoder | parameters | seconds | times real time | against DAC |\n|---|---|---|---|---|---|"
+        "| on | decoder | parameters | seconds | times real time | against DAC "
+        "|\n|---|---|---|---|---|---|"
     )
     for device in devices:
         rows = speeds(said.seconds, said.repeats, said.tiny, device)
         name_of = torch.cuda.get_device_name() if device == "cuda" else "CPU, one thread"
         for name, size, spent in rows:
             print(
-                f"| {name_of} | {name} | {size / 1e6:.1f} M | {spent:.4f} | {said.seconds / spent:.1f} |"
+                f"| {name_of} | {name} | {size / 1e6:.1f} M | {spent:.4f} | "
+                f"{said.seconds / spent:.1f} |"
                 f" {rows[1][2] / spent:.1f}x |",
                 flush=True,
             )
@@ -174,13 +186,21 @@ def report(said: argparse.Namespace) -> None:
     for frames, needed, spent in waits(said.repeats, said.tiny):
         print(f"| {frames} | {1000 * needed:.0f} | {1000 * spent:.1f} |", flush=True)
     print("\n## Memory against duration, MiB above the loaded head\n")
-    print("| song, s | the wave itself | decode | stream | stream, 10 MiB a mark |\n|---|---|---|---|---|")
-    durations = [s for s in DURATIONS if s <= said.longest] if Path("/proc/self/clear_refs").exists() else []
+    print(
+        "| song, s | the wave itself | decode | stream | stream, 10 MiB a mark "
+        "|\n|---|---|---|---|---|"
+    )
+    durations = (
+        [s for s in DURATIONS if s <= said.longest]
+        if Path("/proc/self/clear_refs").exists()
+        else []
+    )
     for seconds in durations:
         decoded, streamed = (memory_apart(seconds, way, said.tiny) for way in ("decode", "stream"))
         wave = 4 * len(codes(seconds)) * 512 / MIB
         print(
-            f"| {seconds} | {wave:.1f} | {decoded:.1f} | {streamed:.1f} | {'#' * round(streamed / 10)} |",
+            f"| {seconds} | {wave:.1f} | {decoded:.1f} | {streamed:.1f} | "
+            f"{'#' * round(streamed / 10)} |",
             flush=True,
         )
 
@@ -192,7 +212,10 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=4.0, help="of song to decode")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument(
-        "--longest", type=float, default=600.0, help="seconds of the longest song of the memory table"
+        "--longest",
+        type=float,
+        default=600.0,
+        help="seconds of the longest song of the memory table",
     )
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--memory", choices=("stream", "decode"), help=argparse.SUPPRESS)

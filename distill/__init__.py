@@ -5,8 +5,8 @@
     take = singer.sing("row row row your boat", style="folk, calm", seed=7)
     take.save("boat.wav")
 
-Importing this package loads nothing else: a name is fetched from its module when it is first asked for. So
-`import distill` takes milliseconds, although torch and transformers take seconds.
+Importing this package loads nothing else: a name is fetched from its module when it is first asked
+for. So `import distill` takes milliseconds, although torch and transformers take seconds.
 """
 
 from __future__ import annotations

@@ -9,8 +9,8 @@
     distill push FOLDER ORG/NAME a merged folder to a hub
     distill parts                what recipes may name
 
-What the library refuses is printed in one line, with exit status 2. Nothing heavy is imported before a verb
-needs it.
+What the library refuses is printed in one line, with exit status 2. Nothing heavy is imported
+before a verb needs it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ RENAMED = {"score": "record"}  # verbs of earlier versions
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one verb; gives the exit status: 0, or 2 when the library refused, or 130 when interrupted."""
+    """Runs one verb; gives the exit status: 0, or 2 when the library refused, or 130 when
+    interrupted."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     try:
         _refuse_old_verb((sys.argv[1:] if arguments is None else arguments)[:1])
@@ -49,7 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _refuse_old_verb(first: Sequence[str]) -> None:
     for verb in first:
         if verb in RENAMED:
-            raise SettingsError(f"{verb} is called {RENAMED[verb]} now; type distill {RENAMED[verb]} ...")
+            raise SettingsError(
+                f"{verb} is called {RENAMED[verb]} now; type distill {RENAMED[verb]} ..."
+            )
 
 
 def _run(said: argparse.Namespace) -> Any:
@@ -60,7 +63,8 @@ def _run(said: argparse.Namespace) -> Any:
 
 
 def _check(said: argparse.Namespace) -> Any:
-    from distill.config import recipe  # not by way of pipeline, which imports what it takes to train
+    # not by way of pipeline, which imports what it takes to train
+    from distill.config import recipe
 
     return "\n".join(recipe.check(_recipe(said)))
 
@@ -132,11 +136,19 @@ def _sing(said: argparse.Namespace) -> Any:
     singer = load_singer(where, device=said.device, vocoder=said.vocoder)
     if said.stems is not None and not singer.codec.format.tracks:
         raise SettingsError(
-            "sing: --stems needs a singer whose codec hears tracks apart; this one's hears songs whole"
+            "sing: --stems needs a singer whose codec hears tracks apart; this one's hears songs "
+            "whole"
         )
-    sampling = {"style": said.style, "voice": said.voice, "seed": said.seed, "temperature": said.temperature}
+    sampling = {
+        "style": said.style,
+        "voice": said.voice,
+        "seed": said.seed,
+        "temperature": said.temperature,
+    }
     if said.lines is not None:
-        return takes.sing_lines(singer, said.lines, said.out, score=said.score, stems=said.stems, **sampling)
+        return takes.sing_lines(
+            singer, said.lines, said.out, score=said.score, stems=said.stems, **sampling
+        )
     take = singer.sing(said.lyrics.replace("\\n", "\n"), **sampling)
     take.save(said.save)
     if said.stems is not None:
@@ -155,7 +167,9 @@ def _changes(said: argparse.Namespace) -> dict[str, str]:
     for text in said.set:
         key, equals, value = text.partition("=")
         if not equals:
-            raise SettingsError(f"--set {text}: write it as key=value, for example train.seconds=60")
+            raise SettingsError(
+                f"--set {text}: write it as key=value, for example train.seconds=60"
+            )
         changes[key] = value
     return changes
 
@@ -175,9 +189,13 @@ def _parser() -> argparse.ArgumentParser:
     encode = verb("encode", _encode, "songs to codes")
     record = verb("record", _record, "record the teacher: a signal for every passage")
     train = verb("train", _train, "train a recipe's student")
-    songs = verb("songs", _songs, "look at songs, mend, annotate or set them aside; with a page on each")
+    songs = verb(
+        "songs", _songs, "look at songs, mend, annotate or set them aside; with a page on each"
+    )
     songs.add_argument("what", help="a folder of recordings with lyrics, or a recipe")
-    songs.add_argument("--out", type=Path, metavar="FOLDER", help="where the curated songs go (the cache)")
+    songs.add_argument(
+        "--out", type=Path, metavar="FOLDER", help="where the curated songs go (the cache)"
+    )
     songs.add_argument(
         "--workers", type=int, metavar="N", help="songs at a time (default: the cores, at most 4)"
     )
@@ -190,9 +208,13 @@ def _parser() -> argparse.ArgumentParser:
         change = "change one setting, for example train.seconds=60"
         one.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=change)
     for one in (run, encode, record, train):
-        one.add_argument("--songs", metavar="FOLDER", help="your songs, for recipes that learn from a folder")
+        one.add_argument(
+            "--songs", metavar="FOLDER", help="your songs, for recipes that learn from a folder"
+        )
     for one in (run, train):
-        one.add_argument("--out", type=Path, metavar="FOLDER", help="the run (default: adapters/RECIPE)")
+        one.add_argument(
+            "--out", type=Path, metavar="FOLDER", help="the run (default: adapters/RECIPE)"
+        )
     _parser_of_sing(verb("sing", _sing, "sing lyrics, or every line of a file"))
     merge = verb("merge", _merge, "write a run's adapter and its base as one stock model")
     merge.add_argument("run", type=Path, help="a run folder or an adapter")
@@ -207,13 +229,20 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _parser_of_sing(sing: argparse.ArgumentParser) -> None:
-    sing.add_argument("singer", help='"embedded", a run folder, a merged folder, or org/name of a hub')
+    sing.add_argument(
+        "singer", help='"embedded", a run folder, a merged folder, or org/name of a hub'
+    )
     sing.add_argument("lyrics", nargs="?", help="what to sing; \\n begins a new line")
     sing.add_argument("--save", type=Path, metavar="FILE", help="where the take goes")
     sing.add_argument(
-        "--lines", type=Path, metavar="FILE", help="sing every line of this text file, one take each"
+        "--lines",
+        type=Path,
+        metavar="FILE",
+        help="sing every line of this text file, one take each",
     )
-    sing.add_argument("--out", type=Path, metavar="DIR", help="folder for those takes and takes.jsonl")
+    sing.add_argument(
+        "--out", type=Path, metavar="DIR", help="folder for those takes and takes.jsonl"
+    )
     sing.add_argument(
         "--score",
         type=Path,
@@ -221,7 +250,10 @@ def _parser_of_sing(sing: argparse.ArgumentParser) -> None:
         help='notes to follow: rows of {"line", "notes": [[start_s, end_s, midi], ...]}',
     )
     sing.add_argument(
-        "--stems", type=Path, metavar="FOLDER", help="also save each track apart, of a singer that has tracks"
+        "--stems",
+        type=Path,
+        metavar="FOLDER",
+        help="also save each track apart, of a singer that has tracks",
     )
     sing.add_argument("--style", help='for example "folk, calm"')
     sing.add_argument("--voice", help="one that the singer knows")

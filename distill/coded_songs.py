@@ -1,18 +1,20 @@
 """From songs to coded passages, with the codes kept on disk.
 
-A cache entry is named by what its codes depend on: the sha256 of the audio files and which tracks they are, the decoder
-and resampler with their versions, the codec's fingerprint (its weights) and slots. So stale codes are never read again;
-deleting the cache costs time and nothing else.
+A cache entry is named by what its codes depend on: the sha256 of the audio files and which tracks
+they are, the decoder and resampler with their versions, the codec's fingerprint (its weights) and
+slots. So stale codes are never read again; deleting the cache costs time and nothing else.
 
-A song's codes appear whole or not at all, and a song that has them is not encoded again: work that was interrupted goes
-on where it stopped. Files are decoded and resampled by threads ahead of the codec. A codec with
+A song's codes appear whole or not at all, and a song that has them is not encoded again: work that
+was interrupted goes on where it stopped. Files are decoded and resampled by threads ahead of the
+codec. A codec with
 
     encode_many(waves) -> [codes_FS, ...]       the same codes as one by one
 
-gets several songs together on a GPU, and works through their blocks side by side; nothing is ever filled up to another
-song's length, since that would change its last codes. On a CPU the work is done by processes of one thread each: convolutions over sound
-are too thin for threads to share well, and a process of its own may keep its memory (KEEP_MEMORY). They cost seconds to
-start, so the first song is encoded here, and the rest is dealt out only where it will take longer than that.
+gets several songs together on a GPU, and works through their blocks side by side; nothing is ever
+filled up to another song's length, since that would change its last codes. On a CPU the work is
+done by processes of one thread each: convolutions over sound are too thin for threads to share
+well, and a process of its own may keep its memory (KEEP_MEMORY). They cost seconds to start, so the
+first song is encoded here, and the rest is dealt out only where it will take longer than that.
 """
 
 from __future__ import annotations
@@ -48,8 +50,9 @@ AHEAD = 2  # songs decoded before the codec wants them, each by a thread
 BATCH_SECONDS = 30.0  # of sound that encode_many gets at once
 WORTHWHILE_SECONDS = 30.0  # of work on one thread, before processes are started for it
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-# glibc gives large tensors back to the kernel as soon as they are freed, and gets them again page by page, zeroed: for a
-# network over sound a third of its time. A process that only encodes may keep them.
+# glibc gives large tensors back to the kernel as soon as they are freed, and gets them again page
+# by page, zeroed: for a network over sound a third of its time. A process that only encodes may
+# keep them.
 KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1)}
 
 
@@ -59,18 +62,25 @@ def cache_folder() -> Path:
 
 
 def codes_of(song: Song, codec: Any) -> Tensor:
-    """codes_FS of a song's audio, from the cache where they are. Raises SongError for a song without audio."""
+    """codes_FS of a song's audio, from the cache where they are. Raises SongError for a song
+    without audio."""
     return next(codes_of_all([song], codec, processes=0))
 
 
-def codes_of_all(songs: Sequence[Song], codec: Any, processes: int | None = None) -> Iterator[Tensor]:
-    """codes_FS of every song, in order; what the cache lacks is encoded first. `processes`: how many are started to do
-    it, 0 none but this one; None: as many as pay.
+def codes_of_all(
+    songs: Sequence[Song], codec: Any, processes: int | None = None
+) -> Iterator[Tensor]:
+    """codes_FS of every song, in order; what the cache lacks is encoded first. `processes`: how
+    many are started to do it, 0 none but this one; None: as many as pay.
 
     Raises SongError for a song without audio, AudioError for a file that cannot be read.
     """
     entries = [_entry(song, codec) for song in songs]
-    _fill([*{entry.place: entry for entry in entries if not entry.place.exists()}.values()], codec, processes)
+    _fill(
+        [*{entry.place: entry for entry in entries if not entry.place.exists()}.values()],
+        codec,
+        processes,
+    )
     for entry in entries:
         yield torch.from_numpy(np.load(entry.place, allow_pickle=False).astype(np.int64))
 
@@ -93,11 +103,12 @@ def _entry(song: Song, codec: Any) -> _Entry:
     return _Entry(files, cache_folder() / "codes" / key[:2] / f"{key}.npy")
 
 
-# --- what the cache lacks -----------------------------------------------------------------------------------
+# --- what the cache lacks -------------------------------------------------------------------------
 
 
 def _fill(entries: list[_Entry], codec: Any, processes: int | None) -> None:
-    """Encode these: the shortest to learn the pace, then longest first, so that processes end together."""
+    """Encode these: the shortest to learn the pace, then longest first, so that processes end
+    together."""
     if len(entries) < 2:
         _encode(entries, codec)
         return
@@ -127,7 +138,9 @@ def _encode(entries: Iterable[_Entry], codec: Any, ahead: int | None = None) -> 
             write_atomic(entry.place, _npy(codes_FS.cpu()))
 
 
-def _read_ahead(entries: Iterable[_Entry], codec: Any, ahead: int) -> Iterator[tuple[_Entry, Tensor]]:
+def _read_ahead(
+    entries: Iterable[_Entry], codec: Any, ahead: int
+) -> Iterator[tuple[_Entry, Tensor]]:
     """Every entry with its sound at the codec's rate, in order; `ahead` of them wait at most."""
     with ThreadPoolExecutor(max(1, ahead)) as pool:
         waiting: deque[tuple[_Entry, Future[Tensor]]] = deque()
@@ -141,8 +154,11 @@ def _read_ahead(entries: Iterable[_Entry], codec: Any, ahead: int) -> Iterator[t
             yield first, sound.result()
 
 
-def _batches(read: Iterable[tuple[_Entry, Tensor]], codec: Any) -> Iterator[list[tuple[_Entry, Tensor]]]:
-    """Neighbours together where the codec takes many, and one by one on a CPU, where that gains nothing."""
+def _batches(
+    read: Iterable[tuple[_Entry, Tensor]], codec: Any
+) -> Iterator[list[tuple[_Entry, Tensor]]]:
+    """Neighbours together where the codec takes many, and one by one on a CPU, where that gains
+    nothing."""
     many = hasattr(codec, "encode_many") and codec.device.type != "cpu"
     left = most = BATCH_SECONDS * codec.format.sample_rate if many else 0
     batch: list[tuple[_Entry, Tensor]] = []
@@ -162,14 +178,16 @@ def _npy(codes_FS: Tensor) -> bytes:
     return buffer.getvalue()
 
 
-# --- several processes --------------------------------------------------------------------------------------
+# --- several processes ----------------------------------------------------------------------------
 
 
 def _deal(entries: Sequence[_Entry], codec: Any, processes: int) -> None:
-    """Several children, each claiming the next song when it is done with one. Plain children rather than
-    `multiprocessing`: forking is unsafe beside torch's threads, and spawning would run the caller's script again. What
-    they make goes through the cache."""
-    path = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
+    """Several children, each claiming the next song when it is done with one. Plain children rather
+    than `multiprocessing`: forking is unsafe beside torch's threads, and spawning would run the
+    caller's script again. What they make goes through the cache."""
+    path = os.pathsep.join(
+        [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    )
     environment = {**os.environ, "PYTHONPATH": path, **ONE_THREAD, **KEEP_MEMORY}
     command, pipe = (
         [sys.executable, "-c", "from distill.coded_songs import _child; _child()"],
@@ -185,10 +203,8 @@ def _deal(entries: Sequence[_Entry], codec: Any, processes: int) -> None:
             for child in children:
                 stream, child.stdin = child.stdin, None  # `communicate` would flush a closed pipe
                 assert stream is not None
-                with (
-                    contextlib.suppress(BrokenPipeError),
-                    stream,
-                ):  # one that died at once says so by its status
+                # one that died at once says so by its status
+                with contextlib.suppress(BrokenPipeError), stream:
                     stream.write(task)
             for child in children:
                 _ended_well(child)
@@ -207,7 +223,8 @@ def _ended_well(child: subprocess.Popen[bytes]) -> None:
     if child.returncode != 0:
         last = complaint.decode(errors="replace").strip().splitlines()[-1:] or ["no word"]
         raise DistillError(
-            f"encoding: a process ended with status {child.returncode} ({last[0]}); what is done is kept, run again"
+            f"encoding: a process ended with status {child.returncode} ({last[0]}); what is done "
+            "is kept, run again"
         )
     if said:
         raise pickle.loads(said)
@@ -220,7 +237,8 @@ def _child() -> None:
     parent, claims, entries, codec = pickle.loads(sys.stdin.buffer.read())
     torch.set_num_threads(1)
     try:
-        _encode(_claimed(entries, Path(claims), parent), codec, ahead=0)  # who reads ahead claims too much
+        # who reads ahead claims too much
+        _encode(_claimed(entries, Path(claims), parent), codec, ahead=0)
     except DistillError as error:
         out.write(pickle.dumps(error))
     out.close()
@@ -238,7 +256,7 @@ def _claimed(entries: Iterable[_Entry], claims: Path, parent: int) -> Iterator[_
         yield entry
 
 
-# --- passages -----------------------------------------------------------------------------------------------
+# --- passages -------------------------------------------------------------------------------------
 
 
 def code(songs: Sequence[Song], codec: Any, longest: int, writing: WritingSettings) -> list[Coded]:
@@ -249,7 +267,8 @@ def code(songs: Sequence[Song], codec: Any, longest: int, writing: WritingSettin
             stop = len(codes_FS) if passage.stop < 0 else min(passage.stop, len(codes_FS))
             if stop < passage.stop - 1:
                 raise SongError(
-                    f"song {song.id}: its times reach frame {passage.stop}, its audio has {len(codes_FS)}; check its times"
+                    f"song {song.id}: its times reach frame {passage.stop}, its audio has "
+                    f"{len(codes_FS)}; check its times"
                 )
             coded.append(Coded(passage, _whole(codes_FS[passage.start : stop], passage.frames)))
     if not coded:
@@ -263,18 +282,25 @@ def _whole(codes_FS: Tensor, frames: int) -> Tensor:
 
 
 def fitting(
-    coded: Sequence[Coded], encode: Callable[[str], list[int]], vocabulary: AudioVocabulary, tokens: int
+    coded: Sequence[Coded],
+    encode: Callable[[str], list[int]],
+    vocabulary: AudioVocabulary,
+    tokens: int,
 ) -> tuple[list[Coded], list[str]]:
-    """Passages that fit `tokens`, and one line for each that does not. Raises FitError when none does."""
+    """Passages that fit `tokens`, and one line for each that does not. Raises FitError when none
+    does."""
     kept, aside = [], []
     for item in coded:
         needed = len(write(item.passage, item.codes_FS, encode, vocabulary))
         if needed <= tokens:
             kept.append(item)
         else:
-            aside.append(f"{item.passage.id}: needs {needed} tokens, a row holds {tokens}; set aside")
+            aside.append(
+                f"{item.passage.id}: needs {needed} tokens, a row holds {tokens}; set aside"
+            )
     if not kept:
         raise FitError(
-            f"no passage fits {tokens} tokens ({aside[0]}); raise packing.row_tokens or give line times"
+            f"no passage fits {tokens} tokens ({aside[0]}); raise packing.row_tokens or give line "
+            "times"
         )
     return kept, aside

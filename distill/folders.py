@@ -1,12 +1,12 @@
 """Folders: where things are, and how they come to be whole or not at all.
 
-Whatever this library leaves on disk appears in one step. A file is written beside its place, flushed to the
-disk, and renamed. A folder is filled under a hidden name, gets a `manifest.json` with the sha256 of every
-file, is flushed, and is renamed. So a reader finds the old thing or the new thing, whatever was killed in
-between, and `whole` can tell a damaged folder from a sound one.
+Whatever this library leaves on disk appears in one step. A file is written beside its place,
+flushed to the disk, and renamed. A folder is filled under a hidden name, gets a `manifest.json`
+with the sha256 of every file, is flushed, and is renamed. So a reader finds the old thing or the
+new thing, whatever was killed in between, and `whole` can tell a damaged folder from a sound one.
 
-`locate` turns what a recipe says ("embedded/base", a folder, "org/name@revision") into a folder on this
-disk; it is the only place of the library that downloads from a hub.
+`locate` turns what a recipe says ("embedded/base", a folder, "org/name@revision") into a folder on
+this disk; it is the only place of the library that downloads from a hub.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 
 
 def package_path(name: str) -> Path:
-    """The folder (or file) `name` of the data that ships inside the package, whether or not it exists."""
+    """The folder (or file) `name` of the data that ships inside the package, whether or not it
+    exists."""
     return Path(__file__).resolve().parent / "embedded" / name
 
 
@@ -40,8 +41,8 @@ def locate(where: str) -> Path:
     """The folder on this disk that `where` means.
 
     "embedded/<part>" is the package's own data, an existing folder is itself, and "org/name" or
-    "org/name@revision" is fetched from the hub (into the hub's cache). Raises FolderError when it is none
-    of these or cannot be fetched.
+    "org/name@revision" is fetched from the hub (into the hub's cache). Raises FolderError when it
+    is none of these or cannot be fetched.
     """
     text = str(where)
     if text.startswith("embedded/"):
@@ -54,7 +55,8 @@ def locate(where: str) -> Path:
         return folder
     if not _HUB_NAME.fullmatch(text):
         raise FolderError(
-            f"{text}: no such folder; give an existing folder, embedded/<part>, or org/name of a hub"
+            f"{text}: no such folder; give an existing folder, embedded/<part>, or org/name of a "
+            "hub"
         )
     from huggingface_hub import snapshot_download
 
@@ -80,11 +82,11 @@ def sha256_file(path: str | Path) -> str:
 
 
 def fingerprint(thing: str | Path | Mapping[str, Any]) -> str:
-    """One sha256 for a whole folder (names and contents; manifests and cards, *.md, aside), or for a dict of
-    named tensors.
+    """One sha256 for a whole folder (names and contents; manifests and cards, *.md, aside), or for
+    a dict of named tensors.
 
-    Tensors count with name, dtype, shape and values, in the order of their names; never with their strides
-    or device.
+    Tensors count with name, dtype, shape and values, in the order of their names; never with their
+    strides or device.
     """
     digest = hashlib.sha256()
     if isinstance(thing, Mapping):
@@ -121,12 +123,12 @@ def write_atomic(path: str | Path, content: bytes) -> None:
 
 @contextmanager
 def atomic_folder(path: str | Path) -> Iterator[Path]:
-    """Gives an empty folder to fill; when the block ends well it becomes `path`, flushed and with its
-    manifest.
+    """Gives an empty folder to fill; when the block ends well it becomes `path`, flushed and with
+    its manifest.
 
-    When the block raises, nothing of it remains and a folder that stood at `path` is untouched. A folder
-    that stands there is replaced; a kill in the instant between the two renames leaves it beside, never a
-    mixture. Raises FolderError when the disk refuses.
+    When the block raises, nothing of it remains and a folder that stood at `path` is untouched. A
+    folder that stands there is replaced; a kill in the instant between the two renames leaves it
+    beside, never a mixture. Raises FolderError when the disk refuses.
     """
     path = Path(path)
     partial = path.parent / f"{_PARTIAL}{path.name}-{os.getpid()}"
@@ -156,7 +158,8 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
 
 
 def discard(path: Path) -> None:
-    """Removes a folder by renaming it first, so that a half-removed one is never taken for a damaged one."""
+    """Removes a folder by renaming it first, so that a half-removed one is never taken for a
+    damaged one."""
     aside = path.parent / f"{_PARTIAL}old-{path.name}-{os.getpid()}"
     shutil.rmtree(aside, ignore_errors=True)
     path.rename(aside)
@@ -204,13 +207,15 @@ def newest_whole(parent: str | Path, prefix: str = "step-") -> Path | None:
         wrong.append(f"{folder}: damaged: {reason}")
     if wrong:
         raise CheckpointError(
-            f"{wrong[0]}; no whole one is left in {parent}: restore one, or remove that folder to begin again"
+            f"{wrong[0]}; no whole one is left in {parent}: restore one, or remove that folder to "
+            "begin again"
         )
     return None
 
 
 def seal(folder: Path) -> None:
-    """Writes the manifest and flushes every file and folder below. A card (.md) is not in it: words may be mended."""
+    """Writes the manifest and flushes every file and folder below. A card (.md) is not in it: words
+    may be mended."""
     hashes = {}
     for path in _files(folder):
         if path.suffix != ".md":
@@ -246,7 +251,9 @@ def sweep(parent: Path) -> None:
     for left in parent.glob(_PARTIAL + "*"):
         pid = left.name.rpartition("-")[2]
         if not pid.isdigit() or not _alive(int(pid)):
-            shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
+            shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(
+                missing_ok=True
+            )
 
 
 def _alive(pid: int) -> bool:

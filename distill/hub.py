@@ -1,13 +1,14 @@
 """Publishing a singer: the licence gate, the model card, one atomic commit.
 
-What goes to a hub is a merged folder: stock transformers weights and tokenizer, `singer.json` (codec, layout,
-what it was made from), a card, and `eval.json` where there is one. No pickle and no code, so that nobody has
-to trust us. Everything is checked before the first byte leaves: the folder's own hashes, the licences of all
-that it was made from, the card's metadata. Then all files go up in one commit on the parent that we saw, so
-that `main` never points at half a model, and what the hub then reports is compared with what was sent.
+What goes to a hub is a merged folder: stock transformers weights and tokenizer, `singer.json`
+(codec, layout, what it was made from), a card, and `eval.json` where there is one. No pickle and no
+code, so that nobody has to trust us. Everything is checked before the first byte leaves: the
+folder's own hashes, the licences of all that it was made from, the card's metadata. Then all files
+go up in one commit on the parent that we saw, so that `main` never points at half a model, and what
+the hub then reports is compared with what was sent.
 
-The licence of the whole is the one that the folder's own card states, or else what follows from the parts:
-the `licences` of base, codec, songs and teacher in `singer.json`.
+The licence of the whole is the one that the folder's own card states, or else what follows from the
+parts: the `licences` of base, codec, songs and teacher in `singer.json`.
 """
 
 from __future__ import annotations
@@ -33,14 +34,16 @@ from distill.licences import UNKNOWN, allows, may_carry, most_restrictive, named
 NEVER = {".py", ".pyc", ".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt", ".npy", ".so", ".exe"}
 NEEDED = ("config.json", "singer.json", "tokenizer_config.json")
 BESIDE = "./codec"  # shelf.BESIDE; to push a folder, a singer need not be opened
-PARTS = ("base", "codec", "song")  # a teacher is not needed, but where one is named its licence counts
+# a teacher is not needed, but where one is named its licence counts
+PARTS = ("base", "codec", "song")
 _REPO = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
 _WEIGHTS = (".safetensors", ".safetensors.index.json")
 
 
 @dataclass(frozen=True)
 class Push:
-    """What went, or would go: files with sizes in bytes, the card, and the commit (None after a dry run)."""
+    """What went, or would go: files with sizes in bytes, the card, and the commit (None after a dry
+    run)."""
 
     repo: str
     files: dict[str, int]
@@ -59,29 +62,42 @@ class Push:
 
 
 def push(
-    folder: str | Path, repo_id: str, private: bool = True, dry_run: bool = False, token: str | None = None
+    folder: str | Path,
+    repo_id: str,
+    private: bool = True,
+    dry_run: bool = False,
+    token: str | None = None,
 ) -> Push:
-    """Sends a merged folder to `repo_id` ("org/name") in one commit; with `dry_run`, only says what would go.
+    """Sends a merged folder to `repo_id` ("org/name") in one commit; with `dry_run`, only says what
+    would go.
 
-    A README.md in the folder is the card; without one the card is written from `singer.json` and `eval.json`.
-    `token` None means the one of `hf auth login` or HF_TOKEN; HF_ENDPOINT chooses another hub. Raises
-    HubError when the folder, a licence or the card must not go, and when the hub refuses.
+    A README.md in the folder is the card; without one the card is written from `singer.json` and
+    `eval.json`. `token` None means the one of `hf auth login` or HF_TOKEN; HF_ENDPOINT chooses
+    another hub. Raises HubError when the folder, a licence or the card must not go, and when the
+    hub refuses.
     """
     folder = Path(folder)
     if not _REPO.fullmatch(repo_id):
         raise HubError(f"{repo_id}: not the name of a repository; write it as org/name")
     report = folder / "report.json"
     if (folder / "merged" / "config.json").is_file():
-        folder = folder / "merged"  # a run folder: what goes is its merged model, with the run's report
+        # a run folder: what goes is its merged model, with the run's report
+        folder = folder / "merged"
     about = examine(folder)
     results = next((path for path in (folder / "eval.json", report) if path.is_file()), None)
     own_card = folder / "README.md"
-    text = own_card.read_text(encoding="utf-8") if own_card.is_file() else card(folder, repo_id, results)
+    text = (
+        own_card.read_text(encoding="utf-8")
+        if own_card.is_file()
+        else card(folder, repo_id, results)
+    )
     licence = check_card(text, where=str(own_card) if own_card.is_file() else "the card")
     gate(licence, licences_of(about), where=f"{folder}/singer.json")
     paths = {path.relative_to(folder).as_posix(): path for path in _files(folder)}
     paths |= {"eval.json": results} if results else {}
-    sizes = {name: path.stat().st_size for name, path in paths.items()} | {"README.md": len(text.encode())}
+    sizes = {name: path.stat().st_size for name, path in paths.items()} | {
+        "README.md": len(text.encode())
+    }
     if dry_run:
         return Push(repo_id, sizes, text)
     contents: dict[str, Path | bytes] = {**paths, "README.md": text.encode()}
@@ -104,7 +120,8 @@ def push(
 
 
 def examine(folder: Path) -> dict[str, Any]:
-    """`singer.json` of a folder that may go to a hub. Raises HubError when anything is missing or unsafe."""
+    """`singer.json` of a folder that may go to a hub. Raises HubError when anything is missing or
+    unsafe."""
     for name in NEEDED:
         if not (folder / name).is_file():
             raise HubError(f"{folder}: has no {name}; push a merged folder (distill merge RUN OUT)")
@@ -122,16 +139,21 @@ def examine(folder: Path) -> dict[str, Any]:
     beside = _codec_path(about.get("codec")) == BESIDE
     for part, spoken_of in (("codec", beside), ("vocoder", about.get("vocoder"))):
         if spoken_of and not (folder / part / "config.json").is_file():
-            raise HubError(f"{folder}: singer.json speaks of a {part} that is not there; merge again")
+            raise HubError(
+                f"{folder}: singer.json speaks of a {part} that is not there; merge again"
+            )
         if (folder / part).is_dir() and (wrong := folders.damage(folder / part)):
             raise HubError(f"{folder / part}: damaged: {wrong}; merge again")
     if "auto_map" in _json(folder / "config.json"):
-        raise HubError(f"{folder}/config.json: auto_map names code to run; a singer is a stock architecture")
+        raise HubError(
+            f"{folder}/config.json: auto_map names code to run; a singer is a stock architecture"
+        )
     return about
 
 
 def licences_of(about: Mapping[str, Any]) -> dict[str, str]:
-    """{part: licences, with commas} from singer.json; songs together, "unknown" for what is not named."""
+    """{part: licences, with commas} from singer.json; songs together, "unknown" for what is not
+    named."""
     stated = about.get("licences")
     found: dict[str, dict[str, None]] = {part: {} for part in PARTS}
     for key, text in (stated if isinstance(stated, Mapping) else {}).items():
@@ -140,41 +162,53 @@ def licences_of(about: Mapping[str, Any]) -> dict[str, str]:
             {one.strip().lower() or "unknown": None for one in str(text).split(",")}
         )
     codec = about.get("codec")
-    if not found["codec"] and isinstance(codec, Mapping) and str(codec.get("path")).startswith("embedded/"):
-        found["codec"] = {"apache-2.0": None}  # the one that ships inside this package, under its licence
+    if (
+        not found["codec"]
+        and isinstance(codec, Mapping)
+        and str(codec.get("path")).startswith("embedded/")
+    ):
+        # the one that ships inside this package, under its licence
+        found["codec"] = {"apache-2.0": None}
     return {part: ", ".join(texts) or "unknown" for part, texts in found.items()}
 
 
 def gate(licence: str, licences: Mapping[str, str], where: str) -> None:
     """Whether a singer under `licence` may be made from parts under `licences` (see `licences_of`).
 
-    Raises HubError, naming the part, when a licence is missing or unknown, forbids what is made from it, or asks for
-    more than `licence` gives. Bookkeeping (see distill/licences.py), not legal advice.
+    Raises HubError, naming the part, when a licence is missing or unknown, forbids what is made
+    from it, or asks for more than `licence` gives. Bookkeeping (see distill/licences.py), not legal
+    advice.
     """
     parts = [(part, one) for part, text in licences.items() for one in text.split(", ")]
     for part, one in parts:
         if named(one) is UNKNOWN:
-            raise HubError(f"{where}: the licence of {part} is {one}; what nobody may share is not pushed")
+            raise HubError(
+                f"{where}: the licence of {part} is {one}; what nobody may share is not pushed"
+            )
         if reason := allows(one, "publish", part, licence):
             raise HubError(f"{where}: {part} is under {one}: {reason}; train without it")
     if named(licence) is UNKNOWN or named(licence).hub_id != licence:
         raise HubError(
-            f"{where}: a singer under {licence!r}; state a licence that the hub knows, in lower case"
+            f"{where}: a singer under {licence!r}; state a licence that the hub knows, in lower "
+            "case"
         )
     for part, one in parts:
         if reason := may_carry(licence, one, part):
             raise HubError(
-                f"{where}: {part} is under {one}: {reason}; train without it, or state another licence"
+                f"{where}: {part} is under {one}: {reason}; train without it, or state another "
+                "licence"
             )
 
 
 def follows(licences: Mapping[str, str]) -> str:
-    """The licence of a singer for which nobody named one: the most restrictive of its parts (the gate has the last word)."""
+    """The licence of a singer for which nobody named one: the most restrictive of its parts (the
+    gate has the last word)."""
     return most_restrictive(licences).hub_id
 
 
 def card(folder: str | Path, repo_id: str, results: Path | None = None) -> str:
-    """The model card of a merged folder: metadata that hubs validate, then card.md with its blanks filled.
+    """The model card of a merged folder: metadata that hubs validate, then card.md with its blanks
+    filled.
 
     `results`: a JSON file whose figures the card shows.
     """
@@ -187,7 +221,8 @@ def card(folder: str | Path, repo_id: str, results: Path | None = None) -> str:
     data["tags"] += ["distillation"] if "teacher" in licences else []
     base = str(about.get("base", ""))
     if _REPO.fullmatch(base) and not base.startswith("embedded/") and not Path(base).exists():
-        data |= {"base_model": base, "base_model_relation": "finetune"}  # "merge" would mean several bases
+        # "merge" would mean several bases
+        data |= {"base_model": base, "base_model_relation": "finetune"}
     what = {"base": base, "codec": _codec_in_words(about.get("codec"))}
     what |= (
         {"vocoder": f"a head; what makes the sound: {about['vocoder']['better']}"}
@@ -217,7 +252,9 @@ def _codec_in_words(codec: Any) -> str:
         return ""
     kind = str(codec.get("kind", ""))
     if isinstance(codec.get("codec"), Mapping):
-        return f"{kind} ({', '.join(codec.get('tracks') or ())}) of {_codec_in_words(codec['codec'])}"
+        return (
+            f"{kind} ({', '.join(codec.get('tracks') or ())}) of {_codec_in_words(codec['codec'])}"
+        )
     where = _codec_path(codec)
     if where == BESIDE:
         return f"{kind}, in codec/ beside the singer"
@@ -235,17 +272,20 @@ def _codec_path(codec: Any) -> str:
 
 
 def check_card(text: str, where: str) -> str:
-    """The licence that a card states. Refuses, offline, metadata that the hub would refuse or not show."""
+    """The licence that a card states. Refuses, offline, metadata that the hub would refuse or not
+    show."""
     try:
         data = ModelCard(text).data.to_dict()
     except (ValueError, TypeError, yaml.YAMLError) as error:
         raise HubError(
-            f"{where}: its metadata cannot be read ({_first_line(error)}); begin it with --- and YAML"
+            f"{where}: its metadata cannot be read ({_first_line(error)}); begin it with --- and "
+            "YAML"
         ) from error
     for key in ("license", "library_name", "pipeline_tag", "tags"):
         if not data.get(key):
             raise HubError(
-                f"{where}: its metadata has no {key}; add it, or remove README.md to have a card written"
+                f"{where}: its metadata has no {key}; add it, or remove README.md to have a card "
+                "written"
             )
     if not isinstance(data["tags"], list) or not all(isinstance(tag, str) for tag in data["tags"]):
         raise HubError(f"{where}: tags must be a list of words")
@@ -253,7 +293,11 @@ def check_card(text: str, where: str) -> str:
 
 
 def _send(
-    api: HfApi, repo_id: str, private: bool, contents: Mapping[str, Path | bytes], sizes: Mapping[str, int]
+    api: HfApi,
+    repo_id: str,
+    private: bool,
+    contents: Mapping[str, Path | bytes],
+    sizes: Mapping[str, int],
 ) -> str:
     """One commit: these files there, weights of an earlier push gone; gives its id."""
     api.create_repo(repo_id, private=private, exist_ok=True)
@@ -266,7 +310,10 @@ def _send(
     ]
     operations += [CommitOperationDelete(name) for name in stale if name not in contents]
     commit = api.create_commit(
-        repo_id, operations, commit_message=f"distill {distill.__version__}", parent_commit=before.sha
+        repo_id,
+        operations,
+        commit_message=f"distill {distill.__version__}",
+        parent_commit=before.sha,
     )
     after = api.model_info(repo_id, revision=commit.oid, files_metadata=True)
     there = {one.rfilename: one for one in after.siblings or []}
@@ -282,12 +329,18 @@ def _files(folder: Path) -> list[Path]:
     """Every file of the folder but hidden ones, in order."""
     inside = sorted(path for path in folder.rglob("*") if path.is_file() or path.is_symlink())
     return [
-        path for path in inside if not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        path
+        for path in inside
+        if not any(part.startswith(".") for part in path.relative_to(folder).parts)
     ]
 
 
 def _sha256(content: Path | bytes) -> str:
-    return folders.sha256_bytes(content) if isinstance(content, bytes) else folders.sha256_file(content)
+    return (
+        folders.sha256_bytes(content)
+        if isinstance(content, bytes)
+        else folders.sha256_file(content)
+    )
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -308,7 +361,9 @@ def _results(path: Path | None, most: int = 40) -> str:
 
     def walk(value: Any, names: tuple[str, ...]) -> None:
         if isinstance(value, bool | int | float):
-            rows.append((" / ".join(names), f"{value:.4g}" if isinstance(value, float) else str(value)))
+            rows.append(
+                (" / ".join(names), f"{value:.4g}" if isinstance(value, float) else str(value))
+            )
         elif isinstance(value, Mapping) and len(names) < 4:
             for name, inner in value.items():
                 walk(inner, (*names, str(name)))
@@ -320,7 +375,9 @@ def _results(path: Path | None, most: int = 40) -> str:
 
 def _table(head: tuple[str, ...], rows: list[Any]) -> str:
     lines = [head, tuple("---" for _ in head), *rows]
-    return "\n".join("| " + " | ".join(str(cell).replace("|", "/") for cell in line) + " |" for line in lines)
+    return "\n".join(
+        "| " + " | ".join(str(cell).replace("|", "/") for cell in line) + " |" for line in lines
+    )
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,23 +1,27 @@
 """What may be done with what: the licences of songs, bases, codecs, teachers and tools, as a table.
 
-This is bookkeeping, not legal advice. It knows what licences say in broad strokes, compares that with what a result is
-for, and names who has to be asked or thanked. It takes the careful reading throughout: a model counts as adapted from
-the songs and teachers that it was trained on, though in many places the law may see that otherwise. (Creative Commons
-calls this reading "overcompliance": creativecommons.org/using-cc-licensed-works-for-ai-training-2.) And what is not known
-to be allowed is not allowed: unknown is not permission.
+This is bookkeeping, not legal advice. It knows what licences say in broad strokes, compares that
+with what a result is for, and names who has to be asked or thanked. It takes the careful reading
+throughout: a model counts as adapted from the songs and teachers that it was trained on, though in
+many places the law may see that otherwise. (Creative Commons calls this reading "overcompliance":
+creativecommons.org/using-cc-licensed-works-for-ai-training-2.) And what is not known to be allowed
+is not allowed: unknown is not permission.
 
     private     nothing leaves the person or the firm
     research    the result is passed on for study, and for nothing that earns money
     publish     the result is given to everybody, under the joint licence of all that went in
     commercial  the result earns money
 
-Which Creative Commons licence may hold a work made from another follows CC's own charts ("Adapter's license chart" in
-CC's FAQ; wiki.creativecommons.org/wiki/ShareAlike_compatibility): share-alike goes on under the same or a later version,
-BY-SA 4.0 also under GPL-3.0 (that version alone: "Option to comply with later versions") and the Free Art License 1.3,
-BY-NC-SA under nothing else, so BY-SA and BY-NC-SA never go together. The GNU family follows
-gnu.org/licenses/gpl-faq.html#AllCompatibility. Identifiers are SPDX's, and the hub's where SPDX has none.
+Which Creative Commons licence may hold a work made from another follows CC's own charts ("Adapter's
+license chart" in CC's FAQ; wiki.creativecommons.org/wiki/ShareAlike_compatibility): share-alike
+goes on under the same or a later version, BY-SA 4.0 also under GPL-3.0 (that version alone: "Option
+to comply with later versions") and the Free Art License 1.3, BY-NC-SA under nothing else, so BY-SA
+and BY-NC-SA never go together. The GNU family follows
+gnu.org/licenses/gpl-faq.html#AllCompatibility. Identifiers are SPDX's, and the hub's where SPDX has
+none.
 
-A tool is used, not built in: its share-alike and credit do not reach what comes out of it, its limits on use do.
+A tool is used, not built in: its share-alike and credit do not reach what comes out of it, its
+limits on use do.
 """
 
 from __future__ import annotations
@@ -38,10 +42,11 @@ TEACHER = "teacher"
 class Licence:
     """What a licence says, in broad strokes.
 
-    strict: 0 (asks nothing) and up; of two, the stricter one asks for more. share: who may get what is made from it.
-    commercial: whether it may earn money. adapt: whether anything may be made from it; "private": made, not shared.
-    credit: its author or its notices must be named. same: what a work made from it may be under; () whatever keeps
-    the rest. teaches: its outputs may train another model. demand: what else it asks, in words.
+    strict: 0 (asks nothing) and up; of two, the stricter one asks for more. share: who may get what
+    is made from it. commercial: whether it may earn money. adapt: whether anything may be made from
+    it; "private": made, not shared. credit: its author or its notices must be named. same: what a
+    work made from it may be under; () whatever keeps the rest. teaches: its outputs may train
+    another model. demand: what else it asks, in words.
     """
 
     id: str
@@ -64,11 +69,16 @@ class Licence:
 
 # huggingface.co/docs/hub/repositories-licenses, as far as the table below reaches
 HUB = set(
-    "apache-2.0 mit bsd bsd-2-clause bsd-3-clause isc zlib cc0-1.0 pddl unlicense wtfpl odc-by odbl afl-3.0 bsl-1.0 "
-    "cc-by-2.0 cc-by-2.5 cc-by-3.0 cc-by-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0 "
-    "cc-by-nc-sa-2.0 cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 cc-by-nd-4.0 cc-by-nc-nd-3.0 cc-by-nc-nd-4.0 postgresql ncsa "
-    "cdla-sharing-1.0 cdla-permissive-1.0 cdla-permissive-2.0 mpl-2.0 gpl-2.0 gpl-3.0 lgpl-2.1 lgpl-3.0 agpl-3.0 "
-    "openrail openrail++ creativeml-openrail-m bigscience-openrail-m bigscience-bloom-rail-1.0 bigcode-openrail-m "
+    "apache-2.0 mit bsd bsd-2-clause bsd-3-clause isc zlib cc0-1.0 pddl unlicense wtfpl odc-by "
+    "odbl afl-3.0 bsl-1.0 "
+    "cc-by-2.0 cc-by-2.5 cc-by-3.0 cc-by-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc-by-nc-2.0 cc-by-nc-3.0 "
+    "cc-by-nc-4.0 "
+    "cc-by-nc-sa-2.0 cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 cc-by-nd-4.0 cc-by-nc-nd-3.0 cc-by-nc-nd-4.0 "
+    "postgresql ncsa "
+    "cdla-sharing-1.0 cdla-permissive-1.0 cdla-permissive-2.0 mpl-2.0 gpl-2.0 gpl-3.0 lgpl-2.1 "
+    "lgpl-3.0 agpl-3.0 "
+    "openrail openrail++ creativeml-openrail-m bigscience-openrail-m bigscience-bloom-rail-1.0 "
+    "bigcode-openrail-m "
     "gemma llama2 llama3 llama3.1 llama3.2 llama3.3 llama4".split()
 )
 
@@ -91,7 +101,8 @@ _COPYLEFT = {  # a work made from the left one may be under the right ones
     "LAL-1.3": ("LAL-1.3", "CC-BY-SA-4.0"),
     "ODbL-1.0": ("ODbL-1.0",),
 }
-_REFUSED = {  # what gnu.org calls incompatible though it asks for nothing of its own: patents; courts
+# what gnu.org calls incompatible though it asks for nothing of its own: patents; courts
+_REFUSED = {
     "Apache-2.0": (*_GPL_2, "LGPL-2.1-only", "LGPL-2.1-or-later"),
     "AFL-3.0": (*_GPL_2, *_GPL_3, *_LGPL_3, "LGPL-2.1-only", "LGPL-2.1-or-later"),
 }
@@ -107,15 +118,23 @@ def _creative_commons() -> Iterator[Licence]:
     for elements, strict in stricter.items():
         for version in ("", *_VERSIONS):
             same: tuple[str, ...] = ()
-            if elements.endswith("SA"):  # later versions are open to what is made from 2.0 on, not from 1.0
-                later = ("1.0",) if version == "1.0" else [v for v in _VERSIONS if v >= (version or "4.0")]
+            # later versions are open to what is made from 2.0 on, not from 1.0
+            if elements.endswith("SA"):
+                later = (
+                    ("1.0",)
+                    if version == "1.0"
+                    else [v for v in _VERSIONS if v >= (version or "4.0")]
+                )
                 same = tuple(f"CC-{elements}-{v}" for v in later)
-                same += ("LAL-1.3", "GPL-3.0-only") if elements == "BY-SA" and version == "4.0" else ()
+                same += (
+                    ("LAL-1.3", "GPL-3.0-only") if elements == "BY-SA" and version == "4.0" else ()
+                )
             yield Licence(
                 f"CC-{elements}-{version}" if version else f"CC-{elements}",
                 strict,
                 commercial="NC" not in elements,
-                # BY-ND before 4.0 "prohibits the creation of adaptations", 4.0 only their sharing (CC's FAQ)
+                # BY-ND before 4.0 "prohibits the creation of adaptations", 4.0 only their sharing
+                # (CC's FAQ)
                 adapt="yes" if "ND" not in elements else "private" if version == "4.0" else "no",
                 same=same,
                 demand="" if version else "its version is not stated; read as 4.0",
@@ -130,7 +149,8 @@ def _table() -> Iterator[Licence]:
     for id in "MIT BSD BSD-2-Clause BSD-3-Clause ISC Zlib BSL-1.0 PostgreSQL NCSA AFL-3.0".split():
         yield Licence(id, 1)
     yield Licence("Apache-2.0", 2)
-    # a model is one of the "Results" that the CDLA texts leave free, also the one that shares alike its data
+    # a model is one of the "Results" that the CDLA texts leave free, also the one that shares alike
+    # its data
     for id in "ODC-By-1.0 CDLA-Permissive-1.0 CDLA-Permissive-2.0 CDLA-Sharing-1.0".split():
         yield Licence(id, 3)
     yield from _creative_commons()
@@ -139,9 +159,12 @@ def _table() -> Iterator[Licence]:
         "bigcode-openrail-m"
     ).split():
         yield Licence(id, 4, same=(id,), demand="its restrictions on use are passed on")
-    for id, same in _COPYLEFT.items():  # files or libraries, whole works, and works used over a network
+    # files or libraries, whole works, and works used over a network
+    for id, same in _COPYLEFT.items():
         yield Licence(
-            id, 6 if id.startswith("AGPL") else 4 if id.startswith(("LGPL", "MPL")) else 5, same=same
+            id,
+            6 if id.startswith("AGPL") else 4 if id.startswith(("LGPL", "MPL")) else 5,
+            same=same,
         )
     # any model taught by Gemma's outputs is a "Model Derivative" (Gemma terms, section 1.1)
     yield Licence("gemma", 6, same=("gemma",), demand="Gemma's prohibited uses are passed on")
@@ -173,19 +196,24 @@ _ALIASES = {re.sub(r"[^a-z0-9.+]+", "-", id.lower()): id for id in LICENCES} | {
 }  # fmt: skip
 for _name in ("gpl-2.0", "gpl-3.0", "agpl-3.0", "lgpl-2.1", "lgpl-3.0"):
     _short = _name.removesuffix(".0")
-    for _spelled in (re.sub(r"-(?=\d)", dash, one) for one in (_name, _short) for dash in ("-", "v", "-v")):
+    for _spelled in (
+        re.sub(r"-(?=\d)", dash, one) for one in (_name, _short) for dash in ("-", "v", "-v")
+    ):
         _ALIASES[_spelled] = next(id for id in LICENCES if id.lower() == f"{_name}-only")
         for _later in ("+", "-or-later", "-+"):
-            _ALIASES[_spelled + _later] = next(id for id in LICENCES if id.lower() == f"{_name}-or-later")
+            _ALIASES[_spelled + _later] = next(
+                id for id in LICENCES if id.lower() == f"{_name}-or-later"
+            )
 
 
 @functools.lru_cache(maxsize=4096)
 def named(text: str) -> Licence:
-    """The licence that people write so: an SPDX or hub id, a CC address, a usual name; `UNKNOWN` for any other text.
+    """The licence that people write so: an SPDX or hub id, a CC address, a usual name; `UNKNOWN`
+    for any other text.
 
-    "cc by sa 4.0", "CC-BY-SA-4.0", "https://creativecommons.org/licenses/by-sa/4.0/" and "Creative Commons
-    Attribution-ShareAlike 4.0 International" are one licence. Words that change nothing known ("CC BY 4.0, but ask me")
-    make it unknown.
+    "cc by sa 4.0", "CC-BY-SA-4.0", "https://creativecommons.org/licenses/by-sa/4.0/" and "Creative
+    Commons Attribution-ShareAlike 4.0 International" are one licence. Words that change nothing
+    known ("CC BY 4.0, but ask me") make it unknown.
     """
     plain = re.sub(r"[^a-z0-9.+©]+", "-", text.lower().strip()).strip("-.")
     if found := _ALIASES.get(plain) or _cc(plain):
@@ -208,8 +236,10 @@ _CC_WORDS = {
     "by": "BY", "attribution": "BY", "nc": "NC", "noncommercial": "NC", "nd": "ND", "noderivatives": "ND",
     "noderivs": "ND", "sa": "SA", "sharealike": "SA", "zero": "0", "cc0": "0", "mark": "PDM", "pdm": "PDM",
 }  # fmt: skip
-_CC_NOISE = set(  # countries: that their ports of one version are compatible, CC's licences say themselves (2.0 on)
-    "cc creative commons creativecommons.org www. http https licenses license licence deed legalcode publicdomain "
+# countries: that their ports of one version are compatible, CC's licences say themselves (2.0 on)
+_CC_NOISE = set(
+    "cc creative commons creativecommons.org www. http https licenses license licence deed "
+    "legalcode publicdomain "
     "public domain dedication universal international unported generic intl the en deed.en deed.de "
     "igo us uk de at fr es it jp nl ca au".split()
 )
@@ -234,15 +264,23 @@ def _cc(plain: str) -> str | None:
     if elements in ({"0"}, {"PDM"}) and version in ("", "1.0"):
         return "CC0-1.0" if elements == {"0"} else "public domain"
     id = "-".join(
-        ["CC", *(one for one in ("BY", "NC", "ND", "SA") if one in elements), *([version] * bool(version))]
+        [
+            "CC",
+            *(one for one in ("BY", "NC", "ND", "SA") if one in elements),
+            *([version] * bool(version)),
+        ]
     )
     return id if id in LICENCES and not elements & {"0", "PDM"} else None
 
 
-def allows(licence: str, purpose: Purpose, what: str = "song", result: str | None = None) -> str | None:
-    """Why something under this licence may not be used for this purpose; None where nothing speaks against it.
+def allows(
+    licence: str, purpose: Purpose, what: str = "song", result: str | None = None
+) -> str | None:
+    """Why something under this licence may not be used for this purpose; None where nothing speaks
+    against it.
 
-    what: "song", "base", "codec", "teacher", "tool", or "tool: NAME" and so on. result: the licence of what is made.
+    what: "song", "base", "codec", "teacher", "tool", or "tool: NAME" and so on. result: the licence
+    of what is made.
     """
     one, role = named(licence), what.partition(":")[0]
     if one is UNKNOWN:
@@ -273,7 +311,8 @@ def named_so(licence: str) -> bool:
 
 
 def may_carry(result: str, part: str, what: str = "song") -> str | None:
-    """Why a work under the licence `result` may not be made from a part under `part`; None where it may."""
+    """Why a work under the licence `result` may not be made from a part under `part`; None where it
+    may."""
     whole, one, role = named(result), named(part), what.partition(":")[0]
     if reason := allows(part, "publish", what, result):
         return reason
@@ -296,8 +335,9 @@ def may_carry(result: str, part: str, what: str = "song") -> str | None:
 class Joint:
     """The most restrictive licence of everything used.
 
-    because: what asks for it. credits: whom to name (what was used, with its licence). demands: what else is asked.
-    conflicts: why nothing made from all of these may be shared; where there are any, `licence` is only the strictest.
+    because: what asks for it. credits: whom to name (what was used, with its licence). demands:
+    what else is asked. conflicts: why nothing made from all of these may be shared; where there are
+    any, `licence` is only the strictest.
     """
 
     licence: str
@@ -312,39 +352,59 @@ class Joint:
 
 
 def most_restrictive(used: Mapping[str, str]) -> Joint:
-    """The joint licence of {"song: x": "CC-BY-4.0", "base": "apache-2.0", "tool: espeak-ng": "GPL-3.0", ...}.
+    """The joint licence of {"song: x": "CC-BY-4.0", "base": "apache-2.0", "tool: espeak-ng":
+    "GPL-3.0", ...}.
 
-    It is the least strict one that asks for as much as each part and may hold a work made from all of them. A value
-    may name several licences with commas. Nothing used gives CC0-1.0: nobody asks for anything.
+    It is the least strict one that asks for as much as each part and may hold a work made from all
+    of them. A value may name several licences with commas. Nothing used gives CC0-1.0: nobody asks
+    for anything.
     """
-    uses = [(what, text.strip()) for what, texts in used.items() for text in (texts or "unknown").split(",")]
+    uses = [
+        (what, text.strip())
+        for what, texts in used.items()
+        for text in (texts or "unknown").split(",")
+    ]
     built = [(what, text) for what, text in uses if what.partition(":")[0] != TOOL]
     parts = {
         (named(text).id if named(text) is not UNKNOWN else text, what.partition(":")[0]): what
         for what, text in built
     }
-    limits = {(text, what.partition(":")[0]): what for what, text in uses if what.partition(":")[0] == TOOL}
+    limits = {
+        (text, what.partition(":")[0]): what
+        for what, text in uses
+        if what.partition(":")[0] == TOOL
+    }
     found = {named(text).id for text, _ in parts} or {"CC0-1.0"}
     strictest = max((LICENCES[id] for id in found), key=lambda one: (one.strict, one.id))
-    wider = found | {id for one in found for id in LICENCES[one].same} | {"CC-BY-4.0", "CC-BY-NC-4.0"}
+    wider = (
+        found | {id for one in found for id in LICENCES[one].same} | {"CC-BY-4.0", "CC-BY-NC-4.0"}
+    )
     candidates = sorted(
         (LICENCES[id] for id in wider if LICENCES[id].strict >= strictest.strict),
         key=lambda one: _order(one, found),
     )
     chosen = next(
-        (one.id for one in candidates if all(may_carry(one.id, text, role) is None for text, role in parts)),
+        (
+            one.id
+            for one in candidates
+            if all(may_carry(one.id, text, role) is None for text, role in parts)
+        ),
         None,
     )
     conflicts = [] if chosen else _conflicts(parts, wider)
     conflicts += [
-        f"{what}: {why}" for (text, role), what in limits.items() if (why := allows(text, "publish", role))
+        f"{what}: {why}"
+        for (text, role), what in limits.items()
+        if (why := allows(text, "publish", role))
     ]
     final = LICENCES[chosen] if chosen else strictest
     return Joint(
         final.id,
         tuple(
             dict.fromkeys(
-                f"{what} is under {text}" for (text, _), what in parts.items() if _forces(final, named(text))
+                f"{what} is under {text}"
+                for (text, _), what in parts.items()
+                if _forces(final, named(text))
             )
         ),
         tuple(
@@ -352,7 +412,11 @@ def most_restrictive(used: Mapping[str, str]) -> Joint:
             for what, text in built
             if named(text).credit and named(text) is not UNKNOWN
         ),
-        tuple(dict.fromkeys(f"{named(text).id}: {ask}" for text, _ in parts if (ask := named(text).demand))),
+        tuple(
+            dict.fromkeys(
+                f"{named(text).id}: {ask}" for text, _ in parts if (ask := named(text).demand)
+            )
+        ),
         tuple(dict.fromkeys(conflicts)),
     )
 
@@ -367,7 +431,11 @@ def _order(one: Licence, found: set[str]) -> tuple[bool, int, int, float, str]:
 
 def _forces(final: Licence, one: Licence) -> bool:
     """Whether this part is a reason for the joint licence."""
-    return one.strict == final.strict or bool(one.same) or (not one.commercial and not final.commercial)
+    return (
+        one.strict == final.strict
+        or bool(one.same)
+        or (not one.commercial and not final.commercial)
+    )
 
 
 def _conflicts(parts: Mapping[tuple[str, str], str], candidates: set[str]) -> list[str]:
@@ -382,7 +450,12 @@ def _conflicts(parts: Mapping[tuple[str, str], str], candidates: set[str]) -> li
         return alone
     pairs = [(one, other) for one in parts for other in parts if one < other]
     return [
-        f"{parts[one]} ({one[0]}) and {parts[other]} ({other[0]}): no licence that is known holds both"
+        f"{parts[one]} ({one[0]}) and {parts[other]} ({other[0]}): no licence that is known holds "
+        "both"
         for one, other in pairs
-        if not any(may_carry(id, *one) is None and may_carry(id, *other) is None for id in candidates)
-    ] or ["no licence that is known holds all of: " + ", ".join(sorted({text for text, _ in parts}))]
+        if not any(
+            may_carry(id, *one) is None and may_carry(id, *other) is None for id in candidates
+        )
+    ] or [
+        "no licence that is known holds all of: " + ", ".join(sorted({text for text, _ in parts}))
+    ]

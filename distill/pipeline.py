@@ -2,8 +2,8 @@
 
     songs -> codes -> teacher's signals -> graft -> train -> singer -> judged -> merged -> a take
 
-Each stage leaves what it made where the next run of the same recipe finds it again (codes and signals in the cache,
-training in the run folder), so an interrupted run, called again, goes on.
+Each stage leaves what it made where the next run of the same recipe finds it again (codes and
+signals in the cache, training in the run folder), so an interrupted run, called again, goes on.
 """
 
 from __future__ import annotations
@@ -57,7 +57,16 @@ from distill.vocoders.head import HeadVocoder, read_config
 
 log = logging.getLogger("distill")
 LISTEN_SECONDS = 60.0
-PARTS = ("tasks", "sources", "curation/steps", "exporters", "codecs", "vocoders", "teachers", "measures")
+PARTS = (
+    "tasks",
+    "sources",
+    "curation/steps",
+    "exporters",
+    "codecs",
+    "vocoders",
+    "teachers",
+    "measures",
+)
 
 
 def check(recipe: Recipe) -> list[str]:
@@ -72,7 +81,8 @@ def parts() -> dict[str, list[str]]:
 
 
 def run(recipe: Recipe, songs: str | None = None, out: str | Path | None = None) -> str:
-    """The whole chain of a recipe, in `out` or adapters/<recipe>; returns a few lines on what came of it."""
+    """The whole chain of a recipe, in `out` or adapters/<recipe>; returns a few lines on what came
+    of it."""
     folder = Path(out) if out is not None else Path("adapters") / recipe.name
     recipe = with_songs(recipe, songs)
     if recipe.task == "sing":
@@ -91,7 +101,9 @@ def run(recipe: Recipe, songs: str | None = None, out: str | Path | None = None)
         report = made.evaluate()
     else:
         own = getattr(made, "held_out", ())
-        report = made.evaluate(own or _held_out_songs(recipe.settings.songs, getattr(made, "codec", None)))
+        report = made.evaluate(
+            own or _held_out_songs(recipe.settings.songs, getattr(made, "codec", None))
+        )
     _write_json(folder / "report.json", report)
     spent = time.perf_counter() - begun
     return f"{folder / recipe.task}: {steps} steps, {spent:.0f} s\n{json.dumps(report, indent=1)}"
@@ -110,9 +122,11 @@ def songs(
     workers: int | None = None,
     export: str | None = None,
 ) -> str:
-    """Curation alone, of a folder (with the steps of recipe my-songs) or of a recipe; returns its table.
+    """Curation alone, of a folder (with the steps of recipe my-songs) or of a recipe; returns its
+    table.
 
-    `load` reads a recipe by name. `export`: also write the kept songs as this format, into out/<format>.
+    `load` reads a recipe by name. `export`: also write the kept songs as this format, into
+    out/<format>.
     """
     recipe = with_songs(load("my-songs"), str(what)) if Path(what).is_dir() else load(what)
     settings = recipe.settings
@@ -121,13 +135,17 @@ def songs(
             f"{recipe.name}: names no steps of curation; write curation: [{{kind: loudness}}, ...]"
         )
     if export is not None and export not in strict.kinds("exporters"):
-        raise SettingsError(f"--export {export}: unknown; give one of {', '.join(strict.kinds('exporters'))}")
+        raise SettingsError(
+            f"--export {export}: unknown; give one of {', '.join(strict.kinds('exporters'))}"
+        )
     report = curated(settings.songs, settings.curation, out, workers, _tell)
     lines = [table(report), f"{in_words(report)}; {report.folder / 'report.html'}"]
     if export is not None:
         place = report.folder / export
         left = importlib.import_module(f"distill.exporters.{export}").export(report.kept, place)
-        lines += [f"{export}: {one.id} left out: {one.reason}" for one in left] + [f"{export}: {place}"]
+        lines += [f"{export}: {one.id} left out: {one.reason}" for one in left] + [
+            f"{export}: {place}"
+        ]
     return "\n".join(lines)
 
 
@@ -139,12 +157,15 @@ def record(recipe: Recipe, songs: str | None = None) -> str:
     """The recorded teacher's signals for every passage, into its folder."""
     stage = Stage(with_songs(recipe, songs))
     if not isinstance(stage.teacher, RecordedTeacher):
-        raise SettingsError(f"{recipe.name}: its teacher is not `recorded`; there is nothing to record")
+        raise SettingsError(
+            f"{recipe.name}: its teacher is not `recorded`; there is nothing to record"
+        )
     return f"{stage.record()} passages recorded by {stage.teacher.name}"
 
 
 def train(recipe: Recipe, songs: str | None = None, out: str | Path | None = None) -> str:
-    """Training alone: the adapter (or the merged form of a fully trained model) under the run folder."""
+    """Training alone: the adapter (or the merged form of a fully trained model) under the run
+    folder."""
     folder = Path(out) if out is not None else Path("adapters") / recipe.name
     stage = Stage(with_songs(recipe, songs))
     if isinstance(stage.teacher, RecordedTeacher):
@@ -170,24 +191,28 @@ def with_songs(recipe: Recipe, songs: str | None) -> Recipe:
     if songs is None:
         return recipe
     if source is None:
-        raise SettingsError(f"{recipe.name}: task {recipe.task} takes no songs; use RECIPE=my-songs")
+        raise SettingsError(
+            f"{recipe.name}: task {recipe.task} takes no songs; use RECIPE=my-songs"
+        )
     if not any(field.name == "folder" for field in dataclasses.fields(source)):
         raise SettingsError(
             f"{recipe.name}: its songs are of kind {strict.kind_of(source)}; use RECIPE=my-songs"
         )
-    settings = dataclasses.replace(recipe.settings, songs=dataclasses.replace(source, folder=str(songs)))
+    settings = dataclasses.replace(
+        recipe.settings, songs=dataclasses.replace(source, folder=str(songs))
+    )
     return dataclasses.replace(recipe, settings=settings)
 
 
-# --- the stages of task sing -----------------------------------------------------------------------------------------
+# --- the stages of task sing ----------------------------------------------------------------------
 class Stage:
-    """A recipe's songs, coded; its codec, teacher, student and vocoder, opened and checked before anything is trained."""
+    """A recipe's songs, coded; its codec, teacher, student and vocoder, opened and checked before
+    anything is trained."""
 
     def __init__(self, recipe: Recipe):
         self.recipe, self.settings = recipe, recipe.settings
-        self.given = getattr(
-            recipe.settings.songs, "folder", None
-        )  # a user's path stays out of what is published
+        # a user's path stays out of what is published
+        self.given = getattr(recipe.settings.songs, "folder", None)
         all_songs = load_songs(self.settings.songs, self.settings.curation)
         self.songs = [song for song in all_songs if song.split == "train"]
         self.codec = self.settings.codec.load().to(best_device())
@@ -197,25 +222,32 @@ class Stage:
         self.student: Student = sing_task.student_of(self.settings, self.codec, recipe.seed)
         self.train = self._coded(self.songs)
         self.held_out = self._coded(self.held_out_songs) if self.held_out_songs else []
-        self.teacher = self.settings.teacher.load(self.codec) if self.settings.teacher is not None else None
+        self.teacher = (
+            self.settings.teacher.load(self.codec) if self.settings.teacher is not None else None
+        )
         self.vocoder = self._vocoder()
 
     def _vocoder(self) -> VocoderCard | None:
-        """The recipe's head and the codec's decoder on the same held-out songs: which of them the singer will use."""
+        """The recipe's head and the codec's decoder on the same held-out songs: which of them the
+        singer will use."""
         head = self.settings.vocoder and self.settings.vocoder.load(self.codec)
         if not isinstance(head, HeadVocoder):
             return None
-        found = compare({"codec": CodecVocoder(self.codec), "head": head}, self.codec, self.held_out_songs)
+        found = compare(
+            {"codec": CodecVocoder(self.codec), "head": head}, self.codec, self.held_out_songs
+        )
         by_head, by_codec = (found[name]["mel_l1"] for name in ("head", "codec"))
         print(
-            f"vocoder: mel distance {by_head:.3f} by the head, {by_codec:.3f} by the codec, over {found['seconds']:.0f} s "
+            f"vocoder: mel distance {by_head:.3f} by the head, {by_codec:.3f} by the codec, over "
+            f"{found['seconds']:.0f} s "
             f"of held-out song; the singer uses the {found['better']}",
             flush=True,
         )
         return VocoderCard(head.fingerprint, found["better"], by_head, by_codec, found["seconds"])
 
     def describe(self, folder: Path) -> None:
-        """Write singer.json, and beside it the head that it speaks of, and the codec, where this disk alone has it."""
+        """Write singer.json, and beside it the head that it speaks of, and the codec, where this
+        disk alone has it."""
         if self.vocoder is not None:
             put_part(folder, "vocoder", folders.locate(self.settings.vocoder.path))
         write_about(folder, put_codec(folder, self.about()))
@@ -283,7 +315,9 @@ def _of_teacher(settings: Any) -> dict[str, str]:
     """What a teacher was made from binds its pupil too."""
     if settings.teacher is None:
         return {}
-    own = about_singer(folders.locate(settings.teacher.singer)).get("licences") or {"teacher": "unknown"}
+    own = about_singer(folders.locate(settings.teacher.singer)).get("licences") or {
+        "teacher": "unknown"
+    }
     return {"teacher": ", ".join(dict.fromkeys(str(licence) for licence in own.values()))}
 
 
@@ -296,7 +330,8 @@ def _of_vocoder(settings: Any, card: VocoderCard | None) -> dict[str, str]:
 
 
 def _listened(steps: Iterable[Any], made: Any, folder: Path) -> Iterator[Any]:
-    """Passes steps through; what a task that makes sound sounds like goes to TensorBoard: first, now and then, last."""
+    """Passes steps through; what a task that makes sound sounds like goes to TensorBoard: first,
+    now and then, last."""
     if not hasattr(made, "sounds"):
         yield from steps
         return
@@ -324,10 +359,14 @@ def _run_sing(recipe: Recipe, folder: Path) -> str:
     if isinstance(stage.teacher, RecordedTeacher):
         stage.record()
         lap("teacher recorded")
-    before = logits.held_out(stage.student, stage.held_out, stage.teacher) if stage.held_out else None
+    before = (
+        logits.held_out(stage.student, stage.held_out, stage.teacher) if stage.held_out else None
+    )
     singer, steps = _teach(stage, folder)
     lap("trained")
-    after = logits.held_out(stage.student, stage.held_out, stage.teacher) if stage.held_out else None
+    after = (
+        logits.held_out(stage.student, stage.held_out, stage.teacher) if stage.held_out else None
+    )
     report = {
         "recipe": recipe.name,
         "steps": steps,
@@ -340,7 +379,8 @@ def _run_sing(recipe: Recipe, folder: Path) -> str:
     report["judged"] = evaluate.report(singer, stage.held_out_songs, recipe.settings.judge.lines)
     lap("judged")
     report["merged_largest_difference"] = _merged_before(folder)
-    if not (folder / "merged" / "singer.json").exists():  # written last: without it the merge was cut short
+    # written last: without it the merge was cut short
+    if not (folder / "merged" / "singer.json").exists():
         merged = merge_student(stage.student, folder / "merged")
         stage.describe(folder / "merged")
         report["merged_largest_difference"] = merged.largest_difference
@@ -355,22 +395,27 @@ def _run_sing(recipe: Recipe, folder: Path) -> str:
 
 def summary(report: dict[str, Any], folder: Path) -> str:
     """A run in a few lines."""
-    lines = [f"{folder}: {report['steps']} steps on {report['minutes_of_song']:.1f} minutes of song"]
+    lines = [
+        f"{folder}: {report['steps']} steps on {report['minutes_of_song']:.1f} minutes of song"
+    ]
     for name in ("before", "after"):
         if report[name]:
             nats = ", ".join(f"{n:.3f}" for n in report[name]["nats_per_token"])
             kl = report[name].get("kl_per_token")
             lines.append(
-                f"  held-out nats per token by slot {name} training: {nats}" + (f"; KL {kl}" if kl else "")
+                f"  held-out nats per token by slot {name} training: {nats}"
+                + (f"; KL {kl}" if kl else "")
             )
     if "why" in (report["judged"] or {}):
         lines.append(f"  not judged: {report['judged']['why']}")
     for row, figures in (report["judged"] or {}).get("shares", {}).items():
         lines.append(
-            f"  {row}: " + ", ".join(f"{name} {100 * value:.1f} %" for name, value in figures.items())
+            f"  {row}: "
+            + ", ".join(f"{name} {100 * value:.1f} %" for name, value in figures.items())
         )
     lines.append(
-        f"  listen to {folder / 'take.wav'}; the singer is {folder / 'singer'}, merged {folder / 'merged'}"
+        f"  listen to {folder / 'take.wav'}; the singer is {folder / 'singer'}, merged "
+        f"{folder / 'merged'}"
     )
     return "\n".join(lines)
 
@@ -390,7 +435,9 @@ def _teach(stage: Stage, folder: Path) -> tuple[Singer, int]:
         stage.describe(folder / "singer")
         folders.seal(folder / "singer")
     about = stage.about()
-    return Singer(student, stage.codec, about, open_vocoder(folder / "singer", about, stage.codec)), steps
+    return Singer(
+        student, stage.codec, about, open_vocoder(folder / "singer", about, stage.codec)
+    ), steps
 
 
 def _train(task: Any, recipe: Recipe, folder: Path) -> Any:
@@ -413,19 +460,23 @@ def _last_step(folder: Path) -> int:
 
 
 def _held_out_songs(source: Any, codec: Any) -> list[Song]:
-    """The embedded held-out songs, for a source that keeps them apart by a `split` setting; none for others, nor for a
-    codec that hears tracks, which they lack.
+    """The embedded held-out songs, for a source that keeps them apart by a `split` setting; none
+    for others, nor for a codec that hears tracks, which they lack.
     """
     if not any(field.name == "split" for field in dataclasses.fields(source)):
         return []
     if codec is not None and codec.format.tracks:
         print(
-            "held out: these songs keep none apart, and the embedded ones have no tracks; so none are",
+            "held out: these songs keep none apart, and the embedded ones have no tracks; so none "
+            "are",
             flush=True,
         )
         return []
     if not isinstance(source, EmbeddedSongs):
-        print("held out: these songs keep none apart, so the embedded held-out songs are taken", flush=True)
+        print(
+            "held out: these songs keep none apart, so the embedded held-out songs are taken",
+            flush=True,
+        )
     return EmbeddedSongs(split="held-out").load()
 
 
@@ -438,4 +489,14 @@ def _write_json(path: Path, row: Any) -> None:
     folders.write_atomic(path, (json.dumps(row, indent=1, default=float) + "\n").encode())
 
 
-__all__ = ["check", "encode", "load_singer", "merge", "parts", "record", "run", "singer_folder", "train"]
+__all__ = [
+    "check",
+    "encode",
+    "load_singer",
+    "merge",
+    "parts",
+    "record",
+    "run",
+    "singer_folder",
+    "train",
+]

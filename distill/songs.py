@@ -2,9 +2,10 @@
 
     Song -> Section -> Line -> Word and Note
 
-Times are seconds from the start of the song's audio. A note begins with the *vowel* of its syllable, as a singer counts
-it: the consonants before the vowel sound inside the note (or silence) before. Everything but the lyrics may be unknown;
-a song with note times can be taught note by note, one with line times line by line (see `prompts`).
+Times are seconds from the start of the song's audio. A note begins with the *vowel* of its
+syllable, as a singer counts it: the consonants before the vowel sound inside the note (or silence)
+before. Everything but the lyrics may be unknown; a song with note times can be taught note by note,
+one with line times line by line (see `prompts`).
 
 Manifests are JSON lines, one song a row, audio paths relative to the manifest (version 1).
 """
@@ -26,7 +27,8 @@ TRACKS = ("audio", "vocals", "accompaniment")
 
 @dataclass(frozen=True)
 class Note:
-    """One note: seconds, MIDI pitch (None is a rest or unknown) and the piece of text begun on it ("" goes on)."""
+    """One note: seconds, MIDI pitch (None is a rest or unknown) and the piece of text begun on it
+    ("" goes on)."""
 
     start: float
     end: float
@@ -36,7 +38,8 @@ class Note:
 
 @dataclass(frozen=True)
 class Word:
-    """One word and where it is sung (seconds). `confidence` that it is sung there, 0 to 1; None: a person said so."""
+    """One word and where it is sung (seconds). `confidence` that it is sung there, 0 to 1; None: a
+    person said so."""
 
     text: str
     start: float
@@ -46,7 +49,8 @@ class Word:
 
 @dataclass(frozen=True)
 class Line:
-    """One sung line; `start` and `end` are None when nobody knows them. `confidence` as for words, of the line's times."""
+    """One sung line; `start` and `end` are None when nobody knows them. `confidence` as for words,
+    of the line's times."""
 
     text: str
     start: float | None = None
@@ -68,8 +72,9 @@ class Section:
 class Fact:
     """Something known about a song beside its lyrics: key, tempo, range, ...
 
-    `value` is plain JSON in the unit that the name says (`tempo_bpm`). `by` says who found it ("given", or the curation
-    step). `confidence` 0 to 1 for what was guessed from sound or text: a weak label says that it is weak; None: given.
+    `value` is plain JSON in the unit that the name says (`tempo_bpm`). `by` says who found it
+    ("given", or the curation step). `confidence` 0 to 1 for what was guessed from sound or text: a
+    weak label says that it is weak; None: given.
     """
 
     name: str
@@ -82,8 +87,9 @@ class Fact:
 class Song:
     """Lyrics in sections, with style, voice, rights and, where there is one, a recording.
 
-    audio: the recording as it sounds; vocals, accompaniment: its stems where they are apart. group: songs of one group
-    (covers, re-encodings, edits of one another) stay on one side of the split; "" is a group of its own.
+    audio: the recording as it sounds; vocals, accompaniment: its stems where they are apart. group:
+    songs of one group (covers, re-encodings, edits of one another) stay on one side of the split;
+    "" is a group of its own.
     """
 
     id: str
@@ -129,10 +135,15 @@ class Song:
 
 
 def from_its_start(line: Line, tail: float = 0.4) -> Line:
-    """A line with its times counted from its own start; without an end it lasts `tail` seconds past its last note."""
+    """A line with its times counted from its own start; without an end it lasts `tail` seconds past
+    its last note."""
     first = line.start or 0.0
-    notes = tuple(replace(note, start=note.start - first, end=note.end - first) for note in line.notes)
-    words = tuple(replace(word, start=word.start - first, end=word.end - first) for word in line.words)
+    notes = tuple(
+        replace(note, start=note.start - first, end=note.end - first) for note in line.notes
+    )
+    words = tuple(
+        replace(word, start=word.start - first, end=word.end - first) for word in line.words
+    )
     last = notes[-1].end + tail if notes else None
     end = last if line.end is None else line.end - first
     return replace(line, start=0.0, end=end, notes=notes, words=words)
@@ -144,12 +155,15 @@ def to_json(song: Song) -> dict[str, Any]:
 
 
 def from_json(row: dict[str, Any]) -> Song:
-    """The song that `to_json` wrote. Raises SongError naming what is missing, unknown or of another type."""
+    """The song that `to_json` wrote. Raises SongError naming what is missing, unknown or of another
+    type."""
     try:
         song: Song = _built(Song, row, "")
     except TypeError as error:
         id = row.get("id", "?") if isinstance(row, dict) else "?"
-        raise SongError(f"song {id}: not a version {VERSION} song ({error}); export it again") from None
+        raise SongError(
+            f"song {id}: not a version {VERSION} song ({error}); export it again"
+        ) from None
     return song
 
 
@@ -159,7 +173,8 @@ def _hints(kind: type) -> dict[str, Any]:
 
 
 def _built(hint: Any, value: Any, at: str) -> Any:
-    """A value of plain JSON as `hint` wants it: one of the types above, a tuple of them, text or a finite number."""
+    """A value of plain JSON as `hint` wants it: one of the types above, a tuple of them, text or a
+    finite number."""
     if hint is Any:
         return value
     if get_origin(hint) is tuple:
@@ -169,13 +184,20 @@ def _built(hint: Any, value: Any, at: str) -> Any:
     if isinstance(hint, type) and is_dataclass(hint):
         if not isinstance(value, dict):
             raise TypeError(f"{at or 'it'} is {type(value).__name__}, not names and values")
-        hints, wanted = _hints(hint), {field.name for field in fields(hint) if field.default is MISSING}
+        hints, wanted = (
+            _hints(hint),
+            {field.name for field in fields(hint) if field.default is MISSING},
+        )
         if wrong := sorted(set(value) - set(hints)) or sorted(wanted - set(value)):
             raise TypeError(
-                f"{at}{'.' * bool(at)}{wrong[0]} is {'missing' if wrong[0] in wanted else 'unknown'}"
+                f"{at}{'.' * bool(at)}{wrong[0]} is "
+                f"{'missing' if wrong[0] in wanted else 'unknown'}"
             )
         return hint(
-            **{name: _built(hints[name], one, f"{at}{'.' * bool(at)}{name}") for name, one in value.items()}
+            **{
+                name: _built(hints[name], one, f"{at}{'.' * bool(at)}{name}")
+                for name, one in value.items()
+            }
         )
     allowed = get_args(hint) or (hint,)
     if (value is None and type(None) in allowed) or (isinstance(value, str) and str in allowed):
@@ -186,13 +208,16 @@ def _built(hint: Any, value: Any, at: str) -> Any:
 
 
 def manifest_songs(path: str | Path) -> Iterator[tuple[str, Song | SongError]]:
-    """("file:line", song) of a JSON lines manifest, an error in place of each row that is none; audio paths absolute.
+    """("file:line", song) of a JSON lines manifest, an error in place of each row that is none;
+    audio paths absolute.
 
     Raises FolderError without a file. A last line cut short by a crash is an error.
     """
     path = Path(path)
     if not path.is_file():
-        raise FolderError(f"{path}: there is no such manifest; name a .jsonl file written by distill")
+        raise FolderError(
+            f"{path}: there is no such manifest; name a .jsonl file written by distill"
+        )
     with path.open("rb") as rows:
         for number, row in enumerate(rows, 1):
             if row.strip():
@@ -206,19 +231,24 @@ def _manifest_song(text: bytes, folder: Path) -> Song:
     try:
         row = json.loads(text.decode())
     except UnicodeDecodeError as error:
-        raise SongError(f"not UTF-8 ({error.reason}); name a .jsonl file written by distill") from None
+        raise SongError(
+            f"not UTF-8 ({error.reason}); name a .jsonl file written by distill"
+        ) from None
     except (ValueError, RecursionError) as error:
         reason = getattr(error, "msg", "it nests too deep")
         raise SongError(f"not JSON ({reason}); remove or rewrite this line") from None
     if not isinstance(row, dict) or row.pop("version", VERSION) != VERSION:
         raise SongError(f"this manifest is of another version than {VERSION}; export it again")
     song = from_json(row)
-    found: dict[str, Any] = {name: str((folder / file).resolve()) for name, file in song.tracks.items()}
+    found: dict[str, Any] = {
+        name: str((folder / file).resolve()) for name, file in song.tracks.items()
+    }
     return replace(song, **found)
 
 
 def read_manifest(path: str | Path) -> list[Song]:
-    """All songs of a manifest. Raises FolderError without a file, SongError (file and line) for the first bad row."""
+    """All songs of a manifest. Raises FolderError without a file, SongError (file and line) for the
+    first bad row."""
     songs = []
     for _, one in manifest_songs(path):
         if isinstance(one, SongError):
@@ -234,7 +264,8 @@ def manifest_row(song: Song, folder: Path) -> str:
         path = (folder / file).resolve()  # an absolute path stays what it is
         if not path.is_relative_to(folder.resolve()):
             raise SongError(
-                f"song {song.id}: its {name} {file} lies outside of {folder}; put both in one folder"
+                f"song {song.id}: its {name} {file} lies outside of {folder}; put both in one "
+                "folder"
             )
         row[name] = path.relative_to(folder.resolve()).as_posix()
     return json.dumps(row, ensure_ascii=False)
@@ -243,4 +274,6 @@ def manifest_row(song: Song, folder: Path) -> str:
 def write_manifest(path: str | Path, songs: Iterable[Song]) -> None:
     """Write songs as JSON lines; their audio must lie under the manifest's folder."""
     path = Path(path)
-    path.write_text("".join(manifest_row(song, path.parent) + "\n" for song in songs), encoding="utf-8")
+    path.write_text(
+        "".join(manifest_row(song, path.parent) + "\n" for song in songs), encoding="utf-8"
+    )

@@ -1,17 +1,21 @@
-"""What a codec keeps: tune, words, spectrum and a speech judge's score of the round trip, and players to hear it.
+"""What a codec keeps: tune, words, spectrum and a speech judge's score of the round trip, and
+players to hear it.
 
     python eval/fidelity.py --songs MANIFEST [--codec CODEC] [--slots 1,2,4] [--judged 2] [--lines N] [--track vocals]
     python eval/fidelity.py FILE [FILE ...] [the same]
 
-MANIFEST: songs with known words and notes, as `python -m distill.sources.songbook --split held-out` writes them.
-CODEC: a folder of an embedded codec, a kind, or a recipe's words (`"kind=dac path=FOLDER"`). Whole songs go through the
-codec, then each line is heard by itself: notes in tune and words by forced choice (distill/measures; English lines
-only) at the `--judged` numbers of slots (those that the codec's settings take by themselves), before and after; the
-likeness of both (eval/likeness.py) at every one of `--slots`. A FILE is cut into pieces of 10 s; as nobody knows its
-notes, its own pitch before is the measure. A codec that hears tracks apart (`"kind=tracks codec.kind=embedded"`) is given
-every song's tracks; each line is heard in the mix of what it gives and in each track alone. Intervals: 95 %, bootstrap over lines.
+MANIFEST: songs with known words and notes, as `python -m distill.sources.songbook --split held-out`
+writes them. CODEC: a folder of an embedded codec, a kind, or a recipe's words (`"kind=dac
+path=FOLDER"`). Whole songs go through the codec, then each line is heard by itself: notes in tune
+and words by forced choice (distill/measures; English lines only) at the `--judged` numbers of slots
+(those that the codec's settings take by themselves), before and after; the likeness of both
+(eval/likeness.py) at every one of `--slots`. A FILE is cut into pieces of 10 s; as nobody knows its
+notes, its own pitch before is the measure. A codec that hears tracks apart (`"kind=tracks
+codec.kind=embedded"`) is given every song's tracks; each line is heard in the mix of what it gives
+and in each track alone. Intervals: 95 %, bootstrap over lines.
 
-Writes OUT/report.html (players over spectrograms), report.md (the tables, also printed) and report.json.
+Writes OUT/report.html (players over spectrograms), report.md (the tables, also printed) and
+report.json.
 """
 
 from __future__ import annotations
@@ -59,9 +63,11 @@ class Chosen:
 
 @dataclass
 class Heard:
-    """One line or piece: whose voice, its sound before and after by row, and how like they are by number of slots.
+    """One line or piece: whose voice, its sound before and after by row, and how like they are by
+    number of slots.
 
-    track: what of it is heard, "mix" or one of the codec's tracks; nothing where the codec knows no tracks.
+    track: what of it is heard, "mix" or one of the codec's tracks; nothing where the codec knows no
+    tracks.
     """
 
     text: str
@@ -92,14 +98,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="eval/fidelity.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="eval/fidelity.py",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("files", nargs="*", type=Path)
     parser.add_argument("--songs", type=Path, metavar="MANIFEST")
     parser.add_argument("--codec", default="embedded")
-    parser.add_argument("--slots", type=_numbers, help="likeness at these; default: every number there is")
-    parser.add_argument("--judged", type=_numbers, help="tune and words at these; default: the codec's own")
-    parser.add_argument("--lines", type=int, default=160, help="lines, evenly spread over every voice's")
+    parser.add_argument(
+        "--slots", type=_numbers, help="likeness at these; default: every number there is"
+    )
+    parser.add_argument(
+        "--judged", type=_numbers, help="tune and words at these; default: the codec's own"
+    )
+    parser.add_argument(
+        "--lines", type=int, default=160, help="lines, evenly spread over every voice's"
+    )
     parser.add_argument("--track", default="audio", choices=["audio", "vocals", "accompaniment"])
     parser.add_argument("--processes", type=int, help="that judge; default: one a core")
     parser.add_argument("--examples", type=int, default=12, help="lines on the page")
@@ -120,22 +134,28 @@ def _numbers(text: str) -> list[int]:
 
 
 def codec_settings(text: str) -> Any:
-    """A codec's settings from a kind, a recipe's words, or the folder of an embedded codec. Raises SettingsError."""
+    """A codec's settings from a kind, a recipe's words, or the folder of an embedded codec. Raises
+    SettingsError."""
     if text in settings.kinds("codecs"):
         given = settings.override({"codec": {}}, {"codec.kind": text})
     elif "=" in text:
         words = dict(word.split("=", 1) for word in text.split() if "=" in word)
-        given = settings.override({"codec": {}}, {f"codec.{name}": value for name, value in words.items()})
+        given = settings.override(
+            {"codec": {}}, {f"codec.{name}": value for name, value in words.items()}
+        )
     else:
         given = {"codec": {"kind": "embedded", "path": text}}
     return settings.build(given, Chosen, "--codec").codec
 
 
 def codecs(chosen: Any, wanted: Sequence[int] | None) -> dict[int, Any]:
-    """The codec with each number of slots that is wanted, by number; all there are where none is named."""
+    """The codec with each number of slots that is wanted, by number; all there are where none is
+    named."""
     if "slots" not in {field.name for field in fields(chosen)}:
         if wanted not in (None, [chosen.format.slots]):
-            raise SettingsError(f"--slots: this codec has {chosen.format.slots} and no fewer; leave it out")
+            raise SettingsError(
+                f"--slots: this codec has {chosen.format.slots} and no fewer; leave it out"
+            )
         return {chosen.format.slots: chosen.load()}
     numbers = wanted or range(1, replace(chosen, slots=None).format.slots + 1)
     whole = replace(chosen, slots=max(numbers)).load()
@@ -143,14 +163,15 @@ def codecs(chosen: Any, wanted: Sequence[int] | None) -> dict[int, Any]:
 
 
 def _cut(codec: Any, slots: int) -> Any:
-    """The codec with its first slots alone, on the same weights: a large one is not held once for every number."""
+    """The codec with its first slots alone, on the same weights: a large one is not held once for
+    every number."""
     fewer = object.__new__(type(codec))
     sizes = codec.format.slot_sizes[:slots]
     vars(fewer).update(vars(codec), format=replace(codec.format, slot_sizes=sizes))
     return fewer
 
 
-# --- what is heard ------------------------------------------------------------------------------------------
+# --- what is heard --------------------------------------------------------------------------------
 
 
 def make(options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, list[Performance]]]:
@@ -162,7 +183,9 @@ def make(options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, list[Pe
         raise SettingsError(f"--judged {missing[0]}: this codec has 1 to {max(by_slots)} slots")
     if chosen.format.tracks and (options.files or options.track != "audio"):
         named = ", ".join(chosen.format.tracks)
-        raise SettingsError(f"--codec: hears {named} apart; give --songs that have them, and no --track")
+        raise SettingsError(
+            f"--codec: hears {named} apart; give --songs that have them, and no --track"
+        )
     asked = _asked(options, chosen.format.tracks) if options.songs else _pieces(options.files)
     heard, codes, excerpt_CW = hear(asked, options.track, by_slots, judged)
     rows = {row: [line.rows[row] for line in heard] for row in heard[0].rows}
@@ -198,7 +221,9 @@ def _asked(options: argparse.Namespace, tracks: Sequence[str]) -> list[Asked]:
     by_voice: dict[str, list[Asked]] = {}
     for each in lines_of(read_manifest(options.songs)):
         if not tracks and options.track not in each.song.tracks:
-            raise SongError(f"song {each.song.id}: has no {options.track}; name a track that it has")
+            raise SongError(
+                f"song {each.song.id}: has no {options.track}; name a track that it has"
+            )
         by_voice.setdefault(_voice(each.song), []).append(each)
     share = -(-options.lines // len(by_voice))
     return [each for lines in by_voice.values() for each in spread(lines, share)]
@@ -209,21 +234,28 @@ def _voice(song: Song) -> str:
 
 
 def _pieces(files: Sequence[Path]) -> list[Asked]:
-    """Files in pieces of 10 s, each a line without words; a last piece of less than a second is left out."""
+    """Files in pieces of 10 s, each a line without words; a last piece of less than a second is
+    left out."""
     pieces = []
     for file in files:
-        song, seconds = Song(file.name, (), voice=file.stem, audio=str(file)), audio_files.seconds(file)
+        song, seconds = (
+            Song(file.name, (), voice=file.stem, audio=str(file)),
+            audio_files.seconds(file),
+        )
         starts = [k * PIECE_SECONDS for k in range(int((seconds - 1) // PIECE_SECONDS) + 1)]
         for start in starts or [0.0]:
             end = min(start + PIECE_SECONDS, seconds)
-            pieces.append(Asked(Line(f"{file.stem} at {start:.0f} s", 0.0, end - start), song, start, end))
+            pieces.append(
+                Asked(Line(f"{file.stem} at {start:.0f} s", 0.0, end - start), song, start, end)
+            )
     return pieces
 
 
 def hear(
     asked: Sequence[Asked], track: str, by_slots: dict[int, Any], judged: Sequence[int]
 ) -> tuple[list[Heard], list[Tensor], Tensor]:
-    """Every line before and after; codes_FS of every song at most slots; and an excerpt to take the speed of."""
+    """Every line before and after; codes_FS of every song at most slots; and an excerpt to take the
+    speed of."""
     format = by_slots[max(by_slots)].format
     by_files: dict[tuple[str, ...], list[Asked]] = {}
     for each in asked:
@@ -231,7 +263,11 @@ def hear(
         by_files.setdefault(files, []).append(each)
     heard, all_codes, excerpts = [], [], []
     for number, (files, lines) in enumerate(by_files.items(), 1):
-        print(f"\r{number} of {len(by_files)} songs", end="\n" * (number == len(by_files)), file=sys.stderr)
+        print(
+            f"\r{number} of {len(by_files)} songs",
+            end="\n" * (number == len(by_files)),
+            file=sys.stderr,
+        )
         rate = max(promise(file).sample_rate for file in files)
         before_CW = stems.read(files, replace(format, sample_rate=rate))
         asked_CW = audio_files.resample(before_CW, rate, format.sample_rate)
@@ -249,7 +285,9 @@ def hear(
                 all_codes.append(codes_FS)
             row, parts = f"{slots} slots", _parts(after_CW, codec.format)
             for each, line in zip(lines * len(parts), song, strict=True):
-                line.rows[row] = _take(each, line.track or track, parts[line.track], format.sample_rate)
+                line.rows[row] = _take(
+                    each, line.track or track, parts[line.track], format.sample_rate
+                )
                 line.likeness[slots] = _likeness(line, row, slots in judged)
                 if slots not in judged:
                     del line.rows[row]
@@ -272,11 +310,16 @@ def _line(each: Asked, name: str, track: str, wave_CW: Tensor, rate: int) -> Hea
 
 
 def _take(each: Asked, track: str, wave_CW: Tensor, rate: int) -> Performance:
-    """The line's part of a song's sound, with what is known of it: no words but English, nothing of a band's."""
+    """The line's part of a song's sound, with what is known of it: no words but English, nothing of
+    a band's."""
     last = None if each.last is None else round(each.last * rate)
     take = performance(each.line, wave_CW[:, round(each.first * rate) : last], rate)
     sung = track != "accompaniment"
-    words = lyrics.words(each.line.text) if sung and each.song.sections and each.song.language == "en" else ()
+    words = (
+        lyrics.words(each.line.text)
+        if sung and each.song.sections and each.song.language == "en"
+        else ()
+    )
     return Performance(take.text, tuple(words), take.notes if sung else (), take.wave_W, rate)
 
 
@@ -288,7 +331,8 @@ def _likeness(line: Heard, row: str, judged: bool) -> dict[str, tuple[float, flo
         for hertz in (likeness.SPEECH_RATE, rate)
     }
     for hertz, (before_W, after_W) in at.items():
-        samples = min(len(before_W), len(after_W))  # resampling may round a length up or down by one
+        # resampling may round a length up or down by one
+        samples = min(len(before_W), len(after_W))
         at[hertz] = [before_W[:samples], after_W[:samples]]
     speech = at[likeness.SPEECH_RATE]
     figures = {"mel": likeness.mel(*speech, likeness.SPEECH_RATE), "stoi": likeness.stoi(*speech)}
@@ -305,22 +349,28 @@ def _at(take: Performance, rate: int) -> Tensor:
     return audio_files.resample(torch.from_numpy(take.wave_W)[None], take.sample_rate, rate)[0]
 
 
-# --- figures ------------------------------------------------------------------------------------------------
+# --- figures --------------------------------------------------------------------------------------
 
 
 def _places(voices: Sequence[str], tracks: Sequence[str]) -> dict[str, list[int]]:
     """Lines by voice, and before them all of a track together where there is more than one voice."""
     whole, each = (
-        {name: [n for n, other in enumerate(names) if other == name] for name in dict.fromkeys(names)}
+        {
+            name: [n for n, other in enumerate(names) if other == name]
+            for name in dict.fromkeys(names)
+        }
         for names in ([track or ALL for track in tracks], voices)
     )
     return (whole if len(each) > len(whole) else {}) | each
 
 
 def likeness_by_voice(heard: Sequence[Heard]) -> dict[str, dict[int, dict[str, Any]]]:
-    """voice -> slots -> figure -> its mean with the interval over lines, and how many lines it was taken from."""
+    """voice -> slots -> figure -> its mean with the interval over lines, and how many lines it was
+    taken from."""
     found: dict[str, dict[int, dict[str, Any]]] = {}
-    for voice, places in _places([line.voice for line in heard], [line.track for line in heard]).items():
+    for voice, places in _places(
+        [line.voice for line in heard], [line.track for line in heard]
+    ).items():
         for slots in heard[0].likeness:
             for name in heard[0].likeness[slots]:
                 pairs = [heard[n].likeness[slots].get(name, (0.0, 0.0)) for n in places]
@@ -332,8 +382,9 @@ def likeness_by_voice(heard: Sequence[Heard]) -> dict[str, dict[int, dict[str, A
 
 
 def shares_by_voice(report: dict[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
-    """voice -> row -> notes in tune before, after, their quotient, of those in tune before the share still in tune, and
-    words missed before, after and the difference. None where nothing was counted."""
+    """voice -> row -> notes in tune before, after, their quotient, of those in tune before the
+    share still in tune, and words missed before, after and the difference. None where nothing was
+    counted."""
     if not report["rows"]:
         return {}
     before = report["rows"][UNCODED]["per_line"]
@@ -375,7 +426,8 @@ def _still(before: dict[str, Any], after: dict[str, Any]) -> tuple[int, int]:
 
 
 def speed(codec: Any, wave_CW: Tensor) -> dict[str, float]:
-    """Seconds of sound a second on one thread, by the clock and by the processor's time: the median of three runs."""
+    """Seconds of sound a second on one thread, by the clock and by the processor's time: the median
+    of three runs."""
     threads, seconds = torch.get_num_threads(), wave_CW.shape[1] / codec.format.sample_rate
     torch.set_num_threads(1)
     spent: dict[str, list[float]] = {}

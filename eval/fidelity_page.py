@@ -1,4 +1,5 @@
-"""A codec's fidelity as tables in Markdown, and the same with players as one HTML file (see page.py, whose dress it wears)."""
+"""A codec's fidelity as tables in Markdown, and the same with players as one HTML file (see
+page.py, whose dress it wears)."""
 
 from __future__ import annotations
 
@@ -33,7 +34,9 @@ def page(report: dict[str, Any], performances: dict[str, list[Performance]], exa
     """The page: the tables, and `examples` lines before and after, spread over the voices."""
     template = (Path(__file__).parent / "page.html").read_text(encoding="utf-8")
     said = report if report["rows"] else _nothing_said(performances)
-    lines = [singers_page.example(said, performances, place) for place in chosen(said, report, examples)]
+    lines = [
+        singers_page.example(said, performances, place) for place in chosen(said, report, examples)
+    ]
     parts = {
         "title": html.escape(title(report)),
         "summary": html.escape(summary(report)),
@@ -63,11 +66,13 @@ def chosen(said: dict[str, Any], report: dict[str, Any], count: int) -> list[int
 def _nothing_said(performances: dict[str, list[Performance]]) -> dict[str, Any]:
     """Where no notes and words are known, nothing can be drawn over the sound."""
     return {
-        "rows": {row: {"per_line": [{"figures": {}}] * len(takes)} for row, takes in performances.items()}
+        "rows": {
+            row: {"per_line": [{"figures": {}}] * len(takes)} for row, takes in performances.items()
+        }
     }
 
 
-# --- tables -------------------------------------------------------------------------------------------------
+# --- tables ---------------------------------------------------------------------------------------
 
 
 def title(report: dict[str, Any]) -> str:
@@ -82,7 +87,10 @@ def summary(report: dict[str, Any]) -> str:
     told += "Intervals: 95 %, bootstrap over lines. "
     if report["rows"]:
         told += "Words: forced choice among eight, English lines only. "
-    return told + "PESQ and STOI were made for speech. Every figure compares with the same uncoded sound."
+    return (
+        told
+        + "PESQ and STOI were made for speech. Every figure compares with the same uncoded sound."
+    )
 
 
 def tables(report: dict[str, Any]) -> list[Table]:
@@ -101,12 +109,22 @@ def tables(report: dict[str, Any]) -> list[Table]:
 def _without_empty_columns(table: Table) -> Table:
     name, head, rows = table
     filled = [place for place in range(len(head)) if any(row[place] for row in rows)]
-    return name, [head[place] for place in filled], [[row[place] for place in filled] for row in rows]
+    return (
+        name,
+        [head[place] for place in filled],
+        [[row[place] for place in filled] for row in rows],
+    )
 
 
 def _kept(report: dict[str, Any]) -> Table:
     head = ["voice", "slots", "lines", "notes in tune before, %", "after, %", "after / before, %"]
-    head += ["still in tune of those before, %", "words", "missed before, %", "after, %", "loss, points"]
+    head += [
+        "still in tune of those before, %",
+        "words",
+        "missed before, %",
+        "after, %",
+        "loss, points",
+    ]
     rows = []
     for voice, by_row in report["voices"].items():
         for slots in report["judged"]:
@@ -164,7 +182,11 @@ def _speed(report: dict[str, Any]) -> Table:
     head = ["slots", *(f"{name.replace('_', ', ')} time" for name in names)]
     rows = [[str(of["slots"]), *(f"{of[name]:.1f}" for name in names)] for of in report["speed"]]
     seconds = report["speed"][0]["seconds"]
-    return f"Times real time, one thread, {seconds:.0f} s of sound, median of three runs", head, rows
+    return (
+        f"Times real time, one thread, {seconds:.0f} s of sound, median of three runs",
+        head,
+        rows,
+    )
 
 
 def _published(report: dict[str, Any]) -> Table:
@@ -178,7 +200,8 @@ def _published(report: dict[str, Any]) -> Table:
     ]
     head = ["codec", "tokens / s", "kbit / s", "paper"]
     return (
-        "Bit rates: frames a second x log2 of the codes (of published codecs only these; none was run here)",
+        "Bit rates: frames a second x log2 of the codes (of published codecs only these; none was "
+        "run here)",
         head,
         own + rows,
     )
@@ -206,4 +229,6 @@ def _html(table: Table) -> str:
 def _split(cell: str) -> str:
     """The interval goes below the value."""
     value, bracket, interval = cell.partition(" (")
-    return html.escape(value) + (f"<small>{html.escape(interval.rstrip(')'))}</small>" if bracket else "")
+    return html.escape(value) + (
+        f"<small>{html.escape(interval.rstrip(')'))}</small>" if bracket else ""
+    )

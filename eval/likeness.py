@@ -1,6 +1,7 @@
 """How like two sounds are, before and after a codec; and what a codec's numbers say of themselves.
 
-Every figure is taken at a rate of its own, from the same reference, so that codecs of different rates can be compared:
+Every figure is taken at a rate of its own, from the same reference, so that codecs of different
+rates can be compared:
 
     mel          mean absolute difference of natural-log mel spectra at 16 kHz (80 bands, window 1024, hop 256, floor 1e-5)
     mel, whole   the same at the codec's own rate: all that it can speak of
@@ -8,8 +9,9 @@ Every figure is taken at a rate of its own, from the same reference, so that cod
     stoi         short-time objective intelligibility, 0 to 1 (Taal 2011, doi:10.1109/TASL.2011.2114881; `pystoi`), speech too
     pitch        of the 5 ms frames that harvest calls voiced before, the share voiced after and within 50 cents
 
-PESQ and STOI are libraries' scores for speech: on singing they rank one codec's settings, and are no listener's opinion.
-Each function gives (sum, count) so that pieces add up and can be drawn again (`distill.measures._bootstrap`).
+PESQ and STOI are libraries' scores for speech: on singing they rank one codec's settings, and are
+no listener's opinion. Each function gives (sum, count) so that pieces add up and can be drawn again
+(`distill.measures._bootstrap`).
 """
 
 from __future__ import annotations
@@ -38,7 +40,8 @@ BANDS, WINDOW, HOP, FLOOR = 80, 1024, 256, 1e-5
 
 Counted = tuple[float, float]  # sum, count
 
-# name, frames a second of each slot (a list of rates for codecs of several), codes, slots offered, paper
+# name, frames a second of each slot (a list of rates for codecs of several), codes, slots offered,
+# paper
 PUBLISHED: list[tuple[str, list[float], int, list[int], str]] = [
     ("EnCodec 24 kHz", [75.0], 1024, [2, 4, 8, 16], "arXiv 2210.13438"),
     ("DAC 16 kHz", [16_000 / 320], 1024, [12], "arXiv 2306.06546"),
@@ -53,7 +56,8 @@ PUBLISHED: list[tuple[str, list[float], int, list[int], str]] = [
 
 
 def published() -> list[tuple[str, float, float, str]]:
-    """(codec and slots, tokens a second, kbit a second, paper) of codecs as published: arithmetic, nothing measured."""
+    """(codec and slots, tokens a second, kbit a second, paper) of codecs as published: arithmetic,
+    nothing measured."""
     rows = []
     for name, rates, codes, offered, paper in PUBLISHED:
         for slots in offered:
@@ -64,7 +68,8 @@ def published() -> list[tuple[str, float, float, str]]:
 
 
 def rates(format: CodecFormat) -> tuple[float, float]:
-    """(tokens a second, kbit a second): frame rate times the slots, times the sum of log2 of their codes."""
+    """(tokens a second, kbit a second): frame rate times the slots, times the sum of log2 of their
+    codes."""
     bits = sum(math.log2(size) for size in format.slot_sizes)
     return format.frame_rate * format.slots, format.frame_rate * bits / 1000
 
@@ -85,8 +90,8 @@ def mel(before_W: Tensor, after_W: Tensor, sample_rate: int) -> Counted:
 
 
 def pesq(before_W: Tensor, after_W: Tensor) -> Counted:
-    """Wide band PESQ of sound at 16 kHz. Nothing is counted where it hears no utterance before; 1.0, less than its worst,
-    where only what comes after holds none."""
+    """Wide band PESQ of sound at 16 kHz. Nothing is counted where it hears no utterance before;
+    1.0, less than its worst, where only what comes after holds none."""
     import pesq as library
 
     def score(wave_W: Tensor) -> float | None:
@@ -97,7 +102,8 @@ def pesq(before_W: Tensor, after_W: Tensor) -> Counted:
 
     if not before_W.any():
         return 0.0, 0
-    if after_W.any() and (found := score(after_W)) is not None:  # of digital silence the library makes NaN
+    # of digital silence the library makes NaN
+    if after_W.any() and (found := score(after_W)) is not None:
         return found, 1
     return (0.0, 0) if score(before_W) is None else (1.0, 1)
 
@@ -107,7 +113,8 @@ def stoi(before_W: Tensor, after_W: Tensor) -> Counted:
     from pystoi import stoi as score
 
     with warnings.catch_warnings():
-        warnings.filterwarnings("error", "Not enough STFT frames", RuntimeWarning)  # it warns and gives 1e-5
+        # it warns and gives 1e-5
+        warnings.filterwarnings("error", "Not enough STFT frames", RuntimeWarning)
         try:
             return float(score(before_W.double().numpy(), after_W.double().numpy(), SPEECH_RATE)), 1
         except RuntimeWarning:
@@ -120,16 +127,21 @@ def pitch(before_W: Tensor, after_W: Tensor, sample_rate: int) -> Counted:
     frames = min(len(midi_F), len(after_F))
     voiced_F = ~np.isnan(midi_F[:frames])
     cents = 100 * np.abs(after_F[:frames][voiced_F] - midi_F[:frames][voiced_F])
-    return float((cents <= IN_TUNE_CENTS).sum()), float(voiced_F.sum())  # NaN, unvoiced, is not below
+    # NaN, unvoiced, is not below
+    return float((cents <= IN_TUNE_CENTS).sum()), float(voiced_F.sum())
 
 
 def codebook_use(codes: Iterable[Tensor], slot_sizes: Sequence[int]) -> list[dict[str, Any]]:
-    """Of every slot: how many of its codes occur in these codes_FS, and the perplexity exp(entropy) of their use."""
+    """Of every slot: how many of its codes occur in these codes_FS, and the perplexity exp(entropy)
+    of their use."""
     counts = [np.zeros(size, dtype=np.int64) for size in slot_sizes]
     for codes_FS in codes:
         for slot, count_C in enumerate(counts):
             count_C += np.bincount(codes_FS[:, slot].numpy(), minlength=len(count_C))
-    return [{"slot": slot, "codes": len(count_C), **_use(count_C)} for slot, count_C in enumerate(counts)]
+    return [
+        {"slot": slot, "codes": len(count_C), **_use(count_C)}
+        for slot, count_C in enumerate(counts)
+    ]
 
 
 def _use(count_C: NDArray[np.int64]) -> dict[str, Any]:
@@ -144,5 +156,6 @@ def _use(count_C: NDArray[np.int64]) -> dict[str, Any]:
 
 
 def has_pesq() -> bool:
-    """Whether `pesq` is installed: it has no wheels, so it needs a C compiler, and nothing here depends on it."""
+    """Whether `pesq` is installed: it has no wheels, so it needs a C compiler, and nothing here
+    depends on it."""
     return importlib.util.find_spec("pesq") is not None

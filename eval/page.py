@@ -1,9 +1,10 @@
-"""A report as one HTML file that needs nothing else: figures, players, and what was heard, over spectrograms.
+"""A report as one HTML file that needs nothing else: figures, players, and what was heard, over
+spectrograms.
 
-Sound is Ogg Opus, pictures are 64-colour PNG, both inside the page as base64; a dozen lines of three rows
-take 1-2 MB. A spectrogram has a logarithmic frequency axis, so that a semitone is as high everywhere and the
-score can be drawn into it: green where the note was in tune, red where it was not. A click into it plays from
-there.
+Sound is Ogg Opus, pictures are 64-colour PNG, both inside the page as base64; a dozen lines of
+three rows take 1-2 MB. A spectrogram has a logarithmic frequency axis, so that a semitone is as
+high everywhere and the score can be drawn into it: green where the note was in tune, red where it
+was not. A click into it plays from there.
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ from distill.measures import Performance
 from distill.measures.pitch import in_tune
 
 
-def page(report: dict[str, Any], performances: dict[str, list[Performance]], examples: int = 12) -> str:
-    """The whole page. `performances` are those the report was made from; `examples` lines of them are
-    shown."""
+def page(
+    report: dict[str, Any], performances: dict[str, list[Performance]], examples: int = 12
+) -> str:
+    """The whole page. `performances` are those the report was made from; `examples` lines of them
+    are shown."""
     shown = chosen(report, examples)
     lines = "\n".join(example(report, performances, place) for place in shown)
     template = (Path(__file__).parent / "page.html").read_text(encoding="utf-8")
@@ -39,8 +42,8 @@ def page(report: dict[str, Any], performances: dict[str, list[Performance]], exa
 
 
 def chosen(report: dict[str, Any], count: int) -> list[int]:
-    """Lines for the page, from the worst of the last row to its best in even steps: no row is shown by its
-    best alone."""
+    """Lines for the page, from the worst of the last row to its best in even steps: no row is shown
+    by its best alone."""
     lines = list(report["rows"].values())[-1]["per_line"]
 
     def faults(place: int) -> float:
@@ -54,7 +57,7 @@ def chosen(report: dict[str, Any], count: int) -> list[int]:
     return [ranked[i * (len(ranked) - 1) // max(1, count - 1)] for i in range(count)]
 
 
-# --- figures ------------------------------------------------------------------------------------------------
+# --- figures --------------------------------------------------------------------------------------
 
 
 def _summary(report: dict[str, Any]) -> str:
@@ -81,7 +84,9 @@ def _table(report: dict[str, Any]) -> str:
         against = report["paired"].get(row, {}).get("figures", {})
         speed = report["singers"].get(row, {}).get("real_time_factor")
         cells = [_cell(result["figures"].get(name)) for name in names]
-        cells.append(_cell((against.get("word_error") or {}).get("difference"), "points", bar=False))
+        cells.append(
+            _cell((against.get("word_error") or {}).get("difference"), "points", bar=False)
+        )
         cells.append(_cell((against.get("in_tune") or {}).get("quotient"), bar=False))
         cells.append(f"<td>{speed:.1f}</td>" if speed else "<td></td>")
         rows.append(f'<tr><th scope="row">{html.escape(row)}</th>{"".join(cells)}</tr>')
@@ -132,7 +137,7 @@ def _number(value: Any) -> str:
     return f"{value:.3f}" if isinstance(value, float) else html.escape(str(value))
 
 
-# --- lines --------------------------------------------------------------------------------------------------
+# --- lines ----------------------------------------------------------------------------------------
 
 
 def example(report: dict[str, Any], performances: dict[str, list[Performance]], place: int) -> str:
@@ -145,10 +150,10 @@ def example(report: dict[str, Any], performances: dict[str, list[Performance]], 
 
 
 def _figure(row: str, take: Performance, said: dict[str, Any]) -> str:
-    sound = f"data:audio/ogg;base64,{base64.b64encode(opus(take.wave_W, take.sample_rate)).decode()}"
-    picture = (
-        f"data:image/png;base64,{base64.b64encode(spectrogram_png(take.wave_W, take.sample_rate)).decode()}"
+    sound = (
+        f"data:audio/ogg;base64,{base64.b64encode(opus(take.wave_W, take.sample_rate)).decode()}"
     )
+    picture = f"data:image/png;base64,{base64.b64encode(spectrogram_png(take.wave_W, take.sample_rate)).decode()}"
     return (
         f"<figure><figcaption>{html.escape(row)}</figcaption>"
         f'<div class="picture"><img src="{picture}" alt="spectrogram">'

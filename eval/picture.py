@@ -1,9 +1,11 @@
-"""One held-out line three times: the song's own audio, the same through the codec and back, and a singer.
+"""One held-out line three times: the song's own audio, the same through the codec and back, and a
+singer.
 
     python eval/picture.py [SINGER] [--line TEXT] [--voice NAME] [--out eval/take.png]
 
-Spectrograms one under another, as in the README: what a listener would compare. TEXT: the beginning of the line; else the
-first one that a voice whose name begins with NAME sings. Three WAV files in eval/reports let you hear the same.
+Spectrograms one under another, as in the README: what a listener would compare. TEXT: the beginning
+of the line; else the first one that a voice whose name begins with NAME sings. Three WAV files in
+eval/reports let you hear the same.
 """
 
 from __future__ import annotations
@@ -30,7 +32,9 @@ LARGER, GAP = 2, 8  # times; pixels of white
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; 2 and one line on standard error where something is wrong with what was given."""
     parser = argparse.ArgumentParser(
-        prog="eval/picture.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="eval/picture.py",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("singer", nargs="?", default="embedded")
     parser.add_argument("--line", default="", metavar="TEXT")
@@ -50,7 +54,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     REPORTS.mkdir(exist_ok=True)
     for row, takes in rows.items():
         soundfile.write(REPORTS / f"take.{row}.wav", takes[0].wave_W, takes[0].sample_rate)
-    print(f"{options.out}: {asked[0].line.text!r}, {asked[0].song.voice}; from above {', '.join(rows)}")
+    print(
+        f"{options.out}: {asked[0].line.text!r}, {asked[0].song.voice}; from above "
+        f"{', '.join(rows)}"
+    )
     return 0
 
 
@@ -59,7 +66,9 @@ def chosen(asked: Sequence[Asked], line: str, voice: str) -> Asked:
     for each in asked:
         if each.line.text.startswith(line) and each.song.voice.startswith(voice):
             return each
-    raise SongError(f"no held-out line begins with {line!r} in a voice {voice!r}; leave one of them out")
+    raise SongError(
+        f"no held-out line begins with {line!r} in a voice {voice!r}; leave one of them out"
+    )
 
 
 def picture(takes: Sequence[Performance]) -> bytes:
@@ -72,7 +81,9 @@ def picture(takes: Sequence[Performance]) -> bytes:
         index_HF = np.round(level_HF * (COLOURS - 1)).astype(np.uint8)
         wide_HF = np.pad(index_HF, ((0, 0), (0, width - index_HF.shape[1])))
         rows += [white, wide_HF.repeat(LARGER, 0).repeat(LARGER, 1)]
-    return png(np.concatenate(rows[1:]), np.concatenate([palette(), np.full((1, 3), 255, np.uint8)]))
+    return png(
+        np.concatenate(rows[1:]), np.concatenate([palette(), np.full((1, 3), 255, np.uint8)])
+    )
 
 
 if __name__ == "__main__":

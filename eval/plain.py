@@ -2,10 +2,11 @@
 
     python eval/plain.py NAME=MERGED [NAME=MERGED ...] [--lines N] [--temperature T]
 
-No logits processor, no grammar, no code of ours between header and ids: the model must write the pieces of text, the
-score and the frames by itself. Printed for each folder: lines whose text comes complete and in order, frames that no
-codec could decode (of which an id is missing where the layout has its place), lines that end by themselves, and word error of what can
-be decoded, beside the same lines sung by our singer along a score (`python eval/run.py`).
+No logits processor, no grammar, no code of ours between header and ids: the model must write the
+pieces of text, the score and the frames by itself. Printed for each folder: lines whose text comes
+complete and in order, frames that no codec could decode (of which an id is missing where the layout
+has its place), lines that end by themselves, and word error of what can be decoded, beside the same
+lines sung by our singer along a score (`python eval/run.py`).
 """
 
 from __future__ import annotations
@@ -49,9 +50,11 @@ class Heard:
 
 
 def hear(ids: Sequence[int], v: AudioVocabulary, decode: Any) -> Heard:
-    """Read ids as a client without a grammar would: a step is one id of each of its slots, in order; all else breaks it.
+    """Read ids as a client without a grammar would: a step is one id of each of its slots, in
+    order; all else breaks it.
 
-    What follows a break, up to the next slot 0, belongs to the same broken step, and is lost to the frames it is of.
+    What follows a break, up to the next slot 0, belongs to the same broken step, and is lost to the
+    frames it is of.
     """
     heard, text, astray, tail = Heard(), [], False, False
     owed: list[tuple[int, int]] = []  # (frame, slot) still to come in this step
@@ -61,7 +64,8 @@ def hear(ids: Sequence[int], v: AudioVocabulary, decode: Any) -> Heard:
             owed, astray = [], True
         if slot is not None:
             if not owed:
-                if tail:  # something follows, so that was no tail but a step that had lost its slot 0
+                # something follows, so that was no tail but a step that had lost its slot 0
+                if tail:
                     heard.codes.append({})
                 tail = not astray and bool(heard.codes) and slot == v.order.first_late
                 if not tail and not (slot > 0 and astray):
@@ -86,8 +90,13 @@ def hear(ids: Sequence[int], v: AudioVocabulary, decode: Any) -> Heard:
 def _step(v: AudioVocabulary, frames: int, tail: bool) -> list[tuple[int, int]]:
     """(frame, slot) of a song's step that begins its newest frame, or of the tail behind its last."""
     if not tail:
-        return [(frames - 1 - v.order.delays[s], s) for s in v.order.step(min(frames - 1, v.order.depth))]
-    frame_N, slot_N = (column_N[v.order.starts(frames)[-1] :].tolist() for column_N in v.order.order(frames))
+        return [
+            (frames - 1 - v.order.delays[s], s)
+            for s in v.order.step(min(frames - 1, v.order.depth))
+        ]
+    frame_N, slot_N = (
+        column_N[v.order.starts(frames)[-1] :].tolist() for column_N in v.order.order(frames)
+    )
     return list(zip(frame_N, slot_N, strict=True))
 
 
@@ -120,21 +129,28 @@ def row_of(folder: Path, asked: list[Asked], temperature: float) -> dict[str, An
     headers = [tokenizer.encode(text, add_special_tokens=False) for text in texts]
     if headers != [student.encode_text(text) for text in texts]:
         print(f"{folder}: its tokenizer cuts a header otherwise than the base's", file=sys.stderr)
-    heard = [hear(ids, v, student.decode_text) for ids in generate(folder, headers, v.sing, temperature, 900)]
+    heard = [
+        hear(ids, v, student.decode_text)
+        for ids in generate(folder, headers, v.sing, temperature, 900)
+    ]
     complete, decoded, takes = 0, 0, []
     for each, said in zip(asked, heard, strict=True):
         complete += said.pieces == lyrics.sing_texts(each.line.text)
         frames = said.frames(v.format.slots)
         decoded += len(frames)
         wave_CW = (
-            singer.vocoder.decode(torch.tensor(frames)) if frames else torch.zeros(v.format.channels, 1600)
+            singer.vocoder.decode(torch.tensor(frames))
+            if frames
+            else torch.zeros(v.format.channels, 1600)
         )
         voice_CW = stems.apart(wave_CW, v.format).get("vocals", stems.mixed(wave_CW, v.format))
         words = tuple(lyrics.words(each.line.text))
         wave_W = voice_CW.mean(0).numpy()
         takes.append(Performance(each.line.text, words, (), wave_W, singer.vocoder.sample_rate))
     begun = sum(len(said.codes) for said in heard)
-    judged = measures.judge({"plain": takes}, reference=None)["rows"]["plain"]["figures"]["word_error"]
+    judged = measures.judge({"plain": takes}, reference=None)["rows"]["plain"]["figures"][
+        "word_error"
+    ]
     return {
         "text complete": complete / len(asked),
         "undecodable frames": 1 - decoded / max(1, begun),
@@ -165,7 +181,9 @@ def main() -> int:
 def sheet(folders: dict[str, str], lines: int, temperature: float) -> Table:
     """A row of figures for each folder."""
     asked = spread(lines_of(EmbeddedSongs(split="held-out").load()), lines)
-    table = Table(title=f"plain generate on {len(asked)} held-out lines, temperature {temperature}; per cent")
+    table = Table(
+        title=f"plain generate on {len(asked)} held-out lines, temperature {temperature}; per cent"
+    )
     rows = {name: row_of(Path(where), asked, temperature) for name, where in folders.items()}
     for column in ("folder", *next(iter(rows.values()))):
         table.add_column(column)

@@ -4,10 +4,10 @@
                        [--lines N] [--temperature T] [--out DIR]
     python eval/run.py --takes DIR/takes.jsonl         # {"line", "wav", "notes": [[start_s, end_s, midi]]}
 
-Rows: `uncoded` (the songs' own audio), `codec` (the same through the codec and back: the ceiling of every
-singer that uses it), then one row a singer, which follows the same scores. Judged by `distill.measures`:
-notes in tune, words by forced choice, and a control of each. Free-running song is judged because
-teacher-forced loss hides failures; the nats stand beside it.
+Rows: `uncoded` (the songs' own audio), `codec` (the same through the codec and back: the ceiling of
+every singer that uses it), then one row a singer, which follows the same scores. Judged by
+`distill.measures`: notes in tune, words by forced choice, and a control of each. Free-running song
+is judged because teacher-forced loss hides failures; the nats stand beside it.
 
 Writes OUT/report.html (players, pitch and words over spectrograms) and OUT/report.json:
 
@@ -61,24 +61,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
     try:
         options.places = places([*options.where, *options.singer])
-        performances, report = takes_report(options.takes) if options.takes else singers_report(options)
+        performances, report = (
+            takes_report(options.takes) if options.takes else singers_report(options)
+        )
     except DistillError as error:
         print(f"eval: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     out = options.out or HERE / "reports" / _name(options)
     out.mkdir(parents=True, exist_ok=True)
     (out / "report.json").write_text(json.dumps(report, indent=1), encoding="utf-8")
-    (out / "report.html").write_text(page.page(report, performances, options.examples), encoding="utf-8")
+    (out / "report.html").write_text(
+        page.page(report, performances, options.examples), encoding="utf-8"
+    )
     Console(width=max(100, Console().width)).print(table(report))
     print(f"{out / 'report.json'} {out / 'report.html'}")
     return 0
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="eval/run.py", description="Judge singers on held-out lines.")
-    parser.add_argument("where", nargs="*", metavar="[NAME=]WHERE", help="singers; default: the embedded one")
+    parser = argparse.ArgumentParser(
+        prog="eval/run.py", description="Judge singers on held-out lines."
+    )
     parser.add_argument(
-        "--singer", action="append", default=[], metavar="[NAME=]WHERE", help="the same as an option"
+        "where", nargs="*", metavar="[NAME=]WHERE", help="singers; default: the embedded one"
+    )
+    parser.add_argument(
+        "--singer",
+        action="append",
+        default=[],
+        metavar="[NAME=]WHERE",
+        help="the same as an option",
     )
     parser.add_argument("--teacher", help="also report the KL to this singer")
     parser.add_argument("--takes", type=Path, help="judge a takes.jsonl instead of a singer")
@@ -98,7 +110,8 @@ def _name(options: argparse.Namespace) -> str:
 
 
 def places(singers: Sequence[str]) -> dict[str, str]:
-    """Row -> where its singer is: `name=where`, or the last part of where; the embedded one by default.
+    """Row -> where its singer is: `name=where`, or the last part of where; the embedded one by
+    default.
 
     Raises SettingsError for two rows of one name, or one named as a ceiling is.
     """
@@ -107,16 +120,21 @@ def places(singers: Sequence[str]) -> dict[str, str]:
         name, equals, where = text.partition("=")
         row = name if equals else Path(name).name
         if row in found or row in CEILINGS:
-            raise SettingsError(f"{text}: there is a row {row} already; give it a name, as in mine={text}")
+            raise SettingsError(
+                f"{text}: there is a row {row} already; give it a name, as in mine={text}"
+            )
         found[row] = where if equals else name
     return found
 
 
-# --- singers ------------------------------------------------------------------------------------------------
+# --- singers --------------------------------------------------------------------------------------
 
 
-def singers_report(options: argparse.Namespace) -> tuple[dict[str, list[Performance]], dict[str, Any]]:
-    """(performances by row, report) of one or more singers. The codec row is the first singer's codec."""
+def singers_report(
+    options: argparse.Namespace,
+) -> tuple[dict[str, list[Performance]], dict[str, Any]]:
+    """(performances by row, report) of one or more singers. The codec row is the first singer's
+    codec."""
     suite = settings.read(options.suite, Suite)
     held_out = suite.songs.load()
     asked = spread(lines_of(held_out), options.lines or suite.lines)
@@ -153,14 +171,15 @@ def load(where: str) -> Any:
     return distill.load_singer() if where == "embedded" else distill.load_singer(where)
 
 
-# --- anybody's takes ----------------------------------------------------------------------------------------
+# --- anybody's takes ------------------------------------------------------------------------------
 
 
 def takes_report(path: Path) -> tuple[dict[str, list[Performance]], dict[str, Any]]:
     """(performances, report) of a takes.jsonl; its wav paths are relative to it."""
     if not path.is_file():
         raise FolderError(
-            f"{path}: there is no such file; `distill sing SINGER --lines FILE --out DIR` writes one"
+            f"{path}: there is no such file; `distill sing SINGER --lines FILE --out DIR` writes "
+            "one"
         )
     performances = {
         "takes": [
@@ -186,24 +205,31 @@ def _take(path: Path, number: int, text: str) -> Performance:
     try:
         row = json.loads(text)
         notes = tuple(
-            (float(start), float(end), float(midi)) for start, end, midi in row["notes"] if midi is not None
+            (float(start), float(end), float(midi))
+            for start, end, midi in row["notes"]
+            if midi is not None
         )
-        wave_WC, sample_rate = soundfile.read(path.parent / row["wav"], dtype="float32", always_2d=True)
+        wave_WC, sample_rate = soundfile.read(
+            path.parent / row["wav"], dtype="float32", always_2d=True
+        )
         line = str(row["line"])
     except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
         raise SongError(
             f'{path}:{number}: not {{"line", "wav", "notes"}} ({error}); write it again'
         ) from None
     except (soundfile.LibsndfileError, OSError) as error:
-        raise SongError(f"{path}:{number}: its sound cannot be read ({error}); sing it again") from None
+        raise SongError(
+            f"{path}:{number}: its sound cannot be read ({error}); sing it again"
+        ) from None
     return Performance(line, tuple(lyrics.words(line)), notes, wave_WC.mean(1), sample_rate)
 
 
-# --- the table ----------------------------------------------------------------------------------------------
+# --- the table ------------------------------------------------------------------------------------
 
 
 def table(report: dict[str, Any]) -> Table:
-    """Every row's shares in per cent with their intervals, and what the pairing with the codec says."""
+    """Every row's shares in per cent with their intervals, and what the pairing with the codec
+    says."""
     any_row = next(iter(report["rows"].values()))
     asked = f"{report['lines']} lines, {report['words']['asked']} words"
     sheet = Table(title=f"{asked}; per cent, 95 % intervals over lines")

@@ -1,4 +1,5 @@
-"""Bands for the lessons to be heard through: plucked, bowed and blown notes, bass and drums, made of sines and noise."""
+"""Bands for the lessons to be heard through: plucked, bowed and blown notes, bass and drums, made
+of sines and noise."""
 
 from __future__ import annotations
 
@@ -8,7 +9,15 @@ from numpy.typing import NDArray
 from distill.curation.steps._alignment.hearing import RATE
 
 SECONDS = 14.0
-_PLAYED = {"pluck": 0.5, "pad": 0.35, "organ": 0.2, "bass": 0.6, "lead": 0.3, "drums": 0.55, "strum": 0.4}
+_PLAYED = {
+    "pluck": 0.5,
+    "pad": 0.35,
+    "organ": 0.2,
+    "bass": 0.6,
+    "lead": 0.3,
+    "drums": 0.55,
+    "strum": 0.4,
+}
 
 
 def band(rng: np.random.Generator) -> NDArray[np.float32]:
@@ -25,7 +34,9 @@ def band(rng: np.random.Generator) -> NDArray[np.float32]:
                 at = int((number * beat + delay) * RATE)
                 upto = min(len(wave_W), at + len(sound))
                 wave_W[at:upto] += rng.uniform(0.7, 1.0) * sound[: upto - at]
-    wave_W = wave_W[: int(RATE * SECONDS)] + rng.uniform(0, 0.05) * rng.standard_normal(int(RATE * SECONDS))
+    wave_W = wave_W[: int(RATE * SECONDS)] + rng.uniform(0, 0.05) * rng.standard_normal(
+        int(RATE * SECONDS)
+    )
     return (wave_W * 0.3 / (np.percentile(np.abs(wave_W), 99.5) + 1e-9)).astype(np.float32)
 
 
@@ -37,15 +48,23 @@ def _played(
         return [(0.0, 1.2 * note(rng, chord[0] - (12 if number % 2 == 0 else 5), beat, "bass"))]
     if player == "pluck":
         return [
-            (half * beat, 0.6 * note(rng, rng.choice(chord) + 12, 1.5 * beat, "pluck")) for half in (0, 0.5)
+            (half * beat, 0.6 * note(rng, rng.choice(chord) + 12, 1.5 * beat, "pluck"))
+            for half in (0, 0.5)
         ]
     if player == "strum":
         return [
-            (0.012 * rng.random(), 0.35 * note(rng, midi + rng.choice([0, 12]), 1.2 * beat, "pluck"))
+            (
+                0.012 * rng.random(),
+                0.35 * note(rng, midi + rng.choice([0, 12]), 1.2 * beat, "pluck"),
+            )
             for midi in chord
         ]
     if player in ("pad", "organ"):
-        return [(0.0, 0.25 * note(rng, midi + 12, 4 * beat, player)) for midi in chord[:3] if number % 4 == 0]
+        return [
+            (0.0, 0.25 * note(rng, midi + 12, 4 * beat, player))
+            for midi in chord[:3]
+            if number % 4 == 0
+        ]
     if player == "lead":
         midi = rng.choice(chord) + rng.choice([12, 14, 17, 24])
         return (
@@ -56,11 +75,16 @@ def _played(
     seconds = np.arange(RATE // 4) / RATE
     noise = rng.standard_normal((3, len(seconds)))
     kick = (
-        1.5 * np.sin(2 * np.pi * np.cumsum(45 + 115 * np.exp(-20 * seconds)) / RATE) * np.exp(-12 * seconds)
+        1.5
+        * np.sin(2 * np.pi * np.cumsum(45 + 115 * np.exp(-20 * seconds)) / RATE)
+        * np.exp(-12 * seconds)
     )
     snare = 0.5 * np.sin(380 * np.pi * seconds) * np.exp(-22 * seconds)
     snare += 0.4 * noise[0] * np.exp(-rng.uniform(10, 25) * seconds)
-    hats = [0.2 * np.diff(row, prepend=0.0) * np.exp(-rng.uniform(20, 80) * seconds) for row in noise[1:]]
+    hats = [
+        0.2 * np.diff(row, prepend=0.0) * np.exp(-rng.uniform(20, 80) * seconds)
+        for row in noise[1:]
+    ]
     return [(0.0, kick if number % 2 == 0 else snare), (0.0, hats[0]), (0.5 * beat, hats[1])]
 
 
@@ -72,13 +96,19 @@ def note(rng: np.random.Generator, midi: float, seconds: float, kind: str) -> ND
     decay = {"pluck": rng.uniform(1, 5), "bass": 1.5}.get(kind, 0.0)
     tremble = 0.006 if kind == "lead" and rng.random() < 0.6 else 0.0
     phase = (
-        np.cumsum(1 + tremble * np.sin(2 * np.pi * rng.uniform(4.5, 6.5) * time_W)) * 2 * np.pi * hertz / RATE
+        np.cumsum(1 + tremble * np.sin(2 * np.pi * rng.uniform(4.5, 6.5) * time_W))
+        * 2
+        * np.pi
+        * hertz
+        / RATE
     )
     wave_W = np.zeros(len(time_W))
     for partial in range(1, max(1, int(min(16, 7000 / hertz))) + 1):
         level = rng.uniform(0.3, 1.0) * partial**-tilt
         wave_W += (
-            level * np.sin(partial * phase + rng.uniform(0, 6.28)) * np.exp(-decay * partial**0.5 * time_W)
+            level
+            * np.sin(partial * phase + rng.uniform(0, 6.28))
+            * np.exp(-decay * partial**0.5 * time_W)
         )
     rise = min(len(wave_W), int({"pad": 0.12, "lead": 0.04}.get(kind, 0.006) * RATE))
     fall = min(len(wave_W), int(0.04 * RATE))

@@ -1,8 +1,10 @@
-"""Synthesised singing that the network of `hearing` is taught on: what is sung in every frame is known exactly.
+"""Synthesised singing that the network of `hearing` is taught on: what is sung in every frame is
+known exactly.
 
-espeak-ng speaks made-up lines in nine voices of seven languages with thirty timbres; its phoneme events say where each
-phone is. WORLD (Morise et al., 2016) then makes it sing: vowels are held, a melody replaces the pitch, formants move,
-silences fall between words, some lines get a room. Bands come from `bands`. Nothing here is anyone's recording or text.
+espeak-ng speaks made-up lines in nine voices of seven languages with thirty timbres; its phoneme
+events say where each phone is. WORLD (Morise et al., 2016) then makes it sing: vowels are held, a
+melody replaces the pitch, formants move, silences fall between words, some lines get a room. Bands
+come from `bands`. Nothing here is anyone's recording or text.
 """
 
 from __future__ import annotations
@@ -23,7 +25,19 @@ from distill.errors import SongError
 from distill.lyrics.g2p import lexicon
 
 PERIOD = 0.005  # seconds, WORLD's frame
-VOICES = ("en-us", "en-us", "en-us", "en", "es-419", "es", "it", "de", "pt-br", "fr", "cmn-latn-pinyin")
+VOICES = (
+    "en-us",
+    "en-us",
+    "en-us",
+    "en",
+    "es-419",
+    "es",
+    "it",
+    "de",
+    "pt-br",
+    "fr",
+    "cmn-latn-pinyin",
+)
 TIMBRES = (
     "", "m1", "m2", "m3", "m4", "m5", "m6", "m7", "f1", "f2", "f3", "f4", "f5", "klatt2", "Andrea", "anika", "antonio",
     "belinda", "boris", "david", "linda", "marcelo", "pablo", "steph", "grandma", "Alicia", "Diogo", "michel", "paul",
@@ -31,14 +45,19 @@ TIMBRES = (
 )  # fmt: skip
 _SMALL = "the a and of to in i you my your me we he she it is was with for on at by all never love night day".split()
 _SPELLED = {  # consonants, vowels and endings of made-up words, as each language spells them
-    "es": ("b c d f g j l ll m n ñ p r rr s t v y z ch qu br tr pl gr", "a e i o u a e o ie ue ai", "n s r l"),
+    "es": ("b c d f g j l ll m n ñ p r rr s t v y z ch qu br tr pl "
+           "gr", "a e i o u a e o ie ue ai", "n s r l"),
     "it": ("b c d f g l gl m n gn p r s t v z ch sc br tr pl gr", "a e i o u a e o io uo", "n r l"),
-    "de": ("b d f g h j k l m n p r s sch t w z pf st br tr pl", "a e i o u ä ö ü ei au eu ie aa", "n r l t ch s ng"),
-    "pt": ("b c d f g j l lh m n nh p r rr s t v x z ch br tr", "a e i o u ão ei ou é ó", "m s r l"),
-    "fr": ("b c d f g j l m n p r s t v ch gn br tr pl gr", "a e i o u ou eu eau an on in oi é è eu", "r l que ne sse"),
+    "de": ("b d f g h j k l m n p r s sch t w z pf st br tr "
+           "pl", "a e i o u ä ö ü ei au eu ie aa", "n r l t ch s ng"),
+    "pt": ("b c d f g j l lh m n nh p r rr s t v x z ch br "
+           "tr", "a e i o u ão ei ou é ó", "m s r l"),
+    "fr": ("b c d f g j l m n p r s t v ch gn br tr pl "
+           "gr", "a e i o u ou eu eau an on in oi é è eu", "r l que ne sse"),
     "cm": (
         "b p m f d t n l g k h j q x zh ch sh r z c s y w",
-        "a o e i u ai ei ao ou an en ang eng ong ia ie iao iu ian in iang ing ua uo uai ui uan un uang",
+        "a o e i u ai ei ao ou an en ang eng ong ia ie iao iu ian in iang ing ua uo uai ui uan un "
+        "uang",
         "1 2 3 4",
     ),
 }  # fmt: skip
@@ -54,7 +73,8 @@ class Lesson:
 
 @dataclass(frozen=True)
 class _Score:
-    """By WORLD frame: the source frame it is taken from (-1: silence), its class and its pitch (MIDI)."""
+    """By WORLD frame: the source frame it is taken from (-1: silence), its class and its pitch
+    (MIDI)."""
 
     source_F: NDArray[np.float64]
     class_F: NDArray[np.int64]
@@ -64,7 +84,8 @@ class _Score:
 def lesson(rng: np.random.Generator) -> Lesson:
     """One sung (or, one in seven, spoken) line."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pyworld imports pkg_resources, which says it is deprecated
+        # pyworld imports pkg_resources, which says it is deprecated
+        warnings.simplefilter("ignore")
         world = importlib.import_module("pyworld")
     spoken = _spoken(rng)
     sings = bool(rng.random() > 0.15)
@@ -153,7 +174,9 @@ def _score(rng: np.random.Generator, spoken: speech.Spoken, sings: bool) -> _Sco
         hold = float(np.exp(rng.normal(0.1, 0.25))) if sings else 1.0
         if vowel and sings:
             hold = (
-                slow * float(np.exp(rng.normal(0, 0.5))) * (rng.uniform(2, 6) if rng.random() < 0.06 else 1.0)
+                slow
+                * float(np.exp(rng.normal(0, 0.5)))
+                * (rng.uniform(2, 6) if rng.random() < 0.06 else 1.0)
             )
             step = rng.choice([-7, -5, -4, -3, -2, -1, 0, 0, 1, 2, 3, 4, 5, 7])
             pitch = float(np.clip(pitch + step, base - 9, base + 9))
@@ -162,7 +185,10 @@ def _score(rng: np.random.Generator, spoken: speech.Spoken, sings: bool) -> _Sco
         first = 0.55 if sounds[0] in phones.VOWELS and len(sounds) == 2 else 1 / len(sounds)
         cuts = np.linspace(first, 1, len(sounds)) if len(sounds) > 1 else np.array([1.0])
         which = np.minimum(np.searchsorted(cuts, part_F), len(sounds) - 1)
-        add(start + part_F * length - 0.5, np.array([phones.INDEX[sound] for sound in sounds])[which])
+        add(
+            start + part_F * length - 0.5,
+            np.array([phones.INDEX[sound] for sound in sounds])[which],
+        )
         if rng.random() < 0.03:
             silence(rng.uniform(0.1, 0.8))
     silence(rng.uniform(0.1, 1.2))
@@ -170,7 +196,8 @@ def _score(rng: np.random.Generator, spoken: speech.Spoken, sings: bool) -> _Sco
 
 
 def _stretch(length: float, frames: int, vowel: bool, gliding: bool) -> NDArray[np.float64]:
-    """Source position of each frame: a held vowel keeps its beginning and end and is held in its middle."""
+    """Source position of each frame: a held vowel keeps its beginning and end and is held in its
+    middle."""
     at = np.arange(frames) + 0.5
     if not vowel or frames <= length:
         return at * length / frames

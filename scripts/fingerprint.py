@@ -2,9 +2,10 @@
 
     python scripts/fingerprint.py            # a few minutes; run it before and after, on the same machine
 
-It prints one line each for the codes of 20 seeded takes of the embedded singer, for the logits of that singer
-merged, and for the weights of recipe quickstart-alone after 20 steps. Only the command line and the public names
-are used, so that the same file runs on any version. Other machines and builds of torch give other hashes.
+It prints one line each for the codes of 20 seeded takes of the embedded singer, for the logits of
+that singer merged, and for the weights of recipe quickstart-alone after 20 steps. Only the command
+line and the public names are used, so that the same file runs on any version. Other machines and
+builds of torch give other hashes.
 """
 
 from __future__ import annotations
@@ -70,7 +71,9 @@ def of_training(folder: Path) -> str:
 
 
 def distill_cli(*arguments: str) -> None:
-    subprocess.run([sys.executable, "-m", "distill", *arguments], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        [sys.executable, "-m", "distill", *arguments], check=True, stdout=subprocess.DEVNULL
+    )
 
 
 if __name__ == "__main__":

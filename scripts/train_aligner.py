@@ -2,13 +2,14 @@
 
     python scripts/train_aligner.py [--hours 1.6] [--bands 200] [--steps 1000] [--lessons FILE.npz]
 
-Needs espeak-ng and pyworld (`pip install 'distill[songbook]'`) and torch. Lessons are made in about 1/25 of their length
-and kept in FILE where one is named. In every batch lessons are put end to end, filtered at random and mixed with a band
-at -6 to +18 dB; mixing is done on mel powers (the sum, and a random cross term), so that no two batches are alike.
+Needs espeak-ng and pyworld (`pip install 'distill[songbook]'`) and torch. Lessons are made in about
+1/25 of their length and kept in FILE where one is named. In every batch lessons are put end to end,
+filtered at random and mixed with a band at -6 to +18 dB; mixing is done on mel powers (the sum, and
+a random cross term), so that no two batches are alike.
 
-More is not clearly better: one run with four layers, more held vowels and 3,000 steps named more of the synthesised frames
-and placed the lines of the one real song worse (median 0.36 s against 0.10 s). Whether it had learnt the synthesisers, or
-17 lines are too few to tell, is open.
+More is not clearly better: one run with four layers, more held vowels and 3,000 steps named more of
+the synthesised frames and placed the lines of the one real song worse (median 0.36 s against 0.10
+s). Whether it had learnt the synthesisers, or 17 lines are too few to tell, is open.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ class Network(nn.Module):
         super().__init__()
         self.into = nn.Conv1d(hearing.BANDS, WIDTH, 1)
         self.deep = nn.ModuleList(
-            nn.Conv1d(WIDTH, WIDTH, 5, padding=2 * 2**k, dilation=2**k, groups=WIDTH) for k in range(LAYERS)
+            nn.Conv1d(WIDTH, WIDTH, 5, padding=2 * 2**k, dilation=2**k, groups=WIDTH)
+            for k in range(LAYERS)
         )
         self.wide = nn.ModuleList(nn.Conv1d(WIDTH, WIDTH, 1) for _ in range(LAYERS))
         self.out = nn.Conv1d(WIDTH, len(CLASSES), 1)
@@ -50,7 +52,9 @@ class Network(nn.Module):
     def forward(self, seen_BFT: Tensor) -> Tensor:
         state = functional.relu(self.into(seen_BFT))
         for deep, wide in zip(self.deep, self.wide, strict=True):
-            state = state + functional.dropout(functional.relu(wide(deep(state))), 0.1, self.training)
+            state = state + functional.dropout(
+                functional.relu(wide(deep(state))), 0.1, self.training
+            )
         return self.out(state)
 
 
@@ -70,14 +74,17 @@ def main() -> None:
     rng = np.random.default_rng(options.seed)
     lessons, bands = _made(rng, options.hours, options.bands, options.lessons)
     print(
-        f"{len(lessons)} lessons, {sum(len(one.class_T) for one in lessons) * 0.02 / 3600:.2f} h", flush=True
+        f"{len(lessons)} lessons, {sum(len(one.class_T) for one in lessons) * 0.02 / 3600:.2f} h",
+        flush=True,
     )
     kept, unheard = max(1, len(lessons) // 20), max(1, len(bands) // 20)  # to judge by
     rng = np.random.default_rng(options.seed + 1)  # the same whether lessons were made or kept
     network = train(rng, lessons[kept:], bands[unheard:], options.steps)
     for name, heard_through in (("alone", None), ("with a band", bands[:unheard])):
         print(f"held out, {name}: {judged(network, lessons[:kept], heard_through)}")
-    counts = np.bincount(np.concatenate([one.class_T for one in lessons]), minlength=len(CLASSES)) + 1.0
+    counts = (
+        np.bincount(np.concatenate([one.class_T for one in lessons]), minlength=len(CLASSES)) + 1.0
+    )
     export(network, np.log(counts / counts.sum()), options.out)
     print(f"{options.out}: {options.out.stat().st_size:,} bytes")
 
@@ -88,7 +95,9 @@ def _made(
     if file and file.is_file():
         stored = np.load(file)
         ends = np.cumsum(stored["frames"])[:-1]
-        pairs = zip(np.split(stored["log_mel"], ends), np.split(stored["classes"], ends), strict=True)
+        pairs = zip(
+            np.split(stored["log_mel"], ends), np.split(stored["classes"], ends), strict=True
+        )
         return [Lesson(mel, labels) for mel, labels in pairs], list(stored["bands"])
     lessons, frames = [], 0
     while frames * 0.02 < 3600 * hours:
@@ -121,13 +130,17 @@ def mixed(
         labels: list[NDArray[np.uint8]] = []
         while sum(len(label) for label in labels) < FRAMES + 100:
             one = held(rng, lessons[rng.integers(len(lessons))])
-            mels.append(np.exp(one.log_mel_TB.astype(np.float32)) * np.float32(10 ** rng.normal(0, 0.15)))
+            mels.append(
+                np.exp(one.log_mel_TB.astype(np.float32)) * np.float32(10 ** rng.normal(0, 0.15))
+            )
             labels.append(one.class_T)
         mel, label = np.concatenate(mels)[: FRAMES + 300], np.concatenate(labels)[: FRAMES + 300]
         mel = mel * np.exp(np.cumsum(rng.normal(0, 0.18, hearing.BANDS)))
         if bands is not None and rng.random() < 0.8:
             other = np.exp(bands[rng.integers(len(bands))].astype(np.float32))
-            other = np.resize(other, mel.shape) * np.exp(np.cumsum(rng.normal(0, 0.15, hearing.BANDS)))
+            other = np.resize(other, mel.shape) * np.exp(
+                np.cumsum(rng.normal(0, 0.15, hearing.BANDS))
+            )
             other *= mel.mean() / (other.mean() + 1e-12) * 10 ** (-rng.uniform(-6, 18) / 10)
             cross = 0.6 * np.sqrt(mel * other) * np.cos(rng.uniform(0, 2 * np.pi, mel.shape))
             mel = np.maximum(mel + other + cross, 1e-10)
@@ -138,14 +151,16 @@ def mixed(
 
 
 def held(rng: np.random.Generator, one: Lesson, share: float = 0.15) -> Lesson:
-    """Some lessons with one of their vowels held for seconds, as songs end their lines and sing their oohs."""
+    """Some lessons with one of their vowels held for seconds, as songs end their lines and sing
+    their oohs."""
     vowels = np.flatnonzero(one.class_T < len(VOWELS))
     if rng.random() > share or not len(vowels):
         return one
     at = int(rng.choice(vowels))
     run = np.arange(max(0, at - 4), at + 4)
     run = run[
-        (run < len(one.class_T)) & (one.class_T[np.minimum(run, len(one.class_T) - 1)] == one.class_T[at])
+        (run < len(one.class_T))
+        & (one.class_T[np.minimum(run, len(one.class_T) - 1)] == one.class_T[at])
     ]
     longer = np.concatenate(
         [run if k % 2 else run[::-1] for k in range(int(rng.integers(40, 250)) // len(run) + 1)]
@@ -161,11 +176,14 @@ def train(
     rng: np.random.Generator, lessons: list[Lesson], bands: list[NDArray[np.float16]], steps: int
 ) -> Network:
     network = Network()
-    mean = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(0.99))  # steadier than any last step
+    # steadier than any last step
+    mean = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(0.99))
     optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=1e-3)
     for step in range(1, steps + 1):
         for group in optimizer.param_groups:
-            group["lr"] = LEARNING_RATE * min(1, step / 50) * (0.505 + 0.495 * np.cos(np.pi * step / steps))
+            group["lr"] = (
+                LEARNING_RATE * min(1, step / 50) * (0.505 + 0.495 * np.cos(np.pi * step / steps))
+            )
         seen, classes = mixed(rng, lessons, bands)
         loss = functional.cross_entropy(network(seen), classes, label_smoothing=0.02)
         optimizer.zero_grad()

@@ -1,11 +1,12 @@
-"""Learning to read: from a pronouncing dictionary to the letter-to-sound model that `letters.py` reads with.
+"""Learning to read: from a pronouncing dictionary to the letter-to-sound model that `letters.py`
+reads with.
 
-First the letters of every word are laid beside its phones by expectation maximisation, each letter taking 0
-to 2 of them; then an n-gram with modified Kneser-Ney smoothing learns which such pairs follow which (Bisani
-and Ney, 2008).
+First the letters of every word are laid beside its phones by expectation maximisation, each letter
+taking 0 to 2 of them; then an n-gram with modified Kneser-Ney smoothing learns which such pairs
+follow which (Bisani and Ney, 2008).
 
-`python scripts/train_g2p.py` prints the accuracy on a held-out twentieth of the lexicon, trains on all of
-it, and writes the embedded model: a minute and a half on one core.
+`python scripts/train_g2p.py` prints the accuracy on a held-out twentieth of the lexicon, trains on
+all of it, and writes the embedded model: a minute and a half on one core.
 """
 
 from __future__ import annotations
@@ -35,12 +36,14 @@ from distill.lyrics.g2p import (
 )
 
 
-def align(words: Mapping[str, str], rounds: int = 6, every: int = 6) -> Iterator[list[tuple[str, str]]]:
-    """Each word as its likeliest (letter, 0 to 2 phones) pairs. Words with more phones than that holds are
-    left out.
+def align(
+    words: Mapping[str, str], rounds: int = 6, every: int = 6
+) -> Iterator[list[tuple[str, str]]]:
+    """Each word as its likeliest (letter, 0 to 2 phones) pairs. Words with more phones than that
+    holds are left out.
 
-    Expectation maximisation on one word in `every`: the chance that a letter is read as some phones does not
-    need more.
+    Expectation maximisation on one word in `every`: the chance that a letter is read as some phones
+    does not need more.
     """
     counted: dict[tuple[str, str], float] = defaultdict(float)
     sample = list(words.items())[::every]
@@ -62,15 +65,21 @@ def align(words: Mapping[str, str], rounds: int = 6, every: int = 6) -> Iterator
 
 
 def _shares(counted: Mapping[tuple[str, str], float]) -> defaultdict[tuple[str, str], float]:
-    """P(phones | letter) from counts; a pair never seen keeps a trace, so that every word can be aligned."""
+    """P(phones | letter) from counts; a pair never seen keeps a trace, so that every word can be
+    aligned."""
     total: dict[str, float] = defaultdict(float)
     for (letter, _), count in counted.items():
         total[letter] += count
-    return defaultdict(lambda: 1e-9, {pair: count / total[pair[0]] for pair, count in counted.items()})
+    return defaultdict(
+        lambda: 1e-9, {pair: count / total[pair[0]] for pair, count in counted.items()}
+    )
 
 
 def _count(
-    word: str, sounds: str, chance: Mapping[tuple[str, str], float], counted: dict[tuple[str, str], float]
+    word: str,
+    sounds: str,
+    chance: Mapping[tuple[str, str], float],
+    counted: dict[tuple[str, str], float],
 ) -> None:
     """Adds the expected pair counts of one word (forward-backward)."""
     letters, phones = len(word), len(sounds)
@@ -112,11 +121,14 @@ def _best(word: str, sounds: str, chance: Mapping[tuple[str, str], float]) -> li
     return pairs[::-1]
 
 
-def train_letters(words: Mapping[str, str], order: int = 6, least: int = 2) -> tuple[bytes, LetterModel]:
-    """Learns to read from word -> sound; the model and the file that holds it (the same to the last bit).
+def train_letters(
+    words: Mapping[str, str], order: int = 6, least: int = 2
+) -> tuple[bytes, LetterModel]:
+    """Learns to read from word -> sound; the model and the file that holds it (the same to the last
+    bit).
 
-    n-grams of four symbols and more stay only where they were seen `least` times. About two minutes for
-    125,000 words.
+    n-grams of four symbols and more stay only where they were seen `least` times. About two minutes
+    for 125,000 words.
     """
     aligned = list(align(words))
     seen: dict[tuple[str, str], int] = defaultdict(int)
@@ -137,7 +149,8 @@ def train_letters(words: Mapping[str, str], order: int = 6, least: int = 2) -> t
     return packed, read_model(packed)
 
 
-# By order: sorted n-gram keys, their gains, and the shares they yield as contexts (1 without children).
+# By order: sorted n-gram keys, their gains, and the shares they yield as contexts (1 without
+# children).
 Grams = list[tuple[np.ndarray, np.ndarray, np.ndarray]]
 
 
@@ -146,8 +159,8 @@ def _counts(
 ) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """By order: sorted n-gram keys, how often each was seen, and the count Kneser-Ney smooths.
 
-    That is, below the highest order, in how many different places (symbols to the left) it was seen; an
-    n-gram at the start of a word has nothing to its left and keeps its plain count.
+    That is, below the highest order, in how many different places (symbols to the left) it was
+    seen; an n-gram at the start of a word has nothing to its left and keeps its plain count.
     """
     keys, seen = np.zeros_like(flat), []
     for length in range(1, order + 1):
@@ -176,7 +189,9 @@ def _smoothed(counts: list[tuple[np.ndarray, np.ndarray, np.ndarray]], least: in
     for length, (key, count, smooth) in enumerate(counts, 1):
         n1, n2, n3, n4 = (max(int((smooth == value).sum()), 1) for value in (1, 2, 3, 4))
         part = n1 / (n1 + 2 * n2)
-        off = np.array([0.0, 1 - 2 * part * n2 / n1, 2 - 3 * part * n3 / n2, 3 - 4 * part * n4 / n3])
+        off = np.array(
+            [0.0, 1 - 2 * part * n2 / n1, 2 - 3 * part * n3 / n2, 3 - 4 * part * n4 / n3]
+        )
         parent, group = np.unique(key // BASE, return_inverse=True)
         total = np.bincount(group, smooth)[group]
         gain = np.maximum(smooth - off[np.minimum(smooth, 3)], 0.0) / np.maximum(total, 1)
@@ -203,7 +218,9 @@ def _pack(pairs: list[tuple[str, str]], grams: Grams) -> bytes:
             arrays[f"symbol{length}"] = (key % BASE).astype(np.uint16)
             arrays[f"gain{length}"] = _byte(gain)
         if length + 1 < len(grams):
-            children = np.bincount(np.searchsorted(key, grams[length + 1][0] // BASE), minlength=len(key))
+            children = np.bincount(
+                np.searchsorted(key, grams[length + 1][0] // BASE), minlength=len(key)
+            )
             arrays[f"children{length}"] = children.astype(np.uint16)
             arrays[f"share{length}"] = _byte(share[children > 0])
     file = io.BytesIO()
@@ -221,7 +238,8 @@ def held_out(word: str) -> bool:
 
 
 def accuracy(reader: LetterModel, words: Mapping[str, str]) -> tuple[float, float]:
-    """The share of words read right, and 1 - phone edits / phones (first pronunciations, no stress)."""
+    """The share of words read right, and 1 - phone edits / phones (first pronunciations, no
+    stress)."""
     right = edits = phones = 0
     for word, sounds in words.items():
         guess = reader.sound(word)
@@ -256,7 +274,9 @@ def main() -> None:
     if chosen.dictionary:
         print(f"lexicon: {compile_lexicon(chosen.dictionary):,} words")
     words = lexicon()
-    _, reader = train_letters({w: s for w, s in words.items() if not held_out(w)}, chosen.order, chosen.least)
+    _, reader = train_letters(
+        {w: s for w, s in words.items() if not held_out(w)}, chosen.order, chosen.least
+    )
     test = {w: s for w, s in words.items() if held_out(w)}
     whole, parts = accuracy(reader, test)
     print(f"held out: {len(test):,} words; {whole:.1%} of words right, {parts:.1%} of phones")

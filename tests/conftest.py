@@ -22,7 +22,8 @@ os.environ.update(
     HF_HOME=str(SCRATCH / "hub"),  # nobody's cache, and nobody's token
     HF_HUB_OFFLINE="1",
     HF_HUB_DISABLE_TELEMETRY="1",
-    HF_HUB_DISABLE_XET="1",  # xet speaks to a server of its own, which the stand-in hub does not play
+    # xet speaks to a server of its own, which the stand-in hub does not play
+    HF_HUB_DISABLE_XET="1",
     HF_HUB_DISABLE_PROGRESS_BARS="1",
     TOKENIZERS_PARALLELISM="false",
 )
@@ -32,7 +33,8 @@ sys.path.insert(0, str(HERE))
 
 import sitecustomize as guard  # tests/guard/sitecustomize.py, whatever else has that name
 
-if Path(guard.__file__).parent != HERE / "guard":  # Python loaded another one at start: ours by its path
+# Python loaded another one at start: ours by its path
+if Path(guard.__file__).parent != HERE / "guard":
     import runpy
 
     runpy.run_path(str(HERE / "guard" / "sitecustomize.py"))
@@ -48,11 +50,14 @@ torch.set_num_threads(1)
 
 @pytest.fixture(autouse=True)
 def only_loopback() -> Iterator[None]:
-    """Fails a test that, itself or through a process it started, asked for any address but loopback."""
+    """Fails a test that, itself or through a process it started, asked for any address but
+    loopback."""
     before = SOCKETS.read_text() if SOCKETS.exists() else ""
     yield
     after = SOCKETS.read_text() if SOCKETS.exists() else ""
-    assert after == before, f"this test reached for the network: {after[len(before) :].split(chr(10))[:-1]}"
+    assert after == before, (
+        f"this test reached for the network: {after[len(before) :].split(chr(10))[:-1]}"
+    )
 
 
 @pytest.fixture
@@ -64,7 +69,9 @@ def hub_server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[obje
     with StandInHub() as server:
         monkeypatch.setattr(constants, "ENDPOINT", server.url)
         monkeypatch.setattr(
-            constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.url + "/{repo_id}/resolve/{revision}/{filename}"
+            constants,
+            "HUGGINGFACE_CO_URL_TEMPLATE",
+            server.url + "/{repo_id}/resolve/{revision}/{filename}",
         )
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub-cache"))

@@ -54,7 +54,9 @@ E
 """
 
 
-def note(step: str, octave: int, long: int, lyric: str = "", syllabic: str = "single", more: str = "") -> str:
+def note(
+    step: str, octave: int, long: int, lyric: str = "", syllabic: str = "single", more: str = ""
+) -> str:
     text = f"<lyric><syllabic>{syllabic}</syllabic><text>{lyric}</text></lyric>" if lyric else ""
     pitch = f"<pitch><step>{step}</step><octave>{octave}</octave></pitch>" if step else "<rest/>"
     return f"<note>{pitch}<duration>{long}</duration>{more}<voice>1</voice>{text}</note>"

@@ -1,9 +1,10 @@
-"""A hub on loopback: enough of huggingface.co for pushing a folder in one commit, fetching it, and reading a dataset.
+"""A hub on loopback: enough of huggingface.co for pushing a folder in one commit, fetching it, and
+reading a dataset.
 
-It keeps what it is told and nothing else: repositories with their commits, blobs by sha256. It checks what
-the real one checks where a mistake of ours would show: the sha256 of each uploaded blob, the parent of a
-commit, the metadata of a card (a licence the hub knows, a base model that is a hub name). `asked` lists the
-requests, in order.
+It keeps what it is told and nothing else: repositories with their commits, blobs by sha256. It
+checks what the real one checks where a mistake of ours would show: the sha256 of each uploaded
+blob, the parent of a commit, the metadata of a card (a licence the hub knows, a base model that is
+a hub name). `asked` lists the requests, in order.
 
     with StandInHub() as hub:
         os.environ["HF_ENDPOINT"] = hub.url      # and HF_HUB_DISABLE_XET=1
@@ -29,7 +30,8 @@ class StandInHub:
     """The state of the hub, its routes, and its server as a context manager."""
 
     def __init__(self) -> None:
-        self.repos: dict[str, dict[str, Any]] = {}  # name -> {"private", "commits": [(oid, {path: sha256})]}
+        # name -> {"private", "commits": [(oid, {path: sha256})]}
+        self.repos: dict[str, dict[str, Any]] = {}
         self.blobs: dict[str, bytes] = {}
         self.asked: list[str] = []
         self.refuses = ""  # a piece of the paths that get "403 Forbidden"
@@ -89,7 +91,9 @@ class StandInHub:
     def preupload(self, name: str, revision: str, body: bytes) -> tuple[int, Any, dict[str, str]]:
         files = json.loads(body)["files"]
         modes = [
-            "lfs" if file["path"].endswith((".safetensors", ".model")) or file["size"] > 10**7 else "regular"
+            "lfs"
+            if file["path"].endswith((".safetensors", ".model")) or file["size"] > 10**7
+            else "regular"
             for file in files
         ]
         return (
@@ -129,7 +133,11 @@ class StandInHub:
             for line in map(json.loads, body.splitlines()):
                 key, value = line["key"], line["value"]
                 if key == "header" and value.get("parentCommit") not in (None, parent):
-                    return 412, {"error": "A commit has happened since. Please refresh and try again."}, {}
+                    return (
+                        412,
+                        {"error": "A commit has happened since. Please refresh and try again."},
+                        {},
+                    )
                 if key == "file":
                     content = base64.b64decode(value["content"])
                     files[value["path"]] = hashlib.sha256(content).hexdigest()
@@ -142,9 +150,15 @@ class StandInHub:
                     del files[value["path"]]
             oid = _oid(parent + json.dumps(files, sort_keys=True))
             self.repos[name]["commits"].append((oid, files))
-        return 200, {"commitOid": oid, "commitUrl": f"{self.url}/{name}/commit/{oid}", "success": True}, {}
+        return (
+            200,
+            {"commitOid": oid, "commitUrl": f"{self.url}/{name}/commit/{oid}", "success": True},
+            {},
+        )
 
-    def info(self, name: str, body: bytes, revision: str = "main") -> tuple[int, Any, dict[str, str]]:
+    def info(
+        self, name: str, body: bytes, revision: str = "main"
+    ) -> tuple[int, Any, dict[str, str]]:
         oid, files = self._commit(name, revision)
         siblings = [{"rfilename": path, **self._about(sha)} for path, sha in files.items()]
         return (
@@ -179,14 +193,18 @@ class StandInHub:
 
     def paths(self, name: str, revision: str, body: bytes) -> tuple[int, Any, dict[str, str]]:
         """What stands at the paths asked for, of those that exist."""
-        asked = json.loads(body)["paths"] if body.startswith(b"{") else parse_qs(body.decode())["paths"]
+        asked = (
+            json.loads(body)["paths"] if body.startswith(b"{") else parse_qs(body.decode())["paths"]
+        )
         entries = self.tree(name, revision, b"")[1]
         return 200, [one for one in entries if one["path"] in asked], {}
 
     def _entry(self, path: str, sha: str) -> dict[str, Any]:
         return {"type": "file", "path": path, "oid": _oid(sha), **self._about(sha)}
 
-    def resolve(self, name: str, revision: str, path: str, body: bytes) -> tuple[int, Any, dict[str, str]]:
+    def resolve(
+        self, name: str, revision: str, path: str, body: bytes
+    ) -> tuple[int, Any, dict[str, str]]:
         oid, files = self._commit(name, revision)
         path = unquote(path)
         if path not in files:
@@ -194,7 +212,11 @@ class StandInHub:
         return 200, self.blobs[files[path]], {"ETag": f'"{files[path]}"', "X-Repo-Commit": oid}
 
     def whoami(self, body: bytes) -> tuple[int, Any, dict[str, str]]:
-        return 200, {"type": "user", "name": "someone", "orgs": [], "auth": {"type": "access_token"}}, {}
+        return (
+            200,
+            {"type": "user", "name": "someone", "orgs": [], "auth": {"type": "access_token"}},
+            {},
+        )
 
     def _commit(self, name: str, revision: str) -> tuple[str, dict[str, str]]:
         commits = self.repos[name]["commits"]
@@ -210,13 +232,17 @@ class StandInHub:
 
 
 def card_problems(text: str) -> list[str]:
-    """What the hub would say against a model card's metadata (the part of its rules that we could break)."""
+    """What the hub would say against a model card's metadata (the part of its rules that we could
+    break)."""
     found = re.match(r"---\n(.*?)\n---\n", text, re.DOTALL)
     data = yaml.safe_load(found.group(1)) if found else None
     if not isinstance(data, dict):
         return ["the card has no metadata"]
     problems = []
-    if not re.fullmatch(r"[a-z0-9.-]+", str(data.get("license", ""))) or data["license"] == "unknown-licence":
+    if (
+        not re.fullmatch(r"[a-z0-9.-]+", str(data.get("license", "")))
+        or data["license"] == "unknown-licence"
+    ):
         problems.append('"license" must be one of the known identifiers')
     if not isinstance(data.get("tags", []), list) or not all(
         isinstance(tag, str) for tag in data.get("tags", [])
@@ -224,7 +250,12 @@ def card_problems(text: str) -> list[str]:
         problems.append('"tags" must be a list of strings')
     if "base_model" in data and not re.fullmatch(r"[\w.-]+/[\w.-]+", str(data["base_model"])):
         problems.append('"base_model" must be a model id')
-    if data.get("base_model_relation", "finetune") not in ("adapter", "merge", "quantized", "finetune"):
+    if data.get("base_model_relation", "finetune") not in (
+        "adapter",
+        "merge",
+        "quantized",
+        "finetune",
+    ):
         problems.append('"base_model_relation" is not one of the four')
     return problems
 

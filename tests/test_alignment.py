@@ -1,4 +1,5 @@
-"""Lyrics are placed where they are sung, confidences know when they are not, and nothing is invented."""
+"""Lyrics are placed where they are sung, confidences know when they are not, and nothing is
+invented."""
 
 from __future__ import annotations
 
@@ -12,7 +13,15 @@ import pytest
 import soundfile
 
 from distill.curation.steps import Item, Sound
-from distill.curation.steps._alignment import confidence, ctc, hearing, path, phones, placing, speech
+from distill.curation.steps._alignment import (
+    confidence,
+    ctc,
+    hearing,
+    path,
+    phones,
+    placing,
+    speech,
+)
 from distill.curation.steps.alignment import Settings, _stretches
 from distill.errors import SettingsError
 from distill.songs import Line, Section, Song, Word, read_manifest
@@ -29,7 +38,9 @@ def embedded(number: int = 0) -> tuple[Song, Sound]:
 
 
 def bare(song: Song) -> Song:
-    sections = tuple(Section(s.tag, tuple(Line(line.text) for line in s.lines)) for s in song.sections)
+    sections = tuple(
+        Section(s.tag, tuple(Line(line.text) for line in s.lines)) for s in song.sections
+    )
     return replace(song, sections=sections)
 
 
@@ -80,7 +91,10 @@ def test_forward_backward_is_the_sum_over_all_ways():
             if to < states:
                 step = chain.enter_KS[reach - 1, to] if reach else chain.stay_S[to] if way else 1.0
                 if step:
-                    walk([*way, to], weight * step * float(np.exp(score_TC[len(way), chain.class_S[to]])))
+                    walk(
+                        [*way, to],
+                        weight * step * float(np.exp(score_TC[len(way), chain.class_S[to]])),
+                    )
 
     walk([], 1.0)
     np.testing.assert_allclose(found.passed_TB, passed / total, atol=1e-5)
@@ -105,7 +119,8 @@ def test_what_is_not_heard_leaves_the_mass_spread():
     single = path.passing(scores(".....sa...", 20), chain, edges).passed_TB
     at = placing.medians(single)[:1] * path.FRAME_SECONDS
     assert placing.masses(single[:, :1], at, 0.2)[0] > 0.95
-    twice = placing.medians(clear)[:1] * path.FRAME_SECONDS  # sung twice, asked for once: either may be meant
+    # sung twice, asked for once: either may be meant
+    twice = placing.medians(clear)[:1] * path.FRAME_SECONDS
     assert placing.masses(clear[:, :1], twice, 0.2)[0] < 0.8
 
 
@@ -155,7 +170,9 @@ def test_espeak_reads_and_speaks():
 
 def test_an_embedded_song_is_placed():
     song, sound = embedded()
-    done = Settings(method="synthesis", starts="vowel", **ALL).curate(Item(bare(song), {"audio": sound}))
+    done = Settings(method="synthesis", starts="vowel", **ALL).curate(
+        Item(bare(song), {"audio": sound})
+    )
     assert [line.text for line in done.song.lines] == [line.text for line in song.lines]
     true = [word.start for line in song.lines for word in line.words]
     found = [word.start for line in done.song.lines for word in line.words]
@@ -164,7 +181,9 @@ def test_an_embedded_song_is_placed():
     for line in done.song.lines:
         spans = [(line.start, line.start), *((w.start, w.end) for w in line.words)]
         assert all(a[1] <= b[0] + 1e-9 and b[0] < b[1] for a, b in itertools.pairwise(spans))
-    again = Settings(method="synthesis", starts="vowel", **ALL).curate(Item(bare(song), {"audio": sound}))
+    again = Settings(method="synthesis", starts="vowel", **ALL).curate(
+        Item(bare(song), {"audio": sound})
+    )
     assert again.song == done.song
 
 
@@ -199,9 +218,19 @@ def test_more_words_than_memory_are_not_placed():
 
 
 def test_lines_are_looked_for_between_their_timed_neighbours():
-    lines = (Line("a"), Line("b", 5.0, 7.0, (Word("b", 5, 6),)), Line("c"), Line("d"), Line("e", 9.0, None))
+    lines = (
+        Line("a"),
+        Line("b", 5.0, 7.0, (Word("b", 5, 6),)),
+        Line("c"),
+        Line("d"),
+        Line("e", 9.0, None),
+    )
     wanted = [line.start is None or not line.words for line in lines]
-    assert list(_stretches(lines, wanted, 20.0)) == [(0, 1, 0.0, 5.0), (2, 4, 7.0, 9.0), (4, 5, 8.85, 20.0)]
+    assert list(_stretches(lines, wanted, 20.0)) == [
+        (0, 1, 0.0, 5.0),
+        (2, 4, 7.0, 9.0),
+        (4, 5, 8.85, 20.0),
+    ]
 
 
 def test_low_confidence_leaves_the_coarser_grain():
@@ -223,7 +252,9 @@ def test_a_song_that_lacks_something_passes():
     none = Settings().curate(Item(bare(song), {"audio": short}))
     assert all(line.start is None for line in none.song.lines)
     silent = Sound(np.zeros((2, 20 * 44100), np.float32), 44100)
-    assert not any(line.words for line in Settings().curate(Item(bare(song), {"audio": silent})).song.lines)
+    assert not any(
+        line.words for line in Settings().curate(Item(bare(song), {"audio": silent})).song.lines
+    )
     signs = replace(song, sections=(Section("verse", (Line("..."), Line("la la"))),))
     assert Settings(**ALL).curate(Item(signs, {"audio": sound})).song.lines[0].start is None
 
@@ -272,7 +303,8 @@ def test_ctc_words_get_their_frames():
 
 
 def test_a_ctc_model_of_the_published_layout(tmp_path):
-    """Random weights: it aligns nonsense, but through the same files, windows and settings as a trained one."""
+    """Random weights: it aligns nonsense, but through the same files, windows and settings as a
+    trained one."""
     import json
 
     from distill.runtime import torchaudio_standin
@@ -297,7 +329,10 @@ def test_a_ctc_model_of_the_published_layout(tmp_path):
     heard = ctc.hear(sound, str(tmp_path))
     assert abs(len(heard.logp_TV) * heard.frame_seconds - sound.seconds) < 0.1
     done = Settings(model=str(tmp_path), **ALL).curate(Item(bare(song), {"audio": sound}))
-    assert all(len(new.words) == len(old.words) for new, old in zip(done.song.lines, song.lines, strict=True))
+    assert all(
+        len(new.words) == len(old.words)
+        for new, old in zip(done.song.lines, song.lines, strict=True)
+    )
     assert max(line.confidence for line in done.song.lines) < 0.5
     with pytest.raises(SettingsError, match="no CTC model"):
         ctc.load(str(tmp_path / "nothing"))
@@ -316,10 +351,18 @@ def test_a_real_song_is_placed_better_than_evenly():
     import alignment as bench
 
     song = next(bench.timed_folder(REAL.parent, "es"))
-    done = Settings(**ALL).curate(Item(bench.without_times(song), {"audio": bench.sound_of(song, "audio")}))
-    errors = [abs(new.start - old.start) for new, old in zip(done.song.lines, song.lines, strict=True)]
+    done = Settings(**ALL).curate(
+        Item(bench.without_times(song), {"audio": bench.sound_of(song, "audio")})
+    )
+    errors = [
+        abs(new.start - old.start) for new, old in zip(done.song.lines, song.lines, strict=True)
+    ]
     assert np.median(errors) < 1.0
 
 
 def test_settings_are_plain():
-    assert {field.name for field in dataclasses.fields(Settings)} >= {"method", "model", "keep_given"}
+    assert {field.name for field in dataclasses.fields(Settings)} >= {
+        "method",
+        "model",
+        "keep_given",
+    }

@@ -1,4 +1,5 @@
-"""Songs attended to one by one: the same hidden states and gradients as with a mask over the whole row."""
+"""Songs attended to one by one: the same hidden states and gradients as with a mask over the whole
+row."""
 
 from __future__ import annotations
 
@@ -19,7 +20,9 @@ def test_attending_song_by_song_is_attending_with_a_mask(family):
     student = graft(model, tiny_bases.tokenizer(), tiny_bases.vocabulary(), tiny_bases.codebooks())
     assert student.packing == "songs"
     student.train_all()
-    ids_BT = torch.randint(tiny_bases.ROWS, POSITIONS_BT.shape, generator=torch.Generator().manual_seed(0))
+    ids_BT = torch.randint(
+        tiny_bases.ROWS, POSITIONS_BT.shape, generator=torch.Generator().manual_seed(0)
+    )
     found = {}
     for packing in ("songs", "positions"):
         student.packing = packing
@@ -51,7 +54,9 @@ def test_layers_that_run_again_in_the_backward_pass_keep_songs_apart_too():
     student = graft(model, tiny_bases.tokenizer(), tiny_bases.vocabulary(), tiny_bases.codebooks())
     student.train_all()
     model.train()
-    ids_BT = torch.randint(tiny_bases.ROWS, POSITIONS_BT.shape, generator=torch.Generator().manual_seed(0))
+    ids_BT = torch.randint(
+        tiny_bases.ROWS, POSITIONS_BT.shape, generator=torch.Generator().manual_seed(0)
+    )
     found = []
     for again in (False, True):
         if again:
@@ -69,5 +74,7 @@ def test_one_forward_inside_another_leaves_the_outer_songs_as_they_were():
         outer = attention._lengths[:]
         with attention.apart(config, POSITIONS_BT[:1, 5:] + 0):
             assert attention._lengths == [8, 20, 7]
-        assert attention._lengths == outer == [13, 20, 7] * 2 and config._attn_implementation == NAME
+        assert (
+            attention._lengths == outer == [13, 20, 7] * 2 and config._attn_implementation == NAME
+        )
     assert attention._lengths == [] and config._attn_implementation != NAME

@@ -41,21 +41,25 @@ def test_resampling_keeps_pitch_and_length(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.flac", tone(1.0, 44100, 1000.0).T.numpy(), 44100)
     wave_CW = audio_files.read(tmp_path / "a.flac", 16000)
     assert abs(wave_CW.shape[1] - 16000) <= 1
-    assert float((wave_CW[:, 2000:14000] - tone(1.0, 16000, 1000.0)[:, 2000:14000]).abs().max()) < 1e-3
+    assert (
+        float((wave_CW[:, 2000:14000] - tone(1.0, 16000, 1000.0)[:, 2000:14000]).abs().max()) < 1e-3
+    )
 
 
 PAIRS = [(44_100, 24_000), (48_000, 24_000), (24_000, 16_000), (16_000, 24_000), (22_050, 24_000)]
 
 
 def pure(rate: int, hertz: float) -> torch.Tensor:
-    """A second and a half of a sine of full scale; its phase in float64, whose rounding nobody hears."""
-    return torch.sin(2 * torch.pi * hertz * torch.arange(3 * rate // 2, dtype=torch.float64) / rate).float()[
-        None
-    ]
+    """A second and a half of a sine of full scale; its phase in float64, whose rounding nobody
+    hears."""
+    return torch.sin(
+        2 * torch.pi * hertz * torch.arange(3 * rate // 2, dtype=torch.float64) / rate
+    ).float()[None]
 
 
 def spectrum_dB(wave_CW: torch.Tensor, rate: int) -> tuple[np.ndarray, np.ndarray]:
-    """Frequencies, and levels against a sine of full scale; the window's side lobes lie below -92 dB."""
+    """Frequencies, and levels against a sine of full scale; the window's side lobes lie below -92
+    dB."""
     middle_W = wave_CW[0, rate // 4 : rate // 4 + rate].double().numpy()
     window_W = signal.windows.blackmanharris(len(middle_W))
     level_H = 2 * np.abs(np.fft.rfft(middle_W * window_W)) / window_W.sum()
@@ -74,11 +78,15 @@ def test_a_tone_of_1_khz_keeps_its_level_and_length(source: int, target: int) ->
 def test_nothing_folds_or_is_mirrored_above_minus_80_db(source: int, target: int) -> None:
     """Tones that the new rate cannot hold are gone; those that both can hold have no mirror image."""
     lost = [
-        round(target / 2 * factor) for factor in (1.005, 1.1, 1.3, 1.6) if target * factor < 0.98 * source
+        round(target / 2 * factor)
+        for factor in (1.005, 1.1, 1.3, 1.6)
+        if target * factor < 0.98 * source
     ]
     kept = [round(min(source, target) / 2 * factor) for factor in (0.1, 0.5, 0.8, 0.9)]
     for hertz in [*lost, *kept]:
-        hertz_H, level_H = spectrum_dB(audio_files.resample(pure(source, hertz), source, target), target)
+        hertz_H, level_H = spectrum_dB(
+            audio_files.resample(pure(source, hertz), source, target), target
+        )
         away = np.abs(hertz_H - hertz) > 20
         assert level_H[away].max() < -80, hertz
         assert hertz not in kept or level_H[~away].max() == pytest.approx(0, abs=0.1)
@@ -109,7 +117,8 @@ def test_channels(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "content"), [("empty", b""), ("text", b"la la la " * 50), ("header", b"RIFF\x04\0\0\0WAVE")]
+    ("name", "content"),
+    [("empty", b""), ("text", b"la la la " * 50), ("header", b"RIFF\x04\0\0\0WAVE")],
 )
 def test_not_audio(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / f"{name}.wav").write_bytes(content)

@@ -32,7 +32,11 @@ def student(request):
 @pytest.fixture(scope="module")
 def coded():
     """Notes, words and lines: closed and open pieces."""
-    return [item for times in ("notes", "words", "lines") for item in tiny_singer.coded(2, ONE_LINE, times)]
+    return [
+        item
+        for times in ("notes", "words", "lines")
+        for item in tiny_singer.coded(2, ONE_LINE, times)
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +44,7 @@ def written(student, coded):
     return [write(c.passage, c.codes_FS, student.encode_text, student.vocabulary) for c in coded]
 
 
-# --- packing -----------------------------------------------------------------------------------------------------
+# --- packing --------------------------------------------------------------------------------------
 def lengths(seed: int, count: int = 200) -> list[int]:
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(5, 300, (count,), generator=generator).tolist()
@@ -56,7 +60,9 @@ def test_every_passage_is_packed_once_and_no_row_overflows(seed):
     assert sum(fullness) / (512 * len(rows)) > 0.8  # packing packs
     for number in range(3):
         batches = epoch(sizes, PackingSettings(512, 4), seed, number)
-        assert Counter(i for batch in batches for row in batch for i in row) == Counter(range(len(sizes)))
+        assert Counter(i for batch in batches for row in batch for i in row) == Counter(
+            range(len(sizes))
+        )
         assert all(len(batch) == 4 for batch in batches[:-1]) and 1 <= len(batches[-1]) <= 4
         assert all(sum(sizes[i] for i in row) <= 512 for batch in batches for row in batch)
 
@@ -88,7 +94,7 @@ def test_a_task_gives_the_same_batch_k_from_any_start(student, coded):
     assert not torch.equal(first[0].ids_BT, first[1].ids_BT)
 
 
-# --- targets -----------------------------------------------------------------------------------------------------
+# --- targets --------------------------------------------------------------------------------------
 def fake_signal(number: int, item) -> Signal:
     """Its values say which passage, frame or piece, and slot they belong to."""
     frames, pieces = len(item.codes_FS), len(item.passage.pieces)
@@ -97,7 +103,9 @@ def fake_signal(number: int, item) -> Signal:
         for slot, size in enumerate(FORMAT.slot_sizes)
     )
     rows_P = (1000.0 * number + torch.arange(pieces))[:, None]
-    return Signal(slots, rows_P.expand(pieces, 90), rows_P.expand(pieces, tiny_singer.LONGEST + 1) + 0.5)
+    return Signal(
+        slots, rows_P.expand(pieces, 90), rows_P.expand(pieces, tiny_singer.LONGEST + 1) + 0.5
+    )
 
 
 def test_targets_are_predicted_by_the_token_before_them(student, coded, written):
@@ -120,7 +128,9 @@ def test_targets_are_predicted_by_the_token_before_them(student, coded, written)
         return where[at + 1]
 
     for slot, targets in enumerate(batch.slots):
-        for row, (at, code) in enumerate(zip(targets.at_N.tolist(), targets.target_N.tolist(), strict=True)):
+        for row, (at, code) in enumerate(
+            zip(targets.at_N.tolist(), targets.target_N.tolist(), strict=True)
+        ):
             i, t = target(at)
             frame = int(written[i].frame_T[t])
             assert code == int(coded[i].codes_FS[frame, slot])
@@ -130,14 +140,19 @@ def test_targets_are_predicted_by_the_token_before_them(student, coded, written)
         ("pitch", batch.pitches, v.pitch_span.start, 0.0),
         ("length", batch.lengths, 0, 0.5),
     ):
-        for row, (at, id) in enumerate(zip(targets.at_N.tolist(), targets.target_N.tolist(), strict=True)):
+        for row, (at, id) in enumerate(
+            zip(targets.at_N.tolist(), targets.target_N.tolist(), strict=True)
+        ):
             i, t = target(at)
             assert int(written[i].ids_T[t]) == id + first
             piece = int(written[i].piece_T[t])
             assert float(targets.teacher_NC[row, 0]) == 1000 * i + piece + extra
             seen[(name, i, piece)] += 1
     wanted = Counter(
-        ("slot", i, f, s) for i, c in enumerate(coded) for f in range(len(c.codes_FS)) for s in range(2)
+        ("slot", i, f, s)
+        for i, c in enumerate(coded)
+        for f in range(len(c.codes_FS))
+        for s in range(2)
     )
     wanted |= Counter(
         (k, i, p)
@@ -147,21 +162,27 @@ def test_targets_are_predicted_by_the_token_before_them(student, coded, written)
     )
     assert seen == wanted
     predicted = Counter()
-    for kind, targets in (("piece", batch.pieces), ("open", batch.opens), ("length", batch.lengths)):
+    for kind, targets in (
+        ("piece", batch.pieces),
+        ("open", batch.opens),
+        ("length", batch.lengths),
+    ):
         for at, id in zip(targets.at_N.tolist(), targets.target_N.tolist(), strict=True):
             i, t = target(at)
             assert int(written[i].ids_T[t]) == id
             predicted[(kind, i, t)] += 1
     names = {PIECE: "piece", TEXT: "piece", LENGTH: "length", OPEN: "open"}
+    # which is certain
     assert predicted == Counter(
         (names[place], i, t)
         for i, w in enumerate(written)
         for t, place in enumerate(w.place_T.tolist())
-        if place < HEADER and place != END  # which is certain
+        if place < HEADER and place != END
     )
     assert any(kind == "open" for kind, _, _ in predicted)
     everything = {at for at, (i, t) in where.items() if int(written[i].place_T[t]) != HEADER}
-    assert sorted(batch.format_N.tolist()) == sorted(at - 1 for at in everything)  # a share of 1: all of them
+    # a share of 1: all of them
+    assert sorted(batch.format_N.tolist()) == sorted(at - 1 for at in everything)
 
 
 def test_legal_by_place_is_the_grammars(student):
@@ -170,7 +191,10 @@ def test_legal_by_place_is_the_grammars(student):
     states = [State("start"), State("text"), State("text", left=None), State("length")]
     states += [State("boundary", left=left) for left in (0, None)] + [State("end")]
     states += [
-        State(kind, (slot,), left) for kind in ("slot", "tail") for slot in (0, 1) for left in (2, None)
+        State(kind, (slot,), left)
+        for kind in ("slot", "tail")
+        for slot in (0, 1)
+        for left in (2, None)
     ]
     for state in states:
         ids = {id for span in grammar.legal(state) for id in range(span.start, span.stop)}
@@ -179,7 +203,7 @@ def test_legal_by_place_is_the_grammars(student):
     assert len({place_of(state) for state in states}) == len(legal)
 
 
-# --- hidden states and losses ------------------------------------------------------------------------------------
+# --- hidden states and losses ---------------------------------------------------------------------
 def test_a_packed_passage_has_the_hidden_states_of_the_passage_alone(student, written):
     rows = pack_rows([len(w) for w in written], range(len(written)), ROW)
     assert max(len(row) for row in rows) > 1
@@ -232,7 +256,8 @@ def test_the_terms_are_what_the_stock_logits_say(student, coded, written):
 
 
 def outcome(v, row_V: torch.Tensor, id: int) -> torch.Tensor:
-    """Score of a text, pitch or end, or of any code of a slot together: which one it is, its slot's term says."""
+    """Score of a text, pitch or end, or of any code of a slot together: which one it is, its slot's
+    term says."""
     span = next((v.span(s) for s in range(v.format.slots) if id in v.span(s)), None)
     return row_V[id] if span is None else row_V[span.start : span.stop].logsumexp(-1)
 
@@ -277,7 +302,11 @@ def test_accumulated_micro_batches_are_one_large_batch(student, coded):
         rows = pack_rows([len(task.written[i]) for i in numbers], range(len(numbers)), ROW)
         rows = [[numbers[i] for i in row] for row in rows]
         return build(
-            [[task.written[i] for i in r] for r in rows], v, ROW, [[signals[i] for i in r] for r in rows], 1.0
+            [[task.written[i] for i in r] for r in rows],
+            v,
+            ROW,
+            [[signals[i] for i in r] for r in rows],
+            1.0,
         )
 
     def run(batches) -> tuple[float, dict[str, torch.Tensor]]:
@@ -290,7 +319,10 @@ def test_accumulated_micro_batches_are_one_large_batch(student, coded):
             terms = task.loss(one)
             assert {name: count for name, (_, count) in terms.items()} == task.counts(one)
             assert set(terms) == set(weights)
-            part = sum(total * (weights[name] / max(1.0, totals[name])) for name, (total, _) in terms.items())
+            part = sum(
+                total * (weights[name] / max(1.0, totals[name]))
+                for name, (total, _) in terms.items()
+            )
             part.backward()
             loss += float(part.detach())
         return loss, {name: p.grad.clone() for name, p in student.trainable().items()}

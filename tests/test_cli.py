@@ -41,7 +41,9 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
             load_singer=note(
                 "load_singer",
                 SimpleNamespace(
-                    sing=note("sing", SimpleNamespace(save=note("save"), save_stems=note("save_stems"))),
+                    sing=note(
+                        "sing", SimpleNamespace(save=note("save"), save_stems=note("save_stems"))
+                    ),
                     codec=SimpleNamespace(format=SimpleNamespace(tracks=("vocals",))),
                 ),
             )
@@ -76,7 +78,10 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
             ("train", (("quick", {"a.b": "c=d"}),), {"songs": None, "out": Path("here")}),
         ),
         ("merge run out", ("merge", (Path("run"), Path("out")), {})),
-        ("push folder org/name", ("push", (Path("folder"), "org/name"), {"private": True, "dry_run": False})),
+        (
+            "push folder org/name",
+            ("push", (Path("folder"), "org/name"), {"private": True, "dry_run": False}),
+        ),
         (
             "push folder org/name --public --dry-run",
             ("push", (Path("folder"), "org/name"), {"private": False, "dry_run": True}),
@@ -84,14 +89,19 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
         ("parts", ("parts", (), {})),
     ],
 )
-def test_a_verb_is_one_call(calls: list[tuple[Any, ...]], typed: str, called: tuple[Any, ...]) -> None:
+def test_a_verb_is_one_call(
+    calls: list[tuple[Any, ...]], typed: str, called: tuple[Any, ...]
+) -> None:
     assert cli.main(typed.split()) == 0
     assert calls == [called]
 
 
 def test_sing_sings_and_saves(calls: list[tuple[Any, ...]]) -> None:
     assert (
-        cli.main(["sing", "embedded", r"row\nrow", "--save", "a.wav", "--seed", "7", "--style", "folk"]) == 0
+        cli.main(
+            ["sing", "embedded", r"row\nrow", "--save", "a.wav", "--seed", "7", "--style", "folk"]
+        )
+        == 0
     )
     sampling = {"style": "folk", "voice": None, "seed": 7, "temperature": None}
     assert calls == [
@@ -125,7 +135,9 @@ def test_lines_go_to_takes(calls: list[tuple[Any, ...]], monkeypatch: pytest.Mon
     monkeypatch.setattr(
         takes, "sing_lines", lambda singer, *args, **keys: calls.append(("takes", args, keys))
     )
-    assert cli.main("sing here --lines l.txt --out d --score s.jsonl --temperature 0.5".split()) == 0
+    assert (
+        cli.main("sing here --lines l.txt --out d --score s.jsonl --temperature 0.5".split()) == 0
+    )
     sampling = {"style": None, "voice": None, "seed": None, "temperature": 0.5}
     assert calls[0] == ("load_singer", ("here",), {"device": None, "vocoder": None})
     assert calls[1] == (
@@ -156,7 +168,9 @@ def test_what_cannot_be_meant_is_one_line(
 
 
 def test_a_refusal_of_the_library_is_one_line(
-    calls: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    calls: list[tuple[Any, ...]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise FolderError("there:\n  no such folder; give another")

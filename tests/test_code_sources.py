@@ -1,4 +1,5 @@
-"""Songs that come as codes: YuE's fine-tuning rows and Muse's chats, in the layouts of their own guides and examples."""
+"""Songs that come as codes: YuE's fine-tuning rows and Muse's chats, in the layouts of their own
+guides and examples."""
 
 from __future__ import annotations
 
@@ -57,7 +58,10 @@ def test_yue_rows(tmp_path: Path):
     assert [(line.start, line.end) for line in song.lines] == [(None, None), (None, None), (12, 20)]
     assert value(song, "codes_path_vocals") == str((tmp_path / "npy/dummy.Vocals.npy").resolve())
     assert value(song, "codes_path_instrumental") and value(song, "codes_frame_rate_hz") == 50
-    assert value(song, "sections")[0] == {"tag": "intro", "start": 0, "end": 5.5} and song.audio is None
+    assert (
+        value(song, "sections")[0] == {"tag": "intro", "start": 0, "end": 5.5}
+        and song.audio is None
+    )
 
 
 @pytest.mark.parametrize(
@@ -91,7 +95,8 @@ def test_yue_rows(tmp_path: Path):
 def test_yue_rows_that_are_none(tmp_path: Path, changed: dict[str, Any], says: str):
     path = tmp_path / "a.jsonl"
     path.write_text(
-        json.dumps(yue_row(tmp_path, **changed)) + "\n" + json.dumps(yue_row(tmp_path)), encoding="utf-8"
+        json.dumps(yue_row(tmp_path, **changed)) + "\n" + json.dumps(yue_row(tmp_path)),
+        encoding="utf-8",
     )
     first, second = Yue(str(path)).scan()
     assert isinstance(first, Refusal) and says in first.reason and "\n" not in first.reason
@@ -108,7 +113,9 @@ def test_yue_paths_start_where_its_guide_starts_them(tmp_path: Path):
     path.parent.mkdir()
     path.write_text(json.dumps(row), encoding="utf-8")
     [song] = Yue(str(path)).load()
-    assert value(song, "codes_path_mix") == str((tmp_path / "finetune/example/npy/dummy.npy").resolve())
+    assert value(song, "codes_path_mix") == str(
+        (tmp_path / "finetune/example/npy/dummy.npy").resolve()
+    )
 
 
 def test_yue_codes_are_never_a_pickle(tmp_path: Path):
@@ -124,7 +131,8 @@ def muse_row(*codes: int, **more: Any) -> dict[str, Any]:
     """As examples/train_inputs/messages.jsonl writes it, in English."""
     sung = "".join(f"<AUDIO_{code}>" for code in codes)
     said = [
-        "Please generate a song in the following style:Pop, Piano.\nNext, I will tell you the requirements and lyrics for "
+        "Please generate a song in the following style:Pop, Piano.\nNext, I will tell you the "
+        "requirements and lyrics for "
         "the song fragment to be generated, section by section.\n[Intro][desc:A gentle piano.]",
         f"[SOA]{sung}[EOA]",
         "[Verse 1][desc:The voice enters.][lyrics:\nrow row\ndown the stream][phoneme:\nR OW1\nD]",
@@ -133,7 +141,10 @@ def muse_row(*codes: int, **more: Any) -> dict[str, Any]:
         f"[SOA]{sung}[EOA]",
     ]
     roles = ("user", "assistant")
-    return {"messages": [{"role": roles[n % 2], "content": text} for n, text in enumerate(said)], **more}
+    return {
+        "messages": [{"role": roles[n % 2], "content": text} for n, text in enumerate(said)],
+        **more,
+    }
 
 
 @pytest.mark.parametrize("listed", [False, True])
@@ -142,9 +153,18 @@ def test_muse_rows(tmp_path: Path, listed: bool):
     row = muse_row(*range(25), song_id="s7", track_index=1, lang="en")
     path.write_text(json.dumps([row], indent=1) if listed else json.dumps(row), encoding="utf-8")
     [song] = Muse(str(path), cache=str(tmp_path / "cache")).load()
-    assert song.id == "s7-1" and song.style == "Pop, Piano" and song.language == "en" and song.audio is None
+    assert (
+        song.id == "s7-1"
+        and song.style == "Pop, Piano"
+        and song.language == "en"
+        and song.audio is None
+    )
     assert song.text == "[verse]\nrow row\ndown the stream\n[pre-chorus]\nmerrily"
-    assert [(line.start, line.end) for line in song.lines] == [(None, None), (None, None), (3.0, 4.0)]
+    assert [(line.start, line.end) for line in song.lines] == [
+        (None, None),
+        (None, None),
+        (3.0, 4.0),
+    ]
     codes_SF = np.load(value(song, "codes_path_mix"))
     assert codes_SF.shape == (1, 100) and codes_SF[0, :25].tolist() == list(range(25))
     assert [(s["tag"], s["start"], s["end"]) for s in value(song, "sections")] == [
@@ -184,10 +204,11 @@ def test_muse_rows_that_are_none(tmp_path: Path):
     path.write_text("not json\n" + "\n".join(map(json.dumps, rows)) + "\n[1]\n", encoding="utf-8")
     found = list(Muse(str(path), cache=str(tmp_path / "cache")).scan())
     assert [isinstance(one, Song) for one in found] == [False] * 7 + [True, False]
-    assert all("\n" not in one.reason and "; " in one.reason for one in found if isinstance(one, Refusal))
-    assert (
-        isinstance(found[7], Song) and found[7].fact("codes_path_mix") is None
-    )  # for inference: lyrics, no codes
+    assert all(
+        "\n" not in one.reason and "; " in one.reason for one in found if isinstance(one, Refusal)
+    )
+    # for inference: lyrics, no codes
+    assert isinstance(found[7], Song) and found[7].fact("codes_path_mix") is None
 
 
 def test_a_missing_file():

@@ -1,4 +1,5 @@
-"""Distillation in code space: teacher and student of other families and tokenizers mean the same frame and slot."""
+"""Distillation in code space: teacher and student of other families and tokenizers mean the same
+frame and slot."""
 
 from __future__ import annotations
 
@@ -47,7 +48,11 @@ def late():
 @pytest.fixture(scope="module")
 def coded():
     writing = WritingSettings(max_lines=1)
-    return [item for times in ("notes", "words", "lines") for item in tiny_singer.coded(2, writing, times)]
+    return [
+        item
+        for times in ("notes", "words", "lines")
+        for item in tiny_singer.coded(2, writing, times)
+    ]
 
 
 def written_by(student, coded):
@@ -55,7 +60,8 @@ def written_by(student, coded):
 
 
 def used(batch, rows, written) -> list[tuple[int, ...]]:
-    """(slot, passage, frame) of every hidden state that an audio target is predicted from, in order."""
+    """(slot, passage, frame) of every hidden state that an audio target is predicted from, in
+    order."""
     where = {}
     for number, row in enumerate(rows):
         at = number * ROW
@@ -83,19 +89,26 @@ def test_two_layouts_give_the_same_frame_and_slot_for_every_hidden_state_used(qw
         assert torch.equal(mine.target_N, theirs.target_N)
 
 
-def test_two_tokenizers_give_the_same_frame_and_slot_for_every_hidden_state_used(llama, qwen, coded):
+def test_two_tokenizers_give_the_same_frame_and_slot_for_every_hidden_state_used(
+    llama, qwen, coded
+):
     one, other = written_by(llama, coded), written_by(qwen, coded)
-    assert all(len(a) != len(b) for a, b in zip(one, other, strict=True))  # the pieces do differ in length
+    # the pieces do differ in length
+    assert all(len(a) != len(b) for a, b in zip(one, other, strict=True))
     headers = [[int((w.place_T == HEADER).sum()) for w in side] for side in (one, other)]
     assert headers[0] != headers[1] and llama.vocabulary.base_rows != qwen.vocabulary.base_rows
     rows = [[i] for i in range(len(coded))]
     batches = [
-        build([[w[i] for i in r] for r in rows], s.vocabulary, ROW) for s, w in ((llama, one), (qwen, other))
+        build([[w[i] for i in r] for r in rows], s.vocabulary, ROW)
+        for s, w in ((llama, one), (qwen, other))
     ]
     told = [used(batch, rows, w) for batch, w in zip(batches, (one, other), strict=True)]
     assert told[0] == told[1]
     wanted = [
-        (s, i, f) for s in range(FORMAT.slots) for i, c in enumerate(coded) for f in range(len(c.codes_FS))
+        (s, i, f)
+        for s in range(FORMAT.slots)
+        for i, c in enumerate(coded)
+        for f in range(len(c.codes_FS))
     ]
     assert told[0] == wanted
     for mine, theirs in zip(batches[0].slots, batches[1].slots, strict=True):
@@ -112,11 +125,15 @@ def test_a_teacher_of_another_family_signals_by_frame_and_slot(llama, qwen, code
     v = llama.vocabulary
     for item, signal in zip(coded, signals, strict=True):
         frames, pieces = len(item.codes_FS), len(item.passage.pieces)
-        assert [tuple(s.shape) for s in signal.slots] == [(frames, size) for size in FORMAT.slot_sizes]
+        assert [tuple(s.shape) for s in signal.slots] == [
+            (frames, size) for size in FORMAT.slot_sizes
+        ]
         assert signal.pitch_PK.shape == (pieces, len(v.pitch_span))
         assert signal.length_PL.shape == (pieces, len(v.length_span))
         for logp_NC in (*signal.slots, signal.pitch_PK, signal.length_PL):
-            torch.testing.assert_close(logp_NC.logsumexp(-1), torch.zeros(len(logp_NC)), atol=1e-5, rtol=0)
+            torch.testing.assert_close(
+                logp_NC.logsumexp(-1), torch.zeros(len(logp_NC)), atol=1e-5, rtol=0
+            )
         check_signal(signal, item.codes_FS, pieces, "here")
         alone = teacher.signals([item])[0]  # neighbours in its rows change nothing
         for mine, theirs in zip(signal.slots, alone.slots, strict=True):
@@ -140,7 +157,9 @@ def test_a_signal_is_what_the_stock_model_says_of_that_frame(qwen, coded):
         for span, said_PN in ((v.pitch_span, signal.pitch_PK), (v.length_span, signal.length_PL)):
             if id in span and int(written.place_T[t]) != HEADER:
                 wanted_N = logits_TV[t - 1, span.start : span.stop].log_softmax(-1)
-                torch.testing.assert_close(said_PN[int(written.piece_T[t])], wanted_N, atol=5e-5, rtol=1e-4)
+                torch.testing.assert_close(
+                    said_PN[int(written.piece_T[t])], wanted_N, atol=5e-5, rtol=1e-4
+                )
 
 
 def test_kl_is_zero_where_the_student_is_the_teacher_and_only_there(llama, qwen, coded):
@@ -159,13 +178,17 @@ def test_kl_is_zero_where_the_student_is_the_teacher_and_only_there(llama, qwen,
             s.slots[slot].gather(1, c.codes_FS[:, slot : slot + 1])
             for s, c in zip(signals, coded, strict=True)
         ]
-        assert -float(torch.cat(said).sum()) / frames == pytest.approx(same["nats_per_token"][slot], rel=1e-4)
+        assert -float(torch.cat(said).sum()) / frames == pytest.approx(
+            same["nats_per_token"][slot], rel=1e-4
+        )
 
 
 def test_what_was_recorded_is_what_the_live_teacher_says(qwen, coded, tmp_path):
     live = ModelTeacher(qwen, 2000, "qwen")
     tape = RecordedTeacher(tmp_path, "qwen", "a teacher")
-    with pytest.raises(TeacherError, match=r"song-0:0: a teacher has not scored it; run `distill score"):
+    with pytest.raises(
+        TeacherError, match=r"song-0:0: a teacher has not scored it; run `distill score"
+    ):
         tape.signals(coded)
     asked = []
 
@@ -175,9 +198,8 @@ def test_what_was_recorded_is_what_the_live_teacher_says(qwen, coded, tmp_path):
 
     assert tape.record(coded[:3], load, at_once=2) == 3
     assert tape.record(coded, load, at_once=2) == len(coded) - 3  # goes on where it stopped
-    assert (
-        tape.record(coded, load) == 0 and len(asked) == 2
-    )  # nothing missing: the teacher is not even loaded
+    # nothing missing: the teacher is not even loaded
+    assert tape.record(coded, load) == 0 and len(asked) == 2
     for said, heard in zip(live.signals(coded), tape.signals(coded), strict=True):
         assert heard.fingerprint == "qwen"
         for mine, theirs in zip(
@@ -203,7 +225,11 @@ def test_signals_that_are_damaged_or_of_another_song_are_refused(coded, tmp_path
     slots = tuple(torch.randn(frames, size).log_softmax(-1) for size in FORMAT.slot_sizes)
     signal = Signal(slots, torch.zeros(pieces, 90), torch.zeros(pieces, 17), "me")
     certain = replace(
-        signal, slots=(torch.full((frames, 40), -torch.inf).index_fill(1, torch.tensor([3]), 0.0), slots[1])
+        signal,
+        slots=(
+            torch.full((frames, 40), -torch.inf).index_fill(1, torch.tensor([3]), 0.0),
+            slots[1],
+        ),
     )
     path = tmp_path / "s.safetensors"
     write_signal(path, certain)
@@ -254,7 +280,8 @@ def test_a_teacher_on_disk_signals_as_in_memory_live_or_recorded(shelf, qwen, co
     tape = recorded.Settings(str(shelf), str(tmp_path)).load(codec)
     assert live.fingerprint == tape.fingerprint  # one teacher, one name
     before = tape.fingerprint
-    (shelf / "steps.jsonl").write_text("{}\n")  # what a run folder holds beside its singer is not the teacher
+    # what a run folder holds beside its singer is not the teacher
+    (shelf / "steps.jsonl").write_text("{}\n")
     assert recorded.Settings(str(shelf), str(tmp_path)).load(codec).fingerprint == before
     tape.record(coded[:2], lambda: live)
     for said, heard in zip(
@@ -279,7 +306,8 @@ def test_a_foreign_codec_is_refused_by_name(shelf):
 
 @pytest.mark.parametrize("layout", layouts.names())
 def test_a_student_of_one_family_learns_from_a_teacher_of_another(qwen, coded, layout):
-    """Some steps of forward KL alone bring a Llama towards a flat Qwen3 that it shares no token with, nor the order."""
+    """Some steps of forward KL alone bring a Llama towards a flat Qwen3 that it shares no token
+    with, nor the order."""
     student = tiny_singer.student("llama", seed=7, lively=0.1, layout=layout)
     some = coded[:3]
     teacher = ModelTeacher(qwen, 2000, "qwen")
@@ -287,12 +315,16 @@ def test_a_student_of_one_family_learns_from_a_teacher_of_another(qwen, coded, l
     settings = replace(settings, packing=replace(settings.packing, row_tokens=ROW, rows=1))
     task = sing.Task(student, some, settings, 0, teacher)
     before = logits.held_out(student, some, teacher)["kl_per_token"]
-    optimizer = torch.optim.Adam([p for group in task.parameters() for p in group["params"]], lr=1e-2)
+    optimizer = torch.optim.Adam(
+        [p for group in task.parameters() for p in group["params"]], lr=1e-2
+    )
     weights = task.loss_weights()
     batch = next(iter_batches(task))
     for _ in range(20):
         terms = task.loss(batch)
-        loss = sum(total * weights[name] / max(1.0, count) for name, (total, count) in terms.items())
+        loss = sum(
+            total * weights[name] / max(1.0, count) for name, (total, count) in terms.items()
+        )
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -304,7 +336,9 @@ def iter_batches(task):
     rows = pack_rows([len(w) for w in task.written], range(len(task.written)), ROW)
     signals = task.teacher.signals(task.coded)
     written = [[task.written[i] for i in row] for row in rows]
-    yield build(written, task.student.vocabulary, ROW, [[signals[i] for i in row] for row in rows], 0.1)
+    yield build(
+        written, task.student.vocabulary, ROW, [[signals[i] for i in row] for row in rows], 0.1
+    )
 
 
 def test_losses_and_teacher_of_a_recipe_must_belong_together():
@@ -315,4 +349,6 @@ def test_losses_and_teacher_of_a_recipe_must_belong_together():
     with pytest.raises(SettingsError, match="no loss listens"):
         sing.Settings(songs=None, codec=None, teacher=object(), losses=(CrossEntropy(),))
     with pytest.raises(SettingsError, match="adapter: null"):
-        sing.Settings(songs=None, codec=None, base=sing.BaseSettings(from_scratch=tiny_singer.from_scratch()))
+        sing.Settings(
+            songs=None, codec=None, base=sing.BaseSettings(from_scratch=tiny_singer.from_scratch())
+        )

@@ -1,4 +1,5 @@
-"""The embedded codec on disk, its quantiser, and the task that trains it (its laws: laws/test_codecs.py)."""
+"""The embedded codec on disk, its quantiser, and the task that trains it (its laws:
+laws/test_codecs.py)."""
 
 from __future__ import annotations
 
@@ -23,7 +24,9 @@ from distill.sources import manifest
 from distill.tasks._sound import end_to_end
 from distill.tasks.codec import CodecTask, Settings, SongBuffer, SpectralDistance
 
-SMALL = NetworkSettings(codes=32, latent_width=8, encoder_widths=(24, 32), decoder_width=32, decoder_blocks=2)
+SMALL = NetworkSettings(
+    codes=32, latent_width=8, encoder_widths=(24, 32), decoder_width=32, decoder_blocks=2
+)
 
 
 def melody(seconds: float, rate: int = 16000) -> Tensor:
@@ -56,14 +59,17 @@ def test_the_licence_of_weights_is_stated_known_or_unknown(tmp_path: Path) -> No
     assert own.load().fingerprint == same  # of what decides the codes, nothing else
     assert own.terms == "CC-BY-4.0, CC0-1.0" and replace(own, licence="mit").terms == "mit"
     assert (dac.Settings("44khz").terms, dac.Settings("mine.pth").terms) == ("mit", "unknown")
-    assert (mimi.Settings().terms, mimi.Settings("kyutai/mimi@v1").terms) == ("cc-by-4.0", "cc-by-4.0")
+    assert (mimi.Settings().terms, mimi.Settings("kyutai/mimi@v1").terms) == (
+        "cc-by-4.0",
+        "cc-by-4.0",
+    )
     assert tracks.Settings(mimi.Settings("someone/mimi")).terms == "unknown"
     assert encodec.Settings().terms == "cc-by-nc-4.0, mit"
     assert encodec.Settings("mine").terms == "cc-by-nc-4.0, unknown"
     assert (snac.Settings().terms, xcodec.Settings().terms) == ("mit", "unknown")
 
 
-# --- embedded: on disk ------------------------------------------------------------------------------------
+# --- embedded: on disk ----------------------------------------------------------------------------
 
 
 def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
@@ -114,7 +120,9 @@ def later_version(folder: Path) -> None:
         (lambda folder: (folder / "config.json").write_text("{"), "not a codec's configuration"),
     ],
 )
-def test_a_damaged_codec_is_named(tmp_path: Path, damage: Callable[[Path], None], said: str) -> None:
+def test_a_damaged_codec_is_named(
+    tmp_path: Path, damage: Callable[[Path], None], said: str
+) -> None:
     embedded_codec(tmp_path)
     damage(tmp_path)
     with pytest.raises(CodecError, match=said):
@@ -139,10 +147,13 @@ def test_a_frame_reaches_no_further_than_the_context_says(tmp_path: Path) -> Non
     differs_W = (codec.decode(codes_FS) - codec.decode(other_FS))[0].abs() > 0
     frames = differs_W.nonzero()[:, 0] // 640
     assert bool(differs_W[40 * 640 : 41 * 640].any())
-    assert int(frames.min()) >= 40 - codec.context_frames and int(frames.max()) <= 40 + codec.context_frames
+    assert (
+        int(frames.min()) >= 40 - codec.context_frames
+        and int(frames.max()) <= 40 + codec.context_frames
+    )
 
 
-# --- quantiser --------------------------------------------------------------------------------------------
+# --- quantiser ------------------------------------------------------------------------------------
 
 
 def test_the_quantiser_fills_its_codebooks_and_every_slot_helps() -> None:
@@ -153,7 +164,8 @@ def test_the_quantiser_fills_its_codebooks_and_every_slot_helps() -> None:
     quantiser.remember(data_ND[1500:])
     quantiser.start(seed=1)
     for step in range(200):
-        batch_ND = torch.randn(256, 4) + 1.0  # the data has moved: codes must follow, dead ones restart
+        # the data has moved: codes must follow, dead ones restart
+        batch_ND = torch.randn(256, 4) + 1.0
         codes_NS, vectors_SND = quantiser.quantise(batch_ND)
         quantiser.follow(batch_ND, codes_NS, vectors_SND, seed=step, decay=0.9)
     test_ND = torch.randn(8192, 4) + 1.0
@@ -164,7 +176,7 @@ def test_the_quantiser_fills_its_codebooks_and_every_slot_helps() -> None:
     assert torch.allclose(quantiser.look_up(codes_NS), vectors_SND.sum(0))
 
 
-# --- task -------------------------------------------------------------------------------------------------
+# --- task -----------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -222,13 +234,11 @@ def test_the_task_learns_saves_and_evaluates(songs: list[Song], tmp_path: Path) 
     codec = embedded.Settings(str(tmp_path), slots=4).load()
     wave_CW = melody(4.0)
     straight = task.network.quantiser.quantise(task.network.latent(wave_CW)[0])[0]
-    assert (
-        float((codec.encode(wave_CW) == straight).float()[:, 0].mean()) > 0.95
-    )  # half precision moves few codes
+    # half precision moves few codes
+    assert float((codec.encode(wave_CW) == straight).float()[:, 0].mean()) > 0.95
     held_out = [song for song in songs if song.split == "held-out"]
-    assert task.evaluate(2 * held_out, seconds=2.01)["seconds"] == pytest.approx(
-        2.0
-    )  # whole frames, and no more
+    # whole frames, and no more
+    assert task.evaluate(2 * held_out, seconds=2.01)["seconds"] == pytest.approx(2.0)
     with pytest.raises(SongError, match="held-out"):
         task.evaluate([])
 
@@ -268,9 +278,8 @@ def test_sizes_that_do_not_fit_are_refused(wrong: dict[str, Any], said: str) -> 
 
 def test_resuming_from_state_is_exact(songs: list[Song]) -> None:
     through = small_task(songs)
-    optimizer = torch.optim.SGD(
-        through.parameters(), lr=1e-3
-    )  # no moments: the weights and buffers are all its state
+    # no moments: the weights and buffers are all its state
+    optimizer = torch.optim.SGD(through.parameters(), lr=1e-3)
     learn(through, optimizer, 0, 5)
     state = {name: value.clone() for name, value in through.state().items()}
     learn(through, optimizer, 5, 12)  # crosses the k-means start
@@ -323,10 +332,19 @@ def test_no_song_with_audio_is_an_error() -> None:
 def test_the_manifest_source(songs: list[Song], monkeypatch: pytest.MonkeyPatch) -> None:
     folder = Path(songs[0].audio or "").parent
     monkeypatch.setenv("DISTILL_DATA", str(folder))
-    assert [song.id for song in manifest.Settings("manifest.jsonl").load()] == ["song-0", "song-1", "song-2"]
-    assert [song.id for song in manifest.Settings("manifest.jsonl", split="held-out").load()] == ["song-1"]
+    assert [song.id for song in manifest.Settings("manifest.jsonl").load()] == [
+        "song-0",
+        "song-1",
+        "song-2",
+    ]
+    assert [song.id for song in manifest.Settings("manifest.jsonl", split="held-out").load()] == [
+        "song-1"
+    ]
     assert len(manifest.Settings("manifest.jsonl", hours=3.0 / 3600).load()) == 1
-    assert len(Settings(songs=manifest.Settings("manifest.jsonl"), network=SMALL).task(0).songs.ends_N) == 2
+    assert (
+        len(Settings(songs=manifest.Settings("manifest.jsonl"), network=SMALL).task(0).songs.ends_N)
+        == 2
+    )
     with pytest.raises(FolderError, match="DISTILL_DATA"):
         manifest.Settings("none.jsonl").load()
     with pytest.raises(SongError, match="split"):

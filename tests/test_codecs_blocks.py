@@ -37,7 +37,8 @@ def decoder() -> nn.Module:
     torch.manual_seed(1)
     return nn.Sequential(
         nn.Conv1d(3, 4, 3, padding=1),
-        nn.ConvTranspose1d(4, 4, 6, stride=3, padding=2),  # an odd stride: one sample too few at the end
+        # an odd stride: one sample too few at the end
+        nn.ConvTranspose1d(4, 4, 6, stride=3, padding=2),
         nn.ConvTranspose1d(4, 2, 4, stride=2, padding=1),
     )
 
@@ -60,9 +61,11 @@ def test_the_grid_covers_every_frame_once_and_clips_at_the_ends() -> None:
 
 
 def test_what_a_frame_hears_is_found() -> None:
-    # kernel 7 at 1, 4 at 1, 3 dilated by 9 at 2, 6 at 2: 3 + 1 + 18 + 4 samples before a frame's first
+    # kernel 7 at 1, 4 at 1, 3 dilated by 9 at 2, 6 at 2: 3 + 1 + 18 + 4 samples before a frame's
+    # first
     assert receptive_frames(encoder(), 1, HOP) == 5
-    assert receptive_frames(nn.Conv1d(2, 2, 21, padding=10), 2) == 10  # beyond the first, smallest look
+    # beyond the first, smallest look
+    assert receptive_frames(nn.Conv1d(2, 2, 21, padding=10), 2) == 10
     assert receptive_frames(nn.Conv1d(1, 1, 1), 1) == 0
     with torch.no_grad():
         silent = nn.Conv1d(1, 1, 5, padding=2)

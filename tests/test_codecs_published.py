@@ -1,4 +1,5 @@
-"""What each codec takes from its publisher, and what it refuses by name; what all have in common is in laws/."""
+"""What each codec takes from its publisher, and what it refuses by name; what all have in common is
+in laws/."""
 
 from __future__ import annotations
 
@@ -31,7 +32,7 @@ def test_a_codec_is_opened_and_used_without_a_warning(tmp_path: Path, kind: str)
     codec.decode(codec.encode(noise(0.05, codec.format.sample_rate)))
 
 
-# --- DAC --------------------------------------------------------------------------------------------------
+# --- DAC ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("rates", [[2, 4, 5, 8], [3, 5], [7], [2, 3, 3]])
@@ -70,11 +71,15 @@ def test_dac_does_not_run_a_packaged_model(tmp_path: Path) -> None:
         dac.Settings(str(tmp_path / "package.pth")).load()
 
 
-def test_dac_fetches_a_published_model_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dac_fetches_a_published_model_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     published = dac.Settings("44khz", slots=9).format
     assert (published.sample_rate, published.slot_sizes) == (44100, (1024,) * 9)
     assert published.frame_rate == pytest.approx(86.13, abs=0.01)
-    assert dac.Settings("16khz").format.frame_rate == 50 and dac.Settings("24khz").format.slots == 32
+    assert (
+        dac.Settings("16khz").format.frame_rate == 50 and dac.Settings("24khz").format.slots == 32
+    )
     model = small_dac([2, 4])
     model.save(tmp_path / "weights.pth", package=False)
     asked: list[dict[str, str]] = []
@@ -116,7 +121,7 @@ def test_dac_refuses_what_is_no_dac(tmp_path: Path) -> None:
             dac.Settings(str(tmp_path)).load()
 
 
-# --- EnCodec and Vocos ------------------------------------------------------------------------------------
+# --- EnCodec and Vocos ----------------------------------------------------------------------------
 
 
 def test_encodec_at_its_published_size_is_the_packages(tmp_path: Path) -> None:
@@ -132,12 +137,16 @@ def test_encodec_at_its_published_size_is_the_packages(tmp_path: Path) -> None:
     (tmp_path / "encodec.th").rename(tmp_path / f"encodec_24khz-{promised}.th")
     wave_CW = noise(0.4, 24000)
     codec = encodec.Settings(str(tmp_path), str(tmp_path), 12.0).load()
-    other = encodec.Settings(str(tmp_path), str(tmp_path / f"encodec_24khz-{promised}.th"), 12.0).load()
+    other = encodec.Settings(
+        str(tmp_path), str(tmp_path / f"encodec_24khz-{promised}.th"), 12.0
+    ).load()
     encode, decode = tiny_codecs.theirs_of_encodec(model, vocos, 12.0)
     with torch.inference_mode():
         theirs_FS = encode(wave_CW)
         assert torch.equal(codec.encode(wave_CW), theirs_FS) and theirs_FS.shape == (30, 16)
-        assert torch.equal(other.encode(wave_CW), theirs_FS) and other.fingerprint == codec.fingerprint
+        assert (
+            torch.equal(other.encode(wave_CW), theirs_FS) and other.fingerprint == codec.fingerprint
+        )
         torch.testing.assert_close(codec.decode(theirs_FS), decode(theirs_FS))
 
 
@@ -156,7 +165,8 @@ def test_encodec_speaks_every_bandwidth_of_its_vocos(small: Path) -> None:
         assert codec.format.slot_sizes == (1024,) * slots and codec.format.frame_rate == 75
         assert torch.equal(codec.encode(wave_CW), whole_FS[:, :slots])
         sounds.append(codec.decode(whole_FS[:, :slots]))
-        codec.books_SCD = torch.zeros_like(codec.books_SCD)  # what is left is the bandwidth's own norm
+        # what is left is the bandwidth's own norm
+        codec.books_SCD = torch.zeros_like(codec.books_SCD)
         sounds[-1] = codec.decode(whole_FS[:, :slots])
     assert all(not torch.allclose(sounds[0], other) for other in sounds[1:])
     with pytest.raises(CodecError, match=r"24 kb/s; this one has 1.5, 3, 6, 12"):
@@ -176,14 +186,20 @@ def test_encodec_never_builds_a_class_that_a_download_names(small: Path) -> None
     finally:
         sys.path.remove(str(small))
     assert "mischief" not in sys.modules
-    for text, said in (("a: !!python/object:os.system []", "tag"), ("", "empty"), ("head: 3", "KeyError")):
+    for text, said in (
+        ("a: !!python/object:os.system []", "tag"),
+        ("", "empty"),
+        ("head: 3", "KeyError"),
+    ):
         (small / "config.yaml").write_text(text)
         with pytest.raises(CodecError, match=said):
             encodec.Settings(str(small)).load()
 
 
 def test_encodec_checks_the_hash_in_a_checkpoints_name(small: Path) -> None:
-    torch.save({"encoder.model.0.conv.conv.bias": torch.zeros(2)}, small / "encodec_24khz-00000000.th")
+    torch.save(
+        {"encoder.model.0.conv.conv.bias": torch.zeros(2)}, small / "encodec_24khz-00000000.th"
+    )
     with pytest.raises(CodecError, match="hash in its name"):
         encodec.Settings(str(small), str(small / "encodec_24khz-00000000.th")).load()
     for name in ("mine.th", "my-own.th"):  # what promises nothing
@@ -221,7 +237,7 @@ def test_encodec_refuses_another_encodec(small: Path, change: dict[str, Any], sa
         encodec.Settings(str(small), str(small)).load()
 
 
-# --- transformers' layout ---------------------------------------------------------------------------------
+# --- transformers' layout -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", [mimi, xcodec], ids=["mimi", "xcodec"])
@@ -256,7 +272,7 @@ def test_mimi_has_the_sizes_published() -> None:
     assert (published.num_quantizers, published.codebook_size) == (32, 2048)
 
 
-# --- SNAC -------------------------------------------------------------------------------------------------
+# --- SNAC -----------------------------------------------------------------------------------------
 
 
 def test_snac_lays_its_levels_out_in_a_frame(tmp_path: Path) -> None:

@@ -1,9 +1,11 @@
-"""distill/coded_songs.py: codes are made once, whole or not at all, and never read again when anything they depend on changed."""
+"""distill/coded_songs.py: codes are made once, whole or not at all, and never read again when
+anything they depend on changed."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,15 +25,22 @@ RATE, HOP = 8000, 80
 
 
 class Loudness:
-    """A codec of one or two slots: how loud every frame of 10 ms is. It remembers what it was given."""
+    """A codec of one or two slots: how loud every frame of 10 ms is. It remembers what it was
+    given."""
 
     device = torch.device("cpu")
 
     def __init__(
-        self, slots: int = 1, fingerprint: str = "one", tracks: tuple[str, ...] = (), fail_after: int = 99
+        self,
+        slots: int = 1,
+        fingerprint: str = "one",
+        tracks: tuple[str, ...] = (),
+        fail_after: int = 99,
     ) -> None:
         streams = max(1, len(tracks))
-        self.format = CodecFormat(RATE, RATE / HOP, (256,) * slots * streams, streams, tracks, streams)
+        self.format = CodecFormat(
+            RATE, RATE / HOP, (256,) * slots * streams, streams, tracks, streams
+        )
         self.fingerprint, self.asked, self.fail_after = fingerprint, [], fail_after
 
     def encode(self, wave_CW: Tensor) -> Tensor:
@@ -75,7 +84,9 @@ def test_codes_are_made_once(tmp_path: Path, cache: Path) -> None:
     assert codec.asked == [(1, RATE // 2)] and len(kept(cache)) == 1
 
 
-def test_stale_codes_are_never_read(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stale_codes_are_never_read(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     row = song(tmp_path, "a")
     old_FS = codes_of(row, Loudness())
     song(tmp_path, "a", seed=1)  # the same path, other bytes
@@ -139,7 +150,8 @@ def test_songs_go_together_on_a_gpu_up_to_a_limit(
     songs = [song(tmp_path, f"s{n}", seconds, seed=n) for n, seconds in enumerate(lengths)]
     codec = Many()
     found = list(codes_of_all(songs, codec, processes=0))
-    together = [[4800, 4000], [4000, 4000, 2408]]  # the first one and what is longer than a batch went alone
+    # the first one and what is longer than a batch went alone
+    together = [[4800, 4000], [4000, 4000, 2408]]
     assert getattr(codec, "batches", []) == (together if gpu else [])
     assert len(codec.asked) == 8
     for row, codes_FS in zip(songs, found, strict=True):
@@ -159,9 +171,15 @@ def test_few_songs_wait_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert len(read) == 8 and max(most) <= coded_songs.AHEAD + 2
 
 
-def test_processes_are_started_only_where_they_pay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_are_started_only_where_they_pay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     songs, dealt = [song(tmp_path, f"s{n}", 0.2, seed=n) for n in range(3)], []
-    deal = lambda entries, codec, processes: dealt.append(processes) or coded_songs._encode(entries, codec)  # noqa: E731
+
+    def deal(entries: Any, codec: Any, processes: int) -> None:
+        dealt.append(processes)
+        coded_songs._encode(entries, codec)
+
     monkeypatch.setattr(coded_songs, "_deal", deal)
     monkeypatch.setattr(coded_songs.torch, "get_num_threads", lambda: 2)
     list(codes_of_all(songs, Loudness(fingerprint="quick")))
@@ -184,9 +202,10 @@ def test_several_processes_give_the_same_codes_and_name_what_is_wrong(
     for one_FS, other_FS in zip(together, codes_of_all(songs, codec, processes=0), strict=True):
         assert torch.equal(one_FS, other_FS)
     monkeypatch.setenv("DISTILL_CACHE", str(tmp_path / "third"))
+    # s0 here, the rest there
     monkeypatch.setattr(
         coded_songs.audio_files, "seconds", lambda file: 1.0 if "s0" in file else 2.0
-    )  # s0 here, the rest there
+    )
     soundfile.write(songs[2].audio, np.zeros(1000), 8000)
     with pytest.raises(AudioError, match=r"s2.flac: is silent"):
         list(codes_of_all(songs, codec, processes=2))

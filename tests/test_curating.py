@@ -1,4 +1,5 @@
-"""The runner of curation with toy steps: the same result however it is run, and nothing lost, changed or passed over."""
+"""The runner of curation with toy steps: the same result however it is run, and nothing lost,
+changed or passed over."""
 
 from __future__ import annotations
 
@@ -29,7 +30,7 @@ from distill.sources import Refusal, folder
 RATE = 8_000
 
 
-# --- songs to play with ----------------------------------------------------------------------------------------------
+# --- songs to play with ---------------------------------------------------------------------------
 def wave(number: int, peak: float = 0.5) -> np.ndarray:
     clock_W = np.arange(RATE // 4 + 100 * number) / RATE
     return (peak * np.sin(2 * np.pi * (200 + 40 * number) * clock_W)).astype(np.float32)
@@ -45,7 +46,9 @@ def found(tmp_path: Path) -> list[Song]:
         path = folder / f"{number}.wav"
         soundfile.write(path, wave(number, peak), RATE, subtype="FLOAT")
         line = Line(f"la {number}", 0.0, 0.2, confidence=0.5)
-        songs.append(Song(f"song {number}", (Section("verse", (line,)),), licence="CC0-1.0", audio=str(path)))
+        songs.append(
+            Song(f"song {number}", (Section("verse", (line,)),), licence="CC0-1.0", audio=str(path))
+        )
     for name in ("vocals", "accompaniment"):
         soundfile.write(folder / f"4.{name}.wav", wave(4, 0.3), RATE, subtype="FLOAT")
     stems = {name: str(folder / f"4.{name}.wav") for name in ("vocals", "accompaniment")}
@@ -53,7 +56,9 @@ def found(tmp_path: Path) -> list[Song]:
     return songs
 
 
-def run(found: Iterable[Song | Refusal], steps: Sequence[Any], out: Path, workers: int = 1) -> Report:
+def run(
+    found: Iterable[Song | Refusal], steps: Sequence[Any], out: Path, workers: int = 1
+) -> Report:
     *rows, report = curate(found, steps, out, workers)
     assert all(isinstance(row, Row) for row in rows) and isinstance(report, Report)
     assert len(rows) == len(report.rows)
@@ -62,7 +67,9 @@ def run(found: Iterable[Song | Refusal], steps: Sequence[Any], out: Path, worker
 
 def content(out: Path) -> dict[str, str]:
     """All that a user gets, as hashes, times aside."""
-    files = {path.relative_to(out).as_posix(): path.read_bytes() for path in (out / "audio").iterdir()}
+    files = {
+        path.relative_to(out).as_posix(): path.read_bytes() for path in (out / "audio").iterdir()
+    }
     files["manifest.jsonl"] = (out / "manifest.jsonl").read_bytes()
     told = json.loads((out / "report.json").read_text())
     del told["seconds_by_stage"]
@@ -75,7 +82,7 @@ def reason(report: Report, name: str) -> tuple[str, str, str]:
     return tuple(row.remarks[-1])  # type: ignore[return-value]
 
 
-# --- the same however it is run --------------------------------------------------------------------------------------
+# --- the same however it is run -------------------------------------------------------------------
 def test_workers_and_repetition_change_nothing(found: list[Song], tmp_path: Path) -> None:
     steps = [Gain(2.0), Odd("song 1", "refuse"), Level()]
     one = run(found, steps, tmp_path / "one", workers=1)
@@ -88,9 +95,9 @@ def test_workers_and_repetition_change_nothing(found: list[Song], tmp_path: Path
     ]
     assert one.rows == again.rows  # times too: they are those of the work, whenever it was done
     assert [row.name for row in one.rows] == [f"song {n}" for n in range(5)]
-    assert {row.item.song.group for row in one.rows if row.item and row.name in ("song 0", "song 2")} == {
-        "level 0.4"
-    }
+    assert {
+        row.item.song.group for row in one.rows if row.item and row.name in ("song 0", "song 2")
+    } == {"level 0.4"}
 
 
 def test_a_second_call_does_no_work(found: list[Song], tmp_path: Path) -> None:
@@ -107,7 +114,9 @@ def test_a_second_call_does_no_work(found: list[Song], tmp_path: Path) -> None:
     assert log.read_text().split("\n")[6:] == ["song 1", ""]
 
 
-def test_other_settings_never_leave_a_result_beside_anothers_sound(found: list[Song], tmp_path: Path) -> None:
+def test_other_settings_never_leave_a_result_beside_anothers_sound(
+    found: list[Song], tmp_path: Path
+) -> None:
     run(found, [Gain(0.5)], tmp_path / "out")
     before = content(tmp_path / "out")
     louder = run(found, [Gain(1.5)], tmp_path / "out")
@@ -115,7 +124,9 @@ def test_other_settings_never_leave_a_result_beside_anothers_sound(found: list[S
     run(found, [Gain(0.5)], tmp_path / "out")
     assert content(tmp_path / "out") == before
     run(found, [Odd("song 0", "refuse")], tmp_path / "out")
-    assert not [path for path in (tmp_path / "out" / "audio").iterdir() if path.name.startswith("song-0")]
+    assert not [
+        path for path in (tmp_path / "out" / "audio").iterdir() if path.name.startswith("song-0")
+    ]
 
 
 def test_stopped_by_its_caller_it_goes_on(found: list[Song], tmp_path: Path) -> None:
@@ -134,7 +145,9 @@ def test_stopped_by_its_caller_it_goes_on(found: list[Song], tmp_path: Path) -> 
     began = time.monotonic()
     rows.close()  # type: ignore[attr-defined]
     assert time.monotonic() - began < 10
-    assert [song.id for song in run(found, steps, tmp_path / "out").kept] == [song.id for song in whole.kept]
+    assert [song.id for song in run(found, steps, tmp_path / "out").kept] == [
+        song.id for song in whole.kept
+    ]
     assert content(tmp_path / "out") == content(tmp_path / "whole")
 
 
@@ -143,9 +156,11 @@ def test_killed_it_goes_on(found: list[Song], tmp_path: Path, workers: int) -> N
     log, source = tmp_path / "log.txt", tmp_path / "source" / "manifest.jsonl"
     write_manifest(source, found)
     code = (
-        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import test_curating as t\n"
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import test_curating as "
+        "t\n"
         f"from pathlib import Path; from distill.songs import read_manifest\n"
-        f"t.run(read_manifest({str(source)!r}), [t.Gain(2.0, {str(log)!r}, 0.5)], Path({str(tmp_path / 'out')!r}), {workers})"
+        f"t.run(read_manifest({str(source)!r}), [t.Gain(2.0, {str(log)!r}, 0.5)], "
+        f"Path({str(tmp_path / 'out')!r}), {workers})"
     )
     process = subprocess.Popen([sys.executable, "-c", code])
     deadline = time.monotonic() + 60
@@ -156,7 +171,9 @@ def test_killed_it_goes_on(found: list[Song], tmp_path: Path, workers: int) -> N
     started = len(log.read_text().split("\n")[:-1])
     assert 1 <= started <= 5 and not (tmp_path / "out" / "manifest.jsonl").exists()
     time.sleep(1.0)
-    assert len(log.read_text().split("\n")[:-1]) <= started + workers, "workers went on without their caller"
+    assert len(log.read_text().split("\n")[:-1]) <= started + workers, (
+        "workers went on without their caller"
+    )
     report = run(found, [Gain(2.0, str(log), 0.5)], tmp_path / "out")
     assert len(log.read_text().split("\n")[:-1]) < 10
     run(found, [Gain(2.0, str(log), 0.5)], tmp_path / "whole")
@@ -228,7 +245,7 @@ def test_another_version_of_a_library_makes_new_results(
     assert log.read_text().split("\n")[:-1] == ["song 0", "song 0"]
 
 
-# --- its folder ------------------------------------------------------------------------------------------------------
+# --- its folder -----------------------------------------------------------------------------------
 def test_what_is_left_of_dropped_songs_is_swept(found: list[Song], tmp_path: Path) -> None:
     out = tmp_path / "out"
     run([*found, replace(found[0], id="..")], [Odd("song 1", "fault")], out)
@@ -246,11 +263,15 @@ def test_what_is_left_of_dropped_songs_is_swept(found: list[Song], tmp_path: Pat
 
 
 def test_results_never_replace_what_is_somebodys(found: list[Song], tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match=r"source: holds other files; name a new or empty folder"):
+    with pytest.raises(
+        SettingsError, match=r"source: holds other files; name a new or empty folder"
+    ):
         run(found, [], tmp_path / "source")
     kept = run(found, [], tmp_path / "out").kept
     before = content(tmp_path / "out")
-    with pytest.raises(SettingsError, match=r"song song 0: its audio lies in .*; name another folder"):
+    with pytest.raises(
+        SettingsError, match=r"song song 0: its audio lies in .*; name another folder"
+    ):
         run(kept, [Gain(2.0)], tmp_path / "out")
     assert content(tmp_path / "out") == before
     (tmp_path / "file").write_text("")
@@ -258,7 +279,9 @@ def test_results_never_replace_what_is_somebodys(found: list[Song], tmp_path: Pa
         run(found, [], tmp_path / "file")
 
 
-def test_two_folders_of_one_name_are_two_homes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_folders_of_one_name_are_two_homes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     homes = []
     for place in ("one", "two"):
         (tmp_path / place / "songs").mkdir(parents=True)
@@ -271,7 +294,7 @@ def test_two_folders_of_one_name_are_two_homes(tmp_path: Path, monkeypatch: pyte
     assert curated_songs.home_of(folder.Settings(str(tmp_path / "two" / "songs")), ()) == homes[2]
 
 
-# --- what is set aside -----------------------------------------------------------------------------------------------
+# --- what is set aside ----------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("does", "words", "workers"),
     [
@@ -295,7 +318,9 @@ def test_a_faulty_step_sets_its_song_aside_and_leaves_its_traceback(
     assert not kept.exists()
 
 
-def test_a_fault_is_tried_again(found: list[Song], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fault_is_tried_again(
+    found: list[Song], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert len(run(found, [Odd("song 2", "fault")], tmp_path / "out").kept) == 4
     monkeypatch.setattr(Song, "nonsense", Item(found[2]), raising=False)
     assert len(run(found, [Odd("song 2", "fault")], tmp_path / "out").kept) == 5
@@ -308,7 +333,10 @@ def test_an_error_about_the_song_is_its_verdict(found: list[Song], tmp_path: Pat
     assert "song 2" not in log.read_text()  # it goes no further
     assert not list((tmp_path / "out" / "work").glob("*.txt"))
     report = run(found, [Odd("song 2", "noise")], tmp_path / "other")
-    assert reason(report, "song 2")[:2] == ("writing", "set aside") and "NaN" in reason(report, "song 2")[2]
+    assert (
+        reason(report, "song 2")[:2] == ("writing", "set aside")
+        and "NaN" in reason(report, "song 2")[2]
+    )
 
 
 def test_an_error_about_the_disk_ends_the_run(found: list[Song], tmp_path: Path) -> None:
@@ -324,12 +352,23 @@ def test_a_song_that_kills_its_worker_is_set_aside_alone(found: list[Song], tmp_
     assert "worker process died" in reason(report, "song 1")[2]
 
 
-def test_files_that_are_missing_or_no_sound_are_set_aside(found: list[Song], tmp_path: Path) -> None:
+def test_files_that_are_missing_or_no_sound_are_set_aside(
+    found: list[Song], tmp_path: Path
+) -> None:
     Path(found[0].audio or "").unlink()
     Path(found[1].audio or "").write_text("not sound")
     report = run(found, [Level()], tmp_path / "out")
-    assert [row.verdict for row in report.rows] == ["set aside", "set aside", "kept", "kept", "kept"]
-    assert "cannot be read" in reason(report, "song 0")[2] and reason(report, "song 1")[0] == "decoding"
+    assert [row.verdict for row in report.rows] == [
+        "set aside",
+        "set aside",
+        "kept",
+        "kept",
+        "kept",
+    ]
+    assert (
+        "cannot be read" in reason(report, "song 0")[2]
+        and reason(report, "song 1")[0] == "decoding"
+    )
     assert [song.id for song in read_manifest(tmp_path / "out" / "manifest.jsonl")] == [
         "song 2",
         "song 3",
@@ -357,7 +396,9 @@ def test_refusals_of_the_source_stand_in_the_report(found: list[Song], tmp_path:
     assert [row.name for row in report.rows] == ["song 0", "bad.mp3", "song 1"]
     assert reason(report, "bad.mp3") == ("source", "set aside", refusal.reason)
     told = json.loads((tmp_path / "out" / "report.json").read_text())
-    assert told["songs"][1]["remarks"] == [{"step": "source", "verdict": "set aside", "text": refusal.reason}]
+    assert told["songs"][1]["remarks"] == [
+        {"step": "source", "verdict": "set aside", "text": refusal.reason}
+    ]
     assert told["counts"]["songs"] == {"kept": 2, "mended": 0, "set aside": 1}
     assert told["counts"]["source"]["set aside"] == 1 and told["steps"] == ["level"]
     assert {"decoding", "level", "writing", "level, all songs"} == set(told["seconds_by_stage"])
@@ -372,7 +413,7 @@ def test_a_name_or_step_given_twice_is_refused(found: list[Song], tmp_path: Path
         run(found, [], tmp_path / "out", workers=0)
 
 
-# --- what goes on ----------------------------------------------------------------------------------------------------
+# --- what goes on ---------------------------------------------------------------------------------
 def test_the_source_is_only_read(found: list[Song], tmp_path: Path) -> None:
     def state() -> list[tuple[str, bytes, int]]:
         paths = sorted((tmp_path / "source").iterdir())
@@ -385,7 +426,9 @@ def test_the_source_is_only_read(found: list[Song], tmp_path: Path) -> None:
 
 def test_the_manifest_says_what_was_kept(found: list[Song], tmp_path: Path) -> None:
     report = run(
-        [*found, Song("words only", found[0].sections)], [Level(), Odd("song 1", "refuse")], tmp_path / "out"
+        [*found, Song("words only", found[0].sections)],
+        [Level(), Odd("song 1", "refuse")],
+        tmp_path / "out",
     )
     kept = read_manifest(tmp_path / "out" / "manifest.jsonl")
     assert kept == report.kept and [song.id for song in kept] == [
@@ -400,17 +443,28 @@ def test_the_manifest_says_what_was_kept(found: list[Song], tmp_path: Path) -> N
         for s in kept
         for path in s.tracks.values()
     )
-    assert kept[0].lines == found[0].lines and kept[0].fact("level") == Fact("level", 0.2, "level", 0.5)
+    assert kept[0].lines == found[0].lines and kept[0].fact("level") == Fact(
+        "level", 0.2, "level", 0.5
+    )
     assert set(kept[3].tracks) == {"audio", "vocals", "accompaniment"} and kept[4].tracks == {}
     got_W, rate = soundfile.read(kept[0].audio, dtype="float32")
     assert rate == RATE and np.abs(got_W - wave(0, 0.2)).max() <= 2**-15
 
 
-def test_sound_over_full_scale_is_turned_down_all_tracks_alike(found: list[Song], tmp_path: Path) -> None:
+def test_sound_over_full_scale_is_turned_down_all_tracks_alike(
+    found: list[Song], tmp_path: Path
+) -> None:
     report = run(found[3:], [Gain(2.0)], tmp_path / "out")
     assert [row.remarks[-1].step for row in report.rows] == ["gain", "writing"]
-    assert reason(report, "song 4") == ("writing", "mended", "turned down by 1.6 dB to fit full scale")
-    tracks = {name: soundfile.read(path, dtype="float32")[0] for name, path in report.kept[1].tracks.items()}
+    assert reason(report, "song 4") == (
+        "writing",
+        "mended",
+        "turned down by 1.6 dB to fit full scale",
+    )
+    tracks = {
+        name: soundfile.read(path, dtype="float32")[0]
+        for name, path in report.kept[1].tracks.items()
+    }
     assert np.abs(tracks["audio"]).max() == pytest.approx(0.999, abs=1e-4)
     for name in ("vocals", "accompaniment"):
         assert np.abs(tracks["audio"] - 2 * tracks[name]).max() < 1e-4

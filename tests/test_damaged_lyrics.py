@@ -1,4 +1,5 @@
-"""Lyrics with flipped bits, torn ends, foreign encodings and huge numbers: refused in one line, and soon."""
+"""Lyrics with flipped bits, torn ends, foreign encodings and huge numbers: refused in one line, and
+soon."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ from distill.sources.folder import Settings
 LRC = b"[ti:Boat]\n[offset:+50]\n[00:01.00]<00:01.00>row <00:01.50>row\n[00:03.50]gently down\n[chorus]\n[00:05.25]merrily\n"
 SEEDS: dict[str, bytes] = {
     "lrc": LRC,
-    "txt": "[Verse]\nrow row row your boat\ngently down the stream\n\n[Chorus]\nla tristeza extraña".encode(),
+    "txt": "[Verse]\nrow row row your boat\ngently down the stream\n\n[Chorus]\nla tristeza "
+    "extraña".encode(),
     "ultrastar": BOAT.replace("\nE\n", "\nP2\n: 50 4 0 la\n- 55\nE\n").encode(),
     "musicxml": score(
         '<sound tempo="90"/>' + note("C", 4, 2, "Gen", "begin") + note("D", 4, 2, "tly", "end"),
@@ -39,7 +41,8 @@ TOKENS = [
 
 
 def mutated(content: bytes, generator: random.Random) -> bytes:
-    """One to eight changes: bits, bytes, truncation, doubling, tokens of the formats, another encoding, another order."""
+    """One to eight changes: bits, bytes, truncation, doubling, tokens of the formats, another
+    encoding, another order."""
     data = bytearray(content)
     for _ in range(generator.randint(1, 8)):
         at, how = generator.randrange(len(data) + 1), generator.randrange(8)
@@ -79,11 +82,14 @@ def read_any(form: str, content: bytes, place: Path) -> object:
         return read_musicxml(read_score(path), 8.0, str(path), "en")
     text, _ = read_text(path)
     seen = "lrc" if form == "lrc" else form_of(text)
-    return read_lyrics(text, "plain" if form == "txt" and seen == "lrc" else seen, 8.0, str(path), "en")
+    return read_lyrics(
+        text, "plain" if form == "txt" and seen == "lrc" else seen, 8.0, str(path), "en"
+    )
 
 
 def survive(count: int, seed: int, place: Path) -> int:
-    """Reads damaged files; gives back how many could still be read. Anything but one line of LyricsError fails."""
+    """Reads damaged files; gives back how many could still be read. Anything but one line of
+    LyricsError fails."""
     read = 0
     for number, (form, content) in enumerate(damaged(count, seed)):
         try:
@@ -107,7 +113,13 @@ def test_many_damaged_lyrics_are_refused_in_one_line(tmp_path: Path):
 
 def test_a_folder_of_damaged_lyrics_is_scanned_to_its_end(tmp_path: Path):
     recording = record(tmp_path / "0.wav", 8.0).read_bytes()
-    endings = {"lrc": ".lrc", "txt": ".txt", "ultrastar": ".txt", "musicxml": ".musicxml", "mxl": ".mxl"}
+    endings = {
+        "lrc": ".lrc",
+        "txt": ".txt",
+        "ultrastar": ".txt",
+        "musicxml": ".musicxml",
+        "mxl": ".mxl",
+    }
     for number, (form, content) in enumerate(damaged(30, 3)):
         (tmp_path / f"{number}.wav").write_bytes(recording)
         (tmp_path / f"{number}{endings[form]}").write_bytes(content)
@@ -129,7 +141,8 @@ HEAVY: dict[str, tuple[str, bytes]] = {
     "a measure for every note": ("musicxml", score(*[NOTE] * 8_000)),
     "everything repeated": ("musicxml", score(*[START + NOTE + END] * 4_000)),
     "repeats without an end": ("musicxml", score(*[NOTE] * 4_000, END.replace("/>", ' times="20"/>', 1))),
-    "a hundred thousand parts": ("musicxml", score(NOTE).replace(b"</part>", b"</part>" + b"<part><measure/></part>" * 30_000)),
+    "a hundred thousand "
+    "parts": ("musicxml", score(NOTE).replace(b"</part>", b"</part>" + b"<part><measure/></part>" * 30_000)),
     "a tempo for every moment": ("musicxml", score('<sound tempo="90"/>' * 30_000 + NOTE * 1_000)),
     "all lyrics on one note": ("musicxml", score(NOTE.replace("</note>", "<lyric><text>la</text></lyric>" * 30_000 + "</note>"))),
     "one word of megabytes": ("musicxml", score(note("C", 4, 1, "la" * 2_000_000))),

@@ -65,19 +65,23 @@ def remarks(item: Item) -> str:
     return "; ".join(f"{remark.verdict}: {remark.text}" for remark in item.remarks)
 
 
-# --- sound: who finds whom -------------------------------------------------------------------------------------------
+# --- sound: who finds whom ------------------------------------------------------------------------
 def coded(sound: Sound, format: str, rate: int, level: float, subtype: str | None = None) -> Sound:
     file = io.BytesIO()
     how = {"bitrate_mode": "CONSTANT"} if format == "MP3" else {}
     wave = soxr.resample(sound.wave_CW.T, sound.sample_rate, rate)
-    soundfile.write(file, wave, rate, format=format, subtype=subtype, compression_level=level, **how)
+    soundfile.write(
+        file, wave, rate, format=format, subtype=subtype, compression_level=level, **how
+    )
     file.seek(0)
     again, rate = soundfile.read(file, dtype="float32", always_2d=True)
     return Sound(np.ascontiguousarray(again.T), rate)
 
 
 def later(sound: Sound, seconds: float) -> Sound:
-    return sound._replace(wave_CW=np.pad(sound.wave_CW, ((0, 0), (round(seconds * sound.sample_rate), 0))))
+    return sound._replace(
+        wave_CW=np.pad(sound.wave_CW, ((0, 0), (round(seconds * sound.sample_rate), 0)))
+    )
 
 
 def part(sound: Sound, first: float, last: float) -> Sound:
@@ -99,7 +103,9 @@ MUTATIONS: dict[str, Callable[[Sound], Sound]] = {
     "1 s later": lambda s: later(s, 1.0),
     "0.985 s later": lambda s: later(s, 0.985),
     "trimmed": lambda s: part(s, 0.08, 0.92),
-    "stereo": lambda s: s._replace(wave_CW=np.concatenate([s.wave_CW, np.float32(0.3) * s.wave_CW])),
+    "stereo": lambda s: s._replace(
+        wave_CW=np.concatenate([s.wave_CW, np.float32(0.3) * s.wave_CW])
+    ),
     "anti-phase": lambda s: s._replace(wave_CW=np.concatenate([s.wave_CW, -s.wave_CW])),
     "all": lambda s: coded(later(part(s, 0.05, 0.95), 1.013), "MP3", 22050, (160 - 64) / 152),
 }
@@ -114,14 +120,17 @@ def test_every_copy_finds_its_original_and_nothing_else(
     done = by_id(Settings(keep="all").curate_all([*items, *copies]))
     for id in chosen:
         assert done[id].song.group == done[f"{id} copy"].song.group == id
-        said = remarks(done[f"{id} copy"])  # without its silent end a trimmed one may be less than a copy
+        # without its silent end a trimmed one may be less than a copy
+        said = remarks(done[f"{id} copy"])
         found = (
             ("same recording as", "an excerpt of")
             if mutation in ("trimmed", "all")
             else ("same recording as",)
         )
         assert any(f"{how} {id}, offset" in said for how in found)
-    assert {item.song.group for id, item in done.items() if id in sounds and id not in chosen} == {""}
+    assert {item.song.group for id, item in done.items() if id in sounds and id not in chosen} == {
+        ""
+    }
     assert not any(item.aside for item in done.values())
 
 
@@ -134,9 +143,9 @@ def test_a_remark_tells_offset_and_share(sounds: dict[str, Sound], items: list[I
     first = items[0].song.id
     copy = heard(song("copy"), later(sounds[first], 1.0))
     done = by_id(Settings(keep="all").curate_all([copy, *items]))
-    assert f"same recording as {first}, offset +1.0 s, 100 % of it" in remarks(done["copy"]).replace(
-        "0%", "0 %"
-    )
+    assert f"same recording as {first}, offset +1.0 s, 100 % of it" in remarks(
+        done["copy"]
+    ).replace("0%", "0 %")
     assert "same recording as copy, offset -1.0 s" in remarks(done[first])
 
 
@@ -157,7 +166,8 @@ def test_excerpts_and_edits_are_grouped_and_kept(sounds: dict[str, Sound]) -> No
 
 
 def test_two_songs_cut_from_one_file_are_no_duplicates(sounds: dict[str, Sound]) -> None:
-    """As `folder` makes them with `held_out_lines`: same file, same words, even the same chorus, but other seconds."""
+    """As `folder` makes them with `held_out_lines`: same file, same words, even the same chorus,
+    but other seconds."""
     id = max(sounds, key=lambda id: sounds[id].seconds)
     sound = joined(sounds[id], sounds[id])
     words = "we sing this very line again and again until the morning comes"
@@ -169,7 +179,9 @@ def test_two_songs_cut_from_one_file_are_no_duplicates(sounds: dict[str, Sound])
     copy = heard(song("b", audio="b.mp3"), sound)
     done = by_id(STEP.curate_all([heard(train, sound), heard(held, sound), copy]))
     assert (
-        done["b"].aside and "a#held-out" in remarks(done["b"]) and "which is held out" in remarks(done["b"])
+        done["b"].aside
+        and "a#held-out" in remarks(done["b"])
+        and "which is held out" in remarks(done["b"])
     )
     assert not done["a#train"].aside and not done["a#held-out"].aside
     assert done["a#train"].song.group == done["a#held-out"].song.group == ""
@@ -186,7 +198,11 @@ def test_the_same_seconds_of_a_file_in_both_splits_are_found(sounds: dict[str, S
 def test_what_cannot_be_compared_passes() -> None:
     silent = Sound(np.zeros((1, 16000), np.float32), 16000)
     short = Sound(np.zeros((2, 3), np.float32), 44100)
-    items = [heard(song("silent"), silent), heard(song("silent too"), silent), heard(song("short"), short)]
+    items = [
+        heard(song("silent"), silent),
+        heard(song("silent too"), silent),
+        heard(song("short"), short),
+    ]
     items += [STEP.curate(Item(song("no sound"))), Item(song("never curated"))]
     done = by_id(STEP.curate_all(items))
     assert "too little sound to compare (0 spectral peaks)" in remarks(done["silent"])
@@ -199,7 +215,9 @@ def test_two_tones_and_two_noises(sounds: dict[str, Sound]) -> None:
     time = np.arange(16000 * 8) / 16000
     draw = np.random.default_rng(1)
     tone = Sound(np.sin(2 * np.pi * 440 * time, dtype=np.float64)[None].astype(np.float32), 16000)
-    noises = [Sound(0.1 * draw.standard_normal((1, len(time)), np.float32), 16000) for _ in range(2)]
+    noises = [
+        Sound(0.1 * draw.standard_normal((1, len(time)), np.float32), 16000) for _ in range(2)
+    ]
     found = [heard(song("tone"), tone), heard(song("n1"), noises[0]), heard(song("n2"), noises[1])]
     found.append(heard(song("n1 copy"), coded(noises[0], "MP3", 22050, 0.5)))
     groups = {item.song.id: item.song.group for item in STEP.curate_all(found)}
@@ -207,12 +225,14 @@ def test_two_tones_and_two_noises(sounds: dict[str, Sound]) -> None:
 
 
 def test_one_backing_track_does_not_make_one_song(sounds: dict[str, Sound]) -> None:
-    """The same loop, as loud as the voice, from the same moment on, and alone for three seconds before and after."""
+    """The same loop, as loud as the voice, from the same moment on, and alone for three seconds
+    before and after."""
     draw, rate = np.random.default_rng(2), 24000
     beat = np.arange(rate // 2) / rate
     hit = 0.4 * draw.standard_normal(len(beat)) * np.exp(-40 * beat)
     bars = [
-        hit + sum(np.sin(2 * np.pi * f * beat) for f in chord) * np.exp(-4 * beat) / 3 for chord in CHORDS
+        hit + sum(np.sin(2 * np.pi * f * beat) for f in chord) * np.exp(-4 * beat) / 3
+        for chord in CHORDS
     ]
     found = []
     for id in sorted(sounds)[-8:]:
@@ -225,10 +245,15 @@ def test_one_backing_track_does_not_make_one_song(sounds: dict[str, Sound]) -> N
     assert {item.song.group for item in STEP.curate_all(found)} == {""}
 
 
-CHORDS = [(220.0, 277.2, 329.6), (220.0, 277.2, 370.0), (246.9, 293.7, 370.0), (164.8, 246.9, 329.6)]
+CHORDS = [
+    (220.0, 277.2, 329.6),
+    (220.0, 277.2, 370.0),
+    (246.9, 293.7, 370.0),
+    (164.8, 246.9, 329.6),
+]
 
 
-# --- the fingerprint --------------------------------------------------------------------------------------------------
+# --- the fingerprint ------------------------------------------------------------------------------
 def test_a_fingerprint_is_plain_and_small(sounds: dict[str, Sound], items: list[Item]) -> None:
     for item in items:
         text = json.dumps(item.traces[NAME], allow_nan=False)
@@ -240,20 +265,28 @@ def test_gain_does_not_move_a_peak(sounds: dict[str, Sound]) -> None:
     sound = next(iter(sounds.values()))
     peaks = _fingerprint.constellation(sound.wave_CW, sound.sample_rate)
     for gain in (0.5, 2.0):  # powers of two: exact in floats
-        assert np.array_equal(peaks, _fingerprint.constellation(gain * sound.wave_CW, sound.sample_rate))
+        assert np.array_equal(
+            peaks, _fingerprint.constellation(gain * sound.wave_CW, sound.sample_rate)
+        )
 
 
-def test_a_long_song_in_chunks_is_the_song(sounds: dict[str, Sound], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_song_in_chunks_is_the_song(
+    sounds: dict[str, Sound], monkeypatch: pytest.MonkeyPatch
+) -> None:
     sound = joined(*list(sounds.values())[:3])
     whole = _fingerprint.constellation(sound.wave_CW, sound.sample_rate)
     monkeypatch.setattr(_fingerprint, "CHUNK", 100)
     assert np.array_equal(whole, _fingerprint.constellation(sound.wave_CW, sound.sample_rate))
 
 
-def test_workers_leave_what_the_caller_would_leave(sounds: dict[str, Sound], items: list[Item]) -> None:
+def test_workers_leave_what_the_caller_would_leave(
+    sounds: dict[str, Sound], items: list[Item]
+) -> None:
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
         for item in items[:2]:
-            done = pool.submit(STEP.curate, Item(item.song, {"audio": sounds[item.song.id]})).result()
+            done = pool.submit(
+                STEP.curate, Item(item.song, {"audio": sounds[item.song.id]})
+            ).result()
             assert done.traces[NAME] == item.traces[NAME]
 
 
@@ -268,7 +301,7 @@ def test_a_hundred_copies_are_one_group_of_which_few_are_kept(
     assert kept[0] == "copy 000" and len(kept) <= 4
 
 
-# --- words ------------------------------------------------------------------------------------------------------------
+# --- words ----------------------------------------------------------------------------------------
 VERSE = [
     "the river took the morning train to see the silver sea",
     "and every stone along the bank was singing quietly",
@@ -290,7 +323,8 @@ def test_a_cover_is_grouped_and_kept(sounds: dict[str, Sound]) -> None:
     [
         (["月亮代表我的心", "你问我爱你有多深我爱你有几分"], ["月亮代表我的心", "你问我爱你有多深", "我爱你有几分"], True),
         (["月亮代表我的心", "你问我爱你有多深我爱你有几分"], ["甜蜜蜜你笑得甜蜜蜜", "好像花儿开在春风里开在春风里"], False),
-        (["café olé, mañana nos vamos"], ["Cafe ole manana nos vamos"], True),  # short: the same words or nothing
+        # short: the same words or nothing
+        (["café olé, mañana nos vamos"], ["Cafe ole manana nos vamos"], True),
         (["row your boat gently down"], ["row your boat softly down"], False),
         (["la la la"], ["la la la"], False),  # says nothing
         (["[instrumental]"], ["[instrumental]"], False),
@@ -326,7 +360,7 @@ def test_the_same_text_a_thousand_times_is_one_group_and_quick() -> None:
     assert {item.song.group for item in done} == {"0000"}
 
 
-# --- which copy is kept -----------------------------------------------------------------------------------------------
+# --- which copy is kept ---------------------------------------------------------------------------
 NOTES = (Note(0.0, 1.0, 60.0, "la"),)
 
 
@@ -334,7 +368,11 @@ NOTES = (Note(0.0, 1.0, 60.0, "la"),)
     ("better", "worse", "why"),
     [
         (song("z", [Line("la", notes=NOTES)]), song("a", [Line("la")]), "finer times"),
-        (song("z", [Line("la", 0, 20)]), song("a", [Line("la", 0, 20, confidence=0.9)]), "times by a person"),
+        (
+            song("z", [Line("la", 0, 20)]),
+            song("a", [Line("la", 0, 20, confidence=0.9)]),
+            "times by a person",
+        ),
         (
             song("z", facts=(Fact("bandwidth_hz", 7900),)),
             song("a", facts=(Fact("bandwidth_hz", 4000),)),
@@ -344,7 +382,9 @@ NOTES = (Note(0.0, 1.0, 60.0, "la"),)
         (song("a"), song("z"), "first by name"),
     ],
 )
-def test_the_best_copy_is_kept(better: Song, worse: Song, why: str, sounds: dict[str, Sound]) -> None:
+def test_the_best_copy_is_kept(
+    better: Song, worse: Song, why: str, sounds: dict[str, Sound]
+) -> None:
     sound = sounds["songbook-train-1-00014"]
     for pair in ([better, worse], [worse, better]):
         done = by_id(STEP.curate_all([heard(one, sound) for one in pair]))
@@ -366,11 +406,12 @@ def test_other_lyrics_to_one_recording_are_kept(sounds: dict[str, Sound]) -> Non
     assert [item.song.group for item in done] == ["a", "a"] and not any(item.aside for item in done)
 
 
-# --- the split --------------------------------------------------------------------------------------------------------
+# --- the split ------------------------------------------------------------------------------------
 def test_training_copies_of_held_out_songs_are_set_aside(sounds: dict[str, Sound]) -> None:
     sound, other = sounds["songbook-train-1-00014"], sounds["songbook-train-1-00005"]
     found = [
-        heard(song("copy", audio="copy.flac"), sound),  # the better file, yet the held-out set stays as it is
+        # the better file, yet the held-out set stays as it is
+        heard(song("copy", audio="copy.flac"), sound),
         heard(song("cover", VERSE), other),
         heard(song("held", VERSE, split="held-out", audio="held.mp3"), sound),
         heard(song("stranger"), sounds["songbook-train-1-00003"]),
@@ -380,9 +421,9 @@ def test_training_copies_of_held_out_songs_are_set_aside(sounds: dict[str, Sound
     assert "same recording as held" in remarks(done["copy"]) and "held is held out" not in remarks(
         done["copy"]
     )
-    assert remarks(done["cover"]).startswith("set aside: same words as held") and "held out" in remarks(
-        done["cover"]
-    )
+    assert remarks(done["cover"]).startswith(
+        "set aside: same words as held"
+    ) and "held out" in remarks(done["cover"])
     assert done["held"].song.split == "held-out" and done["stranger"].song.split == "train"
 
 
@@ -438,7 +479,8 @@ def test_a_share_is_held_out_in_whole_groups_whatever_the_order() -> None:
     assert 0.14 < sum(side == "held-out" for side in split.values()) / 600 < 0.26
     shuffled = random.Random(3).sample(items, len(items))
     assert sides(shuffled) == split
-    assert all(split[id] == side for id, side in sides(items[:400]).items())  # stable when songs are added
+    # stable when songs are added
+    assert all(split[id] == side for id, side in sides(items[:400]).items())
     more = sides(items, 0.4)
     assert all(more[id] == "held-out" for id, side in split.items() if side == "held-out")
 
@@ -447,24 +489,38 @@ def test_a_few_songs_leave_something_on_both_sides() -> None:
     for count in range(2, 8):
         for share in (0.01, 0.99):
             assert (
-                len(set(sides([Item(song(f"s{n}", lyrics(n))) for n in range(count)], share).values())) == 2
+                len(
+                    set(
+                        sides(
+                            [Item(song(f"s{n}", lyrics(n))) for n in range(count)], share
+                        ).values()
+                    )
+                )
+                == 2
             )
     assert sides([Item(song("alone", VERSE))]) == {"alone": "train"}
 
 
 def test_a_source_that_holds_songs_out_decides_itself() -> None:
-    items = [Item(song(f"s{n}", lyrics(n), split="held-out" if n == 5 else "train")) for n in range(40)]
+    items = [
+        Item(song(f"s{n}", lyrics(n), split="held-out" if n == 5 else "train")) for n in range(40)
+    ]
     done = Settings(held_out_share=0.5).curate_all(items)
     assert [item.song.id for item in done if item.song.split != "train"] == ["s5"]
     assert "held_out_share is not used" in remarks(done[5])
 
 
-# --- all together -----------------------------------------------------------------------------------------------------
-def test_order_does_not_matter_and_all_songs_come_back(sounds: dict[str, Sound], items: list[Item]) -> None:
+# --- all together ---------------------------------------------------------------------------------
+def test_order_does_not_matter_and_all_songs_come_back(
+    sounds: dict[str, Sound], items: list[Item]
+) -> None:
     found = [*items[:12]]
     for n, item in enumerate(items[:6]):
         found.append(
-            heard(song(f"copy {n}", VERSE if n % 2 else ()), later(part(sounds[item.song.id], 0, 0.9), n / 3))
+            heard(
+                song(f"copy {n}", VERSE if n % 2 else ()),
+                later(part(sounds[item.song.id], 0, 0.9), n / 3),
+            )
         )
     found[2] = replace(found[2], song=replace(found[2].song, split="held-out"))
     done = STEP.curate_all(found)
@@ -486,14 +542,12 @@ def test_sound_and_words_can_be_left_out(sounds: dict[str, Sound]) -> None:
     sound = sounds["songbook-train-1-00014"]
     deaf, wordless = Settings(audio_share=None), Settings(lyrics_jaccard=None)
     assert "peaks" not in deaf.curate(Item(song("a"), {"audio": sound})).traces[NAME]
-    assert [i.song.group for i in deaf.curate_all([heard(song("a"), sound), heard(song("b"), sound)])] == [
-        "",
-        "",
-    ]
-    assert [i.song.group for i in wordless.curate_all([Item(song("a", VERSE)), Item(song("b", VERSE))])] == [
-        "",
-        "",
-    ]
+    assert [
+        i.song.group for i in deaf.curate_all([heard(song("a"), sound), heard(song("b"), sound)])
+    ] == ["", ""]
+    assert [
+        i.song.group for i in wordless.curate_all([Item(song("a", VERSE)), Item(song("b", VERSE))])
+    ] == ["", ""]
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,9 @@ def tone(notes: list[tuple[float, float, float]], seconds: float) -> np.ndarray:
     for start, end, midi in notes:
         hertz_W[(clock_W >= start) & (clock_W < end)] = 440 * 2 ** ((midi - 69) / 12)
     phase_W = 2 * np.pi * np.cumsum(hertz_W) / RATE
-    return (0.2 * sum(np.sin(k * phase_W) / k for k in range(1, 9)) * (hertz_W > 0)).astype(np.float32)
+    return (0.2 * sum(np.sin(k * phase_W) / k for k in range(1, 9)) * (hertz_W > 0)).astype(
+        np.float32
+    )
 
 
 def performance(text: str, *midi: float, offset: float = 0.0) -> Performance:
@@ -50,7 +52,10 @@ def performance(text: str, *midi: float, offset: float = 0.0) -> Performance:
 @pytest.fixture(scope="module")
 def report() -> tuple[dict[str, Any], dict[str, list[Performance]]]:
     rows = {
-        "codec": [performance("row the boat", 52, 55, 57), performance("down <b> stream", 50, 52, 59)],
+        "codec": [
+            performance("row the boat", 52, 55, 57),
+            performance("down <b> stream", 50, 52, 59),
+        ],
         "singer": [
             performance("row the boat", 52, 55, 57),
             performance("down <b> stream", 50, 52, 59, offset=1),
@@ -103,13 +108,15 @@ def test_a_take_of_nothing_can_be_shown(samples: int) -> None:
 
 
 def test_examples_go_from_the_worst_line_to_the_best() -> None:
-    lines = [{"figures": {"word_error": [wrong, 4], "in_tune": [4, 4]}} for wrong in (0, 3, 1, 4, 2)]
+    lines = [
+        {"figures": {"word_error": [wrong, 4], "in_tune": [4, 4]}} for wrong in (0, 3, 1, 4, 2)
+    ]
     report = {"rows": {"singer": {"per_line": lines}}}
     assert page.chosen(report, 3) == [3, 4, 0]
     assert page.chosen(report, 9) == [3, 1, 4, 2, 0]
 
 
-# --- the command --------------------------------------------------------------------------------------------
+# --- the command ----------------------------------------------------------------------------------
 
 
 @dataclass
@@ -130,13 +137,14 @@ class Tones:
         decode=lambda codes_FS: codes_FS,
     )
 
-    def sing_lines(self, lines: Any, styles: Any, voices: Any, seed: int, temperature: Any) -> list[Take]:
+    def sing_lines(
+        self, lines: Any, styles: Any, voices: Any, seed: int, temperature: Any
+    ) -> list[Take]:
         assert len(lines) == len(styles) == len(voices)
         takes = []
         for line in lines:
-            notes = [
-                (note.start + 0.1, note.end + 0.1, note.midi) for note in line.notes
-            ]  # a lead-in of its own
+            # a lead-in of its own
+            notes = [(note.start + 0.1, note.end + 0.1, note.midi) for note in line.notes]
             sharp = [(start, end, midi + 1) for start, end, midi in notes]
             takes.append(Take(torch.from_numpy(tone(sharp, notes[-1][1] + 0.1))[None], RATE, notes))
         return takes
@@ -160,7 +168,10 @@ def suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     midi = [(52, 55, 57), (50, 57, 53), (59, 50, 55)]
     lines, notes = [], []
     for i, pitches in enumerate(midi):
-        own = [(1.4 * i + 0.2 + 0.3 * k, 1.4 * i + 0.5 + 0.3 * k, float(m)) for k, m in enumerate(pitches)]
+        own = [
+            (1.4 * i + 0.2 + 0.3 * k, 1.4 * i + 0.5 + 0.3 * k, float(m))
+            for k, m in enumerate(pitches)
+        ]
         notes += own
         told = tuple(songs.Note(*note, text="l a") for note in own)
         text = ("row the boat", "down the stream", "life a dream")[i]
@@ -172,7 +183,8 @@ def suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     songs.write_manifest(tmp_path / "manifest.jsonl", [song])
     path = tmp_path / "suite.yaml"
     path.write_text(
-        f"songs: {{kind: manifest, path: {tmp_path / 'manifest.jsonl'}, split: held-out}}\nlines: 3\n"
+        f"songs: {{kind: manifest, path: {tmp_path / 'manifest.jsonl'}, split: held-out}}\nlines: "
+        "3\n"
     )
     return path
 
@@ -219,9 +231,12 @@ def test_fewer_lines_are_spread_over_the_songs() -> None:
 
 def test_takes_of_anybody_are_judged(tmp_path: Path) -> None:
     rows = []
-    for i, (text, midi) in enumerate({"row the boat": (52, 55, 57), "down the stream": (50, 57, 53)}.items()):
+    for i, (text, midi) in enumerate(
+        {"row the boat": (52, 55, 57), "down the stream": (50, 57, 53)}.items()
+    ):
         take = performance(text, *midi)
-        soundfile.write(tmp_path / f"{i}.wav", np.stack([take.wave_W] * 2, 1), RATE)  # stereo is averaged
+        # stereo is averaged
+        soundfile.write(tmp_path / f"{i}.wav", np.stack([take.wave_W] * 2, 1), RATE)
         rows.append({"line": text, "wav": f"{i}.wav", "notes": take.notes})
     (tmp_path / "takes.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert run.main(["--takes", str(tmp_path / "takes.jsonl"), "--out", str(tmp_path / "out")]) == 0

@@ -1,4 +1,5 @@
-"""What leaves: read back by our own sources, by Python's tarfile, by `webdataset` and by `datasets`."""
+"""What leaves: read back by our own sources, by Python's tarfile, by `webdataset` and by
+`datasets`."""
 
 from __future__ import annotations
 
@@ -85,7 +86,11 @@ def test_a_manifest_comes_back_equal(songs: list[Song], tmp_path: Path, link: bo
     back = read_manifest(tmp_path / "out" / "manifest.jsonl")
     assert [without_files(song) for song in back] == [without_files(song) for song in songs]
     assert all(same_sound(a, b) for a, b in zip(songs, back, strict=True))
-    assert all(Path(path).is_relative_to(tmp_path / "out") for song in back for path in song.tracks.values())
+    assert all(
+        Path(path).is_relative_to(tmp_path / "out")
+        for song in back
+        for path in song.tracks.values()
+    )
 
 
 def test_ultrastar_comes_back_note_by_note(songs: list[Song], tmp_path: Path):
@@ -105,8 +110,16 @@ def test_ultrastar_comes_back_note_by_note(songs: list[Song], tmp_path: Path):
     times = [(n.start, n.end) for n in line.notes] + [(w.start, w.end) for w in line.words]
     true = [(n.start, n.end) for n in given.notes] + [(w.start, w.end) for w in given.words]
     assert np.abs(np.array(times) - np.array(true)).max() < 0.006  # the grid is 10 ms
-    assert [w.text for w in line.words] == ["gently", "down", "the", "fire"] and merrily.text == "merrily"
-    assert [(w.text, w.start, w.end) for w in words.lines[0].words] == [("la", 1.0, 1.5), ("oh", 1.5, 2.5)]
+    assert [w.text for w in line.words] == [
+        "gently",
+        "down",
+        "the",
+        "fire",
+    ] and merrily.text == "merrily"
+    assert [(w.text, w.start, w.end) for w in words.lines[0].words] == [
+        ("la", 1.0, 1.5),
+        ("oh", 1.5, 2.5),
+    ]
     assert all(note.midi is None for note in words.lines[0].notes)  # known words, unknown pitch
 
 
@@ -115,7 +128,11 @@ def test_ultrastar_loses_no_word(songs: list[Song], tmp_path: Path):
     notes = replace(melody(), words=())
     some = Line("la oh la", 4.0, 4.8, (Word("oh", 4.2, 4.5),))
     early = Line(
-        "ah la", 4.8, 5.8, (Word("ah", 5.0, 5.3), Word("la", 5.3, 5.8)), (Note(4.9, 5.7, 60.0, "A"),)
+        "ah la",
+        4.8,
+        5.8,
+        (Word("ah", 5.0, 5.3), Word("la", 5.3, 5.8)),
+        (Note(4.9, 5.7, 60.0, "A"),),
     )
     song = replace(songs[0], sections=(Section("verse", (notes, some, early)),))
     to_ultrastar.export([song], tmp_path / "out")
@@ -154,9 +171,13 @@ def test_ultrastar_songs_of_the_songbook_come_back(tmp_path: Path):
     notes = wrong = 0
     for song in songs:
         for given, found in zip(song.lines, back[key_of(song.id)].lines, strict=True):
-            assert found.text == given.text and [w.text for w in found.words] == [w.text for w in given.words]
+            assert found.text == given.text and [w.text for w in found.words] == [
+                w.text for w in given.words
+            ]
             for a, b in zip(given.notes, found.notes, strict=True):
-                assert (a.start, a.end, a.midi) == pytest.approx((b.start, b.end, b.midi), abs=0.011)
+                assert (a.start, a.end, a.midi) == pytest.approx(
+                    (b.start, b.end, b.midi), abs=0.011
+                )
                 notes, wrong = notes + 1, wrong + (a.text != b.text)
     assert notes > 50 and wrong == 0
 
@@ -168,13 +189,21 @@ def test_webdataset_shards(songs: list[Song], tmp_path: Path):
     with tarfile.open(tmp_path / "out" / "train-000000.tar") as shard:
         names = shard.getnames()
         key = key_of("boats/row 1")
-        assert names == [f"{key}.flac", f"{key}.vocals.flac", f"{key}.json", "typed.wav", "typed.json"]
+        assert names == [
+            f"{key}.flac",
+            f"{key}.vocals.flac",
+            f"{key}.json",
+            "typed.wav",
+            "typed.json",
+        ]
         assert {member.mtime for member in shard.getmembers()} == {0}
         row = json.loads(shard.extractfile(f"{key}.json").read())  # type: ignore[union-attr]
         assert row.pop("version") == 1 and row["audio"] == f"{key}.flac"
         assert without_files(from_json(row)) == without_files(songs[0])
     to_webdataset.export(songs, tmp_path / "again")
-    assert all((tmp_path / "out" / n).read_bytes() == (tmp_path / "again" / n).read_bytes() for n in shards)
+    assert all(
+        (tmp_path / "out" / n).read_bytes() == (tmp_path / "again" / n).read_bytes() for n in shards
+    )
 
 
 def test_webdataset_reads_its_shards(songs: list[Song], tmp_path: Path):
@@ -209,7 +238,9 @@ def test_exports_never_overwrite(songs: list[Song], tmp_path: Path):
         with pytest.raises(FolderError, match="holds something already; export to a new folder"):
             export(songs, tmp_path / "out")
         gone = [replace(songs[0], audio=str(tmp_path / "gone.flac"))]
-        with pytest.raises(FolderError, match=r"gone\.flac: the audio of song boats/row 1 is not there"):
+        with pytest.raises(
+            FolderError, match=r"gone\.flac: the audio of song boats/row 1 is not there"
+        ):
             export(gone, tmp_path / "new")
         with pytest.raises(SongError, match="two songs share this id"):
             export([songs[1], songs[1]], tmp_path / "new")
@@ -217,7 +248,7 @@ def test_exports_never_overwrite(songs: list[Song], tmp_path: Path):
     assert len(read_manifest(tmp_path / "out" / "manifest.jsonl")) == 3
 
 
-# --- datasets --------------------------------------------------------------------------------------------------------
+# --- datasets -------------------------------------------------------------------------------------
 @pytest.fixture
 def library(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     datasets = pytest.importorskip("datasets", reason="datasets is not installed")
@@ -228,13 +259,18 @@ def library(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
 
 
 @pytest.mark.parametrize("streaming", [True, False])
-def test_a_dataset_comes_back_equal(library: Any, songs: list[Song], tmp_path: Path, streaming: bool):
+def test_a_dataset_comes_back_equal(
+    library: Any, songs: list[Song], tmp_path: Path, streaming: bool
+):
     silent = replace(songs[0], id="silent", audio=None, vocals=None)
     [left] = to_datasets.export([*songs, silent], tmp_path / "out", shard_bytes=1)
     assert left.id == "silent"
     assert len(list((tmp_path / "out" / "data").glob("train-*.parquet"))) == 2  # a song a shard
     back = Hub(str(tmp_path / "out"), streaming=streaming).load()
-    assert [without_files(song) for song in back] == [without_files(songs[0]), without_files(songs[2])]
+    assert [without_files(song) for song in back] == [
+        without_files(songs[0]),
+        without_files(songs[2]),
+    ]
     assert same_sound(back[0], songs[0])
     assert Path(str(back[0].audio)).is_relative_to(tmp_path / "cache" / "audio")
     [held_out] = Hub(str(tmp_path / "out"), split="held_out", streaming=streaming).load()
@@ -243,11 +279,15 @@ def test_a_dataset_comes_back_equal(library: Any, songs: list[Song], tmp_path: P
     for name in ("audio", "vocals", "accompaniment"):
         assert isinstance(read.features[name], library.Audio)
         read = read.cast_column(name, library.Audio(decode=False))
-    assert read[0]["lyrics"].startswith("[verse]\nGently down") and read[0]["audio"]["bytes"][:4] == b"fLaC"
+    assert (
+        read[0]["lyrics"].startswith("[verse]\nGently down")
+        and read[0]["audio"]["bytes"][:4] == b"fLaC"
+    )
 
 
 def test_a_dataset_of_others(library: Any, tmp_path: Path):
-    """Columns by other names, LRC and plain lyrics, sound by path; a bad row does not stop the others."""
+    """Columns by other names, LRC and plain lyrics, sound by path; a bad row does not stop the
+    others."""
     one, two = record(tmp_path / "x" / "1.flac"), record(tmp_path / "x" / "2.wav")
     (tmp_path / "x" / "3.wav").write_bytes(b"RIFF nothing")
     rows = {
@@ -259,7 +299,9 @@ def test_a_dataset_of_others(library: Any, tmp_path: Path):
     kept = library.Dataset.from_dict(rows).cast_column("sound", library.Audio())
     kept.save_to_disk(tmp_path / "out")
     columns = {"audio": "sound", "lyrics": "text", "language": "lang", "licence": "license"}
-    found = list(Hub(str(tmp_path / "out"), columns=columns, style="folk", licence="unknown").scan())
+    found = list(
+        Hub(str(tmp_path / "out"), columns=columns, style="folk", licence="unknown").scan()
+    )
     first, second = found[:2]
     assert (
         isinstance(first, Song)
@@ -276,7 +318,9 @@ def test_a_dataset_of_others(library: Any, tmp_path: Path):
     ).seconds == pytest.approx(6.0)
     assert [isinstance(one, Refusal) for one in found[2:]] == [True, True]
     assert all(
-        "\n" not in one.reason and ", row " in one.reason for one in found[2:] if isinstance(one, Refusal)
+        "\n" not in one.reason and ", row " in one.reason
+        for one in found[2:]
+        if isinstance(one, Refusal)
     )
     assert len(Hub(str(tmp_path / "out"), columns=columns, songs=2).load()) == 2
     with pytest.raises(SongError, match="has no column words"):
@@ -292,11 +336,14 @@ def test_a_test_split_is_held_out_and_languages_are_named(library: Any, tmp_path
         assert (song.split, song.language) == (side, "es")
 
 
-def test_a_dataset_may_not_name_files_of_ours(library: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def test_a_dataset_may_not_name_files_of_ours(
+    library: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
     """A stranger's row that names a file on this computer is refused."""
     private = record(tmp_path / "private.wav")
     monkeypatch.setattr(
-        "distill.sources.hub._rows", lambda _: [{"audio": {"path": private, "bytes": None}, "lyrics": "la"}]
+        "distill.sources.hub._rows",
+        lambda _: [{"audio": {"path": private, "bytes": None}, "lyrics": "la"}],
     )
     with pytest.raises(AudioError, match="which is not in the dataset"):
         Hub("org/songs").load()

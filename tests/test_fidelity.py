@@ -1,4 +1,5 @@
-"""eval/fidelity.py on songs made of tones, through a codec whose faults are known: plain PCM, a byte a slot."""
+"""eval/fidelity.py on songs made of tones, through a codec whose faults are known: plain PCM, a
+byte a slot."""
 
 from __future__ import annotations
 
@@ -27,10 +28,15 @@ RATE = 16_000
 
 
 class Pcm:
-    """A frame is a sample: slot 0 is the high byte of 16-bit PCM, slot 1 the low one; `sharp` plays it too fast."""
+    """A frame is a sample: slot 0 is the high byte of 16-bit PCM, slot 1 the low one; `sharp` plays
+    it too fast."""
 
     def __init__(self, slots: int, sharp: float) -> None:
-        self.format, self.sharp, self.fingerprint = CodecFormat(RATE, RATE, (256,) * slots), sharp, "pcm"
+        self.format, self.sharp, self.fingerprint = (
+            CodecFormat(RATE, RATE, (256,) * slots),
+            sharp,
+            "pcm",
+        )
 
     def encode(self, wave_CW: Tensor) -> Tensor:
         whole_W = (wave_CW[0].clamp(-1, 1) * 32767).round().long() + 32768
@@ -63,7 +69,9 @@ def melody(notes: tuple[Note, ...], seconds: float) -> Tensor:
         assert note.midi is not None
         hertz_W[(clock_W >= note.start) & (clock_W < note.end)] = 440 * 2 ** ((note.midi - 69) / 12)
     phase_W = 2 * np.pi * np.cumsum(hertz_W) / 22050
-    return torch.tensor(0.2 * sum(np.sin(k * phase_W) / k for k in range(1, 9)) * (hertz_W > 0)).float()[None]
+    return torch.tensor(
+        0.2 * sum(np.sin(k * phase_W) / k for k in range(1, 9)) * (hertz_W > 0)
+    ).float()[None]
 
 
 @pytest.fixture(scope="module")
@@ -72,20 +80,35 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("songs")
     songs = []
     for name, language, lowest in (("tenor, breathy", "en", 50), ("alto", "zh", 60)):
-        notes = tuple(Note(0.2 + 0.4 * k, 0.6 + 0.4 * k, lowest + 2 * (k % 5), "") for k in range(8))
+        notes = tuple(
+            Note(0.2 + 0.4 * k, 0.6 + 0.4 * k, lowest + 2 * (k % 5), "") for k in range(8)
+        )
         lines = tuple(
-            Line(text, notes[4 * n].start - 0.1, notes[4 * n + 3].end + 0.1, notes=notes[4 * n : 4 * n + 4])
+            Line(
+                text,
+                notes[4 * n].start - 0.1,
+                notes[4 * n + 3].end + 0.1,
+                notes=notes[4 * n : 4 * n + 4],
+            )
             for n, text in enumerate(("row the boat", "down the stream"))
         )
         audio_files.write(folder / f"{language}.wav", melody(notes, 3.6), 22050)
         songs.append(
-            Song(language, (Section("verse", lines),), voice=name, language=language, audio=f"{language}.wav")
+            Song(
+                language,
+                (Section("verse", lines),),
+                voice=name,
+                language=language,
+                audio=f"{language}.wav",
+            )
         )
     write_manifest(folder / "manifest.jsonl", songs)
     return folder / "manifest.jsonl"
 
 
-def run(monkeypatch: pytest.MonkeyPatch, out: Path, settings: Any, *arguments: str) -> dict[str, Any]:
+def run(
+    monkeypatch: pytest.MonkeyPatch, out: Path, settings: Any, *arguments: str
+) -> dict[str, Any]:
     monkeypatch.setattr(fidelity, "codec_settings", lambda _: settings)
     monkeypatch.setattr(fidelity.settings, "plain", lambda chosen: {"path": "pcm"})
     assert fidelity.main([*arguments, "--processes", "1", "--out", str(out)]) == 0
@@ -98,12 +121,14 @@ def test_a_codec_that_keeps_everything_loses_nothing(
     report = run(monkeypatch, tmp_path, PcmSettings(), "--songs", str(manifest), "--judged", "1,2")
     both, tenor, alto = (report["voices"][voice] for voice in ("all", "tenor", "alto"))
     assert (
-        both["2 slots"]["in_tune_before"]["count"] == 16 and both["2 slots"]["in_tune_before"]["value"] == 1
+        both["2 slots"]["in_tune_before"]["count"] == 16
+        and both["2 slots"]["in_tune_before"]["value"] == 1
     )
     for figure in ("in_tune_quotient", "still_in_tune"):
         assert both["2 slots"][figure]["value"] == both["2 slots"][figure]["low"] == 1
     assert (
-        tenor["2 slots"]["word_error_before"]["count"] == 6 and alto["2 slots"]["word_error_before"] is None
+        tenor["2 slots"]["word_error_before"]["count"] == 6
+        and alto["2 slots"]["word_error_before"] is None
     )
     assert tenor["2 slots"]["word_error_difference"] == {"value": 0, "low": 0, "high": 0}
     coarse, fine = report["likeness"]["all"]["1"], report["likeness"]["all"]["2"]
@@ -111,14 +136,18 @@ def test_a_codec_that_keeps_everything_loses_nothing(
     assert fine["stoi"]["value"] > 0.99 > coarse["stoi"]["value"]
     assert report["rates"]["2"] == [2 * RATE, 16 * RATE / 1000]
     assert [of["frames"] for of in report["codebooks"]] == 2 * [2 * round(3.6 * RATE)]
-    assert {of["slots"] for of in report["speed"]} == {1, 2} and min(report["speed"][0].values()) > 0
+    assert {of["slots"] for of in report["speed"]} == {1, 2} and min(
+        report["speed"][0].values()
+    ) > 0
 
 
 def test_a_codec_out_of_tune_is_found_out(
     manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sharp = PcmSettings(2, 2 ** (1.5 / 12))
-    report = run(monkeypatch, tmp_path, sharp, "--songs", str(manifest), "--slots", "2", "--lines", "2")
+    report = run(
+        monkeypatch, tmp_path, sharp, "--songs", str(manifest), "--slots", "2", "--lines", "2"
+    )
     found = report["voices"]["all"]["2 slots"]
     assert found["lines"] == 2 and found["in_tune_before"]["value"] == 1
     assert found["in_tune_quotient"]["value"] < 0.5 and found["still_in_tune"]["value"] < 0.5
@@ -130,7 +159,9 @@ def test_files_are_heard_in_pieces_against_their_own_pitch(
     monkeypatch.setattr(fidelity, "PIECE_SECONDS", 2.0)
     file = str(manifest.parent / "en.wav")
     kept = run(monkeypatch, tmp_path / "kept", PcmSettings(2), file, "--slots", "2")
-    lost = run(monkeypatch, tmp_path / "lost", PcmSettings(2, 2 ** (1.5 / 12)), file, "--slots", "2")
+    lost = run(
+        monkeypatch, tmp_path / "lost", PcmSettings(2, 2 ** (1.5 / 12)), file, "--slots", "2"
+    )
     assert kept["lines"] == 2 and kept["seconds"] == pytest.approx(3.6) and kept["voices"] == {}
     assert kept["likeness"]["en"]["2"]["pitch"]["value"] > 0.95
     assert lost["likeness"]["en"]["2"]["pitch"]["value"] < 0.5
@@ -158,17 +189,28 @@ class TwoPcm:
         self.codecs = [Pcm(2, 1.0), Pcm(2, settings.sharp)]
 
     def encode(self, wave_CW: Tensor) -> Tensor:
-        both = [codec.encode(part_CW) for codec, part_CW in zip(self.codecs, wave_CW.split(1), strict=True)]
+        both = [
+            codec.encode(part_CW)
+            for codec, part_CW in zip(self.codecs, wave_CW.split(1), strict=True)
+        ]
         return torch.stack(both, -1).flatten(1)
 
     def decode(self, codes_FS: Tensor, samples: int | None = None) -> Tensor:
-        return torch.cat([codec.decode(codes_FS[:, n::2], samples) for n, codec in enumerate(self.codecs)])
+        return torch.cat(
+            [codec.decode(codes_FS[:, n::2], samples) for n, codec in enumerate(self.codecs)]
+        )
 
 
 def test_tracks_are_heard_apart_and_in_the_mix(
-    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    manifest: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    band = melody(tuple(Note(0.3 * k, 0.3 * k + 0.3, 40 + 3 * (k % 4), "") for k in range(10)), 3.2) / 8
+    band = (
+        melody(tuple(Note(0.3 * k, 0.3 * k + 0.3, 40 + 3 * (k % 4), "") for k in range(10)), 3.2)
+        / 8
+    )
     audio_files.write(manifest.parent / "band.wav", band, 22050)
     songs = [
         replace(song, vocals=song.audio, accompaniment=str(manifest.parent / "band.wav"))
@@ -181,11 +223,20 @@ def test_tracks_are_heard_apart_and_in_the_mix(
     assert list(report["voices"])[:3] == ["mix", "vocals", "accompaniment"]
     assert {"mix: tenor", "vocals: alto", "accompaniment: tenor"} < set(report["voices"])
     found = {name: report["voices"][name]["4 slots"] for name in ("mix", "vocals", "accompaniment")}
-    assert found["vocals"]["in_tune_before"]["count"] == found["mix"]["in_tune_before"]["count"] == 16
+    assert (
+        found["vocals"]["in_tune_before"]["count"] == found["mix"]["in_tune_before"]["count"] == 16
+    )
     assert found["vocals"]["still_in_tune"]["value"] == 1 and found["vocals"]["lines"] == 4
-    assert found["accompaniment"]["in_tune_before"] is found["accompaniment"]["word_error_before"] is None
+    assert (
+        found["accompaniment"]["in_tune_before"]
+        is found["accompaniment"]["word_error_before"]
+        is None
+    )
     mel = {name: report["likeness"][name]["4"]["mel"]["value"] for name in found}
-    assert mel["vocals"] < 0.3 < mel["accompaniment"] and mel["vocals"] < mel["mix"] < mel["accompaniment"]
+    assert (
+        mel["vocals"] < 0.3 < mel["accompaniment"]
+        and mel["vocals"] < mel["mix"] < mel["accompaniment"]
+    )
     assert len(report["codebooks"]) == 4
     for arguments in (["--songs", where, "--track", "vocals"], [str(manifest.parent / "band.wav")]):
         assert fidelity.main([*arguments, "--out", str(tmp_path / "no")]) == 2
@@ -198,18 +249,28 @@ def test_the_page_needs_nothing_else_and_shows_every_voice(
     manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     report = run(
-        monkeypatch, tmp_path, PcmSettings(2), "--songs", str(manifest), "--slots", "2", "--examples", "2"
+        monkeypatch,
+        tmp_path,
+        PcmSettings(2),
+        "--songs",
+        str(manifest),
+        "--slots",
+        "2",
+        "--examples",
+        "2",
     )
     page, text = (tmp_path / "report.html").read_text(), (tmp_path / "report.md").read_text()
     assert not re.search(r"(src|href)=[\"'](?!data:)", page) and "<!-- " not in page
-    assert page.count("data:audio/ogg") == page.count("data:image/png") == 4  # two lines, before and after
+    # two lines, before and after
+    assert page.count("data:audio/ogg") == page.count("data:image/png") == 4
     shown = fidelity_page.chosen(report, report, 2)
     assert {report["voice_of_line"][place] for place in shown} == {"tenor", "alto"}
     for row in text.split("\n"):
         if row.startswith("|"):
             assert row.count("|") == row.count(" | ") + 2
     assert (
-        "| DAC 44.1 kHz, 9 slots | 775 | 7.75 |" in text and "| Mimi 24 kHz, 8 slots | 100 | 1.10 |" in text
+        "| DAC 44.1 kHz, 9 slots | 775 | 7.75 |" in text
+        and "| Mimi 24 kHz, 8 slots | 100 | 1.10 |" in text
     )
 
 
@@ -231,7 +292,9 @@ def test_of_no_note_in_tune_no_share_is_kept() -> None:
     rows = {row: {"per_line": [line]} for row in (fidelity.UNCODED, "1 slots")}
     report = {"rows": rows, "voice_of_line": ["alto"], "track_of_line": [""]}
     figures = fidelity.shares_by_voice(report)["alto"]["1 slots"]
-    assert figures["in_tune_before"]["count"] == 2 and figures["word_error_difference"]["value"] == 0
+    assert (
+        figures["in_tune_before"]["count"] == 2 and figures["word_error_difference"]["value"] == 0
+    )
     assert figures["in_tune_quotient"] is figures["still_in_tune"] is None
 
 
@@ -243,7 +306,8 @@ def test_codebook_use_is_counted() -> None:
 
 
 def test_likeness_of_noise_added() -> None:
-    """Known answers: a gain of e is one nat of mel distance; more noise is a worse score; silence is not scored."""
+    """Known answers: a gain of e is one nat of mel distance; more noise is a worse score; silence
+    is not scored."""
     rng = torch.Generator().manual_seed(0)
     wave_W = 0.1 * torch.randn(2 * RATE, generator=rng)
     total, frames = likeness.mel(wave_W, math.e * wave_W, RATE)

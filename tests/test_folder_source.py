@@ -12,7 +12,14 @@ from lyric_files import BOAT, mxl, note, score
 from lyric_files import refused as refuses
 
 from distill.config import settings
-from distill.errors import AudioError, DistillError, FolderError, LyricsError, SettingsError, SongError
+from distill.errors import (
+    AudioError,
+    DistillError,
+    FolderError,
+    LyricsError,
+    SettingsError,
+    SongError,
+)
 from distill.songs import Song, Word
 from distill.sources import Refusal
 from distill.sources._formats import clock, language_of
@@ -63,7 +70,10 @@ def times(text: str, seconds: float = 8.0) -> list[tuple[float | None, float | N
 
 def test_a_song_with_line_times(songs: Path):
     [song] = Settings(str(songs), licence="CC0", style="folk").load()
-    assert [(section.tag, len(section.lines)) for section in song.sections] == [("verse", 2), ("chorus", 1)]
+    assert [(section.tag, len(section.lines)) for section in song.sections] == [
+        ("verse", 2),
+        ("chorus", 1),
+    ]
     assert [(line.start, line.end) for line in song.lines] == [(1.0, 3.5), (3.5, 5.25), (5.25, 7.0)]
     assert song.lines[0].text == "Row, row, row your boat" and song.lines[0].words == ()
     assert (song.id, song.credit, song.language, song.licence, song.style) == (
@@ -96,7 +106,9 @@ def test_every_kind_of_recording(tmp_path: Path, name: str, form: dict[str, Any]
 
 def test_plain_lyrics_have_no_times(tmp_path: Path):
     record(tmp_path / "deep" / "a.wav", 1.0)
-    (tmp_path / "deep" / "a.txt").write_text("[verse]\nrow row\n[chorus]\nmerrily", encoding="utf-8")
+    (tmp_path / "deep" / "a.txt").write_text(
+        "[verse]\nrow row\n[chorus]\nmerrily", encoding="utf-8"
+    )
     (tmp_path / "readme.txt").write_text("about this folder", encoding="utf-8")
     [song] = Settings(str(tmp_path)).load()
     assert song.id == "deep/a" and song.text == "[verse]\nrow row\n[chorus]\nmerrily"
@@ -113,7 +125,11 @@ def test_words_with_times():
     sections = read_lrc(text, 8.0, "x.lrc").sections
     first, second = sections[0].lines
     assert first.text == "row row your boat" and (first.start, first.end) == (1.0, 2.75)
-    assert first.words == (Word("row", 1.0, 1.5), Word("row", 1.5, 2.0), Word("your boat", 2.0, 2.75))
+    assert first.words == (
+        Word("row", 1.0, 1.5),
+        Word("row", 1.5, 2.0),
+        Word("your boat", 2.0, 2.75),
+    )
     assert second.words == (Word("la", 4.0, 5.0), Word("la", 5.0, 8.0))
 
 
@@ -124,16 +140,21 @@ def test_stamps_of_every_form():
         (3.25, 4.75),
         (4.75, 8),
     ]
-    assert times("[00:05.00][00:01.00]la la\n[00:03.00]oh") == [(1, 3), (3, 5), (5, 8)]  # a line sung twice
+    # a line sung twice
+    assert times("[00:05.00][00:01.00]la la\n[00:03.00]oh") == [(1, 3), (3, 5), (5, 8)]
     assert times("[offset:+500]\n[00:01.00]la\n[00:02.00]oh") == [(0.5, 1.5), (1.5, 8)]
     assert times("[offset:-500]\n[00:01.00]la") == [(1.5, 8)]
-    assert times("[00:01.00]la\n[00:02.00]\u266a\n[00:08.30]") == [(1, 2)]  # what cannot be sung ends a line
+    # what cannot be sung ends a line
+    assert times("[00:01.00]la\n[00:02.00]\u266a\n[00:08.30]") == [(1, 2)]
     assert clock(62.5) == "01:02.50"
 
 
 def test_a_tag_named_again_is_a_new_section():
     sections = read_lrc("[verse]\n[00:01.00]la\n[verse 2]\n[00:02.00]oh", 8.0, "x.lrc").sections
-    assert [(section.tag, len(section.lines)) for section in sections] == [("verse", 1), ("verse", 1)]
+    assert [(section.tag, len(section.lines)) for section in sections] == [
+        ("verse", 1),
+        ("verse", 1),
+    ]
 
 
 def test_a_section_with_a_time_is_not_sung():
@@ -154,7 +175,11 @@ def test_words_timed_in_square_brackets():
     read = read_lrc(square, 8.0, "x.lrc")
     assert read == read_lrc(angled, 8.0, "x.lrc")
     line = read.sections[0].lines[0]
-    assert line.text == "row row your boat" and line.words[1] == Word("row", 1.5, 2.0) and line.end == 2.75
+    assert (
+        line.text == "row row your boat"
+        and line.words[1] == Word("row", 1.5, 2.0)
+        and line.end == 2.75
+    )
 
 
 def test_who_wrote_the_words_and_in_which_language():
@@ -231,14 +256,18 @@ def test_ultrastar_headers_in_any_order(tmp_path: Path):
     text = "#CREATOR:Ann\n#YEAR:1850\n\n" + BOAT.replace("boat.wav", "X.WAV")
     (tmp_path / "boat.txt").write_text(text, encoding="utf-8")
     [song] = Settings(str(tmp_path)).load()
-    assert song.lines[0].text == "Row, row your boat" and song.audio == str((tmp_path / "x.wav").resolve())
+    assert song.lines[0].text == "Row, row your boat" and song.audio == str(
+        (tmp_path / "x.wav").resolve()
+    )
     assert song.vocals == str((tmp_path / "x.vocals.wav").resolve())
     assert not is_ultrastar("# to be sung: slowly\n#TITLE\nla la")
 
 
 def test_rights_of_a_song_that_is_refused_are_not_called_unused(songs: Path):
     (songs / "bad.mp3").write_bytes(b"not sound")
-    (songs / "rights.csv").write_text("file,licence\nbad.mp3,CC0-1.0\nboat,CC0-1.0\n", encoding="utf-8")
+    (songs / "rights.csv").write_text(
+        "file,licence\nbad.mp3,CC0-1.0\nboat,CC0-1.0\n", encoding="utf-8"
+    )
     found = list(Settings(str(songs)).scan())
     assert [one.name for one in found if isinstance(one, Refusal)] == ["bad"]
 
@@ -264,7 +293,8 @@ def test_hidden_folders_hold_no_songs(songs: Path):
         ("[00:03.00]<00:02.00>la", "do not grow"),
         ("[00:01.00]<00:xx>la", "is no time"),
         ("[offset:soon]\n[00:01.00]la", "no number of milliseconds"),
-        ("".join(f"[00:0{n % 8}.{n:04d}]la la la la la\n" for n in range(5000)), "no time that can be read"),
+        ("".join(f"[00:0{n % 8}.{n:04d}]la la la la "
+                 "la\n" for n in range(5000)), "no time that can be read"),
         ("[00:01.00]" + "la " * 40_000, "characters of lyrics"),
     ],
 )  # fmt: skip
@@ -310,9 +340,15 @@ def test_a_folder_of_every_form(tmp_path: Path):
         "packed": True, "score": True, "stamped": False, "star": True, "typed": False,
     }  # fmt: skip
     star = songs["star"]
-    assert (star.credit, star.style, star.language) == ("Boat by Nobody; timed by Somebody", "folk", "en")
+    assert (star.credit, star.style, star.language) == (
+        "Boat by Nobody; timed by Somebody",
+        "folk",
+        "en",
+    )
     assert songs["stamped"].credit == "timed by Someone" and songs["packed"].credit == "Hymn"
-    timed = {id: fact.value if (fact := song.fact("timed_by")) else None for id, song in songs.items()}
+    timed = {
+        id: fact.value if (fact := song.fact("timed_by")) else None for id, song in songs.items()
+    }
     assert timed.pop("score") == timed.pop("packed") == "no tempo: 120 assumed"
     assert timed == {"stamped": "lrc", "star": "ultrastar", "typed": None}
 
@@ -326,7 +362,13 @@ def test_one_bad_song_does_not_stop_the_others(tmp_path: Path):
     (tmp_path / "d.txt").unlink()
     (tmp_path / "e.lrc").write_text("[00:01.00]la", encoding="utf-8")
     found = list(Settings(str(tmp_path)).scan())
-    assert [one.id if isinstance(one, Song) else one.name for one in found] == ["a", "b", "c", "d", "e"]
+    assert [one.id if isinstance(one, Song) else one.name for one in found] == [
+        "a",
+        "b",
+        "c",
+        "d",
+        "e",
+    ]
     assert [type(one) for one in found] == [Song, Refusal, Refusal, Song, Refusal]
     assert not found[3].lines  # a recording without lyrics can be looked at, and not learnt from
     for one in (*found[1:3], found[4]):

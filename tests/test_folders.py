@@ -44,7 +44,9 @@ def test_every_fault_in_every_file_is_seen(tmp_path: Path, file: str, fault: str
         (path / file).unlink()
     else:
         content[len(content) // 2] ^= 1
-        changed = {"truncated": content[: len(content) // 2], "one bit": content, "empty": b""}[fault]
+        changed = {"truncated": content[: len(content) // 2], "one bit": content, "empty": b""}[
+            fault
+        ]
         (path / file).write_bytes(changed)
     assert not folders.whole(path)
     assert folders.damage(path)
@@ -66,12 +68,19 @@ def test_a_folder_is_replaced_whole(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["thing"]
 
 
-def test_a_full_disk_is_one_line_and_the_old_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_one_line_and_the_old_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = _fill(tmp_path / "thing", "old")
     folders.write_atomic(tmp_path / "file", b"old")
     monkeypatch.setattr(os, "fsync", _no_space)
-    for write in (lambda: _fill(path, "new"), lambda: folders.write_atomic(tmp_path / "file", b"new")):
-        with pytest.raises(FolderError, match=r"cannot be written \(No space left on device\)") as error:
+    for write in (
+        lambda: _fill(path, "new"),
+        lambda: folders.write_atomic(tmp_path / "file", b"new"),
+    ):
+        with pytest.raises(
+            FolderError, match=r"cannot be written \(No space left on device\)"
+        ) as error:
             write()
         assert "\n" not in str(error.value)
     monkeypatch.undo()
@@ -115,7 +124,8 @@ def test_a_fingerprint_is_of_content_alone(tmp_path: Path) -> None:
     assert folders.fingerprint(one) != folders.fingerprint(other)
     table_VD = torch.arange(6.0).reshape(2, 3)
     tensors = {"a": table_VD, "b": table_VD.bfloat16()}
-    same = {"b": table_VD.bfloat16(), "a": table_VD.t().contiguous().t()}  # other order, other strides
+    # other order, other strides
+    same = {"b": table_VD.bfloat16(), "a": table_VD.t().contiguous().t()}
     assert folders.fingerprint(tensors) == folders.fingerprint(same)
     for different in (
         {"a": table_VD + 1e-6, "b": tensors["b"]},
@@ -135,7 +145,9 @@ def test_locate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         folders.locate("embedded/nothing")
     with pytest.raises(FolderError, match="no such folder; give an existing folder"):
         folders.locate("nowhere")
-    with pytest.raises(FolderError, match=r"nobody/nothing: no such folder, and no hub gave it") as error:
+    with pytest.raises(
+        FolderError, match=r"nobody/nothing: no such folder, and no hub gave it"
+    ) as error:
         folders.locate("nobody/nothing")  # the tests are offline
     assert "\n" not in str(error.value)
 

@@ -1,9 +1,11 @@
-"""Mutated recordings: each comes out whole or is refused by name, and the next one is none the worse for it.
+"""Mutated recordings: each comes out whole or is refused by name, and the next one is none the
+worse for it.
 
-2,000 files in four containers (500 each of WAV, FLAC, Ogg with Vorbis or Opus, MP3), mutated from a seed. For each the
-decoder must give sound, or an AudioError that names the file; no other exception, no hang, no dead process here. And no
-silent short read: what lost bytes may not come out shorter than it went in (it can have lost a tag or padding), and
-what does come out shorter had its own promise changed, which the test reads for itself from the bytes.
+2,000 files in four containers (500 each of WAV, FLAC, Ogg with Vorbis or Opus, MP3), mutated from a
+seed. For each the decoder must give sound, or an AudioError that names the file; no other
+exception, no hang, no dead process here. And no silent short read: what lost bytes may not come out
+shorter than it went in (it can have lost a tag or padding), and what does come out shorter had its
+own promise changed, which the test reads for itself from the bytes.
 
 `pytest -m slow -s tests/test_fuzz.py` prints the table.
 """
@@ -27,7 +29,12 @@ from distill.errors import AudioError
 SEED = 20261122
 CONTAINERS = ("wav", "flac", "ogg", "mp3")
 KINDS: dict[str, list[dict[str, object]]] = {
-    "wav": [{"subtype": "PCM_16"}, {"subtype": "PCM_24"}, {"subtype": "FLOAT"}, {"subtype": "IMA_ADPCM"}],
+    "wav": [
+        {"subtype": "PCM_16"},
+        {"subtype": "PCM_24"},
+        {"subtype": "FLOAT"},
+        {"subtype": "IMA_ADPCM"},
+    ],
     "flac": [{"subtype": "PCM_16"}, {"subtype": "PCM_24"}],
     "ogg": [{"subtype": "VORBIS"}, {"format": "OGG", "subtype": "OPUS"}],
     "mp3": [{"bitrate_mode": "CONSTANT"}, {"bitrate_mode": "VARIABLE"}],
@@ -40,7 +47,9 @@ def originals(folder: Path) -> dict[str, list[tuple[bytes, int]]]:
     found: dict[str, list[tuple[bytes, int]]] = {name: [] for name in CONTAINERS}
     t = np.arange(24_000) / 24_000
     noise = 0.05 * np.random.default_rng(0).standard_normal((24_000, 2))
-    wave_WC = (0.4 * np.sin(2 * np.pi * (200 * t + 300 * t * t))[:, None] + noise).astype(np.float32)
+    wave_WC = (0.4 * np.sin(2 * np.pi * (200 * t + 300 * t * t))[:, None] + noise).astype(
+        np.float32
+    )
     for name, kinds in KINDS.items():
         for kind in kinds:
             for channels in (1, 2):
@@ -50,7 +59,7 @@ def originals(folder: Path) -> dict[str, list[tuple[bytes, int]]]:
     return found
 
 
-# -- mutations: bytes in, bytes out ------------------------------------------------------------------------------
+# -- mutations: bytes in, bytes out ----------------------------------------------------------------
 
 
 def flip(data: bytearray, rng: Generator) -> None:
@@ -65,8 +74,26 @@ def flip_header(data: bytearray, rng: Generator) -> None:
 
 def lie(data: bytearray, rng: Generator) -> None:
     """A number of the header becomes another one: sizes of chunks, lengths, counts."""
-    values = [0, 1, 0xFFFFFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFE, len(data), int(rng.integers(2**32))]
-    names = {b"RIFF": 4, b"fmt ": 4, b"fact": 4, b"data": 4, b"fLaC": 14, b"OggS": 6, b"Xing": 8, b"Info": 8}
+    values = [
+        0,
+        1,
+        0xFFFFFFFF,
+        0x7FFFFFFF,
+        0x80000000,
+        0xFFFFFFFE,
+        len(data),
+        int(rng.integers(2**32)),
+    ]
+    names = {
+        b"RIFF": 4,
+        b"fmt ": 4,
+        b"fact": 4,
+        b"data": 4,
+        b"fLaC": 14,
+        b"OggS": 6,
+        b"Xing": 8,
+        b"Info": 8,
+    }
     places = [data.find(name) + skip for name, skip in names.items() if name in data[:4096]]
     at = min(int(rng.choice(places)) + 4 * int(rng.integers(2)), len(data) - 4)
     data[at : at + 4] = struct.pack(str(rng.choice(["<I", ">I"])), int(rng.choice(values)))
@@ -120,7 +147,8 @@ def swap(data: bytearray, other: bytes, rng: Generator) -> None:
 
 
 def with_true_checksums(data: bytearray) -> None:
-    """Pages of an Ogg whose checksums are right again, so that the damage reaches the decoder behind them."""
+    """Pages of an Ogg whose checksums are right again, so that the damage reaches the decoder
+    behind them."""
     at = data.find(b"OggS")
     while 0 <= at <= len(data) - 27:
         count = data[at + 26]
@@ -151,7 +179,7 @@ def mutated(whole: dict[str, list[tuple[bytes, int]]], number: int) -> tuple[str
     return container, name, bytes(data), frames
 
 
-# -- judgement ---------------------------------------------------------------------------------------------------
+# -- judgement -------------------------------------------------------------------------------------
 
 
 def announced(data: bytes) -> Iterator[int]:
@@ -167,9 +195,8 @@ def announced(data: bytes) -> Iterator[int]:
         size = struct.unpack_from(f"{order}I", data, place - 4)[0]
         sound = min(size, len(data) - place)
         yield sound // max(1, block)
-        yield (
-            soundfile.info(_Bytes(data)).frames if code not in (1, 3) else -1
-        )  # compressed: only a decoder knows
+        # compressed: only a decoder knows
+        yield (soundfile.info(_Bytes(data)).frames if code not in (1, 3) else -1)
     elif data[:4] == b"fLaC":
         yield int.from_bytes(data[18:26], "big") & (1 << 36) - 1
     elif data[:4] == b"OggS":
@@ -177,7 +204,12 @@ def announced(data: bytes) -> Iterator[int]:
         at = data.find(b"OpusHead")
         rate = struct.unpack_from("<I", data, at + 12)[0] if at >= 0 else 0
         skip = struct.unpack_from("<H", data, at + 10)[0] if at >= 0 else 0
-        yield from (granule, (granule - skip) * rate // 48_000, (granule - skip) // 2, granule - skip)
+        yield from (
+            granule,
+            (granule - skip) * rate // 48_000,
+            (granule - skip) // 2,
+            granule - skip,
+        )
     else:
         for name in (b"Xing", b"Info"):
             at = data.find(name)
@@ -245,7 +277,13 @@ def table(counts: Counter[tuple[str, str, str]]) -> str:
                 [
                     name,
                     *(
-                        str(sum(n for key, n in counts.items() if key[column] == name and key[2] == end))
+                        str(
+                            sum(
+                                n
+                                for key, n in counts.items()
+                                if key[column] == name and key[2] == end
+                            )
+                        )
                         for end in ends
                     ),
                 ]

@@ -1,4 +1,5 @@
-"""A merged folder goes to a hub in one commit, comes back bit for bit, and does not go when it must not."""
+"""A merged folder goes to a hub in one commit, comes back bit for bit, and does not go when it must
+not."""
 
 from __future__ import annotations
 
@@ -24,7 +25,11 @@ def merged(tmp_path: Path) -> Path:
     """A folder like the one `merge` leaves, with a very small stock model."""
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=96, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2
+        vocab_size=96,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
     )
     with folders.atomic_folder(tmp_path / "merged") as folder:
         LlamaForCausalLM(config).save_pretrained(folder)
@@ -95,7 +100,9 @@ def test_of_a_run_folder_the_merged_model_goes(merged: Path) -> None:
     (merged.parent / "steps.jsonl").write_text("")
     change(merged)
     (merged / "eval.json").unlink()
-    (merged.parent / "report.json").write_text('{"judged": {"shares": {"singer": {"in_tune": 0.87}}}}')
+    (merged.parent / "report.json").write_text(
+        '{"judged": {"shares": {"singer": {"in_tune": 0.87}}}}'
+    )
     shown = hub.push(merged.parent, "org/tiny-singer", dry_run=True)
     assert "steps.jsonl" not in shown.files and "eval.json" in shown.files
     assert "| judged / shares / singer / in_tune | 0.87 |" in shown.card
@@ -138,7 +145,9 @@ def test_the_codec_of_the_package_is_under_its_licence(merged: Path) -> None:
         hub.push(merged, "org/tiny-singer", dry_run=True)
 
 
-def test_a_dry_run_shows_all_and_asks_nobody(hub_server: stand_in_hub.StandInHub, merged: Path) -> None:
+def test_a_dry_run_shows_all_and_asks_nobody(
+    hub_server: stand_in_hub.StandInHub, merged: Path
+) -> None:
     shown = hub.push(merged, "org/tiny-singer", dry_run=True)
     assert shown.commit is None and hub_server.asked == []
     assert shown.files["model.safetensors"] == (merged / "model.safetensors").stat().st_size
@@ -191,12 +200,16 @@ def test_the_licence_gate_names_the_part(merged: Path, licences: object, names: 
         ({**FREE, "song": "cc-by-nc-4.0", "teacher": "cc-by-nc-sa-4.0"}, "cc-by-nc-sa-4.0"),
     ],
 )
-def test_the_licence_follows_from_the_parts(merged: Path, licences: dict[str, str], licence: str) -> None:
+def test_the_licence_follows_from_the_parts(
+    merged: Path, licences: dict[str, str], licence: str
+) -> None:
     change(merged, licences=licences)
     assert f"license: {licence}\n" in hub.push(merged, "org/tiny-singer", dry_run=True).card
 
 
-@pytest.mark.parametrize("name", ["modeling_singer.py", "training_args.bin", "codec/weights.pt", "notes.pkl"])
+@pytest.mark.parametrize(
+    "name", ["modeling_singer.py", "training_args.bin", "codec/weights.pt", "notes.pkl"]
+)
 def test_code_and_pickles_stay_at_home(merged: Path, name: str) -> None:
     (merged / name).parent.mkdir(exist_ok=True)
     (merged / name).write_bytes(b"x")
@@ -261,7 +274,9 @@ def test_a_hub_that_lost_a_file_is_found_out(
 ) -> None:
     honest = stand_in_hub.StandInHub._commit
 
-    def forgetful(self: stand_in_hub.StandInHub, name: str, revision: str) -> tuple[str, dict[str, str]]:
+    def forgetful(
+        self: stand_in_hub.StandInHub, name: str, revision: str
+    ) -> tuple[str, dict[str, str]]:
         oid, files = honest(self, name, revision)
         return oid, {path: sha for path, sha in files.items() if path != "singer.json"}
 
@@ -274,7 +289,9 @@ def test_plain_processes_find_it_by_environment(
     hub_server: stand_in_hub.StandInHub, merged: Path, tmp_path: Path
 ) -> None:
     hub.push(merged, "org/tiny-singer")
-    code = "from distill import folders; print(folders.fingerprint(folders.locate('org/tiny-singer')))"
+    code = (
+        "from distill import folders; print(folders.fingerprint(folders.locate('org/tiny-singer')))"
+    )
     environment = {**os.environ, "HF_HOME": str(tmp_path / "elsewhere")}
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
@@ -301,7 +318,9 @@ def test_a_singer_is_loaded_from_the_hub_by_its_name(
     codec = settings.load()
     model = tiny_bases.build(tiny_bases.config(max_position_embeddings=512))
     vocabulary = AudioVocabulary(tiny_bases.ROWS, codec.format)
-    student = graft(model, tiny_bases.tokenizer(), vocabulary, codec.codebooks(), base="org/tiny-base")
+    student = graft(
+        model, tiny_bases.tokenizer(), vocabulary, codec.codebooks(), base="org/tiny-base"
+    )
     merge(student, tmp_path / "merged")
     about = About(
         {"kind": "embedded", **asdict(settings)},

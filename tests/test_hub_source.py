@@ -1,4 +1,5 @@
-"""A dataset by its id on a hub: a stand-in on loopback answers, `datasets` and its client are the real ones."""
+"""A dataset by its id on a hub: a stand-in on loopback answers, `datasets` and its client are the
+real ones."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ from distill.sources.hub import Settings
 
 @pytest.fixture
 def hub(hub_server: StandInHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> StandInHub:
-    """The stand-in, with `datasets` pointed at it. Its separate viewer server is not played: nobody asks it."""
+    """The stand-in, with `datasets` pointed at it. Its separate viewer server is not played: nobody
+    asks it."""
     config = pytest.importorskip("datasets", reason="datasets is not installed").config
     for name, value in {
         "HF_ENDPOINT": hub_server.url,
@@ -43,7 +45,9 @@ def record(path: Path, seconds: float) -> str:
 
 
 def files_under(folder: Path) -> dict[str, bytes]:
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    return {
+        p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()
+    }
 
 
 @pytest.fixture
@@ -58,7 +62,9 @@ def songs(tmp_path: Path) -> list[Song]:
 
 
 @pytest.mark.parametrize("streaming", [True, False])
-def test_our_own_dataset_by_its_id(hub: StandInHub, songs: list[Song], tmp_path: Path, streaming: bool):
+def test_our_own_dataset_by_its_id(
+    hub: StandInHub, songs: list[Song], tmp_path: Path, streaming: bool
+):
     to_datasets.export(songs, tmp_path / "out")
     hub.put("org/songs", files_under(tmp_path / "out"))
     back = Settings("org/songs@main", streaming=streaming).load()
@@ -76,7 +82,8 @@ def test_a_folder_of_recordings_on_the_hub(hub: StandInHub, tmp_path: Path):
     csv = "file_name,lyrics,license\na.wav,row row,CC0-1.0\nsub/b.wav,,CC0-1.0\nsub/c.wav,[00:00.50]la,CC0-1.0\n"
     sound = Path(record(tmp_path / "a.wav", 1.0)).read_bytes()
     hub.put(
-        "org/folder", {"metadata.csv": csv.encode(), "a.wav": sound, "sub/b.wav": sound, "sub/c.wav": sound}
+        "org/folder",
+        {"metadata.csv": csv.encode(), "a.wav": sound, "sub/b.wav": sound, "sub/c.wav": sound},
     )
     source = Settings("org/folder", columns={"licence": "license"})
     if find_spec("torchcodec") is None:  # which `datasets` wants even to hand a path on
@@ -84,7 +91,10 @@ def test_a_folder_of_recordings_on_the_hub(hub: StandInHub, tmp_path: Path):
             source.load()
         return
     first, second, third = source.scan()
-    assert isinstance(first, Song) and (first.text, first.licence) == ("[verse]\nrow row", "CC0-1.0")
+    assert isinstance(first, Song) and (first.text, first.licence) == (
+        "[verse]\nrow row",
+        "CC0-1.0",
+    )
     assert Path(str(first.audio)).read_bytes() == sound
     assert isinstance(second, Refusal) and "has no lyrics" in second.reason
     assert isinstance(third, Song) and third.lines[0].start == 0.5

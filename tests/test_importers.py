@@ -23,7 +23,7 @@ def notes(line: Line) -> list[tuple[float, float, float | None, str]]:
     return [(round(n.start, 3), round(n.end, 3), n.midi, n.text) for n in line.notes]
 
 
-# --- UltraStar -------------------------------------------------------------------------------------------------------
+# --- UltraStar ------------------------------------------------------------------------------------
 def ultrastar(text: str, seconds: float = 8.0, language: str = "en") -> list[Line]:
     read = read_ultrastar(text, seconds, "x.txt", language)
     return [line for section in read.sections for line in section.lines]
@@ -42,14 +42,15 @@ def test_ultrastar_notes_words_and_times():
         (67, "J e n t"), (64, "l I"), (None, "d W n"), (None, "D u"), (60, "s t r I m"), (62, ""),
     ]  # fmt: skip
     assert second.words[-1].end == pytest.approx(4.8)  # with the note that goes on
-    assert first.start == pytest.approx(0.76) and first.end == pytest.approx(second.start) == pytest.approx(
-        2.76
-    )
+    assert first.start == pytest.approx(0.76) and first.end == pytest.approx(
+        second.start
+    ) == pytest.approx(2.76)
     assert second.end == pytest.approx(4.8 + 0.4)
 
 
 def test_the_formats_own_examples():
-    """Section 3.3.2: 10,5 means 42 beats a minute. Section 4.1: where the space stands makes no difference."""
+    """Section 3.3.2: 10,5 means 42 beats a minute. Section 4.1: where the space stands makes no
+    difference."""
     [line] = ultrastar("#TITLE:a\n#BPM:10,5\n: 0 4 5 la\n: 7 7 -2  la\n", 60)
     assert notes(line) == [(0.0, 5.714, 65, "l A"), (10.0, 20.0, 58, "l A")]  # F4 and A#3
     before = ultrastar("#BPM:100\n: 0 4 0 Hello \n: 8 4 0 World\n")
@@ -72,7 +73,11 @@ def test_ultrastar_duets(marks: tuple[str, str, str]):
     read = read_ultrastar(text, 8.0, "x.txt", "en")
     assert [line.text for line in read.sections[0].lines] == ["la", "oh", "ah", "yes"]
     [duet] = [fact for fact in read.facts if fact.name == "duet"]
-    assert duet.value == {"singers": ["Ann", "Bob"], "sung_by": [[1], [1], [2], [1, 2]], "left_out": ["no"]}
+    assert duet.value == {
+        "singers": ["Ann", "Bob"],
+        "sung_by": [[1], [1], [2], [1, 2]],
+        "left_out": ["no"],
+    }
 
 
 def test_a_duet_in_unison_stands_once():
@@ -117,10 +122,12 @@ def test_pieces_over_notes():
     assert divide([], [False, False]) == ["", ""]
 
 
-# --- MusicXML --------------------------------------------------------------------------------------------------------
+# --- MusicXML -------------------------------------------------------------------------------------
 def musicxml(content: bytes, seconds: float = 60.0) -> list[Line]:
     return [
-        line for section in read_musicxml(content, seconds, "x.xml", "en").sections for line in section.lines
+        line
+        for section in read_musicxml(content, seconds, "x.xml", "en").sections
+        for line in section.lines
     ]
 
 
@@ -139,7 +146,8 @@ HELLO = b"""<?xml version="1.0" encoding="UTF-8" standalone="no"?>
 def test_the_specifications_hello_world_has_no_words():
     refused(lambda: musicxml(HELLO), "no note has a word to sing")
     [line] = musicxml(HELLO.replace(b"<type>whole</type>", b"<lyric><text>hello</text></lyric>"))
-    assert notes(line) == [(0.0, 2.0, 60, "h u l o")]  # 120 quarters a minute, where nothing is said
+    # 120 quarters a minute, where nothing is said
+    assert notes(line) == [(0.0, 2.0, 60, "h u l o")]
 
 
 def test_syllables_ties_melismas_and_rests():
@@ -177,7 +185,10 @@ def test_repeats_take_the_next_verse():
         verses("G", "eight"),
     )
     read = read_musicxml(content, 60.0, "x.xml", "en")
-    assert [section.lines[0].text for section in read.sections] == ["one two three", "five seven eight"]
+    assert [section.lines[0].text for section in read.sections] == [
+        "one two three",
+        "five seven eight",
+    ]
     assert [n.midi for s in read.sections for n in s.lines[0].notes] == [60, 62, 64, 62, 65, 67]
 
 
@@ -192,17 +203,18 @@ def test_sections_and_lines_that_the_score_names():
 
 
 def test_the_singing_voice_is_found_and_sounds_as_transposed():
-    second = (
-        "<note><pitch><step>C</step><octave>3</octave></pitch><duration>4</duration><voice>2</voice></note>"
-    )
+    second = "<note><pitch><step>C</step><octave>3</octave></pitch><duration>4</duration><voice>2</voice></note>"
     transposed = "<attributes><transpose><chromatic>-2</chromatic></transpose></attributes>"
-    content = score(transposed + note("D", 4, 4, "la") + "<backup><duration>4</duration></backup>" + second)
+    content = score(
+        transposed + note("D", 4, 4, "la") + "<backup><duration>4</duration></backup>" + second
+    )
     assert [n.midi for n in musicxml(content)[0].notes] == [60]
 
 
 def test_who_made_a_score_is_told():
     head = (
-        "<work><work-title>Boat</work-title></work><identification><creator type='composer'>Ann</creator>"
+        "<work><work-title>Boat</work-title></work><identification><creator "
+        "type='composer'>Ann</creator>"
         "<creator type='lyricist'>Bob</creator><rights>CC0</rights></identification>"
     )
     read = read_musicxml(score(note("C", 4, 2, "la"), head=head), 9.0, "x.xml", "en")
@@ -232,18 +244,30 @@ BOMB = (
         (b"<html/>", "is not MusicXML"),
         (b"<score-partwise/>", "without measures"),
         (BOMB, "XML entities"),
-        (b'<!DOCTYPE a SYSTEM "file:///etc/passwd"><score-partwise>&b;</score-partwise>', "XML entities"),
+        (
+            b'<!DOCTYPE a SYSTEM "file:///etc/passwd"><score-partwise>&b;</score-partwise>',
+            "XML entities",
+        ),
         (b"<a>" * 1000, "elements nest"),
         (b'<?xml version="1.0" encoding="cheese"?><a/>', "not XML"),
         (score(note("C", 4, 2, "la"), divisions=0), "divisions"),
         (score(note("X", 4, 2, "la")), "no step"),
         (score(note("C", 99, 2, "la")), "nobody sings"),
         (score(note("C", 4, 10**8, "la")), "beyond the recording"),
-        (score(note("C", 4, 2, "la").replace(">2<", ">" + "9" * 400 + "<")), "where a number belongs"),
+        (
+            score(note("C", 4, 2, "la").replace(">2<", ">" + "9" * 400 + "<")),
+            "where a number belongs",
+        ),
         (score('<sound tempo="0"/>' + note("C", 4, 2, "la")), "quarters a minute"),
         (score(note("C", 4, 2, "la") + '<sound dacapo="yes"/>'), "the score jumps"),
-        (score(note("C", 4, 2, "la") + "<direction><words>D.C. al Fine</words></direction>"), "D.C."),
-        (score(note("C", 4, 2, "la") + END.replace("/>", ' times="999"/>', 1)), "repeated '999' times"),
+        (
+            score(note("C", 4, 2, "la") + "<direction><words>D.C. al Fine</words></direction>"),
+            "D.C.",
+        ),
+        (
+            score(note("C", 4, 2, "la") + END.replace("/>", ' times="999"/>', 1)),
+            "repeated '999' times",
+        ),
         (score(note("C", 4, 2, "a" * 100)), "one word of 100"),
     ],
 )
@@ -281,7 +305,9 @@ def test_scores_written_by_music21(tmp_path: Path):
 
 
 def suite() -> Path:
-    music21 = pytest.importorskip("music21", reason="music21, which brings the suite, is not installed")
+    music21 = pytest.importorskip(
+        "music21", reason="music21, which brings the suite, is not installed"
+    )
     place = Path(music21.__file__).parent / "musicxml" / "lilypondTestSuite"
     if not place.is_dir():
         pytest.skip("this music21 brings no LilyPond test suite")
@@ -293,7 +319,8 @@ def test_the_unofficial_musicxml_test_suite():
     said = {
         "61a-Lyrics": "Tralali Ja! Trara! Bah!", "61b-MultipleLyrics": "Tralala, ja! Trara...",
         "61c-Lyrics-Pianostaff": "tralali ja!", "61d-Lyrics-Melisma": "Melisma.",
-        "61e-Lyrics-Chords": "Lyrics on chords", "61f-Lyrics-GracedNotes": "Lyrics on notes with graces",
+        "61e-Lyrics-Chords": "Lyrics on chords", "61f-Lyrics-GracedNotes": "Lyrics on notes with "
+                                                                           "graces",
         "61h-Lyrics-BeamsMelismata": "Melisma Melisma Melisma Melisma",
         "61k-Lyrics-SpannersExtenders": "A longer Text",
         "42a-MultiVoice-TwoVoicesOnStaff-Lyrics": "This is the lyrics of Voice1",
@@ -325,8 +352,7 @@ def test_repeats_are_played_as_music21_plays_them(name: str):
 
 
 def test_repeats_without_a_beginning_and_such_that_do_not_fit():
-    assert order_of("45c-RepeatMultipleTimes") == list(
-        "123" + 4 * "23" + 3 * "4567" + "8"
-    )  # music21 goes to the start
+    # music21 goes to the start
+    assert order_of("45c-RepeatMultipleTimes") == list("123" + 4 * "23" + 3 * "4567" + "8")
     for name in ("45d-Repeats-Nested-Alternatives", "45f-Repeats-InvalidEndings"):
         refused(partial(order_of, name), "do not fit together")

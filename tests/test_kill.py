@@ -1,7 +1,8 @@
 """SIGKILL at any moment, the same call again: the end is bit-identical to a run that nobody killed.
 
-Three random moments here; in `make test-all` twenty, five kills in one run, and every disk operation of a
-save. Children are forked from a server that has torch loaded, so a kill falls into training, not imports.
+Three random moments here; in `make test-all` twenty, five kills in one run, and every disk
+operation of a save. Children are forked from a server that has torch loaded, so a kill falls into
+training, not imports.
 """
 
 from __future__ import annotations
@@ -49,7 +50,8 @@ def whole(
 def _trained(
     server: ForkServerContext, folder: Path, kill_after: float | None = None, die_at: int = 0
 ) -> int | None:
-    """Runs the toy task in a process of its own, killed after some seconds if wanted; its exit code."""
+    """Runs the toy task in a process of its own, killed after some seconds if wanted; its exit
+    code."""
     process = server.Process(target=toy_task.run, args=(str(folder), die_at))
     process.start()
     process.join(kill_after)
@@ -63,7 +65,9 @@ def _end(folder: Path) -> dict[str, str]:
     """What must be equal: final weights, final optimiser state, and the losses of every step."""
     last = folder / "checkpoints" / LAST
     names = ("weights.safetensors", "optimizer.safetensors")
-    rows = [line.partition(b'"loss"')[2].partition(b'"tokens_per_second"')[0] for line in _rows(folder)]
+    rows = [
+        line.partition(b'"loss"')[2].partition(b'"tokens_per_second"')[0] for line in _rows(folder)
+    ]
     return {name: folders.sha256_file(last / name) for name in names} | {"rows": repr(rows)}
 
 
@@ -72,7 +76,11 @@ def _rows(folder: Path) -> list[bytes]:
 
 
 def _kill_at_random(
-    server: ForkServerContext, whole: tuple[dict[str, str], float], folder: Path, times: int, kills: int = 1
+    server: ForkServerContext,
+    whole: tuple[dict[str, str], float],
+    folder: Path,
+    times: int,
+    kills: int = 1,
 ) -> None:
     """Each trial: a run killed at random moments while it lives, then resumed and compared."""
     expected, seconds = whole
@@ -81,11 +89,14 @@ def _kill_at_random(
     while trial < times:
         run = folder / str(trial)
         fell = sum(
-            _trained(server, run, kill_after=chance.uniform(0.02, seconds)) == -9 for _ in range(kills)
+            _trained(server, run, kill_after=chance.uniform(0.02, seconds)) == -9
+            for _ in range(kills)
         )
         assert _trained(server, run) == 0, f"trial {trial} of seed {seed} did not resume"
         assert _end(run) == expected, f"trial {trial} of seed {seed} ended elsewhere"
-        assert not list((run / "checkpoints").glob(".partial*")), "a half-written checkpoint was left"
+        assert not list((run / "checkpoints").glob(".partial*")), (
+            "a half-written checkpoint was left"
+        )
         shutil.rmtree(run)
         if fell:
             trial, landed = trial + 1, landed + fell

@@ -1,4 +1,5 @@
-"""What stands on what: imports go strictly down, heavy libraries stay where they belong, data stays data.
+"""What stands on what: imports go strictly down, heavy libraries stay where they belong, data stays
+data.
 
 The floors are read from ARCHITECTURE.md.
 """
@@ -61,7 +62,9 @@ PARTS = {room for room, _, parts in floors() if parts}
 
 
 def modules() -> list[Path]:
-    return sorted(path for path in PACKAGE.rglob("*.py") if "embedded" not in path.relative_to(PACKAGE).parts)
+    return sorted(
+        path for path in PACKAGE.rglob("*.py") if "embedded" not in path.relative_to(PACKAGE).parts
+    )
 
 
 def name_of(path: Path) -> str:
@@ -74,7 +77,8 @@ NAMES = {name_of(path) for path in modules()}
 
 
 def imports(path: Path) -> Iterator[tuple[str, int]]:
-    """Every imported module with its line, wherever in the file it is imported; "distill.x" with its x."""
+    """Every imported module with its line, wherever in the file it is imported; "distill.x" with
+    its x."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from ((alias.name, node.lineno) for alias in node.names)
@@ -93,7 +97,9 @@ def type_checking_lines(path: Path) -> set[int]:
         for node in ast.walk(tree)
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
     ]
-    return {line for node in blocks for line in range(node.lineno, (node.end_lineno or node.lineno) + 1)}
+    return {
+        line for node in blocks for line in range(node.lineno, (node.end_lineno or node.lineno) + 1)
+    }
 
 
 def outer(name: str) -> str:
@@ -101,15 +107,22 @@ def outer(name: str) -> str:
 
 
 def room_of(name: str) -> str:
-    """The room of the table that a module lies in: "curation.steps._tags" -> "curation/steps"; "" for none."""
+    """The room of the table that a module lies in: "curation.steps._tags" -> "curation/steps"; ""
+    for none."""
     path = name.replace(".", "/")
-    return max((room for room in FLOOR if path == room or path.startswith(f"{room}/")), key=len, default="")
+    return max(
+        (room for room in FLOOR if path == room or path.startswith(f"{room}/")), key=len, default=""
+    )
 
 
 def ours(path: Path) -> Iterator[tuple[str, int]]:
     """The modules of this package that a module loads, with the line."""
     for wanted, line in imports(path):
-        if outer(wanted) == "distill" and wanted != "distill" and line not in type_checking_lines(path):
+        if (
+            outer(wanted) == "distill"
+            and wanted != "distill"
+            and line not in type_checking_lines(path)
+        ):
             yield wanted.removeprefix("distill."), line
 
 
@@ -133,7 +146,9 @@ def test_imports_go_strictly_down(path: Path) -> None:
         if other != room:
             assert FLOOR[other] < FLOOR[room], f"{where}, which is not below it"
         elif room in PARTS:
-            mine, theirs = (n.removeprefix(room.replace("/", ".")).split(".") for n in (name, below))
+            mine, theirs = (
+                n.removeprefix(room.replace("/", ".")).split(".") for n in (name, below)
+            )
             private = len(theirs) > 1 and theirs[1].startswith("_")
             face = len(mine) == 1 or len(theirs) == 1
             assert face or private or mine[1] == theirs[1], f"{where}, a part beside it"
@@ -157,25 +172,33 @@ def test_heavy_libraries_stay_where_they_belong(path: Path) -> None:
         library = outer(wanted)
         where = f"{path.relative_to(ROOT)}:{line}: {library}"
         if library in ALLOWED:
-            assert within(name, ALLOWED[library]), f"{where} may be imported in {sorted(ALLOWED[library])}"
+            assert within(name, ALLOWED[library]), (
+                f"{where} may be imported in {sorted(ALLOWED[library])}"
+            )
         assert library != "torch" or not within(name, NO_TORCH), f"{where} is not for this room"
 
 
 def installs(name: str, seen: set[str]) -> bool:
-    """Whether importing this module of ours puts the stand-in in place, itself or by what it imports."""
+    """Whether importing this module of ours puts the stand-in in place, itself or by what it
+    imports."""
     if name in seen:
         return False
     seen.add(name)
     path = next(path for path in modules() if name_of(path) == name)
-    if re.search(r"^(torchaudio_standin\.)?install\(\)", path.read_text(encoding="utf-8"), re.MULTILINE):
+    if re.search(
+        r"^(torchaudio_standin\.)?install\(\)", path.read_text(encoding="utf-8"), re.MULTILINE
+    ):
         return True
     return any(installs(other, seen) for other, _ in ours(path) if other in NAMES)
 
 
 @pytest.mark.parametrize("path", modules(), ids=name_of)
 def test_torchaudio_is_made_importable_first(path: Path) -> None:
-    """Before a library that imports torchaudio, a file calls the stand-in or imports a file that does."""
-    first = min((line for wanted, line in imports(path) if outer(wanted) in NEEDS_STANDIN), default=None)
+    """Before a library that imports torchaudio, a file calls the stand-in or imports a file that
+    does."""
+    first = min(
+        (line for wanted, line in imports(path) if outer(wanted) in NEEDS_STANDIN), default=None
+    )
     if first is None or path.stem == "torchaudio_standin" or first in type_checking_lines(path):
         return
     before = path.read_text(encoding="utf-8").splitlines()[: first - 1]
@@ -183,7 +206,9 @@ def test_torchaudio_is_made_importable_first(path: Path) -> None:
     called = called or any(
         installs(name, set()) for name, line in ours(path) if line < first and name in NAMES
     )
-    assert called, f"{path.relative_to(ROOT)}:{first}: call torchaudio_standin.install() before this import"
+    assert called, (
+        f"{path.relative_to(ROOT)}:{first}: call torchaudio_standin.install() before this import"
+    )
 
 
 def test_importing_distill_takes_milliseconds_and_loads_nothing() -> None:
@@ -223,7 +248,11 @@ def kept_files() -> list[Path]:
     if listed.returncode == 0:
         paths = [ROOT / name for name in listed.stdout.split("\0") if name]
     else:
-        paths = [path for path in ROOT.rglob("*") if not {".venv", ".git", "__pycache__"} & set(path.parts)]
+        paths = [
+            path
+            for path in ROOT.rglob("*")
+            if not {".venv", ".git", "__pycache__"} & set(path.parts)
+        ]
     return [path for path in paths if path.is_file()]
 
 

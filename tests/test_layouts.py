@@ -1,4 +1,5 @@
-"""Every layout there is: nothing lost, nothing doubled, one grammar, and no slip of a slot goes unnoticed."""
+"""Every layout there is: nothing lost, nothing doubled, one grammar, and no slip of a slot goes
+unnoticed."""
 
 from __future__ import annotations
 
@@ -60,7 +61,7 @@ def refused(ids: list[int], v: AudioVocabulary, state: State) -> bool:
     return state.kind != "ended"
 
 
-# --- the order of codes ------------------------------------------------------------------------------------------
+# --- the order of codes ---------------------------------------------------------------------------
 def by_definition(delays: tuple[int, ...], frames: int) -> list[tuple[int, int]]:
     """Step by step, as the chapter's head draws it."""
     return [
@@ -77,7 +78,8 @@ def test_every_code_is_written_once_and_read_back(layout, slots, streams):
     v = words(layout, slots, streams)
     order = v.order
     assert order.delays[0] == 0 and all(
-        0 <= later - delay <= 1 for delay, later in zip(order.delays, order.delays[1:], strict=False)
+        0 <= later - delay <= 1
+        for delay, later in zip(order.delays, order.delays[1:], strict=False)
     )
     for frames in range(9):
         frame_N, slot_N = order.order(frames)
@@ -96,7 +98,9 @@ def test_every_code_is_written_once_and_read_back(layout, slots, streams):
 
 def test_the_layouts_are_those_of_their_papers():
     v = words("delayed", 3)
-    letters = ["abc"[s] + str(f) for f, s in zip(*(x.tolist() for x in v.order.order(3)), strict=True)]
+    letters = [
+        "abc"[s] + str(f) for f, s in zip(*(x.tolist() for x in v.order.order(3)), strict=True)
+    ]
     assert " ".join(letters) == "a0 a1 b0 a2 b1 c0 b2 c1 c2"
     assert words("delayed", 6, 2).order.delays == (0, 0, 1, 1, 2, 2)  # MusicGen's for stereo
     assert words("flat", 6, 2).order.delays == (0,) * 6
@@ -106,7 +110,9 @@ def test_a_lost_or_foreign_id_is_named_by_frame_and_slot():
     v = words("delayed", 3)
     ids_N = v.spell(codes(v, 4))
     ids_N[4] = v.span(0).start  # b1, behind a0 a1 b0 a2
-    with pytest.raises(VocabularyError, match=rf"frame 1: id {v.span(0).start} is not a code of slot 1"):
+    with pytest.raises(
+        VocabularyError, match=rf"frame 1: id {v.span(0).start} is not a code of slot 1"
+    ):
         v.read(ids_N)
     with pytest.raises(VocabularyError, match="whole frames of 3"):
         v.read(ids_N[:-1])
@@ -125,7 +131,7 @@ def test_an_unknown_layout_is_refused_and_an_old_vocabulary_is_flat():
     assert AudioVocabulary.from_json(json.dumps(row)) == words("flat")
 
 
-# --- writing and the grammar -------------------------------------------------------------------------------------
+# --- writing and the grammar ----------------------------------------------------------------------
 @EVERY
 @pytest.mark.parametrize(("slots", "streams"), SHAPES)
 @pytest.mark.parametrize("times", ["notes", "words", "lines", "none"])
@@ -161,7 +167,8 @@ def test_what_is_written_is_what_the_grammar_says(layout, slots, streams, times)
 @EVERY
 @pytest.mark.parametrize(("slots", "streams"), [shape for shape in SHAPES if shape[0] > 1])
 def test_no_slip_of_a_slot_goes_unnoticed(layout, slots, streams):
-    """One id of another slot, one lost or one doubled: every such song is refused, at whatever place."""
+    """One id of another slot, one lost or one doubled: every such song is refused, at whatever
+    place."""
     v = words(layout, slots, streams)
     for times in ("notes", "words", "lines", "none"):
         for item in coded(v, times, 2)[:2]:
@@ -173,7 +180,9 @@ def test_no_slip_of_a_slot_goes_unnoticed(layout, slots, streams):
                 if id in v.audio_span:
                     others = [v.span(slot).start for slot in range(slots) if id not in v.span(slot)]
                     assert all(refused([other, *ids[at + 1 :]], v, state) for other in others), at
-                    assert refused(ids[at + 1 :], v, state) and refused([id, *ids[at:]], v, state), at
+                    assert refused(ids[at + 1 :], v, state) and refused(
+                        [id, *ids[at:]], v, state
+                    ), at
                 state = Grammar(v).step(state, id)
             assert state.kind == "ended"
 

@@ -30,7 +30,10 @@ CARRIED = {  # CC's chart of adapter's licences: what a work made from the left 
         ("cc by sa 4.0", "CC-BY-SA-4.0"),
         ("CC BY-SA", "CC-BY-SA"),
         ("https://creativecommons.org/licenses/by-nc-sa/3.0/us/", "CC-BY-NC-SA-3.0"),
-        ("Creative Commons Attribution-NonCommercial-NoDerivatives 4.0 International", "CC-BY-NC-ND-4.0"),
+        (
+            "Creative Commons Attribution-NonCommercial-NoDerivatives 4.0 International",
+            "CC-BY-NC-ND-4.0",
+        ),
         ("Attribution-ShareAlike 3.0 Unported", "CC-BY-SA-3.0"),
         ("http://creativecommons.org/publicdomain/zero/1.0/", "CC0-1.0"),
         ("CC0 1.0 Universal", "CC0-1.0"),
@@ -69,7 +72,9 @@ def test_a_licence_is_known_by_its_usual_spellings(text: str, id: str) -> None:
 def test_every_licence_is_known_by_its_own_name_and_its_name_on_the_hub() -> None:
     for id, licence in LICENCES.items():
         assert named(id) is licence and named(id.upper()) is licence
-        assert all(other in LICENCES for other in licence.same), f"{id} points to a licence that is not there"
+        assert all(other in LICENCES for other in licence.same), (
+            f"{id} points to a licence that is not there"
+        )
         if licence.hub_id != "other" and id not in (
             "CC-BY",
             "CC-BY-SA",
@@ -95,7 +100,8 @@ def test_the_charts_of_creative_commons(part: str, whole: str) -> None:
         ("CC-BY-SA-4.0", "CC-BY-SA-3.0", False),
         ("CC-BY-SA-1.0", "CC-BY-SA-4.0", False),
         ("CC-BY-SA-4.0", "GPL-3.0-only", True),
-        ("CC-BY-SA-4.0", "GPL-3.0-or-later", False),  # CC has approved version 3, nobody a version to come
+        # CC has approved version 3, nobody a version to come
+        ("CC-BY-SA-4.0", "GPL-3.0-or-later", False),
         ("CC-BY-SA-4.0", "AGPL-3.0-only", False),
         ("CC-BY-SA", "GPL-3.0-only", False),  # it may be 3.0
         ("CC-BY-NC-SA-4.0", "CC-BY-SA-4.0", False),
@@ -139,7 +145,9 @@ def test_purposes(licence: str, allowed: str) -> None:
 
 
 def test_a_teacher_whose_terms_forbid_it_is_refused_by_name() -> None:
-    assert "forbids improving other models" in (allows("llama3", "publish", "teacher: x", "apache-2.0") or "")
+    assert "forbids improving other models" in (
+        allows("llama3", "publish", "teacher: x", "apache-2.0") or ""
+    )
     assert allows("llama3", "publish", "teacher: x", "llama3") is None
     assert allows("llama3.1", "publish", "teacher: x", "apache-2.0") is None
     joint = most_restrictive({"base": "llama3.1", "teacher: old": "llama3"})
@@ -148,7 +156,10 @@ def test_a_teacher_whose_terms_forbid_it_is_refused_by_name() -> None:
 
 def test_a_tool_limits_use_and_nothing_else() -> None:
     assert allows("GPL-3.0", "commercial", "tool: espeak-ng") is None
-    assert allows("CC-BY-NC-4.0", "commercial", "tool: separator") == "CC-BY-NC-4.0 forbids commercial use"
+    assert (
+        allows("CC-BY-NC-4.0", "commercial", "tool: separator")
+        == "CC-BY-NC-4.0 forbids commercial use"
+    )
     joint = most_restrictive({"song": "CC0", "tool: espeak-ng": "GPL-3.0"})
     assert joint.licence == "CC0-1.0" and not joint.credits and not joint.conflicts
     assert most_restrictive({"song": "CC0", "tool: thing": "unknown"}).conflicts
@@ -194,9 +205,8 @@ def test_what_cannot_go_together_is_said_by_name(used: dict[str, str]) -> None:
     joint = most_restrictive(used)
     assert joint.conflicts
     assert any(what in conflict for what in used for conflict in joint.conflicts)
-    assert joint.licence in {
-        named(text).id for text in used.values()
-    }  # the strictest, though it holds nothing
+    # the strictest, though it holds nothing
+    assert joint.licence in {named(text).id for text in used.values()}
 
 
 def test_the_joint_licence_depends_on_no_order_and_agrees_with_itself() -> None:
@@ -222,18 +232,26 @@ def test_the_joint_licence_depends_on_no_order_and_agrees_with_itself() -> None:
             assert all(may_carry(joint.licence, id) is None for id in three)
 
 
-# --- the step ------------------------------------------------------------------------------------------
+# --- the step -------------------------------------------------------------------------------------
 
 
 def song(id: str, licence: str, credit: str = "") -> Item:
     return Item(
-        Song(id, (Section("verse", (Line("row row"),)),), licence=licence, credit=credit, source=f"{id}.mp3")
+        Song(
+            id,
+            (Section("verse", (Line("row row"),)),),
+            licence=licence,
+            credit=credit,
+            source=f"{id}.mp3",
+        )
     )
 
 
 def test_unknown_is_not_permission() -> None:
     private = Settings().curate(song("x", "unknown"))
-    assert not private.aside and "nothing made from it may leave the house" in private.remarks[0].text
+    assert (
+        not private.aside and "nothing made from it may leave the house" in private.remarks[0].text
+    )
     for purpose in PURPOSES[1:]:
         item = Settings(purpose=purpose).curate(song("x", "unknown"))
         assert item.aside and "unknown is not permission" in item.remarks[0].text
@@ -249,7 +267,9 @@ def test_songs_whose_licence_forbids_the_purpose_are_set_aside_with_the_reason()
 
 def test_credit_that_is_asked_for_must_be_there() -> None:
     assert Settings(purpose="publish").curate(song("x", "CC-BY-4.0")).aside
-    assert not Settings(purpose="publish", missing_credit="note").curate(song("x", "CC-BY-4.0")).aside
+    assert (
+        not Settings(purpose="publish", missing_credit="note").curate(song("x", "CC-BY-4.0")).aside
+    )
     assert not Settings(purpose="publish").curate(song("x", "CC0-1.0")).remarks
 
 
@@ -264,7 +284,11 @@ def test_all_songs_leave_the_joint_licence_and_whom_to_credit() -> None:
     done = step.curate_all([step.curate(item) for item in items])
     assert [item.aside for item in done] == [True, False, False, False]
     trace = done[1].traces["rights"]
-    assert trace["licence"] == "CC-BY-SA-4.0" and trace["hub"] == "cc-by-sa-4.0" and not trace["conflicts"]
+    assert (
+        trace["licence"] == "CC-BY-SA-4.0"
+        and trace["hub"] == "cc-by-sa-4.0"
+        and not trace["conflicts"]
+    )
     assert trace["credits"] == ['"B" by Bee (CC-BY-SA; b.mp3)', "Dee (CC-BY-3.0; d.mp3)"]
     assert not any("rights" in item.traces for item in done[2:])
 
@@ -282,7 +306,11 @@ def test_the_tool_that_made_the_stems_counts() -> None:
 
 
 def test_songs_that_cannot_go_together() -> None:
-    items = [song("a", "CC-BY-SA-4.0", "A"), song("b", "CC-BY-NC-4.0", "B"), song("c", "CC-BY-SA-4.0", "C")]
+    items = [
+        song("a", "CC-BY-SA-4.0", "A"),
+        song("b", "CC-BY-NC-4.0", "B"),
+        song("c", "CC-BY-SA-4.0", "C"),
+    ]
     noted = Settings(purpose="publish").curate_all(items)
     assert (
         not any(item.aside for item in noted)

@@ -131,8 +131,14 @@ def test_spanish_is_read_by_its_rules():
         "s Q", "V n", "f A n t A s m A", "k e", "l A", "t r I s t e s A", "e s", "m w I", "e k s t r A n y A",
         "w e y A", "g e r A",
     ]  # fmt: skip
-    assert [len(syllables(word, "es")) for word in ("día", "aire", "atraviesa", "ooh")] == [2, 2, 4, 1]
-    assert all(syllables(word) for word in words(line))  # and as best it can when nobody says it is Spanish
+    assert [len(syllables(word, "es")) for word in ("día", "aire", "atraviesa", "ooh")] == [
+        2,
+        2,
+        4,
+        1,
+    ]
+    # and as best it can when nobody says it is Spanish
+    assert all(syllables(word) for word in words(line))
 
 
 def test_a_chinese_character_is_a_word_and_a_syllable():
@@ -162,7 +168,9 @@ def test_every_reading_of_mandarin_is_one_syllable():
 
     common = [chr(code) for code in PINYIN_DICT if 0x4E00 <= code < 0xA000]
     unread = [character for character in common if pinyin.readings(character) == [""]]
-    odd = {one for character in common for one in pinyin.readings(character) if not pinyin.spell(one)}
+    odd = {
+        one for character in common for one in pinyin.readings(character) if not pinyin.spell(one)
+    }
     assert len(common) > 20_000 and not unread and odd <= {"wong"}
     assert pinyin.split("yuan") == ("", "van") and pinyin.split("qu") == ("q", "v")
     assert [pinyin.spell(one) for one in ("qiong", "lve", "ng", "shi", "weng", "er", "wong", "")] == [
@@ -172,7 +180,21 @@ def test_every_reading_of_mandarin_is_one_syllable():
 
 @pytest.mark.parametrize(
     "word",
-    ["привет", "ελλάδα", "かな", "한글", "茉莉花", "שלום", "नमस्ते", "½", "٣", "straße", "h", "brr", "x²"],
+    [
+        "привет",
+        "ελλάδα",
+        "かな",
+        "한글",
+        "茉莉花",
+        "שלום",
+        "नमस्ते",
+        "½",
+        "٣",
+        "straße",
+        "h",
+        "brr",
+        "x²",
+    ],
 )
 @pytest.mark.parametrize("language", ["en", "es"])
 def test_every_script_can_be_sung(word: str, language: str):
@@ -184,14 +206,18 @@ def test_odd_text_never_crashes():
     chance = random.Random(1)
     spans = [(32, 127), (0, 0x250), (0, 0x3000), (0, 0x110000)]
     for _ in range(1500):
-        text = "".join(chr(chance.randrange(*chance.choice(spans))) for _ in range(chance.randrange(1, 9)))
+        text = "".join(
+            chr(chance.randrange(*chance.choice(spans))) for _ in range(chance.randrange(1, 9))
+        )
         for word in words(text):
             for language in ("en", "es"):
                 assert syllables(word, language), (text, word)
 
 
 def test_sections():
-    verses = parse("[verse]\nrow row\n\n\U0001f3b5\ngently\n[Chorus 2] la la\n[pre-chorus: soft]\nhey")
+    verses = parse(
+        "[verse]\nrow row\n\n\U0001f3b5\ngently\n[Chorus 2] la la\n[pre-chorus: soft]\nhey"
+    )
     assert [verse.tag for verse in verses] == ["verse", "chorus", "pre-chorus"]
     assert verses[0].lines == ("row row", "gently")
     assert [verse.lines for verse in parse("a b\n\nc")] == [("a b",), ("c",)]
@@ -203,7 +229,10 @@ def test_sections():
 
 def test_chords_are_no_sections_and_no_words():
     verses = parse("[Am]Hello dark[G]ness [C#m7/B]my\n[F] [G]\n[Bridge]\nold")
-    assert verses == [Verse("verse", ("[Am]Hello dark[G]ness [C#m7/B]my",)), Verse("bridge", ("old",))]
+    assert verses == [
+        Verse("verse", ("[Am]Hello dark[G]ness [C#m7/B]my",)),
+        Verse("bridge", ("old",)),
+    ]
     assert words(verses[0].lines[0]) == ["hello", "darkness", "my"]
     assert words("[a] (Am) [hey] Dm") == ["a", "am", "hey", "dm"]
 
@@ -213,7 +242,8 @@ def test_chords_are_no_sections_and_no_words():
     [
         ("", "empty"), ("  \n ", "empty"), ("\U0001f3b5\n***", "no letter or digit"),
         ("la " * 40_000, "120,000 characters"),
-        ("a" * 5000, "one word of 5000 letters"), ("[verse]\n[chorus]", "no letter"), (None, "NoneType"),
+        ("a" * 5000, "one word of 5000 "
+                     "letters"), ("[verse]\n[chorus]", "no letter"), (None, "NoneType"),
     ],
 )  # fmt: skip
 def test_lyrics_that_cannot_be_sung(text: str, says: str):
@@ -222,7 +252,7 @@ def test_lyrics_that_cannot_be_sung(text: str, says: str):
     assert str(caught.value).startswith("song.txt: ") and "\n" not in str(caught.value)
 
 
-# --- the model -----------------------------------------------------------------------------------------
+# --- the model ------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

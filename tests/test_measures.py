@@ -28,21 +28,27 @@ def tone(notes: list[tuple[float, float, float]], seconds: float, cents: float =
 
 
 def tune(*midi: float, length: float = 0.4) -> list[tuple[float, float, float]]:
-    return [(LEAD_SECONDS + i * length, LEAD_SECONDS + (i + 1) * length, m) for i, m in enumerate(midi)]
+    return [
+        (LEAD_SECONDS + i * length, LEAD_SECONDS + (i + 1) * length, m) for i, m in enumerate(midi)
+    ]
 
 
 def hummed(text: str, midi: tuple[float, ...], cents: float = 0.0) -> Performance:
     notes = tune(*midi)
-    return Performance(text, tuple(text.split()), tuple(notes), tone(notes, notes[-1][1] + 0.2, cents), RATE)
+    return Performance(
+        text, tuple(text.split()), tuple(notes), tone(notes, notes[-1][1] + 0.2, cents), RATE
+    )
 
 
-# --- notes --------------------------------------------------------------------------------------------------
+# --- notes ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("cents", "share"), [(0, 1.0), (40, 1.0), (-40, 1.0), (60, 0.0), (-60, 0.0), (1200, 0.0)]
 )
-def test_a_note_is_in_tune_within_50_cents_and_the_octave_counts(cents: float, share: float) -> None:
+def test_a_note_is_in_tune_within_50_cents_and_the_octave_counts(
+    cents: float, share: float
+) -> None:
     take = hummed("la la la", (52, 55, 59), cents)
     figures, details = pitch.measure(take, [])
     hits, count = figures["in_tune"]
@@ -52,9 +58,8 @@ def test_a_note_is_in_tune_within_50_cents_and_the_octave_counts(cents: float, s
 
 def test_pitch_is_found_at_the_sample_rate_of_the_take() -> None:
     notes = tune(57, 60)
-    wave_W = np.repeat(
-        tone(notes, 1.2), 3
-    )  # a crude 48 kHz: the images lie above hearing and above the tracker
+    # a crude 48 kHz: the images lie above hearing and above the tracker
+    wave_W = np.repeat(tone(notes, 1.2), 3)
     figures, _ = pitch.measure(Performance("a b", ("a", "b"), tuple(notes), wave_W, 3 * RATE), [])
     assert figures["in_tune"] == (2, 2)
 
@@ -72,7 +77,9 @@ def test_an_unsung_note_is_a_miss_and_another_tune_fails() -> None:
     assert pitch.summarise([details])["notes_not_sung"] == 2
 
 
-def test_the_wrong_tune_is_never_the_right_one_and_is_strung_together_where_lines_are_short() -> None:
+def test_the_wrong_tune_is_never_the_right_one_and_is_strung_together_where_lines_are_short() -> (
+    None
+):
     own = Sheet("own", (), tuple(tune(50, 52, 53)))
     twin = Sheet("twin", (), tuple(tune(50, 52, 53)))
     assert pitch.another_melody(own, [twin]) == []
@@ -86,7 +93,9 @@ def test_the_wrong_tune_is_never_the_right_one_and_is_strung_together_where_line
 @pytest.mark.parametrize("samples", [0, 1, 700])
 def test_silence_and_scraps_are_judged_not_refused(samples: int) -> None:
     wave_W = np.zeros(samples, np.float32)
-    take = Performance("gently down", ("gently", "down"), ((0.0, 0.4, 60.0), (0.4, 0.8, 62.0)), wave_W, RATE)
+    take = Performance(
+        "gently down", ("gently", "down"), ((0.0, 0.4, 60.0), (0.4, 0.8, 62.0)), wave_W, RATE
+    )
     assert pitch.measure(take, [])[0]["in_tune"] == (0, 2)
     assert words.measure(take, [])[0]["word_error"][1] == 2
 
@@ -98,7 +107,7 @@ def test_a_waveform_that_is_none_is_refused() -> None:
         Performance("x", ("x",), (), np.zeros((1, 5), np.float32), RATE)
 
 
-# --- words --------------------------------------------------------------------------------------------------
+# --- words ----------------------------------------------------------------------------------------
 
 
 def test_the_vocabulary_is_known_to_the_recogniser() -> None:
@@ -117,17 +126,22 @@ def test_slots_hold_the_word_and_seven_of_its_length_that_sound_different() -> N
         rest = set(slot) - {word}
         assert all(set(ear.sounds(other)).isdisjoint(ear.sounds(word)) for other in rest)
     assert "too" not in slots[-1]
-    assert (
-        len({slot.index(word) for word, slot in zip(asked, slots, strict=True)}) > 1
-    )  # not always in one place
+    # not always in one place
+    assert len({slot.index(word) for word, slot in zip(asked, slots, strict=True)}) > 1
 
 
 def test_slots_depend_on_the_text_alone_and_leave_out_what_they_are_told() -> None:
     fresh = words.Recogniser()
     asked = ("down", "the", "stream")
-    assert words.recogniser().slots(asked, "one") == fresh.slots(asked, "one") != fresh.slots(asked, "two")
+    assert (
+        words.recogniser().slots(asked, "one")
+        == fresh.slots(asked, "one")
+        != fresh.slots(asked, "two")
+    )
     banned = {word for slot in fresh.slots(asked, "one") for word in slot} - set(asked)
-    assert not banned & {word for slot in fresh.slots(asked, "one", without=banned) for word in slot}
+    assert not banned & {
+        word for slot in fresh.slots(asked, "one", without=banned) for word in slot
+    }
 
 
 def test_a_word_without_seven_others_changes_the_chance() -> None:
@@ -150,16 +164,24 @@ def test_unknown_words_are_named_and_not_scored() -> None:
 def test_the_wrong_words_are_of_another_line_and_of_equal_count() -> None:
     own = Sheet("row the boat", ("row", "the", "boat"), ())
     near, far, long = (
-        Sheet(text, tuple(text.split()), ()) for text in ("the red boat", "stars come out", "a b c d")
+        Sheet(text, tuple(text.split()), ())
+        for text in ("the red boat", "stars come out", "a b c d")
     )
     assert words.other_words(own, [near, far, long, own]) == far.words
     drawn = words.other_words(own, [long])
-    assert len(drawn) == 3 and set(drawn) <= set(words.vocabulary()) and not set(drawn) & set(own.words)
+    assert (
+        len(drawn) == 3
+        and set(drawn) <= set(words.vocabulary())
+        and not set(drawn) & set(own.words)
+    )
 
 
 def test_speech_is_understood_and_wrong_lyrics_are_not() -> None:
     takes = spoken(
-        "row row row your boat", "gently down the stream", "life is but a dream", "mary had a little lamb"
+        "row row row your boat",
+        "gently down the stream",
+        "life is but a dream",
+        "mary had a little lamb",
     )
     report = judge({"spoken": takes}, processes=1)["rows"]["spoken"]
     assert report["figures"]["word_error"]["count"] == 19
@@ -168,7 +190,10 @@ def test_speech_is_understood_and_wrong_lyrics_are_not() -> None:
     assert report["words"]["chance"] == pytest.approx(0.875)
     noise_W = np.random.default_rng(0).normal(0, 0.1, RATE * 2).astype(np.float32)
     noise = [Performance(take.text, take.words, take.notes, noise_W, RATE) for take in takes]
-    assert judge({"noise": noise}, processes=1)["rows"]["noise"]["figures"]["word_error"]["value"] >= 0.6
+    assert (
+        judge({"noise": noise}, processes=1)["rows"]["noise"]["figures"]["word_error"]["value"]
+        >= 0.6
+    )
 
 
 def test_what_is_heard_does_not_depend_on_what_was_heard_before() -> None:
@@ -187,24 +212,29 @@ def test_what_is_heard_does_not_depend_on_what_was_heard_before() -> None:
 def spoken(*lines: str) -> list[Performance]:
     """espeak-ng says the lines. Skips where it is not installed."""
     loader = pytest.importorskip("espeakng_loader")
+    # in a process of its own: the library keeps one global state
     script = (
         "import ctypes, sys, numpy as np\n"
-        f"library, data, lines = {loader.get_library_path()!r}, {loader.get_data_path()!r}, {lines!r}\n"
+        f"library, data, lines = {loader.get_library_path()!r}, {loader.get_data_path()!r}, "
+        f"{lines!r}\n"
         "espeak, pieces = ctypes.CDLL(library), []\n"
         "rate = espeak.espeak_Initialize(2, 500, data.encode(), 0)\n"
-        "@ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)\n"
+        "@ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, "
+        "ctypes.c_void_p)\n"
         "def hear(samples, count, events):\n"
-        "    if samples and count > 0: pieces.append(np.ctypeslib.as_array(samples, (count,)).copy())\n"
+        "    if samples and count > 0: pieces.append(np.ctypeslib.as_array(samples, "
+        "(count,)).copy())\n"
         "    return 0\n"
         "espeak.espeak_SetSynthCallback(hear)\n"
         "espeak.espeak_SetVoiceByName(b'en-us'); espeak.espeak_SetParameter(1, 120, 0)\n"
         "waves = []\n"
         "for line in lines:\n"
         "    pieces.clear(); text = line.encode()\n"
-        "    espeak.espeak_Synth(text, len(text) + 1, 0, 1, 0, 1, None, None); espeak.espeak_Synchronize()\n"
+        "    espeak.espeak_Synth(text, len(text) + 1, 0, 1, 0, 1, None, None); "
+        "espeak.espeak_Synchronize()\n"
         "    waves.append(np.concatenate(pieces).astype(np.float32) / 32768)\n"
         "np.savez(sys.stdout.buffer, rate, *waves)\n"
-    )  # in a process of its own: the library keeps one global state
+    )
     import io
 
     spoke = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
@@ -216,7 +246,7 @@ def spoken(*lines: str) -> list[Performance]:
     ]
 
 
-# --- the whole ----------------------------------------------------------------------------------------------
+# --- the whole ------------------------------------------------------------------------------------
 
 
 def test_judging_is_the_same_in_any_number_of_processes_and_is_json() -> None:
@@ -266,7 +296,7 @@ def test_judging_loads_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-# --- intervals ----------------------------------------------------------------------------------------------
+# --- intervals ------------------------------------------------------------------------------------
 
 
 def test_an_interval_holds_its_share_and_narrows_with_lines() -> None:
@@ -276,9 +306,8 @@ def test_an_interval_holds_its_share_and_narrows_with_lines() -> None:
     few, many = _bootstrap.share(hits[:25], counts[:25]), _bootstrap.share(hits, counts)
     assert few.low < few.value < few.high and many.low < 0.2 < many.high
     assert (many.high - many.low) < 0.5 * (few.high - few.low)
-    expected = 1.96 * np.sqrt(
-        0.2 * 0.8 / counts.sum()
-    )  # words are independent here, so the binomial law holds
+    # words are independent here, so the binomial law holds
+    expected = 1.96 * np.sqrt(0.2 * 0.8 / counts.sum())
     assert (many.high - many.low) / 2 == pytest.approx(expected, rel=0.2)
     assert _bootstrap.share(hits, counts) == many
 

@@ -23,7 +23,7 @@ from distill.songs import Fact, Line, Note, Section, Song, Word
 RATE = 16_000
 
 
-# --- sounds ----------------------------------------------------------------------------------------------------------
+# --- sounds ---------------------------------------------------------------------------------------
 def sung(midi_W: np.ndarray, rate: int = RATE, loud_W: np.ndarray | float = 1.0) -> np.ndarray:
     """A buzz of 20 harmonics along a pitch curve: wave_W."""
     phase_W = 2 * np.pi * np.cumsum(440 * 2 ** ((midi_W - 69) / 12)) / rate
@@ -37,7 +37,8 @@ def flat(midi: float, seconds: float, rate: int = RATE) -> np.ndarray:
 
 
 def mouth(length: int) -> np.ndarray:
-    """How loud a syllable of `length` samples is: a vowel at once, and 70 ms of a soft consonant at its end."""
+    """How loud a syllable of `length` samples is: a vowel at once, and 70 ms of a soft consonant at
+    its end."""
     closing_W = np.clip((np.arange(length)[::-1] - 0.05 * RATE) / (0.02 * RATE), 0.03, 1.0)
     return np.minimum(closing_W, np.maximum(0.03, np.arange(length) / (0.01 * RATE)))
 
@@ -59,7 +60,7 @@ def heard(wave_W: np.ndarray, lines: Sequence[Line], track: str = "vocals") -> I
     return Item(song_of(lines), {track: Sound(wave_W[None], RATE)})
 
 
-# --- pitch -----------------------------------------------------------------------------------------------------------
+# --- pitch ----------------------------------------------------------------------------------------
 @pytest.mark.parametrize("midi", [38, 45, 52.3, 60, 67, 76, 83])
 def test_a_steady_tone_is_tracked_within_5_cents(midi: float) -> None:
     found = pitch.track(sung(flat(midi, 1.0)))
@@ -75,7 +76,9 @@ def test_pitch_is_the_same_at_any_sample_rate_and_loudness() -> None:
 
 def test_a_missing_fundamental_is_still_the_pitch() -> None:
     clock_W = np.arange(RATE) / RATE
-    wave_W = np.sum([np.sin(2 * np.pi * 110 * k * clock_W) for k in (2, 3, 4, 5)], axis=0).astype(np.float32)
+    wave_W = np.sum([np.sin(2 * np.pi * 110 * k * clock_W) for k in (2, 3, 4, 5)], axis=0).astype(
+        np.float32
+    )
     assert np.abs(np.nanmedian(pitch.track(0.1 * wave_W).midi_F) - 45) < 0.05
 
 
@@ -89,18 +92,25 @@ def test_a_glide_is_followed() -> None:
 @pytest.mark.parametrize("what", ["noise", "silence", "nothing", "scrap"])
 def test_what_has_no_pitch_is_unvoiced(what: str) -> None:
     noise_W = (0.1 * np.random.default_rng(1).standard_normal(RATE)).astype(np.float32)
-    wave_W = {"noise": noise_W, "silence": 0 * noise_W, "nothing": noise_W[:0], "scrap": noise_W[:100]}[what]
+    wave_W = {
+        "noise": noise_W,
+        "silence": 0 * noise_W,
+        "nothing": noise_W[:0],
+        "scrap": noise_W[:100],
+    }[what]
     found = pitch.track(wave_W)
     assert len(found.midi_F) == len(wave_W) // pitch.HOP + 1
     assert np.isnan(found.midi_F).mean() > 0.9
 
 
-# --- notes without words ---------------------------------------------------------------------------------------------
+# --- notes without words --------------------------------------------------------------------------
 def rows(found: Sequence[melody.Found]) -> list[tuple[float, float, float]]:
     return [(melody.seconds(note.first), melody.seconds(note.stop), note.key) for note in found]
 
 
-def close(found: Sequence[tuple[float, float, float]], true: Sequence[tuple[float, float, float]]) -> bool:
+def close(
+    found: Sequence[tuple[float, float, float]], true: Sequence[tuple[float, float, float]]
+) -> bool:
     """Every onset within 50 ms, every end within 100 ms, every key the same."""
     return len(found) == len(true) and all(
         abs(a[0] - b[0]) <= 0.05 and abs(a[1] - b[1]) <= 0.1 and a[2] == b[2]
@@ -131,7 +141,7 @@ def test_a_voice_tuned_low_is_heard_on_its_own_keys() -> None:
     assert [note.key for note in found] == [midi for _, _, midi in TUNE]
 
 
-# --- notes with words ------------------------------------------------------------------------------------------------
+# --- notes with words -----------------------------------------------------------------------------
 LINE = Line(
     "Row a, boat away!", 0.0, 3.4, (Word("Row", 0.3, 0.8), Word("a,", 0.8, 1.1), Word("boat", 1.1, 1.4), Word("away!", 1.4, 3.2))
 )  # fmt: skip
@@ -155,7 +165,10 @@ def test_a_melisma_has_further_notes_without_text() -> None:
     midi_W = np.concatenate([flat(57, 0.4), flat(60, 0.5)])
     wave_W[round(0.9 * RATE) : round(1.8 * RATE)] = sung(midi_W, loud_W=mouth(len(midi_W)))
     line = Line(
-        "go there now", 0, 2.8, (Word("go", 0.3, 0.9), Word("there", 0.9, 1.8), Word("now", 1.8, 2.3))
+        "go there now",
+        0,
+        2.8,
+        (Word("go", 0.3, 0.9), Word("there", 0.9, 1.8), Word("now", 1.8, 2.3)),
     )
     found = notes.Settings().curate(heard(wave_W, [line])).song.lines[0].notes
     assert [note.midi for note in found] == [57, 57, 60, 55]
@@ -204,11 +217,15 @@ def test_in_a_mix_notes_are_found_only_when_asked_for_and_count_half() -> None:
     alone = notes.Settings(unaccompanied=True).curate(heard(wave_W, [LINE], "audio"))
     assert alone.song == apart.song
     sure, half = (item.song.fact("notes_confidence") for item in (apart, mixed))
-    assert sure and half and half.value[0] == pytest.approx(notes.MIX_FACTOR * sure.value[0], abs=2e-3)
+    assert (
+        sure and half and half.value[0] == pytest.approx(notes.MIX_FACTOR * sure.value[0], abs=2e-3)
+    )
 
 
 def test_word_times_outside_the_sound_are_no_crash() -> None:
-    late = replace(LINE, words=tuple(replace(w, start=w.start + 50, end=w.end + 50) for w in LINE.words))
+    late = replace(
+        LINE, words=tuple(replace(w, start=w.start + 50, end=w.end + 50) for w in LINE.words)
+    )
     crowded = replace(LINE, words=tuple(Word("away", 0.3, 0.31) for _ in range(40)))
     marks = Line("- !", 0, 1, (Word("-", 0, 0.5), Word("!", 0.5, 1)))
     lines = [late, crowded, marks]
@@ -225,14 +242,17 @@ def test_scraps_and_silence_are_no_crash(samples: int, level: float) -> None:
 
 
 def test_the_same_item_gives_the_same_result() -> None:
-    wave_W = syllables(TUNE, 3.6) + np.random.default_rng(3).normal(0, 0.003, round(3.6 * RATE)).astype(
-        np.float32
-    )
+    wave_W = syllables(TUNE, 3.6) + np.random.default_rng(3).normal(
+        0, 0.003, round(3.6 * RATE)
+    ).astype(np.float32)
     for step in (notes.Settings(), music.Settings()):
-        assert step.curate(heard(wave_W, [LINE])).song == step.curate(heard(wave_W.copy(), [LINE])).song
+        assert (
+            step.curate(heard(wave_W, [LINE])).song
+            == step.curate(heard(wave_W.copy(), [LINE])).song
+        )
 
 
-# --- key -------------------------------------------------------------------------------------------------------------
+# --- key ------------------------------------------------------------------------------------------
 def chords(tonic: int, minor: bool, cents: float = 0.0, each: float = 0.8) -> np.ndarray:
     """I IV V I with bass, the fifth degree major in minor too: wave_W at the harmony's rate."""
     third = 3 if minor else 4
@@ -260,7 +280,7 @@ def test_no_key_without_tones() -> None:
     assert harmony.key(np.full(12, 1 / 12)) is None
 
 
-# --- tempo and beats -------------------------------------------------------------------------------------------------
+# --- tempo and beats ------------------------------------------------------------------------------
 def clicks(
     bpm: float, seconds: float = 16.0, first: float = 0.4, seed: int = 4
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -296,7 +316,7 @@ def test_noise_has_no_sure_tempo_and_silence_none() -> None:
     assert rhythm.rhythm(noise_W[: rhythm.RATE]) is None
 
 
-# --- the music step --------------------------------------------------------------------------------------------------
+# --- the music step -------------------------------------------------------------------------------
 def test_music_knows_key_tempo_beats_and_range() -> None:
     beat_W, _ = clicks(100.0, 9.6)
     tone_W = np.repeat(chords(9, True, each=1.2), RATE // harmony.RATE)[: len(beat_W)]
@@ -323,11 +343,17 @@ def test_given_facts_are_kept_and_contradictions_noted() -> None:
     item = music.Settings(tempo=False).curate(Item(song_of([], facts=facts), sound))
     assert item.song.facts == facts
     texts = [remark.text for remark in item.remarks]
-    assert any(text.startswith("vocal_range_midi: given as [40, 64], heard as [52, 64]") for text in texts)
+    assert any(
+        text.startswith("vocal_range_midi: given as [40, 64], heard as [52, 64]") for text in texts
+    )
     assert any(text.startswith("key: given as F# major, heard as") for text in texts)
     assert {remark.verdict for remark in item.remarks} == {"noted"}
     agreeing = (Fact("vocal_range_midi", [52, 65]),)
-    assert not music.Settings(key=False, tempo=False).curate(Item(song_of([], facts=agreeing), sound)).remarks
+    assert (
+        not music.Settings(key=False, tempo=False)
+        .curate(Item(song_of([], facts=agreeing), sound))
+        .remarks
+    )
 
 
 @pytest.mark.parametrize(
@@ -375,7 +401,7 @@ def test_wrong_settings_are_refused(wrong: object) -> None:
         wrong()  # type: ignore[operator]
 
 
-# --- separation ------------------------------------------------------------------------------------------------------
+# --- separation -----------------------------------------------------------------------------------
 @pytest.fixture(scope="module")
 def demucs_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny HTDemucs with random weights, in the layout of demucs 4.1."""
@@ -385,10 +411,18 @@ def demucs_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from safetensors.torch import save_file
 
     folder = tmp_path_factory.mktemp("demucs")
-    kwargs = {"sources": ["drums", "bass", "other", "vocals"], "channels": 16, "t_layers": 1, "t_heads": 2}
+    kwargs = {
+        "sources": ["drums", "bass", "other", "vocals"],
+        "channels": 16,
+        "t_layers": 1,
+        "t_heads": 2,
+    }
     kwargs |= {"nfft": 1024, "depth": 3, "samplerate": 8000, "segment": 1, "bottom_channels": 8}
     torch.manual_seed(0)
-    state = {name: tensor.contiguous().clone() for name, tensor in HTDemucs(**kwargs).state_dict().items()}
+    state = {
+        name: tensor.contiguous().clone()
+        for name, tensor in HTDemucs(**kwargs).state_dict().items()
+    }
     about = {"klass": "demucs.htdemucs.HTDemucs", "args": "[]", "kwargs": json.dumps(kwargs)}
     save_file(state, folder / "abcd1234.safetensors", metadata=about)
     (folder / "tiny.yaml").write_text("models: ['abcd1234']\n")
@@ -397,13 +431,20 @@ def demucs_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(("channels", "rate"), [(1, 22_050), (2, 8_000)])
 def test_stems_add_up_to_the_mix(demucs_folder: Path, channels: int, rate: int) -> None:
-    wave_CW = np.random.default_rng(6).uniform(-0.7, 0.7, (channels, round(2.5 * rate))).astype(np.float32)
+    wave_CW = (
+        np.random.default_rng(6)
+        .uniform(-0.7, 0.7, (channels, round(2.5 * rate)))
+        .astype(np.float32)
+    )
     step = separation.Settings(str(demucs_folder), "CC0-1.0")
     item = Item(song_of([]), {"audio": Sound(wave_CW, rate)})
     found, again = step.curate(item), step.curate(item)
     mix, voice, rest = (found.tracks[name] for name in ("audio", "vocals", "accompaniment"))
     assert voice.sample_rate == rest.sample_rate == rate
-    assert voice.wave_CW.shape == rest.wave_CW.shape == wave_CW.shape and voice.wave_CW.dtype == np.float32
+    assert (
+        voice.wave_CW.shape == rest.wave_CW.shape == wave_CW.shape
+        and voice.wave_CW.dtype == np.float32
+    )
     assert np.abs(voice.wave_CW + rest.wave_CW - mix.wave_CW).max() < 1e-6
     assert max(np.abs(track.wave_CW).max() for track in found.tracks.values()) <= 1
     assert np.abs(voice.wave_CW).max() > 0

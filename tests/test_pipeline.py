@@ -1,4 +1,5 @@
-"""The whole chain on a small folder of songs: coded, trained on, merged, sung; called again; interrupted; refused."""
+"""The whole chain on a small folder of songs: coded, trained on, merged, sung; called again;
+interrupted; refused."""
 
 from __future__ import annotations
 
@@ -55,7 +56,9 @@ judge: {{lines: 0}}
 
 def sing_wave(seconds: float, seed: int) -> np.ndarray:
     generator = np.random.default_rng(seed)
-    keys = np.repeat(generator.integers(50, 65, int(seconds * 4) + 1), 4000)[: int(seconds * 16_000)]
+    keys = np.repeat(generator.integers(50, 65, int(seconds * 4) + 1), 4000)[
+        : int(seconds * 16_000)
+    ]
     phase = np.cumsum(2 * np.pi * 440 * 2 ** ((keys - 69) / 12) / 16_000)
     return (0.2 * sum(np.sin(k * phase) / k for k in range(1, 6))).astype(np.float32)
 
@@ -107,19 +110,26 @@ def rows(folder: Path) -> list[dict]:
 
 def content(folder: Path) -> dict[str, tuple[int, bytes]]:
     files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    return {str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
+    return {
+        str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.read_bytes())
+        for path in files
+    }
 
 
 def test_a_folder_of_songs_becomes_a_singer_a_merged_model_and_a_take(home, run):
     assert [row["step"] for row in rows(run)] == list(range(1, STEPS + 1))
-    assert {"slot0.cross_entropy", "slot1.cross_entropy", "pieces", "lengths", "opens", "format"} == set(
-        rows(run)[0]["terms"]
-    )
+    assert {
+        "slot0.cross_entropy",
+        "slot1.cross_entropy",
+        "pieces",
+        "lengths",
+        "opens",
+        "format",
+    } == set(rows(run)[0]["terms"])
     report = json.loads((run / "report.json").read_text())
     assert report["steps"] == STEPS and report["judged"] is None
-    assert report["minutes_of_song"] == pytest.approx(
-        3 * 2.5 / 60, rel=0.05
-    )  # two of three lines of each song
+    # two of three lines of each song
+    assert report["minutes_of_song"] == pytest.approx(3 * 2.5 / 60, rel=0.05)
     before, after = report["before"]["nats_per_token"], report["after"]["nats_per_token"]
     assert report["before"]["seconds"] == pytest.approx(3 * 1.2, rel=0.05) and before != after
     assert sum(after) < sum(before)
@@ -130,8 +140,11 @@ def test_a_folder_of_songs_becomes_a_singer_a_merged_model_and_a_take(home, run)
     assert about["grain"] == "line" and about["styles"] == ["folk"] and about["voices"] == ["low"]
     assert about["licences"]["song: song0.mp3"] == "CC0-1.0" and set(about["slot_sizes"]) == {32}
     assert str(home / "songs") not in (run / "singer" / "singer.json").read_text()
-    assert str(home) not in about["recipe"] and "path: codec" in about["recipe"]  # nobody's disk is published
-    assert (run / "merged" / "singer.json").read_text() == (run / "singer" / "singer.json").read_text()
+    # nobody's disk is published
+    assert str(home) not in about["recipe"] and "path: codec" in about["recipe"]
+    assert (run / "merged" / "singer.json").read_text() == (
+        run / "singer" / "singer.json"
+    ).read_text()
 
 
 def test_the_run_loads_as_a_singer_and_the_merged_model_in_plain_transformers(run):
@@ -148,19 +161,25 @@ def test_the_run_loads_as_a_singer_and_the_merged_model_in_plain_transformers(ru
     )
     with torch.no_grad():
         ours_BTV = singer.student.model(input_ids=ids_BT).logits
-        assert (
-            stock(input_ids=ids_BT).logits - ours_BTV
-        ).abs().max() < 5e-3  # the adapter is stored in half precision
-        assert torch.equal(merged.student.model(input_ids=ids_BT).logits, stock(input_ids=ids_BT).logits)
+        # the adapter is stored in half precision
+        assert (stock(input_ids=ids_BT).logits - ours_BTV).abs().max() < 5e-3
+        assert torch.equal(
+            merged.student.model(input_ids=ids_BT).logits, stock(input_ids=ids_BT).logits
+        )
     v = singer.student.vocabulary
     assert (
-        tokenizer.convert_tokens_to_ids("<custom_token_1>") == v.end == stock.generation_config.eos_token_id
+        tokenizer.convert_tokens_to_ids("<custom_token_1>")
+        == v.end
+        == stock.generation_config.eos_token_id
     )
 
 
 def test_the_same_call_again_trains_nothing_and_changes_no_weight(home, run):
     kept = {name: content(run / name) for name in ("singer", "merged", "checkpoints")}
-    steps, report = (run / "steps.jsonl").read_bytes(), json.loads((run / "report.json").read_text())
+    steps, report = (
+        (run / "steps.jsonl").read_bytes(),
+        json.loads((run / "report.json").read_text()),
+    )
     take = (run / "take.wav").read_bytes()
     said = pipeline.run(my_songs(home), str(home / "songs"), run)
     assert f"{STEPS} steps" in said
@@ -188,7 +207,9 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(home, run, monkeypatch):
     monkeypatch.setattr(pipeline, "show", show)
     said = pipeline.train(my_songs(home), str(home / "songs"), folder)
     assert f"{STEPS} steps" in said
-    one, other = (load_file(where / "singer" / "adapter_model.safetensors") for where in (folder, run))
+    one, other = (
+        load_file(where / "singer" / "adapter_model.safetensors") for where in (folder, run)
+    )
     assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
     losses = [[row["loss"] for row in rows(where)] for where in (folder, run)]
     assert losses[0] == losses[1]
@@ -216,7 +237,10 @@ def test_a_student_of_another_family_learns_from_the_run_as_recorded_teacher(hom
         rows(home / "taught")[0]["terms"]
     )
     singer = load_singer(home / "taught", device="cpu")
-    assert singer.student.model.config.model_type == "qwen3" and len(singer.sing("row", seed=0).codes_FS) > 0
+    assert (
+        singer.student.model.config.model_type == "qwen3"
+        and len(singer.sing("row", seed=0).codes_FS) > 0
+    )
     embedded.save_codec(random_network(seed=5), home / "codec2", ["apache-2.0"])
     foreign = recipe.parse(BY_TEACHER.format(home=home).replace("/codec", "/codec2"), "foreign")
     with pytest.raises(TeacherError, match="another codec"):
@@ -238,7 +262,10 @@ def test_a_codec_of_ones_own_goes_where_the_singer_goes(home, run, tmp_path):
         folder = shutil.copytree(run / part, tmp_path / part)
         there, here = load_singer(folder, device="cpu"), load_singer(run / part, device="cpu")
         assert torch.equal(there.sing("row", seed=0).wave_CW, here.sing("row", seed=0).wave_CW)
-        assert {path.name for path in (folder / "codec").iterdir()} >= {"config.json", "weights.safetensors"}
+        assert {path.name for path in (folder / "codec").iterdir()} >= {
+            "config.json",
+            "weights.safetensors",
+        }
     assert {"codec/config.json", "codec/weights.safetensors"} <= set(
         hub.push(run, "org/tiny", dry_run=True).files
     )
@@ -252,9 +279,12 @@ def test_songs_go_into_the_source_that_takes_a_folder(home):
     assert pipeline.with_songs(mine, None) == mine
     given = pipeline.with_songs(mine, "some/where")
     assert given.settings.songs.folder == "some/where" and given.settings.songs.held_out_lines == 1
-    other = recipe.parse(MY_SONGS.format(home=home).replace("kind: folder, held_out_lines: 1, style: folk, voice: low, "
+    other = recipe.parse(MY_SONGS.format(home=home).replace("kind: folder, held_out_lines: 1, "
+                                                            "style: folk, voice: low, "
                          "licence: CC0-1.0", "kind: embedded"), "quick")  # fmt: skip
-    with pytest.raises(SettingsError, match=r"quick: its songs are of kind embedded; use RECIPE=my-songs"):
+    with pytest.raises(
+        SettingsError, match=r"quick: its songs are of kind embedded; use RECIPE=my-songs"
+    ):
         pipeline.with_songs(other, "some/where")
     text = recipe.parse("task: text\nseed: 0\ntrain: {steps: 1}\n", "base")
     with pytest.raises(SettingsError, match="base: task text takes no songs"):
@@ -272,7 +302,9 @@ def test_songs_go_into_the_source_that_takes_a_folder(home):
         ({"codec.slots": "9"}, DistillError, "slots is 9"),
     ],
 )
-def test_another_recipe_in_the_same_folder_and_what_is_missing_are_refused(home, run, changes, error, said):
+def test_another_recipe_in_the_same_folder_and_what_is_missing_are_refused(
+    home, run, changes, error, said
+):
     before = content(run)
     with pytest.raises(error, match=said) as refused:
         pipeline.train(my_songs(home, **changes), str(home / "songs"), run)

@@ -11,7 +11,9 @@ from distill.lm.prompts import write
 
 @EVERY
 @pytest.mark.parametrize(("slots", "streams"), [shape for shape in SHAPES if shape[0] > 1])
-def test_a_whole_song_is_heard_whole_and_a_lost_id_costs_the_frames_of_its_step(layout, slots, streams):
+def test_a_whole_song_is_heard_whole_and_a_lost_id_costs_the_frames_of_its_step(
+    layout, slots, streams
+):
     v = words(layout, slots, streams)
     item = coded(v, "notes", seed=3)[0]
     ids = write(item.passage, item.codes_FS, encode, v).ids_T.tolist()
@@ -25,7 +27,8 @@ def test_a_whole_song_is_heard_whole_and_a_lost_id_costs_the_frames_of_its_step(
     said = [piece.text.split(",")[0].strip() for piece in item.passage.pieces]
     assert heard.pieces == [text for text in said if text]
     audio = [place for place, id in enumerate(ids) if id in v.audio_span]
-    # the very first would make the second frame the first; at the end a slot may stand twice in a row
+    # the very first would make the second frame the first; at the end a slot may stand twice in a
+    # row
     for lost in audio[1 : v.order.starts(len(item.codes_FS))[-2]]:
         broken = plain.hear(ids[:lost] + ids[lost + 1 :], v, decode)
         kept = [n for n, frame in enumerate(broken.codes) if len(frame) == slots]

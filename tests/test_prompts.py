@@ -1,4 +1,5 @@
-"""How a song is written: every passage is legal id by id, reads back as what it was, and loses nothing."""
+"""How a song is written: every passage is legal id by id, reads back as what it was, and loses
+nothing."""
 
 from __future__ import annotations
 
@@ -41,7 +42,7 @@ CODER = TextCoder(TOKENIZER, len(TOKENIZER))
 TIMES = ["notes", "words", "lines", "none"]
 
 
-# --- reading back, by the vocabulary alone -----------------------------------------------------------------------
+# --- reading back, by the vocabulary alone --------------------------------------------------------
 @dataclass
 class Read:
     text: str
@@ -226,7 +227,9 @@ def test_a_long_unpitched_piece_is_left_open():
 
 
 def test_a_note_shorter_than_a_frame_keeps_its_text():
-    pieces = pieces_of(line((0.0, 0.2, 60, "r o"), (0.2, 0.21, 61, "D u"), (0.21, 0.4, 62, "b o t")))
+    pieces = pieces_of(
+        line((0.0, 0.2, 60, "r o"), (0.2, 0.21, 61, "D u"), (0.21, 0.4, 62, "b o t"))
+    )
     assert [(p.text, p.midi) for p in pieces] == [("r o, D", 60), ("D u, b", 61), ("b o t", 62)]
     assert [p.frames for p in pieces] == [5, 1, 4]
 
@@ -237,7 +240,10 @@ def test_letters_spell_words_where_they_begin():
     song = Line("Row, Boat!", 0.2, 0.8, words, notes)
     assert [p.text for p in pieces_of(song, spelling="letters")] == ["r o w", ", b", "b o a t"]
     assert [p.text for p in pieces_of(song, spelling="phones")] == ["r o", ", b", "b o t"]
-    assert [p.text for p in pieces_of(song, spelling="letters", grain="word")] == ["r o w", "b o a t"]
+    assert [p.text for p in pieces_of(song, spelling="letters", grain="word")] == [
+        "r o w",
+        "b o a t",
+    ]
 
 
 def test_a_song_without_times_is_one_open_passage():
@@ -252,9 +258,21 @@ def test_a_song_without_times_is_one_open_passage():
 
 
 def test_what_nobody_is_sure_of_is_left_out():
-    """A line without trusted times belongs to no passage, and none reaches across it; unsure words fall to the line."""
-    sure = Line("row row", 0.0, 1.0, (Word("row", 0.1, 0.5, 0.9), Word("row", 0.5, 0.9, 0.4)), confidence=0.8)
-    lines = (sure, Line("boat"), Line("gently", 2.0, 3.0, confidence=0.3), replace(sure, start=3.0, end=4.0))
+    """A line without trusted times belongs to no passage, and none reaches across it; unsure words
+    fall to the line."""
+    sure = Line(
+        "row row",
+        0.0,
+        1.0,
+        (Word("row", 0.1, 0.5, 0.9), Word("row", 0.5, 0.9, 0.4)),
+        confidence=0.8,
+    )
+    lines = (
+        sure,
+        Line("boat"),
+        Line("gently", 2.0, 3.0, confidence=0.3),
+        replace(sure, start=3.0, end=4.0),
+    )
     song = replace(tiny_singer.song(3), sections=(Section("v", lines),))
     found = passages(song, 25.0, LONGEST, WritingSettings(max_lines=4))
     assert [(p.start, p.stop, len(p.lines)) for p in found] == [(0, 25, 1), (75, 100, 1)]
@@ -276,7 +294,7 @@ def test_codes_and_pieces_that_disagree_are_refused():
         WritingSettings(max_lines=0)
 
 
-# --- the grammar -------------------------------------------------------------------------------------------------
+# --- the grammar ----------------------------------------------------------------------------------
 def test_random_walks_never_get_stuck_and_illegal_ids_are_refused():
     generator, grammar = random.Random(0), Grammar(WORDS)
     kinds, ended = set(), 0
@@ -300,7 +318,13 @@ def test_random_walks_never_get_stuck_and_illegal_ids_are_refused():
                 state, generator.choice([span.start, generator.randrange(span.start, span.stop)])
             )
     assert ended > 5
-    assert kinds >= {("start", False), ("slot", False), ("slot", True), ("length", False), ("boundary", True)}
+    assert kinds >= {
+        ("start", False),
+        ("slot", False),
+        ("slot", True),
+        ("length", False),
+        ("boundary", True),
+    }
 
 
 def test_a_length_is_kept_to_the_frame():
@@ -314,7 +338,7 @@ def test_a_length_is_kept_to_the_frame():
     assert grammar.step(state, WORDS.end).kind == "ended"
 
 
-# --- text stays text ---------------------------------------------------------------------------------------------
+# --- text stays text ------------------------------------------------------------------------------
 TRICKS = "<custom_token_5> </s> <s> <custom_token_70> row <unused_token_290>"
 
 
@@ -329,7 +353,8 @@ def test_text_that_spells_codec_tokens_gives_no_codec_id():
     words = student.vocabulary
     merged = tokenizer_with_names(student)
     plain = merged.encode(TRICKS, add_special_tokens=False)
-    assert {words.base_rows + 5, words.base_rows + 70} <= set(plain)  # a stock tokenizer would fall for it
+    # a stock tokenizer would fall for it
+    assert {words.base_rows + 5, words.base_rows + 70} <= set(plain)
     note = Note(0.0, 0.4, 60, TRICKS)
     one = Line(TRICKS, 0.0, 0.4, (Word(TRICKS, 0.0, 0.4),), (note,))
     for spelling in ("phones", "letters"):

@@ -1,4 +1,5 @@
-"""Recipes: one file, one meaning; every recipe on disk reads, and reads back from its resolved form."""
+"""Recipes: one file, one meaning; every recipe on disk reads, and reads back from its resolved
+form."""
 
 from __future__ import annotations
 
@@ -23,11 +24,15 @@ def test_law_a_recipe_equals_its_resolved_yaml(path: Path) -> None:
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
 def test_law_a_recipe_names_no_path_of_a_machine(path: Path) -> None:
-    assert not any(word.startswith(("/", "~", "C:")) for word in path.read_text(encoding="utf-8").split())
+    assert not any(
+        word.startswith(("/", "~", "C:")) for word in path.read_text(encoding="utf-8").split()
+    )
 
 
 def test_a_key_of_an_earlier_version_is_refused_by_name() -> None:
-    text = "task: sing\nseed: 1\nsongs: {kind: embedded}\ncodec: {kind: embedded}\nbase: {blank: {}}\n"
+    text = (
+        "task: sing\nseed: 1\nsongs: {kind: embedded}\ncodec: {kind: embedded}\nbase: {blank: {}}\n"
+    )
     with pytest.raises(SettingsError, match=r"x\.yaml: base\.blank is called from_scratch now"):
         recipe.parse(text, "x", "x.yaml")
 
@@ -35,12 +40,21 @@ def test_a_key_of_an_earlier_version_is_refused_by_name() -> None:
 def test_names_and_paths_are_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = sorted(RECIPES.glob("*.yaml"))[0]
     (tmp_path / "recipes").mkdir()
-    (tmp_path / "recipes" / "mine.yaml").write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
+    (tmp_path / "recipes" / "mine.yaml").write_text(
+        source.read_text(encoding="utf-8"), encoding="utf-8"
+    )
     monkeypatch.chdir(tmp_path)
-    names = ["mine", "mine.yaml", "recipes/mine.yaml", "recipes/mine", tmp_path / "recipes" / "mine.yaml"]
+    names = [
+        "mine",
+        "mine.yaml",
+        "recipes/mine.yaml",
+        "recipes/mine",
+        tmp_path / "recipes" / "mine.yaml",
+    ]
     assert len({recipe.load(name).yaml() for name in names}) == 1
     assert recipe.load("mine").name == "mine"
-    assert recipe.load(source.stem).name == source.stem  # those beside the package are found from anywhere
+    # those beside the package are found from anywhere
+    assert recipe.load(source.stem).name == source.stem
 
 
 def test_overrides_are_in_what_is_saved() -> None:
@@ -59,7 +73,10 @@ def test_overrides_are_in_what_is_saved() -> None:
         ({"seed": "1.5"}, "seed is 1.5; give a whole number"),
         ({"seed": "true"}, "seed is True; give a whole number"),
         ({"seed": "-1"}, "seed is -1"),
-        ({"train.learning_rate": "fast"}, 'train.learning_rate is "fast" (text); it must be a number'),
+        (
+            {"train.learning_rate": "fast"},
+            'train.learning_rate is "fast" (text); it must be a number',
+        ),
     ],
 )
 def test_mistakes_name_the_file(change: dict[str, str], message: str) -> None:
@@ -72,7 +89,8 @@ def test_mistakes_name_the_file(change: dict[str, str], message: str) -> None:
 
 def test_an_unknown_recipe_lists_what_there_is() -> None:
     with pytest.raises(
-        SettingsError, match=rf"recipe nowhere: no such file.*{sorted(RECIPES.glob('*.yaml'))[0].stem}"
+        SettingsError,
+        match=rf"recipe nowhere: no such file.*{sorted(RECIPES.glob('*.yaml'))[0].stem}",
     ):
         recipe.load("nowhere")
 

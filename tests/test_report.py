@@ -1,4 +1,5 @@
-"""The pages of curation: they show what the report says, run nothing that a song brings along, and stay small."""
+"""The pages of curation: they show what the report says, run nothing that a song brings along, and
+stay small."""
 
 from __future__ import annotations
 
@@ -39,7 +40,8 @@ def sung(midi: float = 57.0, seconds: float = SECONDS) -> np.ndarray:
 
 @pytest.fixture
 def song(tmp_path: Path) -> Song:
-    """A given line with words and notes, a guessed one, a weak one above it in time, and one without times."""
+    """A given line with words and notes, a guessed one, a weak one above it in time, and one
+    without times."""
     path = tmp_path / "tune.wav"
     soundfile.write(path, sung(), RATE)
     words = (Word("row", 0.5, 1.0), Word("boat", 1.0, 1.5, 0.4))
@@ -94,13 +96,16 @@ def style(attrs: dict[str, str], name: str) -> float:
     return float(found[1])
 
 
-# --- one song --------------------------------------------------------------------------------------------------------
+# --- one song -------------------------------------------------------------------------------------
 def test_a_page_needs_nothing_but_its_sound(song: Song, tmp_path: Path) -> None:
     path = index_page.write(report_of([song], tmp_path / "out"))
     for one in (path, path.parent / "pages" / "tune.html"):
         page = Page(one)
         links = [
-            value for _, attrs, _ in page.tags for name, value in attrs.items() if name in ("src", "href")
+            value
+            for _, attrs, _ in page.tags
+            for name, value in attrs.items()
+            if name in ("src", "href")
         ]
         assert links and "<!--" not in page.source and "http" not in page.source
         for link in links:
@@ -116,11 +121,15 @@ def test_lines_and_words_lie_where_they_are_sung(song: Song, tmp_path: Path) -> 
     assert [(attrs["class"], text) for attrs, text in bars] == [
         ("given", "row boat"), ("guess", "gently"), ("guess weak", "a weak one"),
     ]  # fmt: skip
-    places = [(style(attrs, "left"), style(attrs, "width"), style(attrs, "--sure")) for attrs, _ in bars]
+    places = [
+        (style(attrs, "left"), style(attrs, "width"), style(attrs, "--sure")) for attrs, _ in bars
+    ]
     assert places == [(12.5, 25.0, 1.0), (37.5, 12.5, 0.75), (43.75, 18.75, 0.2)]
     tops = [style(attrs, "top") for attrs, _ in bars]
     assert tops[0] == tops[1] == 0 < tops[2], "lines that overlap lie below each other"
-    words = {text: style(attrs, "opacity") for attrs, text in page.all("span") if text in ("row", "boat")}
+    words = {
+        text: style(attrs, "opacity") for attrs, text in page.all("span") if text in ("row", "boat")
+    }
     assert words["row"] == 1 and words["boat"] == pytest.approx(0.58)
     sections = [
         (style(attrs, "left"), text)
@@ -133,13 +142,16 @@ def test_lines_and_words_lie_where_they_are_sung(song: Song, tmp_path: Path) -> 
 
 
 def test_the_notes_and_the_pitch_lie_at_their_key(song: Song, tmp_path: Path) -> None:
-    page = Page(index_page.write(report_of([song], tmp_path / "out")).parent / "pages" / "tune.html")
+    page = Page(
+        index_page.write(report_of([song], tmp_path / "out")).parent / "pages" / "tune.html"
+    )
     y = round(1000 * (1 - spectrogram.height(220)))
     assert page.all("path", class_="notes")[0][0]["d"] == f"M25 {y}h24"
     heard = page.all("path", class_="pitch")[0][0]["d"]
     start = re.match(r"M(\d+) (\d+)", heard)
     assert start and abs(int(start[2]) - y) <= 3  # 3 of 1000 are a quarter of a semitone
-    assert 20 <= int(start[1]) <= 27 and 70 <= heard.count("l1 ") <= 100  # where lines are sung: 0.5 to 2.5 s
+    # where lines are sung: 0.5 to 2.5 s
+    assert 20 <= int(start[1]) <= 27 and 70 <= heard.count("l1 ") <= 100
     assert page.all("path")[2][0]["d"] == "M50 0v1M100 0v1", "beats, of 100 a second"
     elsewhere = page.all("path", class_="pitch else")[0][0]["d"]
     assert 40 <= elsewhere.count("l1 ") <= 55  # before, and until the silence at 3 s
@@ -159,10 +171,18 @@ def test_facts_and_remarks_are_told_with_how_sure_they_are(song: Song, tmp_path:
 def test_stems_have_players_and_pictures_of_their_own(song: Song, tmp_path: Path) -> None:
     soundfile.write(tmp_path / "vocals.wav", sung(69.0), RATE)
     soundfile.write(tmp_path / "band.wav", sung(45.0, 3.0), RATE)
-    song = replace(song, vocals=str(tmp_path / "vocals.wav"), accompaniment=str(tmp_path / "band.wav"))
-    page = Page(index_page.write(report_of([song], tmp_path / "out")).parent / "pages" / "tune.html")
+    song = replace(
+        song, vocals=str(tmp_path / "vocals.wav"), accompaniment=str(tmp_path / "band.wav")
+    )
+    page = Page(
+        index_page.write(report_of([song], tmp_path / "out")).parent / "pages" / "tune.html"
+    )
     assert len(page.all("audio")) == len(page.all("img")) == 3
-    assert [attrs["data-track"] for attrs, _ in page.all("img")] == ["audio", "vocals", "accompaniment"]
+    assert [attrs["data-track"] for attrs, _ in page.all("img")] == [
+        "audio",
+        "vocals",
+        "accompaniment",
+    ]
     heard = re.match(r"M(\d+) (\d+)", page.all("path", class_="pitch")[0][0]["d"])
     assert heard and abs(int(heard[2]) - 1000 * (1 - spectrogram.height(440))) <= 3, (
         "the pitch is that of the vocals"
@@ -201,7 +221,9 @@ def test_the_picture_of_a_long_song_is_small() -> None:
 
 
 def test_the_wave_is_drawn_as_it_is_and_once() -> None:
-    wave_W = np.concatenate([np.full(500, 0.5), np.zeros(500), np.full(500, -1.0)]).astype(np.float32)
+    wave_W = np.concatenate([np.full(500, 0.5), np.zeros(500), np.full(500, -1.0)]).astype(
+        np.float32
+    )
     drawn = song_page._envelope(wave_W, 500, 3.0)
     path = re.findall(r'class="peak" d="M-1 100l([^z]*)z"', drawn)[0]
     steps = [int(number) for number in re.findall(r"-?\d+", path)]
@@ -235,7 +257,7 @@ def test_a_voice_is_followed_over_a_louder_band() -> None:
     assert np.mean(np.abs(found_F[: len(sung_F)] - sung_F) < 0.5) > 0.9
 
 
-# --- what a song may bring along -------------------------------------------------------------------------------------
+# --- what a song may bring along ------------------------------------------------------------------
 def test_nothing_in_a_song_runs(song: Song, tmp_path: Path) -> None:
     line = Line(EVIL, 0.5, 1.0, (Word(EVIL, 0.5, 1.0),), (), 0.5)
     evil = replace(
@@ -259,16 +281,20 @@ def test_nothing_in_a_song_runs(song: Song, tmp_path: Path) -> None:
         page = Page(one)
         own = Page(song_page.HERE / ("index_page.html" if one == path else "song_page.html"))
         assert len(page.all("script")) == 1 == len(own.all("script")) and EVIL not in page.source
-        assert not [attrs for _, attrs, _ in page.tags if any(name.startswith("on") for name in attrs)]
+        assert not [
+            attrs for _, attrs, _ in page.tags if any(name.startswith("on") for name in attrs)
+        ]
         assert page.source.count("alert(") >= 5  # it is all there to be read
 
 
 def test_names_that_are_no_text_do_not_stop_the_page(tmp_path: Path) -> None:
-    report = report_of([Refusal("s\udcff.mp3", "s\udcff.mp3: not audio; leave it out")], tmp_path / "out")
+    report = report_of(
+        [Refusal("s\udcff.mp3", "s\udcff.mp3: not audio; leave it out")], tmp_path / "out"
+    )
     assert "s?.mp3" in index_page.write(report).read_text(encoding="utf-8")
 
 
-# --- all songs -------------------------------------------------------------------------------------------------------
+# --- all songs ------------------------------------------------------------------------------------
 def test_the_index_says_what_became_of_each(song: Song, tmp_path: Path) -> None:
     soundfile.write(tmp_path / "low.wav", sung(45.0), RATE, subtype="FLOAT")
     songs: list[Song | Refusal] = [
@@ -282,11 +308,21 @@ def test_the_index_says_what_became_of_each(song: Song, tmp_path: Path) -> None:
     assert [attrs["data-verdict"] for attrs, _ in page.all("tr") if "data-verdict" in attrs] == [
         row.verdict for row in report.rows
     ]
-    assert [attrs["data-verdict"] for attrs, _ in page.all("button")] == ["", "kept", "mended", "set aside"]
+    assert [attrs["data-verdict"] for attrs, _ in page.all("button")] == [
+        "",
+        "kept",
+        "mended",
+        "set aside",
+    ]
     links = [attrs["href"] for attrs, _ in page.all("a")]
     assert len(links) == 2 and all((tmp_path / "out" / link).is_file() for link in links)
     text = page.source
-    assert "bad.mp3: not audio" in text and "too odd" in text and "grouped" in text and "A2 to A3" in text
+    assert (
+        "bad.mp3: not audio" in text
+        and "too odd" in text
+        and "grouped" in text
+        and "A2 to A3" in text
+    )
     assert "given, 0.47" in text or "given, 0.48" in text  # the median of 0.75 and 0.2
     assert '<td class="noted">A minor?</td>' in text, "a weak guess says so"
     stages = text[text.index("Time by stage") :]
@@ -333,8 +369,12 @@ def test_pages_do_not_depend_on_workers(song: Song, tmp_path: Path) -> None:
     for path in (tmp_path / "out" / "pages").iterdir():
         path.unlink()
     index_page.write(report, workers=2)
-    assert {path.name: path.read_bytes() for path in (tmp_path / "out" / "pages").iterdir()} == before
+    assert {
+        path.name: path.read_bytes() for path in (tmp_path / "out" / "pages").iterdir()
+    } == before
     assert (
-        base64.b64decode(re.findall(r"data:image/png;base64,([^\"]+)", before["tune.html"].decode())[0])[:4]
+        base64.b64decode(
+            re.findall(r"data:image/png;base64,([^\"]+)", before["tune.html"].decode())[0]
+        )[:4]
         == b"\x89PNG"
     )

@@ -1,4 +1,5 @@
-"""distill/audio/safe_decode.py and what it stands on (containers, mpeg, ffmpeg): whole or refused, by whatever means the file tries."""
+"""distill/audio/safe_decode.py and what it stands on (containers, mpeg, ffmpeg): whole or refused,
+by whatever means the file tries."""
 
 from __future__ import annotations
 
@@ -60,16 +61,21 @@ def test_every_container_comes_out_as_it_went_in(
     assert here.wave_CW.dtype == np.float32 and here.wave_CW.shape == (channels, len(wave_WC))
     assert np.array_equal(here.wave_CW, there.wave_CW)
     assert np.abs(here.wave_CW.T - wave_WC)[2000:-2000].max() < EXACT[ending]
-    assert decoder.promise(path) == promise(path) == Promise(len(wave_WC), channels, here.sample_rate)
+    assert (
+        decoder.promise(path) == promise(path) == Promise(len(wave_WC), channels, here.sample_rate)
+    )
     assert here.seconds == promise(path).seconds and here.mono().shape == (len(wave_WC),)
 
 
-@pytest.mark.parametrize("subtype", ["PCM_U8", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "IMA_ADPCM"])
+@pytest.mark.parametrize(
+    "subtype", ["PCM_U8", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "IMA_ADPCM"]
+)
 def test_kinds_of_wav(tmp_path: Path, subtype: str) -> None:
     wave_WC = melody(channels=2)
     path = write(tmp_path / "a.wav", wave_WC, subtype=subtype)
     assert np.array_equal(
-        decode(path).wave_CW[:, : len(wave_WC)].T, soundfile.read(path, dtype="float32")[0][: len(wave_WC)]
+        decode(path).wave_CW[:, : len(wave_WC)].T,
+        soundfile.read(path, dtype="float32")[0][: len(wave_WC)],
     )
 
 
@@ -113,7 +119,9 @@ def test_an_mp3_of_variable_rate_without_a_count_is_read_to_its_end(tmp_path: Pa
     """libsndfile guesses 129,719 of 531,072 samples for such a file, and stops there."""
     wave_WC = melody(12.0, 44100)
     wave_WC[: 6 * 44100] *= 1e-4
-    wave_WC[6 * 44100 :] += 0.2 * np.random.default_rng(0).standard_normal((6 * 44100, 1)).astype(np.float32)
+    wave_WC[6 * 44100 :] += 0.2 * np.random.default_rng(0).standard_normal((6 * 44100, 1)).astype(
+        np.float32
+    )
     data = write(
         tmp_path / "a.mp3", wave_WC, 44100, bitrate_mode="VARIABLE", compression_level=0.5
     ).read_bytes()
@@ -129,7 +137,8 @@ def test_an_mp3_of_variable_rate_without_a_count_is_read_to_its_end(tmp_path: Pa
 
 
 def test_tags_around_the_sound_are_no_damage(tmp_path: Path) -> None:
-    """ID3 in front of and behind an MP3 and a FLAC, APE behind an MP3, a LIST chunk and ID3 behind a WAV's sound."""
+    """ID3 in front of and behind an MP3 and a FLAC, APE behind an MP3, a LIST chunk and ID3 behind
+    a WAV's sound."""
     front = b"ID3\x04\0\0" + bytes([0, 0, 1, 10]) + bytes(138)
     for ending, head, tail in (
         ("mp3", front, b"TAG" + bytes(125)),
@@ -173,8 +182,17 @@ def test_pages_missing_damaged_or_of_another_ogg(tmp_path: Path) -> None:
 
 
 def test_not_audio(tmp_path: Path, decoder: Decoder) -> None:
-    contents = {"empty": b"", "text": b"la la la " * 500, "zero": bytes(5000), "riff": b"RIFF\x04\0\0\0WAVE"}
-    contents |= {"aiff": b"FORM\0\0\0\x04AIFF", "flac": b"fLaC" + bytes(100), "ogg": b"OggS" + bytes(100)}
+    contents = {
+        "empty": b"",
+        "text": b"la la la " * 500,
+        "zero": bytes(5000),
+        "riff": b"RIFF\x04\0\0\0WAVE",
+    }
+    contents |= {
+        "aiff": b"FORM\0\0\0\x04AIFF",
+        "flac": b"fLaC" + bytes(100),
+        "ogg": b"OggS" + bytes(100),
+    }
     contents |= {"mp4": b"\0\0\0\x10ftypM4A \0\0\0\0", "id3": b"ID3\x04\0\0\x7f\x7f\x7f\x7f"}
     for name, content in contents.items():
         (tmp_path / name).write_bytes(content)
@@ -193,7 +211,7 @@ def test_a_name_that_is_no_text(tmp_path: Path, decoder: Decoder) -> None:
     assert decoder.decode(path).wave_CW.shape == decode(path).wave_CW.shape == (1, 2 * RATE)
 
 
-# -- limits ------------------------------------------------------------------------------------------------------
+# -- limits ----------------------------------------------------------------------------------------
 
 
 def promising_flac(path: Path, rate: int, channels: int, frames: int) -> Path:
@@ -231,7 +249,9 @@ with Decoder() as worker:
 
 
 @pytest.mark.parametrize("kind", ["gigabytes", "three hours"])
-def test_what_is_over_the_limits_is_refused_before_it_is_allocated(tmp_path: Path, kind: str) -> None:
+def test_what_is_over_the_limits_is_refused_before_it_is_allocated(
+    tmp_path: Path, kind: str
+) -> None:
     if not Path("/proc/self/status").exists():
         pytest.skip("the worker's peak memory is read from /proc, which this system lacks")
     small, path = write(tmp_path / "small.flac", melody()), tmp_path / "big.flac"
@@ -243,7 +263,10 @@ def test_what_is_over_the_limits_is_refused_before_it_is_allocated(tmp_path: Pat
                 file.write(np.zeros(900 * 2000, np.int16))
     assert path.stat().st_size < 200_000
     done = subprocess.run(
-        [sys.executable, "-c", GROWTH, str(path), str(small)], capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", GROWTH, str(path), str(small)],
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert done.returncode == 0, done.stderr
     *reasons, growth = done.stdout.splitlines()
@@ -253,7 +276,9 @@ def test_what_is_over_the_limits_is_refused_before_it_is_allocated(tmp_path: Pat
         else "lasts 10,800 s, the limit is 1,200"
     )
     assert len(reasons) == 2 and all(wanted in reason for reason in reasons), done.stdout
-    assert all(float(number) < 8 for number in growth.split()), f"MiB grown, here and in the worker: {growth}"
+    assert all(float(number) < 8 for number in growth.split()), (
+        f"MiB grown, here and in the worker: {growth}"
+    )
 
 
 def test_a_header_that_lies_within_the_limits_breaks_off(tmp_path: Path, decoder: Decoder) -> None:
@@ -276,7 +301,7 @@ def test_limits_hold_for_the_worker_and_here(tmp_path: Path) -> None:
             Limits(**wrong)  # type: ignore[arg-type]
 
 
-# -- the worker --------------------------------------------------------------------------------------------------
+# -- the worker ------------------------------------------------------------------------------------
 
 
 def test_the_worker_imports_nothing_heavy() -> None:
@@ -353,8 +378,10 @@ def test_memory_is_capped(tmp_path: Path) -> None:
 def test_an_orphan_does_not_stay(tmp_path: Path) -> None:
     path = write(tmp_path / "a.wav", melody())
     code = (
-        "import os, signal, sys; from distill.audio import safe_decode; safe_decode.decode_safely(sys.argv[1])\n"
-        "print([d._worker.pid for d in safe_decode._OWN.values()][0], flush=True); os.kill(os.getpid(), signal.SIGKILL)"
+        "import os, signal, sys; from distill.audio import safe_decode; "
+        "safe_decode.decode_safely(sys.argv[1])\n"
+        "print([d._worker.pid for d in safe_decode._OWN.values()][0], flush=True); "
+        "os.kill(os.getpid(), signal.SIGKILL)"
     )
     done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True)
     pid = int(done.stdout)
@@ -391,7 +418,7 @@ def test_an_interrupted_answer_is_not_taken_for_the_next(
         assert worker.decode(second).sample_rate == 8000
 
 
-# -- M4A ---------------------------------------------------------------------------------------------------------
+# -- M4A -------------------------------------------------------------------------------------------
 
 
 def box(name: bytes, *content: bytes) -> bytes:
@@ -413,7 +440,8 @@ def stand_in_ffmpeg(folder: Path, frames: int, status: int = 0) -> Path:
     program = folder / "ffmpeg"
     code = (
         "import array, sys; "
-        f"sys.stdout.buffer.write(array.array('f', [n / 2**20 for n in range(2 * {frames})]).tobytes()); sys.exit({status})"
+        "sys.stdout.buffer.write(array.array('f', [n / 2**20 for n in range(2 * "
+        f"{frames})]).tobytes()); sys.exit({status})"
     )
     program.write_text(f"#!{sys.executable}\n{code}\n")
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
@@ -426,7 +454,13 @@ def test_m4a_through_ffmpeg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     with pytest.raises(AudioError, match="needs the program ffmpeg"):
         decode(path)
-    cases = ((50_000, 0, 50_000), (48_976, 0, 48_976), (60_000, 0, 50_000), (30_000, 0, 0), (49_000, 1, 0))
+    cases = (
+        (50_000, 0, 50_000),
+        (48_976, 0, 48_976),
+        (60_000, 0, 50_000),
+        (30_000, 0, 0),
+        (49_000, 1, 0),
+    )
     with Decoder() as worker:
         for given, status, wanted in cases:
             stand_in_ffmpeg(tmp_path / "bin", given, status)

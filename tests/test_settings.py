@@ -1,4 +1,5 @@
-"""Settings: YAML says what it means, a mistake is one line that names it, dump reads back to the equal."""
+"""Settings: YAML says what it means, a mistake is one line that names it, dump reads back to the
+equal."""
 
 from __future__ import annotations
 
@@ -175,7 +176,10 @@ def test_parts_in_a_module_are_chosen_by_kind() -> None:
             r"losses\.0\.kind \"forwrd_kl\" \(text\) is unknown; did you mean forward_kl",
         ),
         ("losses: [{weight: 1}]", r"losses\.0 is .* it needs a kind, one of .*forward_kl"),
-        ("losses: [{kind: forward_kl, wight: 1}]", r"losses\.0\.wight is unknown; did you mean weight"),
+        (
+            "losses: [{kind: forward_kl, wight: 1}]",
+            r"losses\.0\.wight is unknown; did you mean weight",
+        ),
         ("losses: {kind: forward_kl}", "losses is .* it must be a list of parts"),
         ("losses: [{kind: [a]}]", "is unknown"),
     ]:
@@ -194,12 +198,9 @@ def test_kinds_are_the_files_of_the_folder(folder: str) -> None:
 
 
 def test_snake_case() -> None:
-    assert [settings.snake_case(n) for n in ("ForwardKl", "ForwardKL", "JensenShannon", "CrossEntropy")] == [
-        "forward_kl",
-        "forward_kl",
-        "jensen_shannon",
-        "cross_entropy",
-    ]
+    assert [
+        settings.snake_case(n) for n in ("ForwardKl", "ForwardKL", "JensenShannon", "CrossEntropy")
+    ] == ["forward_kl", "forward_kl", "jensen_shannon", "cross_entropy"]
 
 
 def test_overrides_are_yaml_at_dotted_keys() -> None:

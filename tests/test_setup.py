@@ -24,7 +24,7 @@ def python(code: str, **keys: object) -> str:
     return str(done.stdout).strip()
 
 
-# --- set-up -------------------------------------------------------------------------------------------------
+# --- set-up ---------------------------------------------------------------------------------------
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """A checkout whose setup.sh only counts how often it ran."""
@@ -41,7 +41,9 @@ def checkout(tmp_path: Path) -> Path:
 
 def make(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {key: value for key, value in os.environ.items() if not key.startswith("MAKE")}
-    return subprocess.run(["make", *arguments], cwd=folder, env=environment, capture_output=True, text=True)
+    return subprocess.run(
+        ["make", *arguments], cwd=folder, env=environment, capture_output=True, text=True
+    )
 
 
 def runs(folder: Path) -> int:
@@ -66,22 +68,40 @@ def test_a_set_up_that_failed_is_done_again(checkout: Path) -> None:
 
 def test_bare_make_lists_the_targets(checkout: Path) -> None:
     listed = make(checkout).stdout
-    for target in ("distill", "sing", "eval", "push", "test", "test-all", "check", "bench", "setup", "clean"):
+    for target in (
+        "distill",
+        "sing",
+        "eval",
+        "push",
+        "test",
+        "test-all",
+        "check",
+        "bench",
+        "setup",
+        "clean",
+    ):
         assert f"make {target} " in listed
     assert runs(checkout) == 0
 
 
 def test_make_passes_on_what_it_is_given(checkout: Path) -> None:
-    said = make(checkout, "-n", "distill", "RECIPE=recipes/x.yaml", "SONGS=my songs", "SET=a.b=1 c=2").stdout
+    said = make(
+        checkout, "-n", "distill", "RECIPE=recipes/x.yaml", "SONGS=my songs", "SET=a.b=1 c=2"
+    ).stdout
     assert (
-        '-m distill run "recipes/x.yaml" --songs "my songs"' in said and '--set "a.b=1" --set "c=2"' in said
+        '-m distill run "recipes/x.yaml" --songs "my songs"' in said
+        and '--set "a.b=1" --set "c=2"' in said
     )
-    assert 'eval/run.py "adapters/mine"' in make(checkout, "-n", "eval", "SINGER=adapters/mine").stdout
+    assert (
+        'eval/run.py "adapters/mine"' in make(checkout, "-n", "eval", "SINGER=adapters/mine").stdout
+    )
 
 
 def test_the_set_up_in_place_is_the_one_described() -> None:
     assert int(metadata.version("protobuf").split(".")[0]) >= 5
-    assert metadata.version("torch").split("+")[0].split(".")[:2] in ([["2", str(n)] for n in (11, 12, 13)])
+    assert metadata.version("torch").split("+")[0].split(".")[:2] in (
+        [["2", str(n)] for n in (11, 12, 13)]
+    )
 
 
 def test_all_eight_packages_of_the_design_import() -> None:
@@ -95,7 +115,7 @@ print("all")"""
     assert python(code) == "all"
 
 
-# --- torchaudio ---------------------------------------------------------------------------------------------
+# --- torchaudio -----------------------------------------------------------------------------------
 FAKE = """
 import importlib, os, sys
 folder, raised = sys.argv[1], sys.argv[2]
@@ -116,14 +136,20 @@ print(torchaudio_standin.install(), torchaudio_standin.install())
         ("RuntimeError('CUDA 13.2')", "stand-in stand-in"),
     ],
 )
-def test_the_stand_in_takes_over_only_where_it_must(tmp_path: Path, raised: str, gives: str) -> None:
-    done = subprocess.run([sys.executable, "-c", FAKE, str(tmp_path), raised], capture_output=True, text=True)
+def test_the_stand_in_takes_over_only_where_it_must(
+    tmp_path: Path, raised: str, gives: str
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FAKE, str(tmp_path), raised], capture_output=True, text=True
+    )
     assert done.stdout.strip() == gives, done.stderr
 
 
 def test_another_fault_of_torchaudio_is_not_hidden(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", FAKE, str(tmp_path), "ValueError('broken')"], capture_output=True, text=True
+        [sys.executable, "-c", FAKE, str(tmp_path), "ValueError('broken')"],
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 1 and "ValueError: broken" in done.stderr
 
@@ -131,7 +157,8 @@ def test_another_fault_of_torchaudio_is_not_hidden(tmp_path: Path) -> None:
 def test_without_torchaudio_it_says_so() -> None:
     code = "from importlib import util; util.find_spec = lambda name: None\n"
     assert (
-        python(code + "from distill.runtime import torchaudio_standin as t; print(t.install())") == "absent"
+        python(code + "from distill.runtime import torchaudio_standin as t; print(t.install())")
+        == "absent"
     )
 
 
@@ -142,11 +169,13 @@ def test_torchaudio_resamples_and_refuses_what_is_compiled() -> None:
     wave_CW = torch.sin(torch.arange(1600) * 0.1)[None]
     assert torchaudio.functional.resample(wave_CW, 16000, 8000).shape == (1, 800)
     if torchaudio_standin.install() == "stand-in":
-        with pytest.raises(RuntimeError, match="forced_align needs torchaudio's compiled extension"):
+        with pytest.raises(
+            RuntimeError, match="forced_align needs torchaudio's compiled extension"
+        ):
             torchaudio.functional.forced_align()
 
 
-# --- no network ---------------------------------------------------------------------------------------------
+# --- no network -----------------------------------------------------------------------------------
 @pytest.fixture
 def forgiven() -> Iterator[Path]:
     """What these tests do on purpose is struck from the list that would fail them."""

@@ -1,4 +1,5 @@
-"""The singer: legal to the last id, repeatable, alone as among others, true to its score, and loaded as it was saved."""
+"""The singer: legal to the last id, repeatable, alone as among others, true to its score, and
+loaded as it was saved."""
 
 from __future__ import annotations
 
@@ -17,7 +18,14 @@ from tiny_singer import FORMAT, LONGEST, ToyCodec
 import distill.singing.singer
 from distill.audio.codec_format import CodecFormat
 from distill.codecs import embedded
-from distill.errors import AdapterError, CodecError, FitError, FolderError, LyricsError, SettingsError
+from distill.errors import (
+    AdapterError,
+    CodecError,
+    FitError,
+    FolderError,
+    LyricsError,
+    SettingsError,
+)
 from distill.lm import layouts
 from distill.lm.base import open_base
 from distill.lm.grammar import Grammar
@@ -42,7 +50,9 @@ def about(**more) -> About:
         "codec_fingerprint": ToyCodec.fingerprint,
         "slot_sizes": FORMAT.slot_sizes,
     }
-    return About(**{**said, "base": "", "tokens": 600, "styles": ("folk",), "voices": ("low",), **more})
+    return About(
+        **{**said, "base": "", "tokens": 600, "styles": ("folk",), "voices": ("low",), **more}
+    )
 
 
 @pytest.fixture(scope="module", params=layouts.names())
@@ -104,7 +114,11 @@ def test_every_id_is_legal_whatever_the_temperature(singer, sent, temperature):
 def test_open_pieces_end_where_a_stop_is_drawn_and_within_the_room(student, sent):
     v = student.vocabulary
     lengths = set()
-    for grain, text in (("line", "row your boat"), ("word", "gently down the stream"), ("none", "row")):
+    for grain, text in (
+        ("line", "row your boat"),
+        ("word", "gently down the stream"),
+        ("none", "row"),
+    ):
         singer = Singer(student, ToyCodec(), about(grain=grain, tokens=260))
         head = 1 + len(student.encode_text(singer._plan(Line(text), "folk", "low").header))
         for seed in range(6):
@@ -162,8 +176,11 @@ def test_a_score_is_followed_exactly(singer):
     sung = [(start, end, midi) for start, end, midi in take.notes if midi is not None]
     assert sung == [(0.24, 0.6, 60), (0.6, 0.8, 62), (0.8, 1.2, 64), (1.28, 1.6, 55)]
     assert take.notes[0] == (0.0, 0.24, None) and take.notes[-1] == (1.6, 2.0, None)
-    assert [start for start, _, _ in take.notes][1:] == [end for _, end, _ in take.notes][:-1]  # no gap
-    assert [p for p in take.pieces if p] == ["r o", "y O r", "b o t"] and len(take.pieces) == len(take.notes)
+    # no gap
+    assert [start for start, _, _ in take.notes][1:] == [end for _, end, _ in take.notes][:-1]
+    assert [p for p in take.pieces if p] == ["r o", "y O r", "b o t"] and len(take.pieces) == len(
+        take.notes
+    )
     assert len(take.codes_FS) == 50 and take.seconds == 2.0 and take.wave_CW.shape == (1, 32_000)
     low = replace(SCORE, notes=tuple(replace(note, midi=note.midi - 12) for note in SCORE.notes))
     other = singer.sing("row your boat", seed=3, score=[low])
@@ -188,12 +205,16 @@ def test_lyrics_without_a_score_get_notes(singer):
         assert take.pieces == ("", "J e n t", "l I", "d W n", "D u", "s t r I m", "")
         silent, *sung, last = take.notes
         assert silent[2] is None and last[2] is None
-        assert all(midi is not None and v.lowest_midi <= midi <= v.highest_midi for _, _, midi in sung)
+        assert all(
+            midi is not None and v.lowest_midi <= midi <= v.highest_midi for _, _, midi in sung
+        )
         spans = [end - start for start, end, _ in take.notes]
         assert all(1 / 25 - 1e-9 <= span <= LONGEST / 25 + 1e-9 for span in spans)
         assert sum(spans) * 25 == pytest.approx(len(take.codes_FS))
     assert len({take.notes for take in takes}) == 4
-    letters = Singer(singer.student, ToyCodec(), about(writing=replace(about().writing, spelling="letters")))
+    letters = Singer(
+        singer.student, ToyCodec(), about(writing=replace(about().writing, spelling="letters"))
+    )
     assert letters.sing("gently down", seed=0).pieces == ("", "g e n t l y", "d o w n", "")
 
 
@@ -222,7 +243,9 @@ def test_what_cannot_be_sung_is_refused(singer):
         singer.sing("row", temperature=-1)
     with pytest.raises(SettingsError, match="2 styles or voices for 1 lines"):
         singer.sing_lines([Line("row")], style=["a", "b"])
-    with pytest.raises(SettingsError, match="voice 'opera': this singer never heard it; it knows 'low'"):
+    with pytest.raises(
+        SettingsError, match="voice 'opera': this singer never heard it; it knows 'low'"
+    ):
         singer.sing("row", voice="opera")
     with pytest.raises(SettingsError, match="voice 'low, breathy'"):
         singer.sing("row", voice="low, breathy")
@@ -230,7 +253,10 @@ def test_what_cannot_be_sung_is_refused(singer):
 
 def test_a_voice_may_join_what_was_heard_apart(singer):
     other = Singer(
-        singer.student, singer.codec, replace(singer.about, voices=("low, breathy", "alto")), singer.vocoder
+        singer.student,
+        singer.codec,
+        replace(singer.about, voices=("low, breathy", "alto")),
+        singer.vocoder,
     )
     other._check_voices(["alto, breathy", "low", "", "alto"])
     with pytest.raises(SettingsError, match="knows 'low', 'breathy', 'alto'"):
@@ -244,7 +270,9 @@ def notes_line(count: int) -> Line:
 
 def test_a_song_that_cannot_fit_is_refused_with_the_length_that_would(singer):
     with pytest.raises(FitError) as refused:
-        singer.sing_lines([notes_line(60)], style="a style of some length, slow, far away and very calm")
+        singer.sing_lines(
+            [notes_line(60)], style="a style of some length, slow, far away and very calm"
+        )
     words = str(refused.value).replace(",", "").split()
     assert "24.0 s of song needs" in str(refused.value) and "holds 600" in str(refused.value)
     fits = float(words[words.index("shorten") + 3])
@@ -271,17 +299,23 @@ def test_a_syllable_is_expected_to_take_its_time_at_any_frame_rate(student, fram
 def test_what_is_made_up_stays_within_what_the_model_holds(student, sent, monkeypatch):
     """Sampled lengths are drawn from what is left, so a composed line never runs past the context."""
     monkeypatch.setattr(distill.singing.singer, "SYLLABLE_SECONDS", 0.08)  # far too few
-    singer, free = Singer(student, ToyCodec(), about(tokens=110)), Singer(student, ToyCodec(), about())
+    singer, free = (
+        Singer(student, ToyCodec(), about(tokens=110)),
+        Singer(student, ToyCodec(), about()),
+    )
     head = 1 + len(student.encode_text(singer._plan(Line("row your boat"), "folk", "low").header))
     for seed in range(4):
         (take,) = singer.sing_lines([Line("row your boat")], seed=seed, temperature=10.0)
         assert head + len(list(sent.values())[-1]) <= 110 and len(take.pieces) == 5
         free.sing_lines([Line("row your boat")], seed=seed, temperature=10.0)
-    assert max(head + len(ids) for ids in sent.values()) > 110  # with room, it would have gone further
+    # with room, it would have gone further
+    assert max(head + len(ids) for ids in sent.values()) > 110
 
 
-# --- choosing ----------------------------------------------------------------------------------------------------
-def drawn(sampling: Sampling, temperature: float, logits_C: torch.Tensor, times: int = 2500) -> Counter:
+# --- choosing -------------------------------------------------------------------------------------
+def drawn(
+    sampling: Sampling, temperature: float, logits_C: torch.Tensor, times: int = 2500
+) -> Counter:
     generator, request = torch.Generator().manual_seed(0), Request((), temperature)
     return Counter(sample(logits_C, request, sampling, generator) for _ in range(times))
 
@@ -318,7 +352,9 @@ def test_whether_a_piece_goes_on_is_drawn_at_the_models_own_odds():
         assert chosen[0] / 2000 == pytest.approx(0.3, abs=0.035) and chosen[1] == 0
         assert len(chosen) == 41 and set(chosen) - {0} == set(range(2, 42))
     assert sample(logits_C, Request((), 0.0, codes=40), Sampling((0.0,), 1.0), generator) >= 2
-    assert sample(logits_C.flip(0), Request((), 0.0, codes=2), Sampling((0.0,), 1.0), generator) == 0
+    assert (
+        sample(logits_C.flip(0), Request((), 0.0, codes=2), Sampling((0.0,), 1.0), generator) == 0
+    )
 
 
 def test_what_has_no_probability_is_never_chosen():
@@ -353,13 +389,17 @@ def test_each_slot_has_its_temperature_and_the_last_one_repeats(student):
 
 @pytest.mark.parametrize("layout", layouts.names())
 def test_the_coarsest_slot_of_every_track_is_drawn_alike(layout):
-    v = AudioVocabulary(300, CodecFormat(16_000, 25.0, (7,) * 4, streams=2), longest=LONGEST, layout=layout)
+    v = AudioVocabulary(
+        300, CodecFormat(16_000, 25.0, (7,) * 4, streams=2), longest=LONGEST, layout=layout
+    )
     steps, asked = script([Piece("", 60, 3)], list, v, Sampling((0.1, 0.7), 0.9), Sung(), 50), []
     request = next(steps)
     with pytest.raises(StopIteration):
         while True:
             asked.append(request)
-            request = steps.send(request.forced if request.forced is not None else request.spans[0].start)
+            request = steps.send(
+                request.forced if request.forced is not None else request.spans[0].start
+            )
     by_slot = [{w.temperature for w in asked if w.spans == (v.span(s),)} for s in range(4)]
     assert by_slot == [{0.1}, {0.1}, {0.7}, {0.7}]
 
@@ -367,11 +407,19 @@ def test_the_coarsest_slot_of_every_track_is_drawn_alike(layout):
 @pytest.mark.parametrize("layout", layouts.names())
 @pytest.mark.parametrize(("slots", "streams"), [(1, 1), (3, 1), (4, 1), (4, 2), (3, 3)])
 def test_whatever_is_answered_a_script_makes_whole_frames(layout, slots, streams):
-    """Every slot count and layout, pieces of given, drawn and open length; a stop is drawn one time in nine."""
+    """Every slot count and layout, pieces of given, drawn and open length; a stop is drawn one time
+    in nine."""
     v = AudioVocabulary(
-        300, CodecFormat(16_000, 25.0, (7,) * slots, streams=streams), longest=LONGEST, layout=layout
+        300,
+        CodecFormat(16_000, 25.0, (7,) * slots, streams=streams),
+        longest=LONGEST,
+        layout=layout,
     )
-    pieces = [Piece("r o", 60, 5), Piece("b o t", None, None), Piece("D u", None, None, False, open=True)]
+    pieces = [
+        Piece("r o", 60, 5),
+        Piece("b o t", None, None),
+        Piece("D u", None, None, False, open=True),
+    ]
     for seed in range(12):
         generator, sung, ids, stopped = random.Random(seed), Sung(), [], False
         some = [generator.choice(pieces) for _ in range(generator.randint(1, 4))]
@@ -393,8 +441,14 @@ def test_whatever_is_answered_a_script_makes_whole_frames(layout, slots, streams
         assert check_legal(ids, v) == sum(piece.frames for piece in sung.pieces) <= 40
         codes_FS = v.read(torch.tensor(sung.ids))
         assert sung.ids == [id for id in ids if id in v.audio_span]
-        assert len(codes_FS) == sum(piece.frames for piece in sung.pieces) and len(sung.pieces) == len(some)
-        assert all(piece.frames == 5 for asked, piece in zip(some, sung.pieces, strict=True) if asked.frames)
+        assert len(codes_FS) == sum(piece.frames for piece in sung.pieces) and len(
+            sung.pieces
+        ) == len(some)
+        assert all(
+            piece.frames == 5
+            for asked, piece in zip(some, sung.pieces, strict=True)
+            if asked.frames
+        )
 
 
 @pytest.mark.parametrize(
@@ -414,7 +468,7 @@ def test_senseless_sampling_is_refused(wrong):
         SamplingSettings(**wrong)
 
 
-# --- takes and folders -------------------------------------------------------------------------------------------
+# --- takes and folders ----------------------------------------------------------------------------
 def test_a_take_is_saved_as_a_wave_file_of_its_length(singer, tmp_path):
     take = singer.sing("row", seed=1, score=[SCORE])
     path = take.save(tmp_path / "take.wav")
@@ -427,7 +481,8 @@ def test_a_take_is_saved_as_a_wave_file_of_its_length(singer, tmp_path):
 
 @pytest.fixture(scope="module")
 def shelf(tmp_path_factory):
-    """A codec, a base, and one singer on them as adapter and as merged folder, each with its singer.json."""
+    """A codec, a base, and one singer on them as adapter and as merged folder, each with its
+    singer.json."""
     home = tmp_path_factory.mktemp("shelf")
     embedded.save_codec(random_network(), home / "codec")
     codec = embedded.Settings(str(home / "codec"), slots=2).load()
@@ -436,7 +491,10 @@ def shelf(tmp_path_factory):
     tokenizer.save_pretrained(home / "base")
     model, tokenizer = open_base(home / "base")
     student = graft(
-        model, tokenizer, AudioVocabulary(rows_of(model), codec.format, longest=LONGEST), codec.codebooks()
+        model,
+        tokenizer,
+        AudioVocabulary(rows_of(model), codec.format, longest=LONGEST),
+        codec.codebooks(),
     )
     student.adapt(LoraSettings(rank=4, alpha=8))
     generator = torch.Generator().manual_seed(3)
@@ -457,7 +515,9 @@ def shelf(tmp_path_factory):
 
 def test_adapter_and_merged_form_load_and_sing_the_same(shelf):
     home, ours = shelf
-    ids_BT = torch.randint(ours.student.vocabulary.rows, (1, 30), generator=torch.Generator().manual_seed(1))
+    ids_BT = torch.randint(
+        ours.student.vocabulary.rows, (1, 30), generator=torch.Generator().manual_seed(1)
+    )
     take = ours.sing("row your boat", seed=4)
     with torch.no_grad():
         wanted_BTV = ours.student.model(input_ids=ids_BT).logits
@@ -495,7 +555,8 @@ def test_another_codec_or_base_or_folder_is_refused(shelf, tmp_path):
             load_singer(home / "merged")
     finally:
         (home / "merged" / "singer.json").write_text(text)
-    other, tokenizer = tiny_singer.make(tiny_singer.from_scratch(), 1)  # another base of the same shape
+    # another base of the same shape
+    other, tokenizer = tiny_singer.make(tiny_singer.from_scratch(), 1)
     other.save_pretrained(tmp_path / "base")
     tokenizer.save_pretrained(tmp_path / "base")
     adapter = home / "run" / "singer" / "singer.json"

@@ -1,4 +1,5 @@
-"""The songbook: what a seed composes, what the voices sing, how stems add up, and the songs inside the package."""
+"""The songbook: what a seed composes, what the voices sing, how stems add up, and the songs inside
+the package."""
 
 from __future__ import annotations
 
@@ -55,7 +56,7 @@ def sung_words(composed: list[scores.Score], language: str = "en") -> list[str]:
     ]
 
 
-# --- words --------------------------------------------------------------------------------------------------
+# --- words ----------------------------------------------------------------------------------------
 
 
 def test_training_songs_hold_no_held_out_word_and_held_out_songs_hold_a_third() -> None:
@@ -79,8 +80,14 @@ def test_about_a_fifth_of_the_content_words_is_held_out() -> None:
     nouns = len(verses.choices("N", False)), len(verses.choices("N", True))
     assert 0.14 < nouns[1] / sum(nouns) < 0.26
     parts = [(part, held) for part in (*verses.book.WORDS, *verses.FORMS) for held in (False, True)]
-    assert len({w for part in parts for phrase in verses.choices(*part) for w in phrase.split()}) > 2000
-    words = [(len(mandarin.choices(part, False)), len(mandarin.choices(part, True))) for part in "NLPAVTD"]
+    assert (
+        len({w for part in parts for phrase in verses.choices(*part) for w in phrase.split()})
+        > 2000
+    )
+    words = [
+        (len(mandarin.choices(part, False)), len(mandarin.choices(part, True)))
+        for part in "NLPAVTD"
+    ]
     kept, out = map(sum, zip(*words, strict=True))
     assert 0.1 < out / (kept + out) < 0.26
     assert len(mandarin.readings()) > 300
@@ -97,7 +104,10 @@ def test_stanzas_keep_their_metre_and_rhyme(held_out: bool) -> None:
             first = metre.scheme.index(letter)
             if first < row:
                 one, other = (lines[place].split()[-1] for place in (row, first))
-                assert one != other and lyrics.syllables(one)[-1][1:] == lyrics.syllables(other)[-1][1:]
+                assert (
+                    one != other
+                    and lyrics.syllables(one)[-1][1:] == lyrics.syllables(other)[-1][1:]
+                )
     assert len(used) == sum(len(metre.syllables) for metre in stanzas.METRES)
 
 
@@ -129,10 +139,13 @@ def test_every_chinese_character_is_one_syllable_of_known_letters() -> None:
 def test_users_songs_are_spelled_as_the_songbook_is() -> None:
     generator = random.Random(5)
     same = []
-    for line in (line for _ in range(40) for line in mandarin.stanza(generator, 7, 4, False, set())):
+    for line in (
+        line for _ in range(40) for line in mandarin.stanza(generator, 7, 4, False, set())
+    ):
         ours = [mandarin.syllable(character) for character in line]
         same += [
-            [mine] == read for mine, read in zip(ours, lyrics.read(lyrics.words(line), "zh"), strict=True)
+            [mine] == read
+            for mine, read in zip(ours, lyrics.read(lyrics.words(line), "zh"), strict=True)
         ]
     assert np.mean(same) > 0.995  # pypinyin takes 暖和 for a word wherever the two meet
 
@@ -143,7 +156,7 @@ def test_a_chinese_character_has_one_reading() -> None:
             assert tuple(mandarin.readings()[character] for character in word) == pinyin
 
 
-# --- bars, chords, tunes ------------------------------------------------------------------------------------
+# --- bars, chords, tunes --------------------------------------------------------------------------
 
 
 def test_the_grid_is_exact_on_beats_and_whole_between() -> None:
@@ -182,7 +195,9 @@ def test_songs_are_varied() -> None:
     assert {score.setting.accompaniment for score in TRAIN} == set(composing.ACCOMPANIMENTS)
     assert {score.setting.bars.metre for score in TRAIN} == set(bars.METRES)
     assert {tag for score in TRAIN for tag, _ in score.sections} == {"verse", "chorus", "bridge"}
-    pairs = [pair for _, song in SONGS for line in song.lines for pair in itertools.pairwise(line.notes)]
+    pairs = [
+        pair for _, song in SONGS for line in song.lines for pair in itertools.pairwise(line.notes)
+    ]
     leaps = [abs((a.midi or 0) - (b.midi or 0)) for a, b in pairs]
     assert 0.02 < np.mean(np.array(leaps) > 4) < 0.3
     assert any(note.text == "" for note in notes)  # a melisma
@@ -196,10 +211,14 @@ def check_times(score: scores.Score, song: Song) -> None:
     for line, later in zip(song.lines, [*song.lines[1:], None], strict=True):
         assert line.start is not None and line.end is not None and line.notes
         assert line.notes[0].start == pytest.approx(line.start + 0.24)
-        assert all(a.end <= b.start + 1e-6 for a, b in zip(line.notes, line.notes[1:], strict=False))
+        assert all(
+            a.end <= b.start + 1e-6 for a, b in zip(line.notes, line.notes[1:], strict=False)
+        )
         limit = end if later is None or later.start is None else later.start
         assert line.start >= 0 and line.notes[-1].end <= line.end + 1e-6 <= limit + 2e-6
-        assert line.words[0].start == line.notes[0].start and line.words[-1].end == line.notes[-1].end
+        assert (
+            line.words[0].start == line.notes[0].start and line.words[-1].end == line.notes[-1].end
+        )
         assert [word.text for word in line.words] == (
             list(line.text) if song.language == "zh" else line.text.split()
         )
@@ -213,7 +232,9 @@ def test_times_are_in_order_and_on_the_grid() -> None:
         check_times(score, song)
         if song.language == "en":
             for line in song.lines:
-                assert [note.text for note in line.notes if note.text] == lyrics.sing_texts(line.text)
+                assert [note.text for note in line.notes if note.text] == lyrics.sing_texts(
+                    line.text
+                )
 
 
 def test_facts_are_what_was_composed() -> None:
@@ -231,7 +252,10 @@ def test_facts_are_what_was_composed() -> None:
         assert all((pitch - home) % 12 in scale for pitch in pitches)
         beats, downbeats = facts["beats_seconds"], facts["downbeats_seconds"]
         assert np.diff(beats) == pytest.approx(60 / facts["tempo_bpm"], abs=1e-3)
-        assert downbeats == beats[:: bars.METRES[facts["metre"]][0]] and len(beats) % len(downbeats) == 0
+        assert (
+            downbeats == beats[:: bars.METRES[facts["metre"]][0]]
+            and len(beats) % len(downbeats) == 0
+        )
         assert [start for start, _, _ in facts["chords"]] == downbeats
         assert all(a[1] == b[0] for a, b in zip(facts["chords"], facts["chords"][1:], strict=False))
         assert facts["chords"][-1][1] <= score.steps * 0.04
@@ -254,7 +278,9 @@ def test_tunes_lie_on_their_chords() -> None:
 def test_lines_end_on_their_chord_and_sections_at_home() -> None:
     ends = []
     for score in TRAIN:
-        ends += [lines[-1].notes[-1][2] % 12 == score.setting.key.tonic for _, lines in score.sections]
+        ends += [
+            lines[-1].notes[-1][2] % 12 == score.setting.key.tonic for _, lines in score.sections
+        ]
     assert np.mean(ends) > 0.8
 
 
@@ -297,15 +323,15 @@ def test_crowded_syllables_have_room() -> None:
     assert tunes.fits(beats, rhythm, grid) and rhythm.spans[-1][1] <= rhythm.bars * grid.ticks
 
 
-# --- traditional songs --------------------------------------------------------------------------------------
+# --- traditional songs ----------------------------------------------------------------------------
 
 
 def test_traditional_songs_are_for_judging_only_and_fill_their_bars() -> None:
     songs = traditional.songs(accompaniments=("guitar", "none"))
     assert len(songs) > 60 and {song.split for song in songs} == {"held-out"}
-    assert {song.language for song in songs} == {"en", "zh"} and {song.voice for song in songs} == set(
-        SINGERS
-    )
+    assert {song.language for song in songs} == {"en", "zh"} and {
+        song.voice for song in songs
+    } == set(SINGERS)
     assert len({song.id for song in songs}) == len(songs)
     for score in songs:
         song = scores.as_song(score, None)
@@ -320,7 +346,7 @@ def test_a_traditional_song_that_breaks_its_bars_is_refused() -> None:
         traditional._read(broken)
 
 
-# --- sound --------------------------------------------------------------------------------------------------
+# --- sound ----------------------------------------------------------------------------------------
 
 
 def test_the_vocoder_keeps_pitch_and_power() -> None:
@@ -328,7 +354,12 @@ def test_the_vocoder_keeps_pitch_and_power() -> None:
     flat_FQ = np.zeros((frames, 257), np.float32)
     for hertz in (110.0, 440.0):
         tone_W = vocoding.synthesize(
-            flat_FQ, np.full_like(flat_FQ, 0.01), np.full(frames, hertz), np.ones(frames, bool), rate, 0
+            flat_FQ,
+            np.full_like(flat_FQ, 0.01),
+            np.full(frames, hertz),
+            np.ones(frames, bool),
+            rate,
+            0,
         )
         assert len(tone_W) == rate
         spectrum = np.abs(np.fft.rfft(tone_W[2048:-2048] * np.hanning(rate - 4096)))
@@ -355,7 +386,9 @@ def test_instruments_are_in_tune(name: str) -> None:
 def test_accompaniment_begins_its_bars_on_the_downbeats(style: str) -> None:
     score = composing.compose(3, 1, "train", accompaniments=(style,))
     band_W = band.play(score.setting, VOICE_RATE, score.id)
-    assert len(band_W) == round(score.steps * 0.04 * VOICE_RATE) and np.abs(band_W).max() == pytest.approx(1)
+    assert len(band_W) == round(score.steps * 0.04 * VOICE_RATE) and np.abs(
+        band_W
+    ).max() == pytest.approx(1)
     first = round(score.setting.bars.seconds(0) * VOICE_RATE)
     assert np.abs(band_W[:first]).max() == 0 and np.abs(band_W[first : first + 2205]).max() > 0.01
     assert np.array_equal(band_W, band.play(score.setting, VOICE_RATE, score.id))
@@ -370,13 +403,21 @@ def voice() -> Voice:
 
 def test_the_voice_says_the_phones_asked_for_whatever_came_before(voice: Voice) -> None:
     first, events = voice.sound(lyrics.phones("stream"))
-    assert [name.strip("'") for _, name in events if not name.startswith("_")] == ["s", "t", "r", "i:", "m"]
+    assert [name.strip("'") for _, name in events if not name.startswith("_")] == [
+        "s",
+        "t",
+        "r",
+        "i:",
+        "m",
+    ]
     voice.sound(lyrics.phones("yesterday"))
     again, _ = voice.sound(lyrics.phones("stream"))
     assert np.array_equal(first, again)
 
 
-def test_a_word_that_sounds_otherwise_is_refused(voice: Voice, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_word_that_sounds_otherwise_is_refused(
+    voice: Voice, monkeypatch: pytest.MonkeyPatch
+) -> None:
     events = [(0, "s"), (100, "t"), (200, "_:")]
     monkeypatch.setattr(voice, "sound", lambda phones: (np.zeros(400), events))
     with pytest.raises(SongError, match="leave this word out"):
@@ -408,14 +449,19 @@ def test_every_voice_sings_its_melody(voice: Voice, name: str) -> None:
     cents = []
     for note in song.lines[0].notes:
         length = note.end - note.start
-        inside = (time_F > note.start + 0.3 * length) & (time_F < note.start + 0.8 * length) & (f0_F > 0)
+        inside = (
+            (time_F > note.start + 0.3 * length) & (time_F < note.start + 0.8 * length) & (f0_F > 0)
+        )
         cents.append(
-            abs(1200 * np.log2(np.median(f0_F[inside]) / (440 * 2 ** (((note.midi or 0) - 69) / 12))))
+            abs(
+                1200
+                * np.log2(np.median(f0_F[inside]) / (440 * 2 ** (((note.midi or 0) - 69) / 12)))
+            )
         )
     assert np.mean(np.array(cents) < 50) >= 0.8
 
 
-# --- folders of songs ---------------------------------------------------------------------------------------
+# --- folders of songs -----------------------------------------------------------------------------
 
 SHORT = {"hours": 0.004, "seed": 4}
 
@@ -480,7 +526,7 @@ def test_without_espeak_the_error_says_what_to_type(monkeypatch: pytest.MonkeyPa
         Voice()
 
 
-# --- the songs inside the package ---------------------------------------------------------------------------
+# --- the songs inside the package -----------------------------------------------------------------
 
 
 def test_the_embedded_songs_are_whole_and_the_two_kinds_share_no_held_out_word() -> None:
@@ -509,11 +555,13 @@ def test_songs_are_what_their_seeds_compose_in_any_process(hash_seed: str) -> No
         "from distill.sources import embedded, songbook\n"
         "from distill.songbook import composing, scores\n"
         "for split, seed in (('train', 1), ('held-out', 2)):\n"
-        "    alone = songbook.Settings('', 1, seed, split, languages=('en',), accompaniment=('none',))\n"
+        "    alone = songbook.Settings('', 1, seed, split, languages=('en',), "
+        "accompaniment=('none',))\n"
         "    for index, song in enumerate(embedded.Settings(split=split).load()):\n"
         "        assert scores.as_song(alone.score(index), song.audio) == song, song.id\n"
         "import hashlib\n"
-        "print(hashlib.sha256(str([composing.compose(1, k, 'train') for k in range(6)]).encode()).hexdigest())\n"
+        "print(hashlib.sha256(str([composing.compose(1, k, 'train') for k in "
+        "range(6)]).encode()).hexdigest())\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], check=True, env={**os.environ, "PYTHONHASHSEED": hash_seed},

@@ -9,7 +9,17 @@ from dataclasses import replace
 import pytest
 
 from distill.errors import FolderError, SongError
-from distill.songs import Line, Note, Section, Song, Word, from_json, read_manifest, to_json, write_manifest
+from distill.songs import (
+    Line,
+    Note,
+    Section,
+    Song,
+    Word,
+    from_json,
+    read_manifest,
+    to_json,
+    write_manifest,
+)
 from distill.sources import Refusal, manifest
 
 LINE = Line(
@@ -74,7 +84,10 @@ def without(key: str) -> dict:
         ({**good(), "sections": [{"tag": "verse"}]}, "a/1.*lines"),
         ({**good(), "sections": [{"tag": "verse", "lines": [{"start": 1}]}]}, "a/1.*text"),
         (
-            {**good(), "sections": [{"tag": "v", "lines": [{"text": "a", "notes": [{"begin": 0}]}]}]},
+            {
+                **good(),
+                "sections": [{"tag": "v", "lines": [{"text": "a", "notes": [{"begin": 0}]}]}],
+            },
             "a/1.*begin",
         ),
         ({**good(), "id": 5}, "5.*id is 5"),
@@ -82,13 +95,22 @@ def without(key: str) -> dict:
         ({**good(), "licence": None}, "a/1.*licence is null"),
         ({**good(), "sections": {"tag": "verse"}}, "a/1.*sections is dict"),
         ({**good(), "sections": ["verse"]}, "a/1.*sections is str"),
-        ({**good(), "sections": [{"tag": "v", "lines": [{"text": 7}]}]}, "a/1.*sections.lines.text is 7"),
+        (
+            {**good(), "sections": [{"tag": "v", "lines": [{"text": 7}]}]},
+            "a/1.*sections.lines.text is 7",
+        ),
         (
             {**good(), "sections": [{"tag": "v", "lines": [{"text": "a", "start": "0:01"}]}]},
             "a/1.*lines.start",
         ),
-        ({**good(), "sections": [{"tag": "v", "lines": [{"text": "a", "start": math.nan}]}]}, "a/1.*NaN"),
-        ({**good(), "sections": [{"tag": "v", "lines": [{"text": "a", "end": 10**400}]}]}, "a/1.*lines.end"),
+        (
+            {**good(), "sections": [{"tag": "v", "lines": [{"text": "a", "start": math.nan}]}]},
+            "a/1.*NaN",
+        ),
+        (
+            {**good(), "sections": [{"tag": "v", "lines": [{"text": "a", "end": 10**400}]}]},
+            "a/1.*lines.end",
+        ),
         ({**good(), "facts": [{"name": "key"}]}, "a/1.*facts.value is missing"),
         ([1, 2], "version"),
         (5, "version"),

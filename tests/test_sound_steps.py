@@ -39,8 +39,11 @@ def sine(
 
 
 @lru_cache(maxsize=16)
-def voice(seconds: float = 6.0, rate: int = 44_100, level: float = 0.1, seed: int = 0) -> NDArray[np.float32]:
-    """Something like singing: harmonics of a vibrating tone, syllables that swell and fade, breath. Copy it to write."""
+def voice(
+    seconds: float = 6.0, rate: int = 44_100, level: float = 0.1, seed: int = 0
+) -> NDArray[np.float32]:
+    """Something like singing: harmonics of a vibrating tone, syllables that swell and fade, breath.
+    Copy it to write."""
     rng = np.random.default_rng(seed)
     t = np.arange(round(seconds * rate)) / rate
     phase = 2 * np.pi * np.cumsum(220 + 4 * np.sin(2 * np.pi * 5.5 * t)) / rate
@@ -59,7 +62,7 @@ def said(found: Item, step: str) -> list[tuple[str, str]]:
     return [(remark.verdict, remark.text) for remark in found.remarks if remark.step == step]
 
 
-# -- loudness ----------------------------------------------------------------------------------------------------
+# -- loudness --------------------------------------------------------------------------------------
 
 
 def test_a_sine_of_full_scale_in_one_channel_is_minus_3_01_lufs() -> None:
@@ -82,18 +85,24 @@ def test_a_sine_of_full_scale_in_one_channel_is_minus_3_01_lufs() -> None:
     ],
 )
 def test_ebu_tech_3341_signals(case: str, parts: list[tuple[float, float]]) -> None:
-    """Stereo sines of 1 kHz, "peak level per channel" (cases 1 to 5): -23 LUFS but for case 2, -33, within 0.1 LU."""
+    """Stereo sines of 1 kHz, "peak level per channel" (cases 1 to 5): -23 LUFS but for case 2, -33,
+    within 0.1 LU."""
     rate = 24_000  # half the samples; the weighting is designed for each rate
-    wave_CW = np.concatenate([sine(seconds, dbfs, rate=rate, channels=2) for seconds, dbfs in parts], 1)
+    wave_CW = np.concatenate(
+        [sine(seconds, dbfs, rate=rate, channels=2) for seconds, dbfs in parts], 1
+    )
     assert integrated(Sound(wave_CW, rate)) == pytest.approx(-33 if case == "2" else -23, abs=0.1)
 
 
 def test_true_peak_sees_between_the_samples() -> None:
-    """A sine of a quarter of the sample rate, 45 degrees off: no sample is above 0.707 of it (Tech 3341, case 15 on)."""
+    """A sine of a quarter of the sample rate, 45 degrees off: no sample is above 0.707 of it (Tech
+    3341, case 15 on)."""
     wave_CW = sine(1, -6.0, RATE / 4, phase=math.pi / 4)
     fade_W = np.minimum(1, np.minimum(np.arange(RATE), np.arange(RATE)[::-1]) / 4800)
     assert 20 * math.log10(np.abs(wave_CW).max()) == pytest.approx(-9.01, abs=0.02)
-    assert 20 * math.log10(true_peak(wave_CW * fade_W.astype(np.float32))) == pytest.approx(-6, abs=0.2)
+    assert 20 * math.log10(true_peak(wave_CW * fade_W.astype(np.float32))) == pytest.approx(
+        -6, abs=0.2
+    )
     assert true_peak(np.zeros((2, 1000), np.float32)) == 0
 
 
@@ -126,9 +135,8 @@ def test_the_gain_stops_at_the_true_peak_and_says_so() -> None:
     (mended, _), (noted, text) = said(found, "loudness")
     assert (mended, noted) == ("mended", "noted") and "true peak is -1.0 dBTP" in text
     loud = loudness_step.Settings(target_lufs=-3.0).curate(item(audio=sine(3, 0.0)))
-    assert true_peak(loud.tracks["audio"].wave_CW) == pytest.approx(
-        10 ** (-1 / 20), rel=1e-3
-    )  # down, though at target
+    # down, though at target
+    assert true_peak(loud.tracks["audio"].wave_CW) == pytest.approx(10 ** (-1 / 20), rel=1e-3)
 
 
 def test_stems_are_scaled_alike_by_what_is_heard_together() -> None:
@@ -155,7 +163,7 @@ def test_what_has_no_loudness_passes() -> None:
     assert "15.0 dB below the target: its gain is limited" in said(quiet, "loudness")[1][1]
 
 
-# -- faults ------------------------------------------------------------------------------------------------------
+# -- faults ----------------------------------------------------------------------------------------
 
 
 def faults(wave_CW: NDArray[np.float32], rate: int = 44_100, **settings: float) -> Item:
@@ -166,13 +174,19 @@ def faults(wave_CW: NDArray[np.float32], rate: int = 44_100, **settings: float) 
 @pytest.mark.parametrize("bits", [0, 16])
 def test_sound_without_fault_is_left_alone(rate: int, bits: int) -> None:
     rng = np.random.default_rng(1)
-    rest_CW = np.zeros((1, rate), np.float32)  # digital silence between two lines, faded as an editor fades
+    # digital silence between two lines, faded as an editor fades
+    rest_CW = np.zeros((1, rate), np.float32)
     fade_W = np.minimum(1, np.arange(3 * rate)[::-1] / (0.01 * rate)).astype(np.float32)
     noise_CW = (0.1 * rng.standard_normal((2, 6 * rate))).astype(np.float32)
-    drums_CW = noise_CW * np.exp(-np.arange(6 * rate) % (rate // 2) / (0.03 * rate)).astype(np.float32)[None]
+    drums_CW = (
+        noise_CW
+        * np.exp(-np.arange(6 * rate) % (rate // 2) / (0.03 * rate)).astype(np.float32)[None]
+    )
     waves = {
         "voice": voice(6, rate),
-        "two lines": np.concatenate([voice(3, rate) * fade_W, rest_CW, voice(3, rate) * fade_W[::-1]], 1),
+        "two lines": np.concatenate(
+            [voice(3, rate) * fade_W, rest_CW, voice(3, rate) * fade_W[::-1]], 1
+        ),
         "noise": noise_CW,
         "drums": drums_CW,
         "a low tone": sine(4, -40, 41.0, rate),
@@ -190,7 +204,9 @@ def test_nan_and_infinity_are_set_aside() -> None:
     for value in (np.nan, np.inf, -np.inf):
         wave_CW = voice().copy()
         wave_CW[0, 100:103] = value
-        assert said(faults(wave_CW), "faults") == [("set aside", "audio: 3 samples are NaN or infinite")]
+        assert said(faults(wave_CW), "faults") == [
+            ("set aside", "audio: 3 samples are NaN or infinite")
+        ]
 
 
 def test_length() -> None:
@@ -200,7 +216,9 @@ def test_length() -> None:
 
 
 def test_silence() -> None:
-    assert said(faults(np.zeros((2, 200_000), np.float32)), "faults") == [("set aside", "audio: is silent")]
+    assert said(faults(np.zeros((2, 200_000), np.float32)), "faults") == [
+        ("set aside", "audio: is silent")
+    ]
     empty = item(44_100, vocals=voice(), accompaniment=np.zeros_like(voice()))
     assert not faults_step.Settings().curate(empty).aside  # a voice alone is no fault
     hiss_CW = (1e-5 * np.random.default_rng(0).standard_normal((1, 7 * 44_100))).astype(np.float32)
@@ -218,7 +236,9 @@ def test_clipping_is_counted_at_full_scale_and_below(gain: float) -> None:
     wave_CW = voice(6, level=0.25)
     clipped_CW = np.clip(wave_CW, -0.4, 0.4)
     flat_W = np.abs(clipped_CW[0]) == np.float32(0.4)
-    truth = sum(n for n in map(len, "".join("x" if flat else " " for flat in flat_W).split()) if n >= 3)
+    truth = sum(
+        n for n in map(len, "".join("x" if flat else " " for flat in flat_W).split()) if n >= 3
+    )
     assert truth > 1000
     rounded_CW = np.round(gain * clipped_CW * 2**15) / np.float32(2**15)
     ((verdict, text),) = said(faults(rounded_CW, most_clipped=0.5), "faults")
@@ -230,9 +250,12 @@ def test_clipping_is_counted_at_full_scale_and_below(gain: float) -> None:
 def test_flat_tops_of_a_clipped_sine() -> None:
     wave_W = np.clip(1.2 * sine(1, 0.0, 100.0, 48_000)[0], -1, 1)
     lengths = flat_tops(wave_W)
-    over = 2 * (math.pi / 2 - math.asin(1 / 1.2)) / (2 * math.pi * 100) * 48_000  # samples above, a period
+    # samples above, a period
+    over = 2 * (math.pi / 2 - math.asin(1 / 1.2)) / (2 * math.pi * 100) * 48_000
     assert len(lengths) == 100 and abs(lengths.mean() - over) < 1
-    assert not len(flat_tops(np.zeros(100, np.float32))) and not len(flat_tops(np.zeros(0, np.float32)))
+    assert not len(flat_tops(np.zeros(100, np.float32))) and not len(
+        flat_tops(np.zeros(0, np.float32))
+    )
 
 
 def test_a_constant_offset_is_subtracted_from_all_tracks() -> None:
@@ -251,11 +274,14 @@ def test_a_constant_offset_is_subtracted_from_all_tracks() -> None:
 @pytest.mark.parametrize("held", [False, True])
 def test_dropouts_are_found_with_their_length(held: bool) -> None:
     wave_CW, rng = voice(10).copy(), np.random.default_rng(3)
-    starts = np.sort(rng.choice(np.arange(20, 480), 25, replace=False)) * 882  # 20 ms apart at least
+    # 20 ms apart at least
+    starts = np.sort(rng.choice(np.arange(20, 480), 25, replace=False)) * 882
     loud = [s for s in starts if np.abs(wave_CW[0, s - 441 : s + 882]).mean() > 0.05]
     for start in loud:
         wave_CW[0, start : start + 220] = wave_CW[0, start - 1] if held else 0.0
-    ((verdict, text),) = [r for r in said(faults(wave_CW, most_dropped=0.5), "faults") if "dropouts" in r[1]]
+    ((verdict, text),) = [
+        r for r in said(faults(wave_CW, most_dropped=0.5), "faults") if "dropouts" in r[1]
+    ]
     gaps = int(text.split()[1])
     assert verdict == "noted" and len(loud) > 10 and 0.9 * len(loud) <= gaps <= len(loud)
     assert f"{gaps * 5:.0f} ms" in text
@@ -266,13 +292,15 @@ def test_clicks_are_found_where_they_are() -> None:
     wave_CW = voice(10).copy()
     wave_CW[0, 100_000] += 0.5  # one wrong sample
     wave_CW[0, 250_000:] += 0.2  # a splice
-    assert [int(place) for place in click_places(wave_CW[0], 441)] == pytest.approx([100_000, 250_000], abs=3)
+    assert [int(place) for place in click_places(wave_CW[0], 441)] == pytest.approx(
+        [100_000, 250_000], abs=3
+    )
     texts = [text for _, text in said(faults(wave_CW, offset_db=-1.0), "faults")]
     assert texts == ["clicks: 2 (12.0 a minute)"]
     assert faults(wave_CW, offset_db=-1.0, most_clicks_per_minute=10).aside
 
 
-# -- bandwidth ---------------------------------------------------------------------------------------------------
+# -- bandwidth -------------------------------------------------------------------------------------
 
 
 def fading(
@@ -300,10 +328,13 @@ def test_sound_that_fades_reaches_all_the_way_and_is_not_remarked(rate: int, slo
 
 @pytest.mark.parametrize("slope", [0.0, 6.0])
 @pytest.mark.parametrize(
-    ("low", "remark"), [(8_000, "set aside"), (11_025, "noted"), (16_000, "noted"), (32_000, "noted")]
+    ("low", "remark"),
+    [(8_000, "set aside"), (11_025, "noted"), (16_000, "noted"), (32_000, "noted")],
 )
 def test_upsampled_sound_is_found_at_the_rate_it_had(low: int, remark: str, slope: float) -> None:
-    wave_W = soxr.resample(soxr.resample(fading(decibels_an_octave=slope)[0], 44_100, low), low, 44_100)
+    wave_W = soxr.resample(
+        soxr.resample(fading(decibels_an_octave=slope)[0], 44_100, low), low, 44_100
+    )
     found = bandwidth_step.Settings().curate(item(44_100, audio=sixteen_bits(wave_W)[None]))
     fact = found.song.fact("bandwidth_hz")
     assert fact is not None and 0.9 * low / 2 < fact.value <= 1.02 * low / 2
@@ -320,14 +351,18 @@ def test_a_low_pass_is_found_where_it_is(hertz: int) -> None:
 
 
 def test_no_sound_has_no_bandwidth() -> None:
-    for given in (item(), item(audio=np.zeros((1, RATE), np.float32)), item(audio=sine(0.001, -6.0))):
+    for given in (
+        item(),
+        item(audio=np.zeros((1, RATE), np.float32)),
+        item(audio=sine(0.001, -6.0)),
+    ):
         found = bandwidth_step.Settings().curate(given)
         assert said(found, "bandwidth")[0][0] == "noted" and found.song.facts == ()
     stems = bandwidth_step.Settings().curate(item(44_100, accompaniment=fading()))
     assert stems.song.fact("bandwidth_hz") is not None
 
 
-# -- all three ---------------------------------------------------------------------------------------------------
+# -- all three -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("step", [loudness_step, faults_step, bandwidth_step])

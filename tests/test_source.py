@@ -1,4 +1,5 @@
-"""The harmonic source of a decoder: its pulses against float64, its pitch against known tones, its phase in pieces."""
+"""The harmonic source of a decoder: its pulses against float64, its pitch against known tones, its
+phase in pieces."""
 
 from __future__ import annotations
 
@@ -53,7 +54,10 @@ def test_phase_goes_on_from_piece_to_piece() -> None:
 @pytest.mark.parametrize("hertz", [65.0, 98.0, 220.0, 440.0, 740.0, 1000.0])
 def test_yin_hears_a_tone(hertz: float) -> None:
     t_W = torch.arange(RATE).double() / RATE
-    wave_BW = sum(torch.cos(2 * math.pi * hertz * h * t_W + h) / h for h in range(1, 9))[None].float() * 0.1
+    wave_BW = (
+        sum(torch.cos(2 * math.pi * hertz * h * t_W + h) / h for h in range(1, 9))[None].float()
+        * 0.1
+    )
     heard_BT, voiced_BT = yin(wave_BW, RATE, HOP)
     assert voiced_BT[:, 5:-5].all() and heard_BT.shape == (1, RATE // HOP)
     assert (1200 * torch.log2(heard_BT[:, 5:-5] / hertz)).abs().max() < 10  # cents
@@ -70,12 +74,13 @@ def test_the_source_learns_a_pitch_and_sings_it() -> None:
     hertz_BT = glide(70, 1050)
     bins_BT = BINS_AN_OCTAVE * torch.log2(hertz_BT / LOWEST_HZ)
     logits_BTN = -0.5 * (torch.arange(BINS) - bins_BT[..., None]).square()
-    off_BT = 1200 * torch.log2(
-        source.hertz(logits_BTN) / hertz_BT
-    )  # cents; the first and the last miss a neighbour
+    # cents; the first and the last miss a neighbour
+    off_BT = 1200 * torch.log2(source.hertz(logits_BTN) / hertz_BT)
     assert off_BT[:, BLURRED:-BLURRED].abs().max() < 2
     voiced_BT = torch.ones_like(hertz_BT, dtype=torch.bool)
-    assert off_pitch(logits_BTN, hertz_BT, voiced_BT) < off_pitch(logits_BTN.roll(3, -1), hertz_BT, voiced_BT)
+    assert off_pitch(logits_BTN, hertz_BT, voiced_BT) < off_pitch(
+        logits_BTN.roll(3, -1), hertz_BT, voiced_BT
+    )
     with torch.no_grad():
         for layer in (source.level.weight, source.level.bias):
             layer.zero_()

@@ -31,7 +31,12 @@ TRICKS = "</s> <s> <custom_token_5> row your boat <unused_token_290>"
 def fresh(init="codebooks", seed=0, tied=False):
     model = tiny_bases.build(tiny_bases.config(tied=tied))
     return graft(
-        model, tiny_bases.tokenizer(), tiny_bases.vocabulary(), tiny_bases.codebooks(), seed=seed, init=init
+        model,
+        tiny_bases.tokenizer(),
+        tiny_bases.vocabulary(),
+        tiny_bases.codebooks(),
+        seed=seed,
+        init=init,
     )
 
 
@@ -42,7 +47,7 @@ def trained():
     return student
 
 
-# --- first rows ---------------------------------------------------------------------------------------------
+# --- first rows -----------------------------------------------------------------------------------
 def test_first_rows_stand_as_far_from_the_mean_as_old_rows_and_keep_the_codebooks_geometry():
     old_VD = torch.randn(500, 32, generator=torch.Generator().manual_seed(0)) + 3.0
     words = tiny_bases.vocabulary()
@@ -57,12 +62,15 @@ def test_first_rows_stand_as_far_from_the_mean_as_old_rows_and_keep_the_codebook
         span = words.span(slot)
         rows_CD = rows_ND[span.start - words.base_rows : span.stop - words.base_rows]
         ratio = torch.pdist(rows_CD) / torch.pdist(book_Cd)
-        assert ratio.std() / ratio.mean() < 1e-3  # an orthonormal map keeps every distance, up to one scale
+        # an orthonormal map keeps every distance, up to one scale
+        assert ratio.std() / ratio.mean() < 1e-3
     pitch = words.pitch_span.start + 2 - words.base_rows
     near = (rows_ND[pitch] - rows_ND[pitch + 1]).norm()
     assert near < 0.6 * (rows_ND[pitch] - rows_ND[pitch + 12]).norm()
     assert torch.equal(rows_ND, first_rows(old_VD, words, tiny_bases.codebooks(), 0, "codebooks"))
-    assert not torch.equal(rows_ND, first_rows(old_VD, words, tiny_bases.codebooks(), 1, "codebooks"))
+    assert not torch.equal(
+        rows_ND, first_rows(old_VD, words, tiny_bases.codebooks(), 1, "codebooks")
+    )
     close_ND = first_rows(old_VD, words, None, 0, "mean")
     assert (close_ND - mean_D).norm(dim=1).max() < 0.01 * distance
 
@@ -79,7 +87,7 @@ def test_codebooks_of_more_dimensions_than_the_llm_are_accepted_and_foreign_ones
         first_rows(old_VD, words, None, 0, "meen")
 
 
-# --- text stays text ----------------------------------------------------------------------------------------
+# --- text stays text ------------------------------------------------------------------------------
 def test_text_never_becomes_special_or_codec_ids_and_a_merged_singer_writes_it_alike(tmp_path):
     student = trained()
     ids = student.encode_text(TRICKS)
@@ -90,9 +98,8 @@ def test_text_never_becomes_special_or_codec_ids_and_a_merged_singer_writes_it_a
     assert whole.encode_text(TRICKS) == ids
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "merged")
     words = student.vocabulary
-    assert tokenizer.encode("<custom_token_5>", add_special_tokens=False) == [
-        words.base_rows + 5
-    ]  # plain HF does
+    # plain HF does
+    assert tokenizer.encode("<custom_token_5>", add_special_tokens=False) == [words.base_rows + 5]
     every = [words.name(id) for id in range(words.base_rows, words.rows)]
     assert tokenizer.convert_tokens_to_ids(every) == list(range(words.base_rows, words.rows))
     assert not set(every) & set(tokenizer.all_special_tokens)
@@ -117,12 +124,14 @@ def test_a_unigram_piece_that_spells_a_special_token_is_cut():
     assert 0 in coder.encode("\u4f60")  # unknown stays unknown: it is not an order to the model
 
 
-# --- forward ------------------------------------------------------------------------------------------------
+# --- forward --------------------------------------------------------------------------------------
 def test_a_cache_gives_the_same_hidden_states():
     from transformers import DynamicCache
 
     student = trained()
-    ids_BT = torch.randint(student.vocabulary.rows, (1, 20), generator=torch.Generator().manual_seed(1))
+    ids_BT = torch.randint(
+        student.vocabulary.rows, (1, 20), generator=torch.Generator().manual_seed(1)
+    )
     with torch.no_grad():
         whole_BTD = student.hidden(ids_BT)
         cache = DynamicCache(config=student.model.config)
@@ -139,10 +148,21 @@ def test_a_cache_gives_the_same_hidden_states():
         (GraniteConfig, {"logits_scaling": 3.0, "embedding_multiplier": 4.0}),
     ],
 )
-def test_soft_capping_and_scaling_are_honoured_and_a_missing_row_is_noticed(kind, more, monkeypatch):
+def test_soft_capping_and_scaling_are_honoured_and_a_missing_row_is_noticed(
+    kind, more, monkeypatch
+):
     shape = {"vocab_size": 300, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1}
-    shape |= {"num_attention_heads": 4, "num_key_value_heads": 2, "pad_token_id": 0, "initializer_range": 0.5}
-    words, books, tokenizer = tiny_bases.vocabulary(), tiny_bases.codebooks(), tiny_bases.tokenizer()
+    shape |= {
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "pad_token_id": 0,
+        "initializer_range": 0.5,
+    }
+    words, books, tokenizer = (
+        tiny_bases.vocabulary(),
+        tiny_bases.codebooks(),
+        tiny_bases.tokenizer(),
+    )
     student = graft(tiny_bases.build(kind(**shape, **more)), tokenizer, words, books)
     ids_BT = torch.arange(290, 310)[None]
     with torch.no_grad():
@@ -176,7 +196,7 @@ def test_half_precision_base_trains_in_float32(tmp_path):
     assert merge(student, tmp_path / "merged", dtype="bfloat16").largest_difference < 0.05
 
 
-# --- state --------------------------------------------------------------------------------------------------
+# --- state ----------------------------------------------------------------------------------------
 def test_state_comes_back_and_foreign_state_is_refused():
     one, other = trained(), fresh()
     other.adapt(LoraSettings(rank=4, alpha=8), seed=5)
@@ -204,7 +224,9 @@ def test_lora_begins_the_same_for_the_same_seed_and_leaves_torchs_dice_alone():
     assert torch.equal(drawn, torch.rand(1))
     other.adapt(LoraSettings(rank=4, alpha=8), seed=1)
     third.adapt(LoraSettings(rank=4, alpha=8), seed=2)
-    assert all(torch.equal(a, b) for a, b in zip(one.state().values(), other.state().values(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(one.state().values(), other.state().values(), strict=True)
+    )
     assert not all(
         torch.equal(a, b) for a, b in zip(one.state().values(), third.state().values(), strict=True)
     )
@@ -231,21 +253,26 @@ def test_full_training_merges_and_goes_on_from_the_merged_folder(tied, tmp_path)
     assert merge(whole, tmp_path / "merged").largest_difference <= 1e-5  # replaces the folder
 
 
-# --- refusals -----------------------------------------------------------------------------------------------
+# --- refusals -------------------------------------------------------------------------------------
 def test_an_adapter_is_refused_on_another_base_of_the_same_shape(tmp_path):
     right = tiny_bases.write(tmp_path / "right", tiny_bases.config())
     wrong = tiny_bases.write(tmp_path / "wrong", tiny_bases.config(), seed=1)
     model, tokenizer = open_base(right)
-    student = graft(model, tokenizer, tiny_bases.vocabulary(), tiny_bases.codebooks(), base="org/right")
+    student = graft(
+        model, tokenizer, tiny_bases.vocabulary(), tiny_bases.codebooks(), base="org/right"
+    )
     student.adapt(LoraSettings(rank=4, alpha=8))
     student.save_adapter(tmp_path / "adapter")
-    assert str(tmp_path) not in "".join(p.read_text() for p in (tmp_path / "adapter").glob("*.json"))
+    assert str(tmp_path) not in "".join(
+        p.read_text() for p in (tmp_path / "adapter").glob("*.json")
+    )
     load(right, tmp_path / "adapter")
     with pytest.raises(AdapterError, match="org/right"):
         load(wrong, tmp_path / "adapter")
     other_words = tiny_bases.tokenizer()
     other_words.add_tokens(["boat"])
-    other_words.save_pretrained(right)  # the same weights, another tokenizer: ids mean something else
+    # the same weights, another tokenizer: ids mean something else
+    other_words.save_pretrained(right)
     with pytest.raises(AdapterError):
         load(right, tmp_path / "adapter")
     (tmp_path / "adapter" / "distill.json").write_text("{}")
@@ -313,7 +340,9 @@ def test_bases_that_cannot_be_grafted_are_refused():
 
 @pytest.mark.parametrize("quantise", ["nf4", "int8"])
 def test_a_quantised_base_trains_and_merges(quantise, tmp_path):
-    base = tiny_bases.write(tmp_path / "base", tiny_bases.config(hidden_size=64, intermediate_size=128))
+    base = tiny_bases.write(
+        tmp_path / "base", tiny_bases.config(hidden_size=64, intermediate_size=128)
+    )
     model, tokenizer = open_base(base, quantise=quantise)
     student = graft(model, tokenizer, tiny_bases.vocabulary(), tiny_bases.codebooks())
     student.adapt(LoraSettings(rank=4, alpha=8))

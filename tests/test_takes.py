@@ -32,7 +32,10 @@ class Singer:
 
     def sing_lines(self, lines: list[Line], *manner: Any) -> list[Take]:
         self.lines, self.manner = lines, manner
-        return [Take([(0.0, 0.2, None), *((n.start, n.end, n.midi) for n in line.notes)]) for line in lines]
+        return [
+            Take([(0.0, 0.2, None), *((n.start, n.end, n.midi) for n in line.notes)])
+            for line in lines
+        ]
 
 
 @pytest.fixture
@@ -61,13 +64,20 @@ def test_one_row_a_take(tmp_path: Path, lines: Path) -> None:
     )  # type: ignore[arg-type]
     rows = [json.loads(row) for row in listed.read_text().splitlines()]
     assert [row["line"] for row in rows] == ["row your boat", "merrily", "row your boat"]
-    assert [row["notes"] for row in rows] == [SCORE[1]["notes"], SCORE[0]["notes"], SCORE[2]["notes"]]
+    assert [row["notes"] for row in rows] == [
+        SCORE[1]["notes"],
+        SCORE[0]["notes"],
+        SCORE[2]["notes"],
+    ]
     assert all(
-        (tmp_path / "out" / row["wav"]).is_file() and set(row) == {"line", "wav", "notes"} for row in rows
+        (tmp_path / "out" / row["wav"]).is_file() and set(row) == {"line", "wav", "notes"}
+        for row in rows
     )
     assert singer.manner == ("folk", "high", 7, 0.5)
     merrily = singer.lines[1]
-    assert [note.text for note in merrily.notes][-1] == "" and all(note.text for note in merrily.notes[:3])
+    assert [note.text for note in merrily.notes][-1] == "" and all(
+        note.text for note in merrily.notes[:3]
+    )
     assert merrily.start == 0 and merrily.end == pytest.approx(1.4)
 
 
@@ -79,7 +89,9 @@ def test_without_a_score_the_line_alone_is_given(tmp_path: Path, lines: Path) ->
 
 def test_stems_go_into_a_folder_of_their_takes_number(tmp_path: Path, lines: Path) -> None:
     takes.sing_lines(Singer(), lines, tmp_path / "out", stems=tmp_path / "apart")  # type: ignore[arg-type]
-    found = sorted(str(path.relative_to(tmp_path / "apart")) for path in (tmp_path / "apart").rglob("*.wav"))
+    found = sorted(
+        str(path.relative_to(tmp_path / "apart")) for path in (tmp_path / "apart").rglob("*.wav")
+    )
     assert found == ["0000/vocals.wav", "0001/vocals.wav", "0002/vocals.wav"]
     assert not list((tmp_path / "out").rglob("vocals.wav"))
 

@@ -1,4 +1,5 @@
-"""The steps that read lyrics: text, language, pace, structure, style; and 200 mutated songs through all of them."""
+"""The steps that read lyrics: text, language, pace, structure, style; and 200 mutated songs through
+all of them."""
 
 from __future__ import annotations
 
@@ -21,7 +22,9 @@ from distill.songs import Fact, Line, Note, Section, Song, Word, to_json
 def typed(lyrics: str, **about: object) -> Song:
     """A song as a source makes it of lyrics without times."""
     verses = parse(lyrics)
-    return Song("x", tuple(Section(v.tag, tuple(Line(line) for line in v.lines)) for v in verses), **about)  # type: ignore[arg-type]
+    return Song(
+        "x", tuple(Section(v.tag, tuple(Line(line) for line in v.lines)) for v in verses), **about
+    )  # type: ignore[arg-type]
 
 
 def cleaned(lyrics: str, step: text.Settings | None = None) -> Item:
@@ -37,7 +40,9 @@ def silence(seconds: float) -> dict[str, Sound]:
 
 
 def test_a_tag_without_lines_repeats_or_says_that_nobody_sings() -> None:
-    item = cleaned("[Intro]\n[Verse]\nrow row\n[Chorus x2]\nla la\n(x2)\n[Guitar solo]\n[Chorus]\n[Bridge]")
+    item = cleaned(
+        "[Intro]\n[Verse]\nrow row\n[Chorus x2]\nla la\n(x2)\n[Guitar solo]\n[Chorus]\n[Bridge]"
+    )
     assert [(s.tag, [line.text for line in s.lines]) for s in item.song.sections] == [
         ("intro", []), ("verse", ["row row"]), ("chorus", ["la la"]), ("chorus", ["la la"]), ("instrumental", []),
         ("chorus", ["la la"]), ("bridge", []),
@@ -77,7 +82,7 @@ def test_a_guess_at_the_structure_keeps_what_is_not_sung() -> None:
     assert found.lines == song.lines
 
 
-# --- text: characters ----------------------------------------------------------------------------------
+# --- text: characters -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -116,11 +121,14 @@ def test_a_wrong_encoding_is_named_and_an_uncertain_one_left_alone() -> None:
     item = cleaned("[verse]\ncorazÃ³n\nmÃ¡s\nlove")
     assert said(item) == "2 lines re-encoded from Windows-1252"
     item = cleaned("[verse]\nc\ufffdur de mer\nlove")
-    assert "1 line may be wrongly encoded" in said(item) and item.song.lines[0].text == "c\ufffdur de mer"
+    assert (
+        "1 line may be wrongly encoded" in said(item)
+        and item.song.lines[0].text == "c\ufffdur de mer"
+    )
     assert characters.decoded("Bäñà") == "Bäñà"
 
 
-# --- text: rows and tags -------------------------------------------------------------------------------
+# --- text: rows and tags --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -197,7 +205,8 @@ def test_rows_that_may_be_sung_stay(row: str) -> None:
 
 def test_lyrics_as_people_type_them() -> None:
     item = cleaned(
-        "作词：周杰伦\n[副歌]\n好一朵美丽的茉莉花\n(副歌 x2)\n[Verse 2]\n[Am]Hello dark[G]ness my (x2)\nAm  G  F\nRefrain:\n♪ oh ♪\nwww.foo.com"
+        "作词：周杰伦\n[副歌]\n好一朵美丽的茉莉花\n(副歌 x2)\n[Verse 2]\n[Am]Hello dark[G]ness my (x2)\nAm  G  "
+        "F\nRefrain:\n♪ oh ♪\nwww.foo.com"
     )
     assert [(s.tag, [line.text for line in s.lines]) for s in item.song.sections] == [
         ("chorus", ["好一朵美丽的茉莉花"]),
@@ -230,7 +239,9 @@ def test_timed_lines_keep_times_words_and_notes() -> None:
         Item(Song("t", (Section("サビ", (Line("作曲:A", 0.0, 1.0), line, other)),)))
     )
     (section,) = item.song.sections
-    assert section.tag == "chorus" and section.lines[1] is not None and section.lines[1].start == 3.0
+    assert (
+        section.tag == "chorus" and section.lines[1] is not None and section.lines[1].start == 3.0
+    )
     mended = section.lines[0]
     assert (mended.text, mended.start, mended.end, mended.notes) == ("lä la", 1.0, 3.0, line.notes)
     assert [word.text for word in mended.words] == ["lä", "la"]
@@ -239,7 +250,9 @@ def test_timed_lines_keep_times_words_and_notes() -> None:
 
 def test_nothing_to_sing_and_too_much() -> None:
     empty = Item(Song("x", (Section("verse", (Line("[Instrumental]"), Line("Am G"))),)))
-    assert not text.Settings().curate(empty).aside and "instrumental" in said(text.Settings().curate(empty))
+    assert not text.Settings().curate(empty).aside and "instrumental" in said(
+        text.Settings().curate(empty)
+    )
     assert text.Settings(instrumental="set aside").curate(empty).aside
     assert text.Settings().curate(Item(Song("x", (Section("verse", (Line("la " * 7000),)),)))).aside
     assert text.Settings().curate(Item(Song("x", (Section("verse", (Line("a" * 65),)),)))).aside
@@ -247,7 +260,7 @@ def test_nothing_to_sing_and_too_much() -> None:
         text.Settings(instrumental="drop")  # type: ignore[arg-type]
 
 
-# --- language ------------------------------------------------------------------------------------------
+# --- language -------------------------------------------------------------------------------------
 
 SUNG = {  # lines of traditional songs, and plain sentences
     "en": [
@@ -256,10 +269,18 @@ SUNG = {  # lines of traditional songs, and plain sentences
         "I once was lost but now am found",
     ],
     "es": ["cielito lindo los corazones", "la cucaracha ya no puede caminar", "canta y no llores"],
-    "fr": ["au clair de la lune mon ami Pierrot", "sur le pont d'Avignon", "je te plumerai la tête"],
+    "fr": [
+        "au clair de la lune mon ami Pierrot",
+        "sur le pont d'Avignon",
+        "je te plumerai la tête",
+    ],
     "de": ["stille nacht heilige nacht", "alles schläft einsam wacht", "in die weite welt hinein"],
     "it": ["una mattina mi sono svegliato", "o partigiano portami via", "oh bella ciao"],
-    "pt": ["atirei o pau no gato", "ciranda cirandinha vamos todos cirandar", "mas o gato não morreu"],
+    "pt": [
+        "atirei o pau no gato",
+        "ciranda cirandinha vamos todos cirandar",
+        "mas o gato não morreu",
+    ],
     "ru": ["калинка малинка моя", "в саду ягода малинка моя", "под сосною под зелёною"],
     "zh": ["好一朵美丽的茉莉花", "芬芳美丽满枝桠", "长亭外古道边"],
     "ja": ["さくら さくら", "野山も里も", "東京"],
@@ -304,11 +325,14 @@ def test_mixed_languages_and_songs_that_say_nothing() -> None:
         language.Settings(languages=("klingon",))
 
 
-# --- pace ----------------------------------------------------------------------------------------------
+# --- pace -----------------------------------------------------------------------------------------
 
 
 def timed(*lines: tuple[float, float] | tuple[float, float, str]) -> Song:
-    made = [Line(line[2] if len(line) > 2 else "row row row your boat", line[0], line[1]) for line in lines]
+    made = [
+        Line(line[2] if len(line) > 2 else "row row row your boat", line[0], line[1])
+        for line in lines
+    ]
     return Song("x", (Section("verse", tuple(made)),))
 
 
@@ -332,9 +356,14 @@ def test_lines_that_can_be_sung_so_stay_as_they_are() -> None:
         ((float("nan"), 3.9), "no number"),
     ],
 )
-def test_a_line_that_cannot_be_true_loses_its_times(wrong: tuple[float, float], reason: str) -> None:
+def test_a_line_that_cannot_be_true_loses_its_times(
+    wrong: tuple[float, float], reason: str
+) -> None:
     item = pace.Settings().curate(Item(timed(*GOOD[:9], wrong), silence(20)))
-    assert said(item) == f"times of 1 of 10 lines dropped: {reason} 1" and item.remarks[0].verdict == "mended"
+    assert (
+        said(item) == f"times of 1 of 10 lines dropped: {reason} 1"
+        and item.remarks[0].verdict == "mended"
+    )
     assert item.song.lines[:9] == timed(*GOOD[:9]).lines
     assert item.song.lines[9] == Line("row row row your boat")
 
@@ -352,12 +381,12 @@ def test_too_many_wrong_lines_or_too_much_text_set_the_song_aside() -> None:
     assert pace.Settings().curate(Item(timed(*GOOD), silence(8))).aside
     item = pace.Settings().curate(Item(typed("row row row your boat\n" * 40), silence(20)))
     assert (
-        item.aside and said(item) == "200 syllables in 20.0 s of audio (10.0 a second); are these its lyrics?"
+        item.aside
+        and said(item) == "200 syllables in 20.0 s of audio (10.0 a second); are these its lyrics?"
     )
     assert "are lyrics missing" in said(pace.Settings().curate(Item(typed("row"), silence(100))))
-    assert (
-        not pace.Settings().curate(Item(timed(*GOOD))).aside
-    )  # without sound only the order can be looked at
+    # without sound only the order can be looked at
+    assert not pace.Settings().curate(Item(timed(*GOOD))).aside
 
 
 def test_words_and_notes_outside_of_their_line_are_dropped() -> None:
@@ -366,7 +395,11 @@ def test_words_and_notes_outside_of_their_line_are_dropped() -> None:
     good = Line("row row", 0.0, 1.0, words, notes)
 
     def after(line: Line) -> Line:
-        return pace.Settings().curate(Item(Song("x", (Section("verse", (line,)),)), silence(4))).song.lines[0]
+        return (
+            pace.Settings()
+            .curate(Item(Song("x", (Section("verse", (line,)),)), silence(4)))
+            .song.lines[0]
+        )
 
     assert after(good) == good
     assert after(replace(good, words=words[::-1])) == replace(good, words=())
@@ -377,12 +410,17 @@ def test_words_and_notes_outside_of_their_line_are_dropped() -> None:
 
 
 def test_pace_settings() -> None:
-    for wrong in ({"fastest": 0.0}, {"slowest": 12.0}, {"slack_seconds": -1.0}, {"too_many": float("nan")}):
+    for wrong in (
+        {"fastest": 0.0},
+        {"slowest": 12.0},
+        {"slack_seconds": -1.0},
+        {"too_many": float("nan")},
+    ):
         with pytest.raises(SettingsError):
             pace.Settings(**wrong)
 
 
-# --- structure -----------------------------------------------------------------------------------------
+# --- structure ------------------------------------------------------------------------------------
 
 VERSES = "soy un fantasma que|se asusta de si mismo|un hueco dentro de otro|soy el sombrero de un mago|donde no hay conejo|un beso sin huella".split(
     "|"
@@ -397,21 +435,21 @@ def test_what_returns_is_the_chorus() -> None:
     fact = item.song.fact("structure")
     assert fact is not None and fact.value == ["verse", "chorus", "verse", "chorus"]
     assert fact.by == "structure" and fact.confidence is not None and 0.4 < fact.confidence < 0.7
-    assert structure.Settings().curate(replace(item, remarks=())) == replace(
-        item, remarks=()
-    )  # and stays a guess
+    # and stays a guess
+    assert structure.Settings().curate(replace(item, remarks=())) == replace(item, remarks=())
     only_noted = structure.Settings(apply=False).curate(Item(typed("\n".join(lines))))
     assert len(only_noted.song.sections) == 1 and only_noted.song.fact("structure") == fact
 
 
 def test_given_tags_are_the_structure_and_no_returns_mean_no_guess() -> None:
     item = structure.Settings().curate(Item(typed("[verse]\na b\n[chorus]\nc d")))
-    assert item.song.fact("structure") == Fact("structure", ["verse", "chorus"]) and not item.remarks
+    assert (
+        item.song.fact("structure") == Fact("structure", ["verse", "chorus"]) and not item.remarks
+    )
     item = structure.Settings().curate(Item(typed("\n".join(VERSES))))
     assert len(item.song.sections) == 1 and "no block of lines returns" in said(item)
-    assert (
-        structure.Settings().guess(typed("\n".join(["la la la"] * 6))) is None
-    )  # a row sung on and on is no chorus
+    # a row sung on and on is no chorus
+    assert structure.Settings().guess(typed("\n".join(["la la la"] * 6))) is None
 
 
 def test_all_lines_are_kept_in_order_whatever_is_guessed() -> None:
@@ -423,7 +461,8 @@ def test_all_lines_are_kept_in_order_whatever_is_guessed() -> None:
 
 
 def test_structure_of_generated_songs() -> None:
-    """Verses and a chorus of random words: the chorus is found where it returns, also with a word of ten changed."""
+    """Verses and a chorus of random words: the chorus is found where it returns, also with a word
+    of ten changed."""
     generator = random.Random(9)
     vocabulary = sorted(
         {word for lines in SUNG.values() for line in lines for word in line.split()}
@@ -435,7 +474,8 @@ def test_structure_of_generated_songs() -> None:
 
     def changed(line: str) -> str:
         return " ".join(
-            generator.choice(vocabulary) if generator.random() < 0.1 else word for word in line.split()
+            generator.choice(vocabulary) if generator.random() < 0.1 else word
+            for word in line.split()
         )
 
     right = 0
@@ -455,7 +495,7 @@ def test_structure_of_generated_songs() -> None:
     assert right >= 45  # of 60; where both ends of a chorus were changed, its edge moves
 
 
-# --- style ---------------------------------------------------------------------------------------------
+# --- style ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -464,7 +504,10 @@ def test_structure_of_generated_songs() -> None:
         ("Hip Hop / Female Vocals, #sad, Sad", "hip-hop, female voice, sad"),
         ("lullaby, calm, pentatonic, medium", "lullaby, calm, pentatonic, medium"),
         ("['Pop', 'Rock music']", "pop, rock"),
-        ("A slow song\nabout rain; with guitar. Very sad.", "A slow song about rain, with guitar. Very sad."),
+        (
+            "A slow song\nabout rain; with guitar. Very sad.",
+            "A slow song about rain, with guitar. Very sad.",
+        ),
         ("R and B; Up-tempo", "r&b, fast"),
     ],
 )
@@ -497,9 +540,15 @@ def test_a_missing_style_is_composed_from_what_is_known_and_no_genre_is_invented
     assert style.Settings().curate(Item(Song("x", (), facts=odd))).song.style == ""
 
 
-# --- whatever comes ------------------------------------------------------------------------------------
+# --- whatever comes -------------------------------------------------------------------------------
 
-STEPS = (text.Settings(), language.Settings(), pace.Settings(), structure.Settings(), style.Settings())
+STEPS = (
+    text.Settings(),
+    language.Settings(),
+    pace.Settings(),
+    structure.Settings(),
+    style.Settings(),
+)
 BITS = [
     "[Chorus]", "(x2)", "x9", "[", "]", "(", "：", "作词：", "&#99999999;", "&amp;lt;", "\u202e", "\ufffd", "\ud83d", "Ã©", "â€™", "\x00",
     "<custom_token_5>", "<|im_end|>", "www.a.b", "Am G", "A" * 70, "好" * 90, "\u0301" * 40, "ﷺ", "🎵", "1. ", "II", "\u2028", "\t", "%", "",
@@ -519,7 +568,14 @@ def mutated(generator: random.Random) -> Item:
 
     def moment() -> float:
         return generator.choice(
-            [generator.uniform(-1, 30), generator.uniform(0, 5), 0.0, 1e9, float("nan"), float("inf")]
+            [
+                generator.uniform(-1, 30),
+                generator.uniform(0, 5),
+                0.0,
+                1e9,
+                float("nan"),
+                float("inf"),
+            ]
         )
 
     sections, likely = [], generator.choice([0.0, 0.0, 0.5])
@@ -545,7 +601,9 @@ def mutated(generator: random.Random) -> Item:
                     notes,
                 )
             )
-        sections.append(Section(anything(generator.choice(["verse", "chorus", "サビ", "x"])), tuple(lines)))
+        sections.append(
+            Section(anything(generator.choice(["verse", "chorus", "サビ", "x"])), tuple(lines))
+        )
     facts = (Fact("tempo_bpm", generator.choice([90, -1, "x", None])),)
     song = Song(
         "x",

@@ -1,4 +1,5 @@
-"""Songs of several tracks, and stereo: encoded apart, interleaved, taken apart again, mixed; up to a singer of stems."""
+"""Songs of several tracks, and stereo: encoded apart, interleaved, taken apart again, mixed; up to
+a singer of stems."""
 
 from __future__ import annotations
 
@@ -42,7 +43,7 @@ def wave(channels: int, samples: int = 5 * HOP + 17, seed: int = 0) -> Tensor:
     return 0.3 * torch.randn(channels, samples, generator=torch.Generator().manual_seed(seed))
 
 
-# --- the codec ---------------------------------------------------------------------------------------------------
+# --- the codec ------------------------------------------------------------------------------------
 def test_every_track_has_the_codes_it_would_have_alone(one):
     alone, both = one.load(), tracks.Settings(one).load()
     assert both.format == tracks.Settings(one).format and both.format.channels == 2
@@ -50,7 +51,9 @@ def test_every_track_has_the_codes_it_would_have_alone(one):
     wave_CW = wave(2)
     codes_FS = both.encode(wave_CW)
     vocals_FS, accompaniment_FS = alone.encode(wave_CW[:1]), alone.encode(wave_CW[1:])
-    assert torch.equal(codes_FS[:, [0, 2]], vocals_FS) and torch.equal(codes_FS[:, [1, 3]], accompaniment_FS)
+    assert torch.equal(codes_FS[:, [0, 2]], vocals_FS) and torch.equal(
+        codes_FS[:, [1, 3]], accompaniment_FS
+    )
     decoded_CW = both.decode(codes_FS, wave_CW.shape[1])
     assert decoded_CW.shape == wave_CW.shape
     assert torch.equal(decoded_CW[:1], alone.decode(vocals_FS, wave_CW.shape[1]))
@@ -92,7 +95,8 @@ def test_what_stands_in_the_middle_stays_there_and_stereo_loses_nothing(one):
     assert torch.equal(codes_FS[:, 1::2], alone.encode(torch.zeros_like(middle_CW)))  # no side
     wide_CW = wave(2, seed=1)
     assert torch.allclose(stereo._channels(stereo._streams(wide_CW)), wide_CW, atol=1e-6)
-    decoded_CW = stereo.decode(stereo.encode(wide_CW))  # in mono: what the codec makes of the mid alone
+    # in mono: what the codec makes of the mid alone
+    decoded_CW = stereo.decode(stereo.encode(wide_CW))
     mid_CW = alone.decode(alone.encode(wide_CW.mean(0, keepdim=True)))
     assert torch.allclose(decoded_CW.mean(0, keepdim=True), mid_CW, atol=1e-5)
     assert not torch.allclose(decoded_CW[:1], decoded_CW[1:])
@@ -128,15 +132,25 @@ def test_a_codec_of_ones_own_goes_where_its_singer_goes_inside_tracks_too(one, t
     beside = singer_folder.put_codec(tmp_path, about)
     assert beside.codec == {**said, "codec": {**said["codec"], "path": "./codec"}}
     found = singer_folder.codec_settings(tmp_path, beside)
-    assert Path(found["codec"]["path"]).samefile(tmp_path / "codec") and found["tracks"] == said["tracks"]
+    assert (
+        Path(found["codec"]["path"]).samefile(tmp_path / "codec")
+        and found["tracks"] == said["tracks"]
+    )
     assert replace(one, path=found["codec"]["path"]).load().fingerprint == one.load().fingerprint
-    for other in ({"kind": "embedded", "path": "embedded/codec"}, {"kind": "dac", "path": "./codec"}):
-        about = replace(about, codec=other)  # the package's own, and a folder that was never put beside it
-        assert singer_folder.put_codec(tmp_path / "none", about) == about and not (tmp_path / "none").exists()
+    for other in (
+        {"kind": "embedded", "path": "embedded/codec"},
+        {"kind": "dac", "path": "./codec"},
+    ):
+        # the package's own, and a folder that was never put beside it
+        about = replace(about, codec=other)
+        assert (
+            singer_folder.put_codec(tmp_path / "none", about) == about
+            and not (tmp_path / "none").exists()
+        )
         assert singer_folder.codec_settings(tmp_path, about) == other
 
 
-# --- songs and sound ---------------------------------------------------------------------------------------------
+# --- songs and sound ------------------------------------------------------------------------------
 def song_of(folder: Path, name: str, lengths: dict[str, float], **more) -> Song:
     files = {}
     for number, (track, seconds) in enumerate(lengths.items()):
@@ -146,7 +160,9 @@ def song_of(folder: Path, name: str, lengths: dict[str, float], **more) -> Song:
         "row boat", 0.0, 0.8, (Word("row", 0.1, 0.4), Word("boat", 0.4, 0.8)),
         (Note(0.12, 0.4, 60, "r o"), Note(0.4, 0.8, 62, "b o t")),
     )  # fmt: skip
-    return Song(name, (Section("verse", (line,)),), "folk", "low", licence="CC0-1.0", **files, **more)
+    return Song(
+        name, (Section("verse", (line,)),), "folk", "low", licence="CC0-1.0", **files, **more
+    )
 
 
 def test_songs_are_read_track_by_track_and_kept_by_every_file(one, tmp_path, monkeypatch):
@@ -154,11 +170,16 @@ def test_songs_are_read_track_by_track_and_kept_by_every_file(one, tmp_path, mon
     codec = tracks.Settings(one).load()
     song = song_of(tmp_path, "a", {"audio": 1.0, "vocals": 1.0, "accompaniment": 0.5})
     wave_CW = stems.read(stems.files(song, codec.format), codec.format)
-    assert wave_CW.shape == (2, RATE) and not wave_CW[1, RATE // 2 :].any() and wave_CW[1, : RATE // 2].any()
+    assert (
+        wave_CW.shape == (2, RATE)
+        and not wave_CW[1, RATE // 2 :].any()
+        and wave_CW[1, : RATE // 2].any()
+    )
     codes_FS = coded_songs.codes_of(song, codec)
     assert codes_FS.shape == (25, 4) and torch.equal(codes_FS, codec.encode(wave_CW))
     assert torch.equal(
-        coded_songs.codes_of(song, one.load()), one.load().encode(audio_files.read(song.audio, RATE))
+        coded_songs.codes_of(song, one.load()),
+        one.load().encode(audio_files.read(song.audio, RATE)),
     )
     monkeypatch.setattr(codec, "encode", lambda wave: pytest.fail("codes are in the cache"))
     assert torch.equal(coded_songs.codes_of(song, codec), codes_FS)
@@ -166,7 +187,9 @@ def test_songs_are_read_track_by_track_and_kept_by_every_file(one, tmp_path, mon
     with pytest.raises(pytest.fail.Exception):  # another accompaniment is another song
         coded_songs.codes_of(replace(song, accompaniment=str(tmp_path / "other.wav")), codec)
     for track in BOTH:
-        with pytest.raises(SongError, match=rf"song a: it has no {track} of its own to encode.*separation"):
+        with pytest.raises(
+            SongError, match=rf"song a: it has no {track} of its own to encode.*separation"
+        ):
             coded_songs.codes_of(replace(song, **{track: None}), codec)
     with pytest.raises(
         SongError, match="song a: it has no audio to encode; give it a recording or leave it out"
@@ -181,12 +204,15 @@ def test_a_mix_is_the_sum_and_never_clips(one):
     loud_CW = torch.full((2, 10), 0.9)
     assert torch.allclose(stems.mixed(loud_CW, format), torch.full((1, 10), 0.999))
     stereo = tracks.Settings(one, BOTH, 2).format
-    left_CW = torch.tensor([[0.1], [0.2], [0.3], [0.4]])  # vocals left, right, accompaniment left, right
+    # vocals left, right, accompaniment left, right
+    left_CW = torch.tensor([[0.1], [0.2], [0.3], [0.4]])
     assert torch.allclose(stems.mixed(left_CW, stereo), torch.tensor([[0.4], [0.6]]))
-    assert stems.apart(wave(1), one.format) == {} and torch.equal(stems.mixed(wave(1), one.format), wave(1))
+    assert stems.apart(wave(1), one.format) == {} and torch.equal(
+        stems.mixed(wave(1), one.format), wave(1)
+    )
 
 
-# --- the whole way -----------------------------------------------------------------------------------------------
+# --- the whole way --------------------------------------------------------------------------------
 RECIPE = """
 task: sing
 seed: 3
@@ -258,9 +284,12 @@ def test_a_recipe_of_two_tracks_and_a_delay_becomes_a_singer_of_stems(home, run,
     assert rate == RATE and abs(heard - take.stems["vocals"][0].numpy()).max() < 1e-3
     loud = {"vocals": torch.full((1, 9), 2.0), "accompaniment": torch.full((1, 9), 0.5)}
     heard = [
-        soundfile.read(path)[0].mean() for path in replace(take, stems=loud).save_stems(tmp_path / "loud")
+        soundfile.read(path)[0].mean()
+        for path in replace(take, stems=loud).save_stems(tmp_path / "loud")
     ]
-    assert heard[0] == pytest.approx(0.999, abs=1e-3) and heard[0] / heard[1] == pytest.approx(4, abs=0.01)
+    assert heard[0] == pytest.approx(0.999, abs=1e-3) and heard[0] / heard[1] == pytest.approx(
+        4, abs=0.01
+    )
     with pytest.raises(SettingsError, match="no stems"):
         replace(take, stems={}).save_stems(tmp_path / "none")
 
@@ -269,16 +298,23 @@ def test_songs_of_tracks_that_hold_none_out_are_not_judged_by_songs_without(
     home, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setenv("DISTILL_CACHE", str(home / "cache"))
-    songs = [replace(song, split="train") for song in read_manifest(home / "songs" / "manifest.jsonl")]
+    songs = [
+        replace(song, split="train") for song in read_manifest(home / "songs" / "manifest.jsonl")
+    ]
     write_manifest(home / "songs" / "all.jsonl", songs)
     text = RECIPE.format(home=home, channels=1).replace("manifest.jsonl", "all.jsonl")
     stage = pipeline.Stage(recipe.parse(text, "tracks"))
-    assert len(stage.songs) == 3 and stage.held_out_songs == [] and "so none are" in capsys.readouterr().out
+    assert (
+        len(stage.songs) == 3
+        and stage.held_out_songs == []
+        and "so none are" in capsys.readouterr().out
+    )
     head = text[: text.index("base:")].replace("task: sing", "task: vocoder")
     head += "network: {hop: 160, window: 640, width: 8, inner: 8, blocks: 1}\ncrop_frames: 4\nbatch: 1\n"
     head += "train: {steps: 1, precision: fp32}\n"
     said = pipeline.run(recipe.parse(head, "head"), None, tmp_path / "three")
-    assert '"better"' in said and "embedded" not in capsys.readouterr().out  # the last recording was held out
+    # the last recording was held out
+    assert '"better"' in said and "embedded" not in capsys.readouterr().out
     write_manifest(home / "songs" / "all.jsonl", songs[:1])
     said = pipeline.run(recipe.parse(head, "head"), None, tmp_path / "one")
     assert '"why": "no recording is held out' in said and (tmp_path / "one" / "vocoder").is_dir()
@@ -289,7 +325,9 @@ def test_a_singer_whose_layout_was_changed_by_hand_is_refused(run):
     text = place.read_text()
     try:
         place.write_text(text.replace('"layout": "delayed"', '"layout": "flat"', 1))
-        with pytest.raises(AdapterError, match="says layout flat, its weights were trained on delayed"):
+        with pytest.raises(
+            AdapterError, match="says layout flat, its weights were trained on delayed"
+        ):
             load_singer(run / "merged", device="cpu")
     finally:
         place.write_text(text)

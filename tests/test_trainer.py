@@ -1,4 +1,5 @@
-"""The trainer: accumulation is one batch, resuming is the same call, and nothing wrong is stepped over."""
+"""The trainer: accumulation is one batch, resuming is the same call, and nothing wrong is stepped
+over."""
 
 from __future__ import annotations
 
@@ -30,11 +31,18 @@ from distill.training.progress import show
 from distill.training.trainer import Step, TrainSettings, train
 
 SETTINGS = TrainSettings(
-    steps=12, learning_rate=0.01, warmup_steps=3, accumulate=2, checkpoint_every_steps=3, precision="fp32"
+    steps=12,
+    learning_rate=0.01,
+    warmup_steps=3,
+    accumulate=2,
+    checkpoint_every_steps=3,
+    precision="fp32",
 )
 
 
-def _run(folder: Path, toy: Toy | None = None, settings: TrainSettings = SETTINGS) -> tuple[Toy, list[Step]]:
+def _run(
+    folder: Path, toy: Toy | None = None, settings: TrainSettings = SETTINGS
+) -> tuple[Toy, list[Step]]:
     toy = toy or Toy()
     return toy, list(train(toy, settings, folder, seed=3))
 
@@ -48,7 +56,9 @@ def _rows(folder: Path) -> list[dict[str, Any]]:
 
 
 def _timeless(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{k: v for k, v in row.items() if k not in ("seconds", "tokens_per_second")} for row in rows]
+    return [
+        {k: v for k, v in row.items() if k not in ("seconds", "tokens_per_second")} for row in rows
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +89,10 @@ def test_accumulation_equals_one_large_batch_in_float64(tmp_path: Path) -> None:
     for number, step in enumerate(steps):
         batch = (0, torch.cat([rows_BD for _, rows_BD in islice(stream, 4)]))
         found = other.loss(batch)
-        loss = found["square"][0] / found["square"][1] + 0.3 * found["absolute"][0] / found["absolute"][1]
+        loss = (
+            found["square"][0] / found["square"][1]
+            + 0.3 * found["absolute"][0] / found["absolute"][1]
+        )
         optimizer.zero_grad()
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(list(other.network.parameters()), 0.5)
@@ -101,10 +114,13 @@ def test_counts_that_disagree_are_refused(tmp_path: Path) -> None:
 
         def loss(self, batch: Any) -> dict[str, tuple[torch.Tensor, float]]:
             return {
-                name: (total, count - (batch[0] == 3)) for name, (total, count) in super().loss(batch).items()
+                name: (total, count - (batch[0] == 3))
+                for name, (total, count) in super().loss(batch).items()
             }
 
-    with pytest.raises(TrainingError, match=r"step 2: loss\(\) sums square over .* counts\(\) says"):
+    with pytest.raises(
+        TrainingError, match=r"step 2: loss\(\) sums square over .* counts\(\) says"
+    ):
         _run(tmp_path, Wrong())
 
 
@@ -119,7 +135,9 @@ def test_a_term_of_nothing_and_a_term_without_weight(tmp_path: Path) -> None:
             return found | {"absolute": (nothing, 0.0), "seen": (nothing + math.inf, 1.0)}
 
     _, steps = _run(tmp_path, Empty())
-    assert all(step.terms["absolute"] == 0.0 and step.loss == step.terms["square"] for step in steps)
+    assert all(
+        step.terms["absolute"] == 0.0 and step.loss == step.terms["square"] for step in steps
+    )
     assert all(row["terms"]["seen"] is None for row in _rows(tmp_path))
 
 
@@ -133,7 +151,9 @@ def test_the_learning_rate_follows_the_used_budget() -> None:
     assert by_seconds.learning_rate_at(7, 61.0) == pytest.approx(0.0)
     both = TrainSettings(steps=100, seconds=60, learning_rate=1.0, warmup_steps=0)
     assert (
-        both.learning_rate_at(50, 0.0) == pytest.approx(both.learning_rate_at(0, 30.0)) == pytest.approx(0.5)
+        both.learning_rate_at(50, 0.0)
+        == pytest.approx(both.learning_rate_at(0, 30.0))
+        == pytest.approx(0.5)
     )
     constant = dataclasses.replace(by_steps, schedule="constant")
     assert constant.learning_rate_at(99, 0.0) == 1.0
@@ -175,7 +195,8 @@ def test_stopping_and_resuming_ends_bit_identical(
 ) -> None:
     for stop in (4, 8):  # between two checkpoints: the steps after the last one are done again
         for step in train(Toy(), SETTINGS, tmp_path, seed=3):
-            torch.randn(step.index), numpy.random.rand(3), random.random()  # what callers do changes nothing
+            # what callers do changes nothing
+            torch.randn(step.index), numpy.random.rand(3), random.random()
             if step.index == stop:
                 break
     with (tmp_path / "steps.jsonl").open("a") as file:
@@ -203,7 +224,10 @@ def test_a_finished_run_gives_nothing_and_its_weights(
 
 def test_the_newest_are_kept_and_the_rest_is_recorded(whole: tuple[Path, Toy, list[Step]]) -> None:
     folder, _, steps = whole
-    assert sorted(p.name for p in (folder / "checkpoints").iterdir()) == ["step-00000009", "step-00000012"]
+    assert sorted(p.name for p in (folder / "checkpoints").iterdir()) == [
+        "step-00000009",
+        "step-00000012",
+    ]
     assert [row["loss"] for row in _rows(folder)] == [step.loss for step in steps]
     names = {
         "step",
@@ -216,7 +240,8 @@ def test_the_newest_are_kept_and_the_rest_is_recorded(whole: tuple[Path, Toy, li
         "gradient_norm",
     }
     assert all(
-        set(row) == names and set(row["terms"]) == {"square", "absolute", "seen"} for row in _rows(folder)
+        set(row) == names and set(row["terms"]) == {"square", "absolute", "seen"}
+        for row in _rows(folder)
     )
     events = list((folder / "tensorboard").iterdir())
     assert len(events) == 1
@@ -228,13 +253,18 @@ def test_the_newest_are_kept_and_the_rest_is_recorded(whole: tuple[Path, Toy, li
     "file", ["weights.safetensors", "optimizer.safetensors", "state.json", "manifest.json"]
 )
 def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_serves(
-    whole: tuple[Path, Toy, list[Step]], ended: Path, caplog: pytest.LogCaptureFixture, file: str, fault: str
+    whole: tuple[Path, Toy, list[Step]],
+    ended: Path,
+    caplog: pytest.LogCaptureFixture,
+    file: str,
+    fault: str,
 ) -> None:
     _damage(ended / "checkpoints" / "step-00000012" / file, fault)
     with caplog.at_level(logging.WARNING, "distill"):
         toy, steps = _run(ended)
     assert "step-00000012: damaged" in caplog.text
-    assert file in caplog.text or file == "manifest.json"  # a wrong manifest blames the file it lists
+    # a wrong manifest blames the file it lists
+    assert file in caplog.text or file == "manifest.json"
     assert [step.index for step in steps] == [10, 11, 12]
     assert _same(toy, whole[1])
     assert folders.whole(ended / "checkpoints" / "step-00000012")
@@ -259,7 +289,9 @@ def test_only_damaged_checkpoints_are_an_error_not_a_fresh_start(ended: Path) ->
 
 
 @pytest.mark.parametrize("missing", ["optimizer.safetensors", "weights.safetensors", "state.json"])
-def test_a_missing_piece_is_an_error_even_when_the_manifest_agrees(ended: Path, missing: str) -> None:
+def test_a_missing_piece_is_an_error_even_when_the_manifest_agrees(
+    ended: Path, missing: str
+) -> None:
     last = ended / "checkpoints" / "step-00000012"
     (last / missing).unlink()
     listed = json.loads((last / "manifest.json").read_text())
@@ -287,7 +319,9 @@ def test_another_thread_count_is_said(ended: Path, caplog: pytest.LogCaptureFixt
 
 
 def test_another_run_in_the_same_folder_is_refused_by_name(ended: Path) -> None:
-    with pytest.raises(TrainingError, match=r"another run \(train.learning_rate was 0.01 and is now 0.02\)"):
+    with pytest.raises(
+        TrainingError, match=r"another run \(train.learning_rate was 0.01 and is now 0.02\)"
+    ):
         _run(ended, None, dataclasses.replace(SETTINGS, learning_rate=0.02))
     with pytest.raises(TrainingError, match="seed was 3 and is now 4"):
         list(train(Toy(), SETTINGS, ended, seed=4))
@@ -300,10 +334,13 @@ def test_another_run_in_the_same_folder_is_refused_by_name(ended: Path) -> None:
 
 def test_a_second_living_process_is_refused_and_a_dead_one_is_not(tmp_path: Path) -> None:
     hold = (
-        "import fcntl, os, sys, time; f = open(sys.argv[1] + '/lock', 'a+'); fcntl.flock(f, fcntl.LOCK_EX);"
+        "import fcntl, os, sys, time; f = open(sys.argv[1] + '/lock', 'a+'); fcntl.flock(f, "
+        "fcntl.LOCK_EX);"
         "f.write(str(os.getpid())); f.flush(); print('held', flush=True); time.sleep(600)"
     )
-    process = subprocess.Popen([sys.executable, "-S", "-c", hold, str(tmp_path)], stdout=subprocess.PIPE)
+    process = subprocess.Popen(
+        [sys.executable, "-S", "-c", hold, str(tmp_path)], stdout=subprocess.PIPE
+    )
     assert process.stdout is not None
     try:
         assert process.stdout.readline() == b"held\n"
@@ -336,7 +373,9 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(tmp_path: Path, value
     assert "\n" not in str(error.value)
     assert [index for index, _ in seen] == [1, 2, 3, 4]
     assert all(torch.equal(tensor, toy.state()[name]) for name, tensor in seen[-1][1].items())
-    assert folders.newest_whole(tmp_path / "checkpoints") == tmp_path / "checkpoints" / "step-00000003"
+    assert (
+        folders.newest_whole(tmp_path / "checkpoints") == tmp_path / "checkpoints" / "step-00000003"
+    )
 
 
 def test_a_gradient_that_is_not_finite_stops_before_the_update(tmp_path: Path) -> None:
@@ -356,7 +395,9 @@ def test_a_gradient_that_is_not_finite_stops_before_the_update(tmp_path: Path) -
 
 def test_batches_that_end_and_tasks_without_parameters_are_refused(tmp_path: Path) -> None:
     class Ends(Toy):
-        def batches(self, generator: torch.Generator, start: int) -> Iterator[tuple[int, torch.Tensor]]:
+        def batches(
+            self, generator: torch.Generator, start: int
+        ) -> Iterator[tuple[int, torch.Tensor]]:
             return islice(super().batches(generator, start), 3)
 
     class Nothing(Toy):
@@ -474,7 +515,9 @@ def test_progress_on_no_terminal_is_a_plain_line_now_and_then(
 
 
 def test_progress_on_a_terminal_is_a_bar(
-    whole: tuple[Path, Toy, list[Step]], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    whole: tuple[Path, Toy, list[Step]],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm")
@@ -518,8 +561,15 @@ def test_two_processes_are_one_with_twice_the_accumulation(tmp_path: Path) -> No
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    meet = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "GLOO_SOCKET_IFNAME": "lo"}
-    running = [start("two", 2, RANK=rank, LOCAL_RANK=rank, **meet) for rank in "01"] + [start("one", 4)]
+    meet = {
+        "WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+        "GLOO_SOCKET_IFNAME": "lo",
+    }
+    running = [start("two", 2, RANK=rank, LOCAL_RANK=rank, **meet) for rank in "01"] + [
+        start("one", 4)
+    ]
     ends = [process.communicate(timeout=600) for process in running]
     assert [process.returncode for process in running] == [0, 0, 0], ends
     last = [json.loads(out.splitlines()[-1]) for out, _ in ends]

@@ -16,17 +16,28 @@ def ragged(seed: int) -> AudioVocabulary:
     generator = random.Random(seed)
     sizes = tuple(generator.randint(1, 90) for _ in range(generator.randint(1, 6)))
     format = CodecFormat(
-        generator.choice([16_000, 44_100]), generator.choice([25.0, 86.13]), sizes, generator.choice([1, 2])
+        generator.choice([16_000, 44_100]),
+        generator.choice([25.0, 86.13]),
+        sizes,
+        generator.choice([1, 2]),
     )
     lowest = generator.randint(0, 60)
     return AudioVocabulary(
-        generator.randint(1, 999), format, lowest, lowest + generator.randint(0, 60), generator.randint(1, 99)
+        generator.randint(1, 999),
+        format,
+        lowest,
+        lowest + generator.randint(0, 60),
+        generator.randint(1, 99),
     )
 
 
 def blocks(words: AudioVocabulary) -> list[range]:
     control = range(words.sing, words.end + 1)
-    spans = [words.pitch_span, words.length_span, *(words.span(s) for s in range(words.format.slots))]
+    spans = [
+        words.pitch_span,
+        words.length_span,
+        *(words.span(s) for s in range(words.format.slots)),
+    ]
     return [range(words.base_rows), control, *(range(span.start, span.stop) for span in spans)]
 
 
@@ -41,7 +52,9 @@ def test_blocks_lie_end_to_end_and_padding_is_in_none_of_them(seed):
     assert sizes == words.format.slot_sizes and len(words.audio_span) == sum(sizes)
     for padding in range(words.used_rows, words.rows):
         spans = [words.text_span, words.pitch_span, words.length_span, words.audio_span]
-        assert not any(padding in span for span in [*spans, *map(words.span, range(words.format.slots))])
+        assert not any(
+            padding in span for span in [*spans, *map(words.span, range(words.format.slots))]
+        )
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -97,7 +110,9 @@ def test_score_symbols_come_back_and_what_is_out_of_range_is_refused():
     ]
     assert sorted(symbols) == list(range(words.pitch_span.start, words.pitch_span.stop))
     assert [words.midi(words.pitch(midi)) for midi in range(45, 73)] == list(range(45, 73))
-    assert words.midi(words.pitch(None)) is None and words.midi(words.pitch(60, known=False)) is None
+    assert (
+        words.midi(words.pitch(None)) is None and words.midi(words.pitch(60, known=False)) is None
+    )
     assert words.midi(words.pitch(60.4)) == 60 and words.midi(words.pitch(59.6)) == 60
     lengths = [words.length(frames) for frames in [None, *range(1, 17)]]
     assert lengths == list(range(words.length_span.start, words.length_span.stop))

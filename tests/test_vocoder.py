@@ -27,7 +27,14 @@ from distill.training.trainer import train
 from distill.vocoders import samples_a_frame
 from distill.vocoders._network import HeadNetwork, HeadSettings, limit
 from distill.vocoders.codec import CodecVocoder
-from distill.vocoders.head import CodecCard, HeadVocoder, Settings, load_head, read_config, save_head
+from distill.vocoders.head import (
+    CodecCard,
+    HeadVocoder,
+    Settings,
+    load_head,
+    read_config,
+    save_head,
+)
 
 SONG = Song("a", (Section("verse", (Line("la"),)),))
 PLAYED = AdversarySettings(start=2, periods=(3,), windows=(512,))
@@ -57,7 +64,7 @@ def codes(frames: int, slots: int = 3, seed: int = 0) -> Tensor:
     return torch.randint(32, (frames, slots), generator=torch.Generator().manual_seed(seed))
 
 
-# --- sizes ------------------------------------------------------------------------------------------------
+# --- sizes ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -106,7 +113,7 @@ def test_what_does_not_divide_is_refused() -> None:
             HeadSettings(**wrong)  # type: ignore[arg-type]
 
 
-# --- level ------------------------------------------------------------------------------------------------
+# --- level ----------------------------------------------------------------------------------------
 
 
 def test_the_limit_leaves_sound_alone_and_never_clips() -> None:
@@ -148,7 +155,8 @@ def test_silence_is_silent_and_what_is_near_it_is_not(codec: Any) -> None:
     assert float(level_F[24:-24].max()) == 0
     steps_W = vocoder.decode(mixed_FS)[0].diff().abs()
     network.silence_S = None
-    assert float(steps_W.max()) <= 1.1 * float(vocoder.decode(mixed_FS)[0].diff().abs().max())  # no click
+    # no click
+    assert float(steps_W.max()) <= 1.1 * float(vocoder.decode(mixed_FS)[0].diff().abs().max())
 
 
 def test_the_ramps_of_silence_are_the_same_wherever_they_stand(codec: Any) -> None:
@@ -158,14 +166,13 @@ def test_the_ramps_of_silence_are_the_same_wherever_they_stand(codec: Any) -> No
     whole_W = network._gain(codes_FS[None], still_S)[0, 0]
     piece_W = network._gain(codes_FS[None, 5000:5050], still_S)[0, 0]
     inner = slice(5 * network.hop, -5 * network.hop)
-    assert 0.5 < float(whole_W.mean()) < 0.9 and set(whole_W[320::640].round(decimals=2).tolist()) == {
-        0.0,
-        1.0,
-    }
+    assert 0.5 < float(whole_W.mean()) < 0.9 and set(
+        whole_W[320::640].round(decimals=2).tolist()
+    ) == {0.0, 1.0}
     assert torch.equal(piece_W[inner], whole_W[5000 * network.hop : 5050 * network.hop][inner])
 
 
-# --- how far it hears -------------------------------------------------------------------------------------
+# --- how far it hears -----------------------------------------------------------------------------
 
 
 def test_the_context_is_as_far_as_a_change_is_heard_and_no_farther(codec: Any) -> None:
@@ -180,7 +187,9 @@ def test_the_context_is_as_far_as_a_change_is_heard_and_no_farther(codec: Any) -
                 network.backbone(
                     network.finer(
                         network.coarse(
-                            network.project(sum(e(c[None, :, s]) for s, e in enumerate(network.slots))).mT
+                            network.project(
+                                sum(e(c[None, :, s]) for s, e in enumerate(network.slots))
+                            ).mT
                         )
                     )
                 )
@@ -204,7 +213,8 @@ def test_a_stream_needs_no_more_memory_for_a_longer_song(codec: Any) -> None:
     given: list[int] = []
 
     def sound(codes_FS: Tensor) -> Tensor:
-        given.append(codes_FS.untyped_storage().nbytes())  # all that is kept of what came before, seen or not
+        # all that is kept of what came before, seen or not
+        given.append(codes_FS.untyped_storage().nbytes())
         return torch.zeros(1, len(codes_FS) * vocoder.hop)
 
     vocoder._sound = sound  # type: ignore[method-assign]
@@ -220,7 +230,7 @@ def test_a_stream_needs_no_more_memory_for_a_longer_song(codec: Any) -> None:
     assert most(15_000) == most(500)  # 10 min and 20 s
 
 
-# --- on disk ----------------------------------------------------------------------------------------------
+# --- on disk --------------------------------------------------------------------------------------
 
 
 def test_what_is_saved_is_loaded_for_its_codec_or_its_first_slots(
@@ -230,14 +240,23 @@ def test_what_is_saved_is_loaded_for_its_codec_or_its_first_slots(
     again = Settings(str(tmp_path / "head")).load(codec)
     assert torch.equal(again.decode(codes(30)), head.decode(codes(30)))
     assert again.fingerprint == head.fingerprint
-    assert read_config(tmp_path / "head")["licences"] == {"codec": "apache-2.0", "song: x": "CC0-1.0"}
-    one = Settings(str(tmp_path / "head")).load(embedded.Settings(str(home / "codec"), slots=1).load())
+    assert read_config(tmp_path / "head")["licences"] == {
+        "codec": "apache-2.0",
+        "song: x": "CC0-1.0",
+    }
+    one = Settings(str(tmp_path / "head")).load(
+        embedded.Settings(str(home / "codec"), slots=1).load()
+    )
     assert one.decode(codes(30)[:, :1]).shape == (1, 30 * 640)
     with pytest.raises(CodecError, match=r"knows 3 slots.*has 4"):
-        Settings(str(tmp_path / "head")).load(embedded.Settings(str(home / "codec"), slots=4).load())
+        Settings(str(tmp_path / "head")).load(
+            embedded.Settings(str(home / "codec"), slots=4).load()
+        )
     other = tiny_vocoder.codec_in(tmp_path / "other")
     other.fingerprint = "f" * 64
-    with pytest.raises(CodecError, match=rf"made for codec embedded {codec.fingerprint[:12]}.*ffffffffffff"):
+    with pytest.raises(
+        CodecError, match=rf"made for codec embedded {codec.fingerprint[:12]}.*ffffffffffff"
+    ):
         Settings(str(tmp_path / "head")).load(other)
 
 
@@ -285,7 +304,10 @@ def config_with(**changes: Any) -> Callable[[Path], None]:
         (config_with(silence=[1]), "not a vocoder head's"),
         (config_with(silence=[1, 2, 900]), "silence is"),
         (config_with(kind="os.system"), "os.system version 1"),
-        (config_with(codec__format={"sample_rate": "x", "frame_rate": 25, "slot_sizes": [8]}), "not a voc"),
+        (
+            config_with(codec__format={"sample_rate": "x", "frame_rate": 25, "slot_sizes": [8]}),
+            "not a voc",
+        ),
         (config_with(network__class_path="os.system"), "not a vocoder head's"),
         (lambda folder: (folder / "config.json").unlink(), "missing"),
         (lambda folder: (folder / "weights.safetensors").unlink(), "missing"),
@@ -306,11 +328,13 @@ def test_weights_that_are_not_finite_are_not_saved(codec: Any, tmp_path: Path) -
     network = tiny_vocoder.network_of(codec)
     network.heads[0].out.bias.data[0] = 1e6  # more than half precision holds
     with pytest.raises(CodecError, match=r"heads\.0\.out\.bias"):
-        save_head(network, tmp_path / "head", CodecCard("embedded", codec.fingerprint, codec.format), {})
+        save_head(
+            network, tmp_path / "head", CodecCard("embedded", codec.fingerprint, codec.format), {}
+        )
     assert not (tmp_path / "head").exists()
 
 
-# --- task -------------------------------------------------------------------------------------------------
+# --- task -----------------------------------------------------------------------------------------
 
 
 def test_crops_are_codes_beside_their_own_sound(home: Path, codec: Any, songs: list[Any]) -> None:
@@ -318,7 +342,9 @@ def test_crops_are_codes_beside_their_own_sound(home: Path, codec: Any, songs: l
     buffer = CodedSongs(learnt, codec, 16_000, 640, 1.0, 0)
     assert len(buffer.codes_FS) * 640 == buffer.wave_CW.shape[1] and len(buffer.ends_N) == 2
     buffer.codes_FS[:] = torch.arange(len(buffer.codes_FS), dtype=torch.int32)[:, None]
-    buffer.wave_CW[:] = torch.arange(len(buffer.codes_FS), dtype=torch.int16).repeat_interleave(640)[None]
+    buffer.wave_CW[:] = torch.arange(len(buffer.codes_FS), dtype=torch.int16).repeat_interleave(
+        640
+    )[None]
     still_FS, chance = torch.full((30, 3), -7), torch.Generator().manual_seed(0)
     padded = 0
     for _ in range(100):
@@ -403,7 +429,8 @@ def test_it_learns_saves_and_is_measured_beside_its_codec(
 
 
 class Stereo:
-    """A codec of two channels at 16 kHz without a network: a frame is the loudest of 16 levels of each channel."""
+    """A codec of two channels at 16 kHz without a network: a frame is the loudest of 16 levels of
+    each channel."""
 
     fingerprint = "stereo" * 10
     device = torch.device("cpu")
@@ -422,7 +449,9 @@ class Stereo:
 
 def test_a_stereo_codec_with_a_head_at_another_rate(home: Path, songs: list[Any]) -> None:
     small = HeadSettings(sample_rate=24_000, hop=240, window=960, width=16, inner=16, blocks=1)
-    settings = tiny_vocoder.settings_of(home / "codec", songs, network=small, dropout=0.0, silence=0.0)
+    settings = tiny_vocoder.settings_of(
+        home / "codec", songs, network=small, dropout=0.0, silence=0.0
+    )
     task = VocoderTask(settings, Stereo(), songs, 1)
     batch = next(task.batches(torch.Generator().manual_seed(5), 0))
     assert batch.wave_BCW.shape == (4, 2, 12 * 960) and batch.codes_BFS.shape == (4, 12, 2)
@@ -434,7 +463,9 @@ def test_a_stereo_codec_with_a_head_at_another_rate(home: Path, songs: list[Any]
     assert task.vocoder().decode(codes(5, 2) % 16).shape == (2, 5 * 960)
 
 
-def test_a_track_is_not_chosen_for_a_codec_that_chooses_its_own(home: Path, songs: list[Any]) -> None:
+def test_a_track_is_not_chosen_for_a_codec_that_chooses_its_own(
+    home: Path, songs: list[Any]
+) -> None:
     apart = tracks.Settings(embedded.Settings(str(home / "codec")))
     with pytest.raises(SettingsError, match="track is vocals"):
         replace(tiny_vocoder.settings_of(home / "codec", songs), codec=apart, track="vocals")
@@ -442,7 +473,9 @@ def test_a_track_is_not_chosen_for_a_codec_that_chooses_its_own(home: Path, song
 
 def test_tracks_coded_apart_are_learnt_apart(home: Path, songs: list[Any]) -> None:
     codec: Any = Stereo()
-    codec.format = CodecFormat(16_000, 25.0, (16, 16), 2, tracks=("vocals", "accompaniment"), streams=2)
+    codec.format = CodecFormat(
+        16_000, 25.0, (16, 16), 2, tracks=("vocals", "accompaniment"), streams=2
+    )
     codec.fingerprint = "apart" * 10
     quiet = home / "quiet.wav"
     audio_files.write(quiet, 0.1 * audio_files.read(songs[1].audio, 16_000), 16_000)
@@ -457,8 +490,11 @@ def test_tracks_coded_apart_are_learnt_apart(home: Path, songs: list[Any]) -> No
     assert len(buffer.ends_N) == 1 and soft == pytest.approx(0.1 * loud, rel=0.01)
 
 
-def test_a_head_that_speaks_into_silence_is_not_better(home: Path, codec: Any, songs: list[Any]) -> None:
-    vocoder = HeadVocoder(tiny_vocoder.network_of(codec), codec.format, "x")  # nobody told it what silence is
+def test_a_head_that_speaks_into_silence_is_not_better(
+    home: Path, codec: Any, songs: list[Any]
+) -> None:
+    # nobody told it what silence is
+    vocoder = HeadVocoder(tiny_vocoder.network_of(codec), codec.format, "x")
     found = compare({"codec": vocoder, "head": vocoder}, codec, songs[:1])
     assert found["head"]["silence_dbfs"] > -60 and found["better"] == "codec"
     with pytest.raises(SongError, match="held-out"):
@@ -469,17 +505,19 @@ def test_seconds_are_measured_in_whole_frames_of_songs_long_enough(
     home: Path, codec: Any, songs: list[Any]
 ) -> None:
     vocoders: Any = {"codec": CodecVocoder(codec)}
-    assert compare(vocoders, codec, songs, seconds=4.01)["seconds"] == 4  # the rest is less than a frame
-    audio_files.write(
-        home / "short.wav", tiny_vocoder.melody(0.05), 16_000
-    )  # shorter than the windows of the distance
+    # the rest is less than a frame
+    assert compare(vocoders, codec, songs, seconds=4.01)["seconds"] == 4
+    # shorter than the windows of the distance
+    audio_files.write(home / "short.wav", tiny_vocoder.melody(0.05), 16_000)
     short = replace(SONG, audio=str(home / "short.wav"))
     assert compare(vocoders, codec, [short, songs[0]])["seconds"] == 4
     with pytest.raises(SongError, match=r"0.25 s of audio"):
         compare(vocoders, codec, [short])
 
 
-def test_one_backward_pass_gives_each_side_its_own_gradient(home: Path, songs: list[Any], codec: Any) -> None:
+def test_one_backward_pass_gives_each_side_its_own_gradient(
+    home: Path, songs: list[Any], codec: Any
+) -> None:
     """Against the two separate passes of the paper's code."""
     task = tiny_vocoder.task_of(home / "codec", songs, adversary=replace(PLAYED, start=0), batch=1)
     assert task.adversary is not None
@@ -509,7 +547,9 @@ def test_an_interrupted_run_goes_on_to_the_same_weights_adversary_and_all(
     home: Path, songs: list[Any], tmp_path: Path
 ) -> None:
     def run(folder: Path, until: int) -> VocoderTask:
-        task = tiny_vocoder.task_of(home / "codec", songs, adversary=replace(PLAYED, periods=()), batch=2)
+        task = tiny_vocoder.task_of(
+            home / "codec", songs, adversary=replace(PLAYED, periods=()), batch=2
+        )
         settings = replace(task.settings.train, checkpoint_every_steps=3)
         for step in train(task, settings, folder, seed=1):
             if step.index == until:
@@ -519,11 +559,18 @@ def test_an_interrupted_run_goes_on_to_the_same_weights_adversary_and_all(
     through = run(tmp_path / "through", 99)
     run(tmp_path / "cut", 3)  # the adversary began at the third
     resumed = run(tmp_path / "cut", 99)
-    assert {name.partition(".")[0] for name in through.state()} >= {"adversary", "backbone", "slots"}
+    assert {name.partition(".")[0] for name in through.state()} >= {
+        "adversary",
+        "backbone",
+        "slots",
+    }
     for name, value in through.state().items():
         assert torch.equal(value, resumed.state()[name]), name
     rows = [
-        [json.loads(row)["terms"] for row in (tmp_path / f / "steps.jsonl").read_text().splitlines()]
+        [
+            json.loads(row)["terms"]
+            for row in (tmp_path / f / "steps.jsonl").read_text().splitlines()
+        ]
         for f in ("through", "cut")
     ]
     assert rows[0] == rows[1] and len(rows[0]) == 6

@@ -1,4 +1,5 @@
-"""A vocoder head by recipe, and with a singer: measured, carried, merged, chosen, forced, refused, pushed."""
+"""A vocoder head by recipe, and with a singer: measured, carried, merged, chosen, forced, refused,
+pushed."""
 
 from __future__ import annotations
 
@@ -88,7 +89,9 @@ def test_a_singer_carries_its_head_and_uses_the_better(run: Path, head: Path) ->
         plain = load_singer(where, device="cpu", vocoder="codec")
         assert isinstance(plain.vocoder, CodecVocoder)
         same = plain.sing("row your boat", seed=1)
-        assert torch.equal(same.codes_FS, take.codes_FS) and not torch.equal(same.wave_CW, take.wave_CW)
+        assert torch.equal(same.codes_FS, take.codes_FS) and not torch.equal(
+            same.wave_CW, take.wave_CW
+        )
         assert torch.equal(same.wave_CW, plain.codec.decode(take.codes_FS))
     assert read_about(run / "singer").licences["vocoder"] == "apache-2.0, CC0-1.0"
 
@@ -102,7 +105,9 @@ def test_what_measured_worse_is_used_only_when_asked_for(run: Path) -> None:
         assert isinstance(load_singer(run / "merged", device="cpu").vocoder, CodecVocoder)
         forced = load_singer(run / "merged", device="cpu", vocoder="head")
         assert isinstance(forced.vocoder, HeadVocoder)
-        place.write_text(json.dumps({**row, "vocoder": {**row["vocoder"], "fingerprint": "0" * 64}}))
+        place.write_text(
+            json.dumps({**row, "vocoder": {**row["vocoder"], "fingerprint": "0" * 64}})
+        )
         with pytest.raises(AdapterError, match="speaks of 000000000000"):
             load_singer(run / "merged", device="cpu")
         del row["vocoder"]
@@ -123,7 +128,10 @@ def test_a_damaged_head_is_refused_and_the_codec_still_sings(run: Path) -> None:
         place.write_bytes(data[:1000])
         with pytest.raises(CodecError, match="cut short"):
             load_singer(run / "merged", device="cpu")
-        assert load_singer(run / "merged", device="cpu", vocoder="codec").sing("row", seed=0).seconds > 0
+        assert (
+            load_singer(run / "merged", device="cpu", vocoder="codec").sing("row", seed=0).seconds
+            > 0
+        )
         weights = safetensors.torch.load(data)
         weights["project.weight"][0, 0] = float("nan")
         safetensors.torch.save_file(weights, place)
@@ -133,12 +141,13 @@ def test_a_damaged_head_is_refused_and_the_codec_still_sings(run: Path) -> None:
         place.write_bytes(data)
 
 
-def test_it_is_merged_and_pushed_with_its_singer(run: Path, tmp_path: Path, monkeypatch: Any) -> None:
+def test_it_is_merged_and_pushed_with_its_singer(
+    run: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
     pipeline.merge(run, tmp_path / "by-hand")
     assert isinstance(load_singer(tmp_path / "by-hand", device="cpu").vocoder, HeadVocoder)
-    monkeypatch.setattr(
-        hub, "gate", lambda *args, **keys: None
-    )  # the songs' licence is another test's matter
+    # the songs' licence is another test's matter
+    monkeypatch.setattr(hub, "gate", lambda *args, **keys: None)
     pushed = hub.push(tmp_path / "by-hand", "org/name", dry_run=True)
     assert {"vocoder/config.json", "vocoder/weights.safetensors"} <= set(pushed.files)
     assert "| vocoder |" in pushed.card and "what makes the sound: head" in pushed.card

@@ -1,4 +1,5 @@
-"""Tiny random LLMs of five families with a byte-level tokenizer, to prove graft, adapter and merge on."""
+"""Tiny random LLMs of five families with a byte-level tokenizer, to prove graft, adapter and merge
+on."""
 
 from __future__ import annotations
 
@@ -44,7 +45,10 @@ def tokenizer() -> Any:
     backend.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(
-        vocab_size=280, special_tokens=["<s>", "</s>"], initial_alphabet=alphabet, show_progress=False
+        vocab_size=280,
+        special_tokens=["<s>", "</s>"],
+        initial_alphabet=alphabet,
+        show_progress=False,
     )
     backend.train_from_iterator(["row row row your boat gently down the stream"] * 3, trainer)
     return PreTrainedTokenizerFast(

@@ -1,4 +1,5 @@
-"""A small codec of every kind, with random weights, written in the file layout that its models are published in.
+"""A small codec of every kind, with random weights, written in the file layout that its models are
+published in.
 
 MAKERS    kind -> functions that fill a folder and give what was made
 """
@@ -20,8 +21,9 @@ Codes = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Made:
-    """settings; the package's own wave_CW -> codes_FS and codes_FS -> wave_CW on the same weights (None: it is
-    ours alone); a configuration file with a change (path of a key, value) that leaves the weights fitting.
+    """settings; the package's own wave_CW -> codes_FS and codes_FS -> wave_CW on the same weights
+    (None: it is ours alone); a configuration file with a change (path of a key, value) that leaves
+    the weights fitting.
     """
 
     settings: Any
@@ -54,11 +56,18 @@ def embedded(folder: Path, **more: Any) -> Made:
     from distill.codecs._network import CodecNetwork, NetworkSettings
 
     sizes = NetworkSettings(
-        codes=32, latent_width=8, encoder_widths=(24, 32), decoder_width=32, decoder_blocks=2, **more
+        codes=32,
+        latent_width=8,
+        encoder_widths=(24, 32),
+        decoder_width=32,
+        decoder_blocks=2,
+        **more,
     )
     network = CodecNetwork(sizes)
     with torch.no_grad():
-        spread(list(network.quantiser.codebooks_SCD), network.latent(noise(0.64, sizes.sample_rate))[0])
+        spread(
+            list(network.quantiser.codebooks_SCD), network.latent(noise(0.64, sizes.sample_rate))[0]
+        )
     kind.save_codec(network, folder)
     return Made(kind.Settings(str(folder), slots=2), None, None, None)
 
@@ -79,7 +88,9 @@ def small_dac(rates: list[int]) -> Any:
     ).eval()
 
 
-def _of_dac(model: Any, path: Path, slots: int, change: tuple[str, tuple[str, ...], Any] | None) -> Made:
+def _of_dac(
+    model: Any, path: Path, slots: int, change: tuple[str, tuple[str, ...], Any] | None
+) -> Made:
     from distill.codecs import dac as kind
 
     return Made(
@@ -106,7 +117,8 @@ def dac_checkpoint(folder: Path) -> Made:
 
 
 def small_encodec() -> Any:
-    """The package's classes put together with less width; 24 kHz, 320 samples a frame, 32 x 1,024 codes as published."""
+    """The package's classes put together with less width; 24 kHz, 320 samples a frame, 32 x 1,024
+    codes as published."""
     from encodec import EncodecModel
     from encodec.modules import SEANetDecoder, SEANetEncoder
     from encodec.quantization import ResidualVectorQuantizer
@@ -116,11 +128,14 @@ def small_encodec() -> Any:
     )
     quantiser = ResidualVectorQuantizer(dimension=8, n_q=32, bins=1024)
     rates = [1.5, 3.0, 6.0, 12.0, 24.0]
-    return EncodecModel(SEANetEncoder(**sizes), SEANetDecoder(**sizes), quantiser, rates, 24000, 1).eval()
+    return EncodecModel(
+        SEANetEncoder(**sizes), SEANetDecoder(**sizes), quantiser, rates, 24000, 1
+    ).eval()
 
 
 def write_transformers_encodec(folder: Path, model: Any, **sizes: int) -> None:
-    """The package's encoder and quantiser in the layout of facebook/encodec_24khz, as transformers itself writes it."""
+    """The package's encoder and quantiser in the layout of facebook/encodec_24khz, as transformers
+    itself writes it."""
     from transformers import EncodecConfig, EncodecModel
 
     theirs = model.state_dict()
@@ -137,21 +152,26 @@ def _of_the_package(name: str) -> str:
     if name.startswith("quantizer."):
         return f"quantizer.vq.layers.{number}.{rest.replace('codebook', '_codebook', 1)}"
     number, rest = rest.split(".", 1)
-    layer = "convtr.convtr" if part == "decoder" and number in {"3", "6", "9", "12"} else "conv.conv"
+    layer = (
+        "convtr.convtr" if part == "decoder" and number in {"3", "6", "9", "12"} else "conv.conv"
+    )
     weight = rest.replace("parametrizations.weight.original0", "weight_g")
     weight = weight.replace("parametrizations.weight.original1", "weight_v")
     return f"{part}.model.{number}.{weight}".replace(".conv.", f".{layer}.")
 
 
 def write_encodec(folder: Path, model: Any, width: int) -> Any:
-    """Codebooks for EnCodec, and the published Vocos for it: config.yaml and pytorch_model.bin; gives the Vocos."""
+    """Codebooks for EnCodec, and the published Vocos for it: config.yaml and pytorch_model.bin;
+    gives the Vocos."""
     from vocos.heads import ISTFTHead
     from vocos.models import VocosBackbone
     from vocos.pretrained import Vocos
 
     layers = model.quantizer.vq.layers
     with torch.no_grad():
-        spread([layer._codebook.embed for layer in layers], model.encoder(noise(0.4, 24000)[None])[0].T)
+        spread(
+            [layer._codebook.embed for layer in layers], model.encoder(noise(0.4, 24000)[None])[0].T
+        )
     for layer in layers:
         layer._codebook.inited.fill_(1)
     sizes: dict[str, Any] = {
@@ -195,7 +215,8 @@ def encodec(folder: Path, bandwidth: float = 3.0) -> Made:
 
 
 def theirs_of_encodec(model: Any, vocos: Any, bandwidth: float) -> tuple[Codes, Codes]:
-    """EncodecModel.encode, and Vocos.codes_to_features (its sum, whose class wants a download) and decode."""
+    """EncodecModel.encode, and Vocos.codes_to_features (its sum, whose class wants a download) and
+    decode."""
 
     def encode(wave_CW: Tensor) -> Tensor:
         model.set_target_bandwidth(bandwidth)
@@ -325,7 +346,9 @@ def _of_snac(folder: Path, window: int | None, noisy: bool) -> Made:
     def encode(wave_CW: Tensor) -> Tensor:
         frames = -(-wave_CW.shape[1] // 24)
         levels = model.encode(wave_CW[None])
-        return torch.cat([c[0].reshape(-1, w)[:frames] for c, w in zip(levels, (1, 2, 4), strict=True)], 1)
+        return torch.cat(
+            [c[0].reshape(-1, w)[:frames] for c, w in zip(levels, (1, 2, 4), strict=True)], 1
+        )
 
     def decode(codes_FS: Tensor) -> Tensor:
         whole_FS = codes_FS if len(codes_FS) % 2 == 0 else torch.cat([codes_FS, codes_FS[-1:]])
@@ -337,12 +360,14 @@ def _of_snac(folder: Path, window: int | None, noisy: bool) -> Made:
 
 
 def snac_windowed(folder: Path) -> Made:
-    """With attention, in windows of two frames, as the 32 and 44.1 kHz models have it; without noise."""
+    """With attention, in windows of two frames, as the 32 and 44.1 kHz models have it; without
+    noise."""
     return _of_snac(folder, 8, noisy=False)
 
 
 def snac_noisy(folder: Path) -> Made:
-    """As the 24 kHz model: no attention, and noise in the decoder, which is the package's by chance alone."""
+    """As the 24 kHz model: no attention, and noise in the decoder, which is the package's by chance
+    alone."""
     return _of_snac(folder, None, noisy=True)
 
 
@@ -375,6 +400,9 @@ def write_config(place: Path, path: tuple[str, ...], value: Any) -> None:
 def keys(config: dict[str, Any]) -> list[tuple[str, ...]]:
     """The path of every key, at whatever depth it stands."""
     inner = [
-        (name, *path) for name, value in config.items() if isinstance(value, dict) for path in keys(value)
+        (name, *path)
+        for name, value in config.items()
+        if isinstance(value, dict)
+        for path in keys(value)
     ]
     return [(name,) for name in config] + inner

@@ -1,4 +1,5 @@
-"""A singer small enough to test in a blink: text, a codec, LLMs of two families with unlike tokenizers, songs."""
+"""A singer small enough to test in a blink: text, a codec, LLMs of two families with unlike
+tokenizers, songs."""
 
 from __future__ import annotations
 
@@ -68,7 +69,9 @@ def text_folder(folder: Path) -> Path:
     generator = random.Random(0)
     for split, lines in (("train", 80), ("held-out", 8)):
         rows = [" ".join(generator.choice(WORDS) for _ in range(6)) for _ in range(lines)]
-        (folder / f"{split}.txt").write_text("\n".join(rows) + "\n\n" + "style: folk; voice: low\n" * 3)
+        (folder / f"{split}.txt").write_text(
+            "\n".join(rows) + "\n\n" + "style: folk; voice: low\n" * 3
+        )
     return folder
 
 
@@ -84,7 +87,9 @@ def from_scratch(family: str = "llama", text: str = "", **more: Any) -> FromScra
         own: dict[str, Any] = {"tokenizer": "sentencepiece", "pieces": 330, "tied": False}
     else:
         own = {"tokenizer": "bytes", "pieces": 400, "tied": True, "width": 48, "heads": 3}
-    return FromScratchSettings(**{"family": family, "text": text or _text(), **shape, **own, **more})
+    return FromScratchSettings(
+        **{"family": family, "text": text or _text(), **shape, **own, **more}
+    )
 
 
 def student(
@@ -162,6 +167,8 @@ def coded(
             song(seed + number, times=times), 25.0, LONGEST, writing or WritingSettings()
         ):
             frames = passage.frames if passage.stop >= 0 else 37
-            codes = [torch.randint(size, (frames,), generator=generator) for size in FORMAT.slot_sizes]
+            codes = [
+                torch.randint(size, (frames,), generator=generator) for size in FORMAT.slot_sizes
+            ]
             found.append(Coded(passage, torch.stack(codes, 1)))
     return found

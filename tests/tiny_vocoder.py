@@ -26,7 +26,9 @@ def codec_in(folder: Path, slots: int = 3) -> embedded.EmbeddedCodec:
     return embedded.Settings(str(folder), slots=slots).load()
 
 
-def network_of(codec: embedded.EmbeddedCodec, settings: HeadSettings = SMALL, seed: int = 0) -> HeadNetwork:
+def network_of(
+    codec: embedded.EmbeddedCodec, settings: HeadSettings = SMALL, seed: int = 0
+) -> HeadNetwork:
     """A head with random weights for a codec; its own silence is not told to it."""
     torch.manual_seed(seed)
     books = codec.codebooks()
@@ -35,10 +37,14 @@ def network_of(codec: embedded.EmbeddedCodec, settings: HeadSettings = SMALL, se
     return network
 
 
-def head_in(folder: Path, codec: embedded.EmbeddedCodec, settings: HeadSettings = SMALL) -> HeadVocoder:
+def head_in(
+    folder: Path, codec: embedded.EmbeddedCodec, settings: HeadSettings = SMALL
+) -> HeadVocoder:
     """The same, saved and loaded."""
     card = CodecCard("embedded", codec.fingerprint, codec.format)
-    save_head(network_of(codec, settings), folder, card, {"codec": "apache-2.0", "song: x": "CC0-1.0"})
+    save_head(
+        network_of(codec, settings), folder, card, {"codec": "apache-2.0", "song: x": "CC0-1.0"}
+    )
     return load_head(folder, codec)
 
 
@@ -66,7 +72,9 @@ class Given:
         return list(self.songs)
 
 
-def task_of(codec_folder: Path, songs: Sequence[Song], seed: int = 3, **changes: object) -> VocoderTask:
+def task_of(
+    codec_folder: Path, songs: Sequence[Song], seed: int = 3, **changes: object
+) -> VocoderTask:
     return settings_of(codec_folder, songs, **changes).task(seed)
 
 

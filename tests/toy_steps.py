@@ -1,4 +1,5 @@
-"""Steps of curation for tests of the runner; in a file of their own, so that worker processes can import them."""
+"""Steps of curation for tests of the runner; in a file of their own, so that worker processes can
+import them."""
 
 from __future__ import annotations
 
@@ -29,25 +30,35 @@ class Gain:
                 file.write(item.song.id + "\n")
         time.sleep(self.seconds)
         tracks = {
-            name: Sound(s.wave_CW * np.float32(self.times), s.sample_rate) for name, s in item.tracks.items()
+            name: Sound(s.wave_CW * np.float32(self.times), s.sample_rate)
+            for name, s in item.tracks.items()
         }
         item = replace(item, tracks=tracks)
-        return item.remark("gain", "mended", f"{self.times} times as loud") if self.times != 1 else item
+        return (
+            item.remark("gain", "mended", f"{self.times} times as loud")
+            if self.times != 1
+            else item
+        )
 
 
 @dataclass(frozen=True)
 class Level:
-    """Leaves each song's level, then groups songs by it. The trace is a tuple, which JSON does not know."""
+    """Leaves each song's level, then groups songs by it. The trace is a tuple, which JSON does not
+    know."""
 
     def curate(self, item: Item) -> Item:
-        level = round(max((float(np.abs(s.wave_CW).max()) for s in item.tracks.values()), default=0.0), 2)
+        level = round(
+            max((float(np.abs(s.wave_CW).max()) for s in item.tracks.values()), default=0.0), 2
+        )
         return item.leave("level", (level,)).know(Fact("level", level, "level", 0.5))
 
     def curate_all(self, items: Sequence[Item]) -> list[Item]:
         assert all(item.tracks == {} and isinstance(item.traces["level"], list) for item in items)
         levels = [item.traces["level"][0] for item in items]
         return [
-            replace(item, song=replace(item.song, group=f"level {level}")).remark("level", "noted", "grouped")
+            replace(item, song=replace(item.song, group=f"level {level}")).remark(
+                "level", "noted", "grouped"
+            )
             if levels.count(level) > 1
             else item
             for item, level in zip(items, levels, strict=True)
@@ -56,7 +67,8 @@ class Level:
 
 @dataclass(frozen=True)
 class Odd:
-    """Does with one song what `does` says; leaves the others, with a trace that nobody asks for again."""
+    """Does with one song what `does` says; leaves the others, with a trace that nobody asks for
+    again."""
 
     song: str
     does: str
@@ -75,7 +87,8 @@ class Odd:
                 return item.leave("odd", float("nan"))
             case "noise":
                 return replace(
-                    item, tracks={n: Sound(s.wave_CW * np.nan, 8000) for n, s in item.tracks.items()}
+                    item,
+                    tracks={n: Sound(s.wave_CW * np.nan, 8000) for n, s in item.tracks.items()},
                 )
             case "refuse":
                 raise AudioError(f"song {item.song.id}: too odd; sing it again")

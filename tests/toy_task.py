@@ -1,4 +1,5 @@
-"""The smallest task with all that can go wrong in resuming: dropout, unequal random batches, two terms.
+"""The smallest task with all that can go wrong in resuming: dropout, unequal random batches, two
+terms.
 
 `run` trains it in a folder; tests/test_kill.py runs it in processes of its own and kills them.
 """
@@ -18,7 +19,12 @@ from torch import Tensor
 from distill.training.trainer import TrainSettings, numbered, train
 
 SETTINGS = TrainSettings(
-    steps=45, learning_rate=0.01, warmup_steps=5, accumulate=2, checkpoint_every_steps=3, precision="fp32"
+    steps=45,
+    learning_rate=0.01,
+    warmup_steps=5,
+    accumulate=2,
+    checkpoint_every_steps=3,
+    precision="fp32",
 )
 
 
@@ -34,7 +40,10 @@ class Toy:
     def __post_init__(self) -> None:
         torch.manual_seed(0)
         self.network = torch.nn.Sequential(
-            torch.nn.Linear(8, 16), torch.nn.Tanh(), torch.nn.Dropout(self.dropout), torch.nn.Linear(16, 1)
+            torch.nn.Linear(8, 16),
+            torch.nn.Tanh(),
+            torch.nn.Dropout(self.dropout),
+            torch.nn.Linear(16, 1),
         ).to(self.dtype)
 
     def batches(self, generator: torch.Generator, start: int) -> Iterator[tuple[int, Tensor]]:
@@ -87,7 +96,8 @@ class Toy:
 
 
 def run(folder: str, die_at: int = 0) -> None:
-    """Trains to the end in `folder`; with `die_at`, kills this process at that disk operation of its own."""
+    """Trains to the end in `folder`; with `die_at`, kills this process at that disk operation of
+    its own."""
     torch.set_num_threads(1)
     if die_at:
         _die_at(die_at)

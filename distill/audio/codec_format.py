@@ -9,8 +9,9 @@ from dataclasses import dataclass
 class CodecFormat:
     """What a codec speaks: sample rate (Hz), frames per second, codes per slot, channels.
 
-    tracks: names of what is encoded apart, each with an equal share of the channels, in order; none: the song as it
-    sounds. streams: how many sounds share a frame, coarse slots first: with two, slots 0 and 1 are the coarsest of each.
+    tracks: names of what is encoded apart, each with an equal share of the channels, in order;
+    none: the song as it sounds. streams: how many sounds share a frame, coarse slots first: with
+    two, slots 0 and 1 are the coarsest of each.
     """
 
     sample_rate: int

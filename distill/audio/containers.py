@@ -1,9 +1,10 @@
 """What an audio file promises, told from its bytes, and whether the bytes for it are all there.
 
-A decoder is polite: given half a file it hands on half a song and says nothing. libsndfile shortens a cut WAV to what
-is left, takes the length of a cut Ogg from the last page it finds, trusts the frame count of a cut MP3 (and then
-reads fewer), and for an MP3 of variable rate without that count it guesses a length and stops there, mid-song. So
-each container is walked here, by its own rules, before anything is decoded:
+A decoder is polite: given half a file it hands on half a song and says nothing. libsndfile shortens
+a cut WAV to what is left, takes the length of a cut Ogg from the last page it finds, trusts the
+frame count of a cut MP3 (and then reads fewer), and for an MP3 of variable rate without that count
+it guesses a length and stops there, mid-song. So each container is walked here, by its own rules,
+before anything is decoded:
 
     WAV, RF64    the chunks: the data must be in the file, and what follows it must be chunks again
     FLAC         STREAMINFO: the samples and their MD5, which `decoding` holds against what it decoded
@@ -33,9 +34,10 @@ STREAMED = 0x7FFFFFFF - 64  # a WAV size at or above this: a pipe that did not k
 class Told(NamedTuple):
     """What a container's bytes say.
 
-    frames: how many samples a channel there must be, None where only a decoder can tell. channels, sample_rate: as
-    written, None likewise. md5 of the samples as `bits`-bit integers (FLAC), empty where there is none. counted:
-    whether the file itself carries the number of its frames (an MP3 without needs help, see `mpeg.counted`).
+    frames: how many samples a channel there must be, None where only a decoder can tell. channels,
+    sample_rate: as written, None likewise. md5 of the samples as `bits`-bit integers (FLAC), empty
+    where there is none. counted: whether the file itself carries the number of its frames (an MP3
+    without needs help, see `mpeg.counted`).
     """
 
     container: str
@@ -48,7 +50,8 @@ class Told(NamedTuple):
 
 
 def tell(path: Path) -> Told:
-    """What the file promises. Raises AudioError for what is no audio file that is read here, damaged or cut short."""
+    """What the file promises. Raises AudioError for what is no audio file that is read here,
+    damaged or cut short."""
     try:
         with path.open("rb") as file:
             size = file.seek(0, io.SEEK_END)
@@ -60,7 +63,9 @@ def tell(path: Path) -> Told:
             return walk(file, size, path)
     except OSError as problem:
         reason = problem.strerror or problem
-        raise AudioError(f"{path}: cannot be read ({reason}); check the file and its rights") from problem
+        raise AudioError(
+            f"{path}: cannot be read ({reason}); check the file and its rights"
+        ) from problem
 
 
 def _walker(head: bytes, start: int) -> Callable[[BinaryIO, int, Path], Told]:
@@ -75,7 +80,7 @@ def _walker(head: bytes, start: int) -> Callable[[BinaryIO, int, Path], Told]:
     return _mp3
 
 
-# -- WAV ---------------------------------------------------------------------------------------------------------
+# -- WAV -------------------------------------------------------------------------------------------
 
 
 def _wav(file: BinaryIO, size: int, path: Path) -> Told:
@@ -103,16 +108,16 @@ def _wav(file: BinaryIO, size: int, path: Path) -> Told:
                     f"{path}: truncated, {at + length - size:,} bytes of sound are missing; {FETCH}"
                 )
             _nothing_but_chunks(file, at + length, size, order, path)
-            plain = (
-                code in (1, 3, 6, 7, 0xFFFE) and block
-            )  # a frame is a block of bytes, not of a compressed code
+            # a frame is a block of bytes, not of a compressed code
+            plain = code in (1, 3, 6, 7, 0xFFFE) and block
             return Told("wav", length // block if plain and block else None, channels, rate)
         file.seek(at + length + length % 2)
     raise AudioError(f"{path}: not an audio file that can be read (no sound in this WAV); {FETCH}")
 
 
 def _nothing_but_chunks(file: BinaryIO, at: int, size: int, order: str, path: Path) -> None:
-    """What follows the sound must be chunks, tags or padding; else the header announced too little sound."""
+    """What follows the sound must be chunks, tags or padding; else the header announced too little
+    sound."""
     for start in {at, at + at % 2}:  # a chunk of odd length ought to be padded, and is not always
         place = start
         while place + 8 <= size:
@@ -126,17 +131,20 @@ def _nothing_but_chunks(file: BinaryIO, at: int, size: int, order: str, path: Pa
         if place >= size or not rest.strip(b"\0") or rest.startswith(TAGS):
             return
     raise AudioError(
-        f"{path}: {size - at:,} bytes follow the end of the sound that its header announces; {FETCH}"
+        f"{path}: {size - at:,} bytes follow the end of the sound that its header announces; "
+        f"{FETCH}"
     )
 
 
-# -- FLAC and Ogg ------------------------------------------------------------------------------------------------
+# -- FLAC and Ogg ----------------------------------------------------------------------------------
 
 
 def _flac(file: BinaryIO, size: int, path: Path) -> Told:
     head = file.read(4 + 4 + 34)
     if len(head) < 42 or head[4] & 0x7F != 0:
-        raise AudioError(f"{path}: not an audio file that can be read (a FLAC without STREAMINFO); {FETCH}")
+        raise AudioError(
+            f"{path}: not an audio file that can be read (a FLAC without STREAMINFO); {FETCH}"
+        )
     packed = int.from_bytes(head[18:26], "big")  # RFC 9639, section 8.2: 20, 3, 5 and 36 bits
     rate, channels = packed >> 44, (packed >> 41 & 7) + 1
     bits, frames = (packed >> 36 & 31) + 1, packed & (1 << 36) - 1
@@ -171,7 +179,9 @@ def _ogg(file: BinaryIO, size: int, path: Path) -> Told:
         if len(table) < count or len(body) < sum(table):
             raise AudioError(f"{path}: truncated, its last page is not whole; {FETCH}")
         if _ogg_checksum(head[:22] + bytes(4) + head[26:] + table + body) != checksum:
-            raise AudioError(f"{path}: damaged at byte {at:,}, the checksum of this page is wrong; {FETCH}")
+            raise AudioError(
+                f"{path}: damaged at byte {at:,}, the checksum of this page is wrong; {FETCH}"
+            )
         if ended or (serial is not None and this != serial):
             raise AudioError(f"{path}: holds several streams; write each into a file of its own")
         if (serial is not None or running) and running != number:
@@ -181,9 +191,8 @@ def _ogg(file: BinaryIO, size: int, path: Path) -> Told:
         opening = opening or body
     if not ended:
         raise AudioError(f"{path}: truncated, its last page is missing; {FETCH}")
-    if (
-        opening.startswith(b"OpusHead") and len(opening) >= 19
-    ):  # RFC 7845: positions count 48 kHz, whatever went in
+    # RFC 7845: positions count 48 kHz, whatever went in
+    if opening.startswith(b"OpusHead") and len(opening) >= 19:
         channels, skipped = struct.unpack("<9xBH", opening[:12])
         return Told("opus", max(0, granule - skipped), channels, 48_000)
     if opening.startswith(b"\x01vorbis") and len(opening) >= 16:
@@ -192,7 +201,7 @@ def _ogg(file: BinaryIO, size: int, path: Path) -> Told:
     return Told("ogg")
 
 
-# -- MP3 and MP4 ---------------------------------------------------------------------------------------------------------
+# -- MP3 and MP4 -----------------------------------------------------------------------------------
 
 
 def _mp3(file: BinaryIO, size: int, path: Path) -> Told:
@@ -231,7 +240,9 @@ def _mp4(file: BinaryIO, size: int, path: Path) -> Told:
     for begin, _ in places:
         file.seek(begin)
         fields = file.read(32).ljust(32, b"\0")
-        rate, length = struct.unpack(">20xIQ", fields) if fields[0] else struct.unpack(">12xII12x", fields)
+        rate, length = (
+            struct.unpack(">20xIQ", fields) if fields[0] else struct.unpack(">12xII12x", fields)
+        )
         found.append((rate, length))
     if len(found) != 1 or not found[0][0] or not found[0][1]:
         raise AudioError(f"{path}: not an MP4 file with one track of sound; convert it to FLAC")

@@ -1,11 +1,13 @@
 """Sound in and out of files that this library trusts: training songs, curated or its own.
 
-`read` gives a waveform at the sample rate asked for or says what is wrong with the file; it never hands on
-silence, NaN or half a recording, because a model trained on those learns them. What a file promises is
-checked before it is decoded (see `decoding`, which also takes files that nobody vouches for), so that a small file
-cannot unpack into all the memory there is. `write` never clips: a wave above full scale is turned down as a whole.
+`read` gives a waveform at the sample rate asked for or says what is wrong with the file; it never
+hands on silence, NaN or half a recording, because a model trained on those learns them. What a file
+promises is checked before it is decoded (see `decoding`, which also takes files that nobody vouches
+for), so that a small file cannot unpack into all the memory there is. `write` never clips: a wave
+above full scale is turned down as a whole.
 
-What a codec does not speak is converted on the way, by these rules and no others (tests/test_audio_files.py holds them):
+What a codec does not speak is converted on the way, by these rules and no others
+(tests/test_audio_files.py holds them):
 
     sample rate   soxr at its quality HQ (linear phase, flat to 91 % of the lower Nyquist frequency): a tone of 1 kHz
                   keeps its level within 0.1 dB, and what would fold or be mirrored lies below -80 dB
@@ -35,12 +37,15 @@ LARGEST_BYTES = 2 * 1024**3
 SILENCE_PEAK = 3e-5  # about one step of 16-bit PCM, -90 dBFS
 
 
-def read(path: str | Path, sample_rate: int, channels: int = 1, largest_bytes: int = LARGEST_BYTES) -> Tensor:
+def read(
+    path: str | Path, sample_rate: int, channels: int = 1, largest_bytes: int = LARGEST_BYTES
+) -> Tensor:
     """The file as float32 wave_CW at `sample_rate` Hz, full scale +-1.
 
-    WAV, FLAC, Ogg (Vorbis, Opus), MP3; M4A where the program ffmpeg is installed. Sample rate and channels are
-    converted as the module says. Raises AudioError for a file that is missing, not audio, empty, truncated, silent,
-    not finite, of a channel count that is not converted, or that would decode to more than `largest_bytes`.
+    WAV, FLAC, Ogg (Vorbis, Opus), MP3; M4A where the program ffmpeg is installed. Sample rate and
+    channels are converted as the module says. Raises AudioError for a file that is missing, not
+    audio, empty, truncated, silent, not finite, of a channel count that is not converted, or that
+    would decode to more than `largest_bytes`.
     """
     path = Path(path)
     frames, file_channels, file_rate = promise(path)
@@ -52,7 +57,9 @@ def read(path: str | Path, sample_rate: int, channels: int = 1, largest_bytes: i
         )
     found_CW = decode(path, Limits(seconds=math.inf, bytes=largest_bytes)).wave_CW
     if not np.isfinite(found_CW).all():
-        raise AudioError(f"{path}: holds samples that are NaN or infinite; write it again from its source")
+        raise AudioError(
+            f"{path}: holds samples that are NaN or infinite; write it again from its source"
+        )
     if float(np.abs(found_CW).max()) < SILENCE_PEAK:
         raise AudioError(f"{path}: is silent; leave it out")
     wave_CW = torch.from_numpy(np.ascontiguousarray(found_CW))
@@ -81,17 +88,19 @@ def seconds(path: str | Path) -> float:
 def write(path: str | Path, wave_CW: Tensor, sample_rate: int) -> float:
     """Write wave_CW (full scale +-1) as a 16-bit PCM WAV file, whole or not at all.
 
-    Gives back the gain applied: 1.0, or less where the peak was above full scale. Raises AudioError for an
-    empty wave, NaN or infinity.
+    Gives back the gain applied: 1.0, or less where the peak was above full scale. Raises AudioError
+    for an empty wave, NaN or infinity.
     """
     if wave_CW.ndim != 2 or wave_CW.shape[-1] == 0:
         raise AudioError(
-            f"{path}: a wave of shape {tuple(wave_CW.shape)} cannot be written; give [channels, samples]"
+            f"{path}: a wave of shape {tuple(wave_CW.shape)} cannot be written; give [channels, "
+            "samples]"
         )
     wave_CW = wave_CW.detach().to("cpu", torch.float32)
     if not bool(torch.isfinite(wave_CW).all()):
         raise AudioError(
-            f"{path}: the wave holds NaN or infinity, so nothing was written; look for the step that made it"
+            f"{path}: the wave holds NaN or infinity, so nothing was written; look for the step "
+            "that made it"
         )
     peak = float(wave_CW.abs().max())
     gain = 1.0 if peak <= 1.0 else 0.999 / peak
@@ -102,7 +111,8 @@ def write(path: str | Path, wave_CW: Tensor, sample_rate: int) -> float:
 
 
 def resample(wave_CW: Tensor, from_rate: int, to_rate: int) -> Tensor:
-    """wave_CW from one sample rate (Hz) to another, with soxr's HQ setting; ceil or floor of W * to / from samples."""
+    """wave_CW from one sample rate (Hz) to another, with soxr's HQ setting; ceil or floor of W * to
+    / from samples."""
     if from_rate == to_rate or wave_CW.shape[-1] == 0:
         return wave_CW
     wave_WC = soxr.resample(wave_CW.T.contiguous().numpy(), from_rate, to_rate, quality="HQ")

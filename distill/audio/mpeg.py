@@ -1,9 +1,10 @@
 """MP3, frame by frame: how many there are, and whether each begins where the one before ends.
 
-An MP3 has no header of its own: it is a row of frames (ISO/IEC 11172-3 and 13818-3), each with its length in its first
-four bytes, with tags before and after. Encoders add a silent first frame that holds the number of the others (the Xing
-header); what is missing at the end shows there. A Layer III frame may keep a part of its sound in the frames before it,
-so a first frame that does is not the first one.
+An MP3 has no header of its own: it is a row of frames (ISO/IEC 11172-3 and 13818-3), each with its
+length in its first four bytes, with tags before and after. Encoders add a silent first frame that
+holds the number of the others (the Xing header); what is missing at the end shows there. A Layer
+III frame may keep a part of its sound in the frames before it, so a first frame that does is not
+the first one.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ def after_id3(file: BinaryIO, size: int) -> int:
 
 
 class Frame(NamedTuple):
-    """The header of one frame of MPEG audio (ISO/IEC 11172-3, 2.4.1.3): its bytes, and the samples it holds."""
+    """The header of one frame of MPEG audio (ISO/IEC 11172-3, 2.4.1.3): its bytes, and the samples
+    it holds."""
 
     bytes: int
     samples: int
@@ -54,7 +56,8 @@ _KBPS = {
 
 
 def frame_header(head: bytes) -> Frame | None:
-    """What four bytes say if they head a frame; None if they do not (or the frame is of free format)."""
+    """What four bytes say if they head a frame; None if they do not (or the frame is of free
+    format)."""
     if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE0 != 0xE0:
         return None
     version, layer = head[1] >> 3 & 3, 4 - (head[1] >> 1 & 3)
@@ -74,7 +77,8 @@ def frame_header(head: bytes) -> Frame | None:
 
 
 class Mp3(NamedTuple):
-    """What an MP3 holds: samples of each channel (some of which a decoder cuts off), and whether it says how many."""
+    """What an MP3 holds: samples of each channel (some of which a decoder cuts off), and whether it
+    says how many."""
 
     samples: int
     channels: int
@@ -83,7 +87,8 @@ class Mp3(NamedTuple):
 
 
 def walk(file: BinaryIO, path: Path) -> Mp3:
-    """Every frame of the file from where it stands. Raises AudioError where it is cut, damaged, or no MP3."""
+    """Every frame of the file from where it stands. Raises AudioError where it is cut, damaged, or
+    no MP3."""
     first = _first_frame(file, path)
     begin = file.tell() - 4
     told, told_bytes = _xing(file, first)
@@ -92,13 +97,15 @@ def walk(file: BinaryIO, path: Path) -> Mp3:
     frames, end = _walk_frames(file, begin, first, path)
     audio_frames = frames - (told is not None)
     whole = told_bytes is not None and end - begin >= told_bytes
-    if (
-        told is not None and audio_frames < told and not (whole and audio_frames == told - 1)
-    ):  # it counted itself
-        raise AudioError(f"{path}: truncated, {audio_frames:,} of {told:,} MPEG frames are there; {FETCH}")
+    # it counted itself
+    if told is not None and audio_frames < told and not (whole and audio_frames == told - 1):
+        raise AudioError(
+            f"{path}: truncated, {audio_frames:,} of {told:,} MPEG frames are there; {FETCH}"
+        )
     if told is not None and audio_frames > told:
         raise AudioError(
-            f"{path}: goes on after the {told:,} MPEG frames that it announces; are these several files in one?"
+            f"{path}: goes on after the {told:,} MPEG frames that it announces; are these several "
+            "files in one?"
         )
     if not audio_frames:
         raise AudioError(f"{path}: holds no sound; leave it out")
@@ -126,7 +133,8 @@ def _first_frame(file: BinaryIO, path: Path) -> Frame:
 
 
 def _xing(file: BinaryIO, first: Frame) -> tuple[int | None, int | None]:
-    """Frames and bytes as an encoder wrote them into a silent first frame (Xing for VBR, Info for CBR)."""
+    """Frames and bytes as an encoder wrote them into a silent first frame (Xing for VBR, Info for
+    CBR)."""
     rest = file.read(first.bytes - 4)[first.side_bytes :]
     if rest[:4] not in (b"Xing", b"Info"):
         return None, None
@@ -137,7 +145,8 @@ def _xing(file: BinaryIO, first: Frame) -> tuple[int | None, int | None]:
 
 
 def _begins_at_the_beginning(file: BinaryIO, begin: int, first: Frame, path: Path) -> None:
-    """The sound of a Layer III frame may begin in the frames before it; that of the first one cannot."""
+    """The sound of a Layer III frame may begin in the frames before it; that of the first one
+    cannot."""
     file.seek(begin)
     head = file.read(8)
     layer_3, checked = head[1] & 6 == 2, not head[1] & 1
@@ -162,13 +171,17 @@ def _walk_frames(file: BinaryIO, begin: int, first: Frame, path: Path) -> tuple[
         frame = frame_header(head)
         if frame is None:
             where = "truncated" if len(head) < 4 else "damaged"
-            raise AudioError(f"{path}: {where} at byte {at:,}, where an MPEG frame should begin; {FETCH}")
+            raise AudioError(
+                f"{path}: {where} at byte {at:,}, where an MPEG frame should begin; {FETCH}"
+            )
         if (frame.sample_rate, frame.channels, frame.samples) != (
             first.sample_rate,
             first.channels,
             first.samples,
         ):
-            raise AudioError(f"{path}: changes its format at byte {at:,}; are these several files in one?")
+            raise AudioError(
+                f"{path}: changes its format at byte {at:,}; are these several files in one?"
+            )
         if len(file.read(frame.bytes - 4)) < frame.bytes - 4:
             raise AudioError(f"{path}: truncated in its last MPEG frame; {FETCH}")
         frames, at = frames + 1, at + frame.bytes
@@ -186,8 +199,9 @@ def _is_tag(head: bytes, file: BinaryIO) -> bool:
 def counted(path: Path) -> io.BytesIO:
     """The MPEG frames of a file behind a Xing header with their number.
 
-    libsndfile guesses the length of an MP3 without that header from the rate of its first frame, and reads no further
-    (529 times 1,152 samples became 112 in a trial). With the header it reads to the end.
+    libsndfile guesses the length of an MP3 without that header from the rate of its first frame,
+    and reads no further (529 times 1,152 samples became 112 in a trial). With the header it reads
+    to the end.
     """
     with path.open("rb") as file:
         size = file.seek(0, io.SEEK_END)

@@ -1,20 +1,20 @@
 """Decoding files that nobody vouches for.
 
-Recordings come from anywhere, and decoders are large C libraries: a damaged file may crash one, hang it, or unpack
-from kilobytes into all the memory there is. So a file is decoded in a worker process of its own, which may use so
-much memory, so many seconds, and may give back so many bytes:
+Recordings come from anywhere, and decoders are large C libraries: a damaged file may crash one,
+hang it, or unpack from kilobytes into all the memory there is. So a file is decoded in a worker
+process of its own, which may use so much memory, so many seconds, and may give back so many bytes:
 
     parent:  {"path": ...} ------------------------> worker: walks the container (containers.py), opens the file
              limits held against the promise <------ P  frames, channels, sample rate
              room is made for exactly that   <------ B  a block of samples, again and again
                                              <------ D  as many as promised, or  E  what is wrong
 
-Nothing is allocated for what was only promised and refused. Whatever becomes of the worker (killed by the kernel,
-crashed, hanging), the file is named in an AudioError, a fresh worker takes the next one. A worker starts in a tenth of
-a second, lives for many files and imports no torch.
+Nothing is allocated for what was only promised and refused. Whatever becomes of the worker (killed
+by the kernel, crashed, hanging), the file is named in an AudioError, a fresh worker takes the next
+one. A worker starts in a tenth of a second, lives for many files and imports no torch.
 
-A decoder's silence is not trusted either: the samples that came are held against those that were promised, and a
-FLAC's against its MD5.
+A decoder's silence is not trusted either: the samples that came are held against those that were
+promised, and a FLAC's against its MD5.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ from distill.errors import AudioError, SettingsError
 
 MIB = 2**20
 BLOCK_SAMPLES = 2**19  # of all channels together: 2 MiB on the way at a time
-FILES_PER_WORKER = 200  # then a fresh one, so that what a decoder leaks never adds up to its memory limit
+# then a fresh one, so that what a decoder leaks never adds up to its memory limit
+FILES_PER_WORKER = 200
 FORMATS = {
     "wav": ("WAV", "WAVEX", "RF64"),
     "flac": ("FLAC",),
@@ -54,9 +55,8 @@ FORMATS = {
     "opus": ("OGG",),
     "mp3": ("MP3",),
 }
-TRIMMED = (
-    8190 + 529
-)  # samples that an MP3 decoder may cut off: two 12-bit fields of the LAME tag, and its own delay
+# samples that an MP3 decoder may cut off: two 12-bit fields of the LAME tag, and its own delay
+TRIMMED = 8190 + 529
 
 
 class Sound(NamedTuple):
@@ -90,8 +90,9 @@ class Promise(NamedTuple):
 class Limits:
     """How much a file may be, and how much its decoding may take.
 
-    seconds: the longest recording. bytes: decoded, as float32 of all channels. memory: bytes that a worker may use
-    beyond what it has when it starts (Linux; elsewhere the other limits hold). wall_seconds: from question to answer.
+    seconds: the longest recording. bytes: decoded, as float32 of all channels. memory: bytes that a
+    worker may use beyond what it has when it starts (Linux; elsewhere the other limits hold).
+    wall_seconds: from question to answer.
     """
 
     seconds: float = 1200.0
@@ -108,12 +109,14 @@ class Limits:
         """Raises AudioError when a promise is more than what is allowed."""
         if promise.seconds > self.seconds:
             raise AudioError(
-                f"{path}: lasts {promise.seconds:,.0f} s, the limit is {self.seconds:,.0f} s; cut it into shorter files"
+                f"{path}: lasts {promise.seconds:,.0f} s, the limit is {self.seconds:,.0f} s; cut "
+                "it into shorter files"
             )
         decoded = 4 * promise.frames * promise.channels
         if decoded > self.bytes:
             raise AudioError(
-                f"{path}: decodes to {decoded / MIB:,.0f} MiB, the limit is {self.bytes / MIB:,.0f} MiB; "
+                f"{path}: decodes to {decoded / MIB:,.0f} MiB, the limit is "
+                f"{self.bytes / MIB:,.0f} MiB; "
                 "cut it into shorter files"
             )
 
@@ -121,16 +124,17 @@ class Limits:
 def promise(path: str | Path) -> Promise:
     """What the file promises, from its header and a walk through its container; nothing is decoded.
 
-    Raises AudioError for a file that is missing, not audio, empty, damaged or cut short. It runs in this process; for
-    files that nobody vouches for take `Decoder.promise`.
+    Raises AudioError for a file that is missing, not audio, empty, damaged or cut short. It runs in
+    this process; for files that nobody vouches for take `Decoder.promise`.
     """
     with _opened(Path(path)) as (_, _, promised):
         return promised
 
 
 def decode(path: str | Path, limits: Limits = Limits()) -> Sound:
-    """The whole file, in this process. Raises AudioError like `promise`, and for what is over the limits on length and
-    bytes, breaks off while decoding, or gives other samples than it promised."""
+    """The whole file, in this process. Raises AudioError like `promise`, and for what is over the
+    limits on length and bytes, breaks off while decoding, or gives other samples than it promised.
+    """
     path = Path(path)
     with _opened(path) as (file, told, promised):
         limits.hold(path, promised)
@@ -143,8 +147,9 @@ def decode(path: str | Path, limits: Limits = Limits()) -> Sound:
 
 
 def decode_safely(path: str | Path, limits: Limits = Limits()) -> Sound:
-    """The whole file, decoded in this process's worker (started when first needed). Raises AudioError as `decode`, and
-    when the worker crashes, is killed, or takes more than its limits."""
+    """The whole file, decoded in this process's worker (started when first needed). Raises
+    AudioError as `decode`, and when the worker crashes, is killed, or takes more than its limits.
+    """
     return _own(limits).decode(path)
 
 
@@ -153,12 +158,13 @@ def promise_safely(path: str | Path, limits: Limits = Limits()) -> Promise:
     return _own(limits).promise(path)
 
 
-# -- in whichever process decodes --------------------------------------------------------------------------------
+# -- in whichever process decodes ------------------------------------------------------------------
 
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[tuple[Any, Told, Promise]]:
-    """The file, open for reading, what its container tells, and what decoder and container agree to promise."""
+    """The file, open for reading, what its container tells, and what decoder and container agree to
+    promise."""
     if not path.is_file():
         raise AudioError(f"{path}: no such audio file; check the path")
     told = tell(path)
@@ -171,7 +177,8 @@ def _opened(path: Path) -> Iterator[tuple[Any, Told, Promise]]:
         file = soundfile.SoundFile(os.fsencode(path) if told.counted else mpeg.counted(path))
     except (soundfile.LibsndfileError, RuntimeError, OSError, TypeError) as problem:
         raise AudioError(
-            f"{path}: not an audio file that can be read ({_reason(problem)}); give WAV, FLAC, OGG or MP3"
+            f"{path}: not an audio file that can be read ({_reason(problem)}); give WAV, FLAC, "
+            "OGG or MP3"
         ) from problem
     with file:
         if file.frames <= 0 or file.samplerate <= 0 or file.channels <= 0:
@@ -182,16 +189,25 @@ def _opened(path: Path) -> Iterator[tuple[Any, Told, Promise]]:
 
 
 def _agree(path: Path, told: Told, promised: Promise, found: str) -> None:
-    """Container and decoder must see the same file: their parsers differ, and so does what they think is damaged."""
+    """Container and decoder must see the same file: their parsers differ, and so does what they
+    think is damaged."""
     if promised.frames >= 2**62:  # libsndfile's mark for "unknown"
         raise AudioError(f"{path}: does not say how long it is; convert it to WAV or FLAC")
     most = told.frames
-    if (
-        told.container == "opus" and most is not None
-    ):  # positions count 48 kHz, decoded is at a rate like that of before
-        most, told = most * promised.sample_rate // 48_000, told._replace(sample_rate=promised.sample_rate)
-    length = most is None or most - (TRIMMED if told.container == "mp3" else 0) <= promised.frames <= most
-    same = told.channels in (None, promised.channels) and told.sample_rate in (None, promised.sample_rate)
+    # positions count 48 kHz, decoded is at a rate like that of before
+    if told.container == "opus" and most is not None:
+        most, told = (
+            most * promised.sample_rate // 48_000,
+            told._replace(sample_rate=promised.sample_rate),
+        )
+    length = (
+        most is None
+        or most - (TRIMMED if told.container == "mp3" else 0) <= promised.frames <= most
+    )
+    same = told.channels in (None, promised.channels) and told.sample_rate in (
+        None,
+        promised.sample_rate,
+    )
     if found not in FORMATS[told.container] or not length or not same:
         raise AudioError(f"{path}: its header contradicts its content; fetch the file again")
 
@@ -204,7 +220,9 @@ def _blocks(path: Path, file: Any, told: Told, promised: Promise) -> Iterator[ND
     while seen < promised.frames:
         try:
             block_WC = file.read(
-                min(size, promised.frames - seen), dtype="int32" if checked else "float32", always_2d=True
+                min(size, promised.frames - seen),
+                dtype="int32" if checked else "float32",
+                always_2d=True,
             )
         except (soundfile.LibsndfileError, RuntimeError, OSError) as problem:
             raise AudioError(
@@ -212,20 +230,27 @@ def _blocks(path: Path, file: Any, told: Told, promised: Promise) -> Iterator[ND
             ) from problem
         if not len(block_WC):
             if told.container == "mp4":
-                return  # whose length is true to a few thousand samples; the stream itself says what is too few
+                # whose length is true to a few thousand samples; the stream itself says what is too
+                # few
+                return
             raise AudioError(
-                f"{path}: truncated, {seen:,} of {promised.frames:,} samples are there; fetch the file again"
+                f"{path}: truncated, {seen:,} of {promised.frames:,} samples are there; fetch the "
+                "file again"
             )
         seen += len(block_WC)
-        if (
-            checked
-        ):  # libsndfile left-justifies; the MD5 is of little-endian integers of as many bytes as they need
-            bytes_WCB = block_WC.astype("<i4", copy=False).view(np.uint8).reshape(*block_WC.shape, 4)
+        # libsndfile left-justifies; the MD5 is of little-endian integers of as many bytes as they
+        # need
+        if checked:
+            bytes_WCB = (
+                block_WC.astype("<i4", copy=False).view(np.uint8).reshape(*block_WC.shape, 4)
+            )
             digest.update(bytes_WCB[..., 4 - told.bits // 8 :].tobytes())
             block_WC = block_WC.astype(np.float32) * np.float32(2**-31)
         yield block_WC
     if checked and digest.digest() != told.md5:
-        raise AudioError(f"{path}: its samples are not those that were encoded (MD5); fetch the file again")
+        raise AudioError(
+            f"{path}: its samples are not those that were encoded (MD5); fetch the file again"
+        )
 
 
 def _reason(problem: Exception) -> str:
@@ -256,7 +281,8 @@ def _serve() -> None:
 
 
 def _cap(memory: int, wall_seconds: float) -> None:
-    """Memory beyond what is in use now, once; and for each file the processor's time, should nobody be left to watch."""
+    """Memory beyond what is in use now, once; and for each file the processor's time, should nobody
+    be left to watch."""
     import resource  # not on Windows, which has no worker
 
     if (
@@ -264,7 +290,9 @@ def _cap(memory: int, wall_seconds: float) -> None:
         and Path("/proc/self/statm").exists()
     ):
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (used + memory, resource.getrlimit(resource.RLIMIT_AS)[1]))
+        resource.setrlimit(
+            resource.RLIMIT_AS, (used + memory, resource.getrlimit(resource.RLIMIT_AS)[1])
+        )
     spent = resource.getrusage(resource.RUSAGE_SELF)
     limit = int(spent.ru_utime + spent.ru_stime + wall_seconds) + 2
     resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.getrlimit(resource.RLIMIT_CPU)[1]))
@@ -277,7 +305,7 @@ def _send(answers: IO[bytes], kind: bytes, content: bytes = b"") -> None:
         view = view[answers.write(view) :]
 
 
-# -- in the process that asks ------------------------------------------------------------------------------------
+# -- in the process that asks ----------------------------------------------------------------------
 
 
 class Decoder:
@@ -296,8 +324,8 @@ class Decoder:
         self.close()
 
     def decode(self, path: str | Path) -> Sound:
-        """The whole file. Raises AudioError naming the file: whatever `decode` refuses, and a worker that crashed, was
-        killed, or took more memory or time than the limits allow."""
+        """The whole file. Raises AudioError naming the file: whatever `decode` refuses, and a
+        worker that crashed, was killed, or took more memory or time than the limits allow."""
         found = self._ask(Path(path), whole=True)
         assert isinstance(found, Sound)
         return found
@@ -344,7 +372,12 @@ class Decoder:
     def _answer(self, path: Path, whole: bool) -> Sound | Promise:
         limits, pipe = self.limits, _Pipe(self._worker, path, self.limits)  # type: ignore[arg-type]
         pipe.write(
-            {"path": str(path), "whole": whole, "memory": limits.memory, "wall_seconds": limits.wall_seconds}
+            {
+                "path": str(path),
+                "whole": whole,
+                "memory": limits.memory,
+                "wall_seconds": limits.wall_seconds,
+            }
         )
         wave_CW, at, promised = np.empty((0, 0), np.float32), 0, Promise(0, 0, 0)
         while True:
@@ -368,7 +401,8 @@ class Decoder:
                 return Sound(wave_CW[:, :at], promised.sample_rate) if whole else promised
             elif kind == b"M":
                 raise _WorkerLostError(
-                    f"{path}: needs more than {limits.memory / MIB:,.0f} MiB to be decoded; convert it to FLAC"
+                    f"{path}: needs more than {limits.memory / MIB:,.0f} MiB to be decoded; "
+                    "convert it to FLAC"
                 )
             else:
                 raise AudioError(pipe.read(size).decode(errors="surrogateescape"))
@@ -400,7 +434,8 @@ class _Pipe:
             raise self._lost() from None
 
     def read(self, size: int) -> bytearray:
-        """Exactly `size` bytes. Raises _WorkerLostError when the worker dies first, or the time is over."""
+        """Exactly `size` bytes. Raises _WorkerLostError when the worker dies first, or the time is
+        over."""
         content = bytearray(size)
         view = memoryview(content)
         while len(view):
@@ -422,7 +457,9 @@ class _Pipe:
         except subprocess.TimeoutExpired:
             code = 0
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
-        return _WorkerLostError(f"{self.path}: its decoder died ({how}); leave it out or convert it to FLAC")
+        return _WorkerLostError(
+            f"{self.path}: its decoder died ({how}); leave it out or convert it to FLAC"
+        )
 
 
 def _start() -> subprocess.Popen[bytes]:
@@ -434,7 +471,8 @@ def _start() -> subprocess.Popen[bytes]:
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         env={**os.environ, **one_thread},
-        start_new_session=True,  # a group of its own, to be ended as one; Ctrl-C is the parent's business
+        # a group of its own, to be ended as one; Ctrl-C is the parent's business
+        start_new_session=True,
     )
 
 

@@ -1,4 +1,5 @@
-"""Sound and pictures for pages and notebooks: Ogg Opus, spectrograms as small PNG files, and a player of both.
+"""Sound and pictures for pages and notebooks: Ogg Opus, spectrograms as small PNG files, and a
+player of both.
 
 A spectrogram has a logarithmic frequency axis, so that a semitone is as high everywhere.
 """
@@ -23,14 +24,8 @@ HOP_SECONDS = 0.01
 BLOCK_FRAMES = 1024  # of a spectrogram at once
 RANGE_DB = 65.0
 COLOURS = 64
-INK = (
-    (11, 10, 30),
-    (63, 26, 98),
-    (140, 41, 103),
-    (214, 82, 70),
-    (249, 160, 63),
-    (252, 250, 205),
-)  # quiet to loud
+# quiet to loud
+INK = ((11, 10, 30), (63, 26, 98), (140, 41, 103), (214, 82, 70), (249, 160, 63), (252, 250, 205))
 
 
 def player_html(wave_W: NDArray[np.float32], sample_rate: int, text: str) -> str:
@@ -68,10 +63,11 @@ def spectrogram_png(
     columns: int | None = None,
     colours: int = COLOURS,
 ) -> bytes:
-    """Level over time (`hop_seconds` a pixel) and log frequency, as a PNG; its top is 8 kHz or half the sample rate.
+    """Level over time (`hop_seconds` a pixel) and log frequency, as a PNG; its top is 8 kHz or half
+    the sample rate.
 
-    Sound that would be wider than `columns` pixels has neighbours averaged until it is not, for whole songs in small
-    files; fewer `colours` make them smaller still.
+    Sound that would be wider than `columns` pixels has neighbours averaged until it is not, for
+    whole songs in small files; fewer `colours` make them smaller still.
     """
     level_HF = levels(wave_W, sample_rate, hop_seconds, columns)
     return png(np.round(level_HF * (colours - 1)).astype(np.uint8), palette(colours))
@@ -83,7 +79,8 @@ def levels(
     hop_seconds: float = HOP_SECONDS,
     columns: int | None = None,
 ) -> NDArray[np.float64]:
-    """What `spectrogram_png` shows, [PICTURE_ROWS, columns], from 0 (quiet) to 1 (the loudest there is)."""
+    """What `spectrogram_png` shows, [PICTURE_ROWS, columns], from 0 (quiet) to 1 (the loudest there
+    is)."""
     level_HF = 10 * np.log10(_power(wave_W, sample_rate, hop_seconds, columns) + 1e-12)
     return np.clip((level_HF - level_HF.max()) / RANGE_DB + 1, 0, 1)
 
@@ -91,7 +88,8 @@ def levels(
 def _power(
     wave_W: NDArray[np.float32], sample_rate: int, hop_seconds: float, columns: int | None
 ) -> NDArray[np.float64]:
-    """Mean power by picture row (top first) and column. A block at a time: an hour needs no more memory than a line."""
+    """Mean power by picture row (top first) and column. A block at a time: an hour needs no more
+    memory than a line."""
     hop = round(hop_seconds * sample_rate)
     wave_W = np.pad(wave_W, (0, max(0, 8 * hop - len(wave_W))))
     frames = len(wave_W) // hop - 3  # each of four hops
@@ -112,7 +110,9 @@ def _power(
 
 def _by_row(hertz_H: NDArray[np.float64], power_HF: NDArray[np.float32]) -> NDArray[np.float64]:
     """The mean over the band of each picture row; where rows are finer than bins, the nearest bin."""
-    edges = LOWEST_HZ * (HIGHEST_HZ / LOWEST_HZ) ** ((np.arange(PICTURE_ROWS + 1) - 0.5) / (PICTURE_ROWS - 1))
+    edges = LOWEST_HZ * (HIGHEST_HZ / LOWEST_HZ) ** (
+        (np.arange(PICTURE_ROWS + 1) - 0.5) / (PICTURE_ROWS - 1)
+    )
     low_R = np.clip(np.searchsorted(hertz_H, edges[:-1]), 0, len(hertz_H) - 1)
     high_R = np.maximum(np.searchsorted(hertz_H, edges[1:]), low_R + 1)
     total_HF = np.cumsum(np.pad(power_HF, ((1, 0), (0, 0))), axis=0, dtype=np.float64)
@@ -139,12 +139,13 @@ def png(index_HF: NDArray[np.uint8], colours_C3: NDArray[np.uint8]) -> bytes:
     """A palette picture as a PNG file (RFC 2083); the format is short enough to need no library."""
 
     def chunk(name: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        return (
+            struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        )
 
     height, width = index_HF.shape
-    rows = np.concatenate(
-        [np.zeros((height, 1), np.uint8), index_HF], axis=1
-    )  # each row begins with its filter, none
+    # each row begins with its filter, none
+    rows = np.concatenate([np.zeros((height, 1), np.uint8), index_HF], axis=1)
     header = struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)
     return (
         b"\x89PNG\r\n\x1a\n"

@@ -1,7 +1,9 @@
-"""Songs whose tracks are encoded apart: their files read side by side, their sound taken apart and mixed.
+"""Songs whose tracks are encoded apart: their files read side by side, their sound taken apart and
+mixed.
 
-A codec whose format names `tracks` (`codecs/tracks.py`) speaks all of them at once: the channels of its wave_CW are
-those of the first track, then those of the second. These are functions of a format and values; no codec is needed.
+A codec whose format names `tracks` (`codecs/tracks.py`) speaks all of them at once: the channels of
+its wave_CW are those of the first track, then those of the second. These are functions of a format
+and values; no codec is needed.
 """
 
 from __future__ import annotations
@@ -34,22 +36,32 @@ def files(song: Song, format: CodecFormat) -> tuple[str, ...]:
 
 
 def read(paths: Sequence[str], format: CodecFormat) -> Tensor:
-    """wave_CW of those files as a codec of this format hears them; a track that ends early is silent from there on.
+    """wave_CW of those files as a codec of this format hears them; a track that ends early is
+    silent from there on.
 
     Raises what `audio.read` raises.
     """
-    waves = [audio_files.read(path, format.sample_rate, format.channels // len(paths)) for path in paths]
+    waves = [
+        audio_files.read(path, format.sample_rate, format.channels // len(paths)) for path in paths
+    ]
     longest = max(wave_CW.shape[1] for wave_CW in waves)
-    return torch.cat([torch.nn.functional.pad(w_CW, (0, longest - w_CW.shape[1])) for w_CW in waves])
+    return torch.cat(
+        [torch.nn.functional.pad(w_CW, (0, longest - w_CW.shape[1])) for w_CW in waves]
+    )
 
 
 def apart(wave_CW: Tensor, format: CodecFormat) -> dict[str, Tensor]:
     """Each track's own channels; nothing where the codec knows no tracks."""
-    return dict(zip(format.tracks, wave_CW.chunk(len(format.tracks)), strict=True)) if format.tracks else {}
+    return (
+        dict(zip(format.tracks, wave_CW.chunk(len(format.tracks)), strict=True))
+        if format.tracks
+        else {}
+    )
 
 
 def mixed(wave_CW: Tensor, format: CodecFormat) -> Tensor:
-    """The tracks as one song: their sum, and where that passes full scale, all of it turned down to 0.999."""
+    """The tracks as one song: their sum, and where that passes full scale, all of it turned down to
+    0.999."""
     if len(format.tracks) < 2:
         return wave_CW
     mix_CW = torch.stack(wave_CW.chunk(len(format.tracks))).sum(0)

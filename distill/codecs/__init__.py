@@ -1,7 +1,7 @@
 """Codecs: sound <-> codes. One file per kind; its name is the recipe's `kind`.
 
-A codec turns a waveform into frames of S slots, each a number below the slot's size, and back. Every file
-here has
+A codec turns a waveform into frames of S slots, each a number below the slot's size, and back.
+Every file here has
 
     Settings            frozen dataclass of the recipe's words
     Settings.format     CodecFormat, known before any weight is loaded
@@ -9,13 +9,14 @@ here has
                         "unknown"; several with commas
     Settings.load()     the Codec, on the CPU; `Placed` moves it
 
-A codec with several rates flattens itself to slots inside its own file; nobody else knows. Frame f covers the
-samples [f * hop, (f + 1) * hop), where hop = sample rate / frame rate; the last frame is filled up with
-silence.
+A codec with several rates flattens itself to slots inside its own file; nobody else knows. Frame f
+covers the samples [f * hop, (f + 1) * hop), where hop = sample rate / frame rate; the last frame is
+filled up with silence.
 
-However long the song, memory stays flat: it is worked through in blocks of a grid that begins at its first
-sample (_blocks.py), so that codes and samples depend on the song and on nothing else. Weights and
-configurations come from elsewhere and are read as data, never run (_weights.py, _pretrained.py).
+However long the song, memory stays flat: it is worked through in blocks of a grid that begins at
+its first sample (_blocks.py), so that codes and samples depend on the song and on nothing else.
+Weights and configurations come from elsewhere and are read as data, never run (_weights.py,
+_pretrained.py).
 """
 
 from __future__ import annotations
@@ -33,13 +34,12 @@ class Codec(Protocol):
     """What every codec promises."""
 
     format: CodecFormat
-    fingerprint: (
-        str  # sha256 over weights and configuration: two codecs with one fingerprint give the same codes
-    )
+    # sha256 over weights and configuration: two codecs with one fingerprint give the same codes
+    fingerprint: str
 
     def encode(self, wave_CW: Tensor) -> Tensor:
-        """codes_FS (int64) of a float32 wave at the format's rate; F = ceil(W / hop). CodecError on a wrong
-        wave.
+        """codes_FS (int64) of a float32 wave at the format's rate; F = ceil(W / hop). CodecError on
+        a wrong wave.
         """
         ...
 
@@ -77,10 +77,12 @@ class Placed:
 
 
 def check_wave(wave_CW: Tensor, format: CodecFormat) -> None:
-    """Raise CodecError unless the wave has the format's channels, at least one sample, all finite floats."""
+    """Raise CodecError unless the wave has the format's channels, at least one sample, all finite
+    floats."""
     if wave_CW.ndim != 2 or wave_CW.shape[0] != format.channels or wave_CW.shape[1] == 0:
         raise CodecError(
-            f"encode: a wave of shape {tuple(wave_CW.shape)}; give [{format.channels}, samples] with "
+            f"encode: a wave of shape {tuple(wave_CW.shape)}; give [{format.channels}, samples] "
+            "with "
             f"at least one sample at {format.sample_rate} Hz"
         )
     if not wave_CW.is_floating_point():
@@ -88,7 +90,8 @@ def check_wave(wave_CW: Tensor, format: CodecFormat) -> None:
     # by pieces: of each of them isfinite makes a copy or two
     if not all(bool(torch.isfinite(piece).all()) for piece in wave_CW.split(2**20, dim=1)):
         raise CodecError(
-            "encode: the wave holds NaN or infinity; read it with distill.audio.files.read, which refuses such"
+            "encode: the wave holds NaN or infinity; read it with distill.audio.files.read, which "
+            "refuses such"
         )
 
 
@@ -97,7 +100,8 @@ def check_codes(codes_FS: Tensor, format: CodecFormat) -> None:
     slots = len(format.slot_sizes)
     if codes_FS.ndim != 2 or codes_FS.shape[1] != slots or codes_FS.shape[0] == 0:
         raise CodecError(
-            f"decode: codes of shape {tuple(codes_FS.shape)}; give [frames, {slots}] with at least one frame"
+            f"decode: codes of shape {tuple(codes_FS.shape)}; give [frames, {slots}] with at "
+            "least one frame"
         )
     if codes_FS.is_floating_point() or codes_FS.dtype == torch.bool:
         raise CodecError(f"decode: codes of type {codes_FS.dtype}; give whole numbers (int64)")

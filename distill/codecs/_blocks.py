@@ -1,21 +1,22 @@
 """A long wave in blocks: the same codes and samples, in memory that does not grow with the song.
 
-Frames are cut on a fixed grid: block k is frames [k * block, (k + 1) * block). A network is given the block
-and `context` frames more on each side, and of what it gives only the block is kept:
+Frames are cut on a fixed grid: block k is frames [k * block, (k + 1) * block). A network is given
+the block and `context` frames more on each side, and of what it gives only the block is kept:
 
     wave     ....[ context |        block        | context ]....
     kept                   |        block        |
 
-The context is clipped at the song's own ends and nowhere else. So where it covers all that a frame can hear,
-the blocks together are what the network makes of the whole song, rounding aside, and the grid begins at the
-song's first sample however somebody cut, batched or resumed the work.
+The context is clipped at the song's own ends and nowhere else. So where it covers all that a frame
+can hear, the blocks together are what the network makes of the whole song, rounding aside, and the
+grid begins at the song's first sample however somebody cut, batched or resumed the work.
 
-How far a frame hears is asked of the network itself (`receptive_frames`): a frame of NaN goes in, and it is
-looked up how far from it NaN comes out. A NaN gets through every sum, zero weights included, so nothing is
-missed, and no table of kernel sizes has to be kept true by hand.
+How far a frame hears is asked of the network itself (`receptive_frames`): a frame of NaN goes in,
+and it is looked up how far from it NaN comes out. A NaN gets through every sum, zero weights
+included, so nothing is missed, and no table of kernel sizes has to be kept true by hand.
 
-An LSTM, or attention to the past, hears everything before it: no context is enough. Where a network is causal
-its state is handed from block to block instead (`in_blocks_causal`), which again gives what the whole gives.
+An LSTM, or attention to the past, hears everything before it: no context is enough. Where a network
+is causal its state is handed from block to block instead (`in_blocks_causal`), which again gives
+what the whole gives.
 """
 
 from __future__ import annotations
@@ -31,8 +32,9 @@ from torch.nn import functional
 from distill.errors import CodecError
 
 BLOCK_SECONDS = 10.0  # at most: long beside any context, short beside a song
-# glibc gives what is larger than 32 MiB back to the kernel when it is freed, and gets it again page by page, zeroed, at
-# the next layer: in blocks of 4 s DAC's 44.1 kHz encoder takes 1.4 to 1.5 times the time of blocks of 2 s.
+# glibc gives what is larger than 32 MiB back to the kernel when it is freed, and gets it again page
+# by page, zeroed, at the next layer: in blocks of 4 s DAC's 44.1 kHz encoder takes 1.4 to 1.5 times
+# the time of blocks of 2 s.
 KEPT_BYTES = 30 * 2**20
 SIDE_BY_SIDE_SECONDS = 30.0  # of sound on a GPU at once
 
@@ -49,8 +51,8 @@ class Block(NamedTuple):
 class Whole:
     """A tensor of `length` along `dim`, laid together of pieces; the first one makes room for all.
 
-    Pieces that are kept one by one until the end lie in the heap between a network's large tensors, which then find
-    no room where the last block's lay: the process grows by more than the song.
+    Pieces that are kept one by one until the end lie in the heap between a network's large tensors,
+    which then find no room where the last block's lay: the process grows by more than the song.
     """
 
     def __init__(self, length: int, dim: int = 0):
@@ -59,7 +61,9 @@ class Whole:
 
     def lay(self, piece: Tensor, start: int) -> None:
         if self._laid is None:
-            self._laid = piece.new_empty(*piece.shape[: self.dim], self.length, *piece.shape[self.dim + 1 :])
+            self._laid = piece.new_empty(
+                *piece.shape[: self.dim], self.length, *piece.shape[self.dim + 1 :]
+            )
         self._laid.narrow(self.dim, start, piece.shape[self.dim]).copy_(piece)
 
     @property
@@ -76,20 +80,24 @@ def blocks(frames: int, block_frames: int, context_frames: int) -> Iterator[Bloc
 
 
 def block_frames(frame_rate: float, values_a_frame: float, context_frames: int) -> int:
-    """Frames of a block whose largest float32 tensor, context included, keeps within KEPT_BYTES: 10 s at most, and at
-    least four contexts, so that not much is worked twice.
+    """Frames of a block whose largest float32 tensor, context included, keeps within KEPT_BYTES: 10
+    s at most, and at least four contexts, so that not much is worked twice.
     """
     kept = int(KEPT_BYTES / 4 / values_a_frame) - 2 * context_frames
     return max(1, 4 * context_frames, min(math.ceil(BLOCK_SECONDS * frame_rate), kept))
 
 
 def in_blocks_encode(
-    encode: Callable[[Tensor], Tensor], wave_CW: Tensor, hop: int, block_frames: int, context_frames: int
+    encode: Callable[[Tensor], Tensor],
+    wave_CW: Tensor,
+    hop: int,
+    block_frames: int,
+    context_frames: int,
 ) -> Tensor:
     """codes_FS of the whole wave, F = ceil(W / hop); the last frame is filled up with silence.
 
-    `encode` is given whole frames, wave_CW, and gives codes_FS, one row a frame; it may give latents_FD as
-    well. Only one block with its context is ever on its way through it.
+    `encode` is given whole frames, wave_CW, and gives codes_FS, one row a frame; it may give
+    latents_FD as well. Only one block with its context is ever on its way through it.
     """
     alone = in_blocks_encode_many(
         lambda wave_BCW: encode(wave_BCW[0])[None], [wave_CW], hop, block_frames, context_frames
@@ -105,10 +113,12 @@ def in_blocks_encode_many(
     context_frames: int,
     together: int = 1,
 ) -> list[Tensor]:
-    """codes_FS of every wave_CW, as `in_blocks_encode` gives them. `encode` makes codes_BFS of wave_BCW.
+    """codes_FS of every wave_CW, as `in_blocks_encode` gives them. `encode` makes codes_BFS of
+    wave_BCW.
 
-    Up to `together` blocks go through it side by side, those of equal length, whichever song they are from: inside a
-    song all are, so that songs of any lengths keep a GPU busy, and nothing is filled up to another's length.
+    Up to `together` blocks go through it side by side, those of equal length, whichever song they
+    are from: inside a song all are, so that songs of any lengths keep a GPU busy, and nothing is
+    filled up to another's length.
     """
     made = [Whole(-(-wave_CW.shape[1] // hop)) for wave_CW in waves]
     waiting: dict[int, list[tuple[int, Block]]] = {}
@@ -143,19 +153,28 @@ def _filled(wave_CW: Tensor, block: Block, hop: int) -> Tensor:
 
 
 def side_by_side(device: torch.device | str, block_seconds: float) -> int:
-    """How many blocks are worth encoding together: one on a CPU, whose one thread a single block keeps busy, and on a
-    GPU what SIDE_BY_SIDE_SECONDS hold.
+    """How many blocks are worth encoding together: one on a CPU, whose one thread a single block
+    keeps busy, and on a GPU what SIDE_BY_SIDE_SECONDS hold.
     """
-    return 1 if torch.device(device).type == "cpu" else max(1, round(SIDE_BY_SIDE_SECONDS / block_seconds))
+    return (
+        1
+        if torch.device(device).type == "cpu"
+        else max(1, round(SIDE_BY_SIDE_SECONDS / block_seconds))
+    )
 
 
 def in_blocks_decode(
-    decode: Callable[[Tensor], Tensor], codes_FS: Tensor, hop: int, block_frames: int, context_frames: int
+    decode: Callable[[Tensor], Tensor],
+    codes_FS: Tensor,
+    hop: int,
+    block_frames: int,
+    context_frames: int,
 ) -> Tensor:
-    """wave_CW of F * hop samples. `decode` gives wave_CW of some codes_FS; it may be off by part of a frame.
+    """wave_CW of F * hop samples. `decode` gives wave_CW of some codes_FS; it may be off by part of
+    a frame.
 
-    What falls short (odd strides lose some samples) is silence at the end of the song, and inside it is
-    covered by the context, which must then be a frame wider than what a frame hears.
+    What falls short (odd strides lose some samples) is silence at the end of the song, and inside
+    it is covered by the context, which must then be a frame wider than what a frame hears.
     """
     whole = Whole(len(codes_FS) * hop, 1)
     for block in blocks(len(codes_FS), block_frames, context_frames):
@@ -163,7 +182,8 @@ def in_blocks_decode(
         missing = (block.last - block.first) * hop - wave_CW.shape[1]
         if abs(missing) >= hop:
             raise CodecError(
-                f"decode: gave {wave_CW.shape[1]} samples for {block.last - block.first} frames of {hop}; "
+                f"decode: gave {wave_CW.shape[1]} samples for {block.last - block.first} frames "
+                f"of {hop}; "
                 "the model's strides and its hop do not belong together"
             )
         wave_CW = functional.pad(wave_CW, (0, max(0, missing)))
@@ -182,14 +202,15 @@ def in_blocks_causal(
     inner: int,
     outer: int,
 ) -> Tensor:
-    """What before -> carry -> after makes of all frames, for a causal network with memory: [E, frames * outer].
+    """What before -> carry -> after makes of all frames, for a causal network with memory: [E,
+    frames * outer].
 
     before    (first, last) -> [D, (last - first) * inner], of those frames of the input
     carry     [D, n * inner] -> the same length; called once a block, in order; keeps its own state
     after     [D, n * inner] -> [E, n * outer]
 
-    `contexts` is how many frames back `before` and `after` hear. A block is longer than either: where a song
-    begins, padding by reflection looks as far ahead.
+    `contexts` is how many frames back `before` and `after` hear. A block is longer than either:
+    where a song begins, padding by reflection looks as far ahead.
     """
     whole = Whole(frames * outer, 1)
     heard_DT: Tensor | None = None
@@ -212,16 +233,19 @@ def receptive_frames(
 ) -> int:
     """How many frames away an input frame can still be heard in an output frame, to either side.
 
-    `run` takes float32 [1, channels, frames * samples_in] and gives a float tensor whose last axis is time,
-    `samples_out` a frame: (channels of the wave, hop, 1) for an encoder up to its latents, (width of the
-    latents, 1, hop) for a decoder. Raises CodecError beyond `most` frames: an LSTM or attention hears all.
+    `run` takes float32 [1, channels, frames * samples_in] and gives a float tensor whose last axis
+    is time, `samples_out` a frame: (channels of the wave, hop, 1) for an encoder up to its latents,
+    (width of the latents, 1, hop) for a decoder. Raises CodecError beyond `most` frames: an LSTM or
+    attention hears all.
     """
     reach = 8
     while reach <= most:
         input_1CT = torch.zeros(1, channels, (2 * reach + 1) * samples_in, device=device)
         input_1CT[..., reach * samples_in : (reach + 1) * samples_in] = float("nan")
         output = run(input_1CT)
-        heard = torch.isnan(output).reshape(-1, output.shape[-1]).any(0).nonzero()[:, 0] // samples_out
+        heard = (
+            torch.isnan(output).reshape(-1, output.shape[-1]).any(0).nonzero()[:, 0] // samples_out
+        )
         if not len(heard):
             raise CodecError("receptive_frames: the network's output does not depend on its input")
         farthest = max(reach - int(heard[0]), int(heard[-1]) - reach)
@@ -237,7 +261,8 @@ def receptive_frames(
 def widest(
     module: nn.Module, channels: int, samples_in: int = 1, device: torch.device | str = "cpu"
 ) -> float:
-    """Values a frame in the largest tensor that any layer of `module` gives; arguments as in `receptive_frames`."""
+    """Values a frame in the largest tensor that any layer of `module` gives; arguments as in
+    `receptive_frames`."""
     frames, largest = 16, 0
 
     def look(_: nn.Module, inputs: object, given: object) -> None:

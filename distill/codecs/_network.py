@@ -4,14 +4,15 @@
          -> residual vector quantisation, S slots x C codes
          -> ConvNeXt (25 Hz) -> ConvNeXt (100 Hz) [+ a harmonic source, _source.py] -> inverse STFT -> wave
 
-The blocks and the inverse-STFT head are those of Vocos (Siuzdak 2023, arXiv 2306.00814): no upsampling to the
-sample rate inside the network, so that one CPU thread decodes far faster than real time. The narrow low bins
-are there because 80 mel bands cannot tell neighbouring semitones of a low voice apart.
+The blocks and the inverse-STFT head are those of Vocos (Siuzdak 2023, arXiv 2306.00814): no
+upsampling to the sample rate inside the network, so that one CPU thread decodes far faster than
+real time. The narrow low bins are there because 80 mel bands cannot tell neighbouring semitones of
+a low voice apart.
 
-Quantiser: moving-average codebooks (van den Oord 2017, arXiv 1711.00937, appendix A.1; residual: arXiv
-2107.03312) rather than the factorised, cosine codebooks of descript-audio-codec. Reason: moving averages with
-a k-means start and restarts of dead codes need no codebook gradient, and at some thousand small steps that is
-what fills every codebook.
+Quantiser: moving-average codebooks (van den Oord 2017, arXiv 1711.00937, appendix A.1; residual:
+arXiv 2107.03312) rather than the factorised, cosine codebooks of descript-audio-codec. Reason:
+moving averages with a k-means start and restarts of dead codes need no codebook gradient, and at
+some thousand small steps that is what fills every codebook.
 """
 
 from __future__ import annotations
@@ -38,12 +39,14 @@ STATES = 4  # of the decoder in a frame
 
 @dataclass(frozen=True)
 class NetworkSettings:
-    """Sizes of the network. `hop` samples make a frame; the encoder works at hop / 2, the decoder at hop / 4.
+    """Sizes of the network. `hop` samples make a frame; the encoder works at hop / 2, the decoder
+    at hop / 4.
 
-    It hears `mel_bands` in windows of `mel_window` samples and, finer, what lies below 1.25 kHz in windows of
-    `pitch_window`. It sings in windows of `synthesis_window` (None: a hop). Without a `source` that must be long for a low
-    voice: the harmonics of 82 Hz lie apart in a Hann window of 50 ms or more, and run into one another in one of 40 ms.
-    With one, 30 ms keep the consonants that longer windows blur.
+    It hears `mel_bands` in windows of `mel_window` samples and, finer, what lies below 1.25 kHz in
+    windows of `pitch_window`. It sings in windows of `synthesis_window` (None: a hop). Without a
+    `source` that must be long for a low voice: the harmonics of 82 Hz lie apart in a Hann window of
+    50 ms or more, and run into one another in one of 40 ms. With one, 30 ms keep the consonants
+    that longer windows blur.
     """
 
     sample_rate: int = 16000
@@ -61,7 +64,9 @@ class NetworkSettings:
     source: bool = False
 
     def __post_init__(self) -> None:
-        for name in "sample_rate hop slots codes latent_width mel_bands mel_window decoder_width".split():
+        for (
+            name
+        ) in "sample_rate hop slots codes latent_width mel_bands mel_window decoder_width".split():
             if getattr(self, name) < 1:
                 raise SettingsError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if self.hop % (2 * STATES):
@@ -72,7 +77,9 @@ class NetworkSettings:
             )
         window = self.synthesis_window or self.hop
         if window % 2 or window < self.hop // 2:
-            raise SettingsError(f"synthesis_window is {window}; it must be even and at least half the hop")
+            raise SettingsError(
+                f"synthesis_window is {window}; it must be even and at least half the hop"
+            )
         if low_bins(self) < 1:
             raise SettingsError(
                 f"pitch_window is {self.pitch_window}; it has no bins below 1.25 kHz, so widen it"
@@ -82,9 +89,9 @@ class NetworkSettings:
 class ResidualQuantiser(nn.Module):
     """S codebooks of C codes in one space of width D; each codes what the ones before it left over.
 
-    All its state is in buffers (so a checkpoint of the module resumes exactly) and all its chance comes from
-    the seed it is given. Before `start` it keeps a ring of recent latents for k-means and passes them through
-    unquantised.
+    All its state is in buffers (so a checkpoint of the module resumes exactly) and all its chance
+    comes from the seed it is given. Before `start` it keeps a ring of recent latents for k-means
+    and passes them through unquantised.
     """
 
     codebooks_SCD: Tensor
@@ -105,7 +112,8 @@ class ResidualQuantiser(nn.Module):
         self.register_buffer("started", torch.zeros((), dtype=torch.bool))
 
     def quantise(self, latent_ND: Tensor, slots: int | None = None) -> tuple[Tensor, Tensor]:
-        """Nearest codes, slot after slot: codes_NS and the vectors that each slot adds, quantised_SND."""
+        """Nearest codes, slot after slot: codes_NS and the vectors that each slot adds,
+        quantised_SND."""
         codes, vectors, residual_ND = [], [], latent_ND
         for codebook_CD in self.codebooks_SCD[:slots]:
             index_N = _nearest(residual_ND, codebook_CD)
@@ -116,7 +124,9 @@ class ResidualQuantiser(nn.Module):
 
     def look_up(self, codes_NS: Tensor) -> Tensor:
         """Sum of the codes' vectors: latent_ND."""
-        return torch.stack([self.codebooks_SCD[s][codes_NS[:, s]] for s in range(codes_NS.shape[1])]).sum(0)
+        return torch.stack(
+            [self.codebooks_SCD[s][codes_NS[:, s]] for s in range(codes_NS.shape[1])]
+        ).sum(0)
 
     @torch.no_grad()
     def remember(self, latent_ND: Tensor) -> None:
@@ -128,18 +138,19 @@ class ResidualQuantiser(nn.Module):
 
     @torch.no_grad()
     def start(self, seed: int, rounds: int = 10) -> None:
-        """Fill every codebook by k-means over the remembered latents and what the slots before leave of
-        them.
+        """Fill every codebook by k-means over the remembered latents and what the slots before
+        leave of them.
         """
         chance = torch.Generator().manual_seed(seed)
         residual_ND = self.ring_ND[: min(int(self.ring_filled), len(self.ring_ND))].clone()
         slots, codes, _ = self.codebooks_SCD.shape
         for slot in range(slots):
-            pick_C = torch.randperm(len(residual_ND), generator=chance)[:codes].to(residual_ND.device)
+            pick_C = torch.randperm(len(residual_ND), generator=chance)[:codes].to(
+                residual_ND.device
+            )
             centre_CD = residual_ND[pick_C]
-            if (
-                len(centre_CD) < codes
-            ):  # fewer latents than codes: the rest become copies and are restarted later
+            # fewer latents than codes: the rest become copies and are restarted later
+            if len(centre_CD) < codes:
                 centre_CD = centre_CD.repeat(-(-codes // len(centre_CD)), 1)[:codes]
             for _ in range(rounds):
                 count_C, sum_CD = _gather(residual_ND, _nearest(residual_ND, centre_CD), codes)
@@ -154,10 +165,15 @@ class ResidualQuantiser(nn.Module):
 
     @torch.no_grad()
     def follow(
-        self, latent_ND: Tensor, codes_NS: Tensor, quantised_SND: Tensor, seed: int, decay: float = 0.99
+        self,
+        latent_ND: Tensor,
+        codes_NS: Tensor,
+        quantised_SND: Tensor,
+        seed: int,
+        decay: float = 0.99,
     ) -> None:
-        """Move the codes towards the mean of what they coded; restart on a random frame those that code
-        hardly anything.
+        """Move the codes towards the mean of what they coded; restart on a random frame those that
+        code hardly anything.
         """
         chance = torch.Generator().manual_seed(seed)
         residual_ND = latent_ND
@@ -168,18 +184,22 @@ class ResidualQuantiser(nn.Module):
             self.counts_SC[slot].lerp_(count_C, 1 - decay)
             self.sums_SCD[slot].lerp_(sum_CD, 1 - decay)
             dead_C = self.counts_SC[slot] < 0.1 * usual
-            pick_C = torch.randint(len(residual_ND), (codes,), generator=chance).to(residual_ND.device)
+            pick_C = torch.randint(len(residual_ND), (codes,), generator=chance).to(
+                residual_ND.device
+            )
             self.sums_SCD[slot] = torch.where(
                 dead_C[:, None], residual_ND[pick_C] * usual, self.sums_SCD[slot]
             )
-            self.counts_SC[slot] = torch.where(dead_C, torch.full_like(count_C, usual), self.counts_SC[slot])
+            self.counts_SC[slot] = torch.where(
+                dead_C, torch.full_like(count_C, usual), self.counts_SC[slot]
+            )
             self.codebooks_SCD[slot] = self.sums_SCD[slot] / self.counts_SC[slot][:, None]
             residual_ND = residual_ND - quantised_SND[slot]
 
 
 class CodecNetwork(nn.Module):
-    """Encoder, quantiser and decoder. Waves here are batches of one channel, wave_BW, W a multiple of the
-    hop.
+    """Encoder, quantiser and decoder. Waves here are batches of one channel, wave_BW, W a multiple
+    of the hop.
     """
 
     def __init__(self, settings: NetworkSettings):
@@ -208,7 +228,9 @@ class CodecNetwork(nn.Module):
             ChannelNorm(width),
         )
         window = settings.synthesis_window or settings.hop
-        self.head = ISTFTHead(width, n_fft=window, hop_length=settings.hop // STATES, padding="same")
+        self.head = ISTFTHead(
+            width, n_fft=window, hop_length=settings.hop // STATES, padding="same"
+        )
         self.source = (
             HarmonicSource(width, settings.sample_rate, settings.hop // STATES, window)
             if settings.source
@@ -219,11 +241,8 @@ class CodecNetwork(nn.Module):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        for inner in (
-            self.encoder[-1],
-            self.encoder[0],
-            self.decoder[0],
-        ):  # 0.02 would start the latent near nothing
+        # 0.02 would start the latent near nothing
+        for inner in (self.encoder[-1], self.encoder[0], self.decoder[0]):
             assert isinstance(inner.weight, Tensor)
             nn.init.kaiming_normal_(inner.weight, nonlinearity="linear")
         if self.source is not None:  # at first the pulses are louder than what has no phase
@@ -256,8 +275,8 @@ class CodecNetwork(nn.Module):
         anchor: int = 0,
         at_anchor_B: Tensor | None = None,
     ) -> Tensor:
-        """wave_BW of hidden states. With a source: pulses of this pitch (the hidden states' own), of which `at_anchor_B`
-        periods have passed where state `anchor` begins.
+        """wave_BW of hidden states. With a source: pulses of this pitch (the hidden states' own),
+        of which `at_anchor_B` periods have passed where state `anchor` begins.
         """
         with torch.autocast(hidden_BTD.device.type, enabled=False):
             hidden_BTD = hidden_BTD.float()
@@ -266,7 +285,9 @@ class CodecNetwork(nn.Module):
             hertz_BT = self.hertz(hidden_BTD) if hertz_BT is None else hertz_BT
             assert hertz_BT is not None
             hop, rate = self.settings.hop // STATES, self.settings.sample_rate
-            pulses_BKT = self.source(hidden_BTD, hertz_BT, cycles(hertz_BT, hop, rate, anchor, at_anchor_B))
+            pulses_BKT = self.source(
+                hidden_BTD, hertz_BT, cycles(hertz_BT, hop, rate, anchor, at_anchor_B)
+            )
             log_BKT, phase_BKT = self.head.out(hidden_BTD).transpose(1, 2).chunk(2, 1)
             own_BKT = torch.polar(log_BKT.exp().clamp_max(1e2), phase_BKT)
             return self.head.istft(own_BKT + pulses_BKT)
@@ -278,7 +299,8 @@ class CodecNetwork(nn.Module):
 
 
 class Features(nn.Module):
-    """Log-mel bands and the log-magnitude bins below 1.25 kHz in a longer window, scaled to about +-1."""
+    """Log-mel bands and the log-magnitude bins below 1.25 kHz in a longer window, scaled to about
+    +-1."""
 
     mel_KB: Tensor
     mel_window: Tensor
@@ -290,10 +312,14 @@ class Features(nn.Module):
         self.hop, self.low_bins = settings.hop // 2, low_bins(settings)
         self.width = bands + self.low_bins
         bins = settings.mel_window // 2 + 1
-        mel_KB = melscale_fbanks(bins, 0.0, rate / 2, bands, rate, norm="slaney", mel_scale="slaney")
+        mel_KB = melscale_fbanks(
+            bins, 0.0, rate / 2, bands, rate, norm="slaney", mel_scale="slaney"
+        )
         self.register_buffer("mel_KB", mel_KB, persistent=False)
         self.register_buffer("mel_window", torch.hann_window(settings.mel_window), persistent=False)
-        self.register_buffer("pitch_window", torch.hann_window(settings.pitch_window), persistent=False)
+        self.register_buffer(
+            "pitch_window", torch.hann_window(settings.pitch_window), persistent=False
+        )
 
     @torch.no_grad()
     def forward(self, wave_BW: Tensor) -> Tensor:
@@ -305,7 +331,9 @@ class Features(nn.Module):
 
     def pitch(self, wave_BW: Tensor) -> Tensor:
         """Natural log-magnitudes of the bins below 1.25 kHz, [B, low_bins, T]."""
-        narrow_BKT = magnitude(wave_BW.float(), self.pitch_window, self.hop)[:, 1 : self.low_bins + 1]
+        narrow_BKT = magnitude(wave_BW.float(), self.pitch_window, self.hop)[
+            :, 1 : self.low_bins + 1
+        ]
         return (narrow_BKT + 1e-3).log()
 
 
@@ -318,7 +346,9 @@ def magnitude(wave_BW: Tensor, window: Tensor, hop: int) -> Tensor:
     """|STFT| as [B, window / 2 + 1, W / hop]: W a multiple of the hop, silence beyond both ends."""
     around = (len(window) - hop) // 2
     padded_BW = functional.pad(wave_BW, (around, len(window) - hop - around))
-    return torch.stft(padded_BW, len(window), hop, window=window, center=False, return_complex=True).abs()
+    return torch.stft(
+        padded_BW, len(window), hop, window=window, center=False, return_complex=True
+    ).abs()
 
 
 class ChannelNorm(nn.LayerNorm):

@@ -6,12 +6,13 @@ Weights, by `path`:
     weights.pth                         a checkpoint as the package writes it: state_dict and metadata
     a folder or hub id                  config.json (the arguments of dac.DAC) and weights.safetensors
 
-The package's `.load` first tries to run code found inside the file (torch.package); here a checkpoint is read
-as tensors and numbers, and one that brings code is refused.
+The package's `.load` first tries to run code found inside the file (torch.package); here a
+checkpoint is read as tensors and numbers, and one that brings code is refused.
 
-The package encodes and decodes a whole song at once or in unpadded chunks of a second; here it is blocks with
-as much context as its convolutions hear, which give the same codes and flat memory. With an odd stride (the
-16 and 24 kHz models have a 5) the package's decoder ends some samples early; those few are silence.
+The package encodes and decodes a whole song at once or in unpadded chunks of a second; here it is
+blocks with as much context as its convolutions hear, which give the same codes and flat memory.
+With an odd stride (the 16 and 24 kHz models have a 5) the package's decoder ends some samples
+early; those few are silence.
 """
 
 from __future__ import annotations
@@ -61,14 +62,22 @@ import dac.utils
 
 NEEDED = ("encoder_rates", "n_codebooks", "codebook_size", "sample_rate")
 ARGUMENTS = (
-    "encoder_dim encoder_rates latent_dim decoder_dim decoder_rates n_codebooks codebook_size codebook_dim "
+    "encoder_dim encoder_rates latent_dim decoder_dim decoder_rates n_codebooks codebook_size "
+    "codebook_dim "
     "sample_rate"
 ).split()
-PUBLISHED = {  # the package's conf/final/*.yml: what its downloads are, known before they are fetched
+# the package's conf/final/*.yml: what its downloads are, known before they are fetched
+PUBLISHED = {
     "44khz": dict(sample_rate=44100, encoder_rates=[2, 4, 8, 8], n_codebooks=9, codebook_size=1024),
-    "44khz-16kbps": dict(sample_rate=44100, encoder_rates=[2, 4, 8, 8], n_codebooks=18, codebook_size=1024),
-    "24khz": dict(sample_rate=24000, encoder_rates=[2, 4, 5, 8], n_codebooks=32, codebook_size=1024),
-    "16khz": dict(sample_rate=16000, encoder_rates=[2, 4, 5, 8], n_codebooks=12, codebook_size=1024),
+    "44khz-16kbps": dict(
+        sample_rate=44100, encoder_rates=[2, 4, 8, 8], n_codebooks=18, codebook_size=1024
+    ),
+    "24khz": dict(
+        sample_rate=24000, encoder_rates=[2, 4, 5, 8], n_codebooks=32, codebook_size=1024
+    ),
+    "16khz": dict(
+        sample_rate=16000, encoder_rates=[2, 4, 5, 8], n_codebooks=12, codebook_size=1024
+    ),
 }
 
 
@@ -82,7 +91,8 @@ class Settings:
 
     @property
     def format(self) -> CodecFormat:
-        """Read from what stands beside the weights; CodecError when it is missing or describes no DAC."""
+        """Read from what stands beside the weights; CodecError when it is missing or describes no
+        DAC."""
         return _format(PUBLISHED.get(self.path) or _read(locate(self.path), shallow=True)[0], self)
 
     @property
@@ -91,7 +101,8 @@ class Settings:
         return terms(self.licence, self.path, dict.fromkeys(PUBLISHED, "mit"))
 
     def load(self) -> DacCodec:
-        """The codec with its weights. CodecError names what is damaged, wants to run code or is not a DAC."""
+        """The codec with its weights. CodecError names what is damaged, wants to run code or is not
+        a DAC."""
         format = self.format
         place = _download(self.path) if self.path in PUBLISHED else locate(self.path)
         config, state = _read(place)
@@ -109,7 +120,8 @@ class DacCodec(Placed):
     def __init__(self, model: Any, format: CodecFormat, fingerprint: str):
         self.model, self.format, self.fingerprint = model, format, fingerprint
         self.hop = int(model.hop_length)
-        self.together: int | None = None  # blocks encoded side by side; None: as many as the device wants
+        # blocks encoded side by side; None: as many as the device wants
+        self.together: int | None = None
 
     @cached_property
     def block_frames(self) -> int:
@@ -137,14 +149,18 @@ class DacCodec(Placed):
         """codes_FS of every wave_CW, whatever their lengths."""
         for wave_CW in waves:
             check_wave(wave_CW, self.format)
-        together = self.together or side_by_side(self.device, self.block_frames / self.format.frame_rate)
+        together = self.together or side_by_side(
+            self.device, self.block_frames / self.format.frame_rate
+        )
         grid = self.hop, self.block_frames, self.encoder_context
         return in_blocks_encode_many(self._codes, waves, *grid, together)
 
     @torch.inference_mode()
     def decode(self, codes_FS: Tensor, samples: int | None = None) -> Tensor:
         check_codes(codes_FS, self.format)
-        wave_CW = in_blocks_decode(self._wave, codes_FS, self.hop, self.block_frames, self.decoder_context)
+        wave_CW = in_blocks_decode(
+            self._wave, codes_FS, self.hop, self.block_frames, self.decoder_context
+        )
         return wave_CW[:, :samples]
 
     @torch.inference_mode()
@@ -167,7 +183,8 @@ def export(model: Any, folder: str | Path) -> None:
     config = {name: getattr(model, name) for name in ARGUMENTS}
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     write_atomic(
-        Path(folder) / "weights.safetensors", safetensors.torch.save(state, metadata={"format": "pt"})
+        Path(folder) / "weights.safetensors",
+        safetensors.torch.save(state, metadata={"format": "pt"}),
     )
     write_atomic(Path(folder) / "config.json", (json.dumps(config, indent=1) + "\n").encode())
 
@@ -184,7 +201,8 @@ def _download(name: str) -> Path:
 
 
 def _read(place: Path, shallow: bool = False) -> tuple[dict[str, Any], Any]:
-    """(arguments of dac.DAC, weights) of a checkpoint or folder; `shallow` is for the arguments alone."""
+    """(arguments of dac.DAC, weights) of a checkpoint or folder; `shallow` is for the arguments
+    alone."""
     if place.is_dir():
         config = read_config(place / "config.json", NEEDED)
         return config, {} if shallow else read_tensors(place / "weights.safetensors")
@@ -194,7 +212,8 @@ def _read(place: Path, shallow: bool = False) -> tuple[dict[str, Any], Any]:
         return {name: given[name] for name in ARGUMENTS if name in given or name in NEEDED}, state
     except (KeyError, TypeError) as problem:
         raise CodecError(
-            f"{place}: not a checkpoint of descript-audio-codec ({problem} is missing); give its weights.pth"
+            f"{place}: not a checkpoint of descript-audio-codec ({problem} is missing); give its "
+            "weights.pth"
         ) from problem
 
 

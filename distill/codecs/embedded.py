@@ -1,8 +1,10 @@
-"""The codec that ships with the library, and any other that `recipes/codec.yaml` makes (tasks/codec.py).
+"""The codec that ships with the library, and any other that `recipes/codec.yaml` makes
+(tasks/codec.py).
 
-Trained on synthesised song only, so it needs no download and nobody's recordings; not a codec for all music
-(embedded/codec/card.md says what it keeps of what). Songs pass in blocks (`_blocks.py`), so memory does not
-grow with them. On disk: `config.json` (format version, sizes) and `weights.safetensors` in half precision.
+Trained on synthesised song only, so it needs no download and nobody's recordings; not a codec for
+all music (embedded/codec/card.md says what it keeps of what). Songs pass in blocks (`_blocks.py`),
+so memory does not grow with them. On disk: `config.json` (format version, sizes) and
+`weights.safetensors` in half precision.
 """
 
 from __future__ import annotations
@@ -47,8 +49,9 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Settings:
-    """`path`: package folder, folder on disk or hub id. `slots`: how many of the trained slots to use (None:
-    all). `licence`: of the weights; empty: this package's for its own, else those of the songs they learnt from.
+    """`path`: package folder, folder on disk or hub id. `slots`: how many of the trained slots to
+    use (None: all). `licence`: of the weights; empty: this package's for its own, else those of the
+    songs they learnt from.
     """
 
     path: str = "embedded/codec"
@@ -57,8 +60,8 @@ class Settings:
 
     @property
     def format(self) -> CodecFormat:
-        """Read from config.json alone. Raises CodecError when it is missing, of another version or has fewer
-        slots.
+        """Read from config.json alone. Raises CodecError when it is missing, of another version or
+        has fewer slots.
         """
         folder = locate(self.path)
         with as_configured(folder / "config.json"):
@@ -67,7 +70,8 @@ class Settings:
 
     @property
     def terms(self) -> str:
-        """The licence of the weights: `licence`, or what config.json says of the songs, several with commas."""
+        """The licence of the weights: `licence`, or what config.json says of the songs, several
+        with commas."""
         if self.licence or self.path.startswith("embedded/"):
             return self.licence or "apache-2.0"
         said = read_config(locate(self.path) / "config.json").get("licences")
@@ -95,24 +99,30 @@ class EmbeddedCodec(Placed):
         self.format = _format(network.settings, slots)
         self.hop = network.settings.hop
         self.block_frames = round(BLOCK_SECONDS * self.format.frame_rate)
-        self.together: int | None = None  # blocks encoded side by side; None: as many as the device wants
+        # blocks encoded side by side; None: as many as the device wants
+        self.together: int | None = None
 
     @cached_property
     def encoder_context(self) -> int:
         """Frames on each side that a frame's codes can depend on."""
         device = self.device
         return receptive_frames(
-            lambda x_BCW: self.network.latent(x_BCW[:, 0]).transpose(1, 2), 1, self.hop, device=device
+            lambda x_BCW: self.network.latent(x_BCW[:, 0]).transpose(1, 2),
+            1,
+            self.hop,
+            device=device,
         )
 
     @property
     def context_frames(self) -> int | None:
-        """What a stream must overlap; None with a source, whose phase depends on all that was sung before."""
+        """What a stream must overlap; None with a source, whose phase depends on all that was sung
+        before."""
         return self.decoder_context if self.network.source is None else None
 
     @cached_property
     def decoder_context(self) -> int:
-        """Frames on each side that a decoded sample can depend on; but for the phase of a source, which is handed on."""
+        """Frames on each side that a decoded sample can depend on; but for the phase of a source,
+        which is handed on."""
         quantiser, source = self.network.quantiser, self.network.source
         width, device = quantiser.codebooks_SCD.shape[2], self.device
 
@@ -137,7 +147,9 @@ class EmbeddedCodec(Placed):
 
         def codes(wave_BCW: Tensor) -> Tensor:
             latent_BFD = self.network.latent(wave_BCW[:, 0].to(device, torch.float32))
-            codes_NS, _ = self.network.quantiser.quantise(latent_BFD.flatten(0, 1), self.format.slots)
+            codes_NS, _ = self.network.quantiser.quantise(
+                latent_BFD.flatten(0, 1), self.format.slots
+            )
             return codes_NS.unflatten(0, latent_BFD.shape[:2]).cpu()
 
         together = self.together or side_by_side(device, self.block_frames / self.format.frame_rate)
@@ -161,18 +173,21 @@ class EmbeddedCodec(Placed):
             whole.lay(wave_CW[:, begin * self.hop : end * self.hop].cpu(), block.start * self.hop)
             if hertz_BT is not None:
                 every, rate = self.hop // STATES, self.format.sample_rate
-                passed_B = cycles(hertz_BT, every, rate, STATES * begin, passed_B)[:, end * self.hop]
+                passed_B = cycles(hertz_BT, every, rate, STATES * begin, passed_B)[
+                    :, end * self.hop
+                ]
         return whole.tensor[:, :samples]
 
     def codebooks(self) -> list[Tensor]:
         return [
-            book_CD.clone().cpu() for book_CD in self.network.quantiser.codebooks_SCD[: self.format.slots]
+            book_CD.clone().cpu()
+            for book_CD in self.network.quantiser.codebooks_SCD[: self.format.slots]
         ]
 
 
 def save_codec(network: CodecNetwork, folder: Path, licences: Iterable[str] = ()) -> None:
-    """Write the folder, whole or not at all: config.json, weights.safetensors (half precision). CodecError if a weight is
-    not finite.
+    """Write the folder, whole or not at all: config.json, weights.safetensors (half precision).
+    CodecError if a weight is not finite.
 
     `licences`: of the songs it learnt from.
     """
@@ -194,7 +209,9 @@ def _config(folder: Path) -> NetworkSettings:
         config: dict[str, Any] = json.loads(place.read_text("utf-8"))
         version, network = config["version"], config["network"]
         if version == VERSION:
-            return NetworkSettings(**{**network, "encoder_widths": tuple(network["encoder_widths"])})
+            return NetworkSettings(
+                **{**network, "encoder_widths": tuple(network["encoder_widths"])}
+            )
     except FileNotFoundError as problem:
         raise CodecError(f"{place}: missing; name the folder that task codec saved") from problem
     except (ValueError, KeyError, TypeError, OSError) as problem:
@@ -202,5 +219,6 @@ def _config(folder: Path) -> NetworkSettings:
             f"{place}: not a codec's configuration ({problem}); copy the folder again"
         ) from problem
     raise CodecError(
-        f"{place}: format version {version}, this library reads {VERSION}; train the codec again or upgrade"
+        f"{place}: format version {version}, this library reads {VERSION}; train the codec again "
+        "or upgrade"
     )

@@ -1,21 +1,24 @@
-"""EnCodec's codes (Défossez 2022, arXiv 2210.13438), decoded by Vocos (Siuzdak 2023, arXiv 2306.00814).
+"""EnCodec's codes (Défossez 2022, arXiv 2210.13438), decoded by Vocos (Siuzdak 2023, arXiv
+2306.00814).
 
-EnCodec at 24 kHz gives 75 frames a second of 2, 4, 8 or 16 codebooks (1.5, 3, 6, 12 kb/s). Vocos turns the
-same codes back with one inverse Fourier transform, conditioned on the bit rate.
+EnCodec at 24 kHz gives 75 frames a second of 2, 4, 8 or 16 codebooks (1.5, 3, 6, 12 kb/s). Vocos
+turns the same codes back with one inverse Fourier transform, conditioned on the bit rate.
 
     path      the published layout of a Vocos: config.yaml and pytorch_model.bin, e.g. charactr/vocos-encodec-24khz
     encoder   the published layout of transformers: config.json and model.safetensors, e.g. facebook/encodec_24khz;
               or the checkpoint of the package `encodec`, encodec_24khz-d7cc33bc.th, checked by the hash in its name
 
-The package `vocos` builds whatever classes config.yaml names. Here the classes are known and config.yaml gives
-their sizes; a name that is not among them is refused.
+The package `vocos` builds whatever classes config.yaml names. Here the classes are known and
+config.yaml gives their sizes; a name that is not among them is refused.
 
-EnCodec's encoder is causal, with an LSTM that hears all the past. It is run in blocks on a fixed grid, the
-LSTM's state handed on, so the codes are those of the whole song. The 48 kHz EnCodec is not here: each of its
-seconds has a loudness of its own beside the codes, and no Vocos for it is published.
+EnCodec's encoder is causal, with an LSTM that hears all the past. It is run in blocks on a fixed
+grid, the LSTM's state handed on, so the codes are those of the whole song. The 48 kHz EnCodec is
+not here: each of its seconds has a loudness of its own beside the codes, and no Vocos for it is
+published.
 
-The code is transformers' (Apache-2.0). EnCodec's weights are under CC-BY-NC-4.0, whichever way they come, and so is,
-by its metadata, the package `encodec` 0.1.1: `vocos` wants it installed, and nothing of it is used here.
+The code is transformers' (Apache-2.0). EnCodec's weights are under CC-BY-NC-4.0, whichever way they
+come, and so is, by its metadata, the package `encodec` 0.1.1: `vocos` wants it installed, and
+nothing of it is used here.
 """
 
 from __future__ import annotations
@@ -33,7 +36,13 @@ from torch.nn import functional
 
 from distill.audio.codec_format import CodecFormat
 from distill.codecs import Placed, check_codes, check_wave
-from distill.codecs._blocks import block_frames, in_blocks_causal, in_blocks_decode, receptive_frames, widest
+from distill.codecs._blocks import (
+    block_frames,
+    in_blocks_causal,
+    in_blocks_decode,
+    receptive_frames,
+    widest,
+)
 from distill.codecs._weights import (
     as_configured,
     checked,
@@ -87,7 +96,8 @@ class Settings:
 
     @property
     def format(self) -> CodecFormat:
-        """Read from config.yaml alone; CodecError when it is missing, names other classes or lacks the rate."""
+        """Read from config.yaml alone; CodecError when it is missing, names other classes or lacks
+        the rate."""
         _, bandwidths = _config(locate(self.path) / "config.yaml")
         self._rate(bandwidths)
         slots = round(self.bandwidth / KBPS_A_SLOT)
@@ -95,7 +105,8 @@ class Settings:
 
     @property
     def terms(self) -> str:
-        """The licence of the weights: `licence`, or what is known of `encoder` and of `path`, with a comma."""
+        """The licence of the weights: `licence`, or what is known of `encoder` and of `path`, with
+        a comma."""
         parts = [terms(self.licence, where, LICENCES) for where in (self.encoder, self.path)]
         return ", ".join(dict.fromkeys(parts))
 
@@ -111,9 +122,14 @@ class Settings:
         fill(vocos, state, place)
         books = state.get("feature_extractor.codebook_weights")
         if books is None or books.ndim != 2 or len(books) < CODES * format.slots:
-            raise CodecError(f"{place}: has no codebooks for {format.slots} slots; is it a Vocos of EnCodec?")
+            raise CodecError(
+                f"{place}: has no codebooks for {format.slots} slots; is it a Vocos of EnCodec?"
+            )
         encoder, sizes = _encoder(locate(self.encoder))
-        whole = {**state, **{f"encodec.{name}": value for name, value in encoder.state_dict().items()}}
+        whole = {
+            **state,
+            **{f"encodec.{name}": value for name, value in encoder.state_dict().items()},
+        }
         same = identity(whole, [config, sizes])
         settled(encoder)  # the identity is that of the weights as published
         return EncodecVocos(encoder, vocos.eval(), books, self._rate(bandwidths), format, same)
@@ -122,7 +138,9 @@ class Settings:
         """The place of the bandwidth among those trained: Vocos's `bandwidth_id`."""
         if self.bandwidth not in bandwidths:
             known = ", ".join(f"{rate:g}" for rate in bandwidths)
-            raise CodecError(f"{self.path}: bandwidth is {self.bandwidth:g} kb/s; this one has {known}")
+            raise CodecError(
+                f"{self.path}: bandwidth is {self.bandwidth:g} kb/s; this one has {known}"
+            )
         return bandwidths.index(self.bandwidth)
 
 
@@ -152,7 +170,9 @@ class EncodecVocos(Placed):
     @cached_property
     def block_frames(self) -> int:
         return block_frames(
-            self.format.frame_rate, widest(self.before, 1, HOP, device=self.device), max(self.contexts)
+            self.format.frame_rate,
+            widest(self.before, 1, HOP, device=self.device),
+            max(self.contexts),
         )
 
     @cached_property
@@ -181,7 +201,9 @@ class EncodecVocos(Placed):
             return told_FBD[:, 0].T + hidden_DF
 
         def after(heard_DF: Tensor) -> Tensor:
-            return self.quantiser.encode(self.after(heard_DF[None]), self.format.slots * KBPS_A_SLOT)[:, 0]
+            return self.quantiser.encode(
+                self.after(heard_DF[None]), self.format.slots * KBPS_A_SLOT
+            )[:, 0]
 
         blocks = self.block_frames, self.contexts[:2]
         codes_SF = in_blocks_causal(before, carry, after, frames, *blocks, inner=1, outer=1)
@@ -226,7 +248,8 @@ def _config(place: Path) -> tuple[dict[str, dict[str, Any]], list[float]]:
 
 
 def _encoder(place: Path) -> tuple[nn.ModuleDict, dict[str, Any]]:
-    """(EnCodec's encoder and quantiser with their weights, the configuration) of a folder or checkpoint."""
+    """(EnCodec's encoder and quantiser with their weights, the configuration) of a folder or
+    checkpoint."""
     folder = place.is_dir()
     config = EncodecConfig()  # what the package's checkpoint is
     if folder:
@@ -251,12 +274,19 @@ def _encoder(place: Path) -> tuple[nn.ModuleDict, dict[str, Any]]:
             found = math.prod(config.upsampling_ratios) if name == "hop" else told[name]
             if found != value:
                 raise CodecError(
-                    f"{place}: {name} is {found}, in {PUBLISHED} {value}; others are not spoken here"
+                    f"{place}: {name} is {found}, in {PUBLISHED} {value}; others are not spoken "
+                    "here"
                 )
         model = EncodecModel(config)
     encoder = nn.ModuleDict({"encoder": model.encoder, "quantizer": model.quantizer})
-    fill(encoder, {_named(name): value for name, value in state.items() if name.startswith(USED)}, weights)
-    return encoder.eval(), {name: told[name] for name in EncodecConfig.__annotations__ if name in told}
+    fill(
+        encoder,
+        {_named(name): value for name, value in state.items() if name.startswith(USED)},
+        weights,
+    )
+    return encoder.eval(), {
+        name: told[name] for name in EncodecConfig.__annotations__ if name in told
+    }
 
 
 def _named(name: str) -> str:

@@ -1,11 +1,13 @@
-"""Kyutai's Mimi (Défossez 2024, arXiv 2410.00037) through transformers: 24 kHz, 12.5 frames a second.
+"""Kyutai's Mimi (Défossez 2024, arXiv 2410.00037) through transformers: 24 kHz, 12.5 frames a
+second.
 
-Up to 32 slots of 2,048 codes; the first is the semantic one, the rest code the residual of the sound itself.
-The published layout is that of `kyutai/mimi`: config.json and model.safetensors.
+Up to 32 slots of 2,048 codes; the first is the semantic one, the rest code the residual of the
+sound itself. The published layout is that of `kyutai/mimi`: config.json and model.safetensors.
 
-Mimi is causal: convolutions, then attention to the last 10 seconds in each of its layers, so that through all
-of them a frame hears more than a minute. It is run in blocks on a fixed grid as it would be streamed, the
-attention's keys and values handed on. Codes and samples are those of the whole song, and memory stays flat.
+Mimi is causal: convolutions, then attention to the last 10 seconds in each of its layers, so that
+through all of them a frame hears more than a minute. It is run in blocks on a fixed grid as it
+would be streamed, the attention's keys and values handed on. Codes and samples are those of the
+whole song, and memory stays flat.
 """
 
 from __future__ import annotations
@@ -51,7 +53,9 @@ class Settings:
         config = _config(folder)
         slots = chosen(self.slots, config.num_quantizers, self.path)
         if slots < config.num_semantic_quantizers:
-            raise CodecError(f"{self.path}: slots is {slots}; give {config.num_semantic_quantizers} or more")
+            raise CodecError(
+                f"{self.path}: slots is {slots}; give {config.num_semantic_quantizers} or more"
+            )
         with as_configured(folder / "config.json"):
             hop = math.prod(config.upsampling_ratios or ()) * config.latent_stride
             codes = (config.codebook_size,) * slots
@@ -80,16 +84,17 @@ class MimiCodec(Placed):
 
     def to(self, device: torch.device | str) -> MimiCodec:
         for part in self.model.modules():
-            if hasattr(
-                part, "_embed"
-            ):  # transformers keeps a codebook's means there, where Module.to does not look
+            # transformers keeps a codebook's means there, where Module.to does not look
+            if hasattr(part, "_embed"):
                 part._embed = None
         return super().to(device)
 
     @cached_property
     def block_frames(self) -> int:
         model, device, width = self.model, self.device, self.model.config.hidden_size
-        encoder = widest(model.encoder.encoder_seanet, self.format.channels, self.hop, device=device)
+        encoder = widest(
+            model.encoder.encoder_seanet, self.format.channels, self.hop, device=device
+        )
         decoder = widest(model.decoder.decoder_seanet, width, self.inner, device=device)
         context = max(*self.encoder_contexts, *self.decoder_contexts)
         return block_frames(self.format.frame_rate, max(encoder, decoder), context)
@@ -99,14 +104,18 @@ class MimiCodec(Placed):
         """How far the convolutions before and behind the encoder's attention hear."""
         encoder, device = self.model.encoder, self.device
         channels, width = self.format.channels, self.model.config.hidden_size
-        before = receptive_frames(encoder.encoder_seanet, channels, self.hop, self.inner, device=device)
+        before = receptive_frames(
+            encoder.encoder_seanet, channels, self.hop, self.inner, device=device
+        )
         return before, receptive_frames(encoder.downsample, width, self.inner, device=device)
 
     @cached_property
     def decoder_contexts(self) -> tuple[int, int]:
         decoder, device, width = self.model.decoder, self.device, self.model.config.hidden_size
         before = receptive_frames(decoder.upsample, width, 1, self.inner, device=device)
-        return before, receptive_frames(decoder.decoder_seanet, width, self.inner, self.hop, device=device)
+        return before, receptive_frames(
+            decoder.decoder_seanet, width, self.inner, self.hop, device=device
+        )
 
     @torch.inference_mode()
     def encode(self, wave_CW: Tensor) -> Tensor:
@@ -119,11 +128,20 @@ class MimiCodec(Placed):
             return encoder.encoder_seanet(functional.pad(piece_CW, (0, missing))[None])[0]
 
         def after(heard_DT: Tensor) -> Tensor:
-            return self.model.quantizer.encode(encoder.downsample(heard_DT[None]), self.format.slots)[:, 0]
+            return self.model.quantizer.encode(
+                encoder.downsample(heard_DT[None]), self.format.slots
+            )[:, 0]
 
         frames = -(-wave_CW.shape[1] // self.hop)
         codes_SF = in_blocks_causal(
-            before, attend, after, frames, self.block_frames, self.encoder_contexts, self.inner, outer=1
+            before,
+            attend,
+            after,
+            frames,
+            self.block_frames,
+            self.encoder_contexts,
+            self.inner,
+            outer=1,
         )
         return codes_SF.T.contiguous().cpu()
 
@@ -150,10 +168,15 @@ class MimiCodec(Placed):
         """Every code as the vector it adds to the latent."""
         parts = self.model.quantizer
         books = []
-        for part in (parts.semantic_residual_vector_quantizer, parts.acoustic_residual_vector_quantizer):
+        for part in (
+            parts.semantic_residual_vector_quantizer,
+            parts.acoustic_residual_vector_quantizer,
+        ):
             for layer in part.layers:
                 book_DC = layer.codebook.embed.T
-                books.append((book_DC if part.output_proj is None else part.output_proj(book_DC[None])[0]).T)
+                books.append(
+                    (book_DC if part.output_proj is None else part.output_proj(book_DC[None])[0]).T
+                )
         return [book_CD.clone().cpu() for book_CD in books[: self.format.slots]]
 
 
@@ -174,8 +197,12 @@ def _config(folder: Path) -> MimiConfig:
     place = folder / "config.json"
     config = read_pretrained_config(MimiConfig, place, "mimi")
     with as_configured(place):
-        causal = config.use_causal_conv and config.trim_right_ratio == 1.0 and config.latent_stride > 1
+        causal = (
+            config.use_causal_conv and config.trim_right_ratio == 1.0 and config.latent_stride > 1
+        )
         halves = config.encoder_config is not None and config.decoder_config is not None
     if not causal or not halves:
-        raise CodecError(f"{place}: half a Mimi, or one that is not causal; give a whole one as published")
+        raise CodecError(
+            f"{place}: half a Mimi, or one that is not causal; give a whole one as published"
+        )
     return config

@@ -1,18 +1,19 @@
-"""SNAC (Siuzdak 2024, arXiv 2410.14411) through the package `snac`: levels of several rates, as slots of one frame.
+"""SNAC (Siuzdak 2024, arXiv 2410.14411) through the package `snac`: levels of several rates, as
+slots of one frame.
 
-SNAC quantises the residual coarse to fine, each level at its own rate: at 24 kHz 12, 23 and 47 codes a second.
-A frame here is one code of the coarsest level with all that the finer levels have in its time, level after
-level and in order of time within one:
+SNAC quantises the residual coarse to fine, each level at its own rate: at 24 kHz 12, 23 and 47
+codes a second. A frame here is one code of the coarsest level with all that the finer levels have
+in its time, level after level and in order of time within one:
 
     level 0   [      0      ]
     level 1   [  1  ][  2   ]           slots 0 1 2 3 4 5 6
     level 2   [3 ][4 ][5 ][6 ]
 
-The published layout is that of `hubertsiuzdak/snac_24khz`: config.json and pytorch_model.bin, read as tensors
-alone. Two things are done here that the package leaves to chance or to the caller. Its decoder adds noise,
-drawn anew each time: here every frame draws from its own number, so the same codes sound the same. Its larger
-models attend within windows of some frames: what is missing of the last window is silence when encoding and the
-last frame once more when decoding.
+The published layout is that of `hubertsiuzdak/snac_24khz`: config.json and pytorch_model.bin, read
+as tensors alone. Two things are done here that the package leaves to chance or to the caller. Its
+decoder adds noise, drawn anew each time: here every frame draws from its own number, so the same
+codes sound the same. Its larger models attend within windows of some frames: what is missing of the
+last window is silence when encoding and the last frame once more when decoding.
 """
 
 from __future__ import annotations
@@ -27,7 +28,13 @@ from torch import Tensor, nn
 
 from distill.audio.codec_format import CodecFormat
 from distill.codecs import Placed, check_codes, check_wave
-from distill.codecs._blocks import block_frames, in_blocks_decode, in_blocks_encode, receptive_frames, widest
+from distill.codecs._blocks import (
+    block_frames,
+    in_blocks_decode,
+    in_blocks_encode,
+    receptive_frames,
+    widest,
+)
 from distill.codecs._weights import (
     as_configured,
     checked,
@@ -72,7 +79,8 @@ class Settings:
         return terms(self.licence, self.path, LICENCES)
 
     def load(self) -> SnacCodec:
-        """The codec with its weights. CodecError names what is damaged, wants to run code, or is not installed."""
+        """The codec with its weights. CodecError names what is damaged, wants to run code, or is
+        not installed."""
         try:
             from snac import SNAC
         except ImportError as problem:
@@ -87,7 +95,8 @@ class Settings:
 
 
 class SnacCodec(Placed):
-    """distill.codecs.Codec over a snac.SNAC. A unit is the fewest frames that are whole windows of attention."""
+    """distill.codecs.Codec over a snac.SNAC. A unit is the fewest frames that are whole windows of
+    attention."""
 
     def __init__(self, model: Any, format: CodecFormat, fingerprint: str):
         self.model, self.format, self.fingerprint = model, format, fingerprint
@@ -109,11 +118,14 @@ class SnacCodec(Placed):
         encoder = widest(self.model.encoder, 1, self.hop * self.unit, device=self.device)
         self.numbers[:] = range(16 * self.unit)
         decoder = widest(self.model.decoder, self.model.latent_dim, unit, device=self.device)
-        return block_frames(self.format.frame_rate, max(encoder, decoder) / self.unit, max(self.contexts))
+        return block_frames(
+            self.format.frame_rate, max(encoder, decoder) / self.unit, max(self.contexts)
+        )
 
     @cached_property
     def contexts(self) -> tuple[int, int]:
-        """Frames that the encoder and the decoder hear, whole units of them; one more for odd strides."""
+        """Frames that the encoder and the decoder hear, whole units of them; one more for odd
+        strides."""
         latents, hop, device = self.latents * self.unit, self.hop * self.unit, self.device
         encoder = receptive_frames(self.model.encoder, 1, hop, latents, device=device)
         decoder = receptive_frames(self._sound, self.model.latent_dim, latents, hop, device=device)
@@ -138,7 +150,10 @@ class SnacCodec(Placed):
         """Every code as the vector it adds to the latent; a level's slots have the same."""
         books = []
         for level, width in zip(self.model.quantizer.quantizers, self.widths, strict=True):
-            books += [level.out_proj(level.codebook.weight.T[None])[0].T.clone().cpu() for _ in range(width)]
+            books += [
+                level.out_proj(level.codebook.weight.T[None])[0].T.clone().cpu()
+                for _ in range(width)
+            ]
         return books
 
     def _block(self) -> int:
@@ -167,8 +182,8 @@ class SnacCodec(Placed):
 
 
 class _SteadyNoise(nn.Module):
-    """SNAC's noise, x + noise * linear(x), drawn by the frames' numbers: the same in every block, every time, and another
-    in every layer.
+    """SNAC's noise, x + noise * linear(x), drawn by the frames' numbers: the same in every block,
+    every time, and another in every layer.
     """
 
     def __init__(self, linear: nn.Module, numbers: list[int], layer: int):
@@ -183,5 +198,8 @@ class _SteadyNoise(nn.Module):
         seeds = ((self.layer << 24) + number for number in self.numbers)  # of a seed 32 bits count
         generator = (torch.Generator().manual_seed(seed) for seed in seeds)
         return torch.cat(
-            [torch.randn(values // len(self.numbers), generator=generator) for generator in generator]
+            [
+                torch.randn(values // len(self.numbers), generator=generator)
+                for generator in generator
+            ]
         )

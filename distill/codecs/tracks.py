@@ -1,16 +1,19 @@
-"""Vocals and accompaniment encoded apart, and stereo: any codec, several times over, as slots of one frame.
+"""Vocals and accompaniment encoded apart, and stereo: any codec, several times over, as slots of
+one frame.
 
     codec: {kind: tracks, codec: {kind: embedded}, tracks: [vocals, accompaniment], channels: 1}
 
-Frame f holds frame f of every stream, coarse slots first: v0 a0 v1 a1 ... (as in YuE's first stage and stereo MusicGen).
-So whatever is sung comes apart into stems without a separator, and an LLM hears the voice before it plays to it.
+Frame f holds frame f of every stream, coarse slots first: v0 a0 v1 a1 ... (as in YuE's first stage
+and stereo MusicGen). So whatever is sung comes apart into stems without a separator, and an LLM
+hears the voice before it plays to it.
 
-**Stereo** is mid and side by default, (L + R) / 2 and (L - R) / 2: what stands in the middle, a voice as a rule, has the
-side 0 and stays in the middle whatever a codec does to it, where the unlike errors of left and right blur it. The price
-is paid by what is panned hard: the side's error is heard in the silent channel too. Log-mel distance after the embedded
-codec, two slots, six seconds of two voices, left and right then mid and side: of the side 1.37 and 0.88 where they stand
-a little apart, at equal distance of the channels themselves; of the channels 0.32 and 1.60 where each has its own side.
-Such songs want `stereo: left_right`.
+**Stereo** is mid and side by default, (L + R) / 2 and (L - R) / 2: what stands in the middle, a
+voice as a rule, has the side 0 and stays in the middle whatever a codec does to it, where the
+unlike errors of left and right blur it. The price is paid by what is panned hard: the side's error
+is heard in the silent channel too. Log-mel distance after the embedded codec, two slots, six
+seconds of two voices, left and right then mid and side: of the side 1.37 and 0.88 where they stand
+a little apart, at equal distance of the channels themselves; of the channels 0.32 and 1.60 where
+each has its own side. Such songs want `stereo: left_right`.
 """
 
 from __future__ import annotations
@@ -32,8 +35,8 @@ from distill.songs import TRACKS
 
 @dataclass(frozen=True)
 class Settings:
-    """`codec`: the codec of every stream. `tracks`: of a song's, in the order of their slots. `channels` of each: 2 is
-    stereo, by a codec that is mono, its streams as `stereo` says.
+    """`codec`: the codec of every stream. `tracks`: of a song's, in the order of their slots.
+    `channels` of each: 2 is stereo, by a codec that is mono, its streams as `stereo` says.
     """
 
     codec: Any = part("codecs")
@@ -43,10 +46,17 @@ class Settings:
 
     def __post_init__(self) -> None:
         if isinstance(self.codec, Settings):
-            raise SettingsError("codec is itself of kind tracks; name the codec that encodes one stream")
-        if not self.tracks or len(set(self.tracks)) < len(self.tracks) or set(self.tracks) - set(TRACKS):
             raise SettingsError(
-                f"tracks are {', '.join(self.tracks) or 'none'}; give one or more of {', '.join(TRACKS)}, each once"
+                "codec is itself of kind tracks; name the codec that encodes one stream"
+            )
+        if (
+            not self.tracks
+            or len(set(self.tracks)) < len(self.tracks)
+            or set(self.tracks) - set(TRACKS)
+        ):
+            raise SettingsError(
+                f"tracks are {', '.join(self.tracks) or 'none'}; give one or more of "
+                f"{', '.join(TRACKS)}, each once"
             )
         if self.channels not in (1, 2):
             raise SettingsError(f"channels is {self.channels}; give 1, or 2 for stereo")
@@ -58,19 +68,26 @@ class Settings:
 
     @property
     def format(self) -> CodecFormat:
-        """The codec's, with its slots once a stream. Raises SettingsError for stereo of a codec that is stereo itself."""
+        """The codec's, with its slots once a stream. Raises SettingsError for stereo of a codec
+        that is stereo itself."""
         one = self.codec.format
         if self.channels == 2 and one.channels != 1:
             raise SettingsError("channels is 2 and the codec speaks stereo itself; set channels: 1")
         streams = len(self.tracks) * self.channels
         sizes = tuple(size for size in one.slot_sizes for _ in range(streams))
         return dataclasses.replace(
-            one, slot_sizes=sizes, channels=one.channels * streams, tracks=self.tracks, streams=streams
+            one,
+            slot_sizes=sizes,
+            channels=one.channels * streams,
+            tracks=self.tracks,
+            streams=streams,
         )
 
     def load(self) -> TracksCodec:
         """The codec with its weights, which all streams share."""
-        return TracksCodec(self.codec.load(), self.format, self.channels == 2 and self.stereo == "mid_side")
+        return TracksCodec(
+            self.codec.load(), self.format, self.channels == 2 and self.stereo == "mid_side"
+        )
 
 
 class TracksCodec:
@@ -99,7 +116,9 @@ class TracksCodec:
     def decode(self, codes_FS: Tensor, samples: int | None = None) -> Tensor:
         check_codes(codes_FS, self.format)
         count = self.format.streams
-        streams = [self.codec.decode(codes_FS[:, n::count].contiguous(), samples) for n in range(count)]
+        streams = [
+            self.codec.decode(codes_FS[:, n::count].contiguous(), samples) for n in range(count)
+        ]
         return self._channels(torch.cat(streams))
 
     def codebooks(self) -> list[Tensor]:

@@ -1,12 +1,15 @@
-"""X-Codec (Ye 2024, arXiv 2408.17175), the codec of YuE: 16 kHz, 50 frames a second, eight slots of 1,024 codes.
+"""X-Codec (Ye 2024, arXiv 2408.17175), the codec of YuE: 16 kHz, 50 frames a second, eight slots of
+1,024 codes.
 
-It codes two things together: the sound, as a DAC hears it, and what a HuBERT makes of it. The published layout
-is transformers' own (`hf-audio/xcodec-hubert-general-balanced` and its like): config.json, model.safetensors.
+It codes two things together: the sound, as a DAC hears it, and what a HuBERT makes of it. The
+published layout is transformers' own (`hf-audio/xcodec-hubert-general-balanced` and its like):
+config.json, model.safetensors.
 
-HuBERT attends to all that it is given, and normalises over it, so a whole song would be another thing than its
-parts and would need memory with the square of its length. Here every song is encoded in segments of 30 s on a
-fixed grid, each seen with 2 s more on either side: up to 30 s the codes are the package's own, and beyond they
-depend on the song alone. The decoder is convolutions only; its blocks give what the whole gives.
+HuBERT attends to all that it is given, and normalises over it, so a whole song would be another
+thing than its parts and would need memory with the square of its length. Here every song is encoded
+in segments of 30 s on a fixed grid, each seen with 2 s more on either side: up to 30 s the codes
+are the package's own, and beyond they depend on the song alone. The decoder is convolutions only;
+its blocks give what the whole gives.
 """
 
 from __future__ import annotations
@@ -56,7 +59,8 @@ class Settings:
 
     @property
     def terms(self) -> str:
-        """The licence of the weights: `licence`, or "unknown": what is published is not all under one licence."""
+        """The licence of the weights: `licence`, or "unknown": what is published is not all under
+        one licence."""
         return terms(self.licence, self.path, {})
 
     def load(self) -> Xcodec:
@@ -65,7 +69,9 @@ class Settings:
         config = _config(folder)
         model, state = open_pretrained(XcodecModel, config, folder)
         grid = {"segment": SEGMENT_SECONDS, "context": CONTEXT_SECONDS}
-        return Xcodec(model, format, identity(state, {**read_config(folder / "config.json"), **grid}))
+        return Xcodec(
+            model, format, identity(state, {**read_config(folder / "config.json"), **grid})
+        )
 
 
 class Xcodec(Placed):
@@ -78,7 +84,8 @@ class Xcodec(Placed):
         self.encoder_context = math.ceil(CONTEXT_SECONDS * format.frame_rate)
 
     def __getstate__(self) -> dict[str, Any]:
-        """For an encoding process: without the hooks that transformers puts on a model at its first call."""
+        """For an encoding process: without the hooks that transformers puts on a model at its first
+        call."""
         model = copy.deepcopy(self.model)
         for part in model.modules():
             part._forward_hooks.clear()
@@ -93,16 +100,22 @@ class Xcodec(Placed):
     @torch.inference_mode()
     def encode(self, wave_CW: Tensor) -> Tensor:
         check_wave(wave_CW, self.format)
-        return in_blocks_encode(self._codes, wave_CW, self.hop, self.block_frames, self.encoder_context)
+        return in_blocks_encode(
+            self._codes, wave_CW, self.hop, self.block_frames, self.encoder_context
+        )
 
     @torch.inference_mode()
     def decode(self, codes_FS: Tensor, samples: int | None = None) -> Tensor:
         check_codes(codes_FS, self.format)
-        wave_CW = in_blocks_decode(self._wave, codes_FS, self.hop, self.block_frames, self.decoder_context)
+        wave_CW = in_blocks_decode(
+            self._wave, codes_FS, self.hop, self.block_frames, self.decoder_context
+        )
         return wave_CW[:, :samples]
 
     def codebooks(self) -> list[Tensor]:
-        books = [layer.codebook.embed for layer in self.model.quantizer.quantizers[: self.format.slots]]
+        books = [
+            layer.codebook.embed for layer in self.model.quantizer.quantizers[: self.format.slots]
+        ]
         return [book_CD.float().clone().cpu() for book_CD in books]
 
     def _codes(self, wave_CW: Tensor) -> Tensor:

@@ -1,9 +1,10 @@
 """YAML as it is meant: text to plain data and back, strictly.
 
-PyYAML by itself reads `1e-4` as text, `no` as False, `010` as 8, `1:30` as 90, and lets the last of two
-equal keys win. Here plain values are read by the rules of YAML 1.2 (its core schema: 1e-4 is a float, `no`
-and 1:30 are text, 010 is ten), a key given twice is an error with its line, and anchors and tags do not
-exist. What `write` writes is quoted wherever a reader of either version would take text for something else.
+PyYAML by itself reads `1e-4` as text, `no` as False, `010` as 8, `1:30` as 90, and lets the last of
+two equal keys win. Here plain values are read by the rules of YAML 1.2 (its core schema: 1e-4 is a
+float, `no` and 1:30 are text, 010 is ten), a key given twice is an error with its line, and anchors
+and tags do not exist. What `write` writes is quoted wherever a reader of either version would take
+text for something else.
 """
 
 from __future__ import annotations
@@ -47,8 +48,11 @@ def data(text: str, where: str = "settings") -> dict[str, Any]:
     return value
 
 
-def override(given: Mapping[str, Any], changes: Mapping[str, str], where: str = "settings") -> dict[str, Any]:
-    """A copy of `given` with dotted keys set, e.g. {"train.seconds": "60", "losses.0.weight": "1"} (YAML)."""
+def override(
+    given: Mapping[str, Any], changes: Mapping[str, str], where: str = "settings"
+) -> dict[str, Any]:
+    """A copy of `given` with dotted keys set, e.g. {"train.seconds": "60", "losses.0.weight": "1"}
+    (YAML)."""
     changed = json.loads(json.dumps(given))
     for dotted, text in changes.items():
         holder: Any = changed
@@ -66,7 +70,8 @@ def override(given: Mapping[str, Any], changes: Mapping[str, str], where: str = 
             holder[last] = _data(text, f"--set {dotted}")
         else:
             raise SettingsError(
-                f"{where}: cannot set {dotted}: {'.'.join(way)} is {shown(holder)}, which has no keys"
+                f"{where}: cannot set {dotted}: {'.'.join(way)} is {shown(holder)}, which has no "
+                "keys"
             )
     return changed
 
@@ -79,12 +84,16 @@ def _item(holder: Any, name: str, dotted: str, where: str) -> Any:
 
 def _data(text: str, where: str) -> Any:
     if len(text) > LONGEST_TEXT:
-        raise SettingsError(f"{where}: has {len(text)} characters; settings hold at most {LONGEST_TEXT}")
+        raise SettingsError(
+            f"{where}: has {len(text)} characters; settings hold at most {LONGEST_TEXT}"
+        )
     try:
         for event in yaml.parse(text, Loader=_Loader):
             if getattr(event, "anchor", None):  # of an anchor or an alias
                 mark: Any = event.start_mark
-                raise SettingsError(f"{where}: line {mark.line + 1} has an anchor (& or *); write it out")
+                raise SettingsError(
+                    f"{where}: line {mark.line + 1} has an anchor (& or *); write it out"
+                )
         node = yaml.compose(text, Loader=_Loader)
         return None if node is None else _plain_node(node, where)
     except yaml.YAMLError as error:
@@ -93,11 +102,14 @@ def _data(text: str, where: str) -> Any:
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise SettingsError(f"{where}: {line}not YAML ({problem})") from error
     except RecursionError as error:
-        raise SettingsError(f"{where}: nested too deeply; settings are a few levels deep") from error
+        raise SettingsError(
+            f"{where}: nested too deeply; settings are a few levels deep"
+        ) from error
 
 
 def _plain_node(node: yaml.Node, where: str) -> Any:
-    """A composed node as plain data; refuses doubled keys and every tag that is not of the core schema."""
+    """A composed node as plain data; refuses doubled keys and every tag that is not of the core
+    schema."""
     line = node.start_mark.line + 1
     kind = node.tag.removeprefix(_TAG)
     if isinstance(node, yaml.SequenceNode) and kind == "seq":
@@ -138,7 +150,9 @@ def shown(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     text = json.dumps(value, ensure_ascii=False, default=str)
-    return (text if len(text) <= 60 else text[:57] + "...") + (" (text)" if isinstance(value, str) else "")
+    return (text if len(text) <= 60 else text[:57] + "...") + (
+        " (text)" if isinstance(value, str) else ""
+    )
 
 
 class _Dumper(yaml.SafeDumper):
@@ -159,5 +173,10 @@ _Dumper.add_representer(str, _quoted)
 def write(value: Any) -> str:
     """Plain data as YAML text, keys in their order."""
     return yaml.dump(
-        value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110, default_flow_style=None
+        value,
+        Dumper=_Dumper,
+        sort_keys=False,
+        allow_unicode=True,
+        width=110,
+        default_flow_style=None,
     )

@@ -6,8 +6,8 @@
     train: {seconds: 300}
     ...
 
-A recipe equals its YAML: `Recipe.yaml()` writes every setting out, defaults included, and reads back to the
-equal recipe. That text is saved with a run, and a run folder belongs to it.
+A recipe equals its YAML: `Recipe.yaml()` writes every setting out, defaults included, and reads
+back to the equal recipe. That text is saved with a run, and a run folder belongs to it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ class Recipe:
         return strict.write(self._plain())
 
     def published(self) -> str:
-        """The same for others to read: of a path that leaves the current folder, its last part alone."""
+        """The same for others to read: of a path that leaves the current folder, its last part
+        alone."""
         return strict.write(_without_places(self._plain()))
 
     def _plain(self) -> dict[str, Any]:
@@ -48,20 +49,24 @@ def _without_places(value: Any) -> Any:
         return {name: _without_places(part) for name, part in value.items()}
     if isinstance(value, list):
         return [_without_places(part) for part in value]
-    return Path(value).name if isinstance(value, str) and value.startswith(("/", "~", "..")) else value
+    return (
+        Path(value).name if isinstance(value, str) and value.startswith(("/", "~", "..")) else value
+    )
 
 
 def load(name: str | Path, overrides: Mapping[str, str] | None = None) -> Recipe:
     """The recipe of a name or path; "quickstart" and "recipes/quickstart.yaml" are the same.
 
-    `overrides` are dotted keys with YAML values ({"train.seconds": "60"}). Raises SettingsError naming file
-    and key.
+    `overrides` are dotted keys with YAML values ({"train.seconds": "60"}). Raises SettingsError
+    naming file and key.
     """
     path = find(name)
     return parse(strict.text_of(path), path.stem, str(path), overrides)
 
 
-def parse(text: str, name: str, where: str = "recipe", overrides: Mapping[str, str] | None = None) -> Recipe:
+def parse(
+    text: str, name: str, where: str = "recipe", overrides: Mapping[str, str] | None = None
+) -> Recipe:
     """The recipe in a YAML text."""
     data = strict.override(strict.data(text, where), overrides or {}, where)
     known = strict.kinds("tasks")
@@ -76,7 +81,8 @@ def parse(text: str, name: str, where: str = "recipe", overrides: Mapping[str, s
 
 
 def find(name: str | Path) -> Path:
-    """The file of a recipe: a path, or a name found in ./recipes or in the recipes beside the package."""
+    """The file of a recipe: a path, or a name found in ./recipes or in the recipes beside the
+    package."""
     text = str(name)
     file_name = text if text.endswith((".yaml", ".yml")) else text + ".yaml"
     checkout = Path(__file__).resolve().parents[2]
@@ -117,7 +123,8 @@ def check(recipe: Recipe) -> list[str]:
         if field.metadata.get("part") == "codecs" and value is not None:
             form = value.format
             lines.append(
-                f"  {field.name} makes {form.frame_rate:g} frames a second of {len(form.slot_sizes)} slots"
+                f"  {field.name} makes {form.frame_rate:g} frames a second of "
+                f"{len(form.slot_sizes)} slots"
                 f" ({', '.join(map(str, form.slot_sizes))} codes) at {form.sample_rate} Hz"
             )
     train = getattr(recipe.settings, "train", None)

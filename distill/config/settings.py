@@ -1,13 +1,13 @@
 """Settings: strict YAML in, frozen dataclasses out, and back.
 
-A recipe means what it says: YAML is read strictly (plain_yaml.py), and every key and type is held against a
-dataclass.
+A recipe means what it says: YAML is read strictly (plain_yaml.py), and every key and type is held
+against a dataclass.
 
     recipes/x.yaml: train.step is unknown; did you mean steps?
 
-Every default lives in the dataclass of its part, and `dump` writes an instance in full, so what is saved
-with a run parses back to the equal instance. There are two ways by which data chooses code, and both choose
-among the files of this package; a downloaded file never names code to import:
+Every default lives in the dataclass of its part, and `dump` writes an instance in full, so what is
+saved with a run parses back to the equal instance. There are two ways by which data chooses code,
+and both choose among the files of this package; a downloaded file never names code to import:
 
     songs: {kind: songbook, hours: 2}        # the file distill/sources/songbook.py, its dataclass `Settings`
     losses: [{kind: forward_kl, weight: 1}]  # the dataclass `ForwardKl` in distill/lm/losses.py
@@ -50,19 +50,22 @@ _MISSING = dataclasses.MISSING
 
 
 def part(folder: str, default: Any = _MISSING) -> Any:
-    """A field whose value is the `Settings` of one file of distill/<folder>/, chosen by the YAML's `kind`.
+    """A field whose value is the `Settings` of one file of distill/<folder>/, chosen by the YAML's
+    `kind`.
 
     With `default=None` the part may be left out or null."""
     return dataclasses.field(default=default, metadata={"part": folder})
 
 
 def parts(folder: str, default: Any = _MISSING) -> Any:
-    """A field holding a tuple of `Settings`, each of one file of distill/<folder>/, in the YAML's order."""
+    """A field holding a tuple of `Settings`, each of one file of distill/<folder>/, in the YAML's
+    order."""
     return dataclasses.field(default=default, metadata={"parts": folder})
 
 
 def parts_in(module: str, default: Any = _MISSING) -> Any:
-    """A field holding a tuple of dataclasses of distill/<module>.py, each with its `kind` (snake_case)."""
+    """A field holding a tuple of dataclasses of distill/<module>.py, each with its `kind`
+    (snake_case)."""
     return dataclasses.field(default=default, metadata={"parts_in": module})
 
 
@@ -76,7 +79,9 @@ def text_of(path: str | Path) -> str:
     try:
         return Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path}: cannot be read ({error}); give a YAML file in UTF-8") from error
+        raise SettingsError(
+            f"{path}: cannot be read ({error}); give a YAML file in UTF-8"
+        ) from error
 
 
 def parse(text: str, cls: type[T], where: str = "settings") -> T:
@@ -104,7 +109,9 @@ def build(given: Mapping[str, Any], cls: type[T], where: str = "settings", path:
     for name, field in fields.items():
         if name not in values and field.default is _MISSING and field.default_factory is _MISSING:
             dotted = f"{path}.{name}" if path else name
-            raise SettingsError(f"{where}: {dotted} is missing; give {_field_words(field, hints[name])}")
+            raise SettingsError(
+                f"{where}: {dotted} is missing; give {_field_words(field, hints[name])}"
+            )
     try:
         return cls(**values)
     except (DistillError, ValueError) as error:
@@ -120,7 +127,8 @@ def _field(value: Any, field: dataclasses.Field[Any], hint: Any, where: str, dot
     if "parts" in field.metadata or "parts_in" in field.metadata:
         if not isinstance(value, list):
             raise SettingsError(
-                f"{where}: {dotted} is {shown(value)}; it must be a list of parts, each with its kind"
+                f"{where}: {dotted} is {shown(value)}; it must be a list of parts, each with its "
+                "kind"
             )
         if "parts" in field.metadata:
             home = _folder(field.metadata["parts"])
@@ -128,7 +136,9 @@ def _field(value: Any, field: dataclasses.Field[Any], hint: Any, where: str, dot
             module = field.metadata["parts_in"]
             classes = classes_in(module)
             home = (f"distill/{module}.py", list(classes), classes.__getitem__)
-        return tuple(_part(item, where, f"{dotted}.{number}", *home) for number, item in enumerate(value))
+        return tuple(
+            _part(item, where, f"{dotted}.{number}", *home) for number, item in enumerate(value)
+        )
     return _typed(value, hint, where, dotted)
 
 
@@ -140,18 +150,22 @@ def _folder(folder: str) -> tuple[str, list[str], Any]:
 def _part(value: Any, where: str, dotted: str, home: str, known: list[str], chosen: Any) -> Any:
     if not isinstance(value, Mapping) or "kind" not in value:
         raise SettingsError(
-            f"{where}: {dotted} is {shown(value)}; it needs a kind, one of {', '.join(known)} ({home})"
+            f"{where}: {dotted} is {shown(value)}; it needs a kind, one of {', '.join(known)} "
+            f"({home})"
         )
     kind = value["kind"]
     if kind not in known:
         raise SettingsError(
             f"{where}: {dotted}.kind {shown(kind)} is unknown; {_meant(str(kind), known)} ({home})"
         )
-    return build({name: item for name, item in value.items() if name != "kind"}, chosen(kind), where, dotted)
+    return build(
+        {name: item for name, item in value.items() if name != "kind"}, chosen(kind), where, dotted
+    )
 
 
 def kinds(folder: str) -> list[str]:
-    """The kinds of a folder of parts: its files distill/<folder>/<kind>.py without a leading underscore."""
+    """The kinds of a folder of parts: its files distill/<folder>/<kind>.py without a leading
+    underscore."""
     home = Path(__file__).resolve().parents[1] / folder
     return sorted(path.stem for path in home.glob("*.py") if not path.stem.startswith("_"))
 
@@ -159,7 +173,9 @@ def kinds(folder: str) -> list[str]:
 def settings_class(folder: str, kind: str) -> type[Any]:
     """The dataclass `Settings` of one part. Raises SettingsError when there is no such part."""
     if kind not in kinds(folder):
-        raise SettingsError(f"distill/{folder}: {kind!r} is unknown; {_meant(str(kind), kinds(folder))}")
+        raise SettingsError(
+            f"distill/{folder}: {kind!r} is unknown; {_meant(str(kind), kinds(folder))}"
+        )
     return importlib.import_module(f"distill.{_import_name(folder)}.{kind}").Settings
 
 
@@ -184,7 +200,11 @@ def classes_in(module: str) -> dict[str, type[Any]]:
 def kind_of(settings: Any) -> str:
     """The `kind` by which a recipe chose this part."""
     cls = type(settings)
-    return cls.__module__.rpartition(".")[2] if cls.__name__ == "Settings" else snake_case(cls.__name__)
+    return (
+        cls.__module__.rpartition(".")[2]
+        if cls.__name__ == "Settings"
+        else snake_case(cls.__name__)
+    )
 
 
 def snake_case(name: str) -> str:
@@ -225,10 +245,14 @@ def _typed(value: Any, hint: Any, where: str, dotted: str) -> Any:
         if len(wanted) != len(value):
             raise wrong
         return tuple(
-            _typed(v, h, where, f"{dotted}.{n}") for n, (v, h) in enumerate(zip(value, wanted, strict=True))
+            _typed(v, h, where, f"{dotted}.{n}")
+            for n, (v, h) in enumerate(zip(value, wanted, strict=True))
         )
     if origin is dict and isinstance(value, dict):
-        return {name: _typed(item, arguments[1], where, f"{dotted}.{name}") for name, item in value.items()}
+        return {
+            name: _typed(item, arguments[1], where, f"{dotted}.{name}")
+            for name, item in value.items()
+        }
     if hint is float and type(value) in (int, float):
         if not math.isfinite(value):
             raise wrong
@@ -239,7 +263,8 @@ def _typed(value: Any, hint: Any, where: str, dotted: str) -> Any:
 
 
 def _unknown(name: str, fields: Mapping[str, dataclasses.Field[Any]]) -> str:
-    """What is wrong with a key: it has another name now (a field's metadata "was"), or never existed."""
+    """What is wrong with a key: it has another name now (a field's metadata "was"), or never
+    existed."""
     for field in fields.values():
         if field.metadata.get("was") == name:
             return f"is called {field.name} now; rename it"
@@ -279,7 +304,9 @@ def _words(hint: Any) -> str:
         return (
             f"a list, each {_words(arguments[0])}"
             if arguments[1:] == (...,)
-            else (f"a list of {len(arguments)}: " + ", ".join(_words(choice) for choice in arguments))
+            else (
+                f"a list of {len(arguments)}: " + ", ".join(_words(choice) for choice in arguments)
+            )
         )
     return "keys and values"
 

@@ -1,7 +1,8 @@
-"""The songs of a recipe: as its source gives them or, where the recipe names steps of curation, as these leave them.
+"""The songs of a recipe: as its source gives them or, where the recipe names steps of curation, as
+these leave them.
 
-Curated songs lie in the cache under the name of source and steps, so that every verb of a recipe finds the same ones,
-and only songs that are new or changed are worked on again.
+Curated songs lie in the cache under the name of source and steps, so that every verb of a recipe
+finds the same ones, and only songs that are new or changed are worked on again.
 """
 
 from __future__ import annotations
@@ -37,7 +38,10 @@ def load_songs(source: Any, steps: Sequence[Any]) -> list[Song]:
     print(f"curation: {in_words(report)}; {report.folder / 'report.html'}", flush=True)
     songs = [song for song in report.kept if song.lines]
     if len(songs) < len(report.kept):
-        print(f"curation: {len(report.kept) - len(songs)} songs have no lyrics to learn from", flush=True)
+        print(
+            f"curation: {len(report.kept) - len(songs)} songs have no lyrics to learn from",
+            flush=True,
+        )
     if not songs:
         raise SongError(
             f"curation left no song with lyrics; {report.folder / 'report.html'} says why for each"
@@ -47,7 +51,8 @@ def load_songs(source: Any, steps: Sequence[Any]) -> list[Song]:
 
 
 def _divided(song: Song, divide: Callable[[Song], list[Song]]) -> list[Song]:
-    """A song's lines to train on and those held out; a song that cannot spare any says so and is trained on whole."""
+    """A song's lines to train on and those held out; a song that cannot spare any says so and is
+    trained on whole."""
     try:
         return divide(song)
     except SongError as error:
@@ -62,7 +67,8 @@ def curated(
     workers: int | None = None,
     heard: Callable[[Row], None] | None = None,
 ) -> Report:
-    """Curation over all songs of a source, with its page. `out`: where (the cache); `heard` is told of each song."""
+    """Curation over all songs of a source, with its page. `out`: where (the cache); `heard` is told
+    of each song."""
     out = home_of(source, steps) if out is None else Path(out)
     workers = min(MOST_WORKERS, os.cpu_count() or 1) if workers is None else workers
     found: Iterable[Song | Refusal] = source.scan() if hasattr(source, "scan") else source.load()
@@ -94,14 +100,19 @@ def _one_thread_each() -> Iterator[None]:
 
 
 def home_of(source: Any, steps: Sequence[Any]) -> Path:
-    """Where curated songs of this source and these steps lie; `songs` is another folder from another place."""
+    """Where curated songs of this source and these steps lie; `songs` is another folder from
+    another place."""
     said = [{"kind": strict.kind_of(part), **strict.plain(part)} for part in (source, *steps)]
     said[0] |= {
         name: str(Path(value).resolve())
         for name, value in said[0].items()
         if name != "kind" and isinstance(value, str) and value and Path(value).exists()
     }
-    return coded_songs.cache_folder() / "songs" / sha256_bytes(json.dumps(said, sort_keys=True).encode())[:16]
+    return (
+        coded_songs.cache_folder()
+        / "songs"
+        / sha256_bytes(json.dumps(said, sort_keys=True).encode())[:16]
+    )
 
 
 def in_words(report: Report) -> str:
@@ -111,7 +122,8 @@ def in_words(report: Report) -> str:
 
 
 def table(report: Report) -> str:
-    """What was kept, mended and set aside, and why: a row for each song with a remark, then the sums."""
+    """What was kept, mended and set aside, and why: a row for each song with a remark, then the
+    sums."""
     console = Console(record=True, file=io.StringIO())
     shown = Table(title=in_words(report))
     for column in ("song", "", "why"):

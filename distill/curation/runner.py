@@ -1,4 +1,5 @@
-"""From songs as they were found to songs one can stand behind: every step of curation, over every song.
+"""From songs as they were found to songs one can stand behind: every step of curation, over every
+song.
 
     found songs -- decode, curate each --> items -- curate_all --> kept songs, set-aside songs, a report
 
@@ -8,10 +9,12 @@
     out/report.html, pages/ the same to look at and listen to (see `curation_page`)
     out/work/               one result a song, so that an interrupted call, made again, goes on
 
-The source is only read, and `out` may not be a folder that holds anything else. A result carries the fingerprint of all
-that it depends on: the song as it was found, the sha256 of its files, the steps with their settings, the code and weights
-of this library, the versions of those it calls. What an earlier call left of songs that are gone is swept. And what goes on is always what was written, read
-back. So it does not matter how many workers there are, in which order they finish, or how often the work was interrupted.
+The source is only read, and `out` may not be a folder that holds anything else. A result carries
+the fingerprint of all that it depends on: the song as it was found, the sha256 of its files, the
+steps with their settings, the code and weights of this library, the versions of those it calls.
+What an earlier call left of songs that are gone is swept. And what goes on is always what was
+written, read back. So it does not matter how many workers there are, in which order they finish, or
+how often the work was interrupted.
 """
 
 from __future__ import annotations
@@ -50,18 +53,21 @@ from distill.sources import Refusal
 VERSION = 1
 CODE = (  # beside curation/steps/: what makes a result
     "curation/runner songs lyrics/__init__ lyrics/pronounce lyrics/pinyin lyrics/g2p licences "
-    "audio/safe_decode audio/containers audio/mpeg audio/ffmpeg config/plain_yaml config/settings folders "
+    "audio/safe_decode audio/containers audio/mpeg audio/ffmpeg config/plain_yaml config/settings "
+    "folders "
     "runtime/torchaudio_standin"
 ).split()
 WEIGHTS = ("aligner", "lexicon")
 LIBRARIES = (
-    "numpy scipy soxr soundfile pyloudnorm ftfy py3langid pypinyin espeakng-loader demucs torch transformers"
+    "numpy scipy soxr soundfile pyloudnorm ftfy py3langid pypinyin espeakng-loader demucs torch "
+    "transformers"
 ).split()
 
 
 @dataclass(frozen=True)
 class Row:
-    """What became of one song. seconds: its length; spent: seconds of work by stage; key: what the result was made from.
+    """What became of one song. seconds: its length; spent: seconds of work by stage; key: what the
+    result was made from.
 
     Of the traces only those are here that a `curate_all` asks for.
     """
@@ -82,9 +88,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Report:
-    """All rows in the order of the source; `kept` are the songs that go on, their audio in `folder`.
+    """All rows in the order of the source; `kept` are the songs that go on, their audio in
+    `folder`.
 
-    seconds: how long this call took; spent: seconds of work by the steps that look at all songs together.
+    seconds: how long this call took; spent: seconds of work by the steps that look at all songs
+    together.
     """
 
     folder: Path
@@ -95,7 +103,11 @@ class Report:
 
     @property
     def kept(self) -> list[Song]:
-        return [row.item.song for row in self.rows if row.item is not None and row.verdict != "set aside"]
+        return [
+            row.item.song
+            for row in self.rows
+            if row.item is not None and row.verdict != "set aside"
+        ]
 
 
 def curate(
@@ -107,9 +119,9 @@ def curate(
 ) -> Iterator[Row | Report]:
     """Run all steps over all songs: a Row as each song is done (in no order), at last the Report.
 
-    An error of ours that is about the song sets it aside; one about the settings or the disk ends the run. Raises
-    SettingsError for steps that name one twice, for no workers, and for a folder that holds other things than results;
-    SongError when two songs share an id.
+    An error of ours that is about the song sets it aside; one about the settings or the disk ends
+    the run. Raises SettingsError for steps that name one twice, for no workers, and for a folder
+    that holds other things than results; SongError when two songs share an id.
     """
     began = time.perf_counter()
     names = tuple(strict.kind_of(step) for step in steps)
@@ -128,11 +140,14 @@ def curate(
             yield row
             continue
         if one.id in taken:
-            raise SongError(f"song {one.id}: two songs of the source share this id; rename one of them")
+            raise SongError(
+                f"song {one.id}: two songs of the source share this id; rename one of them"
+            )
         for name, path in one.tracks.items():
             if Path(path).resolve().is_relative_to(out):
                 raise SettingsError(
-                    f"song {one.id}: its {name} lies in {out}, where results go; name another folder for these"
+                    f"song {one.id}: its {name} lies in {out}, where results go; name another "
+                    "folder for these"
                 )
         taken.add(one.id)
         songs[number] = one
@@ -148,16 +163,20 @@ def curate(
 
 
 def _home(out: Path) -> Path:
-    """The folder, ready. Raises SettingsError for one that holds other people's files, which ours would replace."""
+    """The folder, ready. Raises SettingsError for one that holds other people's files, which ours
+    would replace."""
     try:
         if out.exists() and not (out / "work").is_dir() and any(out.iterdir()):
-            raise SettingsError(f"{out}: holds other files; name a new or empty folder for the curated songs")
+            raise SettingsError(
+                f"{out}: holds other files; name a new or empty folder for the curated songs"
+            )
         for folder in (out, out / "audio", out / "work", out / "pages"):
             folder.mkdir(parents=True, exist_ok=True)
             sweep(folder)
     except OSError as error:
         raise FolderError(
-            f"{out}: cannot be written ({error.strerror}); name another folder for the curated songs"
+            f"{out}: cannot be written ({error.strerror}); name another folder for the curated "
+            "songs"
         ) from None
     return out
 
@@ -169,7 +188,9 @@ def _sweep(out: Path, wanted: set[str]) -> None:
             continue
         for path, size in _sizes(place).items():
             file = out / path
-            own = file.parent == out / "audio" and file.name in {f"{place.stem}.{t}.flac" for t in TRACKS}
+            own = file.parent == out / "audio" and file.name in {
+                f"{place.stem}.{t}.flac" for t in TRACKS
+            }
             if own and file.is_file() and file.stat().st_size == size:
                 file.unlink()
         place.unlink()
@@ -184,7 +205,7 @@ def _sizes(place: Path) -> dict[str, int]:
     return found if isinstance(found, dict) else {}
 
 
-# --- one song at a time ----------------------------------------------------------------------------------------------
+# --- one song at a time ---------------------------------------------------------------------------
 @dataclass(frozen=True)
 class _Work:
     """What every song goes through, and where that leaves it."""
@@ -199,14 +220,24 @@ class _Work:
     def of(cls, steps: Sequence[Any], out: Path, limits: Limits) -> _Work:
         each = tuple(step for step in steps if hasattr(step, "curate"))
         said = [{"kind": strict.kind_of(step), **strict.plain(step)} for step in each]
-        about = [VERSION, __version__, *_code(), soundfile.__libsndfile_version__, dataclasses.asdict(limits)]
+        about = [
+            VERSION,
+            __version__,
+            *_code(),
+            soundfile.__libsndfile_version__,
+            dataclasses.asdict(limits),
+        ]
         lasting = frozenset(strict.kind_of(step) for step in steps if hasattr(step, "curate_all"))
         return cls(each, out, limits, json.dumps([said, about], sort_keys=True), lasting)
 
     def key(self, song: Song) -> str:
         """The fingerprint of all that this song's result is made from."""
-        row = to_json(song) | {name: (path, sha256_file(path)) for name, path in song.tracks.items()}
-        return sha256_bytes((json.dumps(row, sort_keys=True, ensure_ascii=False) + self.depends).encode())
+        row = to_json(song) | {
+            name: (path, sha256_file(path)) for name, path in song.tracks.items()
+        }
+        return sha256_bytes(
+            (json.dumps(row, sort_keys=True, ensure_ascii=False) + self.depends).encode()
+        )
 
     def place(self, song: Song) -> Path:
         return self.out / "work" / f"{file_name(song.id)}.json"
@@ -214,11 +245,18 @@ class _Work:
 
 @cache
 def _code() -> list[str]:
-    """The code, weights and libraries that make results: when one changes, nobody has to think of old results."""
+    """The code, weights and libraries that make results: when one changes, nobody has to think of
+    old results."""
     home = Path(__file__).resolve().parents[1]
-    files = [*(home / f"{name}.py" for name in CODE), *sorted((home / "curation" / "steps").rglob("*.py"))]
+    files = [
+        *(home / f"{name}.py" for name in CODE),
+        *sorted((home / "curation" / "steps").rglob("*.py")),
+    ]
     files += [
-        path for name in WEIGHTS for path in sorted(package_path(name).iterdir()) if path.suffix != ".md"
+        path
+        for name in WEIGHTS
+        for path in sorted(package_path(name).iterdir())
+        if path.suffix != ".md"
     ]
     return [sha256_bytes("".join(map(sha256_file, files)).encode()), *map(_version, LIBRARIES)]
 
@@ -238,8 +276,9 @@ def _in_turn(songs: dict[int, Song], work: _Work) -> Iterator[tuple[int, Row]]:
 def _beside(songs: dict[int, Song], work: _Work, workers: int) -> Iterator[tuple[int, Row]]:
     """Songs over worker processes, a few asked for ahead.
 
-    A worker that dies (out of memory, a crash in a library) breaks its pool. The songs that were in it are then tried one
-    by one, each in a pool of its own; the one that kills its worker again is set aside.
+    A worker that dies (out of memory, a crash in a library) breaks its pool. The songs that were in
+    it are then tried one by one, each in a pool of its own; the one that kills its worker again is
+    set aside.
     """
     queue, doubtful = list(songs.items())[::-1], list[tuple[int, Song]]()
     while queue or doubtful:
@@ -261,9 +300,7 @@ def _beside(songs: dict[int, Song], work: _Work, workers: int) -> Iterator[tuple
         except BrokenProcessPool:
             lost = list(running.values())
             if alone:
-                words = (
-                    "its worker process died, twice (out of memory?); give each worker more, or leave it out"
-                )
+                words = "its worker process died, twice (out of memory?); give each worker more, or leave it out"
                 yield lost[0][0], Row(lost[0][1].id, None, (Remark("worker", "set aside", words),))
             else:
                 doubtful = lost
@@ -287,7 +324,9 @@ def _worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     caller = parent_process()
     assert caller is not None
-    watch = threading.Thread(target=lambda: (connection.wait([caller.sentinel]), os._exit(1)), daemon=True)
+    watch = threading.Thread(
+        target=lambda: (connection.wait([caller.sentinel]), os._exit(1)), daemon=True
+    )
     watch.start()
 
 
@@ -306,7 +345,8 @@ def _one(song: Song, work: _Work) -> Row:
         return earlier
     fault = place.with_suffix(".txt")
     for old in (place, fault, *(_flac(work.out, song, track) for track in TRACKS)):
-        old.unlink(missing_ok=True)  # first of all the result: it must never stand beside another one's sound
+        # first of all the result: it must never stand beside another one's sound
+        old.unlink(missing_ok=True)
     item, spent = Item(song), dict[str, float]()
     for name, stage in _stages(work):
         if item.aside:
@@ -334,12 +374,14 @@ def _stages(work: _Work) -> Iterator[tuple[str, Callable[[Item], Item]]]:
 
 
 def _through(name: str, stage: Callable[[Item], Item], item: Item, fault: Path) -> Item:
-    """One stage. An error about the song is its verdict; a foreign one is a fault of ours, its traceback kept."""
+    """One stage. An error about the song is its verdict; a foreign one is a fault of ours, its
+    traceback kept."""
     try:
         done = stage(item)
         if done.song is not item.song:
             json.dumps(to_json(done.song), allow_nan=False)
-        json.dumps(done.traces.get(name), allow_nan=False)  # what is no plain JSON is found where it was made
+        # what is no plain JSON is found where it was made
+        json.dumps(done.traces.get(name), allow_nan=False)
         return done
     except (SettingsError, FolderError, HubError):
         raise  # not this song's doing
@@ -360,7 +402,9 @@ def _decode(item: Item, limits: Limits) -> Item:
 
 def _keep_sound(item: Item, out: Path) -> Item:
     """Write the tracks as 16-bit FLAC; sound above full scale is turned down, all tracks alike."""
-    peak = max((float(np.abs(sound.wave_CW).max(initial=0)) for sound in item.tracks.values()), default=0.0)
+    peak = max(
+        (float(np.abs(sound.wave_CW).max(initial=0)) for sound in item.tracks.values()), default=0.0
+    )
     gain = 1.0 if peak <= 1.0 else 0.999 / peak
     if gain < 1:
         item = item.remark(
@@ -396,18 +440,19 @@ def file_name(id: str) -> str:
     """A song's id as a file name that no other id has, also where a disk takes A for a."""
     plain = re.sub(r"[^A-Za-z0-9._-]+", "-", id).strip("-.")[:60] or "song"
     return (
-        plain if plain == id.lower() else f"{plain}-{sha256_bytes(id.encode(errors='surrogateescape'))[:8]}"
+        plain
+        if plain == id.lower()
+        else f"{plain}-{sha256_bytes(id.encode(errors='surrogateescape'))[:8]}"
     )
 
 
-# --- results on disk ---------------------------------------------------------------------------------------------------
+# --- results on disk ------------------------------------------------------------------------------
 def _plain(row: Row, out: Path) -> dict[str, Any]:
     assert row.item is not None
     song = row.item.song
     tracks: dict[str, Any] = {} if row.item.aside else song.tracks
-    tracks = {
-        name: Path(path).relative_to(out).as_posix() for name, path in tracks.items()
-    }  # the folder may be moved
+    # the folder may be moved
+    tracks = {name: Path(path).relative_to(out).as_posix() for name, path in tracks.items()}
     return {
         "key": row.key, "name": row.name, "song": to_json(replace(song, **tracks)), "traces": dict(row.item.traces),
         "sizes": {path: (out / path).stat().st_size for path in tracks.values()},
@@ -417,7 +462,9 @@ def _plain(row: Row, out: Path) -> dict[str, Any]:
 
 def _row(plain: dict[str, Any], work: _Work) -> Row:
     song, remarks = from_json(plain["song"]), tuple(Remark(*remark) for remark in plain["remarks"])
-    item = Item(song, {}, remarks, {n: trace for n, trace in plain["traces"].items() if n in work.lasting})
+    item = Item(
+        song, {}, remarks, {n: trace for n, trace in plain["traces"].items() if n in work.lasting}
+    )
     if not item.aside:
         tracks: dict[str, Any] = {name: str(work.out / path) for name, path in song.tracks.items()}
         item = replace(item, song=replace(song, **tracks))
@@ -428,20 +475,24 @@ def _read(place: Path, key: str, work: _Work) -> Row | None:
     """An earlier result, if it was made from the same, is whole, and its sound is still there."""
     try:
         plain = json.loads(place.read_text(encoding="utf-8"))
-        there = all((work.out / path).stat().st_size == size for path, size in plain["sizes"].items())
+        there = all(
+            (work.out / path).stat().st_size == size for path, size in plain["sizes"].items()
+        )
         return _row(plain, work) if there and plain["key"] == key else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
-# --- all songs together ------------------------------------------------------------------------------------------------
+# --- all songs together ---------------------------------------------------------------------------
 def _together(rows: list[Row], steps: Sequence[Any]) -> tuple[list[Row], dict[str, float]]:
     """The steps that look at all songs, each on those that are left."""
     spent = {}
     for step in (step for step in steps if hasattr(step, "curate_all")):
         began = time.perf_counter()
         left = {
-            n: row.item for n, row in enumerate(rows) if row.item is not None and row.verdict != "set aside"
+            n: row.item
+            for n, row in enumerate(rows)
+            if row.item is not None and row.verdict != "set aside"
         }
         for n, item in zip(left, step.curate_all(list(left.values())), strict=True):
             rows[n] = replace(rows[n], item=item, remarks=item.remarks)
@@ -463,7 +514,11 @@ def _write(report: Report) -> None:
 
 def _summary(row: Row) -> dict[str, Any]:
     song = row.item.song if row.item is not None else None
-    about: dict[str, Any] = {"name": row.name, "verdict": row.verdict, "seconds": round(row.seconds, 3)}
+    about: dict[str, Any] = {
+        "name": row.name,
+        "verdict": row.verdict,
+        "seconds": round(row.seconds, 3),
+    }
     about["remarks"] = [{"step": r.step, "verdict": r.verdict, "text": r.text} for r in row.remarks]
     if song is not None:
         about |= {"licence": song.licence, "split": song.split, "group": song.group}

@@ -1,7 +1,9 @@
-"""Where songs go. Each file is a format: its `export(songs, folder, ...)` writes a new folder, whole or not at all.
+"""Where songs go. Each file is a format: its `export(songs, folder, ...)` writes a new folder,
+whole or not at all.
 
-A song that a format cannot hold is left out and named in what `export` gives back; nothing else stops an export but a
-file that is not there. What is written never overwrites: the folder must not exist yet, or be empty.
+A song that a format cannot hold is left out and named in what `export` gives back; nothing else
+stops an export but a file that is not there. What is written never overwrites: the folder must not
+exist yet, or be empty.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""What every exporter needs of a song's files: names that any disk and any archive takes, and a new folder."""
+"""What every exporter needs of a song's files: names that any disk and any archive takes, and a new
+folder."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ from distill.songs import Song
 
 @contextmanager
 def new_folder(folder: str | Path) -> Iterator[Path]:
-    """An empty folder to fill, which becomes `folder` when the block ends well. FolderError where something is."""
+    """An empty folder to fill, which becomes `folder` when the block ends well. FolderError where
+    something is."""
     place = Path(folder).expanduser()
     if place.exists() and (not place.is_dir() or any(place.iterdir())):
         raise FolderError(f"{place}: holds something already; export to a new folder")
@@ -33,7 +35,8 @@ def key_of(id: str) -> str:
 
 
 def each(songs: Iterable[Song]) -> Iterator[tuple[str, Song]]:
-    """Every song with its key. Raises SongError for a second song of the same id, FolderError for files not there."""
+    """Every song with its key. Raises SongError for a second song of the same id, FolderError for
+    files not there."""
     seen: set[str] = set()
     for song in songs:
         if song.id.casefold() in seen:

@@ -1,10 +1,12 @@
-"""A `datasets` dataset: Parquet with the sound inside, as hubs take it and `load_dataset(folder)` reads it.
+"""A `datasets` dataset: Parquet with the sound inside, as hubs take it and `load_dataset(folder)`
+reads it.
 
     folder/README.md                    which file is which split
     folder/data/train-00000.parquet     a row a song: id, audio, vocals, accompaniment, lyrics, sections, style, ...
 
-`lyrics` is the text alone; `sections` and `facts` are JSON in our own form, with all times, notes and confidences. The
-source kind `hub` reads it back to equal songs. Needs `pip install "distill[hub-data]"`.
+`lyrics` is the text alone; `sections` and `facts` are JSON in our own form, with all times, notes
+and confidences. The source kind `hub` reads it back to equal songs. Needs `pip install
+"distill[hub-data]"`.
 """
 
 from __future__ import annotations
@@ -23,10 +25,14 @@ from distill.songs import TRACKS, Song, to_json
 TEXTS = ("style", "voice", "language", "licence", "source", "credit", "split", "group")
 
 
-def export(songs: Iterable[Song], folder: str | Path, shard_bytes: int = 400_000_000) -> list[LeftOut]:
-    """Write songs as Parquet shards of about `shard_bytes`, those of each split apart. Songs without sound are left out.
+def export(
+    songs: Iterable[Song], folder: str | Path, shard_bytes: int = 400_000_000
+) -> list[LeftOut]:
+    """Write songs as Parquet shards of about `shard_bytes`, those of each split apart. Songs
+    without sound are left out.
 
-    Raises SettingsError where `datasets` is not installed, FolderError as every exporter. One song at a time is held.
+    Raises SettingsError where `datasets` is not installed, FolderError as every exporter. One song
+    at a time is held.
     """
     try:
         import pyarrow
@@ -78,7 +84,11 @@ def _row(song: Song, key: str) -> tuple[dict[str, Any], int]:
     """A song as a row, its sound as bytes, and how many those are."""
     plain = to_json(song)
     row: dict[str, Any] = {name: str(plain[name]) for name in ("id", *TEXTS)}
-    row |= {"lyrics": song.text, "sections": _json(plain["sections"]), "facts": _json(plain["facts"])}
+    row |= {
+        "lyrics": song.text,
+        "sections": _json(plain["sections"]),
+        "facts": _json(plain["facts"]),
+    }
     size = 0
     for name in TRACKS:
         path = getattr(song, name)

@@ -17,11 +17,16 @@ from distill.songs import Song, manifest_row
 
 
 def export(songs: Iterable[Song], folder: str | Path, link: bool = False) -> list[LeftOut]:
-    """Write songs with copies of their sound (link: hard links, where the disk allows). Leaves none out.
+    """Write songs with copies of their sound (link: hard links, where the disk allows). Leaves none
+    out.
 
-    Raises FolderError for a folder that holds something and for sound that is not there, SongError for two of one id.
+    Raises FolderError for a folder that holds something and for sound that is not there, SongError
+    for two of one id.
     """
-    with new_folder(folder) as place, (place / "manifest.jsonl").open("w", encoding="utf-8") as rows:
+    with (
+        new_folder(folder) as place,
+        (place / "manifest.jsonl").open("w", encoding="utf-8") as rows,
+    ):
         for key, song in each(songs):
             paths = {}
             for name, source in song.tracks.items():

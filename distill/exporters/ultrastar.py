@@ -1,11 +1,13 @@
-"""UltraStar, version 1.0.0 (https://usdx.eu/format): a karaoke file a song, its sound, and rights.csv beside them.
+"""UltraStar, version 1.0.0 (https://usdx.eu/format): a karaoke file a song, its sound, and
+rights.csv beside them.
 
     folder/KEY.txt   folder/KEY.flac   folder/KEY.vocals.flac   folder/KEY.accompaniment.flac   folder/rights.csv
 
-The source kind `folder` reads it back. Times fall on a grid of 15 / bpm seconds and pitches on semitones. Notes become
-notes; where there are none for every word each word is a freestyle note, and where not every word has its time, the line
-is one. Letters are divided over a word's notes so that joined they spell it again. Lost are sections, facts, and who is how sure. Songs in
-which a line has no times are left out.
+The source kind `folder` reads it back. Times fall on a grid of 15 / bpm seconds and pitches on
+semitones. Notes become notes; where there are none for every word each word is a freestyle note,
+and where not every word has its time, the line is one. Letters are divided over a word's notes so
+that joined they spell it again. Lost are sections, facts, and who is how sure. Songs in which a
+line has no times are left out.
 """
 
 from __future__ import annotations
@@ -33,21 +35,31 @@ def export(
 ) -> list[LeftOut]:
     """Write songs as UltraStar files with their sound; gives back those without times.
 
-    bpm: the grid; 1500 is 10 ms. Raises SettingsError for one that no game reads, FolderError as every exporter.
+    bpm: the grid; 1500 is 10 ms. Raises SettingsError for one that no game reads, FolderError as
+    every exporter.
     """
     if not 30 <= bpm <= 6000:
         raise SettingsError(f"bpm is {bpm:g}; give 30 to 6000 (a grid of 15 / bpm seconds)")
     left: list[LeftOut] = []
-    with new_folder(folder) as place, (place / "rights.csv").open("w", encoding="utf-8", newline="") as file:
+    with (
+        new_folder(folder) as place,
+        (place / "rights.csv").open("w", encoding="utf-8", newline="") as file,
+    ):
         rights = csv.writer(file)
         rights.writerow(["file", "licence", "source", "credit"])
         for key, song in each(songs):
-            if song.audio is None or not song.lines or any(line.start is None for line in song.lines):
+            if (
+                song.audio is None
+                or not song.lines
+                or any(line.start is None for line in song.lines)
+            ):
                 lacks = "no sound" if song.audio is None else "a line without times"
                 left.append(LeftOut(song.id, f"has {lacks}, which UltraStar cannot hold"))
                 continue
             names = {"audio": "", "vocals": ".vocals", "accompaniment": ".accompaniment"}
-            files = {n: f"{key}{names[n]}{Path(path).suffix.lower()}" for n, path in song.tracks.items()}
+            files = {
+                n: f"{key}{names[n]}{Path(path).suffix.lower()}" for n, path in song.tracks.items()
+            }
             for name, source in song.tracks.items():
                 put(source, place / files[name], link)
             (place / f"{key}.txt").write_text(text_of(song, files, bpm), encoding="utf-8")
@@ -80,14 +92,14 @@ def text_of(song: Song, files: dict[str, str], bpm: float) -> str:
 
 
 def _notes(line: Line) -> list[tuple[float, float, float | None, str]]:
-    """(start, end, MIDI pitch, letters) of all that is sung; a space before the letters begins a word."""
+    """(start, end, MIDI pitch, letters) of all that is sung; a space before the letters begins a
+    word."""
     if [one for word in line.words for one in lyrics.words(word.text)] != lyrics.words(line.text):
         start = line.start or 0.0  # some words have no place: the line keeps them all
         return [(start, start + 1 if line.end is None else line.end, None, _plain(line.text))]
     groups = _by_word(line)
-    if [word for word, _ in groups if word is not None] != list(
-        line.words
-    ):  # not one run of notes to each word
+    # not one run of notes to each word
+    if [word for word, _ in groups if word is not None] != list(line.words):
         return [(w.start, w.end, None, f" {_plain(w.text)}") for w in line.words]
     found: list[tuple[float, float, float | None, str]] = []
     for word, notes in groups:
@@ -110,7 +122,8 @@ def _by_word(line: Line) -> list[tuple[Word | None, list[Note]]]:
 
 
 def spell(word: str, begun: list[bool]) -> list[str]:
-    """A word's letters over its notes: a space and some where it begins, `~` where a syllable goes on.
+    """A word's letters over its notes: a space and some where it begins, `~` where a syllable goes
+    on.
 
     spell("gently", [True, False, True]) -> [" gent", "~", "ly"]
     """
@@ -125,7 +138,8 @@ def spell(word: str, begun: list[bool]) -> list[str]:
 
 
 def _cut(word: str, count: int) -> list[str]:
-    """At most `count` parts, each with a vowel where there are enough of them; one consonant goes with the vowel after."""
+    """At most `count` parts, each with a vowel where there are enough of them; one consonant goes
+    with the vowel after."""
     vowels = list(VOWELS.finditer(word))
     if count > len(vowels):
         size = max(1, -(-len(word) // count))

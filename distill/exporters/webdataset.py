@@ -1,10 +1,12 @@
-"""WebDataset shards: tar files in which the files of a song stand together under one name, read front to back.
+"""WebDataset shards: tar files in which the files of a song stand together under one name, read
+front to back.
 
     folder/train-000000.tar:   KEY.flac  KEY.vocals.flac  KEY.accompaniment.flac  KEY.json
                                KEY2.flac ...
 
-The JSON is a row of our manifest, its paths the names in the shard. Sound goes in as it is (.flac after curation). The
-same songs give the same bytes: no times, owners or modes of this computer are kept.
+The JSON is a row of our manifest, its paths the names in the shard. Sound goes in as it is (.flac
+after curation). The same songs give the same bytes: no times, owners or modes of this computer are
+kept.
 """
 
 from __future__ import annotations
@@ -24,8 +26,11 @@ from distill.songs import VERSION, Song, to_json
 BLOCK = 512  # of a tar: a head, and content filled up to whole blocks
 
 
-def export(songs: Iterable[Song], folder: str | Path, shard_bytes: int = 1_000_000_000) -> list[LeftOut]:
-    """Write songs into shards of at most `shard_bytes` (a larger song has one alone), those of each split apart.
+def export(
+    songs: Iterable[Song], folder: str | Path, shard_bytes: int = 1_000_000_000
+) -> list[LeftOut]:
+    """Write songs into shards of at most `shard_bytes` (a larger song has one alone), those of each
+    split apart.
 
     Leaves none out. Raises SettingsError for a limit below 1, FolderError as every exporter.
     """

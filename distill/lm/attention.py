@@ -1,11 +1,13 @@
 """Attention for packed songs: each song attends to itself alone, and nothing else is computed.
 
-A packed row with a mask pays for every pair of tokens in the row, masked or not (on a CPU that was 55 % of a training
-step). Cut at the songs' borders, each piece is plain causal attention, which needs no mask and skips its upper half: the
-idea of variable-length attention (Dao, arXiv 2307.08691), for torch's own kernels and so for every device.
+A packed row with a mask pays for every pair of tokens in the row, masked or not (on a CPU that was
+55 % of a training step). Cut at the songs' borders, each piece is plain causal attention, which
+needs no mask and skips its upper half: the idea of variable-length attention (Dao, arXiv
+2307.08691), for torch's own kernels and so for every device.
 
-It is used where a family's attention is plain causal: no sliding window, no soft-capping. `apart` switches it on for one
-forward; everything else, saving and singing included, sees the model as it always was.
+It is used where a family's attention is plain causal: no sliding window, no soft-capping. `apart`
+switches it on for one forward; everything else, saving and singing included, sees the model as it
+always was.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import repeat_kv
 
 NAME = "distill_songs_apart"
-# Not cuDNN's: it seems to prepare itself for every length anew (an H100 took 2 s a step until it had seen most of them).
+# Not cuDNN's: it seems to prepare itself for every length anew (an H100 took 2 s a step until it
+# had seen most of them).
 KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 _lengths: list[int] = []  # of the songs of the forward that is under way, row after row
 
@@ -35,9 +38,14 @@ def plain_causal(config: Any) -> bool:
     """Whether every layer of this family attends to all that came before, and in no other manner."""
     layers = set(getattr(config, "layer_types", None) or ["full_attention"])
     capped = getattr(config, "attn_logit_softcapping", None) is not None
-    windowed = getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)
+    windowed = getattr(config, "sliding_window", None) and getattr(
+        config, "use_sliding_window", True
+    )
     return (
-        config._attn_implementation == "sdpa" and layers == {"full_attention"} and not capped and not windowed
+        config._attn_implementation == "sdpa"
+        and layers == {"full_attention"}
+        and not capped
+        and not windowed
     )
 
 
@@ -86,7 +94,9 @@ def _attend(
             for q, k, v in zip(songs(query), songs(key), songs(value), strict=True)
         ]
     flat = torch.cat(parts, dim=2)
-    return flat.reshape(heads, batch, tokens, value.shape[-1]).permute(1, 2, 0, 3).contiguous(), None
+    return flat.reshape(heads, batch, tokens, value.shape[-1]).permute(
+        1, 2, 0, 3
+    ).contiguous(), None
 
 
 def _no_mask(*_: Any, **__: Any) -> None:

@@ -1,13 +1,13 @@
 """The base LLM: opening it, knowing it again, and writing text in its own ids.
 
-**Knowing it again.** An adapter fits one base. PEFT loads it onto any base of the same shape without a word,
-and the result is noise; so an adapter carries its base's fingerprint: sha256 over every weight (dtype, shape,
-bytes; not its name, which transformers changes between memory and disk) and over what its tokenizer does (its
-pieces and ids, and how it cuts a few sentences).
+**Knowing it again.** An adapter fits one base. PEFT loads it onto any base of the same shape
+without a word, and the result is noise; so an adapter carries its base's fingerprint: sha256 over
+every weight (dtype, shape, bytes; not its name, which transformers changes between memory and disk)
+and over what its tokenizer does (its pieces and ids, and how it cuts a few sentences).
 
-**Text stays text.** Lyrics may spell `</s>` or `<custom_token_5>`. A tokenizer that knows such a token makes
-one id of it, and a singer would be told to stop, or be handed sound. `TextCoder` writes them as the plain
-letters they are.
+**Text stays text.** Lyrics may spell `</s>` or `<custom_token_5>`. A tokenizer that knows such a
+token makes one id of it, and a singer would be told to stop, or be handed sound. `TextCoder` writes
+them as the plain letters they are.
 """
 
 from __future__ import annotations
@@ -32,9 +32,8 @@ from distill.runtime.devices import best_device
 torchaudio_standin.install()
 import transformers
 
-logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(
-    logging.ERROR
-)  # an optional package: not our user's care
+# an optional package: not our user's care
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 Quantisation = Literal["none", "int8", "nf4"]
@@ -45,15 +44,18 @@ SENTENCES = (
 )
 
 
-transformers.utils.logging.disable_progress_bar()  # its bars would stand before every one-line error of ours
+# its bars would stand before every one-line error of ours
+transformers.utils.logging.disable_progress_bar()
 
 
-def open_base(where: str | Path, dtype: str = "float32", quantise: Quantisation = "none") -> tuple[Any, Any]:
-    """(model, tokenizer) of a causal LM: a folder, `embedded/base`, or a hub id. Safetensors only, never
-    remote code.
+def open_base(
+    where: str | Path, dtype: str = "float32", quantise: Quantisation = "none"
+) -> tuple[Any, Any]:
+    """(model, tokenizer) of a causal LM: a folder, `embedded/base`, or a hub id. Safetensors only,
+    never remote code.
 
-    `quantise` holds the linear layers in 8 or 4 bits (bitsandbytes; QLoRA, arXiv 2305.14314). Raises
-    FolderError.
+    `quantise` holds the linear layers in 8 or 4 bits (bitsandbytes; QLoRA, arXiv 2305.14314).
+    Raises FolderError.
     """
     folder = locate(str(where))
     options: dict[str, Any] = {"dtype": getattr(torch, dtype)}
@@ -82,19 +84,20 @@ def open_base(where: str | Path, dtype: str = "float32", quantise: Quantisation 
     linear: Any
     for linear in model.modules():
         if hasattr(linear, "support_avx512bf16_for_cpu"):
-            # bitsandbytes repacks 4-bit weights in place at the first forward without gradients, for a kernel
-            # that has no backward: training after any evaluation would go wrong in silence.
+            # bitsandbytes repacks 4-bit weights in place at the first forward without gradients,
+            # for a kernel that has no backward: training after any evaluation would go wrong in
+            # silence.
             linear.support_avx512bf16_for_cpu = False
     return model.eval(), tokenizer
 
 
-# --- knowing it again ---------------------------------------------------------------------------------------
+# --- knowing it again -----------------------------------------------------------------------------
 def fingerprint(model: nn.Module | None, tokenizer: Any, folder: Path | None = None) -> str:
-    """sha256 (hex) of a base: from the weights in its folder where there is one, else from the model in
-    memory.
+    """sha256 (hex) of a base: from the weights in its folder where there is one, else from the
+    model in memory.
 
-    The two agree for a model that was saved with `save_pretrained` and is held in the dtype that it was saved
-    in.
+    The two agree for a model that was saved with `save_pretrained` and is held in the dtype that it
+    was saved in.
     """
     tensors = _stored(folder) if folder is not None else _held(model)
     digest = hashlib.sha256()
@@ -138,17 +141,19 @@ def name_of(model: nn.Module, module: nn.Module) -> str:
     return next(name for name, candidate in model.named_modules() if candidate is module)
 
 
-# --- text stays text ----------------------------------------------------------------------------------------
+# --- text stays text ------------------------------------------------------------------------------
 class TextCoder:
     """Writes text in a base LLM's own ids: never a special token, never an id at or above `pieces`.
 
-    `pieces`: how many ids the base's own tokenizer has; tokens above it (a merged singer's codec tokens) are
-    unlearnt.
+    `pieces`: how many ids the base's own tokenizer has; tokens above it (a merged singer's codec
+    tokens) are unlearnt.
     """
 
     def __init__(self, tokenizer: Any, pieces: int):
         if not getattr(tokenizer, "is_fast", False):
-            raise FolderError("this base has only a slow tokenizer; convert it to a tokenizer.json first")
+            raise FolderError(
+                "this base has only a slow tokenizer; convert it to a tokenizer.json first"
+            )
         plan = json.loads(tokenizer.backend_tokenizer.to_str())
         plan["added_tokens"] = [token for token in plan["added_tokens"] if token["id"] < pieces]
         self._backend = Tokenizer.from_str(json.dumps(plan))
@@ -157,22 +162,29 @@ class TextCoder:
         self._backend.encode_special_tokens = True  # "</s>" in a text is four letters
         unknown = tokenizer.unk_token_id
         self._special = {
-            id: tokenizer.convert_ids_to_tokens(id) for id in tokenizer.all_special_ids if id != unknown
+            id: tokenizer.convert_ids_to_tokens(id)
+            for id in tokenizer.all_special_ids
+            if id != unknown
         }
         whole = tokenizer.encode("a", add_special_tokens=True)
         plain = tokenizer.encode("a", add_special_tokens=False)
-        self.opening = whole[: len(whole) - len(plain)] if plain and whole[-len(plain) :] == plain else []
+        self.opening = (
+            whole[: len(whole) - len(plain)] if plain and whole[-len(plain) :] == plain else []
+        )
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text as it stands, with nothing put before or after it."""
         ids = self._backend.encode(text, add_special_tokens=False).ids
         if self._special.keys().isdisjoint(ids):
             return ids
-        # A unigram model holds "</s>" as an ordinary piece: cut such words in two so that no piece can match.
+        # A unigram model holds "</s>" as an ordinary piece: cut such words in two so that no piece
+        # can match.
         parts = [text]
         for word in self._special.values():
             parts = [cut for part in parts for cut in _cut(part, word)]
-        ids = [id for part in parts for id in self._backend.encode(part, add_special_tokens=False).ids]
+        ids = [
+            id for part in parts for id in self._backend.encode(part, add_special_tokens=False).ids
+        ]
         return [id for id in ids if id not in self._special]
 
     def decode(self, ids: list[int]) -> str:

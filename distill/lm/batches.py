@@ -1,7 +1,8 @@
 """From written songs to packed batches: pure functions of values.
 
-Passages of unequal length are packed into rows of equal length; positions restart at 0 with each passage, so that no
-passage attends to another. Batch k depends on nothing but (seed, k): a resumed run sees what it would have seen.
+Passages of unequal length are packed into rows of equal length; positions restart at 0 with each
+passage, so that no passage attends to another. Batch k depends on nothing but (seed, k): a resumed
+run sees what it would have seen.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from distill.lm.vocabulary import AudioVocabulary
 
 @dataclass(frozen=True)
 class PackingSettings:
-    """row_tokens: length of a packed row, and so the longest passage. rows: rows in a (micro-)batch."""
+    """row_tokens: length of a packed row, and so the longest passage. rows: rows in a
+    (micro-)batch."""
 
     row_tokens: int = 1024
     rows: int = 4
@@ -33,7 +35,8 @@ class PackingSettings:
 
 @dataclass(frozen=True)
 class Targets:
-    """Positions that predict something of one kind: flat index into (B*T) of the *predicting* token, and its target."""
+    """Positions that predict something of one kind: flat index into (B*T) of the *predicting*
+    token, and its target."""
 
     at_N: Tensor
     target_N: Tensor
@@ -48,10 +51,11 @@ class Targets:
 class Batch:
     """Packed rows and what each position must say next.
 
-    slots[s]: audio targets of slot s as codes, in frame order. pieces, lengths, opens: targets as ids, audio ids among
-    them where a frame or a tail is one of several outcomes (which code it is, its slot says). pitches: the
-    pitch symbols among the pieces (their offset in the pitch block), for the teacher's sake. format_N: a sample of
-    positions at which the format term is taken, with their place in format_place_N.
+    slots[s]: audio targets of slot s as codes, in frame order. pieces, lengths, opens: targets as
+    ids, audio ids among them where a frame or a tail is one of several outcomes (which code it is,
+    its slot says). pitches: the pitch symbols among the pieces (their offset in the pitch block),
+    for the teacher's sake. format_N: a sample of positions at which the format term is taken, with
+    their place in format_place_N.
     """
 
     ids_BT: Tensor
@@ -73,19 +77,23 @@ class Batch:
     def to(self, device: torch.device) -> Batch:
         """The batch on a device."""
         moved = {f.name: getattr(self, f.name) for f in fields(self)}
-        moved = {n: v.to(device) if isinstance(v, Tensor | Targets) else v for n, v in moved.items()}
+        moved = {
+            n: v.to(device) if isinstance(v, Tensor | Targets) else v for n, v in moved.items()
+        }
         return Batch(**{**moved, "slots": tuple(slot.to(device) for slot in self.slots)})
 
 
 def pack_rows(lengths: Sequence[int], order: Sequence[int], row_tokens: int) -> list[list[int]]:
-    """First-fit packing over a small window of open rows; returns passage indices by row, in order of closing."""
+    """First-fit packing over a small window of open rows; returns passage indices by row, in order
+    of closing."""
     open_rows: list[tuple[int, list[int]]] = []
     closed: list[list[int]] = []
     for index in order:
         length = lengths[index]
         if length > row_tokens:
             raise FitError(
-                f"passage {index} has {length} tokens, rows hold {row_tokens}; raise packing.row_tokens"
+                f"passage {index} has {length} tokens, rows hold {row_tokens}; raise "
+                "packing.row_tokens"
             )
         fit = next((i for i, (room, _) in enumerate(open_rows) if room >= length), None)
         if fit is None:
@@ -100,8 +108,11 @@ def pack_rows(lengths: Sequence[int], order: Sequence[int], row_tokens: int) -> 
     return closed + [members for _, members in open_rows]
 
 
-def epoch(lengths: Sequence[int], packing: PackingSettings, seed: int, number: int) -> list[list[list[int]]]:
-    """The batches of one pass over the data: batch -> row -> passage indices. A last, smaller batch is kept."""
+def epoch(
+    lengths: Sequence[int], packing: PackingSettings, seed: int, number: int
+) -> list[list[list[int]]]:
+    """The batches of one pass over the data: batch -> row -> passage indices. A last, smaller batch
+    is kept."""
     generator = torch.Generator().manual_seed(seed * 1_000_003 + number)
     order = torch.randperm(len(lengths), generator=generator).tolist()
     rows = pack_rows(lengths, order, packing.row_tokens)

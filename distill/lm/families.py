@@ -1,11 +1,11 @@
 """What differs between LLM families after the head's matrix product, one row each.
 
-Most causal LMs give `logits = head(hidden)`. Some scale that product by a number from their config, some
-press it softly into a range (`cap * tanh(logits / cap)`, Gemma 2, arXiv 2408.00118). A student that scores
-only one slot's rows calls the head itself, so it has to do the same. Adding a family is usually nothing: a
-family that is not listed has no scale, and soft-capping is found by its config's name for every family.
-`student.graft` compares scores with the stock model's own logits before it hands a student out, so a missing
-row is noticed at once and not during training.
+Most causal LMs give `logits = head(hidden)`. Some scale that product by a number from their config,
+some press it softly into a range (`cap * tanh(logits / cap)`, Gemma 2, arXiv 2408.00118). A student
+that scores only one slot's rows calls the head itself, so it has to do the same. Adding a family is
+usually nothing: a family that is not listed has no scale, and soft-capping is found by its config's
+name for every family. `student.graft` compares scores with the stock model's own logits before it
+hands a student out, so a missing row is noticed at once and not during training.
 """
 
 from __future__ import annotations
@@ -42,10 +42,11 @@ FAMILIES = {  # by config.model_type, as in transformers 5.23
 
 
 def after_head(config: Any) -> Callable[[Tensor], Tensor]:
-    """What this LLM does to the head's product: scaling, then soft-capping; each in the order of the stock
-    forward.
+    """What this LLM does to the head's product: scaling, then soft-capping; each in the order of
+    the stock forward.
 
-    `config` is the model's own. The function takes and gives scores of any shape, in the same dtype.
+    `config` is the model's own. The function takes and gives scores of any shape, in the same
+    dtype.
     """
     family = FAMILIES.get(config.model_type, PLAIN)
     multiplier = getattr(config, family.multiply_by) if family.multiply_by else None
@@ -65,6 +66,6 @@ def after_head(config: Any) -> Callable[[Tensor], Tensor]:
 
 
 def cache_word(kind: Any) -> str:
-    """What a transformers class calls the keys and values that it is handed on: later ones `cache`, those before
-    `past_key_values`."""
+    """What a transformers class calls the keys and values that it is handed on: later ones `cache`,
+    those before `past_key_values`."""
     return "cache" if "cache" in inspect.signature(kind.forward).parameters else "past_key_values"

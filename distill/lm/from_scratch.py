@@ -1,7 +1,9 @@
-"""An LLM from scratch: a tokenizer trained on text and a stock transformers model with random weights.
+"""An LLM from scratch: a tokenizer trained on text and a stock transformers model with random
+weights.
 
-Two uses: the embedded base is pretrained from one (task `text`), and a teacher of another family can start from one
-without any text of its own. Whatever comes out is a stock folder that transformers loads; nothing here is ours alone.
+Two uses: the embedded base is pretrained from one (task `text`), and a teacher of another family
+can start from one without any text of its own. Whatever comes out is a stock folder that
+transformers loads; nothing here is ours alone.
 """
 
 from __future__ import annotations
@@ -20,12 +22,18 @@ from distill.runtime import torchaudio_standin
 
 torchaudio_standin.install()
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import AutoConfig, AutoModelForCausalLM, LlamaTokenizerFast, PreTrainedTokenizerFast
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    LlamaTokenizerFast,
+    PreTrainedTokenizerFast,
+)
 
 
 @dataclass(frozen=True)
 class FromScratchSettings:
-    """Shape of a small LLM: family (transformers' model_type), sizes, tied head, tokenizer kind and vocabulary size."""
+    """Shape of a small LLM: family (transformers' model_type), sizes, tied head, tokenizer kind and
+    vocabulary size."""
 
     family: Literal["llama", "qwen2", "qwen3"] = "llama"
     width: int = 256
@@ -60,7 +68,9 @@ def make(settings: FromScratchSettings, seed: int) -> tuple[Any, Any]:
     tokenizer = _tokenizer(settings)
     head_width = settings.width // settings.heads
     if head_width * settings.heads != settings.width:
-        raise SettingsError(f"width {settings.width} is not a multiple of heads {settings.heads}; change one")
+        raise SettingsError(
+            f"width {settings.width} is not a multiple of heads {settings.heads}; change one"
+        )
     options: dict[str, Any] = {
         "vocab_size": len(tokenizer),
         "hidden_size": settings.width,
@@ -112,7 +122,8 @@ def _sentencepiece(text: str, pieces: int) -> Any:
 
 
 def _llama_tokenizer(model: Any) -> Any:
-    """The trained pieces as transformers' LLaMA tokenizer (BPE merges recovered from the pieces' ranks)."""
+    """The trained pieces as transformers' LLaMA tokenizer (BPE merges recovered from the pieces'
+    ranks)."""
     vocabulary = {model.id_to_piece(i): i for i in range(model.get_piece_size())}
     logits = {piece: model.get_score(i) for piece, i in vocabulary.items()}
     merges = []

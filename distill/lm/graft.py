@@ -1,20 +1,20 @@
 """The graft: an open LLM learns new ids without moving what it knew.
 
-Two tables stand side by side, in the input embedding and in the output head: the old rows, frozen and
-untouched (so text logits stay bit-identical), and the new rows, float32 and trained. The head is two matrix
-products, and a score over one slot is a product with that slot's rows alone. No step ever builds a full
-vocabulary-sized gradient, which `modules_to_save` and `trainable_token_indices` of PEFT both do. (Higgs-audio
-splits its head in the same way.)
+Two tables stand side by side, in the input embedding and in the output head: the old rows, frozen
+and untouched (so text logits stay bit-identical), and the new rows, float32 and trained. The head
+is two matrix products, and a score over one slot is a product with that slot's rows alone. No step
+ever builds a full vocabulary-sized gradient, which `modules_to_save` and `trainable_token_indices`
+of PEFT both do. (Higgs-audio splits its head in the same way.)
 
-**First values.** transformers' own `resize_token_embeddings` gives all new rows nearly one and the same
-vector (spread 3e-5 of the old one): right for one special token, wrong for thousands of codes. A codec's
-codebook says which codes sound alike, so row k of a slot starts at
+**First values.** transformers' own `resize_token_embeddings` gives all new rows nearly one and the
+same vector (spread 3e-5 of the old one): right for one special token, wrong for thousands of codes.
+A codec's codebook says which codes sound alike, so row k of a slot starts at
 
     mean(old rows) + s * ((C_k - mean C) P + offset of the slot)
 
-with C the slot's code vectors, P one random map with orthonormal rows for all slots, and s such that a new
-row is as far from the mean as a median old row. Pitch and length symbols start smooth in their value: near
-keys, near rows.
+with C the slot's code vectors, P one random map with orthonormal rows for all slots, and s such
+that a new row is as far from the mean as a median old row. Pitch and length symbols start smooth in
+their value: near keys, near rows.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from torch.nn import functional as F
 from distill.errors import GraftError
 from distill.lm.vocabulary import AudioVocabulary, Span
 
-SAMPLED_ROWS = (
-    20_000  # enough for a mean and a median; a copy of all rows of a large table would cost gigabytes
-)
-OFFSET_SHARE = 0.25  # of a code row's squared distance from the mean: which slot; the rest: which code
+# enough for a mean and a median; a copy of all rows of a large table would cost gigabytes
+SAMPLED_ROWS = 20_000
+# of a code row's squared distance from the mean: which slot; the rest: which code
+OFFSET_SHARE = 0.25
 
 
 class GraftedEmbedding(nn.Module):
-    """Input embedding of two tables: ids below `old.num_embeddings` read the stock one, the others `new`
-    (rows, D).
+    """Input embedding of two tables: ids below `old.num_embeddings` read the stock one, the others
+    `new` (rows, D).
     """
 
     def __init__(self, old: nn.Embedding, new: nn.Parameter):
@@ -50,7 +50,8 @@ class GraftedEmbedding(nn.Module):
         is_new = ids >= old_rows
         known = self.old(ids.masked_fill(is_new, 0))
         added = F.embedding((ids - old_rows).clamp(min=0), self.new)
-        scale = getattr(self.old, "embed_scale", None)  # Gemma: the table's own forward multiplies by sqrt(D)
+        # Gemma: the table's own forward multiplies by sqrt(D)
+        scale = getattr(self.old, "embed_scale", None)
         if scale is not None:
             added = added * scale.to(added.dtype)
         return torch.where(is_new.unsqueeze(-1), added.to(known.dtype), known)
@@ -82,7 +83,11 @@ class GraftedHead(nn.Module):
         if end > old_rows:
             new_ND = self.new[max(start - old_rows, 0) : end - old_rows]
             parts.append(F.linear(hidden_ND, new_ND.to(hidden_ND.dtype)))
-        return parts[0] if len(parts) == 1 else torch.cat([part.to(parts[0].dtype) for part in parts], dim=-1)
+        return (
+            parts[0]
+            if len(parts) == 1
+            else torch.cat([part.to(parts[0].dtype) for part in parts], dim=-1)
+        )
 
     def joined(self) -> Tensor:
         """weight_VD of the one head that a merged model holds."""
@@ -104,26 +109,35 @@ def check_tables(embedding: nn.Module, head: nn.Module, where: str) -> None:
     """Raises GraftError where two tables could not stand in for this model's one."""
     if not isinstance(embedding, nn.Embedding) or not isinstance(head, nn.Linear):
         found = f"{type(embedding).__name__} and {type(head).__name__}"
-        raise GraftError(f"{where}: its tables are {found}, not Embedding and Linear; graft another base")
-    if head.bias is not None:
-        # A stock PEFT adapter with trainable head rows leaves the bias out: ours could not be loaded there.
         raise GraftError(
-            f"{where}: its head has a bias, which stock PEFT adapters would drop; graft another base"
+            f"{where}: its tables are {found}, not Embedding and Linear; graft another base"
+        )
+    if head.bias is not None:
+        # A stock PEFT adapter with trainable head rows leaves the bias out: ours could not be
+        # loaded there.
+        raise GraftError(
+            f"{where}: its head has a bias, which stock PEFT adapters would drop; graft another "
+            "base"
         )
     if head.out_features != embedding.num_embeddings:
         rows = f"{embedding.num_embeddings} input and {head.out_features} output rows"
         raise GraftError(f"{where}: {rows}, which should be equal; graft another base")
 
 
-# --- first values -------------------------------------------------------------------------------------------
+# --- first values ---------------------------------------------------------------------------------
 def first_rows(
-    old_VD: Tensor, vocabulary: AudioVocabulary, codebooks: Sequence[Tensor] | None, seed: int, init: str
+    old_VD: Tensor,
+    vocabulary: AudioVocabulary,
+    codebooks: Sequence[Tensor] | None,
+    seed: int,
+    init: str,
 ) -> Tensor:
     """First values new_ND (float32) of the new rows, in the statistics of the old ones.
 
-    `init`: "codebooks" as in the chapter's head; "gaussian", random directions at the same distance; "mean",
-    every row the mean of the old ones plus noise of a thousandth of that distance (what the other two are
-    measured against). `codebooks`: per slot the code vectors (C codes, d), d the same for all slots.
+    `init`: "codebooks" as in the chapter's head; "gaussian", random directions at the same
+    distance; "mean", every row the mean of the old ones plus noise of a thousandth of that distance
+    (what the other two are measured against). `codebooks`: per slot the code vectors (C codes, d),
+    d the same for all slots.
     """
     step = max(1, len(old_VD) // SAMPLED_ROWS)
     sample_VD = old_VD.detach()[::step].float().cpu()
@@ -150,7 +164,10 @@ def first_rows(
 
 
 def _place_codes(
-    around_ND: Tensor, vocabulary: AudioVocabulary, codebooks: Sequence[Tensor], generator: torch.Generator
+    around_ND: Tensor,
+    vocabulary: AudioVocabulary,
+    codebooks: Sequence[Tensor],
+    generator: torch.Generator,
 ) -> None:
     sizes = vocabulary.format.slot_sizes
     shapes = [tuple(book.shape) for book in codebooks]
@@ -165,33 +182,37 @@ def _place_codes(
         codes_CD = codes_CD / codes_CD.norm(dim=1).median().clamp(min=1e-12)
         offset_D = F.normalize(torch.randn(around_ND.shape[1], generator=generator), dim=0)
         rows = _rows(vocabulary.span(slot), vocabulary)
-        around_ND[rows] = math.sqrt(1 - OFFSET_SHARE) * codes_CD + math.sqrt(OFFSET_SHARE) * offset_D
+        around_ND[rows] = (
+            math.sqrt(1 - OFFSET_SHARE) * codes_CD + math.sqrt(OFFSET_SHARE) * offset_D
+        )
 
 
-def _place_score(around_ND: Tensor, vocabulary: AudioVocabulary, generator: torch.Generator) -> None:
+def _place_score(
+    around_ND: Tensor, vocabulary: AudioVocabulary, generator: torch.Generator
+) -> None:
     keys = torch.arange(vocabulary.lowest_midi, vocabulary.highest_midi + 1).float()
     pitch = vocabulary.pitch_span
     around_ND[_rows(Span(pitch.start + 2, pitch.stop), vocabulary)] = _smooth(
         keys, 48.0, around_ND.shape[1], generator
     )
-    octaves = (
-        torch.arange(1, vocabulary.longest + 1).float().log2()
-    )  # of length: 1 frame to 2 as 8 frames to 16
+    # of length: 1 frame to 2 as 8 frames to 16
+    octaves = torch.arange(1, vocabulary.longest + 1).float().log2()
     length = vocabulary.length_span
     around_ND[_rows(Span(length.start + 1, length.stop), vocabulary)] = _smooth(
         octaves, 8.0, around_ND.shape[1], generator
     )
 
 
-def _smooth(values_N: Tensor, longest_period: float, width: int, generator: torch.Generator) -> Tensor:
-    """Unit rows (N, width) that turn slowly with the value: sines of eight periods an octave apart, mapped at
-    random.
+def _smooth(
+    values_N: Tensor, longest_period: float, width: int, generator: torch.Generator
+) -> Tensor:
+    """Unit rows (N, width) that turn slowly with the value: sines of eight periods an octave apart,
+    mapped at random.
     """
     periods = longest_period / 2.0 ** torch.arange(min(8, width // 2))
     turns = 2 * math.pi * values_N[:, None] / periods
-    weights = (
-        periods.rsqrt().reciprocal().repeat(2)
-    )  # slow sines weigh more, so that neighbours stay neighbours
+    # slow sines weigh more, so that neighbours stay neighbours
+    weights = periods.rsqrt().reciprocal().repeat(2)
     waves = torch.cat([turns.sin(), turns.cos()], dim=1) * weights
     return F.normalize(waves @ _orthonormal(waves.shape[1], width, generator), dim=1)
 

@@ -1,8 +1,9 @@
 """What may come next in a song that is being written (see prompts.py for how one is written).
 
-`Grammar.legal(state)` says which ids may come: inside a frame one slot, after a pitch a length, at a boundary the next
-frame, the next piece or the end. The singer asks it before every id, so that it cannot emit one that its codec cannot
-decode; what the losses score at a place is the same choice, which `make test` holds against it id by id.
+`Grammar.legal(state)` says which ids may come: inside a frame one slot, after a pitch a length, at
+a boundary the next frame, the next piece or the end. The singer asks it before every id, so that it
+cannot emit one that its codec cannot decode; what the losses score at a place is the same choice,
+which `make test` holds against it id by id.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ from distill.lm.vocabulary import AudioVocabulary, Span
 class State(NamedTuple):
     """Where a song stands: `kind` names what comes next.
 
-    owed: at "slot" and "tail", the slots to come before anything else may. left: frames the piece still owes behind this
-    step (None: open). frames: how many were begun, counted up to the layout's depth.
+    owed: at "slot" and "tail", the slots to come before anything else may. left: frames the piece
+    still owes behind this step (None: open). frames: how many were begun, counted up to the
+    layout's depth.
     """
 
     kind: Literal["start", "boundary", "slot", "text", "length", "tail", "end", "ended"]
@@ -29,7 +31,8 @@ class State(NamedTuple):
 
 @dataclass(frozen=True)
 class Grammar:
-    """What may follow what, in the vocabulary's layout. Pure: the same state always gives the same spans.
+    """What may follow what, in the vocabulary's layout. Pure: the same state always gives the same
+    spans.
 
     Every piece sounds for at least one frame.
     """

@@ -1,17 +1,19 @@
 """In which order the codes of a song are written: a property of the layout, not of any codec.
 
-A layout says how many frames late each slot is written. Step t holds slot s of frame t - delay[s], slot 0 first:
+A layout says how many frames late each slot is written. Step t holds slot s of frame t - delay[s],
+slot 0 first:
 
     flat      0 0 0    a0 b0 c0 | a1 b1 c1 | a2 b2 c2
     delayed   0 1 2    a0 | a1 b0 | a2 b1 c0 | b2 c1 | c2        (MusicGen's, arXiv 2306.05284)
 
-Entries before the first and behind the last frame are not written, so a song has as many tokens in every layout, and no
-id is filler. A piece of text stands before the step of its first frame's slot 0; what is still owed when no frame is left
-is the **tail**: it begins with the first late slot, where a frame or a piece could have come, and only `end` may follow.
+Entries before the first and behind the last frame are not written, so a song has as many tokens in
+every layout, and no id is filler. A piece of text stands before the step of its first frame's slot
+0; what is still owed when no frame is left is the **tail**: it begins with the first late slot,
+where a frame or a piece could have come, and only `end` may follow.
 
-A flat stream of tokens takes as many steps either way. (MusicGen saves steps because it predicts a whole step at once.)
-What a delay changes is the context: a fine code is written knowing the next coarse ones, a coarse code without the
-finest ones of the moment before.
+A flat stream of tokens takes as many steps either way. (MusicGen saves steps because it predicts a
+whole step at once.) What a delay changes is the context: a fine code is written knowing the next
+coarse ones, a coarse code without the finest ones of the moment before.
 
 Each subclass of Layout here is one, by its name in lower case.
 """
@@ -30,9 +32,11 @@ from distill.errors import SettingsError
 
 
 class Layout(ABC):
-    """Delays of the slots, in frames, from their levels: 0 for a codec's coarsest codebook, 1 for the next, ...
+    """Delays of the slots, in frames, from their levels: 0 for a codec's coarsest codebook, 1 for
+    the next, ...
 
-    Delays begin at 0 and never fall, nor rise by more than 1, so that a tail always begins with the same slot.
+    Delays begin at 0 and never fall, nor rise by more than 1, so that a tail always begins with the
+    same slot.
     """
 
     def __init__(self, levels: Sequence[int]):
@@ -49,7 +53,8 @@ class Layout(ABC):
         return self.delays.index(1) if self.depth else None
 
     def step(self, begun: int) -> tuple[int, ...]:
-        """The slots of a step with a frame in it, `begun` frames (counted up to `depth`) behind the first."""
+        """The slots of a step with a frame in it, `begun` frames (counted up to `depth`) behind the
+        first."""
         return tuple(slot for slot, delay in enumerate(self.delays) if delay <= begun)
 
     def tail(self, frames: int) -> tuple[int, ...]:
@@ -94,7 +99,8 @@ def names() -> list[str]:
 
 
 def of(name: str, levels: Sequence[int]) -> Layout:
-    """The layout of this name for slots of these levels. Raises SettingsError for a name that is none."""
+    """The layout of this name for slots of these levels. Raises SettingsError for a name that is
+    none."""
     check(name)
     return _found()[name](levels)
 

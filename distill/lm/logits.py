@@ -1,7 +1,7 @@
 """What a student says about a packed batch: scores of the legal ids only, place by place.
 
-An audio token is scored against its own slot's codes (~1/150 of a Qwen-size vocabulary); only where text is legal are
-full rows needed, and those are taken in chunks so that memory stays flat.
+An audio token is scored against its own slot's codes (~1/150 of a Qwen-size vocabulary); only where
+text is legal are full rows needed, and those are taken in chunks so that memory stays flat.
 """
 
 from __future__ import annotations
@@ -33,13 +33,16 @@ def slot_logits_NC(student: Student, hidden_ND: Tensor, batch: Batch, slot: int)
     return student.logits(hidden_ND[batch.slots[slot].at_N], span.start, span.stop)
 
 
-def symbol_logits_NC(student: Student, hidden_ND: Tensor, targets: Targets, start: int, stop: int) -> Tensor:
+def symbol_logits_NC(
+    student: Student, hidden_ND: Tensor, targets: Targets, start: int, stop: int
+) -> Tensor:
     """Scores of a block of score symbols (pitch or length)."""
     return student.logits(hidden_ND[targets.at_N], start, stop)
 
 
 def piece_nats_N(student: Student, hidden_ND: Tensor, batch: Batch) -> Tensor:
-    """-log P of each text token, pitch or ending among the legal ones: text, pitch and, between pieces, the ending."""
+    """-log P of each text token, pitch or ending among the legal ones: text, pitch and, between
+    pieces, the ending."""
     v = student.vocabulary
     ids_N = batch.ids_BT.flatten()
     found = []
@@ -66,7 +69,8 @@ def open_nats_N(student: Student, hidden_ND: Tensor, batch: Batch) -> Tensor:
 
 
 def _stop_logits_NV(student: Student, rows_ND: Tensor) -> Tensor:
-    """Text, control and pitch by id and, behind them, the tail as one outcome; what can never come is -inf."""
+    """Text, control and pitch by id and, behind them, the tail as one outcome; what can never come
+    is -inf."""
     v = student.vocabulary
     logits_NV = student.logits(rows_ND, 0, v.pitch_span.stop).float()
     logits_NV[:, v.sing] = -torch.inf
@@ -91,10 +95,14 @@ def format_nats_N(student: Student, hidden_ND: Tensor, batch: Batch) -> Tensor:
     """-log P(legal) over all rows, padding included: what keeps a plain sampler inside the grammar."""
     v = student.vocabulary
     found = []
-    for rows_ND, place_N, _ in _chunks(hidden_ND, Targets(batch.format_N, batch.format_place_N), v.rows):
+    for rows_ND, place_N, _ in _chunks(
+        hidden_ND, Targets(batch.format_N, batch.format_place_N), v.rows
+    ):
         logits_NV = student.logits(rows_ND, 0, v.rows).float()
         legal_NV = legal_by_place(v, logits_NV.device)[_row_of(place_N, v)]
-        found.append(logits_NV.logsumexp(-1) - logits_NV.masked_fill(~legal_NV, -torch.inf).logsumexp(-1))
+        found.append(
+            logits_NV.logsumexp(-1) - logits_NV.masked_fill(~legal_NV, -torch.inf).logsumexp(-1)
+        )
     return torch.cat(found) if found else hidden_ND.new_zeros(0)
 
 
@@ -125,7 +133,9 @@ def legal_by_place(v: AudioVocabulary, device: torch.device | str = "cpu") -> Te
     return legal
 
 
-def _chunks(hidden_ND: Tensor, targets: Targets, rows: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+def _chunks(
+    hidden_ND: Tensor, targets: Targets, rows: int
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     step = max(1, CHUNK_LOGITS // rows)
     for start in range(0, len(targets.at_N), step):
         at_N = targets.at_N[start : start + step]
@@ -136,7 +146,8 @@ def _chunks(hidden_ND: Tensor, targets: Targets, rows: int) -> Iterator[tuple[Te
 def held_out(
     student: Student, coded: Sequence[Coded], teacher: Any = None, tokens: int = 8192
 ) -> dict[str, Any]:
-    """Teacher-forced figures on passages: nats per token and per second of audio by slot, of pieces and lengths.
+    """Teacher-forced figures on passages: nats per token and per second of audio by slot, of pieces
+    and lengths.
 
     With a teacher also KL(teacher || student) in nats per token by slot.
     """
@@ -151,7 +162,11 @@ def held_out(
     step = max(1, tokens // longest)
     for first in range(0, len(rows), step):
         some = rows[first : first + step]
-        signals = [teacher.signals([coded[i] for i in row]) for row in some] if teacher is not None else None
+        signals = (
+            [teacher.signals([coded[i] for i in row]) for row in some]
+            if teacher is not None
+            else None
+        )
         batch = build([[written[i] for i in row] for row in some], v, longest, signals, 0.0).to(
             student.device
         )

@@ -1,9 +1,10 @@
 """Divergences between a student and what it should have said: pure functions, nats per token out.
 
-Each takes scores_NC (the student's unnormalised scores over the C codes that are legal), codes_N (what was sung) and
-teacher_NC (the teacher's log-probabilities, or None) and returns nats_N. No masking, weighting or reduction inside.
-Scoring only the legal slice equals the full softmax conditioned on the slot (chain rule), so all of these are exact.
-A class here is a loss: its snake_case name is the recipe's `kind`.
+Each takes scores_NC (the student's unnormalised scores over the C codes that are legal), codes_N
+(what was sung) and teacher_NC (the teacher's log-probabilities, or None) and returns nats_N. No
+masking, weighting or reduction inside. Scoring only the legal slice equals the full softmax
+conditioned on the slot (chain rule), so all of these are exact. A class here is a loss: its
+snake_case name is the recipe's `kind`.
 """
 
 from __future__ import annotations
@@ -22,40 +23,52 @@ class CrossEntropy:
     weight: float = 1.0
     needs_teacher = False
 
-    def __call__(self, logits_NC: Tensor, codes_N: Tensor, teacher_NC: Tensor | None = None) -> Tensor:
+    def __call__(
+        self, logits_NC: Tensor, codes_N: Tensor, teacher_NC: Tensor | None = None
+    ) -> Tensor:
         return cross_entropy(logits_NC.float(), codes_N, reduction="none")
 
 
 @dataclass(frozen=True)
 class ForwardKl:
-    """KL(p || q) at a temperature, times temperature squared (Hinton et al., arXiv 1503.02531): cover the teacher."""
+    """KL(p || q) at a temperature, times temperature squared (Hinton et al., arXiv 1503.02531):
+    cover the teacher."""
 
     weight: float = 1.0
     temperature: float = 1.0
     needs_teacher = True
 
-    def __call__(self, logits_NC: Tensor, codes_N: Tensor, teacher_NC: Tensor | None = None) -> Tensor:
+    def __call__(
+        self, logits_NC: Tensor, codes_N: Tensor, teacher_NC: Tensor | None = None
+    ) -> Tensor:
         p_NC, q_NC = _pair(logits_NC, teacher_NC, self.temperature)
         return _kl(p_NC, q_NC) * self.temperature**2
 
 
 @dataclass(frozen=True)
 class ReverseKl:
-    """KL(q || p): stay where the teacher is (Gu et al., arXiv 2306.08543). Exact, since p is known for every code."""
+    """KL(q || p): stay where the teacher is (Gu et al., arXiv 2306.08543). Exact, since p is known
+    for every code."""
 
     weight: float = 1.0
     temperature: float = 1.0
     needs_teacher = True
 
-    def __call__(self, logits_NC: Tensor, codes_N: Tensor, teacher_NC: Tensor | None = None) -> Tensor:
+    def __call__(
+        self, logits_NC: Tensor, codes_N: Tensor, teacher_NC: Tensor | None = None
+    ) -> Tensor:
         p_NC, q_NC = _pair(logits_NC, teacher_NC, self.temperature)
         return _kl(q_NC, p_NC) * self.temperature**2
 
 
-def _pair(logits_NC: Tensor, teacher_NC: Tensor | None, temperature: float) -> tuple[Tensor, Tensor]:
+def _pair(
+    logits_NC: Tensor, teacher_NC: Tensor | None, temperature: float
+) -> tuple[Tensor, Tensor]:
     """Log-probabilities of teacher and student at a temperature."""
     assert teacher_NC is not None, "this loss needs a teacher"
-    return log_softmax(teacher_NC.float() / temperature, -1), log_softmax(logits_NC.float() / temperature, -1)
+    return log_softmax(teacher_NC.float() / temperature, -1), log_softmax(
+        logits_NC.float() / temperature, -1
+    )
 
 
 def _kl(p_NC: Tensor, q_NC: Tensor) -> Tensor:

@@ -1,11 +1,12 @@
-"""Merging: one stock model out of base, graft and LoRA, and no word of success before it was loaded again.
+"""Merging: one stock model out of base, graft and LoRA, and no word of success before it was loaded
+again.
 
-A merged folder is what plain transformers, vLLM or llama.cpp load: stock architecture, one table with
-`config.vocab_size` rows, `tie_word_embeddings` as it is in fact, a tokenizer that names every new id
-`<custom_token_N>` (plain added tokens: llama.cpp hides special ones), and a generation config that stops at
-the song's end. What breaks such merges elsewhere is silent: a tied flag that overwrites a trained head at the
-next load, rows that were trained but not saved. So the folder is written aside, loaded again, and compared by
-logits; only then does it get its name.
+A merged folder is what plain transformers, vLLM or llama.cpp load: stock architecture, one table
+with `config.vocab_size` rows, `tie_word_embeddings` as it is in fact, a tokenizer that names every
+new id `<custom_token_N>` (plain added tokens: llama.cpp hides special ones), and a generation
+config that stops at the song's end. What breaks such merges elsewhere is silent: a tied flag that
+overwrites a trained head at the next load, rows that were trained but not saved. So the folder is
+written aside, loaded again, and compared by logits; only then does it get its name.
 """
 
 from __future__ import annotations
@@ -35,12 +36,14 @@ from transformers import AddedToken, AutoModelForCausalLM, AutoTokenizer, Genera
 
 GRAFTED = (GraftedEmbedding, GraftedHead)
 LARGEST_DIFFERENCE = 1e-5  # of a float32 merge, for logits up to ten; beyond that in proportion
-HALF_DIFFERENCE = 0.05  # of the largest logit, where base or folder are in half precision or quantised
+# of the largest logit, where base or folder are in half precision or quantised
+HALF_DIFFERENCE = 0.05
 
 
 @dataclass(frozen=True)
 class Merged:
-    """Where the merged model is, and the largest absolute difference of its logits from the student's."""
+    """Where the merged model is, and the largest absolute difference of its logits from the
+    student's."""
 
     folder: Path
     largest_difference: float
@@ -49,13 +52,17 @@ class Merged:
 
 
 def merge(
-    student: Student, folder: str | Path, dtype: str = "float32", generation: dict[str, Any] | None = None
+    student: Student,
+    folder: str | Path,
+    dtype: str = "float32",
+    generation: dict[str, Any] | None = None,
 ) -> Merged:
-    """Writes the student as one stock model, loads it again, compares logits; the folder appears only if they
-    agree.
+    """Writes the student as one stock model, loads it again, compares logits; the folder appears
+    only if they agree.
 
-    `dtype` of the stored weights; `generation`: values for generation_config.json, say temperature. The
-    student stays as it is. Raises AdapterError when the reloaded model or tokenizer says something else.
+    `dtype` of the stored weights; `generation`: values for generation_config.json, say temperature.
+    The student stays as it is. Raises AdapterError when the reloaded model or tokenizer says
+    something else.
     """
     with atomic_folder(folder) as inside:
         model = stock_model(student, getattr(torch, dtype))
@@ -87,10 +94,13 @@ def load_merged(folder: str | Path, dtype: str = "float32") -> Student:
         tokenizer = AutoTokenizer.from_pretrained(path)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         reason = (str(error).strip().splitlines() or ["?"])[0]
-        raise FolderError(f"{path.name}: transformers cannot load it ({reason}); merge again") from error
+        raise FolderError(
+            f"{path.name}: transformers cannot load it ({reason}); merge again"
+        ) from error
     if model.get_input_embeddings().weight.shape[0] != vocabulary.rows:
         raise AdapterError(
-            f"{path.name}: its tables have not the {vocabulary.rows} rows of its {CARD}; merge again"
+            f"{path.name}: its tables have not the {vocabulary.rows} rows of its {CARD}; merge "
+            "again"
         )
     return Student(
         model,
@@ -104,7 +114,8 @@ def load_merged(folder: str | Path, dtype: str = "float32") -> Student:
 
 
 def stock_model(student: Student, dtype: torch.dtype = torch.float32) -> Any:
-    """The student as one model of its stock class, on the CPU; folded in float32, then rounded to `dtype`."""
+    """The student as one model of its stock class, on the CPU; folded in float32, then rounded to
+    `dtype`."""
     config = copy.deepcopy(student.model.config)
     config.vocab_size = student.vocabulary.rows
     config.tie_word_embeddings = student.tied
@@ -119,7 +130,9 @@ def stock_model(student: Student, dtype: torch.dtype = torch.float32) -> Any:
     head = f"{name_of(student.model, student.head)}.weight"
     if unexpected or set(missing) - ({head} if student.tied else set()):
         odd = [*unexpected, *missing][0]
-        raise AdapterError(f"{student.base}: merged weights do not fit its class ({odd}); graft another base")
+        raise AdapterError(
+            f"{student.base}: merged weights do not fit its class ({odd}); graft another base"
+        )
     model.tie_weights()
     return model
 
@@ -181,7 +194,9 @@ def _check_names(tokenizer: Any, vocabulary: AudioVocabulary) -> None:
         name = vocabulary.name(id)
         written = tokenizer.encode(name, add_special_tokens=False)
         if tokenizer.convert_tokens_to_ids(name) != id or written[-1:] != [id]:
-            raise AdapterError(f"{name}: this tokenizer does not give it the id {id}; graft another base")
+            raise AdapterError(
+                f"{name}: this tokenizer does not give it the id {id}; graft another base"
+            )
 
 
 def _compare(student: Student, folder: Path, dtype: str, where: str) -> tuple[float, float]:
@@ -190,13 +205,18 @@ def _compare(student: Student, folder: Path, dtype: str, where: str) -> tuple[fl
     again = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     if is_tied(again) != student.tied:
         state = "tied" if is_tied(again) else "untied"
-        raise AdapterError(f"{where}: came back with its head {state}, unlike the student; keep the adapter")
+        raise AdapterError(
+            f"{where}: came back with its head {state}, unlike the student; keep the adapter"
+        )
     exact = dtype == "float32" and student.dtype == torch.float32 and not _any_quantised(student)
     difference, largest = _difference(student.model, again)
-    allowed = LARGEST_DIFFERENCE * max(1.0, largest / 10) if exact else HALF_DIFFERENCE * max(1.0, largest)
-    if (
-        exact and difference > allowed
-    ):  # a sharp model amplifies float32 rounding itself: ask again in float64
+    allowed = (
+        LARGEST_DIFFERENCE * max(1.0, largest / 10)
+        if exact
+        else HALF_DIFFERENCE * max(1.0, largest)
+    )
+    # a sharp model amplifies float32 rounding itself: ask again in float64
+    if exact and difference > allowed:
         difference, largest = _difference(copy.deepcopy(student.model).double(), again.double())
     if not difference <= allowed:  # also when it is not a number
         amount = f"{difference:.2g} (allowed {allowed:.2g})"

@@ -1,8 +1,10 @@
-"""What a teacher says about a song: distributions over *codes*, never over token ids or token positions.
+"""What a teacher says about a song: distributions over *codes*, never over token ids or token
+positions.
 
-So teacher and student may be different LLM families with different tokenizers, each writing the same pieces before the
-same frames in its own way, as long as they speak the same codec. A whole distribution over a slot's 512 to 1,024 codes
-is 1 to 2 kB in half precision, so every divergence stays exact; nothing is cut to a top-k.
+So teacher and student may be different LLM families with different tokenizers, each writing the
+same pieces before the same frames in its own way, as long as they speak the same codec. A whole
+distribution over a slot's 512 to 1,024 codes is 1 to 2 kB in half precision, so every divergence
+stays exact; nothing is cut to a top-k.
 """
 
 from __future__ import annotations
@@ -24,8 +26,8 @@ from distill.folders import write_atomic
 class Signal:
     """Natural-log probabilities for one passage.
 
-    slots[s]: logp_FC over slot s's codes, given everything before. pitch_PK and length_PL: over pitch and length
-    symbols of each piece. fingerprint: the teacher's.
+    slots[s]: logp_FC over slot s's codes, given everything before. pitch_PK and length_PL: over
+    pitch and length symbols of each piece. fingerprint: the teacher's.
     """
 
     slots: tuple[Tensor, ...]
@@ -56,7 +58,9 @@ def read_signal(path: str | Path) -> Signal:
         slots = tuple(tensors[f"slot{s}"] for s in range(int(about["slots"])))
         return Signal(slots, tensors["pitch"], tensors["length"], about["teacher"])
     except (OSError, KeyError, ValueError, SafetensorError) as error:
-        raise TeacherError(f"{path}: not a recorded signal ({error}); delete it and score again") from None
+        raise TeacherError(
+            f"{path}: not a recorded signal ({error}); delete it and score again"
+        ) from None
 
 
 def check_signal(signal: Signal, codes_FS: Tensor, pieces: int, where: str) -> None:
@@ -67,7 +71,8 @@ def check_signal(signal: Signal, codes_FS: Tensor, pieces: int, where: str) -> N
         or len(signal.pitch_PK) != pieces
     ):
         raise TeacherError(
-            f"{where}: the signal has {signal.frames} frames, {len(signal.slots)} slots, {len(signal.pitch_PK)} pieces, "
+            f"{where}: the signal has {signal.frames} frames, {len(signal.slots)} slots, "
+            f"{len(signal.pitch_PK)} pieces, "
             f"the song {len(codes_FS)}, {codes_FS.shape[1]}, {pieces}; score it again"
         )
     if any(bool(torch.isnan(slot).any()) for slot in signal.slots):

@@ -1,5 +1,5 @@
-"""The student: a stock causal LM whose two tables are grafted, and whose linear layers carry LoRA or train in
-full.
+"""The student: a stock causal LM whose two tables are grafted, and whose linear layers carry LoRA
+or train in full.
 
     model, tokenizer = open_base("embedded/base")
     vocabulary = AudioVocabulary(rows_of(model), codec.format)
@@ -9,9 +9,9 @@ full.
     scores_NC = student.scores(hidden_ND, start, end)       # one slot's rows, not the whole vocabulary
     student.save_adapter(folder)                            # plain PEFT can load it
 
-On disk an adapter is stock PEFT: linear LoRA (arXiv 2106.09685) plus the new rows in the form of its
-`trainable_token_indices`, in float16 unless asked otherwise; beside it `distill.json` holds the vocabulary
-and the fingerprint of the base, and `load` refuses any other base.
+On disk an adapter is stock PEFT: linear LoRA (arXiv 2106.09685) plus the new rows in the form of
+its `trainable_token_indices`, in float16 unless asked otherwise; beside it `distill.json` holds the
+vocabulary and the fingerprint of the base, and `load` refuses any other base.
 """
 
 from __future__ import annotations
@@ -117,15 +117,15 @@ class Student:
         """Tokens that the model's positions reach."""
         return int(getattr(self.model.config, "max_position_embeddings", 1 << 30))
 
-    # --- text -----------------------------------------------------------------------------------------------
+    # --- text -------------------------------------------------------------------------------------
     @property
     def opening(self) -> list[int]:
         """What this base puts before any text, say <s>; often nothing."""
         return list(self.text.opening)
 
     def encode_text(self, text: str) -> list[int]:
-        """Ids of a text, all below `vocabulary.base_rows`: no special token and no codec token, whatever it
-        spells.
+        """Ids of a text, all below `vocabulary.base_rows`: no special token and no codec token,
+        whatever it spells.
         """
         return self.text.encode(text)
 
@@ -133,7 +133,7 @@ class Student:
         """Text of ids below `vocabulary.base_rows`."""
         return self.text.decode(list(ids))
 
-    # --- forward --------------------------------------------------------------------------------------------
+    # --- forward ----------------------------------------------------------------------------------
     def hidden(
         self,
         ids_BT: Tensor,
@@ -141,11 +141,12 @@ class Student:
         cache: Any = None,
         attention_mask: Tensor | None = None,
     ) -> Tensor:
-        """Last hidden states hidden_BTD, after the final norm. `cache` (a transformers Cache) is extended in
-        place.
+        """Last hidden states hidden_BTD, after the final norm. `cache` (a transformers Cache) is
+        extended in place.
 
-        Without a cache and a mask, `positions_BT` that start again in a row begin another song, which does
-        not see the ones before it. Raises GraftError where the family cannot keep songs apart.
+        Without a cache and a mask, `positions_BT` that start again in a row begin another song,
+        which does not see the ones before it. Raises GraftError where the family cannot keep songs
+        apart.
         """
         body = self.model.base_model
         options: dict[str, Any] = {"use_cache": cache is not None, cache_word(type(body)): cache}
@@ -160,8 +161,14 @@ class Student:
                 attention_mask = self._songs_apart(positions_BT)
         if attention_mask is not None:
             options["attention_mask"] = attention_mask
-        # use_cache=False matters: with a cache of its own transformers no longer looks for packed songs
-        if packing == "songs" and positions_BT is not None and cache is None and attention_mask is None:
+        # use_cache=False matters: with a cache of its own transformers no longer looks for packed
+        # songs
+        if (
+            packing == "songs"
+            and positions_BT is not None
+            and cache is None
+            and attention_mask is None
+        ):
             with attention.apart(self.model.config, positions_BT):
                 return body(input_ids=ids_BT, **options).last_hidden_state
         return body(input_ids=ids_BT, **options).last_hidden_state
@@ -177,19 +184,20 @@ class Student:
         return _block_mask(starts_BT.cumsum(-1), self.dtype)
 
     def logits(self, hidden_ND: Tensor, start: int, end: int) -> Tensor:
-        """Logits for rows start ... end-1 of the joint vocabulary, as the stock model gives them (scaled,
-        capped).
+        """Logits for rows start ... end-1 of the joint vocabulary, as the stock model gives them
+        (scaled, capped).
         """
         if not 0 <= start < end <= self.vocabulary.rows:
             raise GraftError(
-                f"rows {start} to {end}: this model has 0 to {self.vocabulary.rows}; ask within them"
+                f"rows {start} to {end}: this model has 0 to {self.vocabulary.rows}; ask within "
+                "them"
             )
         head = self.head
         if isinstance(head, GraftedHead):
             return self._finish(head.span(hidden_ND, start, end))
         return self._finish(F.linear(hidden_ND, head.weight[start:end]))
 
-    # --- what trains ----------------------------------------------------------------------------------------
+    # --- what trains ------------------------------------------------------------------------------
     def adapt(self, settings: LoraSettings, seed: int = 0) -> None:
         """LoRA on every linear layer of the body; those and the new rows train, all else is frozen."""
         if self.lora is not None:
@@ -202,7 +210,8 @@ class Student:
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(".lora_" in name)
             if ".lora_" in name:
-                parameter.data = parameter.data.float()  # float32 to train, whatever the base is held in
+                # float32 to train, whatever the base is held in
+                parameter.data = parameter.data.float()
         for parameter in self.new_rows().values():
             parameter.requires_grad_(True)
 
@@ -218,13 +227,16 @@ class Student:
     def new_rows(self) -> dict[str, nn.Parameter]:
         """The new rows by parameter name: one table where the base ties its head, else two."""
         self._need_graft()
-        tables = {name_of(self.model, table) + ".new": table.new for table in (self.embedding, self.head)}
+        tables = {
+            name_of(self.model, table) + ".new": table.new for table in (self.embedding, self.head)
+        }
         return dict(list(tables.items())[:1]) if self.tied else tables
 
     def _need_graft(self) -> None:
         if not isinstance(self.head, GraftedHead):
             raise GraftError(
-                f"{self.base}: is merged, its tables are one; graft its base instead, or train all of it"
+                f"{self.base}: is merged, its tables are one; graft its base instead, or train "
+                "all of it"
             )
 
     def _lora_config(self, settings: LoraSettings, **more: Any) -> LoraConfig:
@@ -234,7 +246,9 @@ class Student:
             if isinstance(module, nn.Linear | Conv1D) and ".lora_" not in name
         }
         if not linear:
-            raise GraftError(f"{self.base}: its body has no linear layers for LoRA; train all of it")
+            raise GraftError(
+                f"{self.base}: its body has no linear layers for LoRA; train all of it"
+            )
         return LoraConfig(
             r=settings.rank,
             lora_alpha=settings.alpha,
@@ -248,7 +262,9 @@ class Student:
     def trainable(self) -> dict[str, nn.Parameter]:
         """What trains, by name; a shared parameter once."""
         return {
-            name: parameter for name, parameter in self.model.named_parameters() if parameter.requires_grad
+            name: parameter
+            for name, parameter in self.model.named_parameters()
+            if parameter.requires_grad
         }
 
     def state(self) -> dict[str, Tensor]:
@@ -274,7 +290,7 @@ class Student:
         self.model.to(device)
         return self
 
-    # --- on disk --------------------------------------------------------------------------------------------
+    # --- on disk ----------------------------------------------------------------------------------
     def card(self, form: str) -> dict[str, Any]:
         """What `distill.json` says: whose adapter this is, and how its ids are laid out."""
         return {
@@ -288,11 +304,12 @@ class Student:
         }
 
     def save_adapter(self, folder: str | Path, dtype: str = "float16") -> Path:
-        """Writes a stock PEFT adapter (and `distill.json`), at once or not at all; gives the folder.
+        """Writes a stock PEFT adapter (and `distill.json`), at once or not at all; gives the
+        folder.
 
-        Plain PEFT: load the base, `resize_token_embeddings(vocabulary.rows)`, `PeftModel.from_pretrained`.
-        Raises AdapterError for a student without LoRA (merge it instead) and for weights that `dtype` cannot
-        hold.
+        Plain PEFT: load the base, `resize_token_embeddings(vocabulary.rows)`,
+        `PeftModel.from_pretrained`. Raises AdapterError for a student without LoRA (merge it
+        instead) and for weights that `dtype` cannot hold.
         """
         if self.lora is None:
             raise AdapterError(
@@ -300,7 +317,9 @@ class Student:
             )
         kind = getattr(torch, dtype)
         names = self._names_on_disk()
-        state = {names[name]: tensor.to(kind).cpu().contiguous() for name, tensor in self.state().items()}
+        state = {
+            names[name]: tensor.to(kind).cpu().contiguous() for name, tensor in self.state().items()
+        }
         for name, tensor in state.items():
             if not bool(torch.isfinite(tensor).all()):
                 raise AdapterError(f"{name}: has values that {dtype} cannot hold; save in float32")
@@ -315,7 +334,9 @@ class Student:
         with atomic_folder(folder) as inside:
             config.save_pretrained(str(inside))
             save_file(
-                state, inside / WEIGHTS, metadata={"format": "pt", "base_fingerprint": self.base_fingerprint}
+                state,
+                inside / WEIGHTS,
+                metadata={"format": "pt", "base_fingerprint": self.base_fingerprint},
             )
             (inside / CARD).write_text(json.dumps(self.card("adapter"), indent=1) + "\n")
         return Path(folder)
@@ -323,7 +344,9 @@ class Student:
     def _names_on_disk(self) -> dict[str, str]:
         """Our parameter names -> PEFT's keys."""
         names = {name: PEFT_ROOT + name.replace(".default.", ".") for name in self.trainable()}
-        names.update({name: f"{PEFT_ROOT}{name.removesuffix('.new')}.{TOKENS}" for name in self.new_rows()})
+        names.update(
+            {name: f"{PEFT_ROOT}{name.removesuffix('.new')}.{TOKENS}" for name in self.new_rows()}
+        )
         return names
 
 
@@ -341,13 +364,13 @@ def graft(
     init: str = "codebooks",
     base: str | None = None,
 ) -> Student:
-    """Puts the vocabulary's new rows beside the model's own, in place, and gives the student; nothing trains
-    yet.
+    """Puts the vocabulary's new rows beside the model's own, in place, and gives the student;
+    nothing trains yet.
 
-    `init` as in `graft.first_rows`; `base`: the name by which others find this base (recorded in adapters).
-    Before it returns it measures, on a few ids: text logits bit-identical to the model's before, `logits`
-    equal to the stock forward's logits, and how songs in one row are kept apart. Raises GraftError where one
-    of the first two fails.
+    `init` as in `graft.first_rows`; `base`: the name by which others find this base (recorded in
+    adapters). Before it returns it measures, on a few ids: text logits bit-identical to the model's
+    before, `logits` equal to the stock forward's logits, and how songs in one row are kept apart.
+    Raises GraftError where one of the first two fails.
     """
     where = base or _public_name(model)
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
@@ -356,17 +379,21 @@ def graft(
     rows = embedding.num_embeddings
     if vocabulary.base_rows != rows:
         raise GraftError(
-            f"{where}: has {rows} rows, the vocabulary begins at {vocabulary.base_rows}; use rows_of"
+            f"{where}: has {rows} rows, the vocabulary begins at {vocabulary.base_rows}; use "
+            "rows_of"
         )
     if pieces > rows:
         raise GraftError(
-            f"{where}: its tokenizer has {pieces} ids, its tables {rows} rows; use its own tokenizer"
+            f"{where}: its tokenizer has {pieces} ids, its tables {rows} rows; use its own "
+            "tokenizer"
         )
     before_BTV = text_logits(model, vocabulary.base_rows)
     tied = is_tied(model)
     identity = fingerprint(model, tokenizer, folder_of(model))
     device = embedding.weight.device
-    new = nn.Parameter(first_rows(embedding.weight[:pieces], vocabulary, codebooks, seed, init).to(device))
+    new = nn.Parameter(
+        first_rows(embedding.weight[:pieces], vocabulary, codebooks, seed, init).to(device)
+    )
     if tied:
         new_head = new
     else:
@@ -378,7 +405,13 @@ def graft(
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     student = Student(
-        model, tokenizer, vocabulary, base=where, base_fingerprint=identity, base_pieces=pieces, tied=tied
+        model,
+        tokenizer,
+        vocabulary,
+        base=where,
+        base_fingerprint=identity,
+        base_pieces=pieces,
+        tied=tied,
     )
     check_graft(student, before_BTV)
     return student
@@ -415,8 +448,8 @@ def load(
 
 
 def read_card(folder: Path, form: str) -> dict[str, Any]:
-    """`distill.json` of a folder. Raises AdapterError when there is none, or it is of another form or
-    version.
+    """`distill.json` of a folder. Raises AdapterError when there is none, or it is of another form
+    or version.
     """
     try:
         card = json.loads((folder / CARD).read_text(encoding="utf-8"))

@@ -1,13 +1,15 @@
 """Every number that a sung song can become: the one file that adds or subtracts an offset.
 
-An LLM has rows 0 ... base_rows-1. We append one contiguous block per meaning, so that an id alone says what it is:
+An LLM has rows 0 ... base_rows-1. We append one contiguous block per meaning, so that an id alone
+says what it is:
 
     | text (the base LLM's own rows) | control | pitch | length | slot 0 | slot 1 | ... | padding |
 
-A **slot** is one codebook of one track; its code c has the id `span(slot).start + c`. Because the slot is in the id, a
-lost token is noticed and never shifts what follows (Orpheus and YuE count positions instead; see ARCHITECTURE.md).
-Pitch symbols: unknown, rest, then MIDI keys. Length symbols: open, then 1 ... `longest` codec frames. Rows are padded to
-a multiple of 64; padding is never sampled.
+A **slot** is one codebook of one track; its code c has the id `span(slot).start + c`. Because the
+slot is in the id, a lost token is noticed and never shifts what follows (Orpheus and YuE count
+positions instead; see ARCHITECTURE.md). Pitch symbols: unknown, rest, then MIDI keys. Length
+symbols: open, then 1 ... `longest` codec frames. Rows are padded to a multiple of 64; padding is
+never sampled.
 """
 
 from __future__ import annotations
@@ -60,7 +62,7 @@ class AudioVocabulary:
         """The layout, for this codec's slots."""
         return layouts.of(self.layout, self.format.levels)
 
-    # --- blocks, in order ------------------------------------------------------------------------------------------
+    # --- blocks, in order -------------------------------------------------------------------------
     @property
     def text_span(self) -> Span:
         return Span(0, self.base_rows)
@@ -113,18 +115,21 @@ class AudioVocabulary:
         """The token's name in a published tokenizer; not `<|...|>`, which llama.cpp would hide."""
         return f"<custom_token_{id - self.base_rows}>"
 
-    # --- codes -----------------------------------------------------------------------------------------------------
+    # --- codes ------------------------------------------------------------------------------------
     def spell(self, codes_FS: Tensor) -> Tensor:
-        """codes_FS (F frames, S slots) -> ids_N in the layout's order, N = F * S. CodecError on a code out of range."""
+        """codes_FS (F frames, S slots) -> ids_N in the layout's order, N = F * S. CodecError on a
+        code out of range."""
         self.check(codes_FS)
         return (codes_FS.long() + self._slot_starts_S())[self.order.order(len(codes_FS))]
 
     def read(self, ids_N: Tensor) -> Tensor:
-        """ids_N -> codes_FS. Raises VocabularyError naming the first id that is not of the slot its place asks for."""
+        """ids_N -> codes_FS. Raises VocabularyError naming the first id that is not of the slot its
+        place asks for."""
         slots = self.format.slots
         if ids_N.numel() % slots:
             raise VocabularyError(
-                f"{ids_N.numel()} audio ids are not whole frames of {slots} slots; drop the last ones"
+                f"{ids_N.numel()} audio ids are not whole frames of {slots} slots; drop the last "
+                "ones"
             )
         frame_N, slot_N = self.order.order(ids_N.numel() // slots)
         codes_N = ids_N.long().flatten() - self._slot_starts_S()[slot_N]
@@ -144,21 +149,24 @@ class AudioVocabulary:
         slots = self.format.slots
         if codes_FS.ndim != 2 or codes_FS.shape[1] != slots:
             raise CodecError(
-                f"codes of shape {tuple(codes_FS.shape)}: this vocabulary has {slots} slots; use its codec"
+                f"codes of shape {tuple(codes_FS.shape)}: this vocabulary has {slots} slots; use "
+                "its codec"
             )
         for slot, size in enumerate(self.format.slot_sizes):
             low, high = (int(v) for v in codes_FS[:, slot].aminmax()) if len(codes_FS) else (0, 0)
             if low < 0 or high >= size:
                 raise CodecError(
-                    f"slot {slot}: codes {low} to {high} do not fit 0 to {size - 1}; another codec made them"
+                    f"slot {slot}: codes {low} to {high} do not fit 0 to {size - 1}; another "
+                    "codec made them"
                 )
 
     def _slot_starts_S(self) -> Tensor:
         return torch.tensor([self.span(slot).start for slot in range(self.format.slots)])
 
-    # --- score symbols ---------------------------------------------------------------------------------------------
+    # --- score symbols ----------------------------------------------------------------------------
     def pitch(self, midi: float | None, known: bool = True) -> int:
-        """Pitch symbol: `known=False` is unknown, None a rest, else the nearest key. Out of range: VocabularyError."""
+        """Pitch symbol: `known=False` is unknown, None a rest, else the nearest key. Out of range:
+        VocabularyError."""
         if not known:
             return self.pitch_span.start
         if midi is None:
@@ -166,7 +174,8 @@ class AudioVocabulary:
         key = round(midi)
         if not self.lowest_midi <= key <= self.highest_midi:
             raise VocabularyError(
-                f"MIDI pitch {midi:g} is outside {self.lowest_midi} to {self.highest_midi}; transpose the song"
+                f"MIDI pitch {midi:g} is outside {self.lowest_midi} to {self.highest_midi}; "
+                "transpose the song"
             )
         return self.pitch_span.start + 2 + key - self.lowest_midi
 
@@ -191,7 +200,7 @@ class AudioVocabulary:
             raise VocabularyError(f"id {id} is no length symbol (ids {self.length_span})")
         return (id - self.length_span.start) or None
 
-    # --- JSON ------------------------------------------------------------------------------------------------------
+    # --- JSON -------------------------------------------------------------------------------------
     def to_json(self) -> str:
         return json.dumps(asdict(self))
 

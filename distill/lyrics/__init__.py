@@ -1,12 +1,12 @@
 """Lyrics to what can be sung: text -> sections of lines -> words -> syllables -> pieces.
 
-A syllable is what one note holds: consonants, one vowel, consonants. It is cut by maximal onset: between two
-vowels as many consonants as can begin an English syllable go to the later one. A *piece* is a syllable's
-letters separated by spaces ("s t r I m"), one ASCII letter a phone (`letters.py`), so that every tokenizer
-reads it alike.
+A syllable is what one note holds: consonants, one vowel, consonants. It is cut by maximal onset:
+between two vowels as many consonants as can begin an English syllable go to the later one. A
+*piece* is a syllable's letters separated by spaces ("s t r I m"), one ASCII letter a phone
+(`letters.py`), so that every tokenizer reads it alike.
 
-All of it is plain text work. Lyrics that spell a codec token (`<custom_token_5>`) are the words custom,
-token, five.
+All of it is plain text work. Lyrics that spell a codec token (`<custom_token_5>`) are the words
+custom, token, five.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ _NOTE = r"[A-G](?:#|b|♯|♭)?"
 _KIND = r"(?:maj|min|mi|m|M|dim|aug|sus|add|dom|°|ø|\+|-)?(?:\d{1,2})?(?:(?:maj|sus|add|b|#|no|/)\d{1,2})*(?:\([^()\s]{1,6}\))?"
 CHORD_NAME = rf"{_NOTE}{_KIND}(?:/{_NOTE})?"
 CHORD = re.compile(rf"\[{CHORD_NAME}\]")  # "[Am]", "[F#m7/C#]"
-TAG = re.compile(r"\s*\[\s*(?![x×]\s?\d+\s*\])([^\W\d_][\w' -]{0,30}?(?:\b[x×]\s?\d+)?)[\s\d]*(?::[^\]]*)?\]")
+TAG = re.compile(
+    r"\s*\[\s*(?![x×]\s?\d+\s*\])([^\W\d_][\w' -]{0,30}?(?:\b[x×]\s?\d+)?)[\s\d]*(?::[^\]]*)?\]"
+)
 
 ONSETS = frozenset(
     ["pr", "pl", "py", "pw", "br", "bl", "by", "bw", "tr", "tw", "ty", "dr", "dw", "dy", "kr", "kl", "kw",
@@ -48,7 +50,8 @@ class Syllable(NamedTuple):
 
 
 class Verse(NamedTuple):
-    """A section of lyrics: its tag ("verse", "chorus", ...) and its lines as written, () where it has none."""
+    """A section of lyrics: its tag ("verse", "chorus", ...) and its lines as written, () where it
+    has none."""
 
     tag: str
     lines: tuple[str, ...]
@@ -57,7 +60,8 @@ class Verse(NamedTuple):
 def phones(word: str, language: str = "en") -> tuple[str, ...]:
     """The ARPABET phones of a word, without stress marks: "stream" -> ("S", "T", "R", "IY", "M").
 
-    () only where nothing can be sung (no letter and no digit); otherwise at least one phone is a vowel.
+    () only where nothing can be sung (no letter and no digit); otherwise at least one phone is a
+    vowel.
     """
     return tuple(PHONE_OF[letter] for letter in sound(word, language))
 
@@ -68,12 +72,17 @@ def syllables(word: str, language: str = "en") -> list[Syllable]:
 
 
 def read(line_words: Sequence[str], language: str = "en") -> list[list[Syllable]]:
-    """The syllables of each of a line's words: a Chinese character is read in the company it stands in."""
-    return [[syllable for part in parts for syllable in cut(part)] for parts in sounds(line_words, language)]
+    """The syllables of each of a line's words: a Chinese character is read in the company it stands
+    in."""
+    return [
+        [syllable for part in parts for syllable in cut(part)]
+        for parts in sounds(line_words, language)
+    ]
 
 
 def cut(sounds: str) -> list[Syllable]:
-    """Cuts a word's sound letters into syllables by maximal onset. Consonants alone give no syllable."""
+    """Cuts a word's sound letters into syllables by maximal onset. Consonants alone give no
+    syllable."""
     nuclei = [place for place, letter in enumerate(sounds) if letter in VOWELS]
     if not nuclei:
         return []
@@ -106,11 +115,13 @@ def sing_texts(line: str, language: str = "en") -> list[str]:
 
 
 def words(line: str) -> list[str]:
-    """The words of a line: lower case, accents and inner apostrophes kept, other marks and emoji dropped.
+    """The words of a line: lower case, accents and inner apostrophes kept, other marks and emoji
+    dropped.
 
-    "Row, row - don't STOP!" -> ["row", "row", "don't", "stop"]; an opening apostrophe stays where the
-    dictionary has such a word ('til), and so does a closing one after n (singin'). A Chinese character is a
-    word: "爱你baby" -> ["爱", "你", "baby"]. Chords in square brackets are marks: "[Am]Hello" -> ["hello"].
+    "Row, row - don't STOP!" -> ["row", "row", "don't", "stop"]; an opening apostrophe stays where
+    the dictionary has such a word ('til), and so does a closing one after n (singin'). A Chinese
+    character is a word: "爱你baby" -> ["爱", "你", "baby"]. Chords in square brackets are marks:
+    "[Am]Hello" -> ["hello"].
     """
     text = unicodedata.normalize("NFC", CHORD.sub("", line)).lower()
     text = re.sub("[\u2018\u2019\u02bc\u00b4\u0060\u2032]", "'", text)
@@ -129,12 +140,15 @@ OPENED = frozenset(["'bout", "'cause", "'em", "'n", "'round", "'til", "'tis", "'
 
 
 def parse(lyrics: str, where: str = "lyrics") -> list[Verse]:
-    """Cuts lyrics into sections and lines; lines without a letter or digit (emoji, rules, chords) are left out.
+    """Cuts lyrics into sections and lines; lines without a letter or digit (emoji, rules, chords)
+    are left out.
 
-    "[verse]", "[Chorus 2]" or "[pre-chorus: soft]" opens a section ("[Chorus x2]" one called chorus-x2), "[Am]" is a chord and opens none. A tag stays without
-    lines too: "[instrumental]" says that nobody sings there, "[chorus]" alone that it comes again. Untagged lyrics are
-    cut at blank lines into sections tagged "verse"; within tagged lyrics a blank line means nothing. Raises LyricsError
-    (naming `where`) on lyrics that are not text, empty, too long, or have nothing to sing.
+    "[verse]", "[Chorus 2]" or "[pre-chorus: soft]" opens a section ("[Chorus x2]" one called
+    chorus-x2), "[Am]" is a chord and opens none. A tag stays without lines too: "[instrumental]"
+    says that nobody sings there, "[chorus]" alone that it comes again. Untagged lyrics are cut at
+    blank lines into sections tagged "verse"; within tagged lyrics a blank line means nothing.
+    Raises LyricsError (naming `where`) on lyrics that are not text, empty, too long, or have
+    nothing to sing.
     """
     if not isinstance(lyrics, str):
         raise LyricsError(f"{where}: lyrics are {type(lyrics).__name__}, not text; give a string")
@@ -142,13 +156,17 @@ def parse(lyrics: str, where: str = "lyrics") -> list[Verse]:
         raise LyricsError(f"{where}: lyrics are empty; give at least one line to sing")
     if len(lyrics) > LONGEST_LYRICS:
         raise LyricsError(
-            f"{where}: {len(lyrics):,} characters of lyrics; cut them to songs of at most {LONGEST_LYRICS:,}"
+            f"{where}: {len(lyrics):,} characters of lyrics; cut them to songs of at most "
+            f"{LONGEST_LYRICS:,}"
         )
     sections: list[tuple[str, list[str]]] = [("", [])]  # "" until there is a tag
     for row in lyrics.splitlines():
         if (tag := TAG.match(row)) and not CHORD.match(row.strip()):
             sections.append(
-                (re.sub(r"\s+", "-", re.sub(r"(?<=\b[x×])\s", "", tag.group(1).lower()).strip()), [])
+                (
+                    re.sub(r"\s+", "-", re.sub(r"(?<=\b[x×])\s", "", tag.group(1).lower()).strip()),
+                    [],
+                )
             )
             row = row[tag.end() :]
         elif not row.strip() and not sections[-1][0]:
@@ -156,9 +174,13 @@ def parse(lyrics: str, where: str = "lyrics") -> list[Verse]:
         if found := words(row):
             if longest := [word for word in found if len(word) > LONGEST_WORD]:
                 text, count = longest[0][:20], len(longest[0])
-                raise LyricsError(f"{where}: {text!r}... is one word of {count} letters; cut it with spaces")
+                raise LyricsError(
+                    f"{where}: {text!r}... is one word of {count} letters; cut it with spaces"
+                )
             sections[-1][1].append(row.strip())
     verses = [Verse(tag or "verse", tuple(lines)) for tag, lines in sections if tag or lines]
     if not any(verse.lines for verse in verses):
-        raise LyricsError(f"{where}: lyrics hold no letter or digit; give at least one word to sing")
+        raise LyricsError(
+            f"{where}: lyrics hold no letter or digit; give at least one word to sing"
+        )
     return verses

@@ -1,17 +1,18 @@
 """How a written word sounds: a dictionary, and for words it does not hold a model learned from it.
 
-Sounds are written with one ASCII letter each ("stream" -> "strIm"), so that every tokenizer cuts them alike
-once they are separated by spaces. The letters stand one to one for the 39 phones of the CMU dictionary
-(ARPABET without stress).
+Sounds are written with one ASCII letter each ("stream" -> "strIm"), so that every tokenizer cuts
+them alike once they are separated by spaces. The letters stand one to one for the 39 phones of the
+CMU dictionary (ARPABET without stress).
 
-The dictionary is CMUdict as the CMU Sphinx project distributes it (BSD; `embedded/lexicon/LICENSE`), first
-pronunciations only. It is read on first use, in a few hundredths of a second.
+The dictionary is CMUdict as the CMU Sphinx project distributes it (BSD;
+`embedded/lexicon/LICENSE`), first pronunciations only. It is read on first use, in a few hundredths
+of a second.
 
 The model is a joint n-gram (Bisani and Ney, 2008, "Joint-sequence models for grapheme-to-phoneme
-conversion"): a word and its sound are one sequence of *pairs*, each a letter with the 0 to 2 phones it is
-read as (x:ks, e:). Expectation maximisation finds the pairs, an n-gram with modified Kneser-Ney smoothing
-scores their sequences, and reading a word is a beam search over the pairs its letters allow. It is
-trained by `learn_letters.py`.
+conversion"): a word and its sound are one sequence of *pairs*, each a letter with the 0 to 2 phones
+it is read as (x:ks, e:). Expectation maximisation finds the pairs, an n-gram with modified
+Kneser-Ney smoothing scores their sequences, and reading a word is a beam search over the pairs its
+letters allow. It is trained by `learn_letters.py`.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ LETTER_OF = {
 PHONE_OF = {letter: phone for phone, letter in LETTER_OF.items()}
 VOWELS = "AauOWYeREiIoQUV"
 
-# Where the dictionary reads a cry as an abbreviation ("baa" as B, A, A) or holds no vowel to sing on.
+# Where the dictionary reads a cry as an abbreviation ("baa" as B, A, A) or holds no vowel to sing
+# on.
 CORRECTED = {
     "aa": "A", "aaa": "A", "aah": "A", "baa": "bA", "mm": "um", "hm": "hum", "hmm": "hum", "sh": "Su",
     "shh": "Su", "ooh": "V", "whoa": "wo", "na": "nA", "la": "lA", "da": "dA", "ba": "bA", "doo": "dV",
@@ -57,14 +59,16 @@ def lexicon() -> dict[str, str]:
 
 
 def compile_lexicon(dictionary: Path, out: Path = HOME / "lexicon.txt.xz") -> int:
-    """Writes the lexicon from a CMU Sphinx dictionary (`word PHONE PHONE ...`, variants as `word(2)`).
+    """Writes the lexicon from a CMU Sphinx dictionary (`word PHONE PHONE ...`, variants as
+    `word(2)`).
 
     Returns how many words it holds.
     """
     sounds: dict[str, str] = {}
     for row in dictionary.read_text("utf-8").splitlines():
         word, *phones = row.split()
-        if re.fullmatch("[a-z']*[a-z][a-z']*", word):  # leaves out variants, abbreviations with dots, digits
+        # leaves out variants, abbreviations with dots, digits
+        if re.fullmatch("[a-z']*[a-z][a-z']*", word):
             sounds[word] = "".join(LETTER_OF[phone] for phone in phones)
     sounds.update(CORRECTED)
     sounds = {word: sound for word, sound in sounds.items() if set(sound) & set(VOWELS)}
@@ -80,8 +84,9 @@ QUIET = 255 / 12  # quantisation steps a neper: a byte holds probabilities from 
 
 @dataclass(frozen=True)
 class LetterModel:
-    """pairs: (letter, phones) by symbol - FIRST. gain: n-gram key -> its own part of the probability.
-    yielded: context key -> the share of the probability it leaves to the context one symbol shorter."""
+    """pairs: (letter, phones) by symbol - FIRST. gain: n-gram key -> its own part of the
+    probability. yielded: context key -> the share of the probability it leaves to the context one
+    symbol shorter."""
 
     order: int
     pairs: tuple[tuple[str, str], ...]
@@ -96,7 +101,8 @@ class LetterModel:
         return chance
 
     def contexts(self, history: int) -> list[tuple[int, float]]:
-        """The known contexts that end a history (a key of at most order - 1 symbols), shortest first."""
+        """The known contexts that end a history (a key of at most order - 1 symbols), shortest
+        first."""
         found: list[tuple[int, float]] = []
         for length in range(1, self.order):
             key = history % BASE**length
@@ -117,13 +123,18 @@ class LetterModel:
             if not choices:
                 continue
             grown: dict[int, tuple[float, str]] = {}
-            for history, (score, sounds) in sorted(paths.items(), key=lambda path: -path[1][0])[:beam]:
+            for history, (score, sounds) in sorted(paths.items(), key=lambda path: -path[1][0])[
+                :beam
+            ]:
                 contexts = self.contexts(history)
                 for symbol in choices:
                     total = score + math.log(self.probability(symbol, contexts))
                     key = (history * BASE + symbol) % BASE ** (self.order - 1)
                     if key not in grown or total > grown[key][0]:
-                        grown[key] = total, sounds + (self.pairs[symbol - FIRST][1] if letter else "")
+                        grown[key] = (
+                            total,
+                            sounds + (self.pairs[symbol - FIRST][1] if letter else ""),
+                        )
             paths = grown
         return max(paths.values())[1]
 
@@ -140,7 +151,9 @@ def read_model(packed: bytes) -> LetterModel:
         for length in range(order + 1):
             if length:
                 key = np.repeat(key, children) * BASE + arrays[f"symbol{length}"]
-                gain.update(zip(key.tolist(), chance[arrays[f"gain{length}"]].tolist(), strict=True))
+                gain.update(
+                    zip(key.tolist(), chance[arrays[f"gain{length}"]].tolist(), strict=True)
+                )
             if length < order:
                 children = arrays[f"children{length}"]
                 left = chance[arrays[f"share{length}"]].tolist()

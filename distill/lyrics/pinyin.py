@@ -14,10 +14,13 @@ from __future__ import annotations
 
 import re
 
-HAN = "\u3005\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # for between brackets
+# for between brackets
+HAN = "\u3005\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 AGAIN = "\u3005"  # 々: the character before it once more
 # Alone, where pypinyin's first reading is the rarer one in songs, or no syllable.
-_ALONE = dict(pair.split() for pair in "长 chang;長 chang;佛 fo;弹 tan;彈 tan;咯 lo;嗯 en;欸 ei".split(";"))
+_ALONE = dict(
+    pair.split() for pair in "长 chang;長 chang;佛 fo;弹 tan;彈 tan;咯 lo;嗯 en;欸 ei".split(";")
+)
 _INITIALS = {"j": "J", "q": "C", "x": "S", "zh": "J", "ch": "C", "sh": "S", "z": "dz", "c": "ts"}
 _FINALS = {  # with its glide
     "a": "A", "o": "O", "e": "u", "i": "I", "u": "V", "v": "yV", "ê": "e", "ai": "Y", "ei": "E", "ao": "W", "ou": "o",
@@ -37,7 +40,10 @@ def readings(text: str) -> list[str]:
         text = re.sub(f"([^{AGAIN}]){AGAIN}", r"\1\1", text)
     found: list[str] = []
     for phrase in seg.cut(text):
-        found += [_ALONE[phrase]] if phrase in _ALONE else lazy_pinyin(phrase, Style.NORMAL, errors=_unread)  # type: ignore[arg-type]
+        if phrase in _ALONE:
+            found.append(_ALONE[phrase])
+        else:
+            found += lazy_pinyin(phrase, Style.NORMAL, errors=_unread)  # type: ignore[arg-type]
     return found
 
 

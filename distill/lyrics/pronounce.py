@@ -1,8 +1,10 @@
-"""How a word in a song is read: whatever the script, spelling or number, to the letters of `letters.py`.
+"""How a word in a song is read: whatever the script, spelling or number, to the letters of
+`letters.py`.
 
-English by the dictionary, and by the learned model where the dictionary ends. Spanish by its own rules, which
-its spelling follows. Chinese characters in Mandarin (`pinyin`), a line at once. Anything else is spelled in Roman
-letters first and read as English: a foreign accent, but always a vowel to sing on.
+English by the dictionary, and by the learned model where the dictionary ends. Spanish by its own
+rules, which its spelling follows. Chinese characters in Mandarin (`pinyin`), a line at once.
+Anything else is spelled in Roman letters first and read as English: a foreign accent, but always a
+vowel to sing on.
 """
 
 from __future__ import annotations
@@ -35,17 +37,20 @@ ROMAN = dict(
 
 
 def sound(word: str, language: str = "en") -> str:
-    """The sound of a word in the letters of `letters.py`: "stream" -> "strIm"; "" without a letter or digit.
+    """The sound of a word in the letters of `letters.py`: "stream" -> "strIm"; "" without a letter
+    or digit.
 
-    Spanish is read by its rules, Chinese characters in Mandarin (but in Japanese). Everything else is read as English:
-    from the dictionary, else by the letter-to-sound model, accents folded, digits said as numbers, Greek, Cyrillic,
-    kana and hangul by their Roman letters; a character of any other script is sung on an open vowel.
+    Spanish is read by its rules, Chinese characters in Mandarin (but in Japanese). Everything else
+    is read as English: from the dictionary, else by the letter-to-sound model, accents folded,
+    digits said as numbers, Greek, Cyrillic, kana and hangul by their Roman letters; a character of
+    any other script is sung on an open vowel.
     """
     return "".join(sounds([word], language)[0])
 
 
 def sounds(words: Sequence[str], language: str = "en") -> list[list[str]]:
-    """The sounds of neighbouring words: of each its parts, every Chinese character a part of its own.
+    """The sounds of neighbouring words: of each its parts, every Chinese character a part of its
+    own.
 
     Such a character is read in the company it stands in, so give a whole line.
     """
@@ -80,9 +85,11 @@ def _sound(word: str, language: str) -> str:
 
 
 def roman(word: str) -> str:
-    """A word in a-z, digits, apostrophes, and a space after each character that stands for a syllable."""
+    """A word in a-z, digits, apostrophes, and a space after each character that stands for a
+    syllable."""
     return "".join(
-        _roman(letter) for letter in unicodedata.normalize("NFKC", word.replace("\u2019", "'")).casefold()
+        _roman(letter)
+        for letter in unicodedata.normalize("NFKC", word.replace("\u2019", "'")).casefold()
     )
 
 
@@ -93,18 +100,23 @@ def _roman(letter: str) -> str:
         return ROMAN[letter]
     if letter.isdecimal():
         return str(unicodedata.decimal(letter))
-    if named := re.search(r"(?:LETTER|SYLLABLE)(?: SMALL)? ([A-Z]+)$", unicodedata.name(letter, "")):
+    if named := re.search(
+        r"(?:LETTER|SYLLABLE)(?: SMALL)? ([A-Z]+)$", unicodedata.name(letter, "")
+    ):
         return named.group(1).lower() + " "
     base = unicodedata.normalize("NFKD", letter)[0]  # without its accents
     if base != letter:
         return _roman(base)
     category = unicodedata.category(letter)
-    return "" if category == "Lm" or category.startswith("M") else "ah " if letter.isalpha() else " "
+    return (
+        "" if category == "Lm" or category.startswith("M") else "ah " if letter.isalpha() else " "
+    )
 
 
 def english(word: str) -> str:
     """The sound of a word in a-z and apostrophes."""
-    for spelling in (word, re.sub(r"(.)\1{2,}", r"\1\1", word), re.sub(r"(.)\1{2,}", r"\1", word)):  # looove
+    # looove
+    for spelling in (word, re.sub(r"(.)\1{2,}", r"\1\1", word), re.sub(r"(.)\1{2,}", r"\1", word)):
         for stem, ending in ((spelling, ""), (spelling.strip("'"), "")):
             if stem in lexicon():
                 return lexicon()[stem] + ending
@@ -116,7 +128,11 @@ def english(word: str) -> str:
     spelling = re.sub(r"(.)\1{2,}", r"\1\1", word.strip("'"))
     if not spelling:
         return ""
-    if len(spelling) <= 4 and not set(spelling) & set("aeiouy'") and not re.search(r"(.)\1", spelling):
+    if (
+        len(spelling) <= 4
+        and not set(spelling) & set("aeiouy'")
+        and not re.search(r"(.)\1", spelling)
+    ):
         return "".join(lexicon()[letter] for letter in spelling)  # initials, said letter by letter
     return voiced(model().sound(spelling))
 
@@ -137,7 +153,11 @@ def number(digits: str) -> list[str]:
         rest = number(str(value % 1_000_000)) if value % 1_000_000 else []
         return [*number(str(value // 1_000_000)), "million", *rest]
     if value >= 1000:
-        return [*number(str(value // 1000)), "thousand", *(number(str(value % 1000)) if value % 1000 else [])]
+        return [
+            *number(str(value // 1000)),
+            "thousand",
+            *(number(str(value % 1000)) if value % 1000 else []),
+        ]
     if value >= 100:
         return [SMALL[value // 100], "hundred", *(number(str(value % 100)) if value % 100 else [])]
     if value >= 20:

@@ -1,16 +1,17 @@
 """What a listener would ask of a take: are the notes in tune, can the words be made out?
 
-A `Sheet` is what ought to be heard in one line, a `Performance` a sheet with the sound that somebody made of
-it. Each file in this folder is one measure, found by its file name, and offers
+A `Sheet` is what ought to be heard in one line, a `Performance` a sheet with the sound that
+somebody made of it. Each file in this folder is one measure, found by its file name, and offers
 
     FIGURES: {name: explanation}                        the shares it reports
     measure(performance, others) -> (figures, details)  one line: {name: (hits, count)}, and JSON to look up
     summarise(details of all lines) -> dict             what a report should say beside the shares
 
-`others` are the sheets of the row's other lines: a measure takes its *controls* from them, since a measure
-that is content with the wrong words or the wrong tune measures nothing. `judge` asks every measure about
-every line, in processes of its own (pocketsphinx and WORLD are serial, and neither needs torch: nothing here
-imports it), and puts bootstrap intervals over lines (`distill.measures._bootstrap`) around the shares.
+`others` are the sheets of the row's other lines: a measure takes its *controls* from them, since a
+measure that is content with the wrong words or the wrong tune measures nothing. `judge` asks every
+measure about every line, in processes of its own (pocketsphinx and WORLD are serial, and neither
+needs torch: nothing here imports it), and puts bootstrap intervals over lines
+(`distill.measures._bootstrap`) around the shares.
 
 Needs `pip install "distill[judge]"`.
 """
@@ -53,10 +54,12 @@ class Sheet:
 
 @dataclass(frozen=True, eq=False)
 class Performance(Sheet):
-    """One line as somebody sang it: mono float32, full scale +-1; its first sample is time 0 of the notes.
+    """One line as somebody sang it: mono float32, full scale +-1; its first sample is time 0 of the
+    notes.
 
-    Raises AudioError where the waveform is not mono, not finite, or has no sample rate. Silence and even
-    emptiness are allowed: a singer may fail so, and then everything in the line counts as missed.
+    Raises AudioError where the waveform is not mono, not finite, or has no sample rate. Silence and
+    even emptiness are allowed: a singer may fail so, and then everything in the line counts as
+    missed.
     """
 
     wave_W: NDArray[np.float32]
@@ -66,10 +69,13 @@ class Performance(Sheet):
         wave_W = np.asarray(self.wave_W, dtype=np.float32)
         if wave_W.ndim != 1 or self.sample_rate <= 0:
             raise AudioError(
-                f"line {self.text!r}: shape {wave_W.shape} at {self.sample_rate} Hz; give mono at its rate"
+                f"line {self.text!r}: shape {wave_W.shape} at {self.sample_rate} Hz; give mono at "
+                "its rate"
             )
         if not np.isfinite(wave_W).all():
-            raise AudioError(f"line {self.text!r}: the waveform holds NaN or infinity; sing it again")
+            raise AudioError(
+                f"line {self.text!r}: the waveform holds NaN or infinity; sing it again"
+            )
         object.__setattr__(self, "wave_W", wave_W)
 
     @property
@@ -85,7 +91,9 @@ class Performance(Sheet):
 
 def kinds() -> list[str]:
     """The measures on disk."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
+    return sorted(
+        module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")
+    )
 
 
 @functools.cache
@@ -99,7 +107,8 @@ def judge(
     reference: str | None = "codec",
     processes: int | None = None,
 ) -> dict[str, Any]:
-    """Every measure of every row; rows are named ("uncoded", "codec", "singer"), each a list of lines.
+    """Every measure of every row; rows are named ("uncoded", "codec", "singer"), each a list of
+    lines.
 
     Returns plain JSON values:
       version, seconds_of_judging, explanations {figure: text},
@@ -107,11 +116,10 @@ def judge(
                   <measure>: its summary,
                   per_line [{line, figures {figure: [hits, count]}, <measure>: its details}]}},
       paired {row: {against, figures {figure: {difference {value, low, high}, quotient {...}}}}}
-    `paired` holds every row but the `reference`, and nothing where there is no such row; the rows must then
-    hold the same lines in the same order, ValueError otherwise.
-    A figure of which nothing could be counted (no controls in a row of one line) is null.
-    `processes`: one a core if None; 1 judges within this process. Raises DistillError where pocketsphinx or
-    pyworld is missing.
+    `paired` holds every row but the `reference`, and nothing where there is no such row; the rows
+    must then hold the same lines in the same order, ValueError otherwise. A figure of which nothing
+    could be counted (no controls in a row of one line) is null. `processes`: one a core if None; 1
+    judges within this process. Raises DistillError where pocketsphinx or pyworld is missing.
     """
     began = time.perf_counter()
     processes = processes or len(
@@ -122,11 +130,16 @@ def judge(
     paired = {}
     if reference is not None and reference in rows:
         for row in rows.keys() - {reference}:
-            if [line.text for line in performances[row]] != [line.text for line in performances[reference]]:
+            if [line.text for line in performances[row]] != [
+                line.text for line in performances[reference]
+            ]:
                 raise ValueError(
-                    f"judge: rows {row} and {reference} hold other lines; pass reference=None or the same"
+                    f"judge: rows {row} and {reference} hold other lines; pass reference=None or "
+                    "the same"
                 )
-        paired = {row: _pair(heard[row], heard[reference], reference) for row in rows if row != reference}
+        paired = {
+            row: _pair(heard[row], heard[reference], reference) for row in rows if row != reference
+        }
     explanations = {name: text for kind in kinds() for name, text in load(kind).FIGURES.items()}
     return {
         "version": VERSION,
@@ -137,7 +150,7 @@ def judge(
     }
 
 
-# --- one line, one row --------------------------------------------------------------------------------------
+# --- one line, one row ----------------------------------------------------------------------------
 
 LineReport = dict[str, tuple[Figures, dict[str, Any]]]  # measure -> (figures, details)
 
@@ -165,7 +178,9 @@ def _report(lines: Sequence[Performance], heard: list[LineReport]) -> dict[str, 
     row["per_line"] = [
         {
             "line": line.text,
-            "figures": {name: list(pair) for kind in kinds() for name, pair in said[kind][0].items()},
+            "figures": {
+                name: list(pair) for kind in kinds() for name, pair in said[kind][0].items()
+            },
         }
         | {kind: said[kind][1] for kind in kinds()}
         for line, said in zip(lines, heard, strict=True)
@@ -173,7 +188,9 @@ def _report(lines: Sequence[Performance], heard: list[LineReport]) -> dict[str, 
     return row
 
 
-def _pair(heard: list[LineReport], reference: list[LineReport], name_of_reference: str) -> dict[str, Any]:
+def _pair(
+    heard: list[LineReport], reference: list[LineReport], name_of_reference: str
+) -> dict[str, Any]:
     """One row against the reference, line by line."""
     figures: dict[str, Any] = {}
     for kind in kinds():
@@ -190,18 +207,19 @@ def _pair(heard: list[LineReport], reference: list[LineReport], name_of_referenc
     return {"against": name_of_reference, "figures": figures}
 
 
-def _counts(heard: list[LineReport], figure: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _counts(
+    heard: list[LineReport], figure: str
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """(hits, counts) of one figure, one number a line."""
     pairs = [figures[figure] for line in heard for figures, _ in line.values() if figure in figures]
     counts_L2 = np.array(pairs, dtype=np.float64).reshape(-1, 2)
     return counts_L2[:, 0], counts_L2[:, 1]
 
 
-# --- several processes --------------------------------------------------------------------------------------
+# --- several processes ----------------------------------------------------------------------------
 
-Job = tuple[
-    str, int, Performance, list[Sheet]
-]  # row, index of the line in it, the line, the row's other lines
+# row, index of the line in it, the line, the row's other lines
+Job = tuple[str, int, Performance, list[Sheet]]
 
 
 def _hear(rows: dict[str, list[Performance]], processes: int) -> dict[str, list[LineReport]]:
@@ -221,15 +239,26 @@ def _work(jobs: list[Job]) -> dict[tuple[str, int], LineReport]:
 
 
 def _deal(hands: list[list[Job]]) -> dict[tuple[str, int], LineReport]:
-    """One child each. Plain children rather than `multiprocessing`: forking is unsafe beside torch's threads,
-    and spawning would run the caller's script again (a notebook, a pipe and an unguarded script have none to
-    run)."""
-    path = os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    """One child each. Plain children rather than `multiprocessing`: forking is unsafe beside
+    torch's threads, and spawning would run the caller's script again (a notebook, a pipe and an
+    unguarded script have none to run)."""
+    path = os.pathsep.join(
+        [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    )
+    environment = {
+        **os.environ,
+        "PYTHONPATH": path,
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+    }
     command = [sys.executable, "-c", "from distill.measures import _child; _child()"]
     children = [
         subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment,
         )
         for _ in hands
     ]

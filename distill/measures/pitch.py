@@ -1,13 +1,13 @@
 """Are the notes in tune?
 
-Harvest (Morise 2017, doi:10.21437/Interspeech.2017-68) tracks the pitch of the whole line between 65 and 900
-Hz. A note is judged by its middle, 30 to 80 % of its length, where neither the slide into it nor the next
-consonant disturbs: the median distance from the score there must be within 50 cents, half the way to the
-neighbouring key. A note with fewer than 3 voiced frames (of 5 ms) in its middle was not sung, which is a
-miss. The octave counts.
+Harvest (Morise 2017, doi:10.21437/Interspeech.2017-68) tracks the pitch of the whole line between
+65 and 900 Hz. A note is judged by its middle, 30 to 80 % of its length, where neither the slide
+into it nor the next consonant disturbs: the median distance from the score there must be within 50
+cents, half the way to the neighbouring key. A note with fewer than 3 voiced frames (of 5 ms) in its
+middle was not sung, which is a miss. The octave counts.
 
-Control: the same take judged by the tune of another line (its own note times): a singer that sang this tune
-and not just any should fail there.
+Control: the same take judged by the tune of another line (its own note times): a singer that sang
+this tune and not just any should fail there.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ IN_TUNE_CENTS = 50.0
 
 
 def measure(performance: Performance, others: Sequence[Sheet]) -> tuple[Figures, dict[str, Any]]:
-    """Notes in tune of one line, and its control. Details: signed `cents` per note, null where nothing was
-    sung."""
+    """Notes in tune of one line, and its control. Details: signed `cents` per note, null where
+    nothing was sung."""
     midi_F = track(performance.wave_W, performance.sample_rate)
     cents = [off_by(midi_F, start, end, midi) for start, end, midi in performance.notes]
     figures = {"in_tune": (sum(map(in_tune, cents)), len(cents)), "wrong_melody_in_tune": (0, 0)}
@@ -67,7 +67,8 @@ def track(wave_W: NDArray[np.floating[Any]], sample_rate: int) -> NDArray[np.flo
     """Pitch in MIDI units every 5 ms, NaN where unvoiced."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # pyworld's own build still uses pkg_resources, and says so
+            # pyworld's own build still uses pkg_resources, and says so
+            warnings.simplefilter("ignore")
             import pyworld
     except ImportError as error:
         raise DistillError(
@@ -79,14 +80,18 @@ def track(wave_W: NDArray[np.floating[Any]], sample_rate: int) -> NDArray[np.flo
     if len(wave_W) < TRACKER_RATE // 4:  # WORLD's filters are longer than such a scrap
         wave_W = np.pad(wave_W, (0, TRACKER_RATE // 4 - len(wave_W)))
     hertz_F, _ = pyworld.harvest(
-        wave_W, TRACKER_RATE, f0_floor=LOWEST_HZ, f0_ceil=HIGHEST_HZ, frame_period=1000 * FRAME_SECONDS
+        wave_W,
+        TRACKER_RATE,
+        f0_floor=LOWEST_HZ,
+        f0_ceil=HIGHEST_HZ,
+        frame_period=1000 * FRAME_SECONDS,
     )
     return np.where(hertz_F > 0, 69 + 12 * np.log2(np.maximum(hertz_F, 1) / 440), np.nan)
 
 
 def off_by(midi_F: NDArray[np.float64], start: float, end: float, midi: float) -> float | None:
-    """Cents by which the middle of a note lies above (+) or below (-) `midi`: the median distance, with its
-    sign."""
+    """Cents by which the middle of a note lies above (+) or below (-) `midi`: the median distance,
+    with its sign."""
     first, last = (round((start + part * (end - start)) / FRAME_SECONDS) for part in MIDDLE)
     voiced = midi_F[max(0, first) : max(0, last) + 1]
     voiced = voiced[~np.isnan(voiced)]
@@ -101,11 +106,18 @@ def in_tune(cents: float | None) -> bool:
 
 
 def another_melody(sheet: Sheet, others: Sequence[Sheet]) -> list[float]:
-    """As many pitches as the line has notes, from another line: one that has enough of them, drawn by the
-    texts; where none has, several strung together. Empty where there is no other melody."""
+    """As many pitches as the line has notes, from another line: one that has enough of them, drawn
+    by the texts; where none has, several strung together. Empty where there is no other melody."""
     own = [note[2] for note in sheet.notes]
-    drawn = sorted(others, key=lambda other: (len(other.notes) < len(own), _lot(sheet.text, other.text)))
-    strung = [note[2] for other in drawn if [note[2] for note in other.notes] != own for note in other.notes]
+    drawn = sorted(
+        others, key=lambda other: (len(other.notes) < len(own), _lot(sheet.text, other.text))
+    )
+    strung = [
+        note[2]
+        for other in drawn
+        if [note[2] for note in other.notes] != own
+        for note in other.notes
+    ]
     return strung[: len(own)] if len(strung) >= len(own) else []
 
 

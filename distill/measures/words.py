@@ -1,18 +1,18 @@
 """Can the words be made out?
 
-pocketsphinx 5.1.1 with its own en-us model listens to the line with a grammar of one slot a word: the true
-word or one of 7 others with the same number of syllables that sound different. It must choose one per slot,
-so chance is 7 wrong in 8. (Open dictation is useless here: speech recognisers split long sung vowels into
-several words. A forced choice is hard enough to tell singers apart, and its chance is known. It says nothing
-of human listeners.)
+pocketsphinx 5.1.1 with its own en-us model listens to the line with a grammar of one slot a word:
+the true word or one of 7 others with the same number of syllables that sound different. It must
+choose one per slot, so chance is 7 wrong in 8. (Open dictation is useless here: speech recognisers
+split long sung vowels into several words. A forced choice is hard enough to tell singers apart, and
+its chance is known. It says nothing of human listeners.)
 
-The others come from a fixed list of common words (`words.txt`); which of them and in which order depends on
-the line's text alone, by sha256, so every row of a report and every machine asks the same question. Words
-that the recogniser's dictionary lacks are named and not scored. A word with fewer than 7 others of its length
-has a smaller slot; the report states the chance that follows.
+The others come from a fixed list of common words (`words.txt`); which of them and in which order
+depends on the line's text alone, by sha256, so every row of a report and every machine asks the
+same question. Words that the recogniser's dictionary lacks are named and not scored. A word with
+fewer than 7 others of its length has a smaller slot; the report states the chance that follows.
 
-Control: the same takes, asked for another line's words of equal count, with the words really sung taken out
-of the slots. A judge that hears what it is told to hear would be content.
+Control: the same takes, asked for another line's words of equal count, with the words really sung
+taken out of the slots. A judge that hears what it is told to hear would be content.
 """
 
 from __future__ import annotations
@@ -42,18 +42,23 @@ ALTERNATIVES = 8
 RECOGNISER_RATE = 16_000  # Hz
 PEAK = 0.7
 SILENCE_SECONDS = 0.3
-NOISE = 3e-4  # standard deviation, full scale 1: digital silence is nothing a recogniser has ever heard
+# standard deviation, full scale 1: digital silence is nothing a recogniser has ever heard
+NOISE = 3e-4
 VOWELS = {"AA", "AE", "AH", "AO", "AW", "AY", "EH", "ER", "EY", "IH", "IY", "OW", "OY", "UH", "UW"}
 
 
 def measure(performance: Performance, others: Sequence[Sheet]) -> tuple[Figures, dict[str, Any]]:
-    """Words missed in one line, and its control. Details: what was `heard` for each word (null: nothing),
-    `chance` (sum over the scored words), and the words `not_in_dictionary`."""
+    """Words missed in one line, and its control. Details: what was `heard` for each word (null:
+    nothing), `chance` (sum over the scored words), and the words `not_in_dictionary`."""
     sheet, ear = performance.sheet, recogniser()
-    heard = ear.hear(performance.wave_W, performance.sample_rate, ear.slots(sheet.words, sheet.text))
+    heard = ear.hear(
+        performance.wave_W, performance.sample_rate, ear.slots(sheet.words, sheet.text)
+    )
     known = [ear.knows(word) for word in sheet.words]
     missed = [ok and word != said for word, said, ok in zip(sheet.words, heard, known, strict=True)]
-    sizes = [len(slot) for slot, ok in zip(ear.slots(sheet.words, sheet.text), known, strict=True) if ok]
+    sizes = [
+        len(slot) for slot, ok in zip(ear.slots(sheet.words, sheet.text), known, strict=True) if ok
+    ]
     figures = {
         "word_error": (sum(missed), sum(known)),
         "wrong_lyrics_error": wrong_lyrics(performance, others),
@@ -67,8 +72,8 @@ def measure(performance: Performance, others: Sequence[Sheet]) -> tuple[Figures,
 
 
 def wrong_lyrics(performance: Performance, others: Sequence[Sheet]) -> tuple[int, int]:
-    """(words missed, words asked) when the take is asked for other words. A word that the line really sings
-    is not wrong in it, and is not counted."""
+    """(words missed, words asked) when the take is asked for other words. A word that the line
+    really sings is not wrong in it, and is not counted."""
     sheet, ear = performance.sheet, recogniser()
     wrong = other_words(sheet, others)
     asked = [ear.knows(word) and word not in sheet.words for word in wrong]
@@ -76,7 +81,9 @@ def wrong_lyrics(performance: Performance, others: Sequence[Sheet]) -> tuple[int
         return 0, 0
     slots = ear.slots(wrong, f"{sheet.text}|{' '.join(wrong)}", without=sheet.words)
     heard = ear.hear(performance.wave_W, performance.sample_rate, slots)
-    return sum(ok and word != said for word, said, ok in zip(wrong, heard, asked, strict=True)), sum(asked)
+    return sum(
+        ok and word != said for word, said, ok in zip(wrong, heard, asked, strict=True)
+    ), sum(asked)
 
 
 def summarise(details: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -84,15 +91,21 @@ def summarise(details: Sequence[dict[str, Any]]) -> dict[str, Any]:
     scored = sum(line["scored"] for line in details)
     missing = [word for line in details for word in line["not_in_dictionary"]]
     chance = round(sum(line["chance"] for line in details) / scored, 4) if scored else None
-    return {"chance": chance, "words_not_scored": len(missing), "not_in_dictionary": sorted(set(missing))}
+    return {
+        "chance": chance,
+        "words_not_scored": len(missing),
+        "not_in_dictionary": sorted(set(missing)),
+    }
 
 
 def other_words(sheet: Sheet, others: Sequence[Sheet]) -> tuple[str, ...]:
-    """Another line's words of equal count, the one that shares fewest with this line; words of the list if
-    none."""
+    """Another line's words of equal count, the one that shares fewest with this line; words of the
+    list if none."""
     count = len(sheet.words)
     equal = [
-        other for other in others if len(other.words) == count and not set(other.words) <= set(sheet.words)
+        other
+        for other in others
+        if len(other.words) == count and not set(other.words) <= set(sheet.words)
     ]
     if equal:
         shared = [len(set(sheet.words).intersection(other.words)) for other in equal]
@@ -106,7 +119,8 @@ def other_words(sheet: Sheet, others: Sequence[Sheet]) -> tuple[str, ...]:
 
 @functools.cache
 def vocabulary() -> tuple[str, ...]:
-    """The fixed list that wrong answers come from: 1,199 common words, all in the recogniser's dictionary."""
+    """The fixed list that wrong answers come from: 1,199 common words, all in the recogniser's
+    dictionary."""
     return tuple((Path(__file__).parent / "words.txt").read_text(encoding="utf-8").split())
 
 
@@ -120,7 +134,7 @@ def _draw(words: Collection[str], count: int, *texts: str) -> list[str]:
     return sorted(words, key=lambda word: _lot(*texts, word))[:count]
 
 
-# --- the recogniser -----------------------------------------------------------------------------------------
+# --- the recogniser -------------------------------------------------------------------------------
 
 
 @functools.cache
@@ -130,16 +144,14 @@ def recogniser() -> Recogniser:
 
 
 class Recogniser:
-    """pocketsphinx with one grammar a line. Answers depend on the sound and the slots alone, not on earlier
-    lines."""
+    """pocketsphinx with one grammar a line. Answers depend on the sound and the slots alone, not on
+    earlier lines."""
 
     def __init__(self) -> None:
         try:
             import pocketsphinx
         except ImportError as error:
-            message = (
-                f'measures.words: pocketsphinx cannot be imported ({error}); pip install "distill[judge]"'
-            )
+            message = f'measures.words: pocketsphinx cannot be imported ({error}); pip install "distill[judge]"'
             raise DistillError(message) from None
         self._decoder = pocketsphinx.Decoder(lm=None, loglevel="FATAL")
         self._sounds: dict[str, tuple[str, ...]] = {}
@@ -166,15 +178,19 @@ class Recogniser:
         """Vowels of the first pronunciation."""
         return sum(phone in VOWELS for phone in self.sounds(word)[0].split())
 
-    def slots(self, words: Sequence[str], seed: str, without: Collection[str] = ()) -> list[tuple[str, ...]]:
+    def slots(
+        self, words: Sequence[str], seed: str, without: Collection[str] = ()
+    ) -> list[tuple[str, ...]]:
         """The alternatives for each word, in the order the grammar lists them.
 
-        A word that the dictionary lacks keeps its place in the line with any words of the list: it is not
-        scored, but its sound must not push its neighbours out of their slots.
+        A word that the dictionary lacks keeps its place in the line with any words of the list: it
+        is not scored, but its sound must not push its neighbours out of their slots.
         """
         key = (tuple(words), seed, frozenset(without))
         if key not in self._draws:
-            self._draws[key] = [self._slot(word, seed, str(i), without) for i, word in enumerate(words)]
+            self._draws[key] = [
+                self._slot(word, seed, str(i), without) for i, word in enumerate(words)
+            ]
         return self._draws[key]
 
     def _slot(self, word: str, seed: str, place: str, without: Collection[str]) -> tuple[str, ...]:
@@ -188,7 +204,11 @@ class Recogniser:
         ]
         return tuple(
             _draw(
-                [word, *_draw(same_length, ALTERNATIVES - 1, seed, place)], ALTERNATIVES, seed, place, "order"
+                [word, *_draw(same_length, ALTERNATIVES - 1, seed, place)],
+                ALTERNATIVES,
+                seed,
+                place,
+                "order",
             )
         )
 
@@ -199,11 +219,15 @@ class Recogniser:
         if not slots:
             return []
         grammar = " ".join(f"( {' | '.join(slot)} )" for slot in slots)
-        self._decoder.add_jsgf_string("line", f"#JSGF V1.0;\ngrammar line;\npublic <line> = {grammar} ;\n")
+        self._decoder.add_jsgf_string(
+            "line", f"#JSGF V1.0;\ngrammar line;\npublic <line> = {grammar} ;\n"
+        )
         self._decoder.activate_search("line")
         self._decoder.reinit_feat()  # else what it heard before colours what it hears now
         self._decoder.start_utt()
-        self._decoder.process_raw(prepare(wave_W, sample_rate).tobytes(), no_search=False, full_utt=True)
+        self._decoder.process_raw(
+            prepare(wave_W, sample_rate).tobytes(), no_search=False, full_utt=True
+        )
         self._decoder.end_utt()
         hypothesis = self._decoder.hyp()
         said = (
@@ -215,13 +239,14 @@ class Recogniser:
 
 
 def _writable(word: str) -> bool:
-    """Whether a word can stand in a grammar as it is: anything else is not in the dictionary either."""
+    """Whether a word can stand in a grammar as it is: anything else is not in the dictionary
+    either."""
     return re.fullmatch(r"[a-z][a-z'.-]*", word) is not None
 
 
 def prepare(wave_W: NDArray[np.floating[Any]], sample_rate: int) -> NDArray[np.int16]:
-    """The sound as the recogniser gets it: 16 kHz, peak 0.7, a breath of silence at both ends, a trace of
-    noise."""
+    """The sound as the recogniser gets it: 16 kHz, peak 0.7, a breath of silence at both ends, a
+    trace of noise."""
     wave_W = np.asarray(wave_W, dtype=np.float64)
     if sample_rate != RECOGNISER_RATE and len(wave_W):
         wave_W = resample_poly(wave_W, RECOGNISER_RATE, sample_rate)

@@ -1,13 +1,14 @@
 """Make `import torchaudio` work where its compiled part cannot load.
 
 dac, vocos, encodec, and (when torchaudio is installed) peft and transformers' model classes import
-torchaudio. The only wheel of torchaudio 2.11 carries a shared object linked to CUDA libraries, so on a
-computer without CUDA the import ends in an OSError, and on one with another CUDA version in a RuntimeError.
-Everything that this project needs of torchaudio is pure Python (resampling, mel filters). So: try the real
-import; if its compiled part refuses, put an empty module in the place of that part, and import again. What
-needs the compiled part then says so when it is called.
+torchaudio. The only wheel of torchaudio 2.11 carries a shared object linked to CUDA libraries, so
+on a computer without CUDA the import ends in an OSError, and on one with another CUDA version in a
+RuntimeError. Everything that this project needs of torchaudio is pure Python (resampling, mel
+filters). So: try the real import; if its compiled part refuses, put an empty module in the place of
+that part, and import again. What needs the compiled part then says so when it is called.
 
-`install()` must run before the first import of peft, transformers' models, dac, vocos or encodec, hence:
+`install()` must run before the first import of peft, transformers' models, dac, vocos or encodec,
+hence:
 
     from distill import torchaudio_standin
     torchaudio_standin.install()
@@ -29,11 +30,11 @@ EXTENSION = "torchaudio._extension"
 
 
 def install() -> str:
-    """Make torchaudio importable and say which one is in place: "native", "stand-in", or "absent" (not
-    installed).
+    """Make torchaudio importable and say which one is in place: "native", "stand-in", or "absent"
+    (not installed).
 
-    Calling it again costs nothing. An error other than the two that a foreign CUDA build gives is let
-    through.
+    Calling it again costs nothing. An error other than the two that a foreign CUDA build gives is
+    let through.
     """
     if "torchaudio" in sys.modules:
         return "stand-in" if getattr(sys.modules.get(EXTENSION), "is_standin", False) else "native"
@@ -51,9 +52,8 @@ def install() -> str:
 
 
 def _import_torchaudio() -> None:
-    with (
-        warnings.catch_warnings()
-    ):  # deprecation notices of torchaudio about itself: nothing a user could act on
+    # deprecation notices of torchaudio about itself: nothing a user could act on
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         importlib.import_module("torchaudio")
 
@@ -73,7 +73,8 @@ def _refuse_when_called(function: Callable[..., Any]) -> Callable[..., NoReturn]
     @functools.wraps(function)
     def refuse(*_: Any, **__: Any) -> NoReturn:
         raise RuntimeError(
-            f"torchaudio.{function.__name__} needs torchaudio's compiled extension, which cannot load here"
+            f"torchaudio.{function.__name__} needs torchaudio's compiled extension, which cannot "
+            "load here"
         )
 
     return refuse

@@ -1,8 +1,9 @@
-"""Judging a singer by its song: held-out lines sung along their score, beside the codec's ceiling and the audio itself.
+"""Judging a singer by its song: held-out lines sung along their score, beside the codec's ceiling
+and the audio itself.
 
-Low teacher-forced loss and garbage audio is this field's commonest failure; so what counts here is free-running takes,
-heard by `measures` (notes in tune, words by forced choice) with wrong-lyrics and wrong-melody controls. Where the codec
-keeps the vocals apart, they are heard alone.
+Low teacher-forced loss and garbage audio is this field's commonest failure; so what counts here is
+free-running takes, heard by `measures` (notes in tune, words by forced choice) with wrong-lyrics
+and wrong-melody controls. Where the codec keeps the vocals apart, they are heard alone.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from distill.songs import Line, Note, Song, from_its_start
 
 @dataclass(frozen=True)
 class Asked:
-    """One line to sing: its times from its own start, whose it is, and where it lies in the song (seconds)."""
+    """One line to sing: its times from its own start, whose it is, and where it lies in the song
+    (seconds)."""
 
     line: Line
     song: Song
@@ -81,7 +83,8 @@ def sing(
         wanted = [note.midi for note in each.line.notes if note.midi is not None]
         if [midi for _, _, midi in take.notes if midi is not None] != wanted:
             raise FitError(
-                f"line {each.line.text!r}: was sung to another score than was given; this is a bug, report it"
+                f"line {each.line.text!r}: was sung to another score than was given; this is a "
+                "bug, report it"
             )
         notes = tuple(Note(start, end, midi) for start, end, midi in take.notes)
         voice_CW = take.stems.get("vocals", take.wave_CW)
@@ -97,9 +100,11 @@ def performance(line: Line, wave_CW: Any, sample_rate: int) -> Performance:
 
 
 def report(singer: Any, songs: Sequence[Song], lines: int, seed: int = 0) -> dict[str, Any] | None:
-    """Everything that is measured of a singer on `lines` held-out lines, beside codec and uncoded audio.
+    """Everything that is measured of a singer on `lines` held-out lines, beside codec and uncoded
+    audio.
 
-    None where no line has notes, or nothing is asked; where the judges are not installed, the reason stands in "why".
+    None where no line has notes, or nothing is asked; where the judges are not installed, the
+    reason stands in "why".
     """
     if not lines or not any(line.notes for song in songs for line in song.lines):
         return None

@@ -3,11 +3,12 @@
     take = load_singer().sing("[verse]\\nrow row row your boat", style="folk, calm", seed=7)
     take.save("boat.wav")
 
-Each passage of one or two lines is a `Script`: the pieces of text, with pitch and length where they are given. The
-grammar says which ids are legal; text is always forced, pitch and length are forced when given and sampled when not,
-and codes are sampled from their own slot. So no undecodable id can come out, and the head is computed for the legal
-ids only. Passages are sung side by side in one batch; each draws from a generator of its own, so that a take depends on
-its seed and not on its neighbours.
+Each passage of one or two lines is a `Script`: the pieces of text, with pitch and length where they
+are given. The grammar says which ids are legal; text is always forced, pitch and length are forced
+when given and sampled when not, and codes are sampled from their own slot. So no undecodable id can
+come out, and the head is computed for the legal ids only. Passages are sung side by side in one
+batch; each draws from a generator of its own, so that a take depends on its seed and not on its
+neighbours.
 """
 
 from __future__ import annotations
@@ -31,7 +32,16 @@ from distill.config import settings as strict
 from distill.errors import AdapterError, FitError, LyricsError, SettingsError
 from distill.lm import logits
 from distill.lm.grammar import Grammar
-from distill.lm.prompts import JOIN, Coded, Passage, Piece, header, look_ahead, passages, words_texts
+from distill.lm.prompts import (
+    JOIN,
+    Coded,
+    Passage,
+    Piece,
+    header,
+    look_ahead,
+    passages,
+    words_texts,
+)
 from distill.lm.student import Student
 from distill.lm.vocabulary import AudioVocabulary, Span
 from distill.runtime.devices import best_device
@@ -48,14 +58,17 @@ from distill.songs import Line, Note, Section, Song
 from distill.vocoders import Vocoder
 from distill.vocoders.codec import CodecVocoder
 
-SYLLABLE_SECONDS = 0.4  # what an unscored one is expected to take, to tell beforehand whether a passage fits
+# what an unscored one is expected to take, to tell beforehand whether a passage fits
+SYLLABLE_SECONDS = 0.4
 
 
 @dataclass(frozen=True)
 class Take:
-    """What was sung: wave_CW, its rate, its codes, and the score it was sung to: (start s, end s, MIDI or None).
+    """What was sung: wave_CW, its rate, its codes, and the score it was sung to: (start s, end s,
+    MIDI or None).
 
-    stems: each track's own wave_CW, where the codec encodes tracks apart (wave_CW is then their mix).
+    stems: each track's own wave_CW, where the codec encodes tracks apart (wave_CW is then their
+    mix).
     """
 
     wave_CW: Tensor
@@ -79,12 +92,13 @@ class Take:
         return Path(path)
 
     def save_stems(self, folder: str | Path) -> list[Path]:
-        """Write each track as <track>.wav into a folder, all turned down alike where one passes full scale. Raises
-        SettingsError for a take that is not of tracks.
+        """Write each track as <track>.wav into a folder, all turned down alike where one passes
+        full scale. Raises SettingsError for a take that is not of tracks.
         """
         if not self.stems:
             raise SettingsError(
-                "this singer's codec hears songs as a whole, so there are no stems; use a singer of a codec of tracks"
+                "this singer's codec hears songs as a whole, so there are no stems; use a singer "
+                "of a codec of tracks"
             )
         peak = max(float(wave_CW.abs().max()) for wave_CW in self.stems.values())
         gain = 1.0 if peak <= 1.0 else stems.LOUDEST / peak
@@ -100,7 +114,8 @@ class Take:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How ids are chosen: a temperature per level of slots (the last repeats), one for the score, top-k and top-p."""
+    """How ids are chosen: a temperature per level of slots (the last repeats), one for the score,
+    top-k and top-p."""
 
     temperatures: tuple[float, ...]
     score_temperature: float
@@ -115,8 +130,9 @@ class Sampling:
 class Request:
     """The next id of a passage: `forced`, or sampled from `spans` at a temperature.
 
-    `codes`: at a boundary where a piece may go on or stop, how many ids at the end of `spans` go on.
-    `instead`: the id drawn before only said "stop" and is not written; this one, chosen anew, stands in its place.
+    `codes`: at a boundary where a piece may go on or stop, how many ids at the end of `spans` go
+    on. `instead`: the id drawn before only said "stop" and is not written; this one, chosen anew,
+    stands in its place.
     """
 
     spans: tuple[Span, ...]
@@ -142,9 +158,11 @@ def script(
     sung: Sung,
     room: int,
 ) -> Generator[Request, int, None]:
-    """Asks for one passage id by id (send the chosen id back) and fills `sung`; undecided pitches and lengths are sampled.
+    """Asks for one passage id by id (send the chosen id back) and fills `sung`; undecided pitches
+    and lengths are sampled.
 
-    No more than `room` frames are sung: lengths are drawn within it, and a piece of open length ends there at the latest.
+    No more than `room` frames are sung: lengths are drawn within it, and a piece of open length
+    ends there at the latest.
     """
     v, grammar = vocabulary, Grammar(vocabulary)
     state, stopped, sung_frames = grammar.start(), False, 0
@@ -184,26 +202,34 @@ def script(
 
 
 def _pitch(piece: Piece, v: AudioVocabulary, sampling: Sampling) -> Request:
-    """A given pitch, rest or "unknown" is forced; a syllable that nobody gave a pitch gets a sung one."""
+    """A given pitch, rest or "unknown" is forced; a syllable that nobody gave a pitch gets a sung
+    one."""
     silent = piece.text[:1] in ("", ",")
     if piece.pitched and piece.midi is None and piece.frames is None and not silent:
-        return Request((Span(v.pitch_span.start + 2, v.pitch_span.stop),), sampling.score_temperature)
+        return Request(
+            (Span(v.pitch_span.start + 2, v.pitch_span.stop),), sampling.score_temperature
+        )
     return Request((), forced=v.pitch(piece.midi, piece.pitched))
 
 
 def _length(piece: Piece, v: AudioVocabulary, sampling: Sampling, left: int) -> Request:
-    """A given length is forced; others are drawn, up to `left` frames. Words and lines may also be left open."""
+    """A given length is forced; others are drawn, up to `left` frames. Words and lines may also be
+    left open."""
     if piece.open or piece.frames is not None:
         return Request((), forced=v.length(None if piece.open else piece.frames))
     start, stop = v.length_span.start, v.length_span.stop
-    return Request((Span(start + piece.pitched, min(stop, start + 1 + left)),), sampling.score_temperature)
+    return Request(
+        (Span(start + piece.pitched, min(stop, start + 1 + left)),), sampling.score_temperature
+    )
 
 
-def sample(logits_C: Tensor, request: Request, sampling: Sampling, generator: torch.Generator) -> int:
+def sample(
+    logits_C: Tensor, request: Request, sampling: Sampling, generator: torch.Generator
+) -> int:
     """Index of the chosen id among the request's spans, laid end to end; 0 stands for any stop.
 
-    Whether a piece goes on is drawn first, at the model's own odds: a temperature over all ids at once would favour the
-    one stop over the many codes.
+    Whether a piece goes on is drawn first, at the model's own odds: a temperature over all ids at
+    once would favour the one stop over the many codes.
     """
     if request.codes:
         stop_C, sound_C = logits_C[: -request.codes].float(), logits_C[-request.codes :].float()
@@ -215,16 +241,17 @@ def sample(logits_C: Tensor, request: Request, sampling: Sampling, generator: to
         return int(logits_C.argmax())
     scaled_C = logits_C.float() / request.temperature
     if sampling.top_k is not None and sampling.top_k < len(scaled_C):
-        scaled_C = scaled_C.masked_fill(scaled_C < scaled_C.topk(sampling.top_k).values[-1], -torch.inf)
+        scaled_C = scaled_C.masked_fill(
+            scaled_C < scaled_C.topk(sampling.top_k).values[-1], -torch.inf
+        )
     probabilities_C = scaled_C.softmax(-1)
     if sampling.top_p is not None:
         ordered, order = probabilities_C.sort(descending=True)
         keep = ordered.cumsum(-1) - ordered < sampling.top_p
         probabilities_C = torch.zeros_like(probabilities_C).scatter(0, order[keep], ordered[keep])
     below_C = probabilities_C.cumsum(-1)
-    drawn = (
-        torch.rand((), generator=generator) * below_C[-1]
-    )  # rand < 1, so what has no probability is never drawn
+    # rand < 1, so what has no probability is never drawn
+    drawn = torch.rand((), generator=generator) * below_C[-1]
     return int(torch.searchsorted(below_C, drawn, right=True))
 
 
@@ -236,7 +263,7 @@ class Singer:
         self.vocoder = CodecVocoder(codec) if vocoder is None else vocoder
         self.student.model.eval()
 
-    # --- singing -----------------------------------------------------------------------------------------------------
+    # --- singing ----------------------------------------------------------------------------------
     def sing(
         self,
         text: str,
@@ -246,9 +273,11 @@ class Singer:
         temperature: float | None = None,
         score: Sequence[Line] | None = None,
     ) -> Take:
-        """Sing lyrics, with or without [section] tags. `score`: one Line with notes for each line of the lyrics.
+        """Sing lyrics, with or without [section] tags. `score`: one Line with notes for each line
+        of the lyrics.
 
-        Raises LyricsError for lyrics that cannot be sung, FitError for a line too long to fit (it says what would).
+        Raises LyricsError for lyrics that cannot be sung, FitError for a line too long to fit (it
+        says what would).
         """
         lines = [Line(line) for verse in lyrics.parse(text) for line in verse.lines]
         if score is not None:
@@ -256,7 +285,9 @@ class Singer:
                 raise LyricsError(
                     f"the score has {len(score)} lines, the lyrics {len(lines)}; give one for each"
                 )
-            lines = [replace(notes, text=line.text) for notes, line in zip(score, lines, strict=True)]
+            lines = [
+                replace(notes, text=line.text) for notes, line in zip(score, lines, strict=True)
+            ]
         takes = self.sing_lines(lines, style, voice, seed, temperature)
         return _joined(takes, self.vocoder, self.codec.format, text)
 
@@ -269,16 +300,20 @@ class Singer:
         temperature: float | None = None,
         at_once: int = 32,
     ) -> list[Take]:
-        """One take per line, sung side by side. Lines with notes (seconds from the line's start) are followed.
+        """One take per line, sung side by side. Lines with notes (seconds from the line's start)
+        are followed.
 
-        `style` and `voice`: one for all lines, or one each; a voice may join words of several that were heard ("alto,
-        breathy"). A seed repeats: line i draws from seed + i.
+        `style` and `voice`: one for all lines, or one each; a voice may join words of several that
+        were heard ("alto, breathy"). A seed repeats: line i draws from seed + i.
         """
         if not lines:
             raise LyricsError("there is no line to sing; give at least one")
         seed = random.SystemRandom().randrange(2**31) if seed is None else seed
         self._check_voices([voice] if isinstance(voice, str) else voice or [])
-        styles, voices = _each(style, self.about.styles, lines), _each(voice, self.about.voices, lines)
+        styles, voices = (
+            _each(style, self.about.styles, lines),
+            _each(voice, self.about.voices, lines),
+        )
         sampling = self._sampling(temperature)
         plans = [self._plan(*item) for item in zip(lines, styles, voices, strict=True)]
         takes: list[Take] = []
@@ -292,23 +327,31 @@ class Singer:
         return takes
 
     def _check_voices(self, voices: Sequence[str]) -> None:
-        """A voice may join what was heard apart ("soprano, breathy"), but holds nothing that was never heard."""
+        """A voice may join what was heard apart ("soprano, breathy"), but holds nothing that was
+        never heard."""
         heard = dict.fromkeys(part for voice in self.about.voices for part in _parts(voice))
         for voice in voices:
             if heard and any(part not in heard for part in _parts(voice)):
                 known = ", ".join(map(repr, heard))
-                raise SettingsError(f"voice {voice!r}: this singer never heard it; it knows {known}")
+                raise SettingsError(
+                    f"voice {voice!r}: this singer never heard it; it knows {known}"
+                )
 
     def _sampling(self, temperature: float | None) -> Sampling:
         said = self.about.sampling
         if temperature is None:
             return Sampling(said.temperatures, said.score_temperature, said.top_k, said.top_p)
         if not 0 <= temperature <= 10:
-            raise SettingsError(f"temperature is {temperature}; give 0 (always the likeliest) to 10")
-        return Sampling((temperature,), min(temperature, said.score_temperature), said.top_k, said.top_p)
+            raise SettingsError(
+                f"temperature is {temperature}; give 0 (always the likeliest) to 10"
+            )
+        return Sampling(
+            (temperature,), min(temperature, said.score_temperature), said.top_k, said.top_p
+        )
 
     def _plan(self, line: Line, style: str, voice: str) -> Passage:
-        """The line as a passage: along its notes, or with pitch and length left open. Refuses what cannot fit."""
+        """The line as a passage: along its notes, or with pitch and length left open. Refuses what
+        cannot fit."""
         writing, v = self.about.writing, self.student.vocabulary
         if line.notes:
             line = replace(
@@ -320,7 +363,8 @@ class Singer:
             passage = Passage("asked", header(style, voice, [line], writing), self._unscored(line))
         syllable = max(1, round(SYLLABLE_SECONDS * self.codec.format.frame_rate))
         frames = sum(
-            p.frames or syllable * (1 + p.text.count(JOIN) * (not p.pitched)) for p in passage.pieces
+            p.frames or syllable * (1 + p.text.count(JOIN) * (not p.pitched))
+            for p in passage.pieces
         )
         if frames > self._room(passage):
             raise FitError(self._too_long(passage, line, frames, header(style, voice, [], writing)))
@@ -347,9 +391,12 @@ class Singer:
         return min(self.about.tokens, self.student.longest)
 
     def _room(self, passage: Passage) -> int:
-        """Frames that fit beside a passage's header, its pieces with pitch and length, `sing` and `end`."""
+        """Frames that fit beside a passage's header, its pieces with pitch and length, `sing` and
+        `end`."""
         encode = self.student.encode_text
-        text = len(encode(passage.header)) + sum(2 + len(encode(p.text)) for p in passage.pieces) + 2
+        text = (
+            len(encode(passage.header)) + sum(2 + len(encode(p.text)) for p in passage.pieces) + 2
+        )
         return (self._limit - text) // self.student.vocabulary.format.slots
 
     def _too_long(self, passage: Passage, line: Line, frames: int, style: str) -> str:
@@ -360,12 +407,16 @@ class Singer:
         share = max(0.0, (self._limit - fixed) / (needed - fixed))
         seconds = frames / v.format.frame_rate
         return (
-            f"line {line.text[:40]!r}: {seconds:.1f} s of song needs {needed:,} tokens, the singer holds {self._limit:,}; "
-            f"shorten it to {int(10 * seconds * share) / 10:.1f} s ({int(len(passage.pieces) * share)} notes) or break the line"
+            f"line {line.text[:40]!r}: {seconds:.1f} s of song needs {needed:,} tokens, the "
+            f"singer holds {self._limit:,}; "
+            f"shorten it to {int(10 * seconds * share) / 10:.1f} s "
+            f"({int(len(passage.pieces) * share)} notes) or break the line"
         )
 
     @torch.inference_mode()
-    def _generate(self, plans: Sequence[Passage], seeds: Sequence[int], sampling: Sampling) -> list[Sung]:
+    def _generate(
+        self, plans: Sequence[Passage], seeds: Sequence[int], sampling: Sampling
+    ) -> list[Sung]:
         """All passages side by side, one id a step each, with a key-value cache."""
         from transformers import DynamicCache
 
@@ -380,7 +431,9 @@ class Singer:
         width = max(map(len, headers))
         device = student.device
         ids_BT = torch.tensor([[0] * (width - len(h)) + h for h in headers], device=device)
-        mask_BT = torch.tensor([[0] * (width - len(h)) + [1] * len(h) for h in headers], device=device)
+        mask_BT = torch.tensor(
+            [[0] * (width - len(h)) + [1] * len(h) for h in headers], device=device
+        )
         positions_BT = (mask_BT.cumsum(-1) - 1).clamp(min=0)
         requests: list[Request | None] = [next(s) for s in scripts]
         cache, alone = DynamicCache(), len(plans) == 1
@@ -415,14 +468,18 @@ class Singer:
         generators: Sequence[torch.Generator],
     ) -> list[int | None]:
         """The next id of every passage; rows with the same legal spans are scored together."""
-        chosen: list[int | None] = [None if request is None else request.forced for request in requests]
+        chosen: list[int | None] = [
+            None if request is None else request.forced for request in requests
+        ]
         groups: dict[tuple[Span, ...], list[int]] = {}
         for row, request in enumerate(requests):
             if request is not None and request.forced is None:
                 groups.setdefault(request.spans, []).append(row)
         for spans, rows in groups.items():
             logits_RC = (
-                torch.cat([self.student.logits(hidden_BD[rows], s.start, s.stop) for s in spans], -1)
+                torch.cat(
+                    [self.student.logits(hidden_BD[rows], s.start, s.stop) for s in spans], -1
+                )
                 .float()
                 .cpu()
             )
@@ -456,36 +513,45 @@ class Singer:
         about = (tuple(notes), tuple(pieces), text, seed, spent, tracks)
         return Take(wave_CW, self.vocoder.sample_rate, codes_FS, *about)
 
-    # --- teacher-forced figures --------------------------------------------------------------------------------------
+    # --- teacher-forced figures -------------------------------------------------------------------
     def nats(self, songs: Sequence[Song]) -> dict[str, Any]:
         """Held-out nats of songs with audio, by slot (see scores.held_out)."""
         return logits.held_out(self.student, self.coded(songs))
 
     def coded(self, songs: Sequence[Song]) -> list[Coded]:
-        """The passages of songs with audio, as this singer's codec hears them and as it learnt to write them."""
-        return coded_songs.code(songs, self.codec, self.student.vocabulary.longest, self.about.writing)
+        """The passages of songs with audio, as this singer's codec hears them and as it learnt to
+        write them."""
+        return coded_songs.code(
+            songs, self.codec, self.student.vocabulary.longest, self.about.writing
+        )
 
 
 def load_singer(
     where: str | Path | None = None, device: str | None = None, vocoder: Sound | None = None
 ) -> Singer:
-    """A singer: the embedded one, or that of a run folder, an adapter, a merged folder, or a hub id.
+    """A singer: the embedded one, or that of a run folder, an adapter, a merged folder, or a hub
+    id.
 
-    `vocoder`: "codec" or "head" makes its sound; None: whichever measured better when the singer was made.
-    Raises FolderError where there is none, AdapterError where codec or base is not the one it was trained with.
+    `vocoder`: "codec" or "head" makes its sound; None: whichever measured better when the singer
+    was made. Raises FolderError where there is none, AdapterError where codec or base is not the
+    one it was trained with.
     """
     place = "embedded/singer" if where is None else str(where)
     student, _, folder = open_singer(place)
     about = read_about(singer_folder(folder))
-    codec = strict.build({"c": codec_settings(folder, about)}, _CodecPart, f"{place}: singer.json").c.load()
+    codec = strict.build(
+        {"c": codec_settings(folder, about)}, _CodecPart, f"{place}: singer.json"
+    ).c.load()
     if codec.fingerprint != about.codec_fingerprint:
         raise AdapterError(
-            f"{place}: was trained on codec {about.codec_fingerprint[:12]}, the one found is {codec.fingerprint[:12]}; "
+            f"{place}: was trained on codec {about.codec_fingerprint[:12]}, the one found is "
+            f"{codec.fingerprint[:12]}; "
             "give it its own codec"
         )
     if student.vocabulary.format != codec.format:
         raise AdapterError(
-            f"{place}: singer.json's codec speaks {codec.format.slot_sizes} codes, its weights were trained on "
+            f"{place}: singer.json's codec speaks {codec.format.slot_sizes} codes, its weights "
+            "were trained on "
             f"{student.vocabulary.format.slot_sizes}; put back the singer.json it was trained with"
         )
     if student.vocabulary.layout != about.writing.layout:
@@ -495,7 +561,8 @@ def load_singer(
         )
     try:
         student.to(device or best_device())
-        if student.device.type != "mps":  # which lacks the float64 of a codec's phases; it stays on the CPU
+        # which lacks the float64 of a codec's phases; it stays on the CPU
+        if student.device.type != "mps":
             codec.to(student.device)
     except (RuntimeError, AssertionError) as error:  # torch has no type of its own for this
         reason = (str(error).splitlines() or ["?"])[0][:120]
@@ -508,7 +575,9 @@ class _CodecPart:
     c: Any = strict.part("codecs")
 
 
-def _each(value: str | Sequence[str] | None, known: Sequence[str], lines: Sequence[Line]) -> list[str]:
+def _each(
+    value: str | Sequence[str] | None, known: Sequence[str], lines: Sequence[Line]
+) -> list[str]:
     if value is None or isinstance(value, str):
         return [value if value else (known[0] if known else "")] * len(lines)
     if len(value) != len(lines):
@@ -526,7 +595,8 @@ def _parts(voice: str) -> list[str]:
 def _send(
     script: Generator[Request, int, None], id: int, again: Callable[[list[Request]], list[Any]]
 ) -> tuple[int, Request | None]:
-    """(the id to write, the request after it, None at the end): `id`, or what is chosen in place of a drawn stop."""
+    """(the id to write, the request after it, None at the end): `id`, or what is chosen in place of
+    a drawn stop."""
     request = _next(script, id)
     if request is not None and request.instead:
         id = again([request])[0]

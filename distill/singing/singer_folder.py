@@ -1,12 +1,14 @@
-"""A singer on disk: its weights in a stock form, and `singer.json` with all that a stock form cannot say.
+"""A singer on disk: its weights in a stock form, and `singer.json` with all that a stock form
+cannot say.
 
 run folder      holds singer/ (and merged/)
 adapter         adapter_config.json, adapter_model.safetensors (stock PEFT), distill.json, singer.json
 merged          config.json, model.safetensors, tokenizer files (stock transformers), distill.json, singer.json
 
-Beside either may stand vocoder/, a head of its own for the codec's codes (distill.vocoders.head); singer.json then says
-what was measured of it, and so whether it or the codec's decoder makes the sound. And codec/, where the codec is one that
-task codec made on this disk: it goes wherever the singer goes, and singer.json names it as BESIDE.
+Beside either may stand vocoder/, a head of its own for the codec's codes (distill.vocoders.head);
+singer.json then says what was measured of it, and so whether it or the codec's decoder makes the
+sound. And codec/, where the codec is one that task codec made on this disk: it goes wherever the
+singer goes, and singer.json names it as BESIDE.
 """
 
 from __future__ import annotations
@@ -34,8 +36,8 @@ BESIDE = "./codec"  # a path in singer.json: in the singer's own folder
 
 @dataclass(frozen=True)
 class SamplingSettings:
-    """How a singer samples when not told otherwise: by level, coarse slots first (the last one repeats; streams that share a
-    frame have equal levels), and for the score it makes up.
+    """How a singer samples when not told otherwise: by level, coarse slots first (the last one
+    repeats; streams that share a frame have equal levels), and for the score it makes up.
     """
 
     temperatures: tuple[float, ...] = (0.0, 0.5)
@@ -46,18 +48,21 @@ class SamplingSettings:
     def __post_init__(self) -> None:
         if not self.temperatures or min(*self.temperatures, self.score_temperature) < 0:
             raise SettingsError(
-                f"temperatures are {self.temperatures}, {self.score_temperature}; give 0 or more, at least one"
+                f"temperatures are {self.temperatures}, {self.score_temperature}; give 0 or more, "
+                "at least one"
             )
         if self.top_k is not None and self.top_k < 1:
             raise SettingsError(f"top_k is {self.top_k}; give 1 or more, or null for all")
         if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise SettingsError(f"top_p is {self.top_p}; give a share above 0 and up to 1, or null for all")
+            raise SettingsError(
+                f"top_p is {self.top_p}; give a share above 0 and up to 1, or null for all"
+            )
 
 
 @dataclass(frozen=True)
 class VocoderCard:
-    """The head in vocoder/, and the run that compared it with the codec's decoder: mel L1 over `seconds` of held-out
-    song. `better` is what the singer uses unless told otherwise.
+    """The head in vocoder/, and the run that compared it with the codec's decoder: mel L1 over
+    `seconds` of held-out song. `better` is what the singer uses unless told otherwise.
     """
 
     fingerprint: str
@@ -69,9 +74,11 @@ class VocoderCard:
 
 @dataclass(frozen=True)
 class About:
-    """What singer.json says. grain: how finely its songs were written. licences: of base, songs, ..., by name.
+    """What singer.json says. grain: how finely its songs were written. licences: of base, songs,
+    ..., by name.
 
-    credits: whom the songs' licences ask to be named. vocoder: of the head beside it, if there is one.
+    credits: whom the songs' licences ask to be named. vocoder: of the head beside it, if there is
+    one.
     """
 
     codec: dict[str, Any]
@@ -92,7 +99,11 @@ class About:
 
 def write_about(folder: Path, about: About) -> None:
     """Write singer.json."""
-    row = {name: value for name, value in asdict(about).items() if name != "vocoder" or value is not None}
+    row = {
+        name: value
+        for name, value in asdict(about).items()
+        if name != "vocoder" or value is not None
+    }
     text = json.dumps({"version": VERSION, **row}, indent=1, ensure_ascii=False)
     write_atomic(folder / "singer.json", (text + "\n").encode())
 
@@ -125,14 +136,18 @@ def read_about(folder: Path) -> About:
 def singer_folder(folder: Path) -> Path:
     """The folder that holds singer.json: the folder itself, or its singer/."""
     inner = folder / "singer"
-    return inner if not (folder / "singer.json").exists() and (inner / "singer.json").exists() else folder
+    return (
+        inner
+        if not (folder / "singer.json").exists() and (inner / "singer.json").exists()
+        else folder
+    )
 
 
 def open_singer(where: str | Path) -> tuple[Student, dict[str, Any], Path]:
     """(student, singer.json, folder) of a run folder, adapter, merged folder or hub id.
 
-    Raises FolderError where there is none or a file is not what the folder's manifest says, AdapterError for
-    another base.
+    Raises FolderError where there is none or a file is not what the folder's manifest says,
+    AdapterError for another base.
     """
     folder = singer_folder(locate(str(where)))
     about = about_singer(folder)
@@ -156,7 +171,8 @@ def put_part(folder: Path, name: str, part: Path) -> None:
 
 
 def put_codec(folder: Path, about: About) -> About:
-    """Copy a codec of our own that lies on this disk into the singer's folder; what singer.json then says."""
+    """Copy a codec of our own that lies on this disk into the singer's folder; what singer.json
+    then says."""
     own = _innermost(about.codec)
     where = str(own.get("path"))
     if (
@@ -172,7 +188,8 @@ def put_codec(folder: Path, about: About) -> About:
 def codec_settings(folder: Path, about: About) -> dict[str, Any]:
     """A recipe's words for the codec of the singer in `folder`."""
     own = _innermost(about.codec)
-    beside = own.get("kind") == "embedded" and own.get("path") == BESIDE  # only that kind is put there
+    # only that kind is put there
+    beside = own.get("kind") == "embedded" and own.get("path") == BESIDE
     return _with_path(about.codec, str(folder / BESIDE)) if beside else about.codec
 
 
@@ -188,9 +205,11 @@ def _with_path(codec: dict[str, Any], path: str) -> dict[str, Any]:
 
 
 def open_vocoder(folder: Path, about: About, codec: Any, wanted: Sound | None = None) -> Vocoder:
-    """What makes a singer's sound: the head beside it where it measured better, else the codec; or the one `wanted`.
+    """What makes a singer's sound: the head beside it where it measured better, else the codec; or
+    the one `wanted`.
 
-    Raises SettingsError for a head that is not there, CodecError for a damaged one or one of another codec.
+    Raises SettingsError for a head that is not there, CodecError for a damaged one or one of
+    another codec.
     """
     if wanted not in (None, "codec", "head"):
         raise SettingsError(f"vocoder {wanted!r} is unknown; give codec or head")

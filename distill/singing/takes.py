@@ -1,12 +1,13 @@
-"""Many takes for others to judge: every line of a text file sung, with a list of what was sung when.
+"""Many takes for others to judge: every line of a text file sung, with a list of what was sung
+when.
 
 The list is `takes.jsonl`, one row a take, and needs none of our code to be read:
 
     {"line": "row row row your boat", "wav": "0000.wav", "notes": [[0.24, 0.56, 62.0], ...]}
 
-Notes are [start, end, MIDI pitch], in seconds of that file; a start is where the vowel begins. A score to
-follow is written in the same rows ("wav" not needed; one note a syllable, what is left over goes on with the
-last), or is one of our manifests.
+Notes are [start, end, MIDI pitch], in seconds of that file; a start is where the vowel begins. A
+score to follow is written in the same rows ("wav" not needed; one note a syllable, what is left
+over goes on with the last), or is one of our manifests.
 """
 
 from __future__ import annotations
@@ -39,12 +40,12 @@ def sing_lines(
     temperature: float | None = None,
     stems: str | Path | None = None,
 ) -> Path:
-    """Sings every line of the text file `lines` (empty ones and [tags] aside) into folder `out`; gives its
-    takes.jsonl.
+    """Sings every line of the text file `lines` (empty ones and [tags] aside) into folder `out`;
+    gives its takes.jsonl.
 
-    With `score`, the singer follows its notes; with `stems`, a folder, each take's tracks go into a folder of
-    its number there. Raises LyricsError and SongError where lines or score cannot
-    be used, FolderError where `out` cannot be written, and what `Singer.sing_lines` raises.
+    With `score`, the singer follows its notes; with `stems`, a folder, each take's tracks go into a
+    folder of its number there. Raises LyricsError and SongError where lines or score cannot be
+    used, FolderError where `out` cannot be written, and what `Singer.sing_lines` raises.
     """
     texts = read_lines(lines)
     asked = scored(texts, score) if score is not None else [Line(text) for text in texts]
@@ -52,7 +53,9 @@ def sing_lines(
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise FolderError(f"{out}: cannot be made ({error.strerror}); give another folder") from None
+        raise FolderError(
+            f"{out}: cannot be made ({error.strerror}); give another folder"
+        ) from None
     rows = []
     for number, (line, take) in enumerate(
         zip(asked, singer.sing_lines(asked, style, voice, seed, temperature), strict=True)
@@ -62,15 +65,20 @@ def sing_lines(
         if stems is not None:
             take.save_stems(Path(stems) / f"{number:04d}")
         notes = [
-            [round(start, 4), round(end, 4), midi] for start, end, midi in take.notes if midi is not None
+            [round(start, 4), round(end, 4), midi]
+            for start, end, midi in take.notes
+            if midi is not None
         ]
-        rows.append(json.dumps({"line": line.text, "wav": name, "notes": notes}, ensure_ascii=False))
+        rows.append(
+            json.dumps({"line": line.text, "wav": name, "notes": notes}, ensure_ascii=False)
+        )
     write_atomic(out / "takes.jsonl", ("\n".join(rows) + "\n").encode())
     return out / "takes.jsonl"
 
 
 def read_lines(path: str | Path) -> list[str]:
-    """The lines of a text file that can be sung. Raises LyricsError when there is none or it is not text."""
+    """The lines of a text file that can be sung. Raises LyricsError when there is none or it is not
+    text."""
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -87,14 +95,17 @@ def read_lines(path: str | Path) -> list[str]:
 
 
 def scored(texts: Sequence[str], path: str | Path) -> list[Line]:
-    """Each text with its notes from a score file; equal texts take its rows in turn. Raises SongError."""
+    """Each text with its notes from a score file; equal texts take its rows in turn. Raises
+    SongError."""
     found: dict[str, list[Line]] = {}
     for line in _rows(Path(path)):
         found.setdefault(line.text.strip(), []).append(line)
     result: list[Line] = []
     for text in texts:
         if text not in found:
-            raise SongError(f"{path}: has no notes for the line {text!r}; add a row, or sing without --score")
+            raise SongError(
+                f"{path}: has no notes for the line {text!r}; add a row, or sing without --score"
+            )
         turn = sum(line.text == text for line in result)
         result.append(replace(found[text][turn % len(found[text])], text=text))
     return result
@@ -102,13 +113,20 @@ def scored(texts: Sequence[str], path: str | Path) -> list[Line]:
 
 def _rows(path: Path) -> list[Line]:
     try:
-        rows = [json.loads(row) for row in path.read_text(encoding="utf-8").splitlines() if row.strip()]
+        rows = [
+            json.loads(row) for row in path.read_text(encoding="utf-8").splitlines() if row.strip()
+        ]
     except (OSError, ValueError) as error:
         raise SongError(
             f"{path}: cannot be read as JSON lines ({error}); give a score or a manifest"
         ) from None
     if rows and all(isinstance(row, dict) and "version" in row for row in rows):
-        return [from_its_start(line) for song in read_manifest(path) for line in song.lines if line.notes]
+        return [
+            from_its_start(line)
+            for song in read_manifest(path)
+            for line in song.lines
+            if line.notes
+        ]
     return [_row(row, f"{path}:{number}") for number, row in enumerate(rows, start=1)]
 
 
@@ -125,7 +143,8 @@ def _row(row: Any, where: str) -> Line:
         ) from None
     ends = [0.0, *(end for _, end, _ in notes)]
     if not all(
-        before <= start + 1e-6 and start < end for before, (start, end, _) in zip(ends, notes, strict=False)
+        before <= start + 1e-6 and start < end
+        for before, (start, end, _) in zip(ends, notes, strict=False)
     ):
         raise SongError(f"{where}: notes overlap or end before they start; mend their times")
     pieces = lyrics.sing_texts(text)

@@ -4,8 +4,8 @@
     piano    broken chords over octaves           harp   rolling arpeggios up and down
     band     drums, bass, and short chords on the guitar
 
-A style yields Strokes, in ticks; `play` puts their sounds on the grid. Nothing here looks at the tune: the chords
-were chosen for it (`harmony`).
+A style yields Strokes, in ticks; `play` puts their sounds on the grid. Nothing here looks at the
+tune: the chords were chosen for it (`harmony`).
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ Chord = tuple[int, int, int]
 
 
 class Stroke(NamedTuple):
-    """A sound that begins `tick` ticks into the bar: an instrument's pitch for some ticks, or a drum (midi 0).
-    `late`: seconds behind the grid, for strums."""
+    """A sound that begins `tick` ticks into the bar: an instrument's pitch for some ticks, or a
+    drum (midi 0). `late`: seconds behind the grid, for strums."""
 
     tick: int
     ticks: int
@@ -40,7 +40,8 @@ class Stroke(NamedTuple):
 
 
 def _voicing(chord: Chord, lowest: int) -> list[int]:
-    """The triad in close position from `lowest` up, whatever tone is lowest there: chords then lie close by."""
+    """The triad in close position from `lowest` up, whatever tone is lowest there: chords then lie
+    close by."""
     return sorted(lowest + (pitch - lowest) % 12 for pitch in chord)
 
 
@@ -57,7 +58,8 @@ def _strum(
 
 
 def guitar(bars: Bars, chord: Chord, rng: random.Random) -> Iterator[Stroke]:
-    """A bass note on the bar, strummed chords on the other beats, and now and then an upstroke between."""
+    """A bass note on the bar, strummed chords on the other beats, and now and then an upstroke
+    between."""
     beat = bars.beat_ticks
     yield Stroke(0, bars.ticks, "guitar", _root(chord, 40), 0.9)
     yield from _strum(0, beat, chord, 0.35, False)
@@ -78,7 +80,11 @@ def piano(bars: Bars, chord: Chord, rng: random.Random) -> Iterator[Stroke]:
     order = (0, 2, 1, 2) if bars.beat_ticks == 4 else (0, 1, 2)
     for k, tick in enumerate(range(0, bars.ticks, 2)):
         yield Stroke(
-            tick, 4, "piano", tones[order[k % len(order)]], 0.55 if tick % bars.beat_ticks == 0 else 0.4
+            tick,
+            4,
+            "piano",
+            tones[order[k % len(order)]],
+            0.55 if tick % bars.beat_ticks == 0 else 0.4,
         )
 
 
@@ -86,7 +92,9 @@ def pad(bars: Bars, chord: Chord, rng: random.Random) -> Iterator[Stroke]:
     """The chord held for the bar, its root below on the bar and in its middle."""
     for midi in _voicing(chord, 55):
         yield Stroke(0, bars.ticks, "pad", midi, 0.6)
-    yield Stroke(0, bars.ticks if bars.beats != 4 else 2 * bars.beat_ticks, "bass", _root(chord), 0.7)
+    yield Stroke(
+        0, bars.ticks if bars.beats != 4 else 2 * bars.beat_ticks, "bass", _root(chord), 0.7
+    )
     if bars.beats == 4:
         yield Stroke(2 * bars.beat_ticks, 2 * bars.beat_ticks, "bass", _root(chord), 0.6)
 
@@ -100,7 +108,8 @@ def harp(bars: Bars, chord: Chord, rng: random.Random) -> Iterator[Stroke]:
 
 
 def band(bars: Bars, chord: Chord, rng: random.Random) -> Iterator[Stroke]:
-    """Kick on the bar (and its middle), snare on the other beats, hats in eighths; a walking bass; short chords."""
+    """Kick on the bar (and its middle), snare on the other beats, hats in eighths; a walking bass;
+    short chords."""
     beat = bars.beat_ticks
     for k in range(bars.beats):
         on = "kick" if k == 0 or (bars.beats == 4 and k == 2) else "snare"
@@ -119,7 +128,8 @@ STYLES: dict[str, Callable[[Bars, Chord, random.Random], Iterator[Stroke]]] = {
 
 
 def play(setting: Setting, rate: int, seed: str) -> NDArray[np.float32]:
-    """The whole accompaniment, from the song's first bar to the dying of its last chord; peak near 1."""
+    """The whole accompaniment, from the song's first bar to the dying of its last chord; peak near
+    1."""
     wave_W = np.zeros(round(setting.steps * GRID_SECONDS * rate), np.float32)
     if setting.accompaniment == "none":
         return wave_W
@@ -138,7 +148,12 @@ def play(setting: Setting, rate: int, seed: str) -> NDArray[np.float32]:
 
 
 def _add(
-    wave_W: NDArray[np.float32], stroke: Stroke, start: float, seconds: float, rate: int, life: float
+    wave_W: NDArray[np.float32],
+    stroke: Stroke,
+    start: float,
+    seconds: float,
+    rate: int,
+    life: float,
 ) -> None:
     if stroke.midi:
         sound_W = instruments.note(stroke.instrument, stroke.midi, seconds, rate)

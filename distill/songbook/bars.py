@@ -1,8 +1,9 @@
 """Bars, beats and keys: the grid that melody, words and accompaniment of a song share.
 
-Score time is counted in ticks (a sixteenth) and sung in steps of 40 ms. A beat is a whole number of steps, so a tempo
-is 1500 beats a minute over that number, and every bar and beat lies on the grid; what lies between two beats is moved
-to the next step, for the voice and the accompaniment alike. In 6/8 the beat is the dotted quarter.
+Score time is counted in ticks (a sixteenth) and sung in steps of 40 ms. A beat is a whole number of
+steps, so a tempo is 1500 beats a minute over that number, and every bar and beat lies on the grid;
+what lies between two beats is moved to the next step, for the voice and the accompaniment alike. In
+6/8 the beat is the dotted quarter.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from dataclasses import dataclass
 
 from distill.songbook.singing import GRID_SECONDS
 
-METRES = {"4/4": (4, 4), "3/4": (3, 4), "2/4": (2, 4), "6/8": (2, 6)}  # beats of a bar, ticks of a beat
+# beats of a bar, ticks of a beat
+METRES = {"4/4": (4, 4), "3/4": (3, 4), "2/4": (2, 4), "6/8": (2, 6)}
 PITCHES = ("C", "Db", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
 MAJOR, MINOR = (0, 2, 4, 5, 7, 9, 11), (0, 2, 3, 5, 7, 8, 10)
 PENTATONIC = {"major": (0, 2, 4, 7, 9), "minor": (0, 3, 5, 7, 10)}
@@ -19,7 +21,8 @@ PENTATONIC = {"major": (0, 2, 4, 7, 9), "minor": (0, 3, 5, 7, 10)}
 
 @dataclass(frozen=True)
 class Key:
-    """A tonic (0 is C) and a mode, "major" or "minor"; `pentatonic`: the tune leaves two of the seven tones out."""
+    """A tonic (0 is C) and a mode, "major" or "minor"; `pentatonic`: the tune leaves two of the
+    seven tones out."""
 
     tonic: int
     mode: str
@@ -33,10 +36,13 @@ class Key:
     @property
     def scale(self) -> tuple[int, ...]:
         """Semitones above the tonic that a tune uses."""
-        return PENTATONIC[self.mode] if self.pentatonic else MAJOR if self.mode == "major" else MINOR
+        return (
+            PENTATONIC[self.mode] if self.pentatonic else MAJOR if self.mode == "major" else MINOR
+        )
 
     def chord(self, degree: int) -> tuple[int, int, int]:
-        """The triad on a degree, 0 to 6, as pitch classes, root first. The fifth of minor is a major chord."""
+        """The triad on a degree, 0 to 6, as pitch classes, root first. The fifth of minor is a
+        major chord."""
         scale = MAJOR if self.mode == "major" else MINOR
         tones = [scale[(degree + third) % 7] for third in (0, 2, 4)]
         if self.mode == "minor" and degree == 4:
@@ -85,7 +91,9 @@ class Bars:
     def step(self, tick: int) -> int:
         """The step on which a tick (counted from the first bar, may be negative) falls."""
         whole, part = divmod(tick, self.beat_ticks)
-        return self.first_step + whole * self.beat_steps - (-part * self.beat_steps // self.beat_ticks)
+        return (
+            self.first_step + whole * self.beat_steps - (-part * self.beat_steps // self.beat_ticks)
+        )
 
     def seconds(self, tick: int) -> float:
         """The same in seconds."""

@@ -1,9 +1,10 @@
-"""Songs: a seed draws language, voice, key, metre, tempo, accompaniment and form; then come words with metre and
-rhyme, chords, and a tune over them.
+"""Songs: a seed draws language, voice, key, metre, tempo, accompaniment and form; then come words
+with metre and rhyme, chords, and a tune over them.
 
-Verses share a tune as far as their words allow it, the third line of four often takes up the first, and the chorus
-returns unchanged. Between sections the accompaniment may play a bar alone; it begins a bar or two before the voice
-and ends a bar after it. Everything a tag or a fact says is a choice made here, so it is true by construction.
+Verses share a tune as far as their words allow it, the third line of four often takes up the first,
+and the chorus returns unchanged. Between sections the accompaniment may play a bar alone; it begins
+a bar or two before the voice and ends a bar after it. Everything a tag or a fact says is a choice
+made here, so it is true by construction.
 """
 
 from __future__ import annotations
@@ -50,7 +51,14 @@ class Manner:
         """What the style says, true by construction."""
         scale = ["pentatonic"] if self.key.pentatonic else []
         metre = {"3/4": ["waltz"], "6/8": ["six-eight"]}.get(self.bars.metre, [])
-        return [self.kind, "lively" if self.lively else "calm", self.key.mode, *scale, self.tempo, *metre]
+        return [
+            self.kind,
+            "lively" if self.lively else "calm",
+            self.key.mode,
+            *scale,
+            self.tempo,
+            *metre,
+        ]
 
 
 @dataclass(frozen=True)
@@ -69,7 +77,8 @@ def compose(
     """Song `index` of a seed and split, drawn from what is allowed."""
     # part of every seed: other words here would give other songs
     rng = random.Random(f"second edition:{split}:{seed}:{index}")
-    # one draw for each choice whatever is allowed, so that a narrower choice leaves the rest of a song as it was
+    # one draw for each choice whatever is allowed, so that a narrower choice leaves the rest of a
+    # song as it was
     voice = voices[int(rng.random() * len(voices))]
     language = languages[int(rng.random() ** 1.6 * len(languages))]
     accompaniment = accompaniments[int(rng.random() * len(accompaniments))]
@@ -80,7 +89,9 @@ def compose(
     tags = [*manner.tags, *([accompaniment] if accompaniment != "none" else [])]
     sections = tuple((tag, part.lines) for tag, part in parts)
     name = f"songbook-{split}-{seed}-{index:05d}"
-    return Score(name, ", ".join(tags), split, sections, setting, voice, language=language, manner=how)
+    return Score(
+        name, ", ".join(tags), split, sections, setting, voice, language=language, manner=how
+    )
 
 
 def _manner(voice: str, language: str, rng: random.Random) -> Manner:
@@ -128,7 +139,8 @@ def _verse_metre(rng: random.Random, short: bool = False) -> stanzas.Metre:
     return rng.choice([metre for metre in stanzas.METRES if (len(metre.scheme) == 2) == short])
 
 
-Words = list[tuple[str, list[lyrics.Syllable], list[bool]]]  # a line: word, its syllables and their stresses
+# a line: word, its syllables and their stresses
+Words = list[tuple[str, list[lyrics.Syllable], list[bool]]]
 
 
 def _english(text: str) -> Words:
@@ -162,7 +174,9 @@ def _part(words: list[Words], manner: Manner, model: Part | None, rng: random.Ra
     for row, line in enumerate(words):
         beats = _beats(line)
         known = (
-            model.rhythms[row : row + 1] if model else tuple(rhythms[row - 2 : row - 1] if row > 1 else ())
+            model.rhythms[row : row + 1]
+            if model
+            else tuple(rhythms[row - 2 : row - 1] if row > 1 else ())
         )
         if known and tunes.fits(beats, known[0], bars):
             rhythms.append(known[0])
@@ -180,20 +194,37 @@ def _part(words: list[Words], manner: Manner, model: Part | None, rng: random.Ra
         chords = [manner.key.chord(degree) for degree in degrees[row]]
         last = row == len(words) - 1
         sung = _earlier_pitches(model, row, len(rhythm.spans), degrees)
-        if sung is None and row == 2 and not last and degrees[2] == degrees[0] and rhythms[2] == rhythms[0]:
+        if (
+            sung is None
+            and row == 2
+            and not last
+            and degrees[2] == degrees[0]
+            and rhythms[2] == rhythms[0]
+        ):
             sung = pitches[0]
         if sung is None:
             start = pitches[-1][-1] if pitches and rng.random() < 0.7 else None
             sung = tunes.tune(
-                rhythm.spans, bars, manner.key, chords, manner.within, rng, manner.lively, start, last
+                rhythm.spans,
+                bars,
+                manner.key,
+                chords,
+                manner.within,
+                rng,
+                manner.lively,
+                start,
+                last,
             )
         pitches.append(sung)
         lines.append(_line(line, rhythm, sung, chords, manner, rng))
     return Part(tuple(lines), tuple(rhythms), tuple(tuple(line) for line in degrees))
 
 
-def _earlier_pitches(model: Part | None, row: int, count: int, degrees: list[list[int]]) -> list[int] | None:
-    """The pitches of that line's syllables in an earlier verse, if it has as many, over the same chords."""
+def _earlier_pitches(
+    model: Part | None, row: int, count: int, degrees: list[list[int]]
+) -> list[int] | None:
+    """The pitches of that line's syllables in an earlier verse, if it has as many, over the same
+    chords."""
     if model is None or row >= len(model.lines) or list(model.degrees[row]) != degrees[row]:
         return None
     first = [syllable.notes[0][2] for _, sung in model.lines[row].words for syllable in sung]
@@ -216,8 +247,12 @@ def _line(
             chord = chords[max(0, min(len(chords) - 1, span[0] // bars.ticks))]
             notes = [(*span, midi)]
             if rng.random() < 0.09 and at + 1 < len(pitches):
-                notes = tunes.melisma(span, midi, later, bars, manner.key, chord, manner.within, rng)
-            own = tuple((bars.step(a) + offset, bars.step(b) + offset, pitch) for a, b, pitch in notes)
+                notes = tunes.melisma(
+                    span, midi, later, bars, manner.key, chord, manner.within, rng
+                )
+            own = tuple(
+                (bars.step(a) + offset, bars.step(b) + offset, pitch) for a, b, pitch in notes
+            )
             sung.append(SyllableScore(syllable, own))
             at += 1
         words.append((word, tuple(sung)))
@@ -243,4 +278,6 @@ def _lay_out(
             chords += [manner.key.chord(degree) for degree in degrees]
     if not alone:
         chords += [home] * outro
-    return Setting(bars, manner.key, tuple(chords), tuple(firsts), accompaniment, rng.uniform(3.0, 9.0))
+    return Setting(
+        bars, manner.key, tuple(chords), tuple(firsts), accompaniment, rng.uniform(3.0, 9.0)
+    )

@@ -1,4 +1,5 @@
-"""Chords, one a bar: drawn first for songs whose tune is then written over them, or found for a tune there is."""
+"""Chords, one a bar: drawn first for songs whose tune is then written over them, or found for a
+tune there is."""
 
 from __future__ import annotations
 
@@ -22,8 +23,9 @@ _FITTING = {"major": (0, 4, 3, 5, 1), "minor": (0, 4, 3, 6, 5, 2)}  # the likeli
 
 
 def degrees(mode: str, lines: list[int], close: int, rng: random.Random) -> list[list[int]]:
-    """A section's chords, one for each bar of each line (`lines` counts them). It begins at home and is there again
-    from bar `close` of its last line on, coming from the fourth or fifth degree."""
+    """A section's chords, one for each bar of each line (`lines` counts them). It begins at home
+    and is there again from bar `close` of its last line on, coming from the fourth or fifth degree.
+    """
     cycle = rng.choice(PROGRESSIONS[mode])
     found, at = [], 0
     for bars in lines:
@@ -38,8 +40,8 @@ def degrees(mode: str, lines: list[int], close: int, rng: random.Random) -> list
 
 
 def fit(notes: list[tuple[int, int, int]], ticks: int, bars: int, key: Key) -> list[int]:
-    """Degrees for `bars` bars of a given tune (first tick, last tick, MIDI): in each the chord that most of the
-    sung time belongs to, on a tie the likelier one. The tune's last bar is at home."""
+    """Degrees for `bars` bars of a given tune (first tick, last tick, MIDI): in each the chord that
+    most of the sung time belongs to, on a tie the likelier one. The tune's last bar is at home."""
     found = []
     for bar in range(bars):
         shares = {
@@ -51,5 +53,7 @@ def fit(notes: list[tuple[int, int, int]], ticks: int, bars: int, key: Key) -> l
             )
             for degree in _FITTING[key.mode]
         }
-        found.append(max(shares, key=lambda degree: shares[degree] - 0.1 * _FITTING[key.mode].index(degree)))
+        found.append(
+            max(shares, key=lambda degree: shares[degree] - 0.1 * _FITTING[key.mode].index(degree))
+        )
     return found

@@ -1,8 +1,9 @@
 """What the accompaniment is played on: sums of decaying harmonics, and three drums, in NumPy alone.
 
-A string plucked at a share p of its length has the harmonics sin(k pi p) / k, and the higher ones die sooner; stiff
-strings (piano) are slightly sharp in theirs. Every tone is computed once per instrument and pitch, exactly in tune
-(equal temperament, A4 = 440 Hz), and then cut to the notes that need it.
+A string plucked at a share p of its length has the harmonics sin(k pi p) / k, and the higher ones
+die sooner; stiff strings (piano) are slightly sharp in theirs. Every tone is computed once per
+instrument and pitch, exactly in tune (equal temperament, A4 = 440 Hz), and then cut to the notes
+that need it.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ Wave = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Instrument:
-    """harmonics: how many; pluck: where the string is struck (0: amplitudes 1 / k instead); decay: nepers a second
-    of the first harmonic; damping: how much faster high ones die; stiffness: inharmonicity B of a piano string;
-    detune: cents between two voices in unison; attack: seconds; seconds: how long it can sound."""
+    """harmonics: how many; pluck: where the string is struck (0: amplitudes 1 / k instead); decay:
+    nepers a second of the first harmonic; damping: how much faster high ones die; stiffness:
+    inharmonicity B of a piano string; detune: cents between two voices in unison; attack: seconds;
+    seconds: how long it can sound."""
 
     harmonics: int
     pluck: float
@@ -48,7 +50,8 @@ INSTRUMENTS = {
 
 @functools.lru_cache(maxsize=512)
 def tone(name: str, midi: int, rate: int) -> Wave:
-    """A tone at its full length, peak near the instrument's level. Low tones are not louder than high ones."""
+    """A tone at its full length, peak near the instrument's level. Low tones are not louder than
+    high ones."""
     played = INSTRUMENTS[name]
     time_W = np.arange(round(played.seconds * rate)) / rate
     hertz = 440.0 * 2.0 ** ((midi - 69) / 12)
@@ -60,7 +63,9 @@ def tone(name: str, midi: int, rate: int) -> Wave:
         loud = abs(math.sin(math.pi * k * played.pluck)) / k if played.pluck else k**-1.4
         if played.pluck and loud < 0.003:
             continue
-        fade_W = np.exp(-played.decay * (1 + played.damping * (k - 1)) * time_W) if played.decay else 1.0
+        fade_W = (
+            np.exp(-played.decay * (1 + played.damping * (k - 1)) * time_W) if played.decay else 1.0
+        )
         for cents in (-played.detune / 2, played.detune / 2) if played.detune else (0.0,):
             turn = 2 * np.pi * own * 2 ** (cents / 1200)
             phase = 1.7 * k * k  # spread, so that they do not all peak at the start

@@ -1,8 +1,9 @@
 """Mandarin: words with their pinyin, and lines of five and seven characters that rhyme.
 
-One character is one syllable, one word of the song and one note or more; each character has one reading here, so
-words with another (long and to grow, both 长) are left out. The melody takes the place of the tones. A fifth of the
-words is held out, by the sounds of their characters: no training song holds one of those sounds.
+One character is one syllable, one word of the song and one note or more; each character has one
+reading here, so words with another (long and to grow, both 长) are left out. The melody takes the
+place of the tones. A fifth of the words is held out, by the sounds of their characters: no training
+song holds one of those sounds.
 
 Pieces are spelled as `distill.lyrics.pinyin` does. Written for this project (CC0).
 """
@@ -17,7 +18,8 @@ import re
 from distill.lyrics import Syllable, cut
 from distill.lyrics.pinyin import spell, split
 
-# part: word pinyin; N things, L places, P people, A adjectives, V verbs without and T verbs with an object, D times
+# part: word pinyin; N things, L places, P people, A adjectives, V verbs without and T verbs with an
+# object, D times
 _WORDS = {
     "N": """月亮 yue liang;太阳 tai yang;星星 xing xing;天空 tian kong;白云 bai yun;春风 chun feng;秋雨 qiu yu;
         大雪 da xue;花朵 hua duo;小草 xiao cao;大树 da shu;树叶 shu ye;青山 qing shan;河水 he shui;小溪 xiao xi;
@@ -94,7 +96,9 @@ def _held_sounds() -> frozenset[str]:
     sounds = {sound for words in _book().values() for _, pinyin in words for sound in pinyin}
     common = set(_SINGLE.split()[1::2])
     return frozenset(
-        sound for sound in sounds - common if hashlib.sha256(f"held out:{sound}".encode()).digest()[0] < 28
+        sound
+        for sound in sounds - common
+        if hashlib.sha256(f"held out:{sound}".encode()).digest()[0] < 28
     )
 
 
@@ -109,8 +113,11 @@ def choices(part: str, held_out: bool) -> tuple[str, ...]:
     return tuple(word for word, _ in _book()[part] if any(map(is_held_out, word)) == held_out)
 
 
-def stanza(rng: random.Random, syllables: int, lines: int, held_out: bool, used: set[str]) -> list[str]:
-    """Lines of five or seven characters; the even ones rhyme with the line before, or with the first."""
+def stanza(
+    rng: random.Random, syllables: int, lines: int, held_out: bool, used: set[str]
+) -> list[str]:
+    """Lines of five or seven characters; the even ones rhyme with the line before, or with the
+    first."""
     while True:
         found: list[str] = []
         for row in range(lines):

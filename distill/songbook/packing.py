@@ -1,4 +1,5 @@
-"""Rendered songs made small enough to ship: FLAC to Ogg Opus (RFC 7845) at 24 kHz, as long and aligned to the sample.
+"""Rendered songs made small enough to ship: FLAC to Ogg Opus (RFC 7845) at 24 kHz, as long and
+aligned to the sample.
 
 python -m distill.songbook.packing --songs TRAIN --held-out HELD_OUT --out distill/embedded/songs
 """
@@ -17,7 +18,8 @@ from distill.songs import Song, read_manifest, write_manifest
 
 SAMPLE_RATE = 24_000  # Hz; Opus knows 8, 12, 16, 24 and 48 kHz
 COMPRESSION = 0.95  # libsndfile's 0 to 1; about 17 kbit/s here
-JUDGED_COMPRESSION = 0.9  # about 30 kbit/s: what a singer is compared with should be as clear as its source
+# about 30 kbit/s: what a singer is compared with should be as clear as its source
+JUDGED_COMPRESSION = 0.9
 
 
 def pack(manifest: Path, out: Path, name: str, seconds: float, compression: float) -> list[Song]:
@@ -51,13 +53,22 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=745.0, help="of the songs to train on")
     asked = parser.parse_args()
     kept = (
-        pack(asked.songs / "manifest.jsonl", asked.out, "manifest.jsonl", asked.seconds, COMPRESSION),
         pack(
-            asked.held_out / "manifest.jsonl", asked.out, "held-out.jsonl", float("inf"), JUDGED_COMPRESSION
+            asked.songs / "manifest.jsonl", asked.out, "manifest.jsonl", asked.seconds, COMPRESSION
+        ),
+        pack(
+            asked.held_out / "manifest.jsonl",
+            asked.out,
+            "held-out.jsonl",
+            float("inf"),
+            JUDGED_COMPRESSION,
         ),
     )
     for songs in kept:
-        print(f"{songs[0].split}: {len(songs)} songs, {sum(s.lines[-1].end or 0 for s in songs):.0f} s")
+        print(
+            f"{songs[0].split}: {len(songs)} songs, "
+            f"{sum(s.lines[-1].end or 0 for s in songs):.0f} s"
+        )
     size = sum(file.stat().st_size for file in asked.out.iterdir())
     print(f"{asked.out}: {size / 2**20:.2f} MiB")
 

@@ -1,8 +1,9 @@
 """A score: sections of lines, each line words, their syllables and the notes they are sung on.
 
-Score time is in steps of 40 ms. A line is 6 steps of silence, its notes, and up to 10 steps of silence; every line
-and note of a song lies on the grid. A song's Setting says where each line begins among the bars, in which key,
-over which chords. `as_song` turns a score into the seconds of a Song.
+Score time is in steps of 40 ms. A line is 6 steps of silence, its notes, and up to 10 steps of
+silence; every line and note of a song lies on the grid. A song's Setting says where each line
+begins among the bars, in which key, over which chords. `as_song` turns a score into the seconds of
+a Song.
 
 `composing` makes scores from a seed, `traditional` has those of old songs.
 """
@@ -20,7 +21,8 @@ from distill.songs import Fact, Line, Note, Section, Song, Word
 
 @dataclasses.dataclass(frozen=True)
 class SyllableScore:
-    """One syllable and its notes (first step, last step, MIDI pitch), counted from the line's start."""
+    """One syllable and its notes (first step, last step, MIDI pitch), counted from the line's
+    start."""
 
     syllable: lyrics.Syllable
     notes: tuple[tuple[int, int, int], ...]
@@ -52,8 +54,9 @@ class LineScore:
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """What a song has beside its lines: `firsts` is the step at which each line (with its lead-in) begins, `chords` has
-    one triad of pitch classes per bar of the whole song, from its first bar."""
+    """What a song has beside its lines: `firsts` is the step at which each line (with its lead-in)
+    begins, `chords` has one triad of pitch classes per bar of the whole song, from its first bar.
+    """
 
     bars: Bars
     key: Key
@@ -94,8 +97,11 @@ class Score:
         return tuple(line for _, lines in self.sections for line in lines)
 
 
-def as_song(score: Score, audio: str | None, vocals: str | None = None, band: str | None = None) -> Song:
-    """The Song of a score, with the times it has when it is sung, and the facts that its setting gives."""
+def as_song(
+    score: Score, audio: str | None, vocals: str | None = None, band: str | None = None
+) -> Song:
+    """The Song of a score, with the times it has when it is sung, and the facts that its setting
+    gives."""
     firsts = iter([*score.setting.firsts, score.steps])
     first, sections = next(firsts), []
     for tag, lines in score.sections:
@@ -107,7 +113,8 @@ def as_song(score: Score, audio: str | None, vocals: str | None = None, band: st
         sections.append(Section(tag, tuple(timed)))
     return Song(
         id=score.id, sections=tuple(sections), style=score.style,
-        voice=f"{score.voice}, {score.manner}" if score.manner else score.voice, language=score.language,
+        voice=f"{score.voice}, "
+              f"{score.manner}" if score.manner else score.voice, language=score.language,
         licence="CC0-1.0", source=score.source, credit=score.credit, audio=audio, split=score.split,
         vocals=vocals, accompaniment=band, facts=_facts(score),
     )  # fmt: skip
@@ -139,7 +146,9 @@ def _line(line: LineScore, first: int, last: int) -> Line:
 
     words, notes = [], []
     for word, syllables in line.words:
-        words.append(Word(word, seconds(syllables[0].notes[0][0]), seconds(syllables[-1].notes[-1][1])))
+        words.append(
+            Word(word, seconds(syllables[0].notes[0][0]), seconds(syllables[-1].notes[-1][1]))
+        )
         for sung in syllables:
             for index, (start, end, midi) in enumerate(sung.notes):
                 piece = lyrics.sing_text(sung.syllable) if index == 0 else ""

@@ -1,7 +1,8 @@
 """Who sings: five voices made of one speaker.
 
-A voice is a range, a length of the vocal tract (formants read at frequency / warp), a breathiness, a ring near 2.9
-kHz (the singer's formant; Sundberg, 1974, doi:10.1121/1.1914609) and a vibrato. "low voice" is the speaker as he is.
+A voice is a range, a length of the vocal tract (formants read at frequency / warp), a breathiness,
+a ring near 2.9 kHz (the singer's formant; Sundberg, 1974, doi:10.1121/1.1914609) and a vibrato.
+"low voice" is the speaker as he is.
 """
 
 from __future__ import annotations

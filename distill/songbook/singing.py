@@ -1,10 +1,10 @@
 """Spoken words made to follow a score.
 
-The features of `voice` are placed on the line's time axis: every vowel starts exactly on its note, its onset
-consonants sound before it (taking their time from the rest before, else from the note before), its coda just before
-the next onset. Consonants are mapped linearly; a vowel longer than spoken is held in its middle, a diphthong on its
-first target. The pitch of the score then replaces the spoken pitch, the singer's timbre the speaker's, and
-`vocoding` makes one waveform per line.
+The features of `voice` are placed on the line's time axis: every vowel starts exactly on its note,
+its onset consonants sound before it (taking their time from the rest before, else from the note
+before), its coda just before the next onset. Consonants are mapped linearly; a vowel longer than
+spoken is held in its middle, a diphthong on its first target. The pitch of the score then replaces
+the spoken pitch, the singer's timbre the speaker's, and `vocoding` makes one waveform per line.
 
 All times here are frames of 5 ms; a note starts and ends on the 40 ms grid, eight of these frames.
 """
@@ -17,7 +17,15 @@ import numpy as np
 
 from distill.songbook.singers import Singer
 from distill.songbook.vocoding import synthesize
-from distill.songbook.voice import BINS, DIPHTHONGS, FRAME_SECONDS, UNVOICED, VOICE_RATE, Phone, SpokenWord
+from distill.songbook.voice import (
+    BINS,
+    DIPHTHONGS,
+    FRAME_SECONDS,
+    UNVOICED,
+    VOICE_RATE,
+    Phone,
+    SpokenWord,
+)
 
 GRID_SECONDS = 0.04
 FRAMES_PER_STEP = 8
@@ -31,7 +39,8 @@ _BANDS_HERTZ = (0.0, 3000.0, 6000.0, VOICE_RATE / 2)  # D4C's
 
 @dataclasses.dataclass(frozen=True)
 class SungSyllable:
-    """A syllable of a spoken word (some of its phones) and its notes: (first step, last step, MIDI pitch)."""
+    """A syllable of a spoken word (some of its phones) and its notes: (first step, last step, MIDI
+    pitch)."""
 
     word: SpokenWord
     onset: tuple[Phone, ...]
@@ -52,7 +61,8 @@ class _Segment:
 
 
 def sing(syllables: list[SungSyllable], seed: int, singer: Singer) -> np.ndarray:
-    """One line as float32 samples; lasts exactly (last step + 10) x 40 ms. Its first note is at step 6 or later."""
+    """One line as float32 samples; lasts exactly (last step + 10) x 40 ms. Its first note is at
+    step 6 or later."""
     steps = syllables[-1].notes[-1][1] + TAIL_STEPS
     frames = steps * FRAMES_PER_STEP
     log_envelope_FQ = np.full((frames, BINS), _SILENCE, np.float32)
@@ -71,8 +81,9 @@ def sing(syllables: list[SungSyllable], seed: int, singer: Singer) -> np.ndarray
 
 
 def pitch(syllables: list[SungSyllable], frames: int, seed: int, singer: Singer) -> np.ndarray:
-    """MIDI pitch per 5 ms frame. A model that hears only the past must not meet a glide before its note, so
-    a note's pitch takes effect 30 ms late and the 80 ms window begins to move about when the note does."""
+    """MIDI pitch per 5 ms frame. A model that hears only the past must not meet a glide before its
+    note, so a note's pitch takes effect 30 ms late and the 80 ms window begins to move about when
+    the note does."""
     notes = [note for syllable in syllables for note in syllable.notes]
     midi_F = np.full(frames, float(notes[0][2]))
     depth_F = np.zeros(frames)
@@ -93,7 +104,8 @@ def pitch(syllables: list[SungSyllable], frames: int, seed: int, singer: Singer)
 
 
 def _soften(log_envelope_FQ: np.ndarray) -> None:
-    """Where singing meets silence it comes in over 15 ms and goes out over 40 ms: nothing that sings clicks."""
+    """Where singing meets silence it comes in over 15 ms and goes out over 40 ms: nothing that
+    sings clicks."""
     sounds_F = np.concatenate([[False], log_envelope_FQ.max(1) > _SILENCE, [False]])
     edges = np.flatnonzero(np.diff(sounds_F))
     for start, stop in zip(edges[::2], edges[1::2], strict=True):
@@ -111,11 +123,15 @@ def _timbre(
         at_Q = np.minimum(np.arange(BINS) / singer.warp, BINS - 1)
         low_Q = np.minimum(at_Q.astype(int), BINS - 2)
         part_Q = (at_Q - low_Q).astype(np.float32)
-        log_envelope_FQ = log_envelope_FQ[:, low_Q] * (1 - part_Q) + log_envelope_FQ[:, low_Q + 1] * part_Q
+        log_envelope_FQ = (
+            log_envelope_FQ[:, low_Q] * (1 - part_Q) + log_envelope_FQ[:, low_Q + 1] * part_Q
+        )
     shape_Q = singer.tilt_db * np.maximum(0.0, np.log2(np.maximum(hertz_Q, 1.0) / 500))
     shape_Q += singer.ring_db * np.exp(-0.5 * ((hertz_Q - 2900) / 500) ** 2)
     if shape_Q.any():
-        log_envelope_FQ = log_envelope_FQ + np.outer(voiced_F, shape_Q * _DECIBEL).astype(np.float32)
+        log_envelope_FQ = log_envelope_FQ + np.outer(voiced_F, shape_Q * _DECIBEL).astype(
+            np.float32
+        )
     # linear in dB between the bands: a sum of hats
     hats_BQ = np.stack([np.interp(hertz_Q, _BANDS_HERTZ, np.eye(4)[band]) for band in range(3)])
     decibels_FQ = noise_FB @ hats_BQ[1:].astype(np.float32) - (60 * hats_BQ[0]).astype(np.float32)
@@ -127,8 +143,9 @@ def _timbre(
 
 
 def _place(syllables: list[SungSyllable]) -> list[list[_Segment]]:
-    """Segments of each syllable. Between two vowels the consonants may take at most 55 % of the note (and leave
-    the vowel 90 ms) and all of the rest behind it; where they do not fit, all are shortened by one factor."""
+    """Segments of each syllable. Between two vowels the consonants may take at most 55 % of the
+    note (and leave the vowel 90 ms) and all of the rest behind it; where they do not fit, all are
+    shortened by one factor."""
     onsets = [[min(p.end - p.start, _ONSET_FRAMES) for p in s.onset] for s in syllables]
     codas = [[min(p.end - p.start, _CODA_FRAMES) for p in s.coda] for s in syllables]
     starts = [s.notes[0][0] * FRAMES_PER_STEP for s in syllables]
@@ -173,7 +190,8 @@ def _place(syllables: list[SungSyllable]) -> list[list[_Segment]]:
 
 
 def _held(name: str) -> tuple[float, float]:
-    """Which part of a vowel is held: (what comes before, its own length) as shares of the spoken vowel."""
+    """Which part of a vowel is held: (what comes before, its own length) as shares of the spoken
+    vowel."""
     if name in DIPHTHONGS or name in ("'Au", "'ou", "'ei", "'ai", "'@r"):
         return 0.30, 0.12  # on its first target
     if name in ("'iou", "'uei", "'uai", "'iAu"):

@@ -1,8 +1,8 @@
-"""Stanzas with metre and rhyme: as many syllables in each line as the metre says, stresses near its beats, and lines
-that rhyme where the scheme says so. Words and templates are those of `verses`.
+"""Stanzas with metre and rhyme: as many syllables in each line as the metre says, stresses near its
+beats, and lines that rhyme where the scheme says so. Words and templates are those of `verses`.
 
-The dictionary knows no stress, so a word's is that of its plain form: the first syllable, but for those listed here.
-A one-syllable noun, verb or adjective is stressed, a function word is not.
+The dictionary knows no stress, so a word's is that of its plain form: the first syllable, but for
+those listed here. A one-syllable noun, verb or adjective is stressed, a function word is not.
 """
 
 from __future__ import annotations
@@ -16,19 +16,32 @@ from distill.songbook import verses
 from distill.songbook.words import WORDS
 
 _ON_SECOND = frozenset(
-    "canoe guitar idea museum parade surprise adventure umbrella piano balloon delight july giraffe alone polite"
-    " unique enormous electric fantastic terrific tremendous united precise arrive return begin believe remain"
-    " remember forget appear surrender rebel rejoice recover agree decide arise awake adore admire become defend obey"
-    " protect forgive discover explore imagine invent describe remind deliver collect select repair replace remove"
-    " surprise invite forever together apart again away above below around inside outside tonight today tomorrow"
-    " across beyond behind along beside toward before until machine hotel regret express upon without within desire"
-    " report advice amaze romantic mysterious especially pretend alarm asleep alive aloud ashore ahead belong banana"
-    " potato tomato tobacco koala gorilla vanilla bouquet ballet dessert cadet racoon cocoon lagoon typhoon champagne"
-    " eleven december september october november saloon afraid aware attend concern compare complete sincere supreme"
-    " secure serene extreme entire eternal horizon companion commander magician musician physician policeman"
-    " reward regard relief refuse reveal repeat relax reply respect pursue perform enjoy escape exchange expect"
-    " connect confess consider contain content control create destroy endure heroine princess cathedral"
-    " familiar fidelity geranium sensation creation vacation foundation temptation relation invitation"
+    "canoe guitar idea museum parade surprise adventure umbrella piano balloon delight july "
+    "giraffe alone polite"
+    " unique enormous electric fantastic terrific tremendous united precise arrive return begin "
+    "believe remain"
+    " remember forget appear surrender rebel rejoice recover agree decide arise awake adore "
+    "admire become defend obey"
+    " protect forgive discover explore imagine invent describe remind deliver collect select "
+    "repair replace remove"
+    " surprise invite forever together apart again away above below around inside outside tonight "
+    "today tomorrow"
+    " across beyond behind along beside toward before until machine hotel regret express upon "
+    "without within desire"
+    " report advice amaze romantic mysterious especially pretend alarm asleep alive aloud ashore "
+    "ahead belong banana"
+    " potato tomato tobacco koala gorilla vanilla bouquet ballet dessert cadet racoon cocoon "
+    "lagoon typhoon champagne"
+    " eleven december september october november saloon afraid aware attend concern compare "
+    "complete sincere supreme"
+    " secure serene extreme entire eternal horizon companion commander magician musician "
+    "physician policeman"
+    " reward regard relief refuse reveal repeat relax reply respect pursue perform enjoy escape "
+    "exchange expect"
+    " connect confess consider contain content control create destroy endure heroine princess "
+    "cathedral"
+    " familiar fidelity geranium sensation creation vacation foundation temptation relation "
+    "invitation"
     " celebration".split()
 ) - frozenset(("heroine", "princess", "invitation", "celebration"))
 _ON_THIRD = frozenset(
@@ -80,7 +93,8 @@ def stanza(rng: random.Random, metre: Metre, held_out: bool, used: set[str]) -> 
 def _line(
     rng: random.Random, held_out: bool, count: int, trochaic: bool, rhyme: str, used: set[str]
 ) -> str | None:
-    """The best of a few lines of `count` syllables, its last word rhyming with `rhyme`; None if there is none."""
+    """The best of a few lines of `count` syllables, its last word rhyming with `rhyme`; None if
+    there is none."""
     rhyming = _rhyming(held_out).get(_rhyme(rhyme), {}) if rhyme else {}
     templates = _by_end(tuple(sorted(rhyming))) if rhyme else verses.TEMPLATES
     best: tuple[float, str] | None = None
@@ -101,7 +115,11 @@ def _line(
 
 
 def _fill(
-    template: str, rng: random.Random, held_out: bool, rhyming: dict[str, tuple[str, ...]], rhyme: str
+    template: str,
+    rng: random.Random,
+    held_out: bool,
+    rhyming: dict[str, tuple[str, ...]],
+    rhyme: str,
 ) -> list[str] | None:
     filled: list[str] = []
     tokens = template.split()
@@ -115,7 +133,9 @@ def _fill(
             filled.append(token)
         else:
             rare = held_out and token in verses.CONTENT and rng.random() < 0.7
-            filled.extend(rng.choice(verses.choices(token, rare) or verses.choices(token, False)).split())
+            filled.extend(
+                rng.choice(verses.choices(token, rare) or verses.choices(token, False)).split()
+            )
     for index, word in enumerate(filled[:-1]):
         if word == "a" and filled[index + 1][0] in "aeiou":
             filled[index] = "an"
@@ -124,7 +144,8 @@ def _fill(
 
 @functools.cache
 def _rhyming(held_out: bool) -> dict[tuple[str, str], dict[str, tuple[str, ...]]]:
-    """Rhyme -> part of speech -> what ends so. A plain word of the template counts as a part of its own."""
+    """Rhyme -> part of speech -> what ends so. A plain word of the template counts as a part of its
+    own."""
     found: dict[tuple[str, str], dict[str, list[str]]] = {}
     for token in sorted({template.split()[-1] for template in verses.TEMPLATES}):
         if token in WORDS or token in verses.FORMS:
@@ -135,7 +156,9 @@ def _rhyming(held_out: bool) -> dict[tuple[str, str], dict[str, tuple[str, ...]]
             entries = (token,)
         for entry in entries:
             found.setdefault(_rhyme(entry.split()[-1]), {}).setdefault(token, []).append(entry)
-    return {key: {part: tuple(words) for part, words in parts.items()} for key, parts in found.items()}
+    return {
+        key: {part: tuple(words) for part, words in parts.items()} for key, parts in found.items()
+    }
 
 
 @functools.cache

@@ -1,9 +1,9 @@
 """Old songs everybody knows, for judging a singer on melodies that no generator made.
 
-Public domain as far as we know (check per country). Notes are from memory, corrected where a line did not fill its
-bars; some rhythms may differ from your edition. Each song is sung by every voice that has its range, in the key that
-suits the voice, over chords found for its tune. They hold words that training songs must not hold, so their split is
-"held-out".
+Public domain as far as we know (check per country). Notes are from memory, corrected where a line
+did not fill its bars; some rhythms may differ from your edition. Each song is sung by every voice
+that has its range, in the key that suits the voice, over chords found for its tune. They hold words
+that training songs must not hold, so their split is "held-out".
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ TICKS = 4  # of a quarter, in which lengths are written
 
 
 class Song(NamedTuple):
-    """key: as written; pickup: quarters before the first bar line; rows: words|notes (pitch:quarters, + joins the
-    notes of one syllable, a note R is a rest)."""
+    """key: as written; pickup: quarters before the first bar line; rows: words|notes
+    (pitch:quarters, + joins the notes of one syllable, a note R is a rest)."""
 
     title: str
     tags: str
@@ -66,7 +66,8 @@ _SONGS = (
     Song("row", "folk, lively, major, medium, six-eight", _C, "6/8", 24, 0, (
         "row row row your boat|C4:1.5 C4:1.5 C4:1 D4:.5 E4:1.5",
         "gently down the stream|E4:1 D4:.5 E4:1 F4:.5 G4:3",
-        "merrily merrily merrily merrily life is but a dream|C5:.5 C5:.5 C5:.5 G4:.5 G4:.5 G4:.5 E4:.5 E4:.5 E4:.5"
+        "merrily merrily merrily merrily life is but a dream|C5:.5 C5:.5 C5:.5 G4:.5 G4:.5 G4:.5 "
+        "E4:.5 E4:.5 E4:.5"
         " C4:.5 C4:.5 C4:.5 G4:1 F4:.5 E4:1 D4:.5 C4:3",
     )),
     Song("london", "folk, lively, major, fast", _C, "4/4", 11, 0, (
@@ -78,7 +79,8 @@ _SONGS = (
     Song("grace", "folk, calm, major, pentatonic, fast, waltz", _F, "3/4", 11, 1, (
         "amazing grace how sweet the sound|C4:1 F4:2 A4:.5+F4:.5 A4:2 G4:1 F4:2 D4:1 C4:2",
         "that saved a wretch like me|C4:1 F4:2 A4:.5+F4:.5 A4:2 G4:1 C5:5",
-        "i once was lost but now am found|A4:1 C5:1.5+A4:.5 C5:.5+A4:.5 F4:2 C4:1 D4:1.5+F4:.5 F4:.5+D4:.5 C4:2",
+        "i once was lost but now am found|A4:1 C5:1.5+A4:.5 C5:.5+A4:.5 F4:2 C4:1 D4:1.5+F4:.5 "
+        "F4:.5+D4:.5 C4:2",
         "was blind but now i see|C4:1 F4:2 A4:.5+F4:.5 A4:2 G4:1 F4:5",
     )),
     Song("lang-syne", "folk, calm, major, pentatonic, medium", _F, "4/4", 13, 1, (
@@ -90,7 +92,8 @@ _SONGS = (
     Song("joy", "folk, lively, major, fast", _C, "4/4", 11, 0, (
         "joyful joyful we adore thee|E4:1 E4:1 F4:1 G4:1 G4:1 F4:1 E4:1 D4:1",
         "god of glory lord of love|C4:1 C4:1 D4:1 E4:1 E4:1.5 D4:.5 D4:2",
-    ), credit="words: Henry van Dyke, 1907; tune: Beethoven, 1824; public domain; transcribed from memory"),
+    ), credit="words: Henry van Dyke, 1907; tune: Beethoven, 1824; public domain; transcribed "
+              "from memory"),
     Song("saints", "folk, lively, major, fast", _C, "4/4", 10, 3, (
         "oh when the saints|C4:1 E4:1 F4:1 G4:5",
         "go marching in|C4:1 E4:1 F4:1 G4:5",
@@ -106,11 +109,13 @@ _SONGS = (
     Song("silent", "lullaby, calm, major, slow, six-eight", _C, "6/8", 28, 0, (
         "silent night holy night|G4:.75+A4:.25 G4:.5 E4:1.5 G4:.75+A4:.25 G4:.5 E4:1.5",
         "all is calm all is bright|D5:1 D5:.5 B4:1.5 C5:1 C5:.5 G4:1.5",
-        "round yon virgin mother and child|A4:1 A4:.5 C5:.75+B4:.25 A4:.5 G4:.75 A4:.25 G4:.5 E4:1.5",
+        "round yon virgin mother and child|A4:1 A4:.5 C5:.75+B4:.25 A4:.5 G4:.75 A4:.25 G4:.5 "
+        "E4:1.5",
         "holy infant so tender and mild|A4:1 A4:.5 C5:.75 B4:.25 A4:.5 G4:.75 A4:.25 G4:.5 E4:1.5",
         "sleep in heavenly peace|D5:1 D5:.5 F5:.75 D5:.25 B4:.5 C5:1.5+E5:1.5",
         "sleep in heavenly peace|C5:.75+G4:.25 E4:.5 G4:.75 F4:.25 D4:.5 C4:3",
-    ), credit="Franz Xaver Gruber, 1818; English by John Freeman Young, 1859; public domain; from memory"),
+    ), credit="Franz Xaver Gruber, 1818; English by John Freeman Young, 1859; public domain; from "
+              "memory"),
     Song("bonnie", "folk, calm, major, fast, waltz", _C, "3/4", 11, 1, (
         "my bonnie lies over the ocean|G3:1 E4:1.5 D4:.5 C4:1 D4:1 C4:1 A3:1 G3:1 E3:4",
         "my bonnie lies over the sea|G3:1 E4:1.5 D4:.5 C4:1 C4:1 B3:1 C4:1 D4:5",
@@ -159,7 +164,8 @@ _SONGS = (
         "知交半零落|A4:.5+B4:.5 C5:.5+A4:.5 A4:.5+G4:.5 E4:.5+C4:.5 D4:4",
         "一壶浊酒尽余欢|G4:1 E4:.5+G4:.5 C5:1.5 B4:.5 A4:1 C5:1 G4:2",
         "今宵别梦寒|G4:1 D4:.5+E4:.5 F4:1.5 B3:.5 C4:4",
-    ), "zh", "words: Li Shutong, about 1915; tune: John P. Ordway, 1868; public domain; from memory"),
+    ), "zh", "words: Li Shutong, about 1915; tune: John P. Ordway, 1868; public domain; from "
+             "memory"),
 )  # fmt: skip
 
 
@@ -173,7 +179,9 @@ def songs(
         for song in _SONGS:
             shift = _shift(song, voice)
             if song.language in languages and shift is not None:
-                found.append(_score(song, voice, shift, accompaniments[len(found) % len(accompaniments)]))
+                found.append(
+                    _score(song, voice, shift, accompaniments[len(found) % len(accompaniments)])
+                )
     return found
 
 
@@ -182,7 +190,8 @@ Note = tuple[int, int, int]  # first tick from the first bar line, last tick, MI
 
 @functools.cache
 def _read(song: Song) -> tuple[tuple[tuple[Note, ...], ...], ...]:
-    """For each line, for each syllable, its notes. Raises SongError where the song does not fill whole bars."""
+    """For each line, for each syllable, its notes. Raises SongError where the song does not fill
+    whole bars."""
     at = -round(song.pickup * TICKS)
     lines = []
     for row in song.rows:
@@ -210,7 +219,9 @@ def _midi(name: str) -> int:
     match = re.fullmatch("([A-G])([0-9])", name)
     if match is None:
         raise SongError(f"traditional songs: {name!r} is not a note; write it like C4")
-    return {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}[match[1]] + 12 * (int(match[2]) + 1)
+    return {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}[match[1]] + 12 * (
+        int(match[2]) + 1
+    )
 
 
 def _shift(song: Song, voice: str) -> int | None:
@@ -227,13 +238,17 @@ def _score(song: Song, voice: str, shift: int, accompaniment: str) -> Score:
     bars = Bars(song.metre, song.beat_steps, LEAD_STEPS)
     grid = Bars(song.metre, song.beat_steps)
     key = Key((song.key.tonic + shift) % 12, song.key.mode, song.key.pentatonic)
-    read = [[[(a, b, midi + shift) for a, b, midi in syllable] for syllable in line] for line in _read(song)]
+    read = [
+        [[(a, b, midi + shift) for a, b, midi in syllable] for syllable in line]
+        for line in _read(song)
+    ]
     notes = [note for line in read for syllable in line for note in syllable]
     count = -(-notes[-1][1] // bars.ticks)
     degrees = harmony.fit(notes, bars.ticks, count, key)
     lines, firsts = [], []
     for row, line in enumerate(read):
-        # a singer breathes at the end of a line: its last note makes room for the next one's lead-in
+        # a singer breathes at the end of a line: its last note makes room for the next one's
+        # lead-in
         later = grid.step(read[row + 1][0][0][0]) - LEAD_STEPS if row + 1 < len(read) else 1 << 30
         lines.append(_line(song, row, line, grid, later))
         firsts.append(bars.step(intro * bars.ticks + line[0][0][0]) - LEAD_STEPS)
@@ -255,7 +270,9 @@ def _line(song: Song, row: int, line: list[list[Note]], grid: Bars, later: int) 
     else:
         cut = [(word, lyrics.syllables(word)) for word in lyrics.words(text)]
     if sum(len(syllables) for _, syllables in cut) != len(line):
-        raise SongError(f"traditional songs: {text!r} has {len(line)} notes for another number of syllables")
+        raise SongError(
+            f"traditional songs: {text!r} has {len(line)} notes for another number of syllables"
+        )
     offset = LEAD_STEPS - grid.step(line[0][0][0])
     sung = iter(line)
     words = []
@@ -263,7 +280,8 @@ def _line(song: Song, row: int, line: list[list[Note]], grid: Bars, later: int) 
         pieces = []
         for syllable in syllables:
             steps = [
-                (grid.step(a), min(grid.step(b), grid.step(a) + LONGEST, later), m) for a, b, m in next(sung)
+                (grid.step(a), min(grid.step(b), grid.step(a) + LONGEST, later), m)
+                for a, b, m in next(sung)
             ]
             own = tuple((a + offset, b + offset, midi) for a, b, midi in steps)
             pieces.append(SyllableScore(syllable, own))

@@ -1,10 +1,10 @@
 """Tunes in bars: where each syllable falls, and on which pitch.
 
-Rhythm is found by trial: a line's syllables get lengths of 0.12 to 1.2 s so that stressed ones fall on beats,
-crowded consonants have room, and the line fills whole bars with a breath at its end; the best of some random trials
-is kept. A weak first syllable may come before the bar (a pickup). Pitches walk along the scale, mostly by step, to
-chord tones on the beats and home at the end; now and then they leap, and a long syllable may have several notes (a
-melisma).
+Rhythm is found by trial: a line's syllables get lengths of 0.12 to 1.2 s so that stressed ones fall
+on beats, crowded consonants have room, and the line fills whole bars with a breath at its end; the
+best of some random trials is kept. A weak first syllable may come before the bar (a pickup).
+Pitches walk along the scale, mostly by step, to chord tones on the beats and home at the end; now
+and then they leap, and a long syllable may have several notes (a melisma).
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ Chord = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Beat:
-    """What rhythm must know of a syllable: its stress, how many consonants follow before the next vowel, and
-    whether its word ends with it."""
+    """What rhythm must know of a syllable: its stress, how many consonants follow before the next
+    vowel, and whether its word ends with it."""
 
     stressed: bool
     crowd: int
@@ -32,7 +32,8 @@ class Beat:
 
 @dataclass(frozen=True)
 class Rhythm:
-    """First and last tick of each syllable, from the line's first bar line (negative: pickup), and its bars."""
+    """First and last tick of each syllable, from the line's first bar line (negative: pickup), and
+    its bars."""
 
     spans: tuple[tuple[int, int], ...]
     bars: int
@@ -43,8 +44,11 @@ def least_steps(crowd: int) -> int:
     return 4 + max(0, crowd - 1)
 
 
-def rhythm(beats: list[Beat], bars: Bars, rng: random.Random, lively: bool, wanted_bars: int = 0) -> Rhythm:
-    """A rhythm for a line; of `wanted_bars` bars if that is possible, else of the fewest that hold it."""
+def rhythm(
+    beats: list[Beat], bars: Bars, rng: random.Random, lively: bool, wanted_bars: int = 0
+) -> Rhythm:
+    """A rhythm for a line; of `wanted_bars` bars if that is possible, else of the fewest that hold
+    it."""
     best: tuple[float, Rhythm] | None = None
     for _ in range(14):
         trial, cost = _try(beats, bars, rng, lively)
@@ -69,10 +73,15 @@ def _try(beats: list[Beat], bars: Bars, rng: random.Random, lively: bool) -> tup
     lengths = (2, 3, 4, 6, 8) if beat == 4 else (2, 4, 6, 8)
     if beat == 4 and bars.beat_steps >= 14:
         lengths = (1, *lengths)
-    # plain: the usual length; a half beat, or a whole one in fast songs. Most notes should stay below 0.45 s
+    # plain: the usual length; a half beat, or a whole one in fast songs. Most notes should stay
+    # below 0.45 s
     plain = 2 if bars.beat_steps * 2 / beat >= 7 or rng.random() < 0.25 else 4
     plain = 4 if bars.beat_steps * 2 / beat < 5 else plain
-    pickup = 0 if beats[0].stressed or not beats[1].stressed or rng.random() < 0.2 else _pickup_ticks(bars)
+    pickup = (
+        0
+        if beats[0].stressed or not beats[1].stressed or rng.random() < 0.2
+        else _pickup_ticks(bars)
+    )
     at, cost, spans = -pickup, 0.0, []
     uneven = 0.9 if lively else 0.5
     for index, syllable in enumerate(beats[:-1]):
@@ -85,7 +94,11 @@ def _try(beats: list[Beat], bars: Bars, rng: random.Random, lively: bool) -> tup
             on_beat, on_bar = (at + length) % beat == 0, (at + length) % bars.ticks == 0
             off = 1.4 * (later.stressed and not on_beat) + 0.5 * (not later.stressed and on_beat)
             off -= 0.4 * (later.stressed and on_bar)
-            off += 0.35 * abs(length - plain) / plain + 1.2 * (steps * 0.04 > 0.55) + 0.8 * (length == 1)
+            off += (
+                0.35 * abs(length - plain) / plain
+                + 1.2 * (steps * 0.04 > 0.55)
+                + 0.8 * (length == 1)
+            )
             draw = off + uneven * rng.random()
             if draw < least:
                 best_length, least, kept = length, draw, off
@@ -105,7 +118,8 @@ def _try(beats: list[Beat], bars: Bars, rng: random.Random, lively: bool) -> tup
     while bars.step(at + last) - bars.step(at) > LONGEST:
         last -= 1
     spans.append((at, at + last))
-    room = bars.step(at + last) + BREATH_STEPS + bars.step(_pickup_ticks(bars))  # the next line's pickup
+    # the next line's pickup
+    room = bars.step(at + last) + BREATH_STEPS + bars.step(_pickup_ticks(bars))
     return Rhythm(tuple(spans), -(-room // bars.step(bars.ticks))), cost / len(beats)
 
 
@@ -123,7 +137,8 @@ class Range:
 
 
 def choose_range(lowest: int, highest: int, rng: random.Random) -> Range:
-    """9 to 16 semitones within a voice, rather low in it: the higher the pitch, the fewer words are understood."""
+    """9 to 16 semitones within a voice, rather low in it: the higher the pitch, the fewer words are
+    understood."""
     width = min(highest - lowest, rng.randint(9, 16))
     start = min(rng.randint(lowest, highest - width) for _ in range(2))
     return Range(start, start + width)

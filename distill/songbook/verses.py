@@ -1,8 +1,8 @@
 """Templates of lyrics, and the words that fill them: a list of common English words.
 
-Nouns, verbs and adjectives are content words; a fixed fifth of them, chosen by a hash of how the plain word
-sounds, is held out: no training song contains one in any of its forms, so a score on the held-out songs can
-tell singing from remembering. Words that sound alike are held out together.
+Nouns, verbs and adjectives are content words; a fixed fifth of them, chosen by a hash of how the
+plain word sounds, is held out: no training song contains one in any of its forms, so a score on the
+held-out songs can tell singing from remembering. Words that sound alike are held out together.
 """
 
 from __future__ import annotations
@@ -119,7 +119,14 @@ def forms(word: str, part: str) -> str:
     if part in ("Np", "Vs", "Ts"):
         if word in book.IRREGULAR_PLURALS and part == "Np":
             return book.IRREGULAR_PLURALS[word]
-        if re.search("(s|x|z|ch|sh)$", word) or word in ("go", "do", "echo", "hero", "potato", "tomato"):
+        if re.search("(s|x|z|ch|sh)$", word) or word in (
+            "go",
+            "do",
+            "echo",
+            "hero",
+            "potato",
+            "tomato",
+        ):
             return word + "es"
         return word[:-1] + "ies" if re.search("[^aeiou]y$", word) else word + "s"
     if part == "Vg":
@@ -139,7 +146,8 @@ CONTENT = frozenset(("N", "Np", "A", "V", "Vs", "Vg", "T", "Ts", "P", "L", "AV")
 
 @functools.cache
 def _lemmas() -> dict[str, str]:
-    """Every form a template can give -> its plain word ("glowing" is a verb before it is an adjective)."""
+    """Every form a template can give -> its plain word ("glowing" is a verb before it is an
+    adjective)."""
     table: dict[str, str] = {}
     for part in sorted(CONTENT, reverse=True):  # a set's own order changes from process to process
         for word in book.WORDS[FORMS.get(part, part)]:
@@ -188,7 +196,8 @@ def is_function_word(word: str) -> bool:
 
 
 def is_held_out(word: str) -> bool:
-    """Whether no training song of the songbook ever contains this word (or one that sounds like it)."""
+    """Whether no training song of the songbook ever contains this word (or one that sounds like
+    it)."""
     word = word.lower()
     if word in _function_words():
         return False
@@ -199,9 +208,11 @@ def is_held_out(word: str) -> bool:
 
 @functools.cache
 def choices(part: str, held_out: bool) -> tuple[str, ...]:
-    """Words for a template's slot, in the slot's form, that the dictionary knows; held-out ones or all
-    others."""
+    """Words for a template's slot, in the slot's form, that the dictionary knows; held-out ones or
+    all others."""
     known = g2p.lexicon()
     found = [forms(word, part) for word in book.WORDS[FORMS.get(part, part)]]
     found = [word for word in found if all(piece in known for piece in word.split())]
-    return tuple(word for word in dict.fromkeys(found) if (part in CONTENT and is_held_out(word)) == held_out)
+    return tuple(
+        word for word in dict.fromkeys(found) if (part in CONTENT and is_held_out(word)) == held_out
+    )

@@ -1,9 +1,10 @@
 """From a spectral envelope, an aperiodicity and a pitch to sound, many pulses at once.
 
-This is WORLD's synthesis (Morise et al., 2016, doi:10.1587/transinf.2015EDP7457): a minimum-phase pulse at every
-period, its power shared between the pulse and noise by the aperiodicity. pyworld makes pulse after pulse, and so a
-soprano takes five times as long as a bass (19 seconds of sound a second of CPU at 700 Hz, measured); here all pulses
-of a line are made together, and the speed does not depend on the pitch.
+This is WORLD's synthesis (Morise et al., 2016, doi:10.1587/transinf.2015EDP7457): a minimum-phase
+pulse at every period, its power shared between the pulse and noise by the aperiodicity. pyworld
+makes pulse after pulse, and so a soprano takes five times as long as a bass (19 seconds of sound a
+second of CPU at 700 Hz, measured); here all pulses of a line are made together, and the speed does
+not depend on the pitch.
 """
 
 from __future__ import annotations
@@ -19,10 +20,15 @@ Floats = NDArray[np.floating]
 
 
 def synthesize(
-    log_power_FQ: Floats, noise_FQ: Floats, hertz_F: Floats, voiced_F: NDArray[np.bool_], rate: int, seed: int
+    log_power_FQ: Floats,
+    noise_FQ: Floats,
+    hertz_F: Floats,
+    voiced_F: NDArray[np.bool_],
+    rate: int,
+    seed: int,
 ) -> NDArray[np.float32]:
-    """A wave from rows of 5 ms. log_power: natural log of power; noise: share of the amplitude, 0 to 1 (1 where
-    unvoiced); hertz: pitch, also where unvoiced. Lasts exactly the rows."""
+    """A wave from rows of 5 ms. log_power: natural log of power; noise: share of the amplitude, 0
+    to 1 (1 where unvoiced); hertz: pitch, also where unvoiced. Lasts exactly the rows."""
     quefrency_FW = irfft(0.5 * log_power_FQ.astype(np.float32), axis=1)
     half = quefrency_FW.shape[1] // 2
     # all of the cepstrum at positive times is minimum phase (Oppenheim and Schafer, 1975)
@@ -32,13 +38,19 @@ def synthesize(
     noise_FQ = noise_FQ.astype(np.float32)
     count = round(len(hertz_F) * FRAME_SECONDS * rate)
     wave_W = np.zeros(count + 2 * half, np.float32)
-    _pulses(tract_FQ + 0.5 * np.log(np.maximum(1 - noise_FQ**2, 1e-6)), hertz_F, voiced_F, rate, wave_W)
+    _pulses(
+        tract_FQ + 0.5 * np.log(np.maximum(1 - noise_FQ**2, 1e-6)), hertz_F, voiced_F, rate, wave_W
+    )
     _noise(tract_FQ + np.log(np.maximum(noise_FQ, 1e-5)), rate, seed, wave_W)
     return wave_W[:count]
 
 
 def _pulses(
-    tract_FQ: NDArray[np.complex64], hertz_F: Floats, voiced_F: NDArray[np.bool_], rate: int, wave_W: Floats
+    tract_FQ: NDArray[np.complex64],
+    hertz_F: Floats,
+    voiced_F: NDArray[np.bool_],
+    rate: int,
+    wave_W: Floats,
 ) -> None:
     """Adds one response for each period that begins in a voiced row."""
     frame = FRAME_SECONDS * rate
@@ -59,8 +71,10 @@ def _pulses(
     first_N = at_N.astype(int)
     turn_Q = -1j * np.pi * np.arange(tract_FQ.shape[1]) / (tract_FQ.shape[1] - 1)
     log_NQ = tract_FQ[low_N] * (1 - part_N1) + tract_FQ[high_N] * part_N1
-    log_NQ += np.outer(at_N - first_N, turn_Q).astype(np.complex64)  # the part of a sample that it comes late
-    log_NQ -= 0.5 * np.log(step_N).astype(np.float32)[:, None]  # fewer pulses are louder: power stays
+    # the part of a sample that it comes late
+    log_NQ += np.outer(at_N - first_N, turn_Q).astype(np.complex64)
+    # fewer pulses are louder: power stays
+    log_NQ -= 0.5 * np.log(step_N).astype(np.float32)[:, None]
     spectrum_NQ = np.exp(log_NQ)
     spectrum_NQ[:, 0] = 0
     for first, response_W in zip(first_N.tolist(), irfft(spectrum_NQ, axis=1), strict=True):
@@ -73,8 +87,11 @@ def _noise(tract_FQ: NDArray[np.complex64], rate: int, seed: int, wave_W: Floats
     rows = (len(wave_W) - size) // NOISE_HOP + 1
     white_W = np.random.default_rng(seed).standard_normal((rows + 1) * NOISE_HOP, dtype=np.float32)
     window_W = np.hanning(2 * NOISE_HOP + 1)[:-1].astype(np.float32)
-    pieces_NW = np.lib.stride_tricks.sliding_window_view(white_W, 2 * NOISE_HOP)[::NOISE_HOP] * window_W
-    middles_N = np.arange(rows) * NOISE_HOP / (FRAME_SECONDS * rate) - 0.5  # the piece begins a hop before
+    pieces_NW = (
+        np.lib.stride_tricks.sliding_window_view(white_W, 2 * NOISE_HOP)[::NOISE_HOP] * window_W
+    )
+    # the piece begins a hop before
+    middles_N = np.arange(rows) * NOISE_HOP / (FRAME_SECONDS * rate) - 0.5
     near_N = np.clip(np.round(middles_N), 0, len(tract_FQ) - 1).astype(int)
     filtered_NW = irfft(rfft(pieces_NW, size, axis=1) * np.exp(tract_FQ[near_N]), axis=1)
     blocks = size // NOISE_HOP

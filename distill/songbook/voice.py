@@ -1,11 +1,11 @@
 """A voice that speaks one word at a time, on one pitch, as WORLD features.
 
 espeak-ng is driven with phonemes, never with spelling, so the sound follows the pronunciation of
-`distill.lyrics` and what a song's score says is what is heard; Mandarin is driven with pinyin, a syllable at a
-time, on the level tone. Each phoneme event tells where its phone starts; a word whose events do not match the
-phones asked for is refused, not guessed. WORLD (Morise et al., 2016, doi:10.1587/transinf.2015EDP7457) then takes
-the word apart into a spectral envelope, an aperiodicity and voicing, every 5 ms, which `singing` stretches and
-re-pitches.
+`distill.lyrics` and what a song's score says is what is heard; Mandarin is driven with pinyin, a
+syllable at a time, on the level tone. Each phoneme event tells where its phone starts; a word whose
+events do not match the phones asked for is refused, not guessed. WORLD (Morise et al., 2016,
+doi:10.1587/transinf.2015EDP7457) then takes the word apart into a spectral envelope, an
+aperiodicity and voicing, every 5 ms, which `singing` stretches and re-pitches.
 
 espeak-ng is GPL-3+ and optional; it keeps one global state, so there is one Voice per process.
 """
@@ -37,7 +37,9 @@ _MNEMONICS = {
     "M": "m", "N": "n", "NG": "N", "P": "p", "R": "r", "S": "s", "SH": "S", "T": "t", "TH": "T", "V": "v",
     "W": "w", "Y": "j", "Z": "z", "ZH": "Z",
 }  # fmt: skip
-VOWELS = frozenset(("AA", "AE", "AH", "AO", "AW", "AY", "EH", "ER", "EY", "IH", "IY", "OW", "OY", "UH", "UW"))
+VOWELS = frozenset(
+    ("AA", "AE", "AH", "AO", "AW", "AY", "EH", "ER", "EY", "IH", "IY", "OW", "OY", "UH", "UW")
+)
 DIPHTHONGS = frozenset(("AW", "AY", "EY", "OW", "OY"))
 UNVOICED = frozenset(("CH", "F", "HH", "K", "P", "S", "SH", "T", "TH"))
 _STOPS = frozenset(("B", "D", "G", "K", "P", "T"))
@@ -54,8 +56,9 @@ class Phone:
 
 @dataclasses.dataclass(frozen=True)
 class SpokenWord:
-    """Features of one word, a row per 5 ms frame. Q: 257 bins from 0 Hz to half the sample rate. B: D4C's two
-    bands, 3 and 6 kHz; between them (and to -60 dB at 0 Hz, 0 dB at the top) its aperiodicity is linear in dB."""
+    """Features of one word, a row per 5 ms frame. Q: 257 bins from 0 Hz to half the sample rate. B:
+    D4C's two bands, 3 and 6 kHz; between them (and to -60 dB at 0 Hz, 0 dB at the top) its
+    aperiodicity is linear in dB."""
 
     phones: tuple[Phone, ...]
     log_envelope_FQ: np.ndarray  # float16, natural log of power
@@ -88,7 +91,8 @@ _Callback = ctypes.CFUNCTYPE(
 def _need(module: str) -> Any:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # pyworld imports pkg_resources, which says it is deprecated
+            # pyworld imports pkg_resources, which says it is deprecated
+            warnings.simplefilter("ignore")
             return __import__(module)
     except ImportError as error:
         raise SongError(
@@ -97,7 +101,8 @@ def _need(module: str) -> Any:
 
 
 class Voice:
-    """espeak-ng in this process. `speak(phones)` is cached: the same phones always give the same features."""
+    """espeak-ng in this process. `speak(phones)` is cached: the same phones always give the same
+    features."""
 
     def __init__(self) -> None:
         loader = _need("espeakng_loader")
@@ -107,24 +112,28 @@ class Voice:
         self._library: Any = None
         self._pieces: list[np.ndarray] = []
         self._events: list[tuple[int, str]] = []
-        self._callback = _Callback(self._receive)  # the library keeps only the address: hold the object
+        # the library keeps only the address: hold the object
+        self._callback = _Callback(self._receive)
         self._start()
         self.fft_size = int(self.world.get_cheaptrick_fft_size(VOICE_RATE))
         self._words: dict[tuple[str, ...], SpokenWord] = {}
 
     def _start(self) -> None:
-        """espeak-ng anew (0.3 ms): it carries state from word to word, and a word must not depend on its
-        past."""
+        """espeak-ng anew (0.3 ms): it carries state from word to word, and a word must not depend
+        on its past."""
         if self._library is not None:
             self._library.espeak_Terminate()
             _ctypes.dlclose(self._library._handle)
         self._library = ctypes.CDLL(self._library_path)
         rate = self._library.espeak_Initialize(2, 500, self._data_path, 1)
         if rate <= 0:
-            raise SongError("songbook: espeak-ng does not start; reinstall: pip install 'distill[songbook]'")
+            raise SongError(
+                "songbook: espeak-ng does not start; reinstall: pip install 'distill[songbook]'"
+            )
         if rate != VOICE_RATE:
             raise SongError(
-                f"songbook: espeak-ng speaks at {rate} Hz; songs are made of a voice at {VOICE_RATE}"
+                f"songbook: espeak-ng speaks at {rate} Hz; songs are made of a voice at "
+                f"{VOICE_RATE}"
             )
         self._library.espeak_ng_SetRandSeed(1)
         self._library.espeak_SetSynthCallback(self._callback)
@@ -167,7 +176,8 @@ class Voice:
         return self._words[phones]
 
     def speak_pinyin(self, pinyin: str) -> tuple[SpokenWord, int]:
-        """Features of a Mandarin syllable ("hua"), and how many of its phones come before the vowel.
+        """Features of a Mandarin syllable ("hua"), and how many of its phones come before the
+        vowel.
 
         Raises SongError where espeak-ng did not say one syllable."""
         if (pinyin,) not in self._words:
@@ -183,11 +193,15 @@ class Voice:
         world, rate = self.world, VOICE_RATE
         wave = wave[: samples[-1] + rate // 50]  # behind the last phone is silence
         period = FRAME_SECONDS * 1000
-        f0, times = world.dio(wave, rate, f0_floor=60.0, f0_ceil=300.0, frame_period=period, speed=2)
+        f0, times = world.dio(
+            wave, rate, f0_floor=60.0, f0_ceil=300.0, frame_period=period, speed=2
+        )
         f0 = world.stonemask(wave, f0, times, rate)
         envelope_FQ = world.cheaptrick(wave, f0, times, rate, f0_floor=71.0, fft_size=self.fft_size)
         some = slice(None, None, NOISE_FRAMES)
-        noise_FQ = world.d4c(wave, f0[some].copy(), times[some].copy(), rate, fft_size=self.fft_size)
+        noise_FQ = world.d4c(
+            wave, f0[some].copy(), times[some].copy(), rate, fft_size=self.fft_size
+        )
         noise_FB = world.code_aperiodicity(noise_FQ, rate)
         noise_FB = np.stack([np.interp(times, times[some], noise_F) for noise_F in noise_FB.T], 1)
         frames = [sample / rate / FRAME_SECONDS for sample in samples]
@@ -195,40 +209,50 @@ class Voice:
             frames[0] = max(0.0, frames[0] - _CLOSURE_SECONDS / FRAME_SECONDS)
         return SpokenWord(
             tuple(Phone(p, a, b) for p, a, b in zip(phones, frames, frames[1:], strict=False)),
-            np.log(envelope_FQ[:, :: (envelope_FQ.shape[1] - 1) // (BINS - 1)] + 1e-12).astype(np.float16),
+            np.log(envelope_FQ[:, :: (envelope_FQ.shape[1] - 1) // (BINS - 1)] + 1e-12).astype(
+                np.float16
+            ),
             noise_FB.astype(np.float16),
             f0 > 0,
         )
 
 
 def _spell(phones: tuple[str, ...]) -> str:
-    """ARPABET to espeak mnemonics. Every vowel is stressed, so that none is reduced to a schwa: a sung
-    vowel is held, and one phone must stand for one sound."""
+    """ARPABET to espeak mnemonics. Every vowel is stressed, so that none is reduced to a schwa: a
+    sung vowel is held, and one phone must stand for one sound."""
     return "|".join(("'" if phone in VOWELS else "") + _MNEMONICS[phone] for phone in phones)
 
 
 def _boundaries(phones: tuple[str, ...], events: list[tuple[int, str]], length: int) -> list[int]:
-    """Sample where each phone starts, and the end; raises SongError if the events are not these phones.
+    """Sample where each phone starts, and the end; raises SongError if the events are not these
+    phones.
 
-    espeak-ng folds a final l or r into the vowel before it (an event without length): it gets the vowel's
-    last part.
+    espeak-ng folds a final l or r into the vowel before it (an event without length): it gets the
+    vowel's last part.
     """
     bare = [(sample, name.strip("',%=|")) for sample, name in events]
     end = next((s for s, name in reversed(bare) if name == "_:"), length)
-    said = [(s, name) for s, name in bare if name and name not in ("?", ";") and not name.startswith("_")]
+    said = [
+        (s, name)
+        for s, name in bare
+        if name and name not in ("?", ";") and not name.startswith("_")
+    ]
     if len(said) > len(phones):  # a linking r after 3: before a vowel is part of the 3:
         said = [e for k, e in enumerate(said) if not (e[1] == "r" and k and said[k - 1][1] == "3:")]
     starts = [s for s, _ in said]
     if len(starts) != len(phones):
         names = " ".join(name for _, name in bare)
-        raise SongError(f"songbook: espeak-ng said {names!r} for {' '.join(phones)!r}; leave this word out")
+        raise SongError(
+            f"songbook: espeak-ng said {names!r} for {' '.join(phones)!r}; leave this word out"
+        )
     bounds = [*starts, end]
     for index in range(len(phones) - 1, 0, -1):
         if bounds[index + 1] <= bounds[index]:
             bounds[index] -= int(0.3 * (bounds[index] - bounds[index - 1]))
     if any(later <= earlier for earlier, later in itertools.pairwise(bounds)):
         raise SongError(
-            f"songbook: espeak-ng gave no length to a phone of {' '.join(phones)!r}; leave this word out"
+            f"songbook: espeak-ng gave no length to a phone of {' '.join(phones)!r}; leave this "
+            "word out"
         )
     return bounds
 
@@ -236,13 +260,16 @@ def _boundaries(phones: tuple[str, ...], events: list[tuple[int, str]], length: 
 def _chinese_boundaries(
     pinyin: str, events: list[tuple[int, str]], length: int
 ) -> tuple[tuple[str, ...], list[int]]:
-    """(names of the phones, where each starts and the last ends) of one spoken syllable. The vowel's name begins
-    with '. The nasal that espeak-ng keeps inside -ong becomes a phone of its own."""
+    """(names of the phones, where each starts and the last ends) of one spoken syllable. The
+    vowel's name begins with '. The nasal that espeak-ng keeps inside -ong becomes a phone of its
+    own."""
     end = next((s for s, name in reversed(events) if name == "_:"), length)
     said = [(s, name) for s, name in events if name and not name.startswith(("_", "("))]
     vowels = [k for k, (_, name) in enumerate(said) if name.startswith("'")]
     if len(vowels) != 1 or len(said) > 4 or any(name.startswith("(") for _, name in events):
-        raise SongError(f"songbook: espeak-ng cannot say {pinyin!r} as one syllable; leave this word out")
+        raise SongError(
+            f"songbook: espeak-ng cannot say {pinyin!r} as one syllable; leave this word out"
+        )
     if said[-1][1] == "'ong":
         start = said[-1][0]
         said = [*said[:-1], (start, "'o"), (start + int(0.65 * (end - start)), "N")]

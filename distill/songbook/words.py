@@ -1,5 +1,5 @@
-"""The songbook's words by part of speech, read from the package (`embedded/songbook/words.txt` says what is
-what)."""
+"""The songbook's words by part of speech, read from the package (`embedded/songbook/words.txt` says
+what is what)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from distill.folders import package_path
 def _read() -> dict[str, tuple[str, ...]]:
     text = package_path("songbook/words.txt").read_text(encoding="utf-8")
     paragraphs = re.sub("(?m)^#.*$", "", text).split("\n\n")
-    parts = (" ".join(paragraph.split()).partition(": ") for paragraph in paragraphs if paragraph.strip())
+    parts = (
+        " ".join(paragraph.split()).partition(": ") for paragraph in paragraphs if paragraph.strip()
+    )
     return {part: tuple(entries.split("; ")) for part, _, entries in parts}
 
 

@@ -1,8 +1,9 @@
-"""Where songs come from. Each file is a kind: its `Settings` holds what a recipe may say, its `load()` gives Songs.
+"""Where songs come from. Each file is a kind: its `Settings` holds what a recipe may say, its
+`load()` gives Songs.
 
-A source that reads other people's files also has `scan()`: it gives each song as it is found, and in place of one that
-cannot be used a Refusal, so that one bad file does not stop the others; `load()` raises at the first. Neither decodes
-sound.
+A source that reads other people's files also has `scan()`: it gives each song as it is found, and
+in place of one that cannot be used a Refusal, so that one bad file does not stop the others;
+`load()` raises at the first. Neither decodes sound.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from distill.songs import Song
 
 
 class Refusal(NamedTuple):
-    """A song that cannot be used: its name (an id or a file), and where, what and what to do in one line."""
+    """A song that cannot be used: its name (an id or a file), and where, what and what to do in one
+    line."""
 
     name: str
     reason: str

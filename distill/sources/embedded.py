@@ -1,7 +1,7 @@
 """The songs inside the package: enough to try every stage with no download.
 
-`embedded/songs/` holds songs of the songbook (see its card.md): `manifest.jsonl` to train on, and `held-
-out.jsonl`, with words and melodies that no training song has, to judge by.
+`embedded/songs/` holds songs of the songbook (see its card.md): `manifest.jsonl` to train on, and
+`held- out.jsonl`, with words and melodies that no training song has, to judge by.
 """
 
 from __future__ import annotations
@@ -27,5 +27,7 @@ class Settings:
     def load(self) -> list[Song]:
         """The songs, audio paths absolute. Raises FolderError if the package lost them."""
         if self.songs is not None and self.songs < 1:
-            raise SettingsError(f"embedded.songs is {self.songs}; give 1 or more, or leave it out for all")
+            raise SettingsError(
+                f"embedded.songs is {self.songs}; give 1 or more, or leave it out for all"
+            )
         return read_manifest(HOME / _MANIFESTS[self.split])[: self.songs]

@@ -6,10 +6,11 @@
     songs/boat.vocals.flac, songs/boat.accompaniment.flac     the stems of boat.flac, where you have them
     songs/rights.csv                               file,licence,source,credit: a row a song, or one row for *
 
-Where several kinds of lyrics lie beside a recording, the first of UltraStar, LRC, MusicXML, plain text counts. An
-UltraStar file of another name than its recording names it (`#MP3`, `#AUDIO`). What lyrics say themselves about title,
-artist, language and genre is taken; a row of rights.csv (found by the song's id, its file or *) stands above it.
-Recordings are only probed here, and decoded when they are coded.
+Where several kinds of lyrics lie beside a recording, the first of UltraStar, LRC, MusicXML, plain
+text counts. An UltraStar file of another name than its recording names it (`#MP3`, `#AUDIO`). What
+lyrics say themselves about title, artist, language and genre is taken; a row of rights.csv (found
+by the song's id, its file or *) stands above it. Recordings are only probed here, and decoded when
+they are coded.
 """
 
 from __future__ import annotations
@@ -41,8 +42,9 @@ STEM_SLACK_SECONDS = 0.1
 class Settings:
     """`folder` comes from the command line (SONGS=FOLDER), so a recipe leaves it empty.
 
-    The last `held_out_lines` of each song are kept from training: the song then comes as two, `name#train`
-    and `name#held-out`. `style` and `voice` describe all the songs in the words of the prompt.
+    The last `held_out_lines` of each song are kept from training: the song then comes as two,
+    `name#train` and `name#held-out`. `style` and `voice` describe all the songs in the words of the
+    prompt.
     """
 
     folder: str = ""
@@ -55,22 +57,28 @@ class Settings:
     def load(self) -> list[Song]:
         """The songs, in order of their names, from all levels of the folder.
 
-        Raises SettingsError without a folder, FolderError for a missing one or one without recordings,
-        SongError, AudioError and LyricsError (naming the file) for songs that cannot be used.
+        Raises SettingsError without a folder, FolderError for a missing one or one without
+        recordings, SongError, AudioError and LyricsError (naming the file) for songs that cannot be
+        used.
         """
         songs = loaded(self._found())
         for song in songs:
             if not song.lines and song.audio is not None:
                 path = Path(song.audio)
-                raise SongError(f"{path}: no lyrics beside it; write {path.stem}.lrc or {path.stem}.txt")
+                raise SongError(
+                    f"{path}: no lyrics beside it; write {path.stem}.lrc or {path.stem}.txt"
+                )
         return [part for song in songs for part in self.divide(song)]
 
     def scan(self) -> Iterator[Song | Refusal]:
-        """Whole songs one by one, with a Refusal in place of each that cannot be used (`divide` holds lines out).
+        """Whole songs one by one, with a Refusal in place of each that cannot be used (`divide`
+        holds lines out).
 
-        A recording without lyrics is a song without lines here: it can be looked at, though not learnt from.
+        A recording without lyrics is a song without lines here: it can be looked at, though not
+        learnt from.
 
-        Raises as `load` does for what concerns the folder as a whole: the settings, the folder, its rights.csv.
+        Raises as `load` does for what concerns the folder as a whole: the settings, the folder, its
+        rights.csv.
         """
         return scanned(self._found())
 
@@ -78,13 +86,18 @@ class Settings:
         """Each song by name, or why it is none."""
         if not self.folder:
             raise SettingsError(
-                "songs.folder: no folder of songs is given; say SONGS=FOLDER (make) or --songs FOLDER"
+                "songs.folder: no folder of songs is given; say SONGS=FOLDER (make) or --songs "
+                "FOLDER"
             )
         if self.held_out_lines < 0:
-            raise SettingsError(f"songs.held_out_lines: {self.held_out_lines} is negative; give 0 or more")
+            raise SettingsError(
+                f"songs.held_out_lines: {self.held_out_lines} is negative; give 0 or more"
+            )
         place = Path(self.folder).expanduser()
         if not place.is_dir():
-            raise FolderError(f"{place}: there is no such folder; give a folder of recordings with lyrics")
+            raise FolderError(
+                f"{place}: there is no such folder; give a folder of recordings with lyrics"
+            )
         rights = read_rights(place)
         for name, files in _by_name(place).items():
             id = name.relative_to(place).as_posix()
@@ -96,7 +109,9 @@ class Settings:
             except DistillError as error:
                 yield id, error
         for line, file in rights.unused():
-            words = f"{place / rights.FILE}:{line}: no recording is named {file!r}; correct the name"
+            words = (
+                f"{place / rights.FILE}:{line}: no recording is named {file!r}; correct the name"
+            )
             yield rights.FILE, SongError(words)
 
     def _song(self, files: Files, id: str, row: Row) -> Song:
@@ -105,7 +120,8 @@ class Settings:
         for stem, path in files.stems.items():
             if abs(_seconds(path) - seconds) > STEM_SLACK_SECONDS:
                 raise SongError(
-                    f"{path}: is {_seconds(path):.2f} s long and its recording {seconds:.2f} s; cut {stem} alike"
+                    f"{path}: is {_seconds(path):.2f} s long and its recording {seconds:.2f} s; "
+                    f"cut {stem} alike"
                 )
         read = self._read(files.lyrics, seconds)
         told = read.about
@@ -146,15 +162,22 @@ class Settings:
         timed = [place for place, line in enumerate(song.lines) if line.start is not None]
         if not timed:
             raise SongError(
-                f"{song.id}: plain lyrics have no times to hold lines out by; write .lrc, or hold out 0"
+                f"{song.id}: plain lyrics have no times to hold lines out by; write .lrc, or hold "
+                "out 0"
             )
         if len(timed) <= self.held_out_lines:
             raise SongError(
-                f"{song.id}: {len(timed)} lines leave none to train on; set held_out_lines below {len(timed)}"
+                f"{song.id}: {len(timed)} lines leave none to train on; set held_out_lines below "
+                f"{len(timed)}"
             )
         cut = timed[-self.held_out_lines]
         return [
-            replace(song, id=f"{song.id}#{split}", split=split, sections=_between(song.sections, start, stop))
+            replace(
+                song,
+                id=f"{song.id}#{split}",
+                split=split,
+                sections=_between(song.sections, start, stop),
+            )
             for split, start, stop in (("train", 0, cut), ("held-out", cut, count))
         ]
 
@@ -178,7 +201,7 @@ def _resolved(path: Path | None) -> str | None:
     return str(path.resolve()) if path is not None else None
 
 
-# --- which files make a song -----------------------------------------------------------------------------------------
+# --- which files make a song ----------------------------------------------------------------------
 @dataclass
 class Files:
     """The files of one song; `wrong` says why they make none."""
@@ -198,14 +221,21 @@ class Files:
         plain = self.texts.get(".txt")
         if plain is not None and _is_ultrastar(plain):
             return plain
-        return next((self.texts[kind] for kind in (".lrc", *SCORES, ".txt") if kind in self.texts), None)
+        return next(
+            (self.texts[kind] for kind in (".lrc", *SCORES, ".txt") if kind in self.texts), None
+        )
 
 
 def _by_name(place: Path) -> dict[Path, Files]:
-    """The files of each song by its path without suffix, in order. FolderError for a folder without recordings."""
-    files = [path for path in sorted(place.rglob("*")) if path.is_file() and not _hidden(path, place)]
+    """The files of each song by its path without suffix, in order. FolderError for a folder without
+    recordings."""
+    files = [
+        path for path in sorted(place.rglob("*")) if path.is_file() and not _hidden(path, place)
+    ]
     if not any(path.suffix.lower() in AUDIO for path in files):
-        raise FolderError(f"{place}: no recording in this folder; put {', '.join(AUDIO)} files there")
+        raise FolderError(
+            f"{place}: no recording in this folder; put {', '.join(AUDIO)} files there"
+        )
     found: dict[Path, Files] = {}
     for path in files:
         kind = path.suffix.lower()
@@ -239,9 +269,14 @@ def _give_stems(found: dict[Path, Files]) -> None:
 
 
 def _give_named_recordings(found: dict[Path, Files]) -> None:
-    """An UltraStar file without a recording of its name gets the one that it names (whose letters may be large where
-    those of the file are small: the format comes from Windows), and the stems."""
-    by_path = {str(path).casefold(): (path, name) for name, song in found.items() for path in song.recordings}
+    """An UltraStar file without a recording of its name gets the one that it names (whose letters
+    may be large where those of the file are small: the format comes from Windows), and the stems.
+    """
+    by_path = {
+        str(path).casefold(): (path, name)
+        for name, song in found.items()
+        for path in song.recordings
+    }
     for name, song in list(found.items()):
         text = song.texts.get(".txt")
         if song.recordings or text is None or not _is_ultrastar(text):
@@ -252,7 +287,9 @@ def _give_named_recordings(found: dict[Path, Files]) -> None:
             song.wrong = error
             continue
         for track in ("audio", "vocals", "accompaniment"):
-            path, other = by_path.get(str(name.parent / told.get(track, "")).casefold(), (name, name))
+            path, other = by_path.get(
+                str(name.parent / told.get(track, "")).casefold(), (name, name)
+            )
             if track not in told or other == name or path.parent != name.parent:
                 continue
             if other in found and not found[other].texts:
@@ -269,12 +306,16 @@ def _wrong(song: Files) -> DistillError | None:
         first, second = song.recordings[:2]
         return SongError(f"{second}: {first.name} lies beside it; keep one recording of a name")
     if not song.recordings:
-        path = next((song.texts[kind] for kind in (".lrc", ".musicxml", ".mxl") if kind in song.texts), None)
+        path = next(
+            (song.texts[kind] for kind in (".lrc", ".musicxml", ".mxl") if kind in song.texts), None
+        )
         if path is None and (plain := song.texts.get(".txt")) is not None and _is_ultrastar(plain):
             path = plain
         if path is None:
             return None
-        return SongError(f"{path}: no recording of this name beside it; add one or take the lyrics away")
+        return SongError(
+            f"{path}: no recording of this name beside it; add one or take the lyrics away"
+        )
     return None
 
 

@@ -17,11 +17,11 @@ from distill.sources import Refusal, loaded, scanned
 
 @dataclass(frozen=True)
 class Settings:
-    """`path` of the manifest, relative to $DISTILL_DATA if that is set, else to the current folder; or of a folder, which
-    means its manifest.jsonl and those of the folders inside it, by name.
+    """`path` of the manifest, relative to $DISTILL_DATA if that is set, else to the current folder;
+    or of a folder, which means its manifest.jsonl and those of the folders inside it, by name.
 
-    `split` keeps "train" or "held-out" songs only; `hours` stops after that much sound, in the manifest's
-    order (songs without audio count as nothing).
+    `split` keeps "train" or "held-out" songs only; `hours` stops after that much sound, in the
+    manifest's order (songs without audio count as nothing).
     """
 
     path: str
@@ -29,10 +29,13 @@ class Settings:
     split: str | None = None
 
     def load(self) -> list[Song]:
-        """The songs. Raises FolderError when the manifest is missing, SongError for a bad row or where none is left."""
+        """The songs. Raises FolderError when the manifest is missing, SongError for a bad row or
+        where none is left."""
         songs = loaded(self._found())
         if not songs:
-            raise SongError(f"{self._place}: no song of split {self.split!r}; check split and hours")
+            raise SongError(
+                f"{self._place}: no song of split {self.split!r}; check split and hours"
+            )
         return songs
 
     def scan(self) -> Iterator[Song | Refusal]:
@@ -46,10 +49,13 @@ class Settings:
     def _found(self) -> Iterator[tuple[str, Song | DistillError]]:
         places = [self._place]
         if self._place.is_dir():
-            places = sorted([*self._place.glob("manifest.jsonl"), *self._place.glob("*/manifest.jsonl")])
+            places = sorted(
+                [*self._place.glob("manifest.jsonl"), *self._place.glob("*/manifest.jsonl")]
+            )
         if not places or not places[0].is_file():
             raise FolderError(
-                f"{self._place}: no such manifest; render songs first, or set DISTILL_DATA to their folder"
+                f"{self._place}: no such manifest; render songs first, or set DISTILL_DATA to "
+                "their folder"
             )
         left = math.inf if self.hours is None else 3600 * self.hours
         for where, one in chain.from_iterable(map(manifest_songs, places)):

@@ -1,4 +1,5 @@
-"""Muse's training data: a chat in which each section is asked for in turn and answered by its codes.
+"""Muse's training data: a chat in which each section is asked for in turn and answered by its
+codes.
 
     {"song_id": ..., "lang": "en", "messages": [
       {"role": "user", "content": "Please generate a song in the following style:Pop, Piano.\\nNext, I will ...\\n
@@ -6,13 +7,14 @@
       {"role": "assistant", "content": "[SOA]<AUDIO_7224><AUDIO_5151>...[EOA]"},
       {"role": "user", "content": "[Verse 1][desc:The voice enters ...][lyrics:\\nrow row\\n...][phoneme:\\n...]"}, ...]}
 
-The layout is that of yuhui1038/Muse (January 2026): data_pipeline/meta_process/convert_messages.py writes it at 25 codes
-a second, examples/train_inputs/messages.jsonl is one JSON list of rows, infer/test.jsonl has empty answers. The examples
-leave song_id and lang out: then `language` says what is sung ("en", so set zh for train_cn.jsonl).
+The layout is that of yuhui1038/Muse (January 2026): data_pipeline/meta_process/convert_messages.py
+writes it at 25 codes a second, examples/train_inputs/messages.jsonl is one JSON list of rows,
+infer/test.jsonl has empty answers. The examples leave song_id and lang out: then `language` says
+what is sung ("en", so set zh for train_cn.jsonl).
 
-Such songs have no audio: the codes of a song (MuCodec, one codebook of 16,384) are written to a .npy in the cache, which
-the Fact codes_path_mix names. So sections have exact times, by their codes (Fact "sections"); a section of a single line
-gives them to the line.
+Such songs have no audio: the codes of a song (MuCodec, one codebook of 16,384) are written to a
+.npy in the cache, which the Fact codes_path_mix names. So sections have exact times, by their codes
+(Fact "sections"); a section of a single line gives them to the line.
 """
 
 from __future__ import annotations
@@ -44,8 +46,8 @@ LANGUAGES = {"cn": "zh", "zh": "zh", "en": "en"}
 
 @dataclass(frozen=True)
 class Settings:
-    """`path` of the .jsonl; `cache` the folder for codes ("": $DISTILL_CACHE, else ~/.cache/distill). `language`,
-    `licence`, `voice`: what the rows do not say."""
+    """`path` of the .jsonl; `cache` the folder for codes ("": $DISTILL_CACHE, else
+    ~/.cache/distill). `language`, `licence`, `voice`: what the rows do not say."""
 
     path: str
     cache: str = ""
@@ -54,7 +56,8 @@ class Settings:
     voice: str = ""
 
     def load(self) -> list[Song]:
-        """The songs. Raises FolderError without a file, SongError and LyricsError for the first row that is none."""
+        """The songs. Raises FolderError without a file, SongError and LyricsError for the first row
+        that is none."""
         return loaded(self._found())
 
     def scan(self) -> Iterator[Song | Refusal]:
@@ -63,7 +66,9 @@ class Settings:
 
     def _found(self) -> Iterator[tuple[str, Song | DistillError]]:
         path = Path(self.path).expanduser()
-        return songs(path, lambda row, where, number: self._song(row, number, path, where), "Muse's chats")
+        return songs(
+            path, lambda row, where, number: self._song(row, number, path, where), "Muse's chats"
+        )
 
     def _song(self, row: dict[str, Any], number: int, path: Path, where: str) -> Song:
         turns = _turns(row["messages"], where)
@@ -84,7 +89,10 @@ class Settings:
             raise LyricsError(f"{where}: no section has a word to sing; leave the row out")
         facts: list[Fact] = []
         if codes:
-            facts = [Fact("codes_path_mix", self._kept(codes)), Fact("codes_frame_rate_hz", FRAME_RATE)]
+            facts = [
+                Fact("codes_path_mix", self._kept(codes)),
+                Fact("codes_frame_rate_hz", FRAME_RATE),
+            ]
             facts += [Fact("seconds", len(codes) / FRAME_RATE), Fact("sections", timed)]
         song_id, track = row.get("song_id"), row.get("track_index")
         return Song(

@@ -1,17 +1,19 @@
-"""Songs made from nothing: words, melodies and accompaniment from a seed, sung by espeak-ng and WORLD.
+"""Songs made from nothing: words, melodies and accompaniment from a seed, sung by espeak-ng and
+WORLD.
 
-A song costs no download and no rights, and its lyrics, notes, word times, key, tempo, beats and chords are exact
-because they came first. The recipe is the one measured in the songbook study (speech word by word, re-timed and
-re-pitched to a score).
+A song costs no download and no rights, and its lyrics, notes, word times, key, tempo, beats and
+chords are exact because they came first. The recipe is the one measured in the songbook study
+(speech word by word, re-timed and re-pitched to a score).
 
     python -m distill.sources.songbook --out songs --hours 2 --seed 1 --split train
 
-writes one FLAC a song (`ID.flac`, and its stems `ID.vocals.flac` and `ID.accompaniment.flac`, which add up to it
-sample by sample) and `manifest.jsonl`, a row for each finished song, in order; started again it goes on where it
-stopped. The same seed gives the same bytes on one machine and lock file, and the same score and text everywhere.
+writes one FLAC a song (`ID.flac`, and its stems `ID.vocals.flac` and `ID.accompaniment.flac`, which
+add up to it sample by sample) and `manifest.jsonl`, a row for each finished song, in order; started
+again it goes on where it stopped. The same seed gives the same bytes on one machine and lock file,
+and the same score and text everywhere.
 
-Five voices, English and Mandarin, bars, chords, five ways to accompany. What is rendered is ours to give away (CC0);
-espeak-ng, which makes it, is GPL-3+ and an optional extra.
+Five voices, English and Mandarin, bars, chords, five ways to accompany. What is rendered is ours to
+give away (CC0); espeak-ng, which makes it, is GPL-3+ and an optional extra.
 """
 
 from __future__ import annotations
@@ -45,10 +47,12 @@ PEAK = 0.89  # of a mix with its accompaniment: -1 dB
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Hours of song to sing into `folder`, from `seed`; what is already there is kept and only the rest is sung.
+    """Hours of song to sing into `folder`, from `seed`; what is already there is kept and only the
+    rest is sung.
 
-    "traditional" are old songs instead of generated ones; they too are for judging. Each song draws from `voices`,
-    `languages` and `accompaniment` ("guitar", "piano", "pad", "band", "harp", or "none" for the voice alone)."""
+    "traditional" are old songs instead of generated ones; they too are for judging. Each song draws
+    from `voices`, `languages` and `accompaniment` ("guitar", "piano", "pad", "band", "harp", or
+    "none" for the voice alone)."""
 
     folder: str
     hours: float = 1.0
@@ -61,7 +65,9 @@ class Settings:
 
     def __post_init__(self) -> None:
         if not 0 < self.hours < 10_000:
-            raise SettingsError(f"songbook.hours is {self.hours}; give a number above 0 (and below 10,000)")
+            raise SettingsError(
+                f"songbook.hours is {self.hours}; give a number above 0 (and below 10,000)"
+            )
         if self.workers < 1:
             raise SettingsError(f"songbook.workers is {self.workers}; give 1 or more")
         for name, known in (
@@ -72,7 +78,8 @@ class Settings:
             wrong = [value for value in getattr(self, name) if value not in known]
             if wrong or not getattr(self, name):
                 raise SettingsError(
-                    f"songbook.{name} has {', '.join(wrong) or 'nothing'}; give some of: {', '.join(known)}"
+                    f"songbook.{name} has {', '.join(wrong) or 'nothing'}; give some of: "
+                    f"{', '.join(known)}"
                 )
 
     def load(self) -> list[Song]:
@@ -98,7 +105,8 @@ class Settings:
 
 
 def is_held_out(word: str) -> bool:
-    """Whether no training song ever holds this English word or Chinese character, or one that sounds like it."""
+    """Whether no training song ever holds this English word or Chinese character, or one that
+    sounds like it."""
     return verses.is_held_out(word) or mandarin.is_held_out(word)
 
 
@@ -117,7 +125,9 @@ def sing_score(score: scores.Score, voice: Voice) -> NDArray[np.float32]:
 def _sing_line(line: scores.LineScore, voice: Voice, singer: Singer) -> NDArray[np.float32]:
     syllables = []
     for word, sung in line.words:
-        for (spoken, onset, nucleus, coda), piece in zip(_speak(line, word, sung, voice), sung, strict=True):
+        for (spoken, onset, nucleus, coda), piece in zip(
+            _speak(line, word, sung, voice), sung, strict=True
+        ):
             syllables.append(SungSyllable(spoken, onset, nucleus, coda, piece.notes))
     return sing(syllables, zlib.crc32(line.text.encode()), singer)
 
@@ -142,13 +152,16 @@ def _speak(
         phones = phones[onset + 1 + coda :]
     if phones:
         raise SongError(
-            f"songbook: the syllables of {word!r} do not hold all its phones; this is a bug in lyrics"
+            f"songbook: the syllables of {word!r} do not hold all its phones; this is a bug in "
+            "lyrics"
         )
 
 
-def mix(score: scores.Score, vocals_W: NDArray[np.float32]) -> tuple[NDArray[np.int16], NDArray[np.int16]]:
-    """(vocals, accompaniment) of a song in 16 bits, so loud that their sum just does not clip. The voice, where it
-    sings, is as many dB above the accompaniment as the score says."""
+def mix(
+    score: scores.Score, vocals_W: NDArray[np.float32]
+) -> tuple[NDArray[np.int16], NDArray[np.int16]]:
+    """(vocals, accompaniment) of a song in 16 bits, so loud that their sum just does not clip. The
+    voice, where it sings, is as many dB above the accompaniment as the score says."""
     band_W = band.play(score.setting, VOICE_RATE, score.id)
     voice_power = float((vocals_W[np.abs(vocals_W) > 0.003] ** 2).mean())
     gain = np.sqrt(voice_power / max(float((band_W**2).mean()), 1e-12))
@@ -241,7 +254,8 @@ def main() -> None:
             f"--{name}",
             type=lambda text: tuple(value.strip() for value in text.split(",")),
             default=known,
-            help=f"with commas between; from: {', '.join(known)}" + (", none" if name[0] == "a" else ""),
+            help=f"with commas between; from: {', '.join(known)}"
+            + (", none" if name[0] == "a" else ""),
         )
     asked = vars(parser.parse_args())
     try:

@@ -1,4 +1,5 @@
-"""For the tasks that learn to make sound (codec, vocoder): how far sounds are apart, vocoders compared, sound to hear."""
+"""For the tasks that learn to make sound (codec, vocoder): how far sounds are apart, vocoders
+compared, sound to hear."""
 
 from __future__ import annotations
 
@@ -27,15 +28,17 @@ MEL_FLOOR, STFT_FLOOR = 1e-4, 1e-3
 SILENT_DBFS = -60.0  # what a head may at most say to a silent song's codes
 LONGEST = 20.0  # seconds of one song that are measured, so that many are heard
 SHORTEST = 0.25  # and at least so many: longer than any hop of the distance
-BANDS = {256: 20, 512: 40, 1024: 80, 2048: 80, 4096: 0}  # mel bands by window of the distance, in samples
+# mel bands by window of the distance, in samples
+BANDS = {256: 20, 512: 40, 1024: 80, 2048: 80, 4096: 0}
 
 
 class SpectralDistance(nn.Module):
     """How far two waves are apart: (mel_B, stft_B).
 
-    mel: mean |difference| of natural-log mel bands, averaged over windows of 256 ... 2048 samples. stft: mean
-    |difference| of log magnitudes plus spectral convergence, || |A| - |B| || / || |B| ||, averaged over windows of 512
-    ... 4096, of which the longest wants a quarter of its length of sound.
+    mel: mean |difference| of natural-log mel bands, averaged over windows of 256 ... 2048 samples.
+    stft: mean |difference| of log magnitudes plus spectral convergence, || |A| - |B| || / || |B|
+    ||, averaged over windows of 512 ... 4096, of which the longest wants a quarter of its length of
+    sound.
     """
 
     def __init__(self, sample_rate: int):
@@ -59,19 +62,24 @@ class SpectralDistance(nn.Module):
                 away_BKT = _log(mel_BK @ made_BKT, MEL_FLOOR) - _log(mel_BK @ true_BKT, MEL_FLOOR)
                 mel.append(away_BKT.abs().mean((1, 2)))
             if window > 256:
-                logs_B = (_log(made_BKT, STFT_FLOOR) - _log(true_BKT, STFT_FLOOR)).abs().mean((1, 2))
-                norm_B = true_BKT.square().sum((1, 2)).add(1.0).sqrt()  # 1: silence divides by little
+                logs_B = (
+                    (_log(made_BKT, STFT_FLOOR) - _log(true_BKT, STFT_FLOOR)).abs().mean((1, 2))
+                )
+                # 1: silence divides by little
+                norm_B = true_BKT.square().sum((1, 2)).add(1.0).sqrt()
                 away_B = (made_BKT - true_BKT).square().sum((1, 2)).add(1e-8).sqrt()
                 stft.append(logs_B + (away_B / norm_B).clamp_max(10.0))
         return torch.stack(mel).mean(0), torch.stack(stft).mean(0)
 
 
 class Listening:
-    """Sound and spectrograms of a run for TensorBoard, in a folder of their own: a resumed run's numbers begin with an
-    order to forget all that came after them, and that would take the sounds along."""
+    """Sound and spectrograms of a run for TensorBoard, in a folder of their own: a resumed run's
+    numbers begin with an order to forget all that came after them, and that would take the sounds
+    along."""
 
     def __init__(self, folder: Path) -> None:
-        from torch.utils.tensorboard import SummaryWriter  # a second to import, and only a real run needs it
+        # a second to import, and only a real run needs it
+        from torch.utils.tensorboard import SummaryWriter
 
         self._board = SummaryWriter(str(folder / "tensorboard" / "sound"))
 
@@ -82,7 +90,9 @@ class Listening:
         for name, wave_CW in sounds.items():
             wave_W = wave_CW.mean(0)
             self._board.add_audio(name, wave_W[None], step, sample_rate)
-            picture = Summary.Image(encoded_image_string=spectrogram_png(wave_W.numpy(), sample_rate))
+            picture = Summary.Image(
+                encoded_image_string=spectrogram_png(wave_W.numpy(), sample_rate)
+            )
             value = Summary.Value(tag=f"{name}/spectrogram", image=picture)
             self._board._get_file_writer().add_summary(Summary(value=[value]), step)
         self._board.flush()
@@ -94,17 +104,21 @@ class Listening:
 def compare(
     vocoders: Mapping[str, Vocoder], codec: Codec, songs: Sequence[Song], seconds: float = 120.0
 ) -> dict[str, Any]:
-    """Vocoders on the same held-out codes, in one run: mel L1 from the song at the highest of their sample rates, level
-    of silence (dBFS), peak, mean (DC) and times real time; `better`: the nearest of those that keep silence silent.
+    """Vocoders on the same held-out codes, in one run: mel L1 from the song at the highest of their
+    sample rates, level of silence (dBFS), peak, mean (DC) and times real time; `better`: the
+    nearest of those that keep silence silent.
 
-    The codec's own decoder, named "codec", stands however it treats silence. Raises SongError without any audio.
+    The codec's own decoder, named "codec", stands however it treats silence. Raises SongError
+    without any audio.
     """
     figures: dict[str, Any] = distances(vocoders, codec, songs, seconds, codec.format.slots)
     still_FS = silence(codec, 4 * max(1, round(codec.format.frame_rate)))
     for name, vocoder in vocoders.items():
         level = float(vocoder.decode(still_FS).square().mean().sqrt())
         figures[name]["silence_dbfs"] = 20 * float(torch.log10(torch.tensor(max(level, 1e-9))))
-    fit = [name for name in vocoders if name == "codec" or figures[name]["silence_dbfs"] <= SILENT_DBFS]
+    fit = [
+        name for name in vocoders if name == "codec" or figures[name]["silence_dbfs"] <= SILENT_DBFS
+    ]
     figures["better"] = min(fit or vocoders, key=lambda name: figures[name]["mel_l1"])
     return figures
 
@@ -129,10 +143,13 @@ def silence(codec: Codec, frames: int) -> Tensor:
 def distances(
     vocoders: Mapping[str, Vocoder], codec: Codec, songs: Sequence[Song], seconds: float, slots: int
 ) -> dict[str, Any]:
-    """What `compare` measures of sung codes, cut to the first `slots`, by vocoder; and the seconds heard."""
+    """What `compare` measures of sung codes, cut to the first `slots`, by vocoder; and the seconds
+    heard."""
     rate = max(vocoder.sample_rate for vocoder in vocoders.values())
     distance, heard = SpectralDistance(rate), 0.0
-    least, most, left = (round(wanted * codec.format.frame_rate) for wanted in (SHORTEST, LONGEST, seconds))
+    least, most, left = (
+        round(wanted * codec.format.frame_rate) for wanted in (SHORTEST, LONGEST, seconds)
+    )
     sums: dict[str, dict[str, float]] = {name: {} for name in vocoders}
     for song in songs:
         if not sounds(song, codec.format) or left < least:
@@ -147,16 +164,24 @@ def distances(
             begun = time.perf_counter()
             made_CW = vocoder.decode(codes_FS)
             spent = time.perf_counter() - begun
-            whole_CW = whole(audio_files.resample(made_CW, vocoder.sample_rate, rate), round(length * rate))
+            whole_CW = whole(
+                audio_files.resample(made_CW, vocoder.sample_rate, rate), round(length * rate)
+            )
             with torch.inference_mode():
                 mel = float(distance(whole_CW, whole(true_CW, whole_CW.shape[1]))[0].mean())
-            row = {"mel_l1": mel * length, "mean": float(made_CW.mean().abs()) * length, "spent": spent}
+            row = {
+                "mel_l1": mel * length,
+                "mean": float(made_CW.mean().abs()) * length,
+                "spent": spent,
+            }
             sums[name] = {key: sums[name].get(key, 0.0) + value for key, value in row.items()} | {
                 "peak": max(sums[name].get("peak", 0.0), float(made_CW.abs().max()))
             }
         heard += length
     if not heard:
-        raise SongError(f"no held-out song with {SHORTEST} s of audio to compare vocoders on; name some")
+        raise SongError(
+            f"no held-out song with {SHORTEST} s of audio to compare vocoders on; name some"
+        )
     return {"seconds": heard} | {
         name: {
             "mel_l1": row["mel_l1"] / heard,
@@ -169,8 +194,8 @@ def distances(
 
 
 def end_to_end(waves: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """(the waves as one along their last axis, where each of them ends). It takes them off the list, so that a data set is
-    never held twice."""
+    """(the waves as one along their last axis, where each of them ends). It takes them off the
+    list, so that a data set is never held twice."""
     ends_N = torch.tensor([wave.shape[-1] for wave in waves]).cumsum(0)
     made = waves[0].new_empty((*waves[0].shape[:-1], int(ends_N[-1])))
     for stop in reversed(ends_N.tolist()):
@@ -180,8 +205,8 @@ def end_to_end(waves: list[Tensor]) -> tuple[Tensor, Tensor]:
 
 
 def moment(ends_N: Tensor, length: int, generator: torch.Generator) -> tuple[int, int]:
-    """(start, stop) of a random moment of songs laid end to end, which end at `ends_N`: `length` long, or all of a song
-    that is shorter, and never from one song into the next."""
+    """(start, stop) of a random moment of songs laid end to end, which end at `ends_N`: `length`
+    long, or all of a song that is shorter, and never from one song into the next."""
     at = int(torch.randint(int(ends_N[-1]), (), generator=generator))
     song = int(torch.searchsorted(ends_N, at, right=True))
     first, end = int(ends_N[song - 1]) if song else 0, int(ends_N[song])

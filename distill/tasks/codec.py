@@ -1,17 +1,19 @@
-"""Train the small codec from songs: hear a moment, write it in codes, sing it back, compare the spectra.
+"""Train the small codec from songs: hear a moment, write it in codes, sing it back, compare the
+spectra.
 
 No adversary: log-mel distance at four resolutions and STFT distance at four (Yamamoto 2020, arXiv
-1910.11480) suffice for synthesised voices and cost a fraction of a discriminator. The order of a run:
+1910.11480) suffice for synthesised voices and cost a fraction of a discriminator. The order of a
+run:
 
     the first `unquantised` micro-batches teach encoder and decoder alone, while the quantiser remembers
     latents; then k-means fills the codebooks from what it remembers, and from there codes move with what they
     code.
 
-Quantiser dropout (arXiv 2107.03312): a share of the crops uses only the first few slots, so that 1 ... S
-slots all sing; half of those use as many as the singer will. A share of the crops is disturbed (another pitch,
-colour, or a second crop on top), so that sounds are heard that are in no song. Everything that chance decides for
-micro-batch k is drawn from (seed, k) and everything else lives in `state()`; so a resumed run repeats the interrupted
-one exactly.
+Quantiser dropout (arXiv 2107.03312): a share of the crops uses only the first few slots, so that 1
+... S slots all sing; half of those use as many as the singer will. A share of the crops is
+disturbed (another pitch, colour, or a second crop on top), so that sounds are heard that are in no
+song. Everything that chance decides for micro-batch k is drawn from (seed, k) and everything else
+lives in `state()`; so a resumed run repeats the interrupted one exactly.
 """
 
 from __future__ import annotations
@@ -41,10 +43,13 @@ from distill.training.trainer import TrainSettings, numbered
 
 @dataclass(frozen=True)
 class Settings:
-    """The recipe of task codec. `hours` caps the sound kept in memory (173 MB an hour at 24 kHz), stems too."""
+    """The recipe of task codec. `hours` caps the sound kept in memory (173 MB an hour at 24 kHz),
+    stems too."""
 
     songs: Any = part("sources")
-    train: TrainSettings = field(default_factory=lambda: TrainSettings(seconds=600, learning_rate=1.2e-3))
+    train: TrainSettings = field(
+        default_factory=lambda: TrainSettings(seconds=600, learning_rate=1.2e-3)
+    )
     network: NetworkSettings = field(default_factory=NetworkSettings)
     batch: int = 8
     crop_frames: int = 32
@@ -60,17 +65,21 @@ class Settings:
 
     def __post_init__(self) -> None:
         if not (self.batch > 0 and self.crop_frames >= 8 and self.hours > 0):
-            raise SettingsError("needs batch >= 1, crop_frames >= 8 and hours above 0; correct the recipe")
+            raise SettingsError(
+                "needs batch >= 1, crop_frames >= 8 and hours above 0; correct the recipe"
+            )
         if not (0 <= self.dropout <= 1 and 0 <= self.disturbed <= 1):
             raise SettingsError("needs dropout and disturbed in 0..1; correct the recipe")
         if self.sung_slots is not None and not 1 <= self.sung_slots <= self.network.slots:
             raise SettingsError(
-                f"sung_slots is {self.sung_slots}, the network has {self.network.slots}; give 1 to {self.network.slots}"
+                f"sung_slots is {self.sung_slots}, the network has {self.network.slots}; give 1 "
+                f"to {self.network.slots}"
             )
 
     def task(self, seed: int) -> CodecTask:
         """The task, its songs read. Raises SongError when none is left to train on."""
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # codebooks move with the batches that a process sees
+        # codebooks move with the batches that a process sees
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise SettingsError(
                 "task codec: several processes would grow several codebooks; start it with one"
             )
@@ -89,11 +98,17 @@ class Batch:
 
 
 class SongBuffer:
-    """All songs, and their stems where they have some, in one int16 tensor; a crop never crosses into the next."""
+    """All songs, and their stems where they have some, in one int16 tensor; a crop never crosses
+    into the next."""
 
     def __init__(self, songs: list[Song], sample_rate: int, hours: float, seed: int):
         chosen, room = [], hours * 3600
-        tracks = [track for song in songs for track in (song.audio, song.vocals, song.accompaniment) if track]
+        tracks = [
+            track
+            for song in songs
+            for track in (song.audio, song.vocals, song.accompaniment)
+            if track
+        ]
         order = torch.randperm(len(tracks), generator=torch.Generator().manual_seed(seed)).tolist()
         for index in order:
             if room <= 0:
@@ -118,7 +133,9 @@ class SongBuffer:
 class CodecTask:
     """What the trainer needs to know of the codec (distill.training.trainer.Task)."""
 
-    def __init__(self, settings: Settings, songs: SongBuffer | None, seed: int, licences: Iterable[str] = ()):
+    def __init__(
+        self, settings: Settings, songs: SongBuffer | None, seed: int, licences: Iterable[str] = ()
+    ):
         self.settings, self.songs, self.licences = settings, songs, licences
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -129,8 +146,13 @@ class CodecTask:
     def batches(self, generator: torch.Generator, start: int) -> Iterator[Batch]:
         """Endless; batch k depends on (generator's seed, k) alone."""
         if self.songs is None:
-            raise SongError("task codec: has no songs to train on; build it with Settings.task(seed)")
-        samples, slots = self.settings.crop_frames * self.settings.network.hop, self.settings.network.slots
+            raise SongError(
+                "task codec: has no songs to train on; build it with Settings.task(seed)"
+            )
+        samples, slots = (
+            self.settings.crop_frames * self.settings.network.hop,
+            self.settings.network.slots,
+        )
         index = start
         while True:
             chance = numbered(generator, index)
@@ -145,7 +167,10 @@ class CodecTask:
 
     def _crop(self, samples: int, chance: torch.Generator) -> Tensor:
         assert self.songs is not None
-        if not self.settings.disturbed or float(torch.rand((), generator=chance)) >= self.settings.disturbed:
+        if (
+            not self.settings.disturbed
+            or float(torch.rand((), generator=chance)) >= self.settings.disturbed
+        ):
             return self.songs.crop(samples, chance)
         long_W = self.songs.crop(samples * 3 // 2, chance)
         if float(torch.rand((), generator=chance)) < 0.5:
@@ -153,12 +178,15 @@ class CodecTask:
         return disturb(long_W, samples, chance)
 
     def loss(self, batch: Batch) -> dict[str, tuple[Tensor, float]]:
-        """Terms as (sum over crops, number of crops): mel, stft, pitch, commitment, and source where there is one."""
+        """Terms as (sum over crops, number of crops): mel, stft, pitch, commitment, and source
+        where there is one."""
         device = next(self.network.parameters()).device
         wave_BW, quantiser = batch.wave_BW.to(device), self.network.quantiser
         latent_BFD = self.network.latent(wave_BW)
         with torch.autocast(device.type, enabled=False):
-            quantised_BFD, commitment_B = self._quantise(latent_BFD, batch.slots_B.to(device), batch.seed)
+            quantised_BFD, commitment_B = self._quantise(
+                latent_BFD, batch.slots_B.to(device), batch.seed
+            )
         hidden_BTD = self.network.hidden(quantised_BFD)
         with torch.autocast(device.type, enabled=False):
             hertz_BT, source_B = self._sung_pitch(hidden_BTD.float(), wave_BW)
@@ -179,16 +207,20 @@ class CodecTask:
         }
 
     def _pitch_distance(self, made_BW: Tensor, true_BW: Tensor) -> Tensor:
-        """Mean |difference| of the log-magnitudes below 1.25 kHz that the encoder hears pitch by: B numbers.
+        """Mean |difference| of the log-magnitudes below 1.25 kHz that the encoder hears pitch by: B
+        numbers.
 
         All windows count alike in mel and stft, and most bins lie high; this is where a tune is.
         """
         heard = self.network.features
         return (heard.pitch(made_BW) - heard.pitch(true_BW)).abs().mean((1, 2))
 
-    def _sung_pitch(self, hidden_BTD: Tensor, wave_BW: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """For a network with a harmonic source: the pitch its pulses shall have, YIN's where it hears one and else the
-        network's own (hertz_BT); and how far off the network's is (B numbers).
+    def _sung_pitch(
+        self, hidden_BTD: Tensor, wave_BW: Tensor
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """For a network with a harmonic source: the pitch its pulses shall have, YIN's where it
+        hears one and else the network's own (hertz_BT); and how far off the network's is (B
+        numbers).
         """
         source = self.network.source
         if source is None:
@@ -199,8 +231,8 @@ class CodecTask:
         return hertz_BT, off_pitch(logits_BTN, true_BT, voiced_BT)
 
     def _quantise(self, latent_BFD: Tensor, slots_B: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-        """The latent as the decoder sees it in training (gradients pass straight through), and the encoder's
-        penalty.
+        """The latent as the decoder sees it in training (gradients pass straight through), and the
+        encoder's penalty.
         """
         quantiser = self.network.quantiser
         flat_ND = latent_BFD.detach().reshape(-1, latent_BFD.shape[-1])
@@ -239,7 +271,9 @@ class CodecTask:
         return {**self.network.state_dict(), "seen": self.seen}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        self.network.load_state_dict({name: value for name, value in state.items() if name != "seen"})
+        self.network.load_state_dict(
+            {name: value for name, value in state.items() if name != "seen"}
+        )
         self.seen = state["seen"].clone()
 
     def size(self, batch: Batch) -> int:
@@ -258,11 +292,14 @@ class CodecTask:
 
     @torch.no_grad()
     def evaluate(self, songs: list[Song], seconds: float = 120.0) -> dict[str, Any]:
-        """Figures over the first `seconds` of held-out sound: mel L1 at 1 ... S slots, codes used and perplexity,
-        and times faster than real time of encoding and decoding (all slots)."""
+        """Figures over the first `seconds` of held-out sound: mel L1 at 1 ... S slots, codes used
+        and perplexity, and times faster than real time of encoding and decoding (all slots)."""
         self.network.eval()
         network, device = self.settings.network, next(self.network.parameters()).device
-        codecs = [EmbeddedCodec(self.network, slots, "in training") for slots in range(1, network.slots + 1)]
+        codecs = [
+            EmbeddedCodec(self.network, slots, "in training")
+            for slots in range(1, network.slots + 1)
+        ]
         for codec in codecs:
             codec.decode(codec.encode(torch.zeros(1, network.hop)))  # looks up how far it hears
         mel: list[list[float]] = [[] for _ in codecs]
@@ -308,8 +345,8 @@ def _read(track: str, sample_rate: int) -> Tensor:
 
 
 def disturb(wave_W: Tensor, samples: int, chance: torch.Generator) -> Tensor:
-    """`samples` out of the middle of a wave half as long again: up to 3 semitones up or down, its spectrum tilted and
-    bent by up to about 9 dB, 0 to 12 dB quieter."""
+    """`samples` out of the middle of a wave half as long again: up to 3 semitones up or down, its
+    spectrum tilted and bent by up to about 9 dB, 0 to 12 dB quieter."""
     ratio = 2 ** float(torch.empty(()).uniform_(-0.25, 0.25, generator=chance))
     spectrum_K = torch.fft.rfft(wave_W)
     bend_J = 3.0 * torch.randn(6, generator=chance)

@@ -34,8 +34,8 @@ from distill.training.trainer import TrainSettings
 
 @dataclass(frozen=True)
 class BaseSettings:
-    """The LLM to graft: a package folder, folder or hub id; or, with `from_scratch`, a new one with random
-    weights."""
+    """The LLM to graft: a package folder, folder or hub id; or, with `from_scratch`, a new one with
+    random weights."""
 
     path: str = "embedded/base"
     from_scratch: FromScratchSettings | None = field(default=None, metadata={"was": "blank"})
@@ -45,14 +45,16 @@ class BaseSettings:
 
     @property
     def terms(self) -> str:
-        """The licence of the weights. What is new is under the one of this package, and so is the base it ships."""
+        """The licence of the weights. What is new is under the one of this package, and so is the
+        base it ships."""
         ours = self.from_scratch is not None or self.path.startswith("embedded/")
         return self.licence or ("apache-2.0" if ours else "unknown")
 
 
 @dataclass(frozen=True)
 class TermSettings:
-    """Weights of the terms beside the losses, and the share of positions on which the format term is taken."""
+    """Weights of the terms beside the losses, and the share of positions on which the format term
+    is taken."""
 
     pieces: float = 0.2
     lengths: float = 0.1
@@ -81,9 +83,11 @@ class JudgeSettings:
 
 @dataclass(frozen=True)
 class Settings:
-    """The recipe of a singer. `curation`: steps the songs go through first. `adapter` null trains all weights.
+    """The recipe of a singer. `curation`: steps the songs go through first. `adapter` null trains
+    all weights.
 
-    `vocoder`: a trained head that goes with the singer, and makes its sound where it measures better than the codec.
+    `vocoder`: a trained head that goes with the singer, and makes its sound where it measures
+    better than the codec.
     """
 
     songs: Any = part("sources")
@@ -108,7 +112,9 @@ class Settings:
             )
         kinds = [type(loss) for loss in self.losses]
         if not kinds or len(set(kinds)) < len(kinds):
-            raise SettingsError("losses name none, or one twice; give each at most once, with its weight")
+            raise SettingsError(
+                "losses name none, or one twice; give each at most once, with its weight"
+            )
         for loss in self.losses:
             if not loss.weight >= 0 or not getattr(loss, "temperature", 1.0) > 0:
                 raise SettingsError(f"losses: {loss}; a weight is 0 or more, a temperature above 0")
@@ -126,7 +132,9 @@ def student_of(settings: Settings, codec: Any, seed: int) -> Student:
     """The base, grafted and made trainable as the recipe says."""
     base = settings.base
     model, tokenizer = (
-        make(base.from_scratch, seed) if base.from_scratch else open_base(base.path, quantise=base.quantise)
+        make(base.from_scratch, seed)
+        if base.from_scratch
+        else open_base(base.path, quantise=base.quantise)
     )
     vocabulary = AudioVocabulary(rows_of(model), codec.format, layout=settings.writing.layout)
     name = "from scratch" if base.from_scratch else base.path
@@ -142,7 +150,12 @@ class Task:
     """What the trainer knows of a singer in training."""
 
     def __init__(
-        self, student: Student, coded: Sequence[Coded], settings: Settings, seed: int, teacher: Any = None
+        self,
+        student: Student,
+        coded: Sequence[Coded],
+        settings: Settings,
+        seed: int,
+        teacher: Any = None,
     ):
         self.student, self.coded, self.settings, self.seed, self.teacher = (
             student,
@@ -151,7 +164,9 @@ class Task:
             seed,
             teacher,
         )
-        self.written = [write(c.passage, c.codes_FS, student.encode_text, student.vocabulary) for c in coded]
+        self.written = [
+            write(c.passage, c.codes_FS, student.encode_text, student.vocabulary) for c in coded
+        ]
 
     def batches(self, generator: torch.Generator, start: int) -> Iterator[Batch]:
         """Packed batches, number `start` first."""
@@ -164,7 +179,9 @@ class Task:
                 found = iter(self.teacher.signals([self.coded[i] for row in rows for i in row]))
                 signals = [[next(found) for _ in row] for row in rows]
             share = self.settings.terms.format_share if self.settings.terms.format else 0.0
-            yield build(written, self.student.vocabulary, packing.row_tokens, signals, share, number)
+            yield build(
+                written, self.student.vocabulary, packing.row_tokens, signals, share, number
+            )
 
     def counts(self, batch: Batch) -> dict[str, float]:
         counts = {
@@ -172,7 +189,10 @@ class Task:
             for s, slot in enumerate(batch.slots)
             for name in self._names()
         }
-        counts |= {"pieces": float(len(batch.pieces.at_N)), "lengths": float(len(batch.lengths.at_N))}
+        counts |= {
+            "pieces": float(len(batch.pieces.at_N)),
+            "lengths": float(len(batch.lengths.at_N)),
+        }
         counts |= {"opens": float(len(batch.opens.at_N)), "format": float(len(batch.format_N))}
         if self.teacher is not None:
             counts |= {"pitches.kl": counts["lengths"], "lengths.kl": counts["lengths"]}
@@ -210,13 +230,17 @@ class Task:
         length_NC = logits.symbol_logits_NC(
             student, hidden_ND, batch.lengths, length.start, length.stop
         ).float()
-        sums["lengths"] = cross_entropy(length_NC, batch.lengths.target_N - length.start, reduction="sum")
+        sums["lengths"] = cross_entropy(
+            length_NC, batch.lengths.target_N - length.start, reduction="sum"
+        )
         sums["opens"] = logits.open_nats_N(student, hidden_ND, batch).sum()
         sums["format"] = logits.format_nats_N(student, hidden_ND, batch).sum()
         if self.teacher is not None:
             pitch = v.pitch_span
             listen = next(loss for loss in self.settings.losses if loss.needs_teacher)
-            pitch_NC = logits.symbol_logits_NC(student, hidden_ND, batch.pitches, pitch.start, pitch.stop)
+            pitch_NC = logits.symbol_logits_NC(
+                student, hidden_ND, batch.pitches, pitch.start, pitch.stop
+            )
             for name, symbols_NC, targets in (
                 ("pitches", pitch_NC, batch.pitches),
                 ("lengths", length_NC, batch.lengths),

@@ -1,7 +1,7 @@
 """Pretrain a small text LLM: the "existing open LLM" of the quickstart, made in the open.
 
-Rows are random crops of one long text; the loss is plain next-token cross entropy. Judged by held-out bits per byte,
-beside `xz -9` on the same held-out text.
+Rows are random crops of one long text; the loss is plain next-token cross entropy. Judged by
+held-out bits per byte, beside `xz -9` on the same held-out text.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from distill.training.trainer import TrainSettings, numbered
 
 @dataclass(frozen=True)
 class Settings:
-    """The recipe of a text LLM: its shape and text, crops of `row_tokens`, `rows` a batch, and how to train."""
+    """The recipe of a text LLM: its shape and text, crops of `row_tokens`, `rows` a batch, and how
+    to train."""
 
     train: TrainSettings
     model: FromScratchSettings = field(default_factory=FromScratchSettings)
@@ -44,7 +45,8 @@ class Task:
         self.ids_T = torch.tensor(_encode(self.tokenizer, text))
         if len(self.ids_T) <= settings.row_tokens + 1:
             raise SettingsError(
-                f"the text has {len(self.ids_T)} tokens, a row {settings.row_tokens}; give more text"
+                f"the text has {len(self.ids_T)} tokens, a row {settings.row_tokens}; give more "
+                "text"
             )
 
     def batches(self, generator: torch.Generator, start: int) -> Iterator[Tensor]:
@@ -112,9 +114,12 @@ def _encode(tokenizer: Any, text: str) -> list[int]:
 
 @torch.no_grad()
 def bits_per_byte(model: Any, tokenizer: Any, text: str, row_tokens: int = 512) -> dict[str, float]:
-    """Bits per UTF-8 byte of a text read in rows that overlap by half, so that every token but the first has context."""
+    """Bits per UTF-8 byte of a text read in rows that overlap by half, so that every token but the
+    first has context."""
     model.eval()
-    ids_T = torch.tensor([tokenizer.bos_token_id or 0, *_encode(tokenizer, text)], device=model.device)
+    ids_T = torch.tensor(
+        [tokenizer.bos_token_id or 0, *_encode(tokenizer, text)], device=model.device
+    )
     nats, half = 0.0, row_tokens // 2
     for start in range(0, len(ids_T) - 1, half):
         row = ids_T[max(0, start - half) : start + half + 1]

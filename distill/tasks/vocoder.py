@@ -1,10 +1,12 @@
-"""Train a vocoder head for a codec: songs become codes once, and the head learns to sing the songs back from them.
+"""Train a vocoder head for a codec: songs become codes once, and the head learns to sing the songs
+back from them.
 
-Multi-resolution mel and spectrogram distances (_sound.py) teach most of it; with `adversary`, the discriminators of the
-Vocos paper (vocoders/_adversary.py) learn beside it, in the same step and by the same optimiser. A share of the crops
-uses only the first few slots, so that 1 ... S slots all sing, and a share is silence, so that silence stays silent.
-Everything that chance decides for micro-batch k is drawn from (seed, k), and everything else lives in `state()`; so a
-resumed run repeats the interrupted one exactly.
+Multi-resolution mel and spectrogram distances (_sound.py) teach most of it; with `adversary`, the
+discriminators of the Vocos paper (vocoders/_adversary.py) learn beside it, in the same step and by
+the same optimiser. A share of the crops uses only the first few slots, so that 1 ... S slots all
+sing, and a share is silence, so that silence stays silent. Everything that chance decides for
+micro-batch k is drawn from (seed, k), and everything else lives in `state()`; so a resumed run
+repeats the interrupted one exactly.
 """
 
 from __future__ import annotations
@@ -47,7 +49,8 @@ HEARD = 8.0  # seconds to listen to while it learns
 
 @dataclass(frozen=True)
 class AdversarySettings:
-    """From micro-batch `start` on, the discriminators play. Weights beside mel's 1.0; Vocos: 1 / 45 each."""
+    """From micro-batch `start` on, the discriminators play. Weights beside mel's 1.0; Vocos: 1 / 45
+    each."""
 
     start: int = 0
     weight: float = 1 / 45
@@ -58,15 +61,18 @@ class AdversarySettings:
 
     def __post_init__(self) -> None:
         if not (self.periods or self.windows) or self.start < 0:
-            raise SettingsError("needs periods or windows, and a start of 0 or more; correct the recipe")
+            raise SettingsError(
+                "needs periods or windows, and a start of 0 or more; correct the recipe"
+            )
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The recipe of task vocoder. `hours` caps the sound kept in memory (115 MB an hour at 16 kHz, each channel).
+    """The recipe of task vocoder. `hours` caps the sound kept in memory (115 MB an hour at 16 kHz,
+    each channel).
 
-    `track`: learn from the whole song or from one stem, coded alone. `dropout`: share of crops with fewer slots;
-    `silence`: share that is silent.
+    `track`: learn from the whole song or from one stem, coded alone. `dropout`: share of crops with
+    fewer slots; `silence`: share that is silent.
     """
 
     songs: Any = part("sources")
@@ -86,12 +92,17 @@ class Settings:
 
     def __post_init__(self) -> None:
         if not (self.batch >= 1 and self.crop_frames >= 4 and self.hours > 0):
-            raise SettingsError("needs batch >= 1, crop_frames >= 4 and hours above 0; correct the recipe")
+            raise SettingsError(
+                "needs batch >= 1, crop_frames >= 4 and hours above 0; correct the recipe"
+            )
         if not (0 <= self.dropout <= 1 and 0 <= self.silence < 1):
-            raise SettingsError("needs dropout in 0..1 and silence from 0 to below 1; correct the recipe")
+            raise SettingsError(
+                "needs dropout in 0..1 and silence from 0 to below 1; correct the recipe"
+            )
         if self.track != "mix" and strict.kind_of(self.codec) == "tracks":
             raise SettingsError(
-                f"track is {self.track} and the codec hears tracks of its own choice; name a codec of one stream"
+                f"track is {self.track} and the codec hears tracks of its own choice; name a "
+                "codec of one stream"
             )
 
     def task(self, seed: int) -> VocoderTask:
@@ -112,9 +123,12 @@ class Batch:
 
 
 class CodedSongs:
-    """All songs beside their codes, in whole frames; a crop never crosses from one song into the next."""
+    """All songs beside their codes, in whole frames; a crop never crosses from one song into the
+    next."""
 
-    def __init__(self, songs: Sequence[Song], codec: Codec, rate: int, hop: int, hours: float, seed: int):
+    def __init__(
+        self, songs: Sequence[Song], codec: Codec, rate: int, hop: int, hours: float, seed: int
+    ):
         codes, waves, room = [], [], hours * 3600 * codec.format.frame_rate
         order = torch.randperm(len(songs), generator=torch.Generator().manual_seed(seed)).tolist()
         for song in (songs[index] for index in order):
@@ -126,13 +140,16 @@ class CodedSongs:
             waves.append((wave_CW.clamp(-1, 1) * 32767).round().to(torch.int16))
             room -= len(codes_FS)
         if not codes:
-            raise SongError("task vocoder: no training song has audio; name a source with recordings")
+            raise SongError(
+                "task vocoder: no training song has audio; name a source with recordings"
+            )
         self.codes_FS, self.hop = torch.cat(codes), hop
         self.wave_CW, ends_N = end_to_end(waves)
         self.ends_N = ends_N // hop
 
     def crop(self, silence_FS: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """(codes_FS, wave_CW) of a random moment as long as `silence_FS`, which follows a song that is shorter."""
+        """(codes_FS, wave_CW) of a random moment as long as `silence_FS`, which follows a song that
+        is shorter."""
         frames = len(silence_FS)
         start, stop = moment(self.ends_N, frames, generator)
         codes_FS = torch.cat([self.codes_FS[start:stop].long(), silence_FS[stop - start :]])
@@ -145,12 +162,15 @@ class VocoderTask:
 
     def __init__(self, settings: Settings, codec: Codec, songs: Sequence[Song], seed: int):
         self.settings, self.codec = settings, codec
-        apart = hasattr(settings.songs, "split") and not codec.format.tracks  # the pipeline has others for it
+        # the pipeline has others for it
+        apart = hasattr(settings.songs, "split") and not codec.format.tracks
         learnt, self.held_out = divided(songs, apart)
         self.licences = _licences(settings, learnt)
         books, told = codec.codebooks(), settings.adversary
         self.silence_FS = silence(codec, settings.crop_frames)
-        still_S = tuple(self.silence_FS[0].tolist()) if len(self.silence_FS.unique(dim=0)) == 1 else None
+        still_S = (
+            tuple(self.silence_FS[0].tolist()) if len(self.silence_FS.unique(dim=0)) == 1 else None
+        )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.network = HeadNetwork(settings.network, codec.format, books[0].shape[1], still_S)
@@ -175,15 +195,17 @@ class VocoderTask:
             silent_B = torch.rand(size, generator=chance) < self.settings.silence
             codes_BFS = torch.where(silent_B[:, None, None], self.silence_FS, codes_BFS)
             wave_BCW = wave_BCW * ~silent_B[:, None, None]
-            fewer_B = streams * torch.randint(1, max(2, slots // streams), (size,), generator=chance)
+            fewer_B = streams * torch.randint(
+                1, max(2, slots // streams), (size,), generator=chance
+            )
             drop_B = torch.rand(size, generator=chance) < self.settings.dropout
             slots_B = torch.where(drop_B, fewer_B, slots)
             yield Batch(codes_BFS, wave_BCW, slots_B, told is not None and index >= told.start)
             index += 1
 
     def loss(self, batch: Batch) -> dict[str, tuple[Tensor, float]]:
-        """Terms as (sum over crops, number of crops): mel, stft; where the adversary plays, also hinge and features
-        (how the head fares with it) and judged (how it fares itself)."""
+        """Terms as (sum over crops, number of crops): mel, stft; where the adversary plays, also
+        hinge and features (how the head fares with it) and judged (how it fares itself)."""
         self.network.train()
         device, crops = next(self.network.parameters()).device, float(len(batch.wave_BCW))
         made_BCW = self.network(batch.codes_BFS.to(device), batch.slots_B.to(device))
@@ -213,12 +235,16 @@ class VocoderTask:
             {"params": [p for _, p in named if p.ndim > 1]},
             {"params": [p for _, p in named if p.ndim <= 1], "weight_decay": 0.0},
         ]
-        return groups + ([{"params": [*self.adversary.parameters()]}] if self.adversary is not None else [])
+        return groups + (
+            [{"params": [*self.adversary.parameters()]}] if self.adversary is not None else []
+        )
 
     def state(self) -> dict[str, Tensor]:
         found: dict[str, Tensor] = dict(self.network.named_parameters())
         if self.adversary is not None:
-            found |= {f"adversary.{name}": value for name, value in self.adversary.named_parameters()}
+            found |= {
+                f"adversary.{name}": value for name, value in self.adversary.named_parameters()
+            }
         return found
 
     def load_state(self, state: dict[str, Tensor]) -> None:
@@ -236,14 +262,17 @@ class VocoderTask:
         if self.adversary is not None:
             self.adversary.to(device)
 
-    # --- what came of it ---------------------------------------------------------------------------------------------
+    # --- what came of it --------------------------------------------------------------------------
     def vocoder(self, slots: int | None = None) -> HeadVocoder:
         """The head as it is now, for all slots or the first few; it goes on learning."""
         sizes = self.codec.format.slot_sizes[:slots]
-        return HeadVocoder(self.network, replace(self.codec.format, slot_sizes=sizes), "in training")
+        return HeadVocoder(
+            self.network, replace(self.codec.format, slot_sizes=sizes), "in training"
+        )
 
     def sounds(self) -> dict[str, Tensor]:
-        """wave_CW to listen to: the beginning of a training song, as it is and as the head sings it now."""
+        """wave_CW to listen to: the beginning of a training song, as it is and as the head sings it
+        now."""
         frames = min(round(HEARD * self.codec.format.frame_rate), int(self.songs.ends_N[0]))
         wave_CW = self.songs.wave_CW[:, : frames * self.songs.hop].float() / 32767
         return {"song": wave_CW, "head": self.vocoder().decode(self.songs.codes_FS[:frames].long())}
@@ -254,12 +283,14 @@ class VocoderTask:
 
     def save(self, folder: str | Path) -> None:
         """The trained head, ready for vocoders/head.py."""
-        card = CodecCard(strict.kind_of(self.settings.codec), self.codec.fingerprint, self.codec.format)
+        card = CodecCard(
+            strict.kind_of(self.settings.codec), self.codec.fingerprint, self.codec.format
+        )
         save_head(self.network, Path(folder), card, self.licences)
 
     def evaluate(self, songs: Sequence[Song], seconds: float = 120.0) -> dict[str, Any]:
-        """Head and codec on held-out songs (the source's own, else `songs`): see `compare`; and mel by slots. Where there
-        are none, "why" nothing was measured.
+        """Head and codec on held-out songs (the source's own, else `songs`): see `compare`; and mel
+        by slots. Where there are none, "why" nothing was measured.
         """
         songs = self.held_out or [_one_track(song, self.settings.track) for song in songs]
         if not any(sounds(song, self.codec.format) for song in songs):
@@ -275,8 +306,9 @@ class VocoderTask:
 
 
 def divided(songs: Sequence[Song], apart: bool) -> tuple[list[Song], list[Song]]:
-    """(to learn from, held out), each recording once. A song whose lines alone are held out is heard whole, so it counts
-    as learnt from; where no recording is held out, nor `apart` in a split of the source, every tenth is, or the last."""
+    """(to learn from, held out), each recording once. A song whose lines alone are held out is
+    heard whole, so it counts as learnt from; where no recording is held out, nor `apart` in a split
+    of the source, every tenth is, or the last."""
     splits: dict[str, set[str]] = {}
     first: dict[str, Song] = {}
     for song in songs:

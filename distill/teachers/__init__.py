@@ -34,6 +34,8 @@ def check_codec(name: str, said: dict[str, Any], codec: Any) -> None:
         or tuple(said["slot_sizes"]) != codec.format.slot_sizes
     ):
         raise TeacherError(
-            f"teacher {name}: it sings codes of another codec (slots {tuple(said['slot_sizes'])}, fingerprint "
-            f"{str(said.get('codec_fingerprint'))[:12]}); use its codec, or a teacher of {codec.fingerprint[:12]}"
+            f"teacher {name}: it sings codes of another codec (slots {tuple(said['slot_sizes'])}, "
+            "fingerprint "
+            f"{str(said.get('codec_fingerprint'))[:12]}); use its codec, or a teacher of "
+            f"{codec.fingerprint[:12]}"
         )

@@ -1,4 +1,5 @@
-"""A live teacher: any singer of the same codec, of whatever LLM family and tokenizer, read as it listens."""
+"""A live teacher: any singer of the same codec, of whatever LLM family and tokenizer, read as it
+listens."""
 
 from __future__ import annotations
 
@@ -68,7 +69,12 @@ class ModelTeacher:
         return [found[i] for i in range(len(coded))]
 
     def _read(
-        self, rows: Any, written: Any, coded: Sequence[Coded], longest: int, found: dict[int, Signal]
+        self,
+        rows: Any,
+        written: Any,
+        coded: Sequence[Coded],
+        longest: int,
+        found: dict[int, Signal],
     ) -> None:
         v = self.student.vocabulary
         batch = build(written, v, longest, format_share=0.0).to(self.student.device)

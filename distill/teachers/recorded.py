@@ -1,7 +1,9 @@
-"""A recorded teacher: its signals are read from disk, so that teaching costs no teacher's arithmetic.
+"""A recorded teacher: its signals are read from disk, so that teaching costs no teacher's
+arithmetic.
 
-Each passage has a file named by what its signal depends on: the passage as it is written (header, pieces, lengths), its
-codes, and the teacher's fingerprint. `record` fills what is missing; an interrupted recording goes on where it stopped.
+Each passage has a file named by what its signal depends on: the passage as it is written (header,
+pieces, lengths), its codes, and the teacher's fingerprint. `record` fills what is missing; an
+interrupted recording goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -47,7 +49,9 @@ class RecordedTeacher:
         """Where a passage's signal lies."""
         passage = coded.passage
         codes = coded.codes_FS.numpy().astype("<i4").tobytes()
-        key = sha256_bytes(f"{WRITER} {self.fingerprint} {passage.header} {passage.pieces}".encode() + codes)
+        key = sha256_bytes(
+            f"{WRITER} {self.fingerprint} {passage.header} {passage.pieces}".encode() + codes
+        )
         return self.folder / key[:2] / f"{key}.safetensors"
 
     def signals(self, coded: Sequence[Coded]) -> list[Signal]:
@@ -57,7 +61,8 @@ class RecordedTeacher:
             path = self.path(item)
             if not path.exists():
                 raise TeacherError(
-                    f"{item.passage.id}: {self.name} has not scored it; run `distill score RECIPE` first"
+                    f"{item.passage.id}: {self.name} has not scored it; run `distill score "
+                    "RECIPE` first"
                 )
             signal = read_signal(path)
             check_signal(signal, item.codes_FS, len(item.passage.pieces), item.passage.id)
@@ -65,7 +70,8 @@ class RecordedTeacher:
         return found
 
     def record(self, coded: Sequence[Coded], load: Callable[[], Any], at_once: int = 32) -> int:
-        """Score what is missing with the live teacher that `load` gives; returns how many passages that were."""
+        """Score what is missing with the live teacher that `load` gives; returns how many passages
+        that were."""
         missing = [item for item in coded if not self.path(item).exists()]
         if not missing:
             return 0

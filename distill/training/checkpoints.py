@@ -7,9 +7,9 @@ A checkpoint is a folder `step-00000123` with
     state.json              where the run stands, which run it is, torch and thread count
     manifest.json           the sha256 of each (folders.py)
 
-Random numbers need no file: the trainer seeds every step from (seed, step), and batch k is a function of
-(seed, k). A missing piece is an error, never a fresh optimiser without a word (as in HF Trainer 5.23). No
-pickle anywhere.
+Random numbers need no file: the trainer seeds every step from (seed, step), and batch k is a
+function of (seed, k). A missing piece is an error, never a fresh optimiser without a word (as in HF
+Trainer 5.23). No pickle anywhere.
 """
 
 from __future__ import annotations
@@ -76,10 +76,13 @@ def save(
     return path
 
 
-def load(path: Path, optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any], Place]:
+def load(
+    path: Path, optimizer: torch.optim.Optimizer
+) -> tuple[dict[str, Tensor], dict[str, Any], Place]:
     """Reads a whole checkpoint: the task's weights, what state.json says, and where the run stood.
 
-    The optimiser's moments are put back. Raises CheckpointError when anything is missing or of another shape.
+    The optimiser's moments are put back. Raises CheckpointError when anything is missing or of
+    another shape.
     """
     try:
         state = json.loads((path / "state.json").read_text(encoding="utf-8"))
@@ -89,24 +92,31 @@ def load(path: Path, optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor
         missing = {"run", *machine()} - set(state)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise CheckpointError(
-            f"{path}: a piece is missing or unreadable ({error}); remove it to go on from the one before"
+            f"{path}: a piece is missing or unreadable ({error}); remove it to go on from the one "
+            "before"
         ) from error
     if missing or not moments or not weights:
         what = ", ".join(missing) or ("the optimiser's state" if weights else "the weights")
-        raise CheckpointError(f"{path}: holds no {what}; remove this folder to go on from the one before")
+        raise CheckpointError(
+            f"{path}: holds no {what}; remove this folder to go on from the one before"
+        )
     _restore(path, moments, optimizer)
     return weights, state, place
 
 
 def _plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Contiguous copies on the CPU that share no memory (safetensors refuses shared ones)."""
-    return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
+    return {
+        name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()
+    }
 
 
 def _moments(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """AdamW's state under flat names: "<parameter number>.<exp_avg | exp_avg_sq | step>"."""
     state = optimizer.state_dict()["state"]
-    return {f"{number}.{name}": value for number, held in state.items() for name, value in held.items()}
+    return {
+        f"{number}.{name}": value for number, held in state.items() for name, value in held.items()
+    }
 
 
 def _restore(path: Path, moments: dict[str, Tensor], optimizer: torch.optim.Optimizer) -> None:
@@ -118,9 +128,13 @@ def _restore(path: Path, moments: dict[str, Tensor], optimizer: torch.optim.Opti
         held.setdefault(int(number), {})[kind] = value
     for index, kinds in held.items():
         fits = index < len(parameters) and set(kinds) == _ADAMW
-        if not fits or any(kinds[kind].shape != parameters[index].shape for kind in _ADAMW - {"step"}):
+        if not fits or any(
+            kinds[kind].shape != parameters[index].shape for kind in _ADAMW - {"step"}
+        ):
             raise CheckpointError(
                 f"{path}: the optimiser's state of parameter {index} does not fit this task;"
                 " is this the folder of another run?"
             )
-    optimizer.load_state_dict({"state": held, "param_groups": optimizer.state_dict()["param_groups"]})
+    optimizer.load_state_dict(
+        {"state": held, "param_groups": optimizer.state_dict()["param_groups"]}
+    )

@@ -1,4 +1,5 @@
-"""Progress: steps pass through and are shown, live on a terminal, else as a plain line now and then."""
+"""Progress: steps pass through and are shown, live on a terminal, else as a plain line now and
+then."""
 
 from __future__ import annotations
 
@@ -33,7 +34,9 @@ def show(steps: Iterable[Step], settings: TrainSettings, title: str) -> Iterator
         print(f"{title}: {in_words(waiting, settings)}", flush=True)
 
 
-def _live(steps: Iterable[Step], settings: TrainSettings, title: str, console: Console) -> Iterator[Step]:
+def _live(
+    steps: Iterable[Step], settings: TrainSettings, title: str, console: Console
+) -> Iterator[Step]:
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[words]}"))
     with Progress(*columns, console=console) as bar:
         shown = bar.add_task(title, total=1.0, words="")

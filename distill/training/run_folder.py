@@ -28,7 +28,9 @@ def locked(folder: Path) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise FolderError(f"{folder}: cannot be made ({error.strerror}); give another folder") from error
+        raise FolderError(
+            f"{folder}: cannot be made ({error.strerror}); give another folder"
+        ) from error
     with (folder / "lock").open("a+", encoding="utf-8") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -36,7 +38,8 @@ def locked(folder: Path) -> Iterator[None]:
             lock.seek(0)
             pid = lock.read().strip() or "unknown"
             raise TrainingError(
-                f"{folder}: process {pid} is training here; wait for it, end it, or use another folder"
+                f"{folder}: process {pid} is training here; wait for it, end it, or use another "
+                "folder"
             ) from error
         lock.truncate(0)
         lock.write(str(os.getpid()))
@@ -45,7 +48,8 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def claim(folder: Path, run: dict[str, Any]) -> None:
-    """Writes run.json, or refuses a folder whose run.json says something else, naming the difference."""
+    """Writes run.json, or refuses a folder whose run.json says something else, naming the
+    difference."""
     path = folder / "run.json"
     if not path.exists():
         if any((folder / "checkpoints").glob("*")):
@@ -55,7 +59,9 @@ def claim(folder: Path, run: dict[str, Any]) -> None:
     try:
         before = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise TrainingError(f"{path}: unreadable ({error}); restore it, or use another folder") from error
+        raise TrainingError(
+            f"{path}: unreadable ({error}); restore it, or use another folder"
+        ) from error
     if before != run:
         raise TrainingError(
             f"{folder}: belongs to another run ({difference(before, run)});"
@@ -88,7 +94,8 @@ class Record:
         path = folder / "steps.jsonl"
         folders.write_atomic(path, b"".join(_rows_up_to(path, step)) if path.exists() else b"")
         self._rows = path.open("a", encoding="utf-8")
-        from torch.utils.tensorboard import SummaryWriter  # a second to import, and only a real run needs it
+        # a second to import, and only a real run needs it
+        from torch.utils.tensorboard import SummaryWriter
 
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
         self._shown = -math.inf
@@ -103,7 +110,8 @@ class Record:
                 self._draw(row)
         except OSError as error:
             raise CheckpointError(
-                f"{self._rows.name}: cannot be written ({error.strerror}); earlier checkpoints are intact:"
+                f"{self._rows.name}: cannot be written ({error.strerror}); earlier checkpoints "
+                "are intact:"
                 " make room and run the same command again"
             ) from error
 
@@ -111,7 +119,9 @@ class Record:
         for name in ("loss", "learning_rate", "gradient_norm", "tokens_per_second"):
             self._board.add_scalar(name, row[name], row["step"])
         for name, value in row["terms"].items():
-            self._board.add_scalar(f"terms/{name}", math.nan if value is None else value, row["step"])
+            self._board.add_scalar(
+                f"terms/{name}", math.nan if value is None else value, row["step"]
+            )
 
     def close(self) -> None:
         with suppress(OSError):  # a full disk was reported when it was met

@@ -4,18 +4,20 @@
         ...                                             # log, plot, evaluate, or break: the loop is the
         caller's
 
-The trainer knows no model. A `Task` gives numbered batches, the sum and the count of each loss term, its
-parameters and its state. From these come three promises:
+The trainer knows no model. A `Task` gives numbered batches, the sum and the count of each loss
+term, its parameters and its state. From these come three promises:
 
-- **Accumulation is one large batch.** The counts of a whole group of micro-batches are added up first, and
-  each micro-batch's loss is sum_i weight_i * sum_i / total_count_i. Unequal micro-batches weigh what they
-  hold. Several processes (accelerate) are more micro-batches of the same group.
-- **Resuming is the same call.** Step s is a function of (weights, moments, s): its random numbers are
-  seeded from (seed, s), its batches are numbered from s, its clock is in the checkpoint. So a killed run,
-  called again, ends with bit-identical weights (step budget, same torch build, same thread count). What a
-  caller draws or computes between two steps changes nothing, and does not count as time.
-- **Nothing wrong is stepped over.** A loss or gradient that is not finite stops before the update; a folder
-  of another run or of a living process is refused (runs.py); a damaged checkpoint is named
+- **Accumulation is one large batch.** The counts of a whole group of micro-batches are added up
+  first, and each micro-batch's loss is sum_i weight_i * sum_i / total_count_i. Unequal
+  micro-batches weigh what they hold. Several processes (accelerate) are more micro-batches of the
+  same group.
+- **Resuming is the same call.** Step s is a function of (weights, moments, s): its random numbers
+  are seeded from (seed, s), its batches are numbered from s, its clock is in the checkpoint. So a
+  killed run, called again, ends with bit-identical weights (step budget, same torch build, same
+  thread count). What a caller draws or computes between two steps changes nothing, and does not
+  count as time.
+- **Nothing wrong is stepped over.** A loss or gradient that is not finite stops before the update;
+  a folder of another run or of a living process is refused (runs.py); a damaged checkpoint is named
   (checkpoints.py).
 """
 
@@ -57,8 +59,8 @@ AHEAD = 2  # micro-batches that wait for a GPU
 class TrainSettings:
     """How to train: `steps`, `seconds` or both (the first reached ends), AdamW, and when to save.
 
-    Under a time budget the cosine follows the seconds spent, which checkpoints keep. `precision` auto is
-    bf16 where the machine has instructions for it; weights and moments stay fp32.
+    Under a time budget the cosine follows the seconds spent, which checkpoints keep. `precision`
+    auto is bf16 where the machine has instructions for it; weights and moments stay fp32.
     """
 
     steps: int | None = None
@@ -93,13 +95,15 @@ class TrainSettings:
             raise SettingsError(f"betas are {self.betas}; both must be from 0 up to below 1")
 
     def progress(self, step: int, seconds: float) -> float:
-        """The share of the budget used after `step` steps and `seconds` of training; 1 or more is the end."""
+        """The share of the budget used after `step` steps and `seconds` of training; 1 or more is
+        the end."""
         by_steps = step / self.steps if self.steps else 0.0
         by_seconds = seconds / self.seconds if self.seconds else 0.0
         return max(by_steps, by_seconds)
 
     def learning_rate_at(self, step: int, seconds: float) -> float:
-        """The rate of the step after `step` steps: linear warm-up times (a cosine of the used budget)."""
+        """The rate of the step after `step` steps: linear warm-up times (a cosine of the used
+        budget)."""
         warm = min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
         if self.schedule == "constant":
             return self.learning_rate * warm
@@ -111,21 +115,25 @@ class Task(Protocol):
     """All that the trainer knows about what it trains."""
 
     def batches(self, generator: torch.Generator, start: int) -> Iterator[Any]:
-        """Micro-batches start, start + 1, ... without end; batch k is a function of (generator's seed, k)."""
+        """Micro-batches start, start + 1, ... without end; batch k is a function of (generator's
+        seed, k)."""
 
     def counts(self, batch: Any) -> dict[str, float]:
         """Per weighted term, how many things (tokens, samples) its sum over this batch adds up."""
 
     def loss(self, batch: Any) -> dict[str, tuple[Tensor, float]]:
-        """Per term, its sum over the batch (a scalar) and its count; terms without weight are only logged.
+        """Per term, its sum over the batch (a scalar) and its count; terms without weight are only
+        logged.
 
-        The task puts its own modules into training mode here: a caller may have evaluated in between."""
+        The task puts its own modules into training mode here: a caller may have evaluated in
+        between."""
 
     def loss_weights(self) -> dict[str, float]:
         """The weight of each term of the loss."""
 
     def parameters(self) -> list[dict[str, Any]]:
-        """AdamW's groups: {"params": [...]}, optional "lr_scale" (times the rate) and "weight_decay"."""
+        """AdamW's groups: {"params": [...]}, optional "lr_scale" (times the rate) and
+        "weight_decay"."""
 
     def state(self) -> dict[str, Tensor]:
         """The trained weights."""
@@ -142,7 +150,8 @@ class Task(Protocol):
 
 @dataclass(frozen=True)
 class Step:
-    """One update, done. `index` counts from 1, `seconds` is all training so far, `tokens` this step's."""
+    """One update, done. `index` counts from 1, `seconds` is all training so far, `tokens` this
+    step's."""
 
     index: int
     seconds: float
@@ -156,36 +165,39 @@ class Step:
     def row(self) -> dict[str, Any]:
         """As steps.jsonl writes it; a logged-only term that is not finite is null."""
         row = {("step" if name == "index" else name): value for name, value in asdict(self).items()}
-        terms = {name: value if math.isfinite(value) else None for name, value in self.terms.items()}
+        terms = {
+            name: value if math.isfinite(value) else None for name, value in self.terms.items()
+        }
         return row | {"terms": terms, "seconds": round(self.seconds, 4)}
 
 
 def numbered(generator: torch.Generator, index: int) -> torch.Generator:
-    """A generator for batch `index` alone, from the seed of `generator`: for tasks that draw at random."""
+    """A generator for batch `index` alone, from the seed of `generator`: for tasks that draw at
+    random."""
     return torch.Generator().manual_seed(_mix(generator.initial_seed(), "batch", index))
 
 
 def train(
     task: Task, settings: TrainSettings, folder: str | Path, seed: int, recipe: str = ""
 ) -> Iterator[Step]:
-    """Trains in `folder`, giving each step when it is done. The same call resumes; a finished run gives
-    nothing.
+    """Trains in `folder`, giving each step when it is done. The same call resumes; a finished run
+    gives nothing.
 
-    `recipe` is the resolved text of what is trained, if there is one; a folder belongs to one (settings,
-    seed, recipe). Raises TrainingError (not finite, folder in use or of another run) and CheckpointError
-    (disk full, damaged). When it returns, the last checkpoint is written and the task holds the final
-    weights.
+    `recipe` is the resolved text of what is trained, if there is one; a folder belongs to one
+    (settings, seed, recipe). Raises TrainingError (not finite, folder in use or of another run) and
+    CheckpointError (disk full, damaged). When it returns, the last checkpoint is written and the
+    task holds the final weights.
     """
     folder = Path(folder)
     accelerator = Accelerator()
     first = accelerator.is_main_process
-    run = json.loads(
-        json.dumps({"settings": asdict(settings), "seed": seed, "recipe": recipe})
-    )  # as read back
+    # as read back
+    run = json.loads(json.dumps({"settings": asdict(settings), "seed": seed, "recipe": recipe}))
     with run_folder.locked(folder) if first else nullcontext(), _deterministic(accelerator.device):
         if first:
             run_folder.claim(folder, run)
-        accelerator.wait_for_everyone()  # the first process may still be writing what the others will read
+        # the first process may still be writing what the others will read
+        accelerator.wait_for_everyone()
         loop = _Loop(task, settings, seed, accelerator)
         place = _resume(folder, run, loop)
         if settings.progress(place.step, place.seconds) >= 1:
@@ -206,12 +218,18 @@ def _resume(folder: Path, run: dict[str, Any], loop: _Loop) -> Place:
     weights, state, place = checkpoints.load(newest, loop.optimizer)
     if state["run"] != run:
         said = run_folder.difference(state["run"], run)
-        raise CheckpointError(f"{newest}: belongs to another run ({said}); remove it, or use another folder")
+        raise CheckpointError(
+            f"{newest}: belongs to another run ({said}); remove it, or use another folder"
+        )
     changed = [
-        f"{k} was {state[k]} and is now {v}" for k, v in checkpoints.machine().items() if state[k] != v
+        f"{k} was {state[k]} and is now {v}"
+        for k, v in checkpoints.machine().items()
+        if state[k] != v
     ]
     if changed:
-        log.warning("%s: %s; going on, but not bit for bit as it would have", newest, " and ".join(changed))
+        log.warning(
+            "%s: %s; going on, but not bit for bit as it would have", newest, " and ".join(changed)
+        )
     loop.task.load_state({name: tensor.to(loop.device) for name, tensor in weights.items()})
     return place
 
@@ -219,7 +237,8 @@ def _resume(folder: Path, run: dict[str, Any], loop: _Loop) -> Place:
 def _steps(
     loop: _Loop, place: Place, folder: Path, run: dict[str, Any], record: run_folder.Record | None
 ) -> Iterator[Step]:
-    """The steps from `place` to the end of the budget, recorded, with checkpoints when they are due."""
+    """The steps from `place` to the end of the budget, recorded, with checkpoints when they are
+    due."""
     settings, saved, saving = loop.settings, place, 0.0
     loop.begin(place.micro_batches)
     while settings.progress(place.step, place.seconds) < 1:
@@ -227,29 +246,42 @@ def _steps(
         numbers = loop.update(place)
         spent = time.perf_counter() - started
         seconds = place.seconds + loop.agreed(saving + spent)
-        place = Place(place.step + 1, place.micro_batches + settings.accumulate * loop.processes, seconds)
-        step = Step(place.step, seconds, tokens_per_second=numbers["tokens"] / max(spent, 1e-9), **numbers)
+        place = Place(
+            place.step + 1, place.micro_batches + settings.accumulate * loop.processes, seconds
+        )
+        step = Step(
+            place.step, seconds, tokens_per_second=numbers["tokens"] / max(spent, 1e-9), **numbers
+        )
         if record is not None:
             record.write(step.row())
         started = time.perf_counter()
         if (
             settings.progress(place.step, seconds) >= 1
             or seconds - saved.seconds >= settings.checkpoint_every_seconds
-            or (settings.checkpoint_every_steps and place.step % settings.checkpoint_every_steps == 0)
+            or (
+                settings.checkpoint_every_steps
+                and place.step % settings.checkpoint_every_steps == 0
+            )
         ):
             saved = place
             if record is not None:
                 weights = loop.task.state()
-                checkpoints.save(folder / "checkpoints", place, run, weights, loop.optimizer, settings.keep)
+                checkpoints.save(
+                    folder / "checkpoints", place, run, weights, loop.optimizer, settings.keep
+                )
             loop.accelerator.wait_for_everyone()
-        saving = time.perf_counter() - started  # on the next step's clock: a save knows when it began
+        # on the next step's clock: a save knows when it began
+        saving = time.perf_counter() - started
         yield step
 
 
 class _Loop:
-    """The arithmetic of one update: a group of micro-batches, one AdamW step, on one process or several."""
+    """The arithmetic of one update: a group of micro-batches, one AdamW step, on one process or
+    several."""
 
-    def __init__(self, task: Task, settings: TrainSettings, seed: int, accelerator: Accelerator) -> None:
+    def __init__(
+        self, task: Task, settings: TrainSettings, seed: int, accelerator: Accelerator
+    ) -> None:
         self.task, self.settings, self.seed, self.accelerator = task, settings, seed, accelerator
         self.processes: int = accelerator.num_processes
         self.device: torch.device = accelerator.device
@@ -271,7 +303,9 @@ class _Loop:
         _seed_all(_mix(self.seed, "step", place.step, self.accelerator.process_index))
         group = list(islice(self.stream, self.settings.accumulate))
         if len(group) < self.settings.accumulate:
-            raise TrainingError(f"step {place.step + 1}: the batches ended; a task gives batches without end")
+            raise TrainingError(
+                f"step {place.step + 1}: the batches ended; a task gives batches without end"
+            )
         sums, counts = self._backward(group, self._total_counts(group), place.step + 1)
         terms, tokens = self._gather(sums, counts, sum(self.task.size(batch) for batch in group))
         loss = sum(weight * terms[name] for name, weight in self.weights.items() if name in terms)
@@ -283,7 +317,13 @@ class _Loop:
             parameter_group["lr"] = rate * parameter_group["lr_scale"]
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return {"loss": loss, "terms": terms, "learning_rate": rate, "tokens": tokens, "gradient_norm": norm}
+        return {
+            "loss": loss,
+            "terms": terms,
+            "learning_rate": rate,
+            "tokens": tokens,
+            "gradient_norm": norm,
+        }
 
     def agreed(self, seconds: float) -> float:
         """The first process's clock: all must agree on when to save and when to stop."""
@@ -302,7 +342,8 @@ class _Loop:
     def _backward(
         self, group: list[Any], totals: dict[str, float], step: int
     ) -> tuple[dict[str, float], dict[str, float]]:
-        """Adds up the gradients of the group; gives the sum and the count of every term, weighted or not."""
+        """Adds up the gradients of the group; gives the sum and the count of every term, weighted
+        or not."""
         sums: dict[str, float] = {}
         counts: dict[str, float] = {}
         for batch in group:
@@ -313,7 +354,9 @@ class _Loop:
             parts: list[Tensor] = []
             for name, (total, count) in found.items():
                 weight = self.weights.get(name, 0.0)
-                if name in self.weights and not math.isclose(count, expected.get(name, 0.0), rel_tol=1e-6):
+                if name in self.weights and not math.isclose(
+                    count, expected.get(name, 0.0), rel_tol=1e-6
+                ):
                     raise TrainingError(
                         f"step {step}: loss() sums {name} over {count} things, counts() says"
                         f" {expected.get(name, 0.0)}; they must agree, or accumulation is wrong"
@@ -333,7 +376,9 @@ class _Loop:
         """Each term's mean over its count, and the tokens, over all processes."""
         flat = self._added([*sums.values(), *(counts[name] for name in sums), float(tokens)])
         totals = zip(sums, flat, flat[len(sums) :], strict=False)
-        return {name: total / count if count else 0.0 for name, total, count in totals}, round(flat[-1])
+        return {name: total / count if count else 0.0 for name, total, count in totals}, round(
+            flat[-1]
+        )
 
     def _gradient_norm(self, step: int) -> float:
         """Adds gradients over processes, clips them, and gives their norm before clipping."""
@@ -342,8 +387,12 @@ class _Loop:
                 gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
                 parameter.grad = self.accelerator.reduce(gradient, "sum")
         if all(parameter.grad is None for parameter in self.parameters):
-            raise TrainingError(f"step {step}: no parameter got a gradient; does the loss depend on them?")
-        return float(torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.clip or math.inf))
+            raise TrainingError(
+                f"step {step}: no parameter got a gradient; does the loss depend on them?"
+            )
+        return float(
+            torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.clip or math.inf)
+        )
 
     def _added(self, numbers: list[float]) -> list[float]:
         """Numbers added up over processes."""
@@ -394,7 +443,8 @@ def _refuse_not_finite(step: int, value: float, terms: dict[str, float], what: s
     if not math.isfinite(value):
         listed = ", ".join(f"{name} {term:.4g}" for name, term in terms.items())
         raise TrainingError(
-            f"step {step}: the {what} is {value} ({listed}); nothing was updated, earlier checkpoints stand:"
+            f"step {step}: the {what} is {value} ({listed}); nothing was updated, earlier "
+            "checkpoints stand:"
             " lower learning_rate, or look at the data of this step"
         )
 

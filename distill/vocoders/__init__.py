@@ -1,7 +1,7 @@
 """Vocoders: codes -> sound. One file per kind; its name is the recipe's `kind`.
 
-Every file has a frozen dataclass `Settings` with `load(codec) -> Vocoder`. A vocoder is made for one codec's codes and
-refuses another's (CodecError).
+Every file has a frozen dataclass `Settings` with `load(codec) -> Vocoder`. A vocoder is made for
+one codec's codes and refuses another's (CodecError).
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class Vocoder(Protocol):
     fingerprint: str
 
     def decode(self, codes_FS: Tensor) -> Tensor:
-        """wave_CW of F * hop samples, float32: a head's within +-1, a codec's own as it comes. CodecError on codes of
-        another codec.
+        """wave_CW of F * hop samples, float32: a head's within +-1, a codec's own as it comes.
+        CodecError on codes of another codec.
         """
         ...
 
@@ -37,11 +37,16 @@ class Vocoder(Protocol):
 
 
 def samples_a_frame(format: CodecFormat, sample_rate: int) -> int:
-    """Samples at `sample_rate` Hz that one frame of the codec lasts. CodecError when that is no whole number."""
+    """Samples at `sample_rate` Hz that one frame of the codec lasts. CodecError when that is no
+    whole number."""
     hop = round(format.sample_rate / format.frame_rate)
-    if abs(format.sample_rate / format.frame_rate - hop) > 1e-6 or sample_rate * hop % format.sample_rate:
+    if (
+        abs(format.sample_rate / format.frame_rate - hop) > 1e-6
+        or sample_rate * hop % format.sample_rate
+    ):
         raise CodecError(
-            f"a frame of {format.sample_rate / format.frame_rate:g} samples at {format.sample_rate} Hz is no whole "
+            f"a frame of {format.sample_rate / format.frame_rate:g} samples at "
+            f"{format.sample_rate} Hz is no whole "
             f"number of samples at {sample_rate} Hz; choose another sample rate"
         )
     return sample_rate * hop // format.sample_rate
@@ -50,10 +55,12 @@ def samples_a_frame(format: CodecFormat, sample_rate: int) -> int:
 def in_pieces(
     decode: Callable[[Tensor], Tensor], chunks: Iterable[Tensor], hop: int, context_frames: int
 ) -> Iterator[Tensor]:
-    """Sound of codes_FS that come in chunks, where a sample depends on `context_frames` on each side of its frame.
+    """Sound of codes_FS that come in chunks, where a sample depends on `context_frames` on each
+    side of its frame.
 
-    Each window that is decoded has its context, clipped at the real ends only; so the pieces, laid end to end, are what
-    the whole would give, rounding aside. Memory holds one block and its context, however long the song.
+    Each window that is decoded has its context, clipped at the real ends only; so the pieces, laid
+    end to end, are what the whole would give, rounding aside. Memory holds one block and its
+    context, however long the song.
     """
     held_FS: Tensor | None = None
     first = sent = 0  # frame number of held_FS[0], and of the first frame that has not sounded yet

@@ -1,10 +1,12 @@
-"""The adversary of the Vocos paper: discriminators over periods and over spectrograms, hinge and feature losses.
+"""The adversary of the Vocos paper: discriminators over periods and over spectrograms, hinge and
+feature losses.
 
-It needs no optimiser of its own. What it learns is graded on a copy of the sound that hands no gradient back, and what
-it says of the sound is graded while its own weights are held; so one backward pass gives each side exactly its own
-gradient, and one AdamW, which treats every weight apart, steps both. Then checkpoints, resume, accumulation and several
-processes are the trainer's as for anything else. (The paper's code steps the discriminators first; here both step at
-once, each against the other as it was.)
+It needs no optimiser of its own. What it learns is graded on a copy of the sound that hands no
+gradient back, and what it says of the sound is graded while its own weights are held; so one
+backward pass gives each side exactly its own gradient, and one AdamW, which treats every weight
+apart, steps both. Then checkpoints, resume, accumulation and several processes are the trainer's as
+for anything else. (The paper's code steps the discriminators first; here both step at once, each
+against the other as it was.)
 """
 
 from __future__ import annotations
@@ -25,13 +27,14 @@ from vocos.loss import DiscriminatorLoss, FeatureMatchingLoss, GeneratorLoss
 
 
 class Adversary(nn.Module):
-    """Two kinds of discriminators; those over spectrograms count `window_share` as much (0.1 in the paper's recipes).
-    A kind without `periods` or `windows` (samples) does not play.
+    """Two kinds of discriminators; those over spectrograms count `window_share` as much (0.1 in the
+    paper's recipes). A kind without `periods` or `windows` (samples) does not play.
     """
 
     def __init__(self, periods: tuple[int, ...], windows: tuple[int, ...], window_share: float):
         super().__init__()
-        with warnings.catch_warnings():  # they are built on torch's first weight_norm, which says it is old
+        # they are built on torch's first weight_norm, which says it is old
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
             self.by_period = MultiPeriodDiscriminator(periods)
             self.by_window = MultiResolutionDiscriminator(windows)
@@ -42,7 +45,8 @@ class Adversary(nn.Module):
         return [(kind, share) for kind, share in both if len(kind.discriminators)]
 
     def judged(self, made_BW: Tensor, true_BW: Tensor) -> Tensor:
-        """How badly it tells made from true (hinge, a scalar): its own loss, which teaches nobody else."""
+        """How badly it tells made from true (hinge, a scalar): its own loss, which teaches nobody
+        else."""
         loss = made_BW.new_zeros(())
         for kind, share in self.kinds():
             true, made, _, _ = kind(true_BW, made_BW.detach())
@@ -50,7 +54,8 @@ class Adversary(nn.Module):
         return loss
 
     def fooled(self, made_BW: Tensor, true_BW: Tensor) -> tuple[Tensor, Tensor]:
-        """How badly the sound passes for true (hinge), and how far its features are from true ones: two scalars."""
+        """How badly the sound passes for true (hinge), and how far its features are from true ones:
+        two scalars."""
         hinge, features = made_BW.new_zeros(()), made_BW.new_zeros(())
         with held(self):
             for kind, share in self.kinds():

@@ -1,15 +1,18 @@
-"""The head's network: Vocos (Siuzdak 2023, arXiv 2306.00814), hearing codes instead of a mel spectrogram.
+"""The head's network: Vocos (Siuzdak 2023, arXiv 2306.00814), hearing codes instead of a mel
+spectrogram.
 
     codes -> sum of the slots' embeddings -> ConvNeXt at the codec's frame rate -> `ratio` frames out of each
           -> Vocos backbone (ConvNeXt) at the head's frame rate -> magnitude and phase -> inverse STFT -> limit
 
-Nothing works at the sample rate, which is why it is fast. Every layer is local in time, so a sample depends on frames
-at most `context_frames` away, which the network itself is asked for (codecs/_blocks.py).
+Nothing works at the sample rate, which is why it is fast. Every layer is local in time, so a sample
+depends on frames at most `context_frames` away, which the network itself is asked for
+(codecs/_blocks.py).
 
-Level, by construction. No DC: the synthesis window (Hann) leaks half of bin 1 into bin 0, so bin 0 is set to the real
-part of bin 1, and every windowed frame sums to zero. No clipping: `limit` leaves what is below 0.9 as it is and bends
-the rest smoothly to below 1. Silence: where a codec has one frame of codes for silence, a frame in the midst of such
-frames is nothing but silence, and sounds as nothing.
+Level, by construction. No DC: the synthesis window (Hann) leaks half of bin 1 into bin 0, so bin 0
+is set to the real part of bin 1, and every windowed frame sums to zero. No clipping: `limit` leaves
+what is below 0.9 as it is and bends the rest smoothly to below 1. Silence: where a codec has one
+frame of codes for silence, a frame in the midst of such frames is nothing but silence, and sounds
+as nothing.
 """
 
 from __future__ import annotations
@@ -40,8 +43,9 @@ STILL_FRAMES = 2  # frames of silence on each side that make a silent frame sile
 
 @dataclass(frozen=True)
 class HeadSettings:
-    """Sizes of the head. `sample_rate` None: the codec's. `hop` samples make a frame of the head, of which a whole
-    number fill one of the codec's; `window` samples (at least 4 hops) are what its inverse STFT overlaps.
+    """Sizes of the head. `sample_rate` None: the codec's. `hop` samples make a frame of the head,
+    of which a whole number fill one of the codec's; `window` samples (at least 4 hops) are what its
+    inverse STFT overlaps.
     """
 
     sample_rate: int | None = None
@@ -60,26 +64,31 @@ class HeadSettings:
             raise SettingsError(f"coarse_blocks is {self.coarse_blocks}; it must be 0 or more")
         if self.window % (2 * self.hop) or self.window < 4 * self.hop:
             raise SettingsError(
-                f"window is {self.window}, hop {self.hop}; the window must be 4, 6, 8, ... hops long"
+                f"window is {self.window}, hop {self.hop}; the window must be 4, 6, 8, ... hops "
+                "long"
             )
         if self.sample_rate is not None and not RATES[0] <= self.sample_rate <= RATES[1]:
-            raise SettingsError(f"sample_rate is {self.sample_rate}; give {RATES[0]} to {RATES[1]} Hz")
+            raise SettingsError(
+                f"sample_rate is {self.sample_rate}; give {RATES[0]} to {RATES[1]} Hz"
+            )
 
     def for_codec(self, format: CodecFormat) -> HeadSettings:
-        """The same with the sample rate named. SettingsError unless a codec frame is a whole number of hops."""
+        """The same with the sample rate named. SettingsError unless a codec frame is a whole number
+        of hops."""
         made = replace(self, sample_rate=self.sample_rate or format.sample_rate)
         samples = samples_a_frame(format, made.sample_rate or 0)
         if samples % self.hop:
             raise SettingsError(
-                f"hop is {self.hop}; a frame of the codec lasts {samples} samples at {made.sample_rate} Hz, and hop "
+                f"hop is {self.hop}; a frame of the codec lasts {samples} samples at "
+                f"{made.sample_rate} Hz, and hop "
                 f"must divide that, say {_divisor(samples, self.hop)}"
             )
         return made
 
 
 class HeadNetwork(nn.Module):
-    """codes_BFS -> wave_BCW of F * ratio * hop samples. `silence_S`: the codec's codes of a silent frame, if it has
-    such.
+    """codes_BFS -> wave_BCW of F * ratio * hop samples. `silence_S`: the codec's codes of a silent
+    frame, if it has such.
     """
 
     def __init__(
@@ -101,11 +110,15 @@ class HeadNetwork(nn.Module):
         self.project = nn.Linear(latent_width, width) if latent_width != width else nn.Identity()
         self.coarse = nn.Sequential(
             *(
-                ConvNeXtBlock(width, settings.inner, layer_scale_init_value=1 / settings.coarse_blocks)
+                ConvNeXtBlock(
+                    width, settings.inner, layer_scale_init_value=1 / settings.coarse_blocks
+                )
                 for _ in range(settings.coarse_blocks)
             )
         )
-        self.finer = nn.ConvTranspose1d(width, width, ratio, stride=ratio) if ratio > 1 else nn.Identity()
+        self.finer = (
+            nn.ConvTranspose1d(width, width, ratio, stride=ratio) if ratio > 1 else nn.Identity()
+        )
         self.backbone = VocosBackbone(width, width, settings.inner, settings.blocks)
         self.heads = nn.ModuleList(
             ZeroMeanHead(width, settings.window, settings.hop) for _ in range(format.channels)
@@ -121,8 +134,8 @@ class HeadNetwork(nn.Module):
                 slot.weight.copy_(book_CD)
 
     def forward(self, codes_BFS: Tensor, slots_B: Tensor | None = None) -> Tensor:
-        """`slots_B`: how many slots, from the first, each song may use; the others are as if they were not there.
-        Codes with fewer slots than the head has are taken the same way.
+        """`slots_B`: how many slots, from the first, each song may use; the others are as if they
+        were not there. Codes with fewer slots than the head has are taken the same way.
         """
         latent_BFD = torch.zeros((), device=codes_BFS.device)
         for s in range(codes_BFS.shape[2]):
@@ -143,8 +156,8 @@ class HeadNetwork(nn.Module):
             return torch.stack([head(hidden_BTD.float()) for head in self.heads], 1)
 
     def _gain(self, codes_BFS: Tensor, silence_S: tuple[int, ...]) -> Tensor:
-        """gain_B1W: 0 in the midst of silence, 1 elsewhere, with a ramp as long as a frame. Beyond both ends is
-        silence."""
+        """gain_B1W: 0 in the midst of silence, 1 elsewhere, with a ramp as long as a frame. Beyond
+        both ends is silence."""
         still = codes_BFS.new_tensor(silence_S[: codes_BFS.shape[2]])
         sounds_B1F = (codes_BFS != still).any(-1)[:, None].float()
         near_B1F = functional.max_pool1d(sounds_B1F, 2 * STILL_FRAMES + 1, 1, STILL_FRAMES)
@@ -152,7 +165,8 @@ class HeadNetwork(nn.Module):
 
 
 class ZeroMeanHead(ISTFTHead):
-    """Vocos' head, whose windowed frames each sum to zero, and which gives `hop` samples a frame also where that is odd."""
+    """Vocos' head, whose windowed frames each sum to zero, and which gives `hop` samples a frame
+    also where that is odd."""
 
     def __init__(self, width: int, window: int, hop: int):
         super().__init__(width, window, hop, padding="same")
@@ -166,19 +180,24 @@ class ZeroMeanHead(ISTFTHead):
 
 
 def drawn_out(frames_B1F: Tensor, hop: int) -> Tensor:
-    """[B, 1, F * hop]: each frame's value in the middle of its hop, and straight lines between them.
+    """[B, 1, F * hop]: each frame's value in the middle of its hop, and straight lines between
+    them.
 
-    Not by `interpolate`: its float32 positions depend on where in a song a frame stands, so pieces would not be the whole.
+    Not by `interpolate`: its float32 positions depend on where in a song a frame stands, so pieces
+    would not be the whole.
     """
     away_H = (torch.arange(hop, device=frames_B1F.device) + 0.5) / hop - 0.5
     rise_B1F = frames_B1F.diff(dim=2)
     before_B1F, behind_B1F = functional.pad(rise_B1F, (1, 0)), functional.pad(rise_B1F, (0, 1))
-    lines_B1FH = away_H.clamp_max(0) * before_B1F[..., None] + away_H.clamp_min(0) * behind_B1F[..., None]
+    lines_B1FH = (
+        away_H.clamp_max(0) * before_B1F[..., None] + away_H.clamp_min(0) * behind_B1F[..., None]
+    )
     return (frames_B1F[..., None] + lines_B1FH).flatten(2)
 
 
 def limit(wave: Tensor) -> Tensor:
-    """What is below 0.9 unchanged; above it, 0.9 + 0.1 tanh((|x| - 0.9) / 0.1): smooth, below 1, sample by sample."""
+    """What is below 0.9 unchanged; above it, 0.9 + 0.1 tanh((|x| - 0.9) / 0.1): smooth, below 1,
+    sample by sample."""
     over = (wave.abs() - KNEE).clamp_min(0)
     return wave.clamp(-KNEE, KNEE) + wave.sign() * (1 - KNEE) * torch.tanh(over / (1 - KNEE))
 

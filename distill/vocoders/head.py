@@ -1,8 +1,10 @@
-"""A Vocos head trained for one codec: its codes -> sound, at the head's own sample rate (see _network.py).
+"""A Vocos head trained for one codec: its codes -> sound, at the head's own sample rate (see
+_network.py).
 
-Trained by task `vocoder`. On disk a folder with `config.json` (format version, sizes, the codec's kind, fingerprint and
-format, the licences of what it learnt from) and `weights.safetensors` in half precision. It was trained with 1 ... S
-slots, so it also speaks for the same codec cut to its first slots.
+Trained by task `vocoder`. On disk a folder with `config.json` (format version, sizes, the codec's
+kind, fingerprint and format, the licences of what it learnt from) and `weights.safetensors` in half
+precision. It was trained with 1 ... S slots, so it also speaks for the same codec cut to its first
+slots.
 """
 
 from __future__ import annotations
@@ -44,7 +46,8 @@ class Settings:
     path: str
 
     def load(self, codec: Codec) -> HeadVocoder:
-        """The head, for this codec or its first slots. Raises CodecError for another codec, and naming damage."""
+        """The head, for this codec or its first slots. Raises CodecError for another codec, and
+        naming damage."""
         return load_head(locate(self.path), codec)
 
 
@@ -86,8 +89,11 @@ class HeadVocoder:
         return self.network(codes_FS.to(device, torch.int64)[None])[0].float().cpu()
 
 
-def save_head(network: HeadNetwork, folder: Path, codec: CodecCard, licences: Mapping[str, str]) -> None:
-    """Write the folder, whole or not at all. CodecError if a weight is not finite in half precision."""
+def save_head(
+    network: HeadNetwork, folder: Path, codec: CodecCard, licences: Mapping[str, str]
+) -> None:
+    """Write the folder, whole or not at all. CodecError if a weight is not finite in half
+    precision."""
     weights = halves(network.named_parameters(), folder)
     config = {
         "version": VERSION,
@@ -109,23 +115,32 @@ def load_head(folder: Path, codec: Codec) -> HeadVocoder:
     made_for, format = config["codec"], codec.format
     if made_for.fingerprint != codec.fingerprint:
         raise CodecError(
-            f"{folder}: made for codec {made_for.kind} {made_for.fingerprint[:12]}, these are codes of "
+            f"{folder}: made for codec {made_for.kind} {made_for.fingerprint[:12]}, these are "
+            "codes of "
             f"{codec.fingerprint[:12]}; give it its own codec, or train a head for this one"
         )
     if made_for.format.slot_sizes[: format.slots] != format.slot_sizes:
         raise CodecError(
-            f"{folder}: knows {made_for.format.slots} slots of {made_for.format.slot_sizes} codes, the codec has "
+            f"{folder}: knows {made_for.format.slots} slots of {made_for.format.slot_sizes} "
+            "codes, the codec has "
             f"{format.slots} of {format.slot_sizes}; train a head with as many slots"
         )
     with as_configured(folder / "config.json"):
-        network = HeadNetwork(config["network"], made_for.format, config["latent_width"], config["silence"])
+        network = HeadNetwork(
+            config["network"], made_for.format, config["latent_width"], config["silence"]
+        )
     state = fill_from_halves(dict(network.named_parameters()), folder)
-    made_of = {key: value for key, value in json_config(folder / "config.json").items() if key != "licences"}
+    made_of = {
+        key: value
+        for key, value in json_config(folder / "config.json").items()
+        if key != "licences"
+    }
     return HeadVocoder(network, format, identity(state, made_of))
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """config.json: `network`, `latent_width`, `silence`, `codec`, `licences`. CodecError when it is not a head's."""
+    """config.json: `network`, `latent_width`, `silence`, `codec`, `licences`. CodecError when it is
+    not a head's."""
     place = folder / "config.json"
     try:
         config: dict[str, Any] = json.loads(place.read_text("utf-8"))
@@ -133,9 +148,14 @@ def read_config(folder: Path) -> dict[str, Any]:
         if version == ("head", VERSION):
             card = dict(config["codec"])
             said = card.pop("format")
-            format: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in said.items()}
+            format: dict[str, Any] = {
+                k: tuple(v) if isinstance(v, list) else v for k, v in said.items()
+            }
             format["slot_sizes"] = tuple(int(size) for size in format["slot_sizes"])
-            format |= {"sample_rate": int(format["sample_rate"]), "frame_rate": float(format["frame_rate"])}
+            format |= {
+                "sample_rate": int(format["sample_rate"]),
+                "frame_rate": float(format["frame_rate"]),
+            }
             return {
                 "network": HeadSettings(**config["network"]),
                 "latent_width": int(config["latent_width"]),
@@ -150,7 +170,8 @@ def read_config(folder: Path) -> dict[str, Any]:
             f"{place}: not a vocoder head's configuration ({problem}); copy the folder again"
         ) from problem
     raise CodecError(
-        f"{place}: is {version[0]} version {version[1]}, this library reads head version {VERSION}; "
+        f"{place}: is {version[0]} version {version[1]}, this library reads head version "
+        f"{VERSION}; "
         "train it again or upgrade"
     )
 

@@ -1,9 +1,10 @@
-"""No socket but loopback: an audit hook that refuses every other address, and writes down who asked.
+"""No socket but loopback: an audit hook that refuses every other address, and writes down who
+asked.
 
-conftest.py imports this file, and puts its folder on PYTHONPATH, so that Python runs it first in every
-process that a test starts. A library may swallow the refusal; the list in the file named by DISTILL_SOCKETS
-tells all the same, and a fixture fails the test. A hook cannot be taken out again, and sees what
-monkeypatching `socket` would miss.
+conftest.py imports this file, and puts its folder on PYTHONPATH, so that Python runs it first in
+every process that a test starts. A library may swallow the refusal; the list in the file named by
+DISTILL_SOCKETS tells all the same, and a fixture fails the test. A hook cannot be taken out again,
+and sees what monkeypatching `socket` would miss.
 """
 
 import os

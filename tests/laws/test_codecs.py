@@ -22,12 +22,15 @@ from distill.errors import CodecError
 from distill.runtime.devices import full_float32
 
 EVERY = [(kind, maker) for kind in kinds("codecs") for maker in MAKERS.get(kind, ())]
-WINDOWED = {"xcodec"}  # encoders that hear all they are given: segments of a fixed grid are their meaning
+# encoders that hear all they are given: segments of a fixed grid are their meaning
+WINDOWED = {"xcodec"}
 TIMES = 1e-5  # what rounding may do to a sample, against the loudest
 
 
 def test_every_kind_is_made() -> None:
-    assert set(kinds("codecs")) == set(MAKERS), "a new codec: write a small one in its files (tiny_codecs.py)"
+    assert set(kinds("codecs")) == set(MAKERS), (
+        "a new codec: write a small one in its files (tiny_codecs.py)"
+    )
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -38,7 +41,9 @@ def uncompiled() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module", params=EVERY, ids=[maker.__name__ for _, maker in EVERY])
-def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Made, Any]:
+def made(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[str, Made, Any]:
     """(kind, what was made, the codec opened)."""
     kind, maker = request.param
     torch.manual_seed(0)
@@ -82,20 +87,35 @@ def copy(made: Made, to: Path) -> Made:
     return replace(made, settings=replace(made.settings, **moved))
 
 
-# --- codes and samples ------------------------------------------------------------------------------------
+# --- codes and samples ----------------------------------------------------------------------------
 
 
 def test_codes_differ_from_frame_to_frame(codec: Any) -> None:
     """What all other laws need to say anything."""
     codes_FS = codec.encode(wave(codec))
-    assert all(len(codes_FS[:, slot].unique()) >= 3 for slot in range(codec.format.slots)), codes_FS.T
+    assert all(len(codes_FS[:, slot].unique()) >= 3 for slot in range(codec.format.slots)), (
+        codes_FS.T
+    )
 
 
 def test_frames_and_lengths_are_those_promised(codec: Any) -> None:
     size, whole_CW = hop(codec), wave(codec, 9)
-    for samples in (1, 2, 3, size - 1, size, size + 1, 2 * size - 1, 5 * size, 8 * size + size // 3):
+    for samples in (
+        1,
+        2,
+        3,
+        size - 1,
+        size,
+        size + 1,
+        2 * size - 1,
+        5 * size,
+        8 * size + size // 3,
+    ):
         codes_FS = codec.encode(whole_CW[:, :samples])
-        assert codes_FS.shape == (-(-samples // size), codec.format.slots) and codes_FS.dtype == torch.int64
+        assert (
+            codes_FS.shape == (-(-samples // size), codec.format.slots)
+            and codes_FS.dtype == torch.int64
+        )
         assert all(
             int(slot_F.min()) >= 0 and int(slot_F.max()) < codes
             for slot_F, codes in zip(codes_FS.T, codec.format.slot_sizes, strict=True)
@@ -149,18 +169,24 @@ def test_many_waves_give_the_codes_of_each(codec: Any) -> None:
     if not hasattr(codec, "encode_many"):
         pytest.skip("encodes one by one")
     codec.block_frames = 8
-    waves = [wave(codec, 40, seed)[:, : 40 * hop(codec) - cut] for seed, cut in ((0, 0), (1, 7), (2, 0))]
+    waves = [
+        wave(codec, 40, seed)[:, : 40 * hop(codec) - cut] for seed, cut in ((0, 0), (1, 7), (2, 0))
+    ]
     waves.append(wave(codec, 3, seed=3))
     alone = [codec.encode(wave_CW) for wave_CW in waves]
     for codes_FS, many_FS in zip(alone, codec.encode_many(waves), strict=True):
         assert torch.equal(many_FS, codes_FS)
     codec.together = 5  # as on a GPU: a matrix product of other shape may round a tie the other way
-    same = [many_FS == codes_FS for codes_FS, many_FS in zip(alone, codec.encode_many(waves), strict=True)]
+    same = [
+        many_FS == codes_FS
+        for codes_FS, many_FS in zip(alone, codec.encode_many(waves), strict=True)
+    ]
     assert float(torch.cat(same).float().mean()) >= 0.999
 
 
 def test_what_is_far_away_changes_nothing_before_it(codec: Any) -> None:
-    """How a caller cut the song's end, or what another segment holds, is not heard in the frames before."""
+    """How a caller cut the song's end, or what another segment holds, is not heard in the frames
+    before."""
     if not hasattr(codec, "block_frames"):
         pytest.skip("works on whole songs")
     codec.block_frames = 8
@@ -169,7 +195,9 @@ def test_what_is_far_away_changes_nothing_before_it(codec: Any) -> None:
     first_CW, other_CW = wave(codec, 64), wave(codec, 64, seed=1)
     first_CW[:, 48 * hop(codec) :] = other_CW[:, 48 * hop(codec) :]
     assert torch.equal(codec.encode(first_CW)[:24], codec.encode(wave(codec, 64))[:24])
-    assert torch.equal(codec.encode(first_CW[:, : 48 * hop(codec)])[:24], codec.encode(first_CW)[:24])
+    assert torch.equal(
+        codec.encode(first_CW[:, : 48 * hop(codec)])[:24], codec.encode(first_CW)[:24]
+    )
 
 
 def test_memory_does_not_grow_with_the_song(codec: Any) -> None:
@@ -211,7 +239,9 @@ def test_the_codes_are_those_of_its_package(made: tuple[str, Made, Any], codec: 
             sound_CW = it.decode(theirs_FS)
         ours_CW = codec.decode(theirs_FS)[:, : sound_CW.shape[1]]  # odd strides: theirs ends early
         assert sound_CW.shape[1] > (frames - 1) * hop(codec)
-        torch.testing.assert_close(ours_CW, sound_CW, atol=TIMES * float(sound_CW.abs().max()), rtol=0)
+        torch.testing.assert_close(
+            ours_CW, sound_CW, atol=TIMES * float(sound_CW.abs().max()), rtol=0
+        )
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -224,7 +254,9 @@ def test_a_gpu_gives_the_same(made: tuple[str, Made, Any], codec: Any) -> None:
         same_FS, made_CW = other.encode(given_CW.cuda()), other.decode(codes_FS.cuda())
     assert same_FS.device.type == made_CW.device.type == "cpu"
     assert float((same_FS == codes_FS).float().mean()) >= 0.99
-    assert float((made_CW - codec.decode(codes_FS)).abs().max()) <= 1e-3 * float(made_CW.abs().max())
+    assert float((made_CW - codec.decode(codes_FS)).abs().max()) <= 1e-3 * float(
+        made_CW.abs().max()
+    )
     assert all(book_CD.device.type == "cpu" for book_CD in other.codebooks())
 
 
@@ -236,7 +268,8 @@ def test_it_says_where_it_is(codec: Any) -> None:
 
 
 def _weights_of(codec: Any) -> Iterator[Tensor]:
-    """Every tensor that it holds, whoever holds it: what stayed behind would meet the rest in one operation."""
+    """Every tensor that it holds, whoever holds it: what stayed behind would meet the rest in one
+    operation."""
     for value in vars(codec).values():
         if isinstance(value, Tensor):
             yield value
@@ -256,7 +289,7 @@ def test_codebooks_lie_in_one_space(codec: Any) -> None:
     assert all(book_CD.dtype == torch.float32 and bool(book_CD.std() > 0) for book_CD in books)
 
 
-# --- refusals ---------------------------------------------------------------------------------------------
+# --- refusals -------------------------------------------------------------------------------------
 
 
 def test_wrong_codes_are_refused_by_name(codec: Any) -> None:
@@ -290,7 +323,7 @@ def test_wrong_waves_are_refused(codec: Any) -> None:
             codec.encode(bad)
 
 
-# --- files ------------------------------------------------------------------------------------------------
+# --- files ----------------------------------------------------------------------------------------
 
 
 def read(place: Path) -> Any:
@@ -333,7 +366,9 @@ class Evil:
         return os.mkdir, (str(self.told),)
 
 
-def test_damaged_weights_are_refused_and_code_is_not_run(made: tuple[str, Made, Any], tmp_path: Path) -> None:
+def test_damaged_weights_are_refused_and_code_is_not_run(
+    made: tuple[str, Made, Any], tmp_path: Path
+) -> None:
     _, it, _ = made
     for number, name in enumerate(place.name for place in files(it)[1]):
         bad = copy(it, tmp_path / str(number))
@@ -346,7 +381,9 @@ def test_damaged_weights_are_refused_and_code_is_not_run(made: tuple[str, Made, 
         place.write_bytes(whole)
         content = read(place)
         of_floats = [
-            value for value in weights(content).values() if value.is_floating_point() and value.numel()
+            value
+            for value in weights(content).values()
+            if value.is_floating_point() and value.numel()
         ]
         of_floats[-1].view(-1)[-1] = float("nan")
         write(place, content)
@@ -367,9 +404,11 @@ def test_the_fingerprint_tells_every_weight_and_the_configuration(
         other = copy(it, tmp_path / str(number))
         place = files(other)[0] / name
         content = read(place)
-        last = [value for value in weights(content).values() if value.is_floating_point() and value.numel()][
-            -1
-        ]
+        last = [
+            value
+            for value in weights(content).values()
+            if value.is_floating_point() and value.numel()
+        ][-1]
         last.view(-1)[0] += 0.25
         write(place, content)
         assert other.settings.load().fingerprint != codec.fingerprint
@@ -380,7 +419,9 @@ def test_the_fingerprint_tells_every_weight_and_the_configuration(
         assert other.settings.load().fingerprint != codec.fingerprint
 
 
-def test_no_configuration_is_worse_than_refused(made: tuple[str, Made, Any], tmp_path: Path) -> None:
+def test_no_configuration_is_worse_than_refused(
+    made: tuple[str, Made, Any], tmp_path: Path
+) -> None:
     """Whatever stands at one of its keys, a codec opens or says in a line that it cannot."""
     _, it, _ = made
     other = copy(it, tmp_path / "other")

@@ -1,4 +1,5 @@
-"""Laws of the graft, for ten tiny random bases: Llama, Qwen2, Qwen3, Gemma and GPT-NeoX, tied and untied."""
+"""Laws of the graft, for ten tiny random bases: Llama, Qwen2, Qwen3, Gemma and GPT-NeoX, tied and
+untied."""
 
 from __future__ import annotations
 
@@ -31,16 +32,30 @@ def test_text_logits_are_bit_identical_and_scores_are_the_stock_logits(family, t
     ids_BT = torch.randint(tiny_bases.ROWS, (2, 40), generator=torch.Generator().manual_seed(3))
     with torch.no_grad():
         before_BTV = stock(input_ids=ids_BT).logits
-        assert torch.equal(student.model(input_ids=ids_BT).logits[..., : tiny_bases.ROWS], before_BTV)
-        student.adapt(LoraSettings(rank=4, alpha=8))  # LoRA's B begins at zero: still the same text LLM
-        assert torch.equal(student.model(input_ids=ids_BT).logits[..., : tiny_bases.ROWS], before_BTV)
+        assert torch.equal(
+            student.model(input_ids=ids_BT).logits[..., : tiny_bases.ROWS], before_BTV
+        )
+        # LoRA's B begins at zero: still the same text LLM
+        student.adapt(LoraSettings(rank=4, alpha=8))
+        assert torch.equal(
+            student.model(input_ids=ids_BT).logits[..., : tiny_bases.ROWS], before_BTV
+        )
         tiny_bases.disturb(student)
-        mixed_BT = torch.randint(student.vocabulary.rows, (2, 40), generator=torch.Generator().manual_seed(4))
+        mixed_BT = torch.randint(
+            student.vocabulary.rows, (2, 40), generator=torch.Generator().manual_seed(4)
+        )
         all_BTV = student.model(input_ids=mixed_BT).logits
-        assert not torch.allclose(student.model(input_ids=ids_BT).logits[..., : tiny_bases.ROWS], before_BTV)
+        assert not torch.allclose(
+            student.model(input_ids=ids_BT).logits[..., : tiny_bases.ROWS], before_BTV
+        )
         hidden_ND = student.hidden(mixed_BT).flatten(0, 1)
         span = student.vocabulary.span(1)
-        for start, end in [(span.start, span.stop), (0, 10), (290, 310), (0, student.vocabulary.rows)]:
+        for start, end in [
+            (span.start, span.stop),
+            (0, 10),
+            (290, 310),
+            (0, student.vocabulary.rows),
+        ]:
             ours_NC = student.logits(hidden_ND, start, end)
             assert torch.allclose(ours_NC, all_BTV.flatten(0, 1)[:, start:end], atol=1e-5)
 
@@ -49,7 +64,9 @@ def test_text_logits_are_bit_identical_and_scores_are_the_stock_logits(family, t
 def test_a_song_packed_second_is_the_song_alone(family, tied):
     student = fresh(family, tied)
     assert student.packing == "songs"
-    ids_BT = torch.randint(student.vocabulary.rows, (2, 30), generator=torch.Generator().manual_seed(5))
+    ids_BT = torch.randint(
+        student.vocabulary.rows, (2, 30), generator=torch.Generator().manual_seed(5)
+    )
     positions_BT = torch.cat([torch.arange(13), torch.arange(17)]).expand(2, -1)
     with torch.no_grad():
         alone_BTD = student.hidden(ids_BT[:, 13:])
@@ -57,9 +74,8 @@ def test_a_song_packed_second_is_the_song_alone(family, tied):
             student.packing = packing
             packed_BTD = student.hidden(ids_BT, positions_BT)
             assert torch.allclose(packed_BTD[:, 13:], alone_BTD, atol=1e-5)
-        seen_BTD = student.hidden(ids_BT)[
-            :, 13:
-        ]  # without positions they do see each other: the test can fail
+        # without positions they do see each other: the test can fail
+        seen_BTD = student.hidden(ids_BT)[:, 13:]
         assert not torch.allclose(seen_BTD, alone_BTD, atol=1e-3)
 
 
@@ -67,14 +83,22 @@ def test_a_song_packed_second_is_the_song_alone(family, tied):
 def test_only_new_rows_and_lora_get_gradients(family, tied):
     student = fresh(family, tied)
     student.adapt(LoraSettings(rank=4, alpha=8))
-    old = {name: p for name, p in student.model.named_parameters() if name not in student.trainable()}
-    ids_BT = torch.randint(student.vocabulary.rows, (1, 30), generator=torch.Generator().manual_seed(6))
-    student.logits(student.hidden(ids_BT)[0], 0, student.vocabulary.rows).logsumexp(-1).sum().backward()
+    old = {
+        name: p for name, p in student.model.named_parameters() if name not in student.trainable()
+    }
+    ids_BT = torch.randint(
+        student.vocabulary.rows, (1, 30), generator=torch.Generator().manual_seed(6)
+    )
+    student.logits(student.hidden(ids_BT)[0], 0, student.vocabulary.rows).logsumexp(
+        -1
+    ).sum().backward()
     assert all(parameter.grad is None for parameter in old.values())
     for name, parameter in student.trainable().items():
         assert parameter.grad is not None and parameter.dtype == torch.float32
         assert ".lora_A" in name or parameter.grad.abs().sum() > 0  # A waits for B to leave zero
-    kinds = {name.rpartition(".")[2] if name.endswith(".new") else "lora" for name in student.trainable()}
+    kinds = {
+        name.rpartition(".")[2] if name.endswith(".new") else "lora" for name in student.trainable()
+    }
     assert kinds == {"new", "lora"}
 
 

@@ -1,4 +1,5 @@
-"""Laws of every loss in distill/lm/losses.py: right against float64, right gradient, right at the edges."""
+"""Laws of every loss in distill/lm/losses.py: right against float64, right gradient, right at the
+edges."""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ def kl(p_NC: np.ndarray, q_NC: np.ndarray) -> np.ndarray:
 
 
 Reference = Callable[[np.ndarray, np.ndarray, np.ndarray, float], np.ndarray]
-REFERENCES: dict[str, Reference] = {  # (scores, codes, teacher, temperature) -> nats, all in float64
+# (scores, codes, teacher, temperature) -> nats, all in float64
+REFERENCES: dict[str, Reference] = {
     "cross_entropy": lambda s, c, t, h: -log_softmax(s)[np.arange(len(c)), c],
     "forward_kl": lambda s, c, t, h: h * h * kl(log_softmax(t / h), log_softmax(s / h)),
     "reverse_kl": lambda s, c, t, h: h * h * kl(log_softmax(s / h), log_softmax(t / h)),
@@ -62,7 +64,9 @@ def instances(kind: str) -> list[tuple[object, float]]:
 
 def test_the_losses_are_found():
     assert {"cross_entropy", "forward_kl", "reverse_kl"} <= set(CLASSES)
-    assert all(cls().weight == 1.0 and isinstance(cls.needs_teacher, bool) for cls in CLASSES.values())
+    assert all(
+        cls().weight == 1.0 and isinstance(cls.needs_teacher, bool) for cls in CLASSES.values()
+    )
 
 
 @EVERY_LOSS
@@ -89,9 +93,9 @@ def test_its_gradient_is_that_of_float64_finite_differences(kind):
             up_NC[:, code] += step
             down_NC[:, code] -= step
             above_N = reference(kind, up_NC, codes_N, teacher_NC, temperature)
-            wanted_NC[:, code] = (above_N - reference(kind, down_NC, codes_N, teacher_NC, temperature)) / (
-                2 * step
-            )
+            wanted_NC[:, code] = (
+                above_N - reference(kind, down_NC, codes_N, teacher_NC, temperature)
+            ) / (2 * step)
         assert watched_NC.grad is not None and np.abs(wanted_NC).max() > 1e-2
         np.testing.assert_allclose(watched_NC.grad.numpy(), wanted_NC, atol=2e-5)
 
@@ -100,7 +104,8 @@ def test_its_gradient_is_that_of_float64_finite_differences(kind):
 def test_a_divergence_is_zero_with_no_gradient_where_student_and_teacher_agree(kind):
     for loss, _ in instances(kind):
         _, codes_N, teacher_NC = drawn(2)
-        logits_NC = (teacher_NC + torch.randn(ROWS, 1)).requires_grad_()  # a constant changes no distribution
+        # a constant changes no distribution
+        logits_NC = (teacher_NC + torch.randn(ROWS, 1)).requires_grad_()
         nats_N = loss(logits_NC, codes_N, teacher_NC)
         assert nats_N.abs().max() < 1e-5
         nats_N.sum().backward()
@@ -122,7 +127,11 @@ def test_it_stays_finite_where_student_or_teacher_is_certain(kind):
         watched_NC = logits_NC.clone().requires_grad_()
         nats_N = loss(watched_NC, codes_N, said_NC)
         nats_N.sum().backward()
-        assert nats_N.isfinite().all() and watched_NC.grad is not None and watched_NC.grad.isfinite().all()
+        assert (
+            nats_N.isfinite().all()
+            and watched_NC.grad is not None
+            and watched_NC.grad.isfinite().all()
+        )
 
 
 @EVERY_LOSS

@@ -1,4 +1,5 @@
-"""What every vocoder keeps, whatever its kind: length, level, repeatability, and sound in pieces as in one."""
+"""What every vocoder keeps, whatever its kind: length, level, repeatability, and sound in pieces as
+in one."""
 
 from __future__ import annotations
 
@@ -35,7 +36,9 @@ def codec(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 @pytest.fixture(scope="module", params=KINDS)
-def vocoder(request: pytest.FixtureRequest, codec: Any, tmp_path_factory: pytest.TempPathFactory) -> Vocoder:
+def vocoder(
+    request: pytest.FixtureRequest, codec: Any, tmp_path_factory: pytest.TempPathFactory
+) -> Vocoder:
     assert request.param in EXAMPLES, f"{request.param}: say here how a small one is made"
     return EXAMPLES[request.param](tmp_path_factory.mktemp("vocoder") / "v", codec)
 

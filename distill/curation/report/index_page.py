@@ -1,4 +1,5 @@
-"""What happened to each song, to look at and listen to: one page of all songs, and one page a song that was kept.
+"""What happened to each song, to look at and listen to: one page of all songs, and one page a song
+that was kept.
 
     out/report.html          counts by step, times by stage, a row a song with every remark
     out/pages/<song>.html    the song on its time axis (see `curation_song`)
@@ -16,18 +17,27 @@ from multiprocessing import get_context
 from pathlib import Path
 from urllib.parse import quote
 
-from distill.curation.report.song_page import HERE, WEAK, cell, clock, colour, fill, many, page, table, value
+from distill.curation.report.song_page import (
+    HERE,
+    WEAK,
+    cell,
+    clock,
+    colour,
+    fill,
+    many,
+    page,
+    table,
+    value,
+)
 from distill.curation.runner import Report, Row, by_stage, counts, file_name, joint
 from distill.folders import sha256_bytes, sha256_file, write_atomic
 from distill.songs import Song
 
-COLUMNS = {
-    "key": "key",
-    "tempo_bpm": "tempo",
-    "vocal_range_midi": "range",
-}  # facts with a column among the songs
+# facts with a column among the songs
+COLUMNS = {"key": "key", "tempo_bpm": "tempo", "vocal_range_midi": "range"}
 MADE_FROM = (  # below the package
-    "curation/report/song_page.py curation/report/page.css curation/report/song_page.html audio/spectrogram.py "
+    "curation/report/song_page.py curation/report/page.css curation/report/song_page.html "
+    "audio/spectrogram.py "
     "curation/steps/_pitch.py curation/steps/_salience.py"
 ).split()
 
@@ -82,16 +92,16 @@ def _code() -> str:
     return "".join(sha256_file(HERE.parents[1] / file) for file in MADE_FROM)
 
 
-# --- all songs -------------------------------------------------------------------------------------------------------
+# --- all songs ------------------------------------------------------------------------------------
 def index(report: Report) -> str:
     """The page of all songs."""
     length = sum(row.seconds for row in report.rows)
     left = sum(row.seconds for row in report.rows if row.verdict != "set aside")
-    summary = (
-        f"{many(len(report.rows), 'song')}, {clock(length)} of sound, of which {clock(left)} were kept. "
-    )
+    summary = f"{many(len(report.rows), 'song')}, {clock(length)} of sound, of which {clock(left)} were kept. "
     summary += f"Steps: {', '.join(step.replace('_', ' ') for step in report.steps) or 'none'}. "
-    summary += f"This call took {clock(report.seconds)}; songs done by an earlier one were not done again."
+    summary += (
+        f"This call took {clock(report.seconds)}; songs done by an earlier one were not done again."
+    )
     if rights := joint(report):
         summary += (
             f" No licence holds all that was kept: {rights['conflicts'][0]}."
@@ -110,7 +120,10 @@ def index(report: Report) -> str:
 
 def _totals(report: Report) -> str:
     found = counts(report)["songs"]
-    told = [("", "all", len(report.rows), ""), *((name, name, n, colour(name)) for name, n in found.items())]
+    told = [
+        ("", "all", len(report.rows), ""),
+        *((name, name, n, colour(name)) for name, n in found.items()),
+    ]
     return "".join(
         f'<button data-verdict="{verdict}" aria-pressed="false"><b class="{kind}">{number:,}</b>{name}</button>'
         for verdict, name, number, kind in told
@@ -121,7 +134,8 @@ def _counts(report: Report) -> str:
     found = counts(report)
     order = ["source", "decoding", *report.steps, "writing"]
     steps = sorted(
-        (name for name in found if name != "songs"), key=lambda n: order.index(n) if n in order else 99
+        (name for name in found if name != "songs"),
+        key=lambda n: order.index(n) if n in order else 99,
     )
     verdicts = ("mended", "noted", "set aside")
     rows = [
@@ -141,15 +155,27 @@ def _stages(report: Report) -> str:
         reached = "writing" if stage in report.spent else stage
         through = [row for row in report.rows if reached in row.spent]
         sound = sum(row.seconds for row in through)
-        speed = [f"{60 * len(through) / spent:,.0f}", f"{sound / spent:,.0f}"] if spent >= 0.05 else ["", ""]
+        speed = (
+            [f"{60 * len(through) / spent:,.0f}", f"{sound / spent:,.0f}"]
+            if spent >= 0.05
+            else ["", ""]
+        )
         figures = [f"{len(through):,}", f"{spent:,.1f}", *speed]
-        rows.append([cell(stage.replace("_", " ")), *(cell(figure, "number") for figure in figures)])
+        rows.append(
+            [cell(stage.replace("_", " ")), *(cell(figure, "number") for figure in figures)]
+        )
     head = ["songs", "seconds of work", "songs / min", "s of sound / s"]
     return table(["stage", *(("number", name) for name in head)], rows)
 
 
 def _songs(report: Report) -> str:
-    head: list[str | tuple[str, str]] = ["song", "verdict", ("number", "length"), "language", "licence"]
+    head: list[str | tuple[str, str]] = [
+        "song",
+        "verdict",
+        ("number", "length"),
+        "language",
+        "licence",
+    ]
     head += [*COLUMNS.values(), ("number", "lines' times"), "remarks"]
     body = "".join(_song_row(row) for row in report.rows)
     return table(head, body, id="songs")

@@ -1,7 +1,8 @@
-"""One song on its time axis: waveform, spectrogram, notes, the pitch of the voice, sections, lines and words.
+"""One song on its time axis: waveform, spectrogram, notes, the pitch of the voice, sections, lines
+and words.
 
-A page needs nothing but the sound beside it (out/audio), which it plays from wherever one clicks. Given times are drawn
-solid, guessed ones hatched and the paler the less sure; weak ones red.
+A page needs nothing but the sound beside it (out/audio), which it plays from wherever one clicks.
+Given times are drawn solid, guessed ones hatched and the paler the less sure; weak ones red.
 """
 
 from __future__ import annotations
@@ -32,7 +33,11 @@ EMPHASIS = 0.9  # of what is high, or a band's bass outshines the harmonics of i
 WEAK = 0.5  # a confidence below it is drawn in red
 BREAK_SEMITONES = 2.0  # between frames of 20 ms: the line of the pitch is broken there
 LISTED = 12  # values of a list that a table shows
-TRACK_NAMES = {"audio": "the recording", "vocals": "vocals alone", "accompaniment": "accompaniment alone"}
+TRACK_NAMES = {
+    "audio": "the recording",
+    "vocals": "vocals alone",
+    "accompaniment": "accompaniment alone",
+}
 HUES = (262, 150, 28, 200, 330, 60, 100, 0)
 
 
@@ -40,7 +45,9 @@ def page(row: Row, digest: str = "") -> str:
     """The page of one song, whose tracks it reads."""
     assert row.item is not None
     song = row.item.song
-    hues = dict(zip(dict.fromkeys(section.tag for section in song.sections), _around(HUES), strict=False))
+    hues = dict(
+        zip(dict.fromkeys(section.tag for section in song.sections), _around(HUES), strict=False)
+    )
     return fill(
         "song_page.html",
         digest=digest,
@@ -54,11 +61,20 @@ def page(row: Row, digest: str = "") -> str:
 
 
 def _summary(row: Row, song: Song) -> str:
-    about = [song.credit, f"licence {song.licence}", song.source, song.language, song.style, song.voice]
+    about = [
+        song.credit,
+        f"licence {song.licence}",
+        song.source,
+        song.language,
+        song.style,
+        song.voice,
+    ]
     about += [f"split {song.split}", f"group {song.group}" if song.group else ""]
     timed = [line for line in song.lines if line.start is not None]
     given = sum(line.confidence is None for line in timed)
-    words, notes = (sum(len(getattr(line, name)) for line in song.lines) for name in ("words", "notes"))
+    words, notes = (
+        sum(len(getattr(line, name)) for line in song.lines) for name in ("words", "notes")
+    )
     told = f"{clock(row.seconds)}, {many(len(song.lines), 'line')}: "
     told += f"{given} with given times, {len(timed) - given} with guessed ones, {len(song.lines) - len(timed)} with none; "
     told += f"{many(words, 'word')} and {many(notes, 'note')} with times"
@@ -75,7 +91,9 @@ def _stage(song: Song, hues: dict[str, int]) -> str:
     for name, (wave_W, rate) in waves.items():
         wave_W = np.pad(wave_W, (0, max(0, round(seconds * rate) - len(wave_W))))
         bright_W = np.append(wave_W[:1], wave_W[1:] - EMPHASIS * wave_W[:-1])
-        picture = base64.b64encode(spectrogram_png(bright_W, rate, hop, columns, PICTURE_COLOURS)).decode()
+        picture = base64.b64encode(
+            spectrogram_png(bright_W, rate, hop, columns, PICTURE_COLOURS)
+        ).decode()
         pictures.append(
             f'<img data-track="{name}" src="data:image/png;base64,{picture}" alt="spectrogram of {TRACK_NAMES[name]}">'
         )
@@ -116,29 +134,39 @@ def _envelope(wave_W: NDArray[np.float32], rate: int, seconds: float) -> str:
     parts = np.array_split(wave_W, columns) if columns else []
     scale = 100 / max(float(np.abs(wave_W).max(initial=0)), 1e-6)
     shapes = []
-    for name, size in (("peak", lambda w: np.abs(w).max()), ("body", lambda w: np.sqrt(np.mean(w**2)))):
+    for name, size in (
+        ("peak", lambda w: np.abs(w).max()),
+        ("body", lambda w: np.sqrt(np.mean(w**2))),
+    ):
         sizes = [0, *(round(scale * float(size(part))) for part in parts), 0]
         upper = " ".join(f"1 {before - after}" for before, after in itertools.pairwise(sizes))
-        lower = " ".join(f"-1 {after - before}" for before, after in itertools.pairwise(reversed(sizes)))
-        steps = f"{upper} {lower}".replace(" -", "-")  # relative and without spaces: a third of the size
+        lower = " ".join(
+            f"-1 {after - before}" for before, after in itertools.pairwise(reversed(sizes))
+        )
+        # relative and without spaces: a third of the size
+        steps = f"{upper} {lower}".replace(" -", "-")
         shapes.append(f'<path class="{name}" d="M-1 100l{steps}z"/>')
     return f'<svg viewBox="0 0 {columns} 200" preserveAspectRatio="none"><g id="wave">{"".join(shapes)}</g></svg>'
 
 
 def _melody(song: Song, voice_W: NDArray[np.float32], apart: bool, seconds: float) -> str:
-    """Notes where their key lies in the spectrogram, and the pitch that is heard; fainter where no line is sung."""
+    """Notes where their key lies in the spectrogram, and the pitch that is heard; fainter where no
+    line is sung."""
     midi_F = _pitch.track(voice_W).midi_F[::2] if apart else _salience.track(voice_W)
     step = _salience.HOP_SECONDS
     sung_F = np.zeros(len(midi_F), dtype=bool)
     timed = [line for line in song.lines if line.start is not None and line.end is not None]
     for line in timed:
-        sung_F[max(0, round((line.start or 0) / step)) : max(0, round((line.end or 0) / step))] = True
+        sung_F[max(0, round((line.start or 0) / step)) : max(0, round((line.end or 0) / step))] = (
+            True
+        )
     sung_F |= not timed
     paths = []
     for name, here_F in (("pitch else", ~sung_F), ("pitch", sung_F)):
         curve = _curve(np.where(here_F, midi_F, np.nan))
         paths.append(
-            f'<path class="dark" d="{curve}"/>' * (name == "pitch") + f'<path class="{name}" d="{curve}"/>'
+            f'<path class="dark" d="{curve}"/>' * (name == "pitch")
+            + f'<path class="{name}" d="{curve}"/>'
         )
     notes = "".join(
         f"M{note.start / step:.0f} {_y(note.midi)}h{max(1, (note.end - note.start) / step - 1):.0f}"
@@ -151,7 +179,8 @@ def _melody(song: Song, voice_W: NDArray[np.float32], apart: bool, seconds: floa
 
 
 def _curve(midi_F: NDArray[np.float64]) -> str:
-    """A line through the frames that have a pitch, broken where it leaps; relative steps, for they are short."""
+    """A line through the frames that have a pitch, broken where it leaps; relative steps, for they
+    are short."""
     told, before = [], None
     for x, midi in enumerate(midi_F.tolist()):
         if midi != midi:
@@ -170,7 +199,7 @@ def _y(midi: float) -> int:
     return round(1000 * (1 - height(440 * 2 ** ((midi - 69) / 12))))
 
 
-# --- the time axis ---------------------------------------------------------------------------------------------------
+# --- the time axis --------------------------------------------------------------------------------
 def _ruler(seconds: float) -> str:
     steps = (0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300)
     step = next((step for step in steps if seconds / step <= 40), 600)
@@ -203,7 +232,9 @@ def _sections(sections: Sequence[Section], seconds: float, hues: dict[str, int])
         ends = [line.end for line in section.lines if line.end is not None]
         if starts and ends:
             place = _place(min(starts), max(ends), seconds)
-            told.append(f'<span style="{place};--hue:{hues[section.tag]}">{html.escape(section.tag)}</span>')
+            told.append(
+                f'<span style="{place};--hue:{hues[section.tag]}">{html.escape(section.tag)}</span>'
+            )
     return "".join(told)
 
 
@@ -245,16 +276,21 @@ def _legend(apart: bool) -> str:
         ('class="guess" style="--sure:.8"', "guessed"),
         ('class="guess weak"', f"guessed, below {WEAK}"),
         ('style="background:#4bffb0;height:4px;vertical-align:.15rem"', "notes"),
-        ('style="background:#fff;height:2px;vertical-align:.2rem;outline:1px solid #0b0a1e"', pitch),
+        (
+            'style="background:#fff;height:2px;vertical-align:.2rem;outline:1px solid #0b0a1e"',
+            pitch,
+        ),
     ]
     return "".join(f"<span><i {how}></i>{name}</span>" for how, name in told)
 
 
-# --- tables ----------------------------------------------------------------------------------------------------------
+# --- tables ---------------------------------------------------------------------------------------
 def _lyrics(song: Song, hues: dict[str, int]) -> str:
     rows = []
     for section in song.sections:
-        tag = f'<span class="tag" style="--hue:{hues[section.tag]}"></span>{html.escape(section.tag)}'
+        tag = (
+            f'<span class="tag" style="--hue:{hues[section.tag]}"></span>{html.escape(section.tag)}'
+        )
         rows.append(f'<tr><th colspan="3">{tag}</th></tr>')
         for line in section.lines:
             if line.start is None:
@@ -290,7 +326,12 @@ def _facts(facts: Sequence[Fact]) -> str:
             else f"{fact.confidence:.2f}" + " (weak)" * (fact.confidence < WEAK)
         )
         rows.append(
-            [cell(fact.name.replace("_", " ")), cell(value(fact), "value"), cell(fact.by), cell(sure)]
+            [
+                cell(fact.name.replace("_", " ")),
+                cell(value(fact), "value"),
+                cell(fact.by),
+                cell(sure),
+            ]
         )
     return (
         table(["fact", "value", "found by", "confidence"], rows)
@@ -321,7 +362,7 @@ def _key(midi: float) -> str:
     return f"{names[round(midi) % 12]}{round(midi) // 12 - 1}"
 
 
-# --- words and tags --------------------------------------------------------------------------------------------------
+# --- words and tags -------------------------------------------------------------------------------
 def fill(template: str, **parts: str) -> str:
     """A template with its parts; what is put in is not looked at again."""
     parts["style"] = (HERE / "page.css").read_text(encoding="utf-8")
@@ -329,10 +370,16 @@ def fill(template: str, **parts: str) -> str:
     return re.sub(r"<!-- (\w+) -->", lambda found: parts[found[1]], text)
 
 
-def table(head: Iterable[str | tuple[str, str]], body: str | Iterable[Iterable[str]], id: str = "") -> str:
+def table(
+    head: Iterable[str | tuple[str, str]], body: str | Iterable[Iterable[str]], id: str = ""
+) -> str:
     named = [("", name) if isinstance(name, str) else name for name in head]
-    top = "".join(f'<th scope="col" class="{kind}">{html.escape(name)}</th>' for kind, name in named)
-    rows = body if isinstance(body, str) else "".join(f"<tr>{''.join(cells)}</tr>" for cells in body)
+    top = "".join(
+        f'<th scope="col" class="{kind}">{html.escape(name)}</th>' for kind, name in named
+    )
+    rows = (
+        body if isinstance(body, str) else "".join(f"<tr>{''.join(cells)}</tr>" for cells in body)
+    )
     return f"<table{f' id={id}' if id else ''}><thead><tr>{top}</tr></thead><tbody>{rows}</tbody></table>"
 
 

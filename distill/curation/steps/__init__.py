@@ -1,10 +1,12 @@
-"""What is done to songs before anyone learns from them: one file a step, each with its setting in the recipe.
+"""What is done to songs before anyone learns from them: one file a step, each with its setting in
+the recipe.
 
     Item -- step.curate --> Item -- step.curate --> ... then, all songs together, step.curate_all
 
-A step's `Settings` has `curate(item)`, which sees one song with its sound, or `curate_all(items)`, which sees all songs
-that are left without their sound, or both. Steps are functions of values: they read no file, write none and know
-nothing of each other. What they have to say is a Remark on the song; the source is never changed.
+A step's `Settings` has `curate(item)`, which sees one song with its sound, or `curate_all(items)`,
+which sees all songs that are left without their sound, or both. Steps are functions of values: they
+read no file, write none and know nothing of each other. What they have to say is a Remark on the
+song; the source is never changed.
 
     kept        nothing to say
     mended      the copy that goes on is better than its source was (level, encoding of the lyrics, ...)
@@ -38,8 +40,9 @@ class Remark(NamedTuple):
 class Item:
     """A song on its way through curation.
 
-    tracks: decoded sound by name ("audio", "vocals", "accompaniment"), empty when all songs are looked at together.
-    traces: plain JSON that a step leaves for its own `curate_all` or for the report, under the step's name.
+    tracks: decoded sound by name ("audio", "vocals", "accompaniment"), empty when all songs are
+    looked at together. traces: plain JSON that a step leaves for its own `curate_all` or for the
+    report, under the step's name.
     """
 
     song: Song

@@ -1,6 +1,8 @@
-"""Characters of lyrics made plain: what a person meant to type, without what editors, scrapers and encodings left.
+"""Characters of lyrics made plain: what a person meant to type, without what editors, scrapers and
+encodings left.
 
-Every function takes and gives text; `mend` counts what it changed. Text that spells a codec token stays text.
+Every function takes and gives text; `mend` counts what it changed. Text that spells a codec token
+stays text.
 """
 
 from __future__ import annotations
@@ -15,7 +17,8 @@ import ftfy
 import ftfy.badness
 
 APOSTROPHES = "\u2018\u2019\u201b\u02bc\u02b9\u00b4\u0060\u2032\uff07"
-# Forms of letters that mean the plain letter: full-width ASCII, half-width katakana, mathematical alphabets, ligatures.
+# Forms of letters that mean the plain letter: full-width ASCII, half-width katakana, mathematical
+# alphabets, ligatures.
 _FORMS = re.compile(
     "[\uff10-\uff19\uff21-\uff3a\uff41-\uff5a\uff61-\uff9f\U0001d400-\U0001d7ff\ufb00-\ufb06]+"
 )
@@ -23,15 +26,23 @@ _WIDE_MARKS = re.compile("[\uff01-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uff5e]
 _EAST = re.compile("[\u2e80-\u9fff\uf900-\ufaff\uac00-\ud7af\u3040-\u30ff\U00020000-\U0003ffff]")
 _SPACES = re.compile("[\t\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]")
 _MARKUP = re.compile(
-    r"</?(?:br|p|i|b|u|em|strong|span|div|sup|sub|small|font|a)\b[^<>]{0,200}>|<br\s*/?>", re.IGNORECASE
+    r"</?(?:br|p|i|b|u|em|strong|span|div|sup|sub|small|font|a)\b[^<>]{0,200}>|<br\s*/?>",
+    re.IGNORECASE,
 )
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#x[0-9a-f]{1,6}|[a-z][a-z0-9]{1,30});", re.IGNORECASE)
 _ODD = re.compile(f"[{re.escape(APOSTROPHES)}]")
 
 
 def mend(text: str, changed: Counter[str]) -> str:
-    """The text in NFC and made plain, at both ends as it was; what was changed is counted by kind in `changed`."""
-    if text.isascii() and "&" not in text and "<" not in text and text.isprintable() and "`" not in text:
+    """The text in NFC and made plain, at both ends as it was; what was changed is counted by kind
+    in `changed`."""
+    if (
+        text.isascii()
+        and "&" not in text
+        and "<" not in text
+        and text.isprintable()
+        and "`" not in text
+    ):
         return text
     for kind, step in _STEPS:
         if (after := step(text)) != text:
@@ -43,14 +54,15 @@ def mend(text: str, changed: Counter[str]) -> str:
 def decoded(text: str) -> str:
     """Text that was UTF-8 and was read as something else, read right: "corazÃ³n" -> "corazón".
 
-    Only where it is certain: ftfy finds an encoding through which the text goes there and back, and the result neither
-    looks wrong any more nor mixes alphabets within a word.
+    Only where it is certain: ftfy finds an encoding through which the text goes there and back, and
+    the result neither looks wrong any more nor mixes alphabets within a word.
     """
     return _decoded(text)[0]
 
 
 def wrong_encoding(text: str) -> str:
-    """The encoding that the text was wrongly read in ("Windows-1252"), "" where nothing is wrong or certain."""
+    """The encoding that the text was wrongly read in ("Windows-1252"), "" where nothing is wrong or
+    certain."""
     return _decoded(text)[1]
 
 
@@ -59,7 +71,12 @@ def _decoded(text: str) -> tuple[str, str]:
     if text.isascii():
         return text, ""
     fixed, plan = ftfy.fix_encoding_and_explain(text)
-    if fixed == text or ftfy.badness.is_bad(fixed) or _mixed(fixed) > _mixed(text) or "\ufffd" in fixed:
+    if (
+        fixed == text
+        or ftfy.badness.is_bad(fixed)
+        or _mixed(fixed) > _mixed(text)
+        or "\ufffd" in fixed
+    ):
         return text, ""
     name = next((step.parameter for step in plan or () if step.action == "encode"), "latin-1")
     return fixed, {"latin-1": "Windows-1252"}.get(name, name.replace("sloppy-windows", "Windows"))
@@ -73,7 +90,13 @@ def looks_wrong(text: str) -> bool:
 def _mixed(text: str) -> int:
     """Words in letters of more than one of the alphabets Latin, Greek and Cyrillic."""
     return sum(
-        len({name for letter in word if (name := unicodedata.name(letter, "").split(" ")[0]) in _ALPHABETS})
+        len(
+            {
+                name
+                for letter in word
+                if (name := unicodedata.name(letter, "").split(" ")[0]) in _ALPHABETS
+            }
+        )
         > 1
         for word in re.findall(r"[^\W\d_]+", text)
     )
@@ -89,11 +112,13 @@ def _without_markup(text: str) -> str:
 
 
 def _visible(text: str) -> str:
-    """Without control, private and unassigned characters, marks of direction, and joiners that join nothing."""
+    """Without control, private and unassigned characters, marks of direction, and joiners that join
+    nothing."""
     kept = []
     for place, letter in enumerate(text):
         category = unicodedata.category(letter)
-        if letter in "\u200c\u200d":  # spelling in Persian and in India, rubbish between Latin letters
+        # spelling in Persian and in India, rubbish between Latin letters
+        if letter in "\u200c\u200d":
             around = text[place - 1 : place] + text[place + 1 : place + 2]
             if len(around) == 2 and all("\u0590" <= one < "\u1c80" for one in around):
                 kept.append(letter)

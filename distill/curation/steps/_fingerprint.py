@@ -1,13 +1,15 @@
-"""What a recording sounds like, as a sky of spectral peaks, and where two skies lie over one another.
+"""What a recording sounds like, as a sky of spectral peaks, and where two skies lie over one
+another.
 
     wave -> constellation: the loudest points of the spectrogram            (curate, in a worker, ~80 bytes a second)
          -> triples of near peaks, each hashed -> songs that share hashes at one time offset     (an inverted index)
          -> the two skies laid over one another at that offset: which seconds of each are in the other
 
-Landmark hashing is Wang's ("An industrial-strength audio search algorithm", ISMIR 2003). Peaks know nothing of gain
-and survive codecs well. Two things differ. A hash joins three peaks, not two: sung songs share words, pitches and
-tempi, so pairs collide by the million where triples do not. And shared hashes only nominate: what counts is how many
-seconds of the song hold the other's peaks at one offset, which words, a loop or an intro in common do not reach.
+Landmark hashing is Wang's ("An industrial-strength audio search algorithm", ISMIR 2003). Peaks know
+nothing of gain and survive codecs well. Two things differ. A hash joins three peaks, not two: sung
+songs share words, pitches and tempi, so pairs collide by the million where triples do not. And
+shared hashes only nominate: what counts is how many seconds of the song hold the other's peaks at
+one offset, which words, a loop or an intro in common do not reach.
 
 A peak is one whole number, frame x BINS + bin, in sorted arrays.
 """
@@ -27,30 +29,37 @@ from scipy.ndimage import maximum_filter, maximum_filter1d
 Peaks = NDArray[np.int64]
 
 RATE = 8000  # Hz: what tells recordings apart lies below 4 kHz, and every codec keeps that
-WINDOW, HOP = 1024, 256  # samples: 128 ms to see single harmonics, every 32 ms, or peaks move with the cut
+# samples: 128 ms to see single harmonics, every 32 ms, or peaks move with the cut
+WINDOW, HOP = 1024, 256
 BINS = 512
 LOWEST_BIN = 8  # 62 Hz: below lie hum and rumble
 FRAMES_PER_SECOND = RATE / HOP
-NEAR_FRAMES, NEAR_BINS = 8, 16  # a peak is the loudest within 0.26 s and 125 Hz each way: about 20 a second
+# a peak is the loudest within 0.26 s and 125 Hz each way: about 20 a second
+NEAR_FRAMES, NEAR_BINS = 8, 16
 FLOOR = 10 ** (-45 / 20)  # below the loudest within 2 s: what lies deeper is codec noise
 AROUND = round(2 * FRAMES_PER_SECOND)
 FAINTEST = 1e-4 * WINDOW / 4  # of a sine at -80 dBFS under this window
 CHUNK = 4096  # frames at once (131 s): memory does not grow with the song
 
 FAN, WITHIN = 4, 64  # triples are taken among a peak and the next 4, at most 2 s later
-SHORT, KEPT_SHARE = 1200, 4  # of songs with more peaks (a minute) one hash in 4 is indexed, the same in all
-REACH = 32  # places with the same hash that each is paired with: linear also where a hash is everywhere
-LEAST_HITS, LEAST_HIT_SHARE = 3, 0.01  # hashes at one offset, absolute and of the fewer, to nominate a pair
+# of songs with more peaks (a minute) one hash in 4 is indexed, the same in all
+SHORT, KEPT_SHARE = 1200, 4
+# places with the same hash that each is paired with: linear also where a hash is everywhere
+REACH = 32
+# hashes at one offset, absolute and of the fewer, to nominate a pair
+LEAST_HITS, LEAST_HIT_SHARE = 3, 0.01
 SPAN = 2**22  # of offsets in frames: 18 hours each way
 OFFSETS = 3  # tried for two songs, two frames apart: an edit is the same recording at several
 BLOCK = round(FRAMES_PER_SECOND)  # frames in which peaks are counted: a second
 LEAST_PEAKS = 3  # of a block that has something to compare
-AROUND_BLOCKS = 2  # looked at with each block: songs with one accompaniment agree for a second here and there
+# looked at with each block: songs with one accompaniment agree for a second here and there
+AROUND_BLOCKS = 2
 AGREES = 0.6  # of the peaks there found again; chance gives 0.02, an MP3 at 24 kb/s 0.85
 
 
 class Overlap(NamedTuple):
-    """Of songs a and b: seconds from a moment in a to the same in b, and the share of each that is in the other."""
+    """Of songs a and b: seconds from a moment in a to the same in b, and the share of each that is
+    in the other."""
 
     offset_seconds: float
     share_a: float
@@ -75,7 +84,9 @@ def constellation(wave_CW: NDArray[np.float32], sample_rate: int) -> Peaks:
         level_FB = np.abs(scipy.fft.rfft(frames_FW[first:stop] * window, axis=1)[:, :BINS])
         level_FB[:, :LOWEST_BIN] = 0
         loudest = maximum_filter1d(level_FB.max(1), 2 * AROUND + 1, mode="constant")
-        near_FB = maximum_filter(level_FB, (2 * NEAR_FRAMES + 1, 2 * NEAR_BINS + 1), mode="constant")
+        near_FB = maximum_filter(
+            level_FB, (2 * NEAR_FRAMES + 1, 2 * NEAR_BINS + 1), mode="constant"
+        )
         least_F1 = np.maximum(FLOOR * loudest, FAINTEST)[:, None]
         frame, bin = np.nonzero((level_FB == near_FB) & (level_FB > least_F1))
         frame = frame + first
@@ -97,11 +108,12 @@ def _one_channel(wave_CW: NDArray[np.float32]) -> NDArray[np.float32]:
     return mono if np.square(mono).mean() >= 0.05 * power.mean() else wave_CW[power.argmax()]
 
 
-# --- which songs to lay over one another ------------------------------------------------------------------------
+# --- which songs to lay over one another ----------------------------------------------------------
 
 
 def hashes(peaks: Peaks) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-    """(hash, frame of its first peak) of triples of near peaks: 39 bits of three bins and two steps in time."""
+    """(hash, frame of its first peak) of triples of near peaks: 39 bits of three bins and two steps
+    in time."""
     frame, bin = np.divmod(peaks, BINS)
     found, at = [], []
     for second, third in itertools.combinations(range(1, FAN + 1), 2):
@@ -119,10 +131,12 @@ def hashes(peaks: Peaks) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
 
 
 def nominated(skies: Sequence[Peaks]) -> Iterator[tuple[int, int, list[int]]]:
-    """(a, b, offsets in frames, the likeliest first) of the songs that share enough hashes, a < b, in order.
+    """(a, b, offsets in frames, the likeliest first) of the songs that share enough hashes, a < b,
+    in order.
 
-    Linear in the songs: a hash that many have links each with its next few only, so that all copies of one recording
-    still hang together. One song is looked up at a time, so memory holds the index and little more.
+    Linear in the songs: a hash that many have links each with its next few only, so that all copies
+    of one recording still hang together. One song is looked up at a time, so memory holds the index
+    and little more.
     """
     parts = [hashes(peaks) for peaks in skies]
     counts = np.array([len(part[0]) for part in parts], int)
@@ -141,16 +155,22 @@ def nominated(skies: Sequence[Peaks]) -> Iterator[tuple[int, int, list[int]]]:
         adjacent, alone = np.diff(key, prepend=-2) == 1, hits.copy()
         hits[adjacent] += alone[:-1][adjacent[1:]]
         hits[:-1][adjacent[1:]] += alone[adjacent]
-        enough = hits >= np.maximum(LEAST_HITS, LEAST_HIT_SHARE * np.minimum(counts[a], counts[key // SPAN]))
+        enough = hits >= np.maximum(
+            LEAST_HITS, LEAST_HIT_SHARE * np.minimum(counts[a], counts[key // SPAN])
+        )
         other, offset, hits = key[enough] // SPAN, key[enough] % SPAN - SPAN // 2, hits[enough]
         for first, last in _runs(other):
             yield a, int(other[first]), _distinct(offset[first:last], hits[first:last])
 
 
 def _followers(
-    place: NDArray[np.int64], hash: NDArray[np.int64], frame: NDArray[np.int32], song: NDArray[np.int32]
+    place: NDArray[np.int64],
+    hash: NDArray[np.int64],
+    frame: NDArray[np.int32],
+    song: NDArray[np.int32],
 ) -> NDArray[np.int64]:
-    """Of a song's places in the sorted index: song x SPAN + offset for each later song that has the same hash."""
+    """Of a song's places in the sorted index: song x SPAN + offset for each later song that has the
+    same hash."""
     found = [np.empty(0, np.int64)]
     for reach in range(1, REACH + 1):
         place = place[place + reach < len(hash)]
@@ -177,11 +197,12 @@ def _runs(sorted_keys: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
     return ((first, last) for first, last in itertools.pairwise(edges) if first < last)
 
 
-# --- one sky over another ---------------------------------------------------------------------------------------
+# --- one sky over another -------------------------------------------------------------------------
 
 
 def overlap(a: Peaks, b: Peaks, offsets: Sequence[int]) -> Overlap:
-    """What of each song is in the other, at these offsets (frames, from a to b), the first being the main one."""
+    """What of each song is in the other, at these offsets (frames, from a to b), the first being
+    the main one."""
     seen_a, seen_b = np.zeros(_blocks(a), bool), np.zeros(_blocks(b), bool)
     for offset in offsets:
         seen_a |= _agreeing(a, _found(a + offset * BINS, b))
@@ -189,7 +210,10 @@ def overlap(a: Peaks, b: Peaks, offsets: Sequence[int]) -> Overlap:
     share_a = seen_a.sum() / max(1, _full(a).sum())
     share_b = seen_b.sum() / max(1, _full(b).sum())
     return Overlap(
-        offsets[0] / FRAMES_PER_SECOND, float(share_a), float(share_b), int(min(seen_a.sum(), seen_b.sum()))
+        offsets[0] / FRAMES_PER_SECOND,
+        float(share_a),
+        float(share_b),
+        int(min(seen_a.sum(), seen_b.sum())),
     )
 
 
@@ -208,7 +232,9 @@ def _blocks(peaks: Peaks) -> int:
 
 
 def _counted(peaks: Peaks, weights: NDArray[np.bool_] | None = None) -> NDArray[np.float64]:
-    return np.bincount(peaks // (BINS * BLOCK), weights, minlength=_blocks(peaks)).astype(np.float64)
+    return np.bincount(peaks // (BINS * BLOCK), weights, minlength=_blocks(peaks)).astype(
+        np.float64
+    )
 
 
 def _full(peaks: Peaks) -> NDArray[np.bool_]:

@@ -1,10 +1,12 @@
-"""The key of a recording: how loud each of the twelve pitch classes is, against what is usual in each key.
+"""The key of a recording: how loud each of the twelve pitch classes is, against what is usual in
+each key.
 
-Chroma: the strongest partials of a frame, each counted for the pitch class it lies nearest to, after the recording's own
-tuning is found, and less and less for the tones whose second, third and fourth harmonic it may be (Gomez 2006, "Tonal
-description of music audio signals"): else a voice alone is heard a fifth too high. Key: the correlation of the song's mean chroma with 24 profiles (Krumhansl 1990), here those that
-Albrecht and Shanahan (2013, "The use of large corpora to train a new type of key-finding algorithm", Music Perception
-31) counted in 490 scores.
+Chroma: the strongest partials of a frame, each counted for the pitch class it lies nearest to,
+after the recording's own tuning is found, and less and less for the tones whose second, third and
+fourth harmonic it may be (Gomez 2006, "Tonal description of music audio signals"): else a voice
+alone is heard a fifth too high. Key: the correlation of the song's mean chroma with 24 profiles
+(Krumhansl 1990), here those that Albrecht and Shanahan (2013, "The use of large corpora to train a
+new type of key-finding algorithm", Music Perception 31) counted in 490 scores.
 """
 
 from __future__ import annotations
@@ -37,7 +39,9 @@ def key(chroma_C: NDArray[np.float64]) -> Key | None:
     """The key that fits the pitch classes best; None where there are none."""
     if not chroma_C.sum() > 0 or np.ptp(chroma_C) == 0:
         return None
-    profile_KC = np.array([np.roll(shape, tonic) for shape in (MAJOR, MINOR) for tonic in range(12)])
+    profile_KC = np.array(
+        [np.roll(shape, tonic) for shape in (MAJOR, MINOR) for tonic in range(12)]
+    )
     fit_K = np.array([np.corrcoef(chroma_C, profile_C)[0, 1] for profile_C in profile_KC])
     order = np.argsort(-fit_K)
     best = int(order[0])

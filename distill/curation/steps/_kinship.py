@@ -1,6 +1,8 @@
-"""Which songs belong together, once it is known what pairs of them have in common, and what follows from it.
+"""Which songs belong together, once it is known what pairs of them have in common, and what follows
+from it.
 
-links between pairs -> groups -> what must not be trained on, what need not be kept, what to hold out
+links between pairs -> groups -> what must not be trained on, what need not be kept, what to hold
+out
 """
 
 from __future__ import annotations
@@ -14,7 +16,8 @@ from typing import NamedTuple
 from distill.curation.steps._fingerprint import Overlap
 from distill.songs import Song
 
-COPY = 0.8  # of both recordings in each other: a copy, ends trimmed or not; below it an excerpt or edit
+# of both recordings in each other: a copy, ends trimmed or not; below it an excerpt or edit
+COPY = 0.8
 SAME_WORDS = 0.8  # Jaccard: the same lyrics but for a typing error or two
 
 
@@ -37,7 +40,8 @@ class Link(NamedTuple):
         return (self.sound.share_a + self.sound.share_b if self.sound else 0.0), self.jaccard
 
     def words(self, other: str) -> str:
-        """For a person, as song a sees it; `other` is b's id. The offset is the time here less the time there."""
+        """For a person, as song a sees it; `other` is b's id. The offset is the time here less the
+        time there."""
         if self.sound is None:
             return f"same words as {other} (Jaccard index {self.jaccard:.2f}), another recording"
         mine, theirs = self.sound.share_a, self.sound.share_b
@@ -67,13 +71,15 @@ class Worth(NamedTuple):
         """Why this one is the better."""
         pairs = zip(self._fields, self, other, strict=True)
         return next(
-            (name.replace("_", " ") for name, mine, theirs in pairs if mine > theirs), "first by name"
+            (name.replace("_", " ") for name, mine, theirs in pairs if mine > theirs),
+            "first by name",
         )
 
 
 @dataclass(frozen=True)
 class Family:
-    """Songs in order of their ids, the file that each was cut from ("" for unknown), and the links of pairs a < b."""
+    """Songs in order of their ids, the file that each was cut from ("" for unknown), and the links
+    of pairs a < b."""
 
     songs: Sequence[Song]
     files: Sequence[str]
@@ -91,10 +97,13 @@ class Family:
         for (a, b), link in self.links.items():
             found[a].append((b, link))
             found[b].append((a, link.turned()))
-        return [sorted(pairs, key=lambda p: (*(-x for x in p[1].strength), p[0])) for pairs in found]
+        return [
+            sorted(pairs, key=lambda p: (*(-x for x in p[1].strength), p[0])) for pairs in found
+        ]
 
     def groups(self, among: Iterable[int]) -> dict[int, str]:
-        """The group of each of these songs: its source's, or the first id of those that hang together; "" for one alone.
+        """The group of each of these songs: its source's, or the first id of those that hang
+        together; "" for one alone.
 
         Songs cut from one file go together too, unless the source has split them itself.
         """
@@ -123,7 +132,8 @@ class Family:
     def leaks(self) -> dict[int, str]:
         """The training songs that hang together with held-out ones, with the reason.
 
-        A part of a file whose other part is held out was cut off on purpose: only what it shares itself counts.
+        A part of a file whose other part is held out was cut off on purpose: only what it shares
+        itself counts.
         """
         groups = self.groups(range(len(self.songs)))
         held: dict[str, list[int]] = {}
@@ -145,7 +155,8 @@ class Family:
     def copies(self, among: Iterable[int], worth: Sequence[Worth]) -> dict[int, str]:
         """The songs of which a better copy with the same lyrics is kept, with the reason.
 
-        Only a direct link counts, so of more copies than are linked to each other (32) a few are kept.
+        Only a direct link counts, so of more copies than are linked to each other (32) a few are
+        kept.
         """
         kept, found = set[int](), {}
         for n in sorted(among, key=lambda n: ([-x for x in worth[n]], n)):
@@ -157,18 +168,23 @@ class Family:
             if better:
                 k, link = better[0]
                 why = worth[k].over(worth[n])
-                found[n] = f"{link.words(self.songs[k].id)}, same lyrics; {self.songs[k].id} is kept: {why}"
+                found[n] = (
+                    f"{link.words(self.songs[k].id)}, same lyrics; {self.songs[k].id} is kept: "
+                    f"{why}"
+                )
             else:
                 kept.add(n)
         return found
 
     def drawn(self, groups: Mapping[int, str], share: float) -> set[int]:
-        """The songs to hold out. Each group draws a number by its songs' ids, those below `share` are held out; of two or
-        more groups at least one is, and at least one is not."""
+        """The songs to hold out. Each group draws a number by its songs' ids, those below `share`
+        are held out; of two or more groups at least one is, and at least one is not."""
         members: dict[str, list[int]] = {}
         for n, song in enumerate(self.songs):
             members.setdefault(groups[n] or song.id, []).append(n)
-        draws = sorted((min(_draw(self.songs[n].id) for n in group)[1], group) for group in members.values())
+        draws = sorted(
+            (min(_draw(self.songs[n].id) for n in group)[1], group) for group in members.values()
+        )
         below = sum(number < share for number, _ in draws)
         return {n for _, group in draws[: min(max(1, below), len(draws) - 1)] for n in group}
 
@@ -181,6 +197,7 @@ def _name(group: Sequence[Song]) -> str:
 
 
 def _draw(id: str) -> tuple[int, float]:
-    """How early a song speaks for its group (the least does), and the number from 0 to 1 that it then draws."""
+    """How early a song speaks for its group (the least does), and the number from 0 to 1 that it
+    then draws."""
     digest = hashlib.blake2b(id.encode(errors="surrogateescape"), digest_size=16).digest()
     return int.from_bytes(digest[:8], "big"), int.from_bytes(digest[8:], "big") / 2**64

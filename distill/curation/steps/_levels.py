@@ -20,7 +20,9 @@ def loud_decibels(decibels_F: NDArray[np.float64]) -> float:
     return float(np.percentile(decibels_F, 95)) if len(decibels_F) else -200.0
 
 
-def equal_runs(wave_W: NDArray[np.float32], least: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def equal_runs(
+    wave_W: NDArray[np.float32], least: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Where at least `least` samples in a row are equal: starts_R and lengths_R."""
     if len(wave_W) < least:
         return np.empty(0, np.int64), np.empty(0, np.int64)
@@ -28,7 +30,8 @@ def equal_runs(wave_W: NDArray[np.float32], least: int) -> tuple[NDArray[np.int6
     same[0] = same[-1] = 0
     same[1:-1] = wave_W[1:] == wave_W[:-1]  # same[i]: sample i equals the one before
     change = np.diff(same)
-    starts = np.flatnonzero(change == 1)  # the first of the run: the sample before the first equal one
+    # the first of the run: the sample before the first equal one
+    starts = np.flatnonzero(change == 1)
     ends = np.flatnonzero(change == -1)
     lengths = ends - starts + 1
     return starts[lengths >= least].astype(np.int64), lengths[lengths >= least].astype(np.int64)

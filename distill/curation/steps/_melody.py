@@ -1,10 +1,12 @@
-"""From a voice to its notes: where vowels begin, and the cheapest row of keys under the pitch track.
+"""From a voice to its notes: where vowels begin, and the cheapest row of keys under the pitch
+track.
 
-A vowel begins where several bands of the voice grow louder together: consonants are weak where vowels are strong. A
-row of keys is found by one Viterbi pass (after Mauch et al. 2015, Tony, and Ryynanen & Klapuri 2006, with two kinds of
-state instead of trained ones): every frame pays for its distance from the key it is under, every new note pays once,
-so vibrato and slides stay inside a note and a step of a semitone that lasts does not. The price of a new note falls
-where a vowel begins, which is how two notes on one key are told apart.
+A vowel begins where several bands of the voice grow louder together: consonants are weak where
+vowels are strong. A row of keys is found by one Viterbi pass (after Mauch et al. 2015, Tony, and
+Ryynanen & Klapuri 2006, with two kinds of state instead of trained ones): every frame pays for its
+distance from the key it is under, every new note pays once, so vibrato and slides stay inside a
+note and a step of a semitone that lasts does not. The price of a new note falls where a vowel
+begins, which is how two notes on one key are told apart.
 """
 
 from __future__ import annotations
@@ -32,12 +34,13 @@ MISSED = 1.0  # for a voiced frame outside of every note
 SHORTEST_FRAMES = 10
 LEAST_AGREED = 0.2  # of the frames' fractions of a semitone, 0 scattered to 1 all alike
 VOWEL_WORTH, MOST_WORTH = 0.8, 1.2  # of a vowel's start and at most, in prices of a new note
-LEGATO_FRAMES = 25  # a gap this short is the next note's consonants, which sound inside the note before
+# a gap this short is the next note's consonants, which sound inside the note before
+LEGATO_FRAMES = 25
 
 
 class Voice(NamedTuple):
-    """A voice by frames of HOP_SECONDS. midi_F: pitch, NaN unvoiced. strength_F: harmonic share. vowel_F: how surely a
-    vowel begins here, about 0 to 1 and more."""
+    """A voice by frames of HOP_SECONDS. midi_F: pitch, NaN unvoiced. strength_F: harmonic share.
+    vowel_F: how surely a vowel begins here, about 0 to 1 and more."""
 
     midi_F: NDArray[np.float64]
     strength_F: NDArray[np.float64]
@@ -64,9 +67,12 @@ def listen(sound: Sound) -> Voice:
 
 
 def vowel_starts(wave_W: NDArray[np.float32]) -> NDArray[np.float64]:
-    """How surely a vowel begins at each frame of wave_W (RATE Hz): the mean rise of the bands, 1 for FULL_DB."""
+    """How surely a vowel begins at each frame of wave_W (RATE Hz): the mean rise of the bands, 1
+    for FULL_DB."""
     padded = np.pad(wave_W, (VOWEL_WINDOW // 2, VOWEL_WINDOW))
-    frames_FW = np.lib.stride_tricks.sliding_window_view(padded, VOWEL_WINDOW)[: len(wave_W) + 1 : HOP]
+    frames_FW = np.lib.stride_tricks.sliding_window_view(padded, VOWEL_WINDOW)[
+        : len(wave_W) + 1 : HOP
+    ]
     window_W = np.hanning(VOWEL_WINDOW).astype(np.float32)
     edges = [round(hz * 512 / RATE) for hz in BANDS_HZ]
     level_FB = np.empty((len(frames_FW), len(edges) - 1))
@@ -83,8 +89,8 @@ def vowel_starts(wave_W: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def tuning(midi_F: NDArray[np.float64]) -> float:
-    """By how many semitones (-0.5 to 0.5) the voice lies above the keys, by the circular mean of its frames; 0 where
-    they do not agree."""
+    """By how many semitones (-0.5 to 0.5) the voice lies above the keys, by the circular mean of
+    its frames; 0 where they do not agree."""
     voiced = midi_F[~np.isnan(midi_F)]
     mean = np.exp(2j * np.pi * voiced).mean() if len(voiced) else 0.0
     return float(np.angle(mean) / (2 * np.pi)) if abs(mean) > LEAST_AGREED else 0.0
@@ -102,9 +108,11 @@ def transcribe(voice: Voice) -> list[Found]:
 def keys(
     voice: Voice, price_F: NDArray[np.float64], off: float, starts: frozenset[int] | None = None
 ) -> list[Found]:
-    """The cheapest row of notes. price_F: of a new note at each frame, in semitone-frames. off: see `tuning`.
+    """The cheapest row of notes. price_F: of a new note at each frame, in semitone-frames. off: see
+    `tuning`.
 
-    With `starts`, a note begins at each of these frames, and none begins out of silence anywhere else.
+    With `starts`, a note begins at each of these frames, and none begins out of silence anywhere
+    else.
     """
     midi_F, voiced_F = np.nan_to_num(voice.midi_F - off), voice.voiced_F
     key_K = np.arange(LOWEST_KEY, HIGHEST_KEY + 1, dtype=np.float64)

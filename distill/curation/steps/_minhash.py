@@ -2,9 +2,10 @@
 
     lyrics -> tokens -> shingles (runs of a few tokens) -> MinHash signature -> bands -> candidates -> exact Jaccard
 
-The chance that two sets have the same least hash is their Jaccard index (Broder, "On the resemblance and containment
-of documents", 1997), so sets that are alike share whole bands of a signature. The signature only nominates: what is
-told is the exact index of the shingles, and no pair is found that is not there.
+The chance that two sets have the same least hash is their Jaccard index (Broder, "On the
+resemblance and containment of documents", 1997), so sets that are alike share whole bands of a
+signature. The signature only nominates: what is told is the exact index of the shingles, and no
+pair is found that is not there.
 """
 
 from __future__ import annotations
@@ -22,14 +23,17 @@ from numpy.typing import NDArray
 from distill.lyrics import words
 
 BANDS, ROWS = 80, 3  # a pair of Jaccard 0.4 shares a band with 99.5 %, one of 0.1 with 8 %
-REACH = 8  # songs of one band that each is paired with: copies hang together, and the work stays linear
-WORDS, LETTERS = 3, 4  # tokens of a shingle, of words and of letters that are written without spaces
+# songs of one band that each is paired with: copies hang together, and the work stays linear
+REACH = 8
+# tokens of a shingle, of words and of letters that are written without spaces
+WORDS, LETTERS = 3, 4
 LEAST_SHINGLES = 8  # below it the index says little: one word more or less moves it by half
 LEAST_TOKENS = 4  # different ones, below which equal lyrics say nothing ("la la la")
 
+# Thai, Lao, Burmese, Khmer, kana, Han
 _UNSPACED = re.compile(
     "([\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
-    "\U00020000-\U0003ffff])"  # Thai, Lao, Burmese, Khmer, kana, Han
+    "\U00020000-\U0003ffff])"
 )
 
 
@@ -49,7 +53,10 @@ def wording(lines: Iterable[str]) -> Wording:
     unspaced = sum(bool(_UNSPACED.match(token)) for token in tokens)
     size = LETTERS if 2 * unspaced > len(tokens) else WORDS
     runs = {" ".join(tokens[at : at + size]) for at in range(len(tokens) - size + 1)}
-    hashed = [int.from_bytes(hashlib.blake2b(run.encode(), digest_size=8).digest(), "little") for run in runs]
+    hashed = [
+        int.from_bytes(hashlib.blake2b(run.encode(), digest_size=8).digest(), "little")
+        for run in runs
+    ]
     return Wording(tokens, np.array(sorted(hashed), np.uint64))
 
 
@@ -97,11 +104,14 @@ def _nominated(wordings: Sequence[Wording]) -> set[tuple[int, int]]:
 
 def _chained(places: list[int]) -> Iterable[tuple[int, int]]:
     """Each place with the next few."""
-    return ((a, b) for n, a in enumerate(places) for b in itertools.islice(places, n + 1, n + 1 + REACH))
+    return (
+        (a, b) for n, a in enumerate(places) for b in itertools.islice(places, n + 1, n + 1 + REACH)
+    )
 
 
 def _signature(shingles: NDArray[np.uint64]) -> NDArray[np.uint32]:
-    """The least of each of BANDS x ROWS hashes: multiply and shift, modulo 2^64 (Dietzfelbinger and others, 1997)."""
+    """The least of each of BANDS x ROWS hashes: multiply and shift, modulo 2^64 (Dietzfelbinger and
+    others, 1997)."""
     factor, added = _FACTORS
     hashed_PN = np.multiply.outer(factor, shingles) + added[:, None]
     return (hashed_PN.min(1) >> np.uint64(32)).astype(np.uint32)

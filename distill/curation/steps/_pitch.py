@@ -1,10 +1,11 @@
 """The pitch of a voice, frame by frame: autocorrelation, and the cheapest way through its peaks.
 
-Boersma (1993, "Accurate short-term analysis of the fundamental frequency", IFA Proceedings 17): the autocorrelation of
-a windowed frame, divided by the window's own, peaks at the period with a height that is the harmonic share of the
-frame. A few peaks a frame are candidates; one Viterbi pass over the song pays for jumps and for voicing that comes and
-goes, so that an octave is left only where the sound insists. Numpy only: it is as exact as the trackers with compiled
-parts on clean voices (bench/music.py) and fast because frames are looked at by the hundred.
+Boersma (1993, "Accurate short-term analysis of the fundamental frequency", IFA Proceedings 17): the
+autocorrelation of a windowed frame, divided by the window's own, peaks at the period with a height
+that is the harmonic share of the frame. A few peaks a frame are candidates; one Viterbi pass over
+the song pays for jumps and for voicing that comes and goes, so that an octave is left only where
+the sound insists. Numpy only: it is as exact as the trackers with compiled parts on clean voices
+(bench/music.py) and fast because frames are looked at by the hundred.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ HOP_SECONDS = 0.01
 HOP = round(RATE * HOP_SECONDS)
 WINDOW = 768  # 48 ms: three periods of 62.5 Hz
 SIZE = 2048  # of the transform: window and longest lag fit without wrapping
-FINER = 2  # lags per sample, by a longer inverse transform; above 500 Hz a sample is more than 50 cents
+# lags per sample, by a longer inverse transform; above 500 Hz a sample is more than 50 cents
+FINER = 2
 LOWEST_HZ, HIGHEST_HZ = 62.5, 1100.0
 CANDIDATES = 5
 VOICING = 0.45  # harmonic share from which a frame is rather voiced
@@ -33,7 +35,8 @@ BLOCK = 512  # frames at a time: the working set stays in the cache
 
 
 class Pitch(NamedTuple):
-    """Frames of HOP_SECONDS. midi_F: pitch in MIDI units, NaN where unvoiced. strength_F: harmonic share, 0 to 1."""
+    """Frames of HOP_SECONDS. midi_F: pitch in MIDI units, NaN where unvoiced. strength_F: harmonic
+    share, 0 to 1."""
 
     midi_F: NDArray[np.float64]
     strength_F: NDArray[np.float64]
@@ -65,7 +68,8 @@ def _frames(wave_W: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _loud(wave_W: NDArray[np.float32]) -> float:
-    """The peak that loud passages reach: the 99th percentile of 10 ms peaks, so that one click sets no scale."""
+    """The peak that loud passages reach: the 99th percentile of 10 ms peaks, so that one click sets
+    no scale."""
     whole = len(wave_W) // HOP * HOP
     if not whole:
         return 0.0
@@ -92,14 +96,18 @@ def _candidates(
         auto_FL = fft.irfft(power_FB, SIZE * FINER)[:, : last + 1]
         auto_FL = auto_FL / (np.maximum(auto_FL[:, :1], 1e-9) * own_L)
         middle_FL = auto_FL[:, first:last]
-        is_peak_FL = (middle_FL > auto_FL[:, first - 1 : last - 1]) & (middle_FL >= auto_FL[:, first + 1 :])
+        is_peak_FL = (middle_FL > auto_FL[:, first - 1 : last - 1]) & (
+            middle_FL >= auto_FL[:, first + 1 :]
+        )
         worth_FL = np.where(is_peak_FL, middle_FL + bonus_L, -1.0)
         best_FK = np.argpartition(-worth_FL, CANDIDATES, axis=1)[:, :CANDIDATES]
         rows_F1 = np.arange(len(part_FW))[:, None]
         worth_FK = worth_FL[rows_F1, best_FK]
         before, here, after = (auto_FL[rows_F1, best_FK + first + step] for step in (-1, 0, 1))
         bend = before - 2 * here + after
-        offset_FK = np.where(np.abs(bend) > 1e-9, 0.5 * (before - after) / np.where(bend == 0, 1, bend), 0.0)
+        offset_FK = np.where(
+            np.abs(bend) > 1e-9, 0.5 * (before - after) / np.where(bend == 0, 1, bend), 0.0
+        )
         hz_FK[start : start + BLOCK] = finest / (best_FK + first + np.clip(offset_FK, -0.5, 0.5))
         height_FK[start : start + BLOCK] = worth_FK
         quiet_F = peak_F / max(loud, 1e-9) / (SILENCE / (1 + VOICING))
@@ -112,7 +120,9 @@ def _cheapest_way(
 ) -> NDArray[np.int64]:
     """Viterbi: the candidate of each frame, or CANDIDATES for unvoiced."""
     count = len(octave_FK)
-    worth_FS = np.concatenate([np.where(height_FK > -1, height_FK, -9.0), unvoiced_F[:, None]], axis=1)
+    worth_FS = np.concatenate(
+        [np.where(height_FK > -1, height_FK, -9.0), unvoiced_F[:, None]], axis=1
+    )
     cost_FSS = np.full((max(0, count - 1), CANDIDATES + 1, CANDIDATES + 1), TURN)
     cost_FSS[:, :-1, :-1] = JUMP * np.abs(octave_FK[:-1, :, None] - octave_FK[1:, None, :])
     cost_FSS[:, -1, -1] = 0.0

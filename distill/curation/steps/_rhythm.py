@@ -1,9 +1,10 @@
-"""Tempo and beats of a recording, after Ellis (2007, "Beat Tracking by Dynamic Programming", JNMR 36).
+"""Tempo and beats of a recording, after Ellis (2007, "Beat Tracking by Dynamic Programming", JNMR
+36).
 
-How much louder each band becomes gives one onset curve. Its autocorrelation peaks at the beat, its multiples and its
-parts; of these the one counts that a listener would tap, near two a second. The beats are the row of moments with the
-strongest onsets whose distances stay near that period. One tempo a song is assumed: a song that changes its tempo gets
-a low confidence, not two tempos.
+How much louder each band becomes gives one onset curve. Its autocorrelation peaks at the beat, its
+multiples and its parts; of these the one counts that a listener would tap, near two a second. The
+beats are the row of moments with the strongest onsets whose distances stay near that period. One
+tempo a song is assumed: a song that changes its tempo gets a low confidence, not two tempos.
 """
 
 from __future__ import annotations
@@ -25,13 +26,14 @@ FLOOR_DB = 60.0  # below a band's loud frames
 SLOWEST_BPM, FASTEST_BPM = 40.0, 220.0
 TAPPED_BPM, TAPPED_OCTAVES = 115.0, 0.9  # where people tap, and how far they stray from it
 ANY_OCTAVES = 2.0  # the same while only the kind of beat is looked for, not its octave
-TIGHT = 100.0  # price of a beat that comes at e times its time, in mean onset strengths (Ellis's alpha)
+# price of a beat that comes at e times its time, in mean onset strengths (Ellis's alpha)
+TIGHT = 100.0
 MULTIPLES = (1.0, 0.6, 0.3, 0.6)  # how much the autocorrelation counts at 1, 2, 3 and 4 beats
 
 
 class Rhythm(NamedTuple):
-    """tempo_bpm: beats a minute. beats: their moments (seconds). confidence: 0 to 1, how much of the onset curve comes
-    back after each of the next beats."""
+    """tempo_bpm: beats a minute. beats: their moments (seconds). confidence: 0 to 1, how much of
+    the onset curve comes back after each of the next beats."""
 
     tempo_bpm: float
     beats: tuple[float, ...]
@@ -39,7 +41,8 @@ class Rhythm(NamedTuple):
 
 
 def rhythm(wave_W: NDArray[np.float32]) -> Rhythm | None:
-    """Tempo and beats of wave_W (RATE Hz); None for what has fewer than four beats at the slowest tempo or no onset."""
+    """Tempo and beats of wave_W (RATE Hz); None for what has fewer than four beats at the slowest
+    tempo or no onset."""
     onset_F = onsets(wave_W)
     if len(onset_F) < 4 * 60 / SLOWEST_BPM / HOP_SECONDS or not onset_F.any():
         return None
@@ -52,7 +55,8 @@ def rhythm(wave_W: NDArray[np.float32]) -> Rhythm | None:
 
 
 def onsets(wave_W: NDArray[np.float32]) -> NDArray[np.float64]:
-    """How much louder the bands become at each frame, in standard deviations above the neighbourhood: onset_F >= 0."""
+    """How much louder the bands become at each frame, in standard deviations above the
+    neighbourhood: onset_F >= 0."""
     padded = np.pad(wave_W, (WINDOW // 2, WINDOW))
     frames_FW = np.lib.stride_tricks.sliding_window_view(padded, WINDOW)[: len(wave_W) + 1 : HOP]
     window_W = np.hanning(WINDOW).astype(np.float32)
@@ -74,7 +78,8 @@ def onsets(wave_W: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def autocorrelation(onset_F: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The onset curve against itself later, 1 at lag 0, free of its mean; lags up to 10 beats at the slowest."""
+    """The onset curve against itself later, 1 at lag 0, free of its mean; lags up to 10 beats at
+    the slowest."""
     centred_F = gaussian_filter1d(onset_F - onset_F.mean(), 1.5)
     count = len(centred_F)
     size = fft.next_fast_len(2 * count)
@@ -85,20 +90,28 @@ def autocorrelation(onset_F: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def tapped(back_L: NDArray[np.float64]) -> float:
-    """The period (frames) that a listener would tap to: first what repeats best, then which octave of it."""
+    """The period (frames) that a listener would tap to: first what repeats best, then which octave
+    of it."""
     bpm_P = np.geomspace(SLOWEST_BPM, FASTEST_BPM, 600)
     likely_P = _strength(back_L, bpm_P) * _taste(bpm_P, ANY_OCTAVES)
     found = float(bpm_P[int(np.argmax(likely_P))])
-    bpm_3 = np.array([bpm for bpm in (found / 2, found, 2 * found) if SLOWEST_BPM <= bpm <= FASTEST_BPM])
+    bpm_3 = np.array(
+        [bpm for bpm in (found / 2, found, 2 * found) if SLOWEST_BPM <= bpm <= FASTEST_BPM]
+    )
     tapped_3 = _strength(back_L, bpm_3) * _taste(bpm_3, TAPPED_OCTAVES)
     best = 60 / float(bpm_3[int(np.argmax(tapped_3))]) / HOP_SECONDS
     finer_P = best * np.linspace(0.975, 1.025, 201)
     far = [many for many in range(1, 17) if many * best * 1.03 < len(back_L) - 1]
-    return float(finer_P[int(np.argmax(sum(_at(back_L, many * finer_P) for many in far)))]) if far else best
+    return (
+        float(finer_P[int(np.argmax(sum(_at(back_L, many * finer_P) for many in far)))])
+        if far
+        else best
+    )
 
 
 def _strength(back_L: NDArray[np.float64], bpm_P: NDArray[np.float64]) -> NDArray[np.float64]:
-    """How much of the onset curve comes back after 1, 2, 3 and 4 beats, for each tempo; never below 0."""
+    """How much of the onset curve comes back after 1, 2, 3 and 4 beats, for each tempo; never below
+    0."""
     period_P = 60 / bpm_P / HOP_SECONDS
     found_MP = [weight * _at(back_L, many * period_P) for many, weight in enumerate(MULTIPLES, 1)]
     return np.maximum(np.sum(found_MP, axis=0), 1e-9)
@@ -114,7 +127,8 @@ def _at(back_L: NDArray[np.float64], lag: NDArray[np.float64] | float) -> NDArra
 
 
 def beats(onset_F: NDArray[np.float64], period: float) -> list[int]:
-    """The frames of the beats: the best row of onsets that keeps to the period (Ellis 2007, equation 3)."""
+    """The frames of the beats: the best row of onsets that keeps to the period (Ellis 2007,
+    equation 3)."""
     width = max(1.0, period / 32)
     curve_F = gaussian_filter1d(onset_F, width, mode="constant") * width
     curve_F = curve_F / max(float(curve_F.std()), 1e-9)

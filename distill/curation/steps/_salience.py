@@ -1,9 +1,11 @@
-"""The pitch of a voice that sings over a band, as far as it can be heard without taking the two apart.
+"""The pitch of a voice that sings over a band, as far as it can be heard without taking the two
+apart.
 
-Every candidate pitch is worth the sum of its harmonics in a spectrum that was made flat first (Salamon and Gómez 2012,
-"Melody extraction from polyphonic music signals using pitch contour characteristics", IEEE TASLP 20(6), in its plainest
-form); one Viterbi pass pays for what moves. A voice is the source with many strong harmonics that glide, so it mostly wins
-where somebody sings; elsewhere this follows an instrument. Good for looking at, too weak for a label.
+Every candidate pitch is worth the sum of its harmonics in a spectrum that was made flat first
+(Salamon and Gómez 2012, "Melody extraction from polyphonic music signals using pitch contour
+characteristics", IEEE TASLP 20(6), in its plainest form); one Viterbi pass pays for what moves. A
+voice is the source with many strong harmonics that glide, so it mostly wins where somebody sings;
+elsewhere this follows an instrument. Good for looking at, too weak for a label.
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ BLOCK = 512  # frames at a time
 
 
 def track(wave_W: NDArray[np.float32]) -> NDArray[np.float64]:
-    """midi_F: the predominant pitch of wave_W (RATE Hz) in MIDI units, a frame every HOP samples, NaN where it is quiet."""
+    """midi_F: the predominant pitch of wave_W (RATE Hz) in MIDI units, a frame every HOP samples,
+    NaN where it is quiet."""
     padded_W = np.pad(wave_W, (WINDOW // 2, WINDOW))
     frames_FW = np.lib.stride_tricks.sliding_window_view(padded_W, WINDOW)[: len(wave_W) + 1 : HOP]
     salience_FC = np.concatenate(
@@ -37,12 +40,17 @@ def track(wave_W: NDArray[np.float32]) -> NDArray[np.float64]:
     )
     level_F = np.sqrt(np.mean(frames_FW**2, axis=1))
     midi_C = LOWEST_MIDI + np.arange(salience_FC.shape[1]) / STEPS
-    return np.where(level_F > 0.05 * np.percentile(level_F, 95), midi_C[_smoothest(salience_FC)], np.nan)
+    return np.where(
+        level_F > 0.05 * np.percentile(level_F, 95), midi_C[_smoothest(salience_FC)], np.nan
+    )
 
 
 def _salience(frames_FW: NDArray[np.float32]) -> NDArray[np.float64]:
-    """The worth of each candidate pitch: its harmonics' levels over their neighbourhood's, weighted down as they rise."""
-    level_FH = np.log10(np.abs(fft.rfft(frames_FW * np.hanning(WINDOW).astype(np.float32), SIZE)) + 1e-4)
+    """The worth of each candidate pitch: its harmonics' levels over their neighbourhood's, weighted
+    down as they rise."""
+    level_FH = np.log10(
+        np.abs(fft.rfft(frames_FW * np.hanning(WINDOW).astype(np.float32), SIZE)) + 1e-4
+    )
     flat_FH = np.maximum(level_FH - uniform_filter1d(level_FH, FLATTEN_BINS, axis=1), 0)
     hz_C = 440 * 2 ** ((np.arange(LOWEST_MIDI, HIGHEST_MIDI, 1 / STEPS) - 69) / 12)
     total_FC, weight_C = np.zeros((len(frames_FW), len(hz_C))), np.zeros(len(hz_C))

@@ -2,8 +2,8 @@
 
     [Verse 2]   (Chorus x2)   Refrain:   副歌   サビ   Estribillo   Couplet   [Hook: Somebody]   Repeat chorus
 
-`read` takes one row of text and says whether it is such a tag: the section's name, how often it is to be sung, and what
-stands behind it on the row.
+`read` takes one row of text and says whether it is such a tag: the section's name, how often it is
+to be sung, and what stands behind it on the row.
 """
 
 from __future__ import annotations
@@ -19,38 +19,51 @@ SECTIONS = (
 MOST_REPEATS = 8  # more is a typing error or "repeat to fade"
 
 _WORDS = {
-    "verse": "verse verso vers verses strophe strofe strofa strophes estrofa estrofe stanza couplet couplets copla zwrotka "
+    "verse": "verse verso vers verses strophe strofe strofa strophes estrofa estrofe stanza "
+    "couplet couplets copla zwrotka "
     "sloka vers verš verze kupleta куплет купле строфа säkeistö kıta bait 主歌 主歌a 主歌b aメロ 절 벌스",
-    "pre-chorus": "pre-chorus prechorus pre pre-hook pre-refrain prerefrain pré-refrain pré-refrão pre-coro precoro "
+    "pre-chorus": "pre-chorus prechorus pre pre-hook pre-refrain prerefrain pré-refrain "
+    "pré-refrão pre-coro precoro "
     "pre-estribillo preestribillo pre-ritornello предприпев 预副歌 預副歌 导歌 導歌 bメロ 프리코러스 lift build-up",
-    "chorus": "chorus choruses refrain refrein ref reff refrän refräng refreng refren refrén refrão refrao coro "
-    "estribillo ritornello kehrreim kehrvers omkvæd omkvaed kertosäe nakarat припев припiв приспів 副歌 サビ 大サビ "
+    "chorus": "chorus choruses refrain refrein ref reff refrän refräng refreng refren refrén "
+    "refrão refrao coro "
+    "estribillo ritornello kehrreim kehrvers omkvæd omkvaed kertosäe nakarat припев припiв "
+    "приспів 副歌 サビ 大サビ "
     "落ちサビ ラスサビ ラストサビ 후렴 코러스 후렴구 điệp-khúc",
     "post-chorus": "post-chorus postchorus post-refrain after-chorus post-estribillo",
-    "bridge": "bridge middle-8 middle-eight middle8 puente pont ponte brücke bruecke brug brygga stick mostek köprü бридж "
+    "bridge": "bridge middle-8 middle-eight middle8 puente pont ponte brücke bruecke brug brygga "
+    "stick mostek köprü бридж "
     "мост 桥段 橋段 过桥 過橋 cメロ dメロ 브릿지 브리지",
-    "intro": "intro introduction introducción introduccion introdução introduzione opening einleitung вступление интро "
+    "intro": "intro introduction introducción introduccion introdução introduzione opening "
+    "einleitung вступление интро "
     "前奏 イントロ 인트로 전주 prelude",
-    "outro": "outro ending end coda final finale finał cierre schluss fin fade-out fadeout концовка кода аутро 尾奏 尾声 "
+    "outro": "outro ending end coda final finale finał cierre schluss fin fade-out fadeout "
+    "концовка кода аутро 尾奏 尾声 "
     "尾聲 後奏 アウトロ エンディング 아웃트로 후주 tag",
     "hook": "hook hookline 훅",
     "rap": "rap rap-verse рэп 说唱 說唱 ラップ 랩",
     "spoken": "spoken spoken-word spoken-intro hablado parlé gesprochen 念白 旁白 独白 獨白 セリフ 台詞",
     "ad-lib": "ad-lib adlib ad-libs adlibs vocalise vocalization",
-    "instrumental": "instrumental instrumental-break instrumental-interlude instrumentale instrumental-solo inst interlude "
-    "interludio intermezzo interlúdio zwischenspiel solo guitar-solo piano-solo sax-solo drum-solo solo-de-guitarra "
-    "solo-guitare gitarrensolo break breakdown drop music music-break musical-interlude musique música musik проигрыш "
+    "instrumental": "instrumental instrumental-break instrumental-interlude instrumentale "
+    "instrumental-solo inst interlude "
+    "interludio intermezzo interlúdio zwischenspiel solo guitar-solo piano-solo sax-solo "
+    "drum-solo solo-de-guitarra "
+    "solo-guitare gitarrensolo break breakdown drop music music-break musical-interlude musique "
+    "música musik проигрыш "
     "соло инструментал 间奏 間奏 纯音乐 純音樂 器乐 간주 변주",
 }
 NAMES = {word: name for name, words in _WORDS.items() for word in words.split()}
-# Words that are sung as well: alone on a row they open a section only in brackets or before a colon ...
-_SUNG_TOO = set("end final finale fin pre tag stick drop lift break music música musique musik".split())
-_SUNG_TOO |= set(
-    "solo соло rap hook мост brug copla bait pont ponte prelude coda inst breakdown vocalise".split()
+# Words that are sung as well: alone on a row they open a section only in brackets or before a colon
+# ...
+_SUNG_TOO = set(
+    "end final finale fin pre tag stick drop lift break music música musique musik".split()
 )
-_BACKING = set(
-    "end final finale fin pre tag stick drop lift break".split()
-)  # ... and these not in round ones
+_SUNG_TOO |= set(
+    "solo соло rap hook мост brug copla bait pont ponte prelude coda inst breakdown "
+    "vocalise".split()
+)
+# ... and these not in round ones
+_BACKING = set("end final finale fin pre tag stick drop lift break".split())
 
 _X = r"[x×✕*]\s?(\d{1,2})|(\d{1,2})\s?[x×✕]"
 _TIMES = rf"{_X}|(\d{{1,2}})\s?(?:times|veces|fois|mal|volte|vezes)|\bbis|\btwice|2回|两遍|兩遍"
@@ -64,7 +77,8 @@ _BRACKETED = re.compile(
 
 
 class Tag(NamedTuple):
-    """A section's name ("chorus"), how often it is sung, what else stands on the row, and whether it says "repeat"."""
+    """A section's name ("chorus"), how often it is sung, what else stands on the row, and whether
+    it says "repeat"."""
 
     name: str
     times: int = 1
@@ -78,25 +92,31 @@ def read(row: str) -> Tag | None:
     row = row.strip("*_=~#—–- ") if row[:1] in set("*_=~#—–-") else row
     if match := _BRACKETED.match(row):
         inside, rest = next(group for group in match.groups() if group), row[match.end() :]
-        return _tag(inside, rest, _BACKING | (_SUNG_TOO if rest else set()) if row[0] in "(（" else set())
+        return _tag(
+            inside, rest, _BACKING | (_SUNG_TOO if rest else set()) if row[0] in "(（" else set()
+        )
     if match := re.match(r"([^:：]{1,30}?)\s*[:：]\s*", row):
         return _tag(match.group(1), row[match.end() :], set())
     return _tag(row, "", _SUNG_TOO) if len(row) <= 30 else None
 
 
 def _tag(inside: str, rest: str, unless: set[str]) -> Tag | None:
-    """The tag between brackets or before a colon; None where its word is one of `unless`, or no section's."""
+    """The tag between brackets or before a colon; None where its word is one of `unless`, or no
+    section's."""
     times, again = 1, False
     if found := _INSIDE.search(inside):
         times, inside = count(found), inside[: found.start()]
     if found := REPEAT_ALONE.fullmatch(rest):
         times, rest = count(found), ""
-    plain = simple(
-        re.split(r"\s*[:：|,;/–—]\s*|\s+-\s+", inside.strip(), maxsplit=1)[0]
-    )  # "Verse 1: Somebody"
-    if found := re.fullmatch(r"(?:repeat|repetir|repite|répéter|wdh)-(.+)|(.+)-(?:repeats?|again)", plain):
+    # "Verse 1: Somebody"
+    plain = simple(re.split(r"\s*[:：|,;/–—]\s*|\s+-\s+", inside.strip(), maxsplit=1)[0])
+    if found := re.fullmatch(
+        r"(?:repeat|repetir|repite|répéter|wdh)-(.+)|(.+)-(?:repeats?|again)", plain
+    ):
         plain, again = found.group(1) or found.group(2), True
-    plain = re.sub(r"^(?:the|el|la|le|der|die|final|last|first|second|third|double|half)-(?=.)", "", plain)
+    plain = re.sub(
+        r"^(?:the|el|la|le|der|die|final|last|first|second|third|double|half)-(?=.)", "", plain
+    )
     name = name_of(plain)
     return None if name is None or plain in unless else Tag(name, times, rest.strip(), again)
 

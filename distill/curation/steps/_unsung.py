@@ -1,4 +1,5 @@
-"""Rows of lyrics that nobody sings: who wrote them, where they were found, chords, tablature, adverts.
+"""Rows of lyrics that nobody sings: who wrote them, where they were found, chords, tablature,
+adverts.
 
 A row is taken out only where it can hardly be sung; where it might be, it stays.
 """
@@ -13,13 +14,20 @@ from distill.lyrics.g2p import lexicon
 _PERSONS = (
     "作词 作詞 填词 填詞 词 詞 作曲 曲 编曲 編曲 词曲 詞曲 制作人 製作人 制作 製作 监制 監製 演唱 原唱 翻唱 歌手 歌 唱 和声 和聲 混音 录音 錄音 "
     "母带 母帶 吉他 贝斯 貝斯 鼓 键盘 鍵盤 钢琴 鋼琴 弦乐 弦樂 出品 出品人 发行 發行 企划 企劃 统筹 統籌 专辑 專輯 歌名 歌曲 配唱 后期 後期 op sp "
-    "isrc 작사 작곡 편곡 노래 가수 lyrics lyric words music melody composer composers lyricist songwriter songwriters "
-    "writer writers producer producers arranger arranged-by arrangement artist artists title album year genre label "
-    "publisher key capo tempo bpm tuning time-signature transcribed-by vocals vocal singer singers performer recorded-by "
-    "mixed-by mastered-by isrc upc letra letras música musica autor autora autores compositor compositora intérprete "
-    "interprete álbum título titulo productor paroles musique auteur compositeur interprète titre text musik melodie "
-    "worte komponist texter dichter interpret titel testo testi autore compositore слова музыка текст автор исполнитель "
-    "композитор аранжировка альбом words-and-music music-and-lyrics lyrics-and-music letra-y-música paroles-et-musique "
+    "isrc 작사 작곡 편곡 노래 가수 lyrics lyric words music melody composer composers lyricist songwriter "
+    "songwriters "
+    "writer writers producer producers arranger arranged-by arrangement artist artists title "
+    "album year genre label "
+    "publisher key capo tempo bpm tuning time-signature transcribed-by vocals vocal singer "
+    "singers performer recorded-by "
+    "mixed-by mastered-by isrc upc letra letras música musica autor autora autores compositor "
+    "compositora intérprete "
+    "interprete álbum título titulo productor paroles musique auteur compositeur interprète titre "
+    "text musik melodie "
+    "worte komponist texter dichter interpret titel testo testi autore compositore слова музыка "
+    "текст автор исполнитель "
+    "композитор аранжировка альбом words-and-music music-and-lyrics lyrics-and-music "
+    "letra-y-música paroles-et-musique "
     "text-und-musik слова-и-музыка musik-och-text sanoitus sävel tekst muzyka söz müzik"
 ).split()
 _LABELS = frozenset(_PERSONS)
@@ -51,12 +59,15 @@ _DIRECTIONS = re.compile(
 )
 _TABLATURE = re.compile(r"^\s*[eBGDAEbgda]?\s*\|[-\d\s|hpbx/\\~()]{4,}\|?\s*$")
 _CHORD = re.compile(CHORD_NAME)
-_BARS = re.compile(r"(?:\|+:?|:?\|+|-+|/+|%|\.+|N\.?C\.?|[x×]\s?\d{1,2}|\d{1,2}\s?[x×]|\(|\))", re.IGNORECASE)
+_BARS = re.compile(
+    r"(?:\|+:?|:?\|+|-+|/+|%|\.+|N\.?C\.?|[x×]\s?\d{1,2}|\d{1,2}\s?[x×]|\(|\))", re.IGNORECASE
+)
 _ORNAMENT = re.compile(r"^[\s♪♫♬♩🎵🎶*_~=•·]+|[\s♪♫♬♩🎵🎶*_~=•·]+$")
 
 
 def why(row: str, first_or_last: bool = False) -> str:
-    """Why nobody sings this row: "credits", "addresses", "chords", "adverts", "directions"; "" for a row that may be sung.
+    """Why nobody sings this row: "credits", "addresses", "chords", "adverts", "directions"; "" for
+    a row that may be sung.
 
     first_or_last: it is one of the first or last rows, where credits without a colon stand.
     """
@@ -111,8 +122,12 @@ def _label(row: str) -> bool:
     found = re.match(r"^[\W_]*([^:：]{1,40}?)\s*(?:by)?\s*[:：]", row, re.IGNORECASE)
     if not found:
         return False
-    parts = re.split(r"\s*(?:[&/,+、\\]|\band\b|\bund\b|\bet\b|\by\b)\s*", found.group(1).strip().lower())
-    return all("-".join(part.split()) in _LABELS or re.sub(r"\s", "", part) in _LABELS for part in parts)
+    parts = re.split(
+        r"\s*(?:[&/,+、\\]|\band\b|\bund\b|\bet\b|\by\b)\s*", found.group(1).strip().lower()
+    )
+    return all(
+        "-".join(part.split()) in _LABELS or re.sub(r"\s", "", part) in _LABELS for part in parts
+    )
 
 
 def _names(text: str) -> bool:

@@ -1,15 +1,16 @@
 """Finds where each line and word of the lyrics is sung, and how sure that is.
 
-Times that came with the song are kept. What has none is looked for between its timed neighbours: words inside their
-lines, lines inside the song. Two ways:
+Times that came with the song are kept. What has none is looked for between its timed neighbours:
+words inside their lines, lines inside the song. Two ways:
 
     synthesis   offline, any song: lyrics are read to sounds, a small network taught on synthesised singing hears sounds
                 in the recording, and all ways to sing the one along the other are weighed (`_alignment`)
     ctc         a transformers CTC model, by hub id or folder (`model`)
 
-A confidence is the probability that a word starts within 0.2 s of where it is said to, a line within 0.3 s; for `ctc` it
-is the model's mean probability of the characters and not calibrated. Below `least_confidence` a line's word times are
-left out, and below `least_line_confidence` its own: the coarser grain is used where the finer is not to be trusted.
+A confidence is the probability that a word starts within 0.2 s of where it is said to, a line
+within 0.3 s; for `ctc` it is the model's mean probability of the characters and not calibrated.
+Below `least_confidence` a line's word times are left out, and below `least_line_confidence` its
+own: the coarser grain is used where the finer is not to be trusted.
 """
 
 from __future__ import annotations
@@ -34,10 +35,12 @@ SLACK_SECONDS = 0.15  # given line times are a person's: its first word may begi
 
 @dataclass(frozen=True)
 class Settings:
-    """method: "auto" takes `ctc` where a `model` is named, else `synthesis`; "given" looks for nothing.
+    """method: "auto" takes `ctc` where a `model` is named, else `synthesis`; "given" looks for
+    nothing.
 
-    keep_given: false looks for all times anew and forgets those that came with the song. starts: what a word's start
-    means, its first "sound" (as people stamp it) or its first "vowel" (as the songbook and notes count).
+    keep_given: false looks for all times anew and forgets those that came with the song. starts:
+    what a word's start means, its first "sound" (as people stamp it) or its first "vowel" (as the
+    songbook and notes count).
     """
 
     method: Literal["auto", "given", "synthesis", "ctc"] = "auto"
@@ -52,12 +55,17 @@ class Settings:
             if not 0.0 <= (value := getattr(self, name)) <= 1.0:
                 raise SettingsError(f"alignment.{name}: {value} is no probability; give 0 to 1")
         if self.method == "ctc" and not self.model:
-            raise SettingsError("alignment.model: method ctc needs a model; give a hub id or folder")
+            raise SettingsError(
+                "alignment.model: method ctc needs a model; give a hub id or folder"
+            )
         if self.model and self.method in ("given", "synthesis"):
-            raise SettingsError(f"alignment.model: method {self.method} uses no model; say method: ctc")
+            raise SettingsError(
+                f"alignment.model: method {self.method} uses no model; say method: ctc"
+            )
 
     def curate(self, item: Item) -> Item:
-        """The song with times where they could be found. Needs lyrics and sound; without, it passes with a remark."""
+        """The song with times where they could be found. Needs lyrics and sound; without, it passes
+        with a remark."""
         song = item.song if self.keep_given else _forget(item.song)
         if not song.lines:
             return item.remark(STEP, "noted", "no lyrics to align")
@@ -65,7 +73,9 @@ class Settings:
         if self.method == "given" or not any(wanted):
             item = replace(item, song=song)
             bare = sum(line.start is None for line in song.lines)
-            said = f"{bare} of {len(song.lines)} lines have no times, and method: given looks for none"
+            said = (
+                f"{bare} of {len(song.lines)} lines have no times, and method: given looks for none"
+            )
             return item.remark(STEP, "noted", said) if bare else item
         sound = item.voice
         if sound is None:
@@ -114,12 +124,18 @@ class Settings:
             sure = round(float(found.lines.sure_N[number]), 3)
             if line.start is not None:
                 done.append(
-                    replace(line, end=round(end, 3) if line.end is None and timed else line.end, words=timed)
+                    replace(
+                        line,
+                        end=round(end, 3) if line.end is None and timed else line.end,
+                        words=timed,
+                    )
                 )
             elif sure < self.least_line_confidence:
                 done.append(replace(line, confidence=sure))
             else:
-                done.append(Line(line.text, round(start, 3), round(end, 3), timed, line.notes, sure))
+                done.append(
+                    Line(line.text, round(start, 3), round(end, 3), timed, line.notes, sure)
+                )
         return done
 
 
@@ -131,7 +147,8 @@ def _with(song: Song, lines: Sequence[Line]) -> Song:
     """The song with these lines in place of its own."""
     rest = iter(lines)
     sections = tuple(
-        replace(section, lines=tuple(itertools.islice(rest, len(section.lines)))) for section in song.sections
+        replace(section, lines=tuple(itertools.islice(rest, len(section.lines))))
+        for section in song.sections
     )
     return replace(song, sections=sections)
 
@@ -139,21 +156,31 @@ def _with(song: Song, lines: Sequence[Line]) -> Song:
 def _stretches(
     lines: Sequence[Line], wanted: Sequence[bool], seconds: float
 ) -> Iterator[tuple[int, int, float, float]]:
-    """(first line, last line + 1, begin, end) to look in: a timed line alone, untimed ones between timed neighbours."""
+    """(first line, last line + 1, begin, end) to look in: a timed line alone, untimed ones between
+    timed neighbours."""
     at = 0
     while at < len(lines):
         line, upto = lines[at], at + 1
         if line.start is not None:
-            following = next((other.start for other in lines[upto:] if other.start is not None), seconds)
+            following = next(
+                (other.start for other in lines[upto:] if other.start is not None), seconds
+            )
             end = following if line.end is None else line.end
             if wanted[at]:
-                yield at, upto, max(0.0, line.start - SLACK_SECONDS), min(seconds, end + SLACK_SECONDS)
+                yield (
+                    at,
+                    upto,
+                    max(0.0, line.start - SLACK_SECONDS),
+                    min(seconds, end + SLACK_SECONDS),
+                )
         else:
             while upto < len(lines) and lines[upto].start is None:
                 upto += 1
             begin = 0.0
             if at:
-                begin = (lines[at - 1].end if lines[at - 1].end is not None else lines[at - 1].start) or 0.0
+                begin = (
+                    lines[at - 1].end if lines[at - 1].end is not None else lines[at - 1].start
+                ) or 0.0
             after = lines[upto].start if upto < len(lines) else seconds
             yield at, upto, begin, seconds if after is None else after
         at = upto
@@ -167,11 +194,15 @@ def _inside(
     for number, (start, end) in enumerate(zip(starts, ends, strict=True)):
         after = starts[number + 1] if number + 1 < len(starts) else last
         begin = max(float(start), first, spans[-1][1] if spans else first)
-        spans.append((begin, max(begin + least, min(float(end), float(after), max(last, begin + least)))))
+        spans.append(
+            (begin, max(begin + least, min(float(end), float(after), max(last, begin + least))))
+        )
     return spans
 
 
-def _told(before: Sequence[Line], after: Sequence[Line], method: str) -> tuple[str, dict[str, object]]:
+def _told(
+    before: Sequence[Line], after: Sequence[Line], method: str
+) -> tuple[str, dict[str, object]]:
     """One sentence for the report, and its numbers."""
     sought = [new for old, new in zip(before, after, strict=True) if old.start is None]
     given, lost = len(before) - len(sought), sum(line.start is None for line in sought)

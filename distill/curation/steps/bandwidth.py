@@ -1,10 +1,12 @@
-"""How high does the sound reach? What was telephone, low-rate MP3 or upsampled before stays muffled at any sample rate.
+"""How high does the sound reach? What was telephone, low-rate MP3 or upsampled before stays muffled
+at any sample rate.
 
-A sample rate is a promise of frequencies up to half of it. Music fades towards the top; a codec or a resampler cuts. So
-the long-term spectrum (Welch, of the mono sum) is taken in bands of about 100 Hz, and a cut is a place where it falls by
-`cut_db` or more within `CUT_HZ`, and stays flat above. The cut is the bandwidth; without one it is
-the highest band above the floor that the sample format leaves. Both are guesses: an MP3 encoder that drops its low-pass
-for loud passages, or an instrument that really ends there, look alike.
+A sample rate is a promise of frequencies up to half of it. Music fades towards the top; a codec or
+a resampler cuts. So the long-term spectrum (Welch, of the mono sum) is taken in bands of about 100
+Hz, and a cut is a place where it falls by `cut_db` or more within `CUT_HZ`, and stays flat above.
+The cut is the bandwidth; without one it is the highest band above the floor that the sample format
+leaves. Both are guesses: an MP3 encoder that drops its low-pass for loud passages, or an instrument
+that really ends there, look alike.
 """
 
 from __future__ import annotations
@@ -40,10 +42,11 @@ USUAL = {
 
 @dataclass(frozen=True)
 class Settings:
-    """Below `lowest_hz` a song is set aside: consonants lie between 4 and 8 kHz, and a telephone ends before them.
+    """Below `lowest_hz` a song is set aside: consonants lie between 4 and 8 kHz, and a telephone
+    ends before them.
 
-    Below `noted_share` of half the sample rate it is noted. `cut_db` is what a cut must fall by: music fades by 3 to 12 dB
-    an octave, which is less than 2 dB within the width of a cut.
+    Below `noted_share` of half the sample rate it is noted. `cut_db` is what a cut must fall by:
+    music fades by 3 to 12 dB an octave, which is less than 2 dB within the width of a cut.
     """
 
     lowest_hz: float = 4000.0
@@ -54,10 +57,13 @@ class Settings:
         if self.lowest_hz < 0 or self.cut_db <= 0:
             raise SettingsError("lowest_hz must be 0 or more, and cut_db above 0")
         if not 0 < self.noted_share <= 1:
-            raise SettingsError(f"noted_share is {self.noted_share}; give a share above 0 and up to 1")
+            raise SettingsError(
+                f"noted_share is {self.noted_share}; give a share above 0 and up to 1"
+            )
 
     def curate(self, item: Item) -> Item:
-        """The item with the fact `bandwidth_hz`, of the recording or, without one, of its first stem."""
+        """The item with the fact `bandwidth_hz`, of the recording or, without one, of its first
+        stem."""
         sound = item.tracks.get("audio", item.voice) or next(iter(item.tracks.values()), None)
         if sound is None:
             return item.remark(STEP, "noted", "no sound: the bandwidth is unknown")
@@ -70,7 +76,12 @@ class Settings:
         text = f"{'cut off' if cut else 'fades out'} at {hertz / 1000:.1f} of {half / 1000:.1f} kHz"
         if cut:
             text += next(
-                (f": was {what} before?" for (low, high), what in USUAL.items() if low <= hertz < high), ""
+                (
+                    f": was {what} before?"
+                    for (low, high), what in USUAL.items()
+                    if low <= hertz < high
+                ),
+                "",
             )
         if hertz < self.lowest_hz:
             return item.remark(
@@ -82,21 +93,27 @@ class Settings:
 
 
 def spectrum(sound: Sound) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """hertz_B, the middle of each band, and decibels_B, its long-term power; empty for less than a frame."""
+    """hertz_B, the middle of each band, and decibels_B, its long-term power; empty for less than a
+    frame."""
     size = 1 << int(np.ceil(np.log2(2 * sound.sample_rate / BAND_HZ)))
     wave_W = sound.mono()
     if len(wave_W) < size or not np.isfinite(wave_W).all():
         return np.empty(0), np.empty(0)
-    hertz_N, power_N = welch(wave_W, sound.sample_rate, "blackmanharris", size, size // 2, detrend=False)
+    hertz_N, power_N = welch(
+        wave_W, sound.sample_rate, "blackmanharris", size, size // 2, detrend=False
+    )
     bands = int(sound.sample_rate / 2 // BAND_HZ)
     band_N = np.minimum((hertz_N / BAND_HZ).astype(int), bands - 1)
-    power_B = np.bincount(band_N, power_N, bands) / np.maximum(np.bincount(band_N, minlength=bands), 1)
+    power_B = np.bincount(band_N, power_N, bands) / np.maximum(
+        np.bincount(band_N, minlength=bands), 1
+    )
     hertz_B = (np.arange(bands, dtype=np.float64) + 0.5) * BAND_HZ
     return hertz_B, 10 * np.log10(np.maximum(power_B, 1e-24))
 
 
 def bandwidth(sound: Sound, cut_db: float) -> tuple[float, bool]:
-    """The highest frequency (Hz) that the sound reaches, and whether it is cut off there; 0 where there is no sound."""
+    """The highest frequency (Hz) that the sound reaches, and whether it is cut off there; 0 where
+    there is no sound."""
     hertz_B, decibels_B = spectrum(sound)
     if not len(hertz_B) or decibels_B.max() < -150:
         return 0.0, False

@@ -1,17 +1,21 @@
-"""Songs that are one song: copies, excerpts, edits and covers are found, grouped, and kept on one side of the split.
+"""Songs that are one song: copies, excerpts, edits and covers are found, grouped, and kept on one
+side of the split.
 
     the same sound      an acoustic fingerprint of each recording (_fingerprint.py)
     the same words      MinHash of the lyrics (_minhash.py): covers and other takes, whatever they sound like
 
-Both find pairs; pairs make groups (`Song.group`), and a group is held out as a whole or not at all. Three things follow
-(_kinship.py):
+Both find pairs; pairs make groups (`Song.group`), and a group is held out as a whole or not at all.
+Three things follow (_kinship.py):
 
-- A training song that is in one group with a song held out by its source is set aside: scores on a song that the model
-  has learned mean nothing, and a held-out set must not change because a copy turned up elsewhere.
-- Of several copies of one recording with the same lyrics the best is kept (finest line times, widest band, lossless,
-  longest), so that nothing is learned twice. Excerpts, covers and other lyrics to the same recording stay.
-- `held_out_share` holds out groups where the source holds out nothing. Which ones is decided by a hash of the songs'
-  ids: their order does not matter, and a song changes sides only if another one joins its group.
+- A training song that is in one group with a song held out by its source is set aside: scores on a
+  song that the model has learned mean nothing, and a held-out set must not change because a copy
+  turned up elsewhere.
+- Of several copies of one recording with the same lyrics the best is kept (finest line times,
+  widest band, lossless, longest), so that nothing is learned twice. Excerpts, covers and other
+  lyrics to the same recording stay.
+- `held_out_share` holds out groups where the source holds out nothing. Which ones is decided by a
+  hash of the songs' ids: their order does not matter, and a song changes sides only if another one
+  joins its group.
 
 Not found: copies at another speed or in another key, and translations.
 """
@@ -43,14 +47,16 @@ LOSSLESS = (".wav", ".flac", ".aif", ".aiff")
 class Settings:
     """When two songs are one, and what follows.
 
-    audio_share: of the shorter recording, found in the other at the same times but for an offset (null: sound is not
-    compared). lyrics_jaccard: of the lyrics' runs of three words, or of four characters where words are not spaced
-    (null: lyrics are not compared). keep: "best" sets the other copies of a recording aside, "all" keeps them, in one
-    group. held_out_share: of the songs, in whole groups, where the source holds out none.
+    audio_share: of the shorter recording, found in the other at the same times but for an offset
+    (null: sound is not compared). lyrics_jaccard: of the lyrics' runs of three words, or of four
+    characters where words are not spaced (null: lyrics are not compared). keep: "best" sets the
+    other copies of a recording aside, "all" keeps them, in one group. held_out_share: of the songs,
+    in whole groups, where the source holds out none.
 
-    The defaults lie in wide gaps. Of generated songs strangers share at most 0.25 of the sound (the same piano in the
-    same key and tempo) and 0.1 of the words; re-encodings share 0.9 and more of the sound, a song of which a part was
-    cut out 0.5. A long song with a tenth of its words misheard has an index of 0.57, without half of its lines 0.5.
+    The defaults lie in wide gaps. Of generated songs strangers share at most 0.25 of the sound (the
+    same piano in the same key and tempo) and 0.1 of the words; re-encodings share 0.9 and more of
+    the sound, a song of which a part was cut out 0.5. A long song with a tenth of its words
+    misheard has an index of 0.57, without half of its lines 0.5.
     """
 
     audio_share: float | None = 0.4
@@ -66,13 +72,15 @@ class Settings:
         if self.keep not in ("best", "all"):
             raise SettingsError(f"keep is {self.keep!r}; give best or all")
         if not 0 <= self.held_out_share < 1:
-            raise SettingsError(f"held_out_share is {self.held_out_share}; give a share from 0 to below 1")
+            raise SettingsError(
+                f"held_out_share is {self.held_out_share}; give a share from 0 to below 1"
+            )
 
     def curate(self, item: Item) -> Item:
         """Leaves the recording's fingerprint.
 
-        What is looked at is what will be learned: where a person has timed all lines, the sound from the first to the
-        last, because two songs may be cut from one file.
+        What is looked at is what will be learned: where a person has timed all lines, the sound
+        from the first to the last, because two songs may be cut from one file.
         """
         name = "audio" if "audio" in item.tracks else "vocals"
         if self.audio_share is None or name not in item.tracks:
@@ -80,19 +88,25 @@ class Settings:
         sound, file = item.tracks[name], item.song.tracks.get(name, "")
         peaks = between(constellation(sound.wave_CW, sound.sample_rate), *_taught(item.song.lines))
         if len(peaks) < LEAST_PEAKS:
-            item = item.remark(NAME, "noted", f"too little sound to compare ({len(peaks)} spectral peaks)")
+            item = item.remark(
+                NAME, "noted", f"too little sound to compare ({len(peaks)} spectral peaks)"
+            )
         trace = {
             "peaks": base64.b64encode(peaks.astype("<u4").tobytes()).decode(),
             "seconds": round(sound.seconds, 3),
             "sample_rate": sound.sample_rate,
             "lossless": file.lower().endswith(LOSSLESS),  # the copy that goes on always is
-            "file": hashlib.sha256(file.encode(errors="surrogateescape")).hexdigest()[:16] if file else "",
+            "file": hashlib.sha256(file.encode(errors="surrogateescape")).hexdigest()[:16]
+            if file
+            else "",
         }
         return item.leave(NAME, trace)
 
     def curate_all(self, items: Sequence[Item]) -> list[Item]:
         """Groups, the split and remarks. What an earlier step set aside takes no part."""
-        order = sorted((n for n, item in enumerate(items) if not item.aside), key=lambda n: items[n].song.id)
+        order = sorted(
+            (n for n, item in enumerate(items) if not item.aside), key=lambda n: items[n].song.id
+        )
         looked = [items[n] for n in order]  # by id, so that the order given does not matter
         files = [_trace(item).get("file", "") for item in looked]
         family = Family([item.song for item in looked], files, self._links(looked, files))
@@ -113,8 +127,9 @@ class Settings:
     def _links(self, items: Sequence[Item], files: Sequence[str]) -> dict[tuple[int, int], Link]:
         """What pairs of songs have in common.
 
-        Two songs cut from one file, as `folder` holds out last lines, are linked only where they hold the same seconds
-        of it: a chorus that comes again in the other is what the user asked for.
+        Two songs cut from one file, as `folder` holds out last lines, are linked only where they
+        hold the same seconds of it: a chorus that comes again in the other is what the user asked
+        for.
         """
         links = {}
         wordings = [wording(line.text for line in item.song.lines) for item in items]
@@ -126,7 +141,10 @@ class Settings:
                     if not offsets:
                         continue
                 common = overlap(skies[a], skies[b], offsets)
-                if max(common.share_a, common.share_b) >= self.audio_share and common.blocks >= LEAST_BLOCKS:
+                if (
+                    max(common.share_a, common.share_b) >= self.audio_share
+                    and common.blocks >= LEAST_BLOCKS
+                ):
                     links[a, b] = Link(common, _agreement(wordings[a], wordings[b]))
         if self.lyrics_jaccard is not None:
             for (a, b), index in alike(wordings, self.lyrics_jaccard).items():
@@ -161,7 +179,8 @@ def _peaks(item: Item) -> Peaks:
 
 
 def _taught(lines: Sequence[Line]) -> tuple[float, float]:
-    """From when to when (seconds) there are lines to learn, as a person has timed them; else from start to end."""
+    """From when to when (seconds) there are lines to learn, as a person has timed them; else from
+    start to end."""
     timed = [(line.start, line.end) for line in lines if line.confidence is None]
     if not lines or len(timed) < len(lines):
         return 0.0, np.inf
@@ -178,7 +197,8 @@ def _worth(item: Item) -> Worth:
     song, trace = item.song, _trace(item)
     band, lines = song.fact("bandwidth_hz"), max(1, len(song.lines))
     return Worth(
-        sum(3 if line.notes else 2 if line.words else line.start is not None for line in song.lines) / lines,
+        sum(3 if line.notes else 2 if line.words else line.start is not None for line in song.lines)
+        / lines,
         sum(line.start is not None and line.confidence is None for line in song.lines) / lines,
         float(band.value) if band is not None else trace.get("sample_rate", 0) / 2,
         float(trace.get("lossless", False)),

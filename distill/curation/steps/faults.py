@@ -1,4 +1,5 @@
-"""Is the sound whole? Silence, clipping, a constant offset, gaps, clicks, and values that are no sound at all.
+"""Is the sound whole? Silence, clipping, a constant offset, gaps, clicks, and values that are no
+sound at all.
 
     NaN, infinity      set aside: something went wrong before, and nobody knows what else did
     length, silence    set aside when too short, too long, or hardly anything sounds; long silent ends are noted
@@ -8,8 +9,8 @@
     dropouts           samples held still (at nothing or elsewhere) for 1 ms or more in the middle of sound
     clicks             a jump between samples ten times sharper than anything within 10 ms of it; noted
 
-Each remark names its numbers. All thresholds are settings. What this cannot see: flat tops that a lossy codec has bent,
-gaps that were faded, and a square wave, which is what it looks like: clipped.
+Each remark names its numbers. All thresholds are settings. What this cannot see: flat tops that a
+lossy codec has bent, gaps that were faded, and a square wave, which is what it looks like: clipped.
 """
 
 from __future__ import annotations
@@ -39,10 +40,11 @@ FAINTEST_CLICK = 0.02  # of the highest sample
 class Settings:
     """When a song is set aside, and from where on a fault is worth a remark.
 
-    Seconds: shorter than a sung line is no song; 20 minutes is the limit of decoding. Silence is 50 dB and more below
-    the loud parts (`silence_db`): a voice alone rests for up to half of its song, hence `most_silence` 0.8. A loud
-    master clips 1 sample in 1,000; at `most_clipped` 1 in 100 the voice itself is distorted. `offset_db` is against the
-    RMS: from 1 % on (-40 dB) it costs headroom and thumps at cuts. `most_dropped` is a share of the sound's length.
+    Seconds: shorter than a sung line is no song; 20 minutes is the limit of decoding. Silence is 50
+    dB and more below the loud parts (`silence_db`): a voice alone rests for up to half of its song,
+    hence `most_silence` 0.8. A loud master clips 1 sample in 1,000; at `most_clipped` 1 in 100 the
+    voice itself is distorted. `offset_db` is against the RMS: from 1 % on (-40 dB) it costs
+    headroom and thumps at cuts. `most_dropped` is a share of the sound's length.
     """
 
     shortest_seconds: float = 2.0
@@ -60,7 +62,9 @@ class Settings:
             raise SettingsError("shortest_seconds must be 0 or more and below longest_seconds")
         for name in ("most_silence", "most_clipped", "most_dropped"):
             if not 0 < getattr(self, name) <= 1:
-                raise SettingsError(f"{name} is {getattr(self, name)}; give a share above 0 and up to 1")
+                raise SettingsError(
+                    f"{name} is {getattr(self, name)}; give a share above 0 and up to 1"
+                )
         for name in ("silence_db", "long_silence_seconds", "most_clicks_per_minute"):
             if getattr(self, name) <= 0:
                 raise SettingsError(f"{name} is {getattr(self, name)}; give a number above 0")
@@ -83,9 +87,8 @@ class Settings:
                 *_clicks(sound, self),
             ]
             for remark in finds:
-                aside = (
-                    remark.verdict == "set aside" and name != "accompaniment"
-                )  # which may rest, or be distorted
+                # which may rest, or be distorted
+                aside = remark.verdict == "set aside" and name != "accompaniment"
                 item = item.remark(STEP, "set aside" if aside else "noted", whose + remark.text)
         return self._without_offset(item)
 
@@ -122,10 +125,14 @@ class Settings:
             yield Remark(STEP, "set aside", f"{100 * share:.0f} % of it is silent")
         for where, frames in (("begins", first), ("ends", len(sounds_F) - 1 - last)):
             if frames * FRAME_SECONDS > self.long_silence_seconds:
-                yield Remark(STEP, "noted", f"{where} with {frames * FRAME_SECONDS:.1f} s of silence")
+                yield Remark(
+                    STEP, "noted", f"{where} with {frames * FRAME_SECONDS:.1f} s of silence"
+                )
 
     def _without_offset(self, item: Item) -> Item:
-        means = {name: sound.wave_CW.mean(1, dtype=np.float64) for name, sound in item.tracks.items()}
+        means = {
+            name: sound.wave_CW.mean(1, dtype=np.float64) for name, sound in item.tracks.items()
+        }
         worst = 0.0
         for name, sound in item.tracks.items():
             rms = float(np.sqrt(np.square(sound.wave_CW, dtype=np.float64).mean()))
@@ -135,7 +142,9 @@ class Settings:
         if not worst:
             return item
         tracks = {
-            name: Sound((sound.wave_CW - means[name][:, None]).astype(np.float32), sound.sample_rate)
+            name: Sound(
+                (sound.wave_CW - means[name][:, None]).astype(np.float32), sound.sample_rate
+            )
             for name, sound in item.tracks.items()
         }
         return replace(item, tracks=tracks).remark(
@@ -156,7 +165,8 @@ def _clipping(sound: Sound, settings: Settings) -> Iterator[Remark]:
 
 
 def flat_tops(wave_W: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Lengths of the runs that stand still at the top of the wave, though they came up steeply enough to pass it."""
+    """Lengths of the runs that stand still at the top of the wave, though they came up steeply
+    enough to pass it."""
     top = float(wave_W.max(initial=0.0))
     if top <= 0:
         return np.empty(0, np.int64)
@@ -166,14 +176,16 @@ def flat_tops(wave_W: NDArray[np.float32]) -> NDArray[np.int64]:
     ends = starts + lengths  # one behind
     before = wave_W[starts] - wave_W[np.maximum(starts - 1, 0)]
     after = wave_W[starts] - wave_W[np.minimum(ends, len(wave_W) - 1)]
-    # Straight on from both sides, the wave would have met half-way at this height above the flat top. Rounding makes a
-    # slow slope up to one step too steep, and it is rounding that flattens the top of a slow wave.
+    # Straight on from both sides, the wave would have met half-way at this height above the flat
+    # top. Rounding makes a slow slope up to one step too steep, and it is rounding that flattens
+    # the top of a slow wave.
     overshoot = ((before + after) / 2 - rounding_step(wave_W)) * lengths / 4
     return lengths[overshoot > NATURAL_OVERSHOOT * top]
 
 
 def rounding_step(wave_W: NDArray[np.float32]) -> float:
-    """What the samples were once rounded to, whatever gain came after; 0 for a wave that was not rounded."""
+    """What the samples were once rounded to, whatever gain came after; 0 for a wave that was not
+    rounded."""
     steps_W = np.abs(np.diff(wave_W[: 2**18].astype(np.float64)))
     steps_W = steps_W[steps_W > 0]
     if not len(steps_W):
@@ -193,9 +205,13 @@ def _dropouts(sound: Sound, settings: Settings) -> Iterator[Remark]:
         for start, length in zip(*equal_runs(wave_W, least), strict=True):
             if start < beside or start + length + beside > len(wave_W) or abs(wave_W[start]) >= top:
                 continue  # at the ends it is silence, at the top it is clipping
-            left_W, right_W = wave_W[start - beside : start], wave_W[start + length : start + length + beside]
+            left_W, right_W = (
+                wave_W[start - beside : start],
+                wave_W[start + length : start + length + beside],
+            )
             sides = [
-                float(np.sqrt(np.square(side_W, dtype=np.float64).mean())) for side_W in (left_W, right_W)
+                float(np.sqrt(np.square(side_W, dtype=np.float64).mean()))
+                for side_W in (left_W, right_W)
             ]
             value = float(wave_W[start])
             jumps = (
@@ -222,7 +238,8 @@ def _clicks(sound: Sound, settings: Settings) -> Iterator[Remark]:
 
 
 def click_places(wave_W: NDArray[np.float32], beside: int) -> NDArray[np.int64]:
-    """Samples where the wave bends ten times more sharply than anywhere within `beside` samples, itself aside."""
+    """Samples where the wave bends ten times more sharply than anywhere within `beside` samples,
+    itself aside."""
     if len(wave_W) < 4 * beside:
         return np.empty(0, np.int64)
     bend_W = np.abs(np.diff(wave_W, n=2))
@@ -235,7 +252,9 @@ def click_places(wave_W: NDArray[np.float32], beside: int) -> NDArray[np.int64]:
     own = 4  # samples: one jump bends its neighbours too
     left_W = maximum_filter1d(bend_W, beside, origin=(beside - 1) // 2)
     right_W = maximum_filter1d(bend_W, beside, origin=-((beside - 1) // 2))
-    around = np.maximum(left_W[np.maximum(peaks - own, 0)], right_W[np.minimum(peaks + own, len(bend_W) - 1)])
+    around = np.maximum(
+        left_W[np.maximum(peaks - own, 0)], right_W[np.minimum(peaks + own, len(bend_W) - 1)]
+    )
     found = peaks[bend_W[peaks] > CLICK_SHARPNESS * around]
     return found[np.diff(found, prepend=-2 * beside) > beside]
 

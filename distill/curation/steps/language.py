@@ -1,12 +1,14 @@
-"""The language that lyrics are in: by script where the script says it, else by py3langid, line by line and as a whole.
+"""The language that lyrics are in: by script where the script says it, else by py3langid, line by
+line and as a whole.
 
     hangul                     Korean                        kana anywhere in an East Asian song    Japanese
     Chinese characters alone   Chinese                       everything else                        py3langid
 
-py3langid is a naive Bayes classifier over byte n-grams (Lui and Baldwin, 2012, "langid.py"), its model is in its package.
-On 119 single lines of songs in 30 languages it names 114 right when it chooses among `LANGUAGES`, and all songs of
-several lines but one: a Danish line that is Norwegian as well. Cries and vocables ("la la", "oh yeah") say nothing and
-are left out. The confidence is the classifier's, or, if that is less, the share of the letters in lines that agree.
+py3langid is a naive Bayes classifier over byte n-grams (Lui and Baldwin, 2012, "langid.py"), its
+model is in its package. On 119 single lines of songs in 30 languages it names 114 right when it
+chooses among `LANGUAGES`, and all songs of several lines but one: a Danish line that is Norwegian
+as well. Cries and vocables ("la la", "oh yeah") say nothing and are left out. The confidence is the
+classifier's, or, if that is less, the share of the letters in lines that agree.
 """
 
 from __future__ import annotations
@@ -26,9 +28,11 @@ from distill.lyrics import words
 from distill.songs import Fact
 
 STEP = "language"
-# Of py3langid's 140, those with many songs. Among all of them a short line is too often Wu, Ligurian or Pidgin.
+# Of py3langid's 140, those with many songs. Among all of them a short line is too often Wu,
+# Ligurian or Pidgin.
 LANGUAGES = (
-    "af ar be bg bn ca cs cy da de el en es et eu fa fi fr ga gl he hi hr hu id is it ja ko la lt lv mk ms nl no pl pt ro ru "
+    "af ar be bg bn ca cs cy da de el en es et eu fa fi fr ga gl he hi hr hu id is it ja ko la lt "
+    "lv mk ms nl no pl pt ro ru "
     "sk sl sq sr sv sw ta te th tl tr uk ur vi zh"
 ).split()
 SPELLED = {
@@ -54,7 +58,8 @@ _VOCABLE = re.compile(
 
 
 class Found(NamedTuple):
-    """A language (ISO 639-1; "" where nothing says it), how sure, and letters of the lines by their language."""
+    """A language (ISO 639-1; "" where nothing says it), how sure, and letters of the lines by their
+    language."""
 
     language: str
     confidence: float
@@ -65,8 +70,8 @@ class Found(NamedTuple):
 class Settings:
     """languages: those that are wanted; () all. Songs in others are set aside.
 
-    differs: what becomes of a song whose lyrics are in another language than it says, where that is `sure`. mixed: the
-    share of a second language from which on a song counts as mixed.
+    differs: what becomes of a song whose lyrics are in another language than it says, where that is
+    `sure`. mixed: the share of a second language from which on a song counts as mixed.
     """
 
     languages: tuple[str, ...] = ()
@@ -76,7 +81,9 @@ class Settings:
 
     def __post_init__(self) -> None:
         if self.differs not in ("mend", "note", "set aside"):
-            raise SettingsError(f"differs is {self.differs!r}; it must be one of mend, note, set aside")
+            raise SettingsError(
+                f"differs is {self.differs!r}; it must be one of mend, note, set aside"
+            )
         if not 0 < self.sure <= 1 or not 0 < self.mixed < 1:
             raise SettingsError(
                 f"sure is {self.sure} and mixed is {self.mixed}; both are shares between 0 and 1"
@@ -87,13 +94,16 @@ class Settings:
             )
 
     def curate(self, item: Item) -> Item:
-        """The item with Fact("language"), and with its language mended where the lyrics are surely in another one."""
+        """The item with Fact("language"), and with its language mended where the lyrics are surely
+        in another one."""
         stated = item.song.language
         found = identify(line.text for line in item.song.lines)
         if not found.language:
             if item.song.lines:
                 item = item.remark(
-                    STEP, "noted", f"too little text to tell the language; {stated or 'none'} is stated"
+                    STEP,
+                    "noted",
+                    f"too little text to tell the language; {stated or 'none'} is stated",
                 )
         else:
             item = item.know(Fact("language", found.language, STEP, round(found.confidence, 3)))
@@ -106,7 +116,9 @@ class Settings:
         ):
             wanted = ", ".join(self.languages)
             item = item.remark(
-                STEP, "set aside", f"in {item.song.language or 'no stated language'}; wanted: {wanted}"
+                STEP,
+                "set aside",
+                f"in {item.song.language or 'no stated language'}; wanted: {wanted}",
             )
         return item
 
@@ -127,7 +139,9 @@ class Settings:
         """The item with Fact("languages") where a good part of the lines is in another language."""
         total = sum(found.letters.values())
         shares = {
-            one: count / total for one, count in found.letters.most_common() if count >= self.mixed * total
+            one: count / total
+            for one, count in found.letters.most_common()
+            if count >= self.mixed * total
         }
         if len(shares) < 2:
             return item
@@ -139,7 +153,8 @@ class Settings:
 
 
 def code(language: str) -> str:
-    """The ISO 639-1 code of a language however it is spelled: "en-GB", "English" and "eng" are "en"."""
+    """The ISO 639-1 code of a language however it is spelled: "en-GB", "English" and "eng" are
+    "en"."""
     plain = re.split(r"[-_ (]", language.strip().lower())[0]
     return SPELLED.get(plain, plain)
 
@@ -154,7 +169,8 @@ def identify(lines: Iterable[str]) -> Found:
     letters: Counter[str] = Counter()
     for script, text in zip(scripts, spoken, strict=True):
         if script:
-            letters[script] += 3 * _letters(text)  # a character of the East says as much as some letters
+            # a character of the East says as much as some letters
+            letters[script] += 3 * _letters(text)
     best, probability = _classify("\n".join(rest)) if rest else ("", 0.0)
     for text in rest:
         one, sure = _classify(text)
@@ -170,7 +186,9 @@ def identify(lines: Iterable[str]) -> Found:
 
 def _speaking(line: str) -> str:
     """The words of a line that belong to a language."""
-    return " ".join(word for word in words(line) if not _VOCABLE.fullmatch(word) and not word.isdigit())
+    return " ".join(
+        word for word in words(line) if not _VOCABLE.fullmatch(word) and not word.isdigit()
+    )
 
 
 def _letters(text: str) -> int:
@@ -182,9 +200,8 @@ def _script(text: str) -> str:
     hangul = len(re.findall("[\u1100-\u11ff\u3130-\u318f\uac00-\ud7af]", text))
     kana = len(re.findall("[\u3041-\u30ff\u31f0-\u31ff\uff66-\uff9d]", text))
     han = len(re.findall("[\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]", text))
-    if 3 * (hangul + kana + han) <= _letters(
-        text
-    ):  # "baby 사랑해" is sung in both; three Latin letters make one of these
+    # "baby 사랑해" is sung in both; three Latin letters make one of these
+    if 3 * (hangul + kana + han) <= _letters(text):
         return ""
     return "ko" if hangul >= kana + han else "ja" if kana else "zh"
 

@@ -1,12 +1,14 @@
 """Songs as loud as each other.
 
-A model that hears quiet and loud masters learns the mastering. So the integrated loudness (EBU R 128, ITU-R BS.1770-4:
-K-weighted, gated at -70 LUFS and 10 LU below the mean) is brought to one target by one gain for the whole song, the
-same for all its tracks, so that stems still add up. Never by a limiter, which would change the sound: where the true
-peak (BS.1770 annex 2, four times oversampled) leaves no room, the gain is lowered and the song stays quieter.
+A model that hears quiet and loud masters learns the mastering. So the integrated loudness (EBU R
+128, ITU-R BS.1770-4: K-weighted, gated at -70 LUFS and 10 LU below the mean) is brought to one
+target by one gain for the whole song, the same for all its tracks, so that stems still add up.
+Never by a limiter, which would change the sound: where the true peak (BS.1770 annex 2, four times
+oversampled) leaves no room, the gain is lowered and the song stays quieter.
 
--18 LUFS is the reference of ReplayGain 2.0, between broadcast (-23) and streaming (-14): a voice, whose peaks stand 15 to
-20 dB above its loudness, reaches it with a true peak of -1 dBTP, which codecs and resamplers need as headroom.
+-18 LUFS is the reference of ReplayGain 2.0, between broadcast (-23) and streaming (-14): a voice,
+whose peaks stand 15 to 20 dB above its loudness, reaches it with a true peak of -1 dBTP, which
+codecs and resamplers need as headroom.
 
 What the recording had is kept as the facts `loudness_lufs` and `true_peak_dbtp`.
 """
@@ -29,21 +31,20 @@ from distill.songs import Fact
 STEP = "loudness"
 BLOCK_SECONDS = 0.4  # BS.1770's gating block: nothing shorter has a loudness
 SURROUND = 5  # channels whose weights BS.1770 gives; more are averaged first
-PIECE, MARGIN = (
-    2**16,
-    32,
-)  # samples that are oversampled at a time, and their neighbours that the filter needs
+# samples that are oversampled at a time, and their neighbours that the filter needs
+PIECE, MARGIN = (2**16, 32)
 OVERSAMPLING = 4
-HIGHEST_OVER = (
-    2.0  # between samples a wave rises at most so far above its highest sample: twice, in practice 3 dB
-)
+# between samples a wave rises at most so far above its highest sample: twice, in practice 3 dB
+HIGHEST_OVER = 2.0
 
 
 @dataclass(frozen=True)
 class Settings:
-    """`target_lufs` and `peak_dbtp`: see above. A song within `tolerance_db` of the target stays as it is.
+    """`target_lufs` and `peak_dbtp`: see above. A song within `tolerance_db` of the target stays as
+    it is.
 
-    More than `most_gain_db` is not given: 30 dB lift the rounding noise of 16 bits to -68 dBFS, where it is heard.
+    More than `most_gain_db` is not given: 30 dB lift the rounding noise of 16 bits to -68 dBFS,
+    where it is heard.
     """
 
     target_lufs: float = -18.0
@@ -57,17 +58,22 @@ class Settings:
                 f"target_lufs is {self.target_lufs}; give a loudness between -70 and 0, as -18"
             )
         if self.peak_dbtp > 0:
-            raise SettingsError(f"peak_dbtp is {self.peak_dbtp}; give a true peak of 0 or below, as -1")
+            raise SettingsError(
+                f"peak_dbtp is {self.peak_dbtp}; give a true peak of 0 or below, as -1"
+            )
         if self.tolerance_db < 0 or self.most_gain_db <= 0:
             raise SettingsError("tolerance_db must be 0 or more, and most_gain_db above 0")
 
     def curate(self, item: Item) -> Item:
-        """The item with all tracks scaled alike, and what its loudness was. Silence and NaN pass unchanged."""
+        """The item with all tracks scaled alike, and what its loudness was. Silence and NaN pass
+        unchanged."""
         if not item.tracks:
             return item.remark(STEP, "noted", "no sound: the loudness is unknown")
         loudness = integrated(mix(item.tracks))
         if not math.isfinite(loudness):
-            return item.remark(STEP, "noted", "too short, silent or not finite: the loudness is unknown")
+            return item.remark(
+                STEP, "noted", "too short, silent or not finite: the loudness is unknown"
+            )
         peak = max(true_peak(sound.wave_CW) for sound in item.tracks.values())
         item = item.know(
             Fact("loudness_lufs", round(loudness, 2), STEP, 1.0),
@@ -85,7 +91,8 @@ class Settings:
         if gain:
             factor = np.float32(10 ** (gain / 20))
             tracks = {
-                name: Sound(sound.wave_CW * factor, sound.sample_rate) for name, sound in item.tracks.items()
+                name: Sound(sound.wave_CW * factor, sound.sample_rate)
+                for name, sound in item.tracks.items()
             }
             item = replace(item, tracks=tracks)
             text = f"{loudness:.1f} to {loudness + gain:.1f} LUFS ({gain:+.1f} dB)"
@@ -101,35 +108,45 @@ class Settings:
 
 
 def mix(tracks: Mapping[str, Sound]) -> Sound:
-    """The recording as it sounds: the track "audio", else the sum of the stems where they fit, else the first."""
+    """The recording as it sounds: the track "audio", else the sum of the stems where they fit, else
+    the first."""
     if "audio" in tracks:
         return tracks["audio"]
     first, *others = tracks.values()
-    if all((o.sample_rate, o.wave_CW.shape) == (first.sample_rate, first.wave_CW.shape) for o in others):
+    if all(
+        (o.sample_rate, o.wave_CW.shape) == (first.sample_rate, first.wave_CW.shape) for o in others
+    ):
         return Sound(sum((o.wave_CW for o in others), first.wave_CW), first.sample_rate)
     return first
 
 
 def integrated(sound: Sound) -> float:
-    """Integrated loudness in LUFS; -inf for silence, and for what is shorter than 0.4 s; nan for NaN."""
+    """Integrated loudness in LUFS; -inf for silence, and for what is shorter than 0.4 s; nan for
+    NaN."""
     import pyloudnorm
 
-    # Its "DeMan" is BS.1770's filter for any sample rate; its "K-weighting" is 0.04 LU off at 1 kHz.
+    # Its "DeMan" is BS.1770's filter for any sample rate; its "K-weighting" is 0.04 LU off at 1
+    # kHz.
     wave_CW = sound.wave_CW if len(sound.wave_CW) <= SURROUND else sound.mono()[None]
     if wave_CW.shape[1] < BLOCK_SECONDS * sound.sample_rate:
         return -math.inf
     if not np.isfinite(wave_CW).all():
         return math.nan
     with warnings.catch_warnings(), np.errstate(all="ignore"):
-        warnings.simplefilter("ignore")  # of a mean over no block at all, when every block is below the gate
-        found = pyloudnorm.Meter(sound.sample_rate, "DeMan").integrated_loudness(wave_CW.T.astype(np.float64))
+        # of a mean over no block at all, when every block is below the gate
+        warnings.simplefilter("ignore")
+        found = pyloudnorm.Meter(sound.sample_rate, "DeMan").integrated_loudness(
+            wave_CW.T.astype(np.float64)
+        )
     return float(found) if np.isfinite(found) and found > -70 else -math.inf
 
 
 def true_peak(wave_CW: NDArray[np.float32]) -> float:
-    """The highest value (linear) that the wave reaches between its samples, found at four times the sample rate.
+    """The highest value (linear) that the wave reaches between its samples, found at four times the
+    sample rate.
 
-    Only where samples come within 6 dB of the highest: nothing else can rise above it (see HIGHEST_OVER).
+    Only where samples come within 6 dB of the highest: nothing else can rise above it (see
+    HIGHEST_OVER).
     """
     highest = sample_peak = float(np.abs(wave_CW).max(initial=0.0))
     for wave_W in wave_CW:

@@ -1,8 +1,8 @@
 """What music a song is set to: key, tempo, beats and the range of the voice, heard from the sound.
 
-All four are weak labels and carry a confidence. What was given with a song is never overwritten: where the sound says
-otherwise, the song gets a remark with both. The range is that of the notes where a song has them, else of the notes
-heard in the vocals.
+All four are weak labels and carry a confidence. What was given with a song is never overwritten:
+where the sound says otherwise, the song gets a remark with both. The range is that of the notes
+where a song has them, else of the notes heard in the vocals.
 """
 
 from __future__ import annotations
@@ -25,9 +25,8 @@ from distill.errors import SettingsError
 from distill.songs import Fact
 
 STEP = "music"
-RARE = (
-    0.01  # of the time sung: what is lower or higher for no longer is a slip, of the singer or of the tracker
-)
+# of the time sung: what is lower or higher for no longer is a slip, of the singer or of the tracker
+RARE = 0.01
 LEAST_SUNG_SECONDS = 2.0
 TEMPO_TOLERANCE = 0.04  # MIREX: a tempo within 4 % is the same tempo
 RANGE_TOLERANCE = 2.0  # semitones
@@ -36,8 +35,8 @@ GIVEN_CONFIDENCE = 0.9
 
 @dataclass(frozen=True)
 class Settings:
-    """key, tempo, range: which facts are looked for. unaccompanied: recordings without stems are a voice alone. Else no
-    range is looked for in them, for the lowest pitch is the bass's."""
+    """key, tempo, range: which facts are looked for. unaccompanied: recordings without stems are a
+    voice alone. Else no range is looked for in them, for the lowest pitch is the bass's."""
 
     key: bool = True
     tempo: bool = True
@@ -87,11 +86,14 @@ def _at_rate(sound: Sound, rate: int) -> NDArray[np.float32]:
 def vocal_range(item: Item, unaccompanied: bool = False) -> Fact | None:
     """Fact vocal_range_midi: the lowest and the highest key of the voice.
 
-    Of the notes, where a song has them; else of the notes that are heard, without the outermost RARE of their time.
+    Of the notes, where a song has them; else of the notes that are heard, without the outermost
+    RARE of their time.
     """
     given = [note.midi for line in item.song.lines for note in line.notes if note.midi is not None]
     if given:
-        return Fact("vocal_range_midi", [round(min(given)), round(max(given))], STEP, GIVEN_CONFIDENCE)
+        return Fact(
+            "vocal_range_midi", [round(min(given)), round(max(given))], STEP, GIVEN_CONFIDENCE
+        )
     if item.voice is None or not ("vocals" in item.tracks or unaccompanied):
         return None
     voice = melody.listen(item.voice)
@@ -108,7 +110,8 @@ def vocal_range(item: Item, unaccompanied: bool = False) -> Fact | None:
 
 
 def _known(item: Item, found: Sequence[Fact]) -> Item:
-    """The item with what was not given, and a remark for each given fact that the sound contradicts."""
+    """The item with what was not given, and a remark for each given fact that the sound
+    contradicts."""
     for fact in found:
         given = item.song.fact(fact.name)
         if given is None or given.by == STEP:
@@ -120,13 +123,15 @@ def _known(item: Item, found: Sequence[Fact]) -> Item:
 
 
 def _other_key(given: Any, heard: Any) -> bool:
-    """Whether both are keys, and not the same one. What is no plain key (a mode, a word) contradicts nothing."""
+    """Whether both are keys, and not the same one. What is no plain key (a mode, a word)
+    contradicts nothing."""
     keys = _named(str(given)), _named(str(heard))
     return None not in keys and keys[0] != keys[1]
 
 
 def _named(name: str) -> tuple[int, bool] | None:
-    """A key's tonic (0 is C) and whether it is minor: "C# minor", "Dbm", "c-moll", "A"; None for anything else."""
+    """A key's tonic (0 is C) and whether it is minor: "C# minor", "Dbm", "c-moll", "A"; None for
+    anything else."""
     plain = name.strip().replace("\u266f", "#").replace("\u266d", "b")
     found = re.fullmatch(r"([A-Ga-g])(#{0,2}|b{0,2})[ -]*(m|min|minor|moll|maj|major|dur|)", plain)
     if found is None:
@@ -145,12 +150,16 @@ def _other_tempo(given: Any, heard: Any) -> bool:
     """Whether no octave of the tempo heard is the tempo given."""
     if not isinstance(given, (int, float)) or given <= 0:
         return False
-    return all(abs(heard * factor / given - 1) > TEMPO_TOLERANCE for factor in (1 / 3, 0.5, 1, 2, 3))
+    return all(
+        abs(heard * factor / given - 1) > TEMPO_TOLERANCE for factor in (1 / 3, 0.5, 1, 2, 3)
+    )
 
 
 def _other_range(given: Any, heard: Any) -> bool:
     try:
-        return any(abs(float(a) - float(b)) > RANGE_TOLERANCE for a, b in zip(given, heard, strict=True))
+        return any(
+            abs(float(a) - float(b)) > RANGE_TOLERANCE for a, b in zip(given, heard, strict=True)
+        )
     except (TypeError, ValueError):
         return False
 

@@ -1,17 +1,18 @@
 """Notes of a voice: which syllable is sung when, and on which key.
 
-Only where a line's words have times, and only for lines that came without notes. A line's syllables are put where
-vowels begin, all at once and in order (dynamic programming): a vowel's start is worth something, so is a step in
-pitch, a start without voice behind it costs, and so does straying from the word's times, which an aligner knows to
-about a tenth of a second. Between two starts lies one note, or several where the pitch stays on more than one key (a
-melisma; the further notes carry no text). A note lasts to the next vowel unless there is a rest, as a singer counts.
+Only where a line's words have times, and only for lines that came without notes. A line's syllables
+are put where vowels begin, all at once and in order (dynamic programming): a vowel's start is worth
+something, so is a step in pitch, a start without voice behind it costs, and so does straying from
+the word's times, which an aligner knows to about a tenth of a second. Between two starts lies one
+note, or several where the pitch stays on more than one key (a melisma; the further notes carry no
+text). A note lasts to the next vowel unless there is a rest, as a singer counts.
 
-Every line gets a confidence: how clearly vowels begin where they were put, times how steadily the voice keeps to its
-notes, times how sure the word times are. A line
-below `least_confidence`, or with a syllable without pitch, is left as it was: then it is taught word by word, and a
-model learns less from that than from right notes but more than from wrong ones. `notes_confidence` tells the figure
-for each line. In a mix the loudest pitch need not be the voice's: the same confidence counts half there, and the
-step does nothing without `on_mix`.
+Every line gets a confidence: how clearly vowels begin where they were put, times how steadily the
+voice keeps to its notes, times how sure the word times are. A line below `least_confidence`, or
+with a syllable without pitch, is left as it was: then it is taught word by word, and a model learns
+less from that than from right notes but more than from wrong ones. `notes_confidence` tells the
+figure for each line. In a mix the loudest pitch need not be the voice's: the same confidence counts
+half there, and the step does nothing without `on_mix`.
 """
 
 from __future__ import annotations
@@ -52,14 +53,16 @@ LEAST_VOICED_FRAMES = 5  # a syllable with less has no pitch
 MIDDLE = (0.2, 0.9)  # of a note, where its pitch is looked at
 NEAR_SEMITONES = 0.5
 STEADY = 0.75  # the steadiness of a voice that certainly sings these notes
-CLEAR_FROM = 0.6  # with less of a vowel at their starts on average, no syllable is where it should be
+# with less of a vowel at their starts on average, no syllable is where it should be
+CLEAR_FROM = 0.6
 MIX_FACTOR = 0.5
 
 
 @dataclass(frozen=True)
 class Settings:
-    """least_confidence: of a line's notes (0 to 1), below which the line keeps its coarser grain. on_mix: also look
-    for notes where the vocals are not apart. unaccompanied: recordings without stems are a voice alone, no mix."""
+    """least_confidence: of a line's notes (0 to 1), below which the line keeps its coarser grain.
+    on_mix: also look for notes where the vocals are not apart. unaccompanied: recordings without
+    stems are a voice alone, no mix."""
 
     least_confidence: float = 0.5
     on_mix: bool = False
@@ -67,7 +70,9 @@ class Settings:
 
     def __post_init__(self) -> None:
         if not 0 <= self.least_confidence <= 1:
-            raise SettingsError(f"least_confidence is {self.least_confidence:g}; give a number from 0 to 1")
+            raise SettingsError(
+                f"least_confidence is {self.least_confidence:g}; give a number from 0 to 1"
+            )
 
     def curate(self, item: Item) -> Item:
         """Fills the notes of lines that have word times and no notes."""
@@ -82,7 +87,8 @@ class Settings:
             return item.remark(
                 STEP,
                 "noted",
-                "no notes looked for: the vocals are not apart (see separation, unaccompanied, on_mix)",
+                "no notes looked for: the vocals are not apart (see separation, unaccompanied, "
+                "on_mix)",
             )
         voice = listen(sound)
         off = tuning(voice.midi_F)
@@ -90,14 +96,24 @@ class Settings:
         for section in song.sections:
             lines = []
             for line in section.lines:
-                guess = line_notes(line, voice, off, song.language) if line.words and not line.notes else None
-                sure = None if guess is None else round(guess.confidence * (1 if apart else MIX_FACTOR), 3)
+                guess = (
+                    line_notes(line, voice, off, song.language)
+                    if line.words and not line.notes
+                    else None
+                )
+                sure = (
+                    None
+                    if guess is None
+                    else round(guess.confidence * (1 if apart else MIX_FACTOR), 3)
+                )
                 if guess is not None and sure is not None and sure >= self.least_confidence:
                     line = replace(line, notes=guess.notes)
                 lines.append(line)
                 told.append(sure)
             sections.append(replace(section, lines=tuple(lines)))
-        return _told(replace(item, song=replace(song, sections=tuple(sections))), told, len(wanting), self)
+        return _told(
+            replace(item, song=replace(song, sections=tuple(sections))), told, len(wanting), self
+        )
 
 
 class Guess(NamedTuple):
@@ -121,10 +137,14 @@ def _told(item: Item, told: Sequence[float | None], wanting: int, settings: Sett
 
 
 def line_notes(line: Line, voice: Voice, off: float, language: str = "en") -> Guess | None:
-    """The notes of a line that has word times; None where a syllable has no pitch or there is nothing to sing.
-    off: see `tuning`."""
+    """The notes of a line that has word times; None where a syllable has no pitch or there is
+    nothing to sing. off: see `tuning`."""
     read = lyrics.read([word.text for word in line.words], language)
-    sung = [(w, list(map(lyrics.sing_text, cut))) for w, cut in zip(line.words, read, strict=True) if cut]
+    sung = [
+        (w, list(map(lyrics.sing_text, cut)))
+        for w, cut in zip(line.words, read, strict=True)
+        if cut
+    ]
     texts = [text for _, pieces in sung for text in pieces]
     if not texts:
         return None
@@ -140,22 +160,30 @@ def line_notes(line: Line, voice: Voice, off: float, language: str = "en") -> Gu
         return None
     whole = legato([note for group in groups for note in group])
     texted = [
-        text for text, group in zip(texts, groups, strict=True) for text in (text, *[""] * (len(group) - 1))
+        text
+        for text, group in zip(texts, groups, strict=True)
+        for text in (text, *[""] * (len(group) - 1))
     ]
     notes = tuple(
         Note(seconds(first + note.first), seconds(first + note.stop), note.key, text)
         for note, text in zip(whole, texted, strict=True)
     )
-    times = float(np.mean([1.0 if word.confidence is None else word.confidence for word, _ in sung]))
+    times = float(
+        np.mean([1.0 if word.confidence is None else word.confidence for word, _ in sung])
+    )
     steady = float(np.mean([steadiness(note, part, off) for note in whole]))
     return Guess(notes, times * min(1.0, steady / STEADY) * _clarity(voice, starts))
 
 
 def _clarity(voice: Voice, starts: Sequence[int]) -> float:
-    """How surely a vowel begins where each syllable was put, 0 to 1: what tells right word times from wrong ones best.
+    """How surely a vowel begins where each syllable was put, 0 to 1: what tells right word times
+    from wrong ones best.
 
-    On generated songs whose word times were pushed about, the share of right notes followed this curve."""
-    found = [min(1.0, float(voice.vowel_F[max(0, start - 2) : start + 3].max())) for start in starts]
+    On generated songs whose word times were pushed about, the share of right notes followed this
+    curve."""
+    found = [
+        min(1.0, float(voice.vowel_F[max(0, start - 2) : start + 3].max())) for start in starts
+    ]
     return float(np.clip((np.mean(found) - CLEAR_FROM) / (1 - CLEAR_FROM), 0, 1) ** 1.5)
 
 
@@ -166,10 +194,13 @@ def _last_frame(line: Line, word: Word, start: int, count: int) -> int:
 
 
 def place(sung: Sequence[tuple[Word, list[str]]], voice: Voice) -> list[int] | None:
-    """The frame at which the vowel of each syllable begins; None where they do not fit into the sound."""
+    """The frame at which the vowel of each syllable begins; None where they do not fit into the
+    sound."""
     from_frame = max(0, round((sung[0][0].start - 3 * FREE_SECONDS) / HOP_SECONDS))
     to_frame = min(len(voice.midi_F), round((sung[-1][0].end + 2 * FREE_SECONDS) / HOP_SECONDS))
-    expected = [_expected(word, pieces, number) for word, pieces in sung for number in range(len(pieces))]
+    expected = [
+        _expected(word, pieces, number) for word, pieces in sung for number in range(len(pieces))
+    ]
     if to_frame - from_frame <= NEAREST_FRAMES * len(expected):
         return None
     evidence_T = _evidence(voice)[from_frame:to_frame]
@@ -186,7 +217,9 @@ def place(sung: Sequence[tuple[Word, list[str]]], voice: Voice) -> list[int] | N
         earlier_T = np.full(len(time_T), -1e9)
         earlier_T[NEAREST_FRAMES:] = total_T[:-NEAREST_FRAMES]
         best_T = np.maximum.accumulate(earlier_T)
-        backs.append(np.maximum.accumulate(np.where(earlier_T >= best_T, order_T, 0)) - NEAREST_FRAMES)
+        backs.append(
+            np.maximum.accumulate(np.where(earlier_T >= best_T, order_T, 0)) - NEAREST_FRAMES
+        )
         total_T = own_T + best_T
     way = [int(total_T.argmax())]
     for back_T in reversed(backs):
@@ -195,19 +228,24 @@ def place(sung: Sequence[tuple[Word, list[str]]], voice: Voice) -> list[int] | N
 
 
 def _expected(word: Word, pieces: Sequence[str], number: int) -> tuple[float, float, float]:
-    """When the vowel of a word's syllable is expected, how far it may be off for free, and the spread beyond (seconds).
+    """When the vowel of a word's syllable is expected, how far it may be off for free, and the
+    spread beyond (seconds).
 
-    A word's time may be that of its first sound or of its first vowel: its consonants widen what is free.
+    A word's time may be that of its first sound or of its first vowel: its consonants widen what is
+    free.
     """
     length = (word.end - word.start) / len(pieces)
     letters = pieces[number].split()
-    late = CONSONANT_SECONDS * next((place for place, one in enumerate(letters) if one in lyrics.VOWELS), 0)
+    late = CONSONANT_SECONDS * next(
+        (place for place, one in enumerate(letters) if one in lyrics.VOWELS), 0
+    )
     spread = SPREAD_SECONDS if number == 0 else max(SPREAD_SECONDS, 0.3 * length)
     return word.start + number * length + late / 2, FREE_SECONDS + late / 2, spread
 
 
 def _evidence(voice: Voice) -> NDArray[np.float64]:
-    """What speaks for a vowel's start at each frame, a clear one worth 1: rising bands, voice behind it, a step."""
+    """What speaks for a vowel's start at each frame, a clear one worth 1: rising bands, voice
+    behind it, a step."""
     voiced_F = voice.voiced_F.astype(float)
     behind_F = np.convolve(voiced_F, np.ones(7) / 7)[6:]
     before_F, after_F = _mean_of(voice, -8, -1), _mean_of(voice, 3, 12)
@@ -216,7 +254,8 @@ def _evidence(voice: Voice) -> NDArray[np.float64]:
 
 
 def _mean_of(voice: Voice, first: int, stop: int) -> NDArray[np.float64]:
-    """Mean pitch of the voiced frames from `first` to `stop` relative to each frame; NaN with fewer than 4."""
+    """Mean pitch of the voiced frames from `first` to `stop` relative to each frame; NaN with fewer
+    than 4."""
     count = len(voice.midi_F)
     sums_F = np.concatenate([[0.0], np.cumsum(np.nan_to_num(voice.midi_F))])
     counts_F = np.concatenate([[0], np.cumsum(voice.voiced_F)])
@@ -228,7 +267,8 @@ def _mean_of(voice: Voice, first: int, stop: int) -> NDArray[np.float64]:
 
 
 def _by_syllable(found: Sequence[Found], starts: Sequence[int]) -> list[list[Found]]:
-    """Notes grouped by the syllable they belong to; what is too short joins the note before it, or the one behind."""
+    """Notes grouped by the syllable they belong to; what is too short joins the note before it, or
+    the one behind."""
     bounds = [*starts[1:], 10**9]
     groups = []
     for start, stop in zip(starts, bounds, strict=True):
@@ -249,7 +289,8 @@ def _voiced(notes: Sequence[Found], voice: Voice) -> int:
 
 
 def steadiness(note: Found, voice: Voice, off: float) -> float:
-    """The share of a note's middle that is voiced and near its key, weighted by how harmonic it sounds."""
+    """The share of a note's middle that is voiced and near its key, weighted by how harmonic it
+    sounds."""
     length = note.stop - note.first
     first, stop = (note.first + round(part * length) for part in MIDDLE)
     midi_F, strength_F = voice.midi_F[first:stop], voice.strength_F[first:stop]

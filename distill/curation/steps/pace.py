@@ -1,14 +1,17 @@
 """Lyrics against the audio: can these words be sung there, in that time?
 
-Times that cannot be true are dropped to unknown, line by line, and words and notes that lie outside of their line with
-them; the line then has no times of its own, and the alignment may find new ones. Where too many lines are wrong, or there
-is more text than anybody sings in that time, the lyrics belong to another recording and the song is set aside.
+Times that cannot be true are dropped to unknown, line by line, and words and notes that lie outside
+of their line with them; the line then has no times of its own, and the alignment may find new ones.
+Where too many lines are wrong, or there is more text than anybody sings in that time, the lyrics
+belong to another recording and the song is set aside.
 
-The bounds, in syllables a second. Sung lines: 1.3 to 3.0 in 762 generated songs (the middle 98 %: 1.6 to 2.75), 0.6 to 3.0 in
-a real folk song, whose one vocalise of 32 s (0.12) stays within the bound; 0.9 to 2.1 in a book of traditional songs. Rap: 10.7 over the 31 s that
-held the record of 2020 ("Godzilla"), 5.9 over a whole song ("Rap God"). A bound beyond the record refuses no song.
+The bounds, in syllables a second. Sung lines: 1.3 to 3.0 in 762 generated songs (the middle 98 %:
+1.6 to 2.75), 0.6 to 3.0 in a real folk song, whose one vocalise of 32 s (0.12) stays within the
+bound; 0.9 to 2.1 in a book of traditional songs. Rap: 10.7 over the 31 s that held the record of
+2020 ("Godzilla"), 5.9 over a whole song ("Rap God"). A bound beyond the record refuses no song.
 
-Syllables are counted where our reading knows the script (Latin, Greek, Cyrillic, Chinese, kana, hangul).
+Syllables are counted where our reading knows the script (Latin, Greek, Cyrillic, Chinese, kana,
+hangul).
 """
 
 from __future__ import annotations
@@ -27,17 +30,28 @@ from distill.lyrics import syllables, words
 from distill.songs import Line, Note, Section, Word
 
 STEP = "pace"
-COUNTED = {"LATIN", "GREEK", "CYRILLIC", "CJK", "HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA", "HANGUL"}
+COUNTED = {
+    "LATIN",
+    "GREEK",
+    "CYRILLIC",
+    "CJK",
+    "HIRAGANA",
+    "KATAKANA",
+    "KATAKANA-HIRAGANA",
+    "HANGUL",
+}
 HIGHEST_MIDI = 127
 ROUNDING_SECONDS = 0.01  # ends are written in hundredths
 
 
 @dataclass(frozen=True)
 class Settings:
-    """fastest, slowest: syllables a second of a line; fastest_song, sparsest_song: of a song, over all of its audio.
+    """fastest, slowest: syllables a second of a line; fastest_song, sparsest_song: of a song, over
+    all of its audio.
 
-    longest_seconds: of a line. slack_seconds: how far times may lie outside (of the audio, of the line before, words and
-    notes of their line), as stamps are set by hand. too_many: the share of wrong lines that sets the song aside.
+    longest_seconds: of a line. slack_seconds: how far times may lie outside (of the audio, of the
+    line before, words and notes of their line), as stamps are set by hand. too_many: the share of
+    wrong lines that sets the song aside.
     """
 
     fastest: float = 11.0
@@ -49,13 +63,22 @@ class Settings:
     too_many: float = 0.34
 
     def __post_init__(self) -> None:
-        for name in ("fastest", "slowest", "fastest_song", "sparsest_song", "longest_seconds", "too_many"):
+        for name in (
+            "fastest",
+            "slowest",
+            "fastest_song",
+            "sparsest_song",
+            "longest_seconds",
+            "too_many",
+        ):
             if not 0 < getattr(self, name) < math.inf:
                 raise SettingsError(f"{name} is {getattr(self, name)}; it must be above 0")
         if self.slowest >= self.fastest or self.sparsest_song >= self.fastest_song:
             raise SettingsError("slowest and sparsest_song must be below fastest and fastest_song")
         if not 0 <= self.slack_seconds < 10:
-            raise SettingsError(f"slack_seconds is {self.slack_seconds}; it must be between 0 and 10")
+            raise SettingsError(
+                f"slack_seconds is {self.slack_seconds}; it must be between 0 and 10"
+            )
 
     def curate(self, item: Item) -> Item:
         """The item without times that cannot be true, or set aside."""
@@ -70,7 +93,8 @@ class Settings:
         known = [count for count in counts if count is not None]
         if known and math.isfinite(seconds):
             item = item.leave(
-                STEP, {"syllables": sum(known), "syllables_per_second": round(sum(known) / seconds, 3)}
+                STEP,
+                {"syllables": sum(known), "syllables_per_second": round(sum(known) / seconds, 3)},
             )
             if sum(known) < self.sparsest_song * seconds:
                 said = f"{sum(known)} syllables in {seconds:.0f} s of audio: are lyrics missing?"
@@ -101,22 +125,35 @@ class Settings:
             )
         lost: Counter[str] = Counter()
         kept = iter(
-            [self._trusted(line, reason, seconds, lost) for line, reason in zip(lines, reasons, strict=True)]
+            [
+                self._trusted(line, reason, seconds, lost)
+                for line, reason in zip(lines, reasons, strict=True)
+            ]
         )
-        sections = tuple(Section(s.tag, tuple(next(kept) for _ in s.lines)) for s in item.song.sections)
+        sections = tuple(
+            Section(s.tag, tuple(next(kept) for _ in s.lines)) for s in item.song.sections
+        )
         if sections != item.song.sections:
             item = replace(item, song=replace(item.song, sections=sections))
         if wrong:
-            item = item.remark(STEP, "mended", f"times of {wrong.total()} of {timed} lines dropped: {said}")
+            item = item.remark(
+                STEP, "mended", f"times of {wrong.total()} of {timed} lines dropped: {said}"
+            )
         if lost:
             said = ", ".join(f"{what} of {count} lines" for what, count in sorted(lost.items()))
             item = item.remark(STEP, "mended", f"times dropped that cannot be true: {said}")
         return item
 
-    def wrong(self, lines: Sequence[Line], counts: Sequence[int | None], seconds: float) -> list[str]:
+    def wrong(
+        self, lines: Sequence[Line], counts: Sequence[int | None], seconds: float
+    ) -> list[str]:
         """Why each line's times cannot be true; "" where they can, or where there are none."""
-        reasons = [self._alone(line, count, seconds) for line, count in zip(lines, counts, strict=True)]
-        left = [place for place, line in enumerate(lines) if _has_times(line) and not reasons[place]]
+        reasons = [
+            self._alone(line, count, seconds) for line, count in zip(lines, counts, strict=True)
+        ]
+        left = [
+            place for place, line in enumerate(lines) if _has_times(line) and not reasons[place]
+        ]
         ordered = set(_longest_rising([lines[place].start or 0.0 for place in left]))
         for order, place in enumerate(left):
             if order not in ordered:
@@ -132,9 +169,17 @@ class Settings:
         if not _has_times(line):
             return ""
         start, end = line.start, line.end
-        if start is None or not math.isfinite(start) or (end is not None and not math.isfinite(end)):
+        if (
+            start is None
+            or not math.isfinite(start)
+            or (end is not None and not math.isfinite(end))
+        ):
             return "no number"
-        if start < -self.slack_seconds or start >= seconds or (end or 0.0) > seconds + self.slack_seconds:
+        if (
+            start < -self.slack_seconds
+            or start >= seconds
+            or (end or 0.0) > seconds + self.slack_seconds
+        ):
             return "outside of the audio"
         if end is None:
             return ""
@@ -149,7 +194,8 @@ class Settings:
         return ""
 
     def _trusted(self, line: Line, reason: str, seconds: float, lost: Counter[str]) -> Line:
-        """The line without times that are wrong, and with those that are a little outside of the audio inside of it."""
+        """The line without times that are wrong, and with those that are a little outside of the
+        audio inside of it."""
         if reason:
             return Line(line.text)
         if line.start is not None and (
@@ -161,7 +207,9 @@ class Settings:
                 start=max(0.0, line.start),
                 end=min(line.end or line.start, seconds) if line.end else None,
             )
-        if line.words and not (self._inside(line.words, line, seconds) and _spell(line.words, line)):
+        if line.words and not (
+            self._inside(line.words, line, seconds) and _spell(line.words, line)
+        ):
             lost["words"] += 1
             line = replace(line, words=())
         if line.notes and not (
@@ -172,8 +220,12 @@ class Settings:
         return line
 
     def _inside(self, parts: Sequence[Word | Note], line: Line, seconds: float) -> bool:
-        """Whether words or notes have lengths, follow one another and lie in their line and in the audio."""
-        first, last = (line.start or 0.0) - self.slack_seconds, seconds if line.end is None else line.end
+        """Whether words or notes have lengths, follow one another and lie in their line and in the
+        audio."""
+        first, last = (
+            (line.start or 0.0) - self.slack_seconds,
+            seconds if line.end is None else line.end,
+        )
         return all(
             math.isfinite(part.start)
             and math.isfinite(part.end)
@@ -205,7 +257,8 @@ def _spell(sung: Sequence[Word], line: Line) -> bool:
 
 
 def _longest_rising(values: Sequence[float]) -> list[int]:
-    """Places of a longest run of values in order, so that one wrong stamp counts as one and not as all behind it."""
+    """Places of a longest run of values in order, so that one wrong stamp counts as one and not as
+    all behind it."""
     ends: list[float] = []
     at: list[int] = []
     before: list[int] = []

@@ -1,12 +1,14 @@
 """Rights: a song is used only for what its licence allows, and whoever must be named is named.
 
-`purpose` says what the result is for (see `licences`): private, research, publish or commercial. Songs whose licence
-forbids that are set aside by name. Unknown is not permission: for anything that leaves the house a song of unknown
-licence is set aside too. For the private purpose it may be kept with a note (`unknown: note`); then the joint licence is
-"unknown", and nothing made from the songs passes the gate of a hub.
+`purpose` says what the result is for (see `licences`): private, research, publish or commercial.
+Songs whose licence forbids that are set aside by name. Unknown is not permission: for anything that
+leaves the house a song of unknown licence is set aside too. For the private purpose it may be kept
+with a note (`unknown: note`); then the joint licence is "unknown", and nothing made from the songs
+passes the gate of a hub.
 
-Where a tool made a song's stems, its weights' licence counts as well. All songs together leave the joint licence, with what asks for it, whom to credit and what cannot go together, as the
-trace of the first song that is left. This is bookkeeping, not legal advice.
+Where a tool made a song's stems, its weights' licence counts as well. All songs together leave the
+joint licence, with what asks for it, whom to credit and what cannot go together, as the trace of
+the first song that is left. This is bookkeeping, not legal advice.
 """
 
 from __future__ import annotations
@@ -17,17 +19,28 @@ from typing import Literal
 
 from distill.curation.steps import Item
 from distill.errors import SettingsError
-from distill.licences import PURPOSES, TOOL, UNKNOWN, Purpose, allows, most_restrictive, named, named_so
+from distill.licences import (
+    PURPOSES,
+    TOOL,
+    UNKNOWN,
+    Purpose,
+    allows,
+    most_restrictive,
+    named,
+    named_so,
+)
 
 STEP = "rights"
 
 
 @dataclass(frozen=True)
 class Settings:
-    """purpose: what the result is for. unknown: what becomes of songs without a known licence when that is private.
+    """purpose: what the result is for. unknown: what becomes of songs without a known licence when
+    that is private.
 
-    missing_credit: what becomes of songs whose licence asks for credit when nobody is named and the result leaves the
-    house. conflicts: what becomes of songs under a licence that cannot go together with those of the songs before.
+    missing_credit: what becomes of songs whose licence asks for credit when nobody is named and the
+    result leaves the house. conflicts: what becomes of songs under a licence that cannot go
+    together with those of the songs before.
     """
 
     purpose: Purpose = "private"
@@ -77,8 +90,12 @@ class Settings:
         if not left:
             return items
         used = {f"song: {items[place].song.id}": items[place].song.licence for place in left}
-        joint = most_restrictive(used | {k: v for place in left for k, v in _tools(items[place]).items()})
-        credits = [_credit(items[place]) for place in left if named(items[place].song.licence).credit]
+        joint = most_restrictive(
+            used | {k: v for place in left for k, v in _tools(items[place]).items()}
+        )
+        credits = [
+            _credit(items[place]) for place in left if named(items[place].song.licence).credit
+        ]
         trace = {
             "purpose": self.purpose,
             **asdict(joint),
@@ -90,7 +107,9 @@ class Settings:
         first = left[0]
         items[first] = items[first].leave(STEP, trace)
         if joint.conflicts and self.purpose != "private":
-            items[first] = items[first].remark(STEP, "noted", f"all songs together: {joint.conflicts[0]}")
+            items[first] = items[first].remark(
+                STEP, "noted", f"all songs together: {joint.conflicts[0]}"
+            )
         return items
 
     def _by_tools(self, item: Item) -> Item:
@@ -128,7 +147,9 @@ def _tools(item: Item) -> dict[str, str]:
     fact = item.song.fact("stems")
     said = fact.value if fact is not None and isinstance(fact.value, dict) else {}
     return (
-        {f"{TOOL}: {said.get('weights')}": str(said["weights_licence"])} if "weights_licence" in said else {}
+        {f"{TOOL}: {said.get('weights')}": str(said["weights_licence"])}
+        if "weights_licence" in said
+        else {}
     )
 
 

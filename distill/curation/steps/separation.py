@@ -1,16 +1,18 @@
-"""Takes the voice out of a mix, with a Demucs network: a step for songs whose vocals are not apart, off by default.
+"""Takes the voice out of a mix, with a Demucs network: a step for songs whose vocals are not apart,
+off by default.
 
-Wraps `demucs` (MIT; `pip install 'distill[separation]'`), which runs the networks of Defossez 2021 (arXiv 2111.03600)
-and Rouard et al. 2023 (arXiv 2211.08553). Put it before alignment and notes.
+Wraps `demucs` (MIT; `pip install 'distill[separation]'`), which runs the networks of Defossez 2021
+(arXiv 2111.03600) and Rouard et al. 2023 (arXiv 2211.08553). Put it before alignment and notes.
 
-The weights are not under the code's licence. Of Meta's, their author says that they "are not covered by the MIT license,
-and are provided only for scientific purposes" (github.com/facebookresearch/demucs/issues/327; also issue 508), although
-some copies on hubs are labelled MIT. So `weights_licence` says "research only" unless you say otherwise: whoever uses
-other weights states their licence. It stands in the song's fact `stems`, from where it belongs into the licences of the
-result (`uses`).
+The weights are not under the code's licence. Of Meta's, their author says that they "are not
+covered by the MIT license, and are provided only for scientific purposes"
+(github.com/facebookresearch/demucs/issues/327; also issue 508), although some copies on hubs are
+labelled MIT. So `weights_licence` says "research only" unless you say otherwise: whoever uses other
+weights states their licence. It stands in the song's fact `stems`, from where it belongs into the
+licences of the result (`uses`).
 
-A network only guesses at the voice. The accompaniment is the mix without that guess, so the two always add up to the mix;
-what was missed of the voice is in it.
+A network only guesses at the voice. The accompaniment is the mix without that guess, so the two
+always add up to the mix; what was missed of the voice is in it.
 """
 
 from __future__ import annotations
@@ -42,8 +44,9 @@ NETWORKS = ("demucs.htdemucs.HTDemucs", "demucs.hdemucs.HDemucs", "demucs.demucs
 
 @dataclass(frozen=True)
 class Settings:
-    """model: a hub id or folder in the layout of demucs 4.1, NAME.yaml with the networks' names and a .safetensors for
-    each. weights_licence: of these weights. overlap: share of a segment that the next one repeats."""
+    """model: a hub id or folder in the layout of demucs 4.1, NAME.yaml with the networks' names and
+    a .safetensors for each. weights_licence: of these weights. overlap: share of a segment that the
+    next one repeats."""
 
     model: str = "adefossez/HTDemucs"
     weights_licence: str = "research only"
@@ -52,28 +55,34 @@ class Settings:
     def __post_init__(self) -> None:
         if not self.model or not self.weights_licence:
             raise SettingsError(
-                "separation needs a model and the licence of its weights; name both, or leave the step out"
+                "separation needs a model and the licence of its weights; name both, or leave the "
+                "step out"
             )
         if not 0 <= self.overlap < 1:
             raise SettingsError(f"overlap is {self.overlap:g}; give a share from 0 to below 1")
 
     @property
     def uses(self) -> Mapping[str, str]:
-        """What else than songs goes into the result, with its licence (see `licences.most_restrictive`)."""
+        """What else than songs goes into the result, with its licence (see
+        `licences.most_restrictive`)."""
         return {f"tool: {self.model}": self.weights_licence}
 
     def curate(self, item: Item) -> Item:
-        """The item with tracks vocals and accompaniment that add up to its audio, unless it has vocals already.
+        """The item with tracks vocals and accompaniment that add up to its audio, unless it has
+        vocals already.
 
-        Where a stem would exceed full scale, all tracks are turned down alike. Raises SettingsError where demucs is not
-        installed or the folder is not a Demucs model, FolderError where the folder cannot be had.
+        Where a stem would exceed full scale, all tracks are turned down alike. Raises SettingsError
+        where demucs is not installed or the folder is not a Demucs model, FolderError where the
+        folder cannot be had.
         """
         mix = item.tracks.get("audio")
         if mix is None or VOCALS in item.tracks:
             return item
         voice_CW = vocals(separator(self.model), mix, self.overlap)
         rest_CW = mix.wave_CW - voice_CW
-        peak = max(float(np.abs(wave_CW).max(initial=0.0)) for wave_CW in (mix.wave_CW, voice_CW, rest_CW))
+        peak = max(
+            float(np.abs(wave_CW).max(initial=0.0)) for wave_CW in (mix.wave_CW, voice_CW, rest_CW)
+        )
         gain = np.float32(1.0 if peak <= 1 else FULL_SCALE / peak)
         waves = {"audio": mix.wave_CW, VOCALS: voice_CW, "accompaniment": rest_CW}
         tracks = {name: Sound(gain * wave_CW, mix.sample_rate) for name, wave_CW in waves.items()}
@@ -97,24 +106,30 @@ def vocals(network: Any, mix: Sound, overlap: float = 0.25) -> NDArray[np.float3
     mean, spread = float(given_CW.mean()), float(given_CW.mean(0).std()) + 1e-8
     batch_1CW = torch.from_numpy((given_CW - mean) / spread)[None]
     with torch.inference_mode():  # no random shifts: the same mix gives the same voice
-        stems_1SCW = apply_model(network, batch_1CW, shifts=0, split=True, overlap=overlap, device="cpu")
+        stems_1SCW = apply_model(
+            network, batch_1CW, shifts=0, split=True, overlap=overlap, device="cpu"
+        )
     voice_CW = stems_1SCW[0, list(network.sources).index(VOCALS)].numpy() * spread
     if channels != network.audio_channels:
         voice_CW = np.repeat(voice_CW.mean(0, keepdims=True), channels, axis=0)
-    back_CW = _resample(voice_CW.astype(np.float32), network.samplerate, mix.sample_rate)[:, :length]
+    back_CW = _resample(voice_CW.astype(np.float32), network.samplerate, mix.sample_rate)[
+        :, :length
+    ]
     return np.pad(back_CW, ((0, 0), (0, length - back_CW.shape[1])))
 
 
 def _resample(wave_CW: NDArray[np.float32], from_rate: int, to_rate: int) -> NDArray[np.float32]:
     if from_rate == to_rate or not wave_CW.size:
         return wave_CW
-    return np.ascontiguousarray(soxr.resample(np.ascontiguousarray(wave_CW.T), from_rate, to_rate).T)
+    return np.ascontiguousarray(
+        soxr.resample(np.ascontiguousarray(wave_CW.T), from_rate, to_rate).T
+    )
 
 
 @functools.lru_cache(maxsize=1)
 def separator(where: str) -> Any:
-    """The network of a folder or hub id. Weights are read from safetensors only, into demucs' own classes only: a file
-    that was downloaded names no code."""
+    """The network of a folder or hub id. Weights are read from safetensors only, into demucs' own
+    classes only: a file that was downloaded names no code."""
     try:
         from demucs.apply import BagOfModels
         from demucs.hf import load_safetensors_model
@@ -140,11 +155,16 @@ def _bag(folder: Path, where: str) -> dict[str, Any]:
     sheets = sorted(folder.glob("*.yaml")) if folder.is_dir() else []
     if len(sheets) != 1:
         raise SettingsError(
-            f"{where}: has {len(sheets)} .yaml files, a Demucs model has one; see adefossez/HTDemucs for the layout"
+            f"{where}: has {len(sheets)} .yaml files, a Demucs model has one; see "
+            "adefossez/HTDemucs for the layout"
         )
     bag = plain_yaml.data(sheets[0].read_text(encoding="utf-8"), str(sheets[0]))
     models = bag.get("models") if isinstance(bag, dict) else None
-    if not isinstance(models, list) or not models or not all(str(name).isalnum() for name in models):
+    if (
+        not isinstance(models, list)
+        or not models
+        or not all(str(name).isalnum() for name in models)
+    ):
         raise SettingsError(f"{sheets[0]}: names no models; it must hold `models: [name, ...]`")
     return bag
 
@@ -159,8 +179,12 @@ def _check(file: Path) -> None:
     except (OSError, SafetensorError) as error:
         raise FolderError(f"{file}: cannot be read ({error}); fetch the model again") from None
     if about.get("klass") not in NETWORKS or "structure" in about:
-        raise SettingsError(f"{file}: is no plain Demucs network ({about.get('klass')}); name another model")
+        raise SettingsError(
+            f"{file}: is no plain Demucs network ({about.get('klass')}); name another model"
+        )
     try:
         json.loads(about["args"]), json.loads(about["kwargs"])
     except (KeyError, ValueError):
-        raise SettingsError(f"{file}: does not say how its network is built; name another model") from None
+        raise SettingsError(
+            f"{file}: does not say how its network is built; name another model"
+        ) from None

@@ -1,17 +1,21 @@
-"""Which part of a song is what: from its tags where it has any, else guessed from the lines that come again.
+"""Which part of a song is what: from its tags where it has any, else guessed from the lines that
+come again.
 
-Lyrics without tags are one long verse, cut at empty lines. What returns in them, two lines or more at a time with other
-lines between, is taken for the chorus; what stands between is verse. Lines are compared by words with a normalised edit
-distance, so "I will love you" and "and I will love you" are nearly the same line. Of all blocks that return, the one that
-covers most lines wins: (occurrences - 1) x length. This is self-similarity as music structure analysis uses it on sound
+Lyrics without tags are one long verse, cut at empty lines. What returns in them, two lines or more
+at a time with other lines between, is taken for the chorus; what stands between is verse. Lines are
+compared by words with a normalised edit distance, so "I will love you" and "and I will love you"
+are nearly the same line. Of all blocks that return, the one that covers most lines wins:
+(occurrences - 1) x length. This is self-similarity as music structure analysis uses it on sound
 (Foote, 1999, "Visualizing music and audio using self-similarity"), on text.
 
-At 0.6 for a block and 0.4 for its first and last line, no chorus was found in 583 generated songs without one, and every
-one in 179 that sing it twice; with each tenth word changed in every line, 97 % of lines of random songs had the right name.
-Lower bounds forgive more, but verses of real songs often share half of their words.
+At 0.6 for a block and 0.4 for its first and last line, no chorus was found in 583 generated songs
+without one, and every one in 179 that sing it twice; with each tenth word changed in every line, 97
+% of lines of random songs had the right name. Lower bounds forgive more, but verses of real songs
+often share half of their words.
 
-It is a guess, and its Fact("structure") says so with a confidence. What it cannot know: which verse is a bridge, and where
-a chorus begins that is sung once. Where nothing returns, the sections stay as they are.
+It is a guess, and its Fact("structure") says so with a confidence. What it cannot know: which verse
+is a bridge, and where a chorus begins that is sung once. Where nothing returns, the sections stay
+as they are.
 """
 
 from __future__ import annotations
@@ -31,17 +35,18 @@ from distill.songs import Fact, Section, Song
 STEP = "structure"
 MOST_LINES = 400  # the comparison is quadratic; longer texts are no songs
 LEAST_ALIKE = 0.4  # of the first and the last line of a block that returns
-# Of a song whose lines return twice, thrice, more often. From judgement, not from measured songs: on generated ones, whose
-# choruses return word by word, every chorus that was found was one.
+# Of a song whose lines return twice, thrice, more often. From judgement, not from measured songs:
+# on generated ones, whose choruses return word by word, every chorus that was found was one.
 CONFIDENCE = {2: 0.6, 3: 0.75, 4: 0.85}
 
 
 @dataclass(frozen=True)
 class Settings:
-    """alike: from which similarity (0 to 1) two lines count as the same. shortest: lines of a chorus.
+    """alike: from which similarity (0 to 1) two lines count as the same. shortest: lines of a
+    chorus.
 
-    gap_seconds: a pause between timed lines that ends a section. apply: whether the guess cuts and names the song's
-    sections, or is only noted.
+    gap_seconds: a pause between timed lines that ends a section. apply: whether the guess cuts and
+    names the song's sections, or is only noted.
     """
 
     alike: float = 0.6
@@ -69,7 +74,9 @@ class Settings:
         guess = self.guess(song)
         if guess is None:
             return item.know(Fact("structure", tags, STEP, 0.2)).remark(
-                STEP, "noted", "no block of lines returns: no chorus found, sections left as they stand"
+                STEP,
+                "noted",
+                "no block of lines returns: no chorus found, sections left as they stand",
             )
         sections, confidence = guess
         found = [section.tag for section in sections]
@@ -77,10 +84,13 @@ class Settings:
         item = item.know(Fact("structure", found, STEP, round(confidence, 3)))
         if not self.apply:
             return item.remark(STEP, "noted", said)
-        return replace(item, song=replace(item.song, sections=sections)).remark(STEP, "mended", said)
+        return replace(item, song=replace(item.song, sections=sections)).remark(
+            STEP, "mended", said
+        )
 
     def guess(self, song: Song) -> tuple[tuple[Section, ...], float] | None:
-        """The song's lines in sections called verse and chorus, and how sure that is; None where nothing returns."""
+        """The song's lines in sections called verse and chorus, and how sure that is; None where
+        nothing returns."""
         lines = song.lines
         alike_LL = similarity([line.text for line in lines])
         block = chorus(alike_LL, self.alike, self.shortest)
@@ -93,14 +103,21 @@ class Settings:
             sung[place : place + length] = True
         sung = _snapped(sung, edges)
         cuts = sorted(
-            {0, *edges, *starts, *(place + length for place in starts), *(np.flatnonzero(np.diff(sung)) + 1)}
+            {
+                0,
+                *edges,
+                *starts,
+                *(place + length for place in starts),
+                *(np.flatnonzero(np.diff(sung)) + 1),
+            }
         )
         cuts = [
             cut
             for cut in cuts
             if cut in edges or cut == 0 or (cut < len(lines) and _turns(cut, sung, starts))
         ]
-        silent: dict[int, list[Section]] = {}  # sections without lines, by the line before which they stand
+        # sections without lines, by the line before which they stand
+        silent: dict[int, list[Section]] = {}
         for place, section in zip(self._places(song), song.sections, strict=True):
             if not section.lines:
                 silent.setdefault(place, []).append(section)
@@ -113,7 +130,9 @@ class Settings:
             )
         )
         sections += tuple(silent.get(len(lines), ()))
-        same = float(np.mean([[alike_LL[start + k, place + k] for k in range(length)] for place in starts]))
+        same = float(
+            np.mean([[alike_LL[start + k, place + k] for k in range(length)] for place in starts])
+        )
         agreed = len(edges) > 1 and sum(place in edges for place in starts) / len(starts)
         sure = CONFIDENCE[min(len(starts), 4)] * same + 0.1 * agreed
         return sections, min(0.9, sure * (1.0 if length > 1 else 0.6))
@@ -137,7 +156,8 @@ class Settings:
 
 
 def similarity(lines: Sequence[str]) -> NDArray[np.float64]:
-    """alike_LL: 1 minus the normalised edit distance of every pair of lines, in words (East Asian ones in characters)."""
+    """alike_LL: 1 minus the normalised edit distance of every pair of lines, in words (East Asian
+    ones in characters)."""
     spelled = [tuple(units(line)) for line in lines]
     kinds = {text: number for number, text in enumerate(dict.fromkeys(spelled))}
     alike_KK = np.eye(len(kinds))
@@ -150,8 +170,11 @@ def similarity(lines: Sequence[str]) -> NDArray[np.float64]:
     return alike_KK[np.ix_(at_L, at_L)]
 
 
-def chorus(alike_LL: NDArray[np.float64], alike: float, shortest: int) -> tuple[int, int, list[int]] | None:
-    """The block of lines that returns and covers most: (first line, lines, where it stands), or None.
+def chorus(
+    alike_LL: NDArray[np.float64], alike: float, shortest: int
+) -> tuple[int, int, list[int]] | None:
+    """The block of lines that returns and covers most: (first line, lines, where it stands), or
+    None.
 
     At least one return has other lines before it: a row sung twice at once is no chorus.
     """
@@ -175,12 +198,14 @@ def chorus(alike_LL: NDArray[np.float64], alike: float, shortest: int) -> tuple[
 
 
 def _along(alike_LL: NDArray[np.float64], start: int, length: int) -> NDArray[np.float64]:
-    """How alike the block at `start` is to the block at each line: the mean over its lines, 0 where an end is another."""
+    """How alike the block at `start` is to the block at each line: the mean over its lines, 0 where
+    an end is another."""
     count = len(alike_LL)
     rows = [alike_LL[start + k, k : count - length + 1 + k] for k in range(length)]
     stacked = np.stack(rows)
     mean = stacked.mean(0)
-    ends = np.minimum(stacked[0], stacked[-1])  # a block that begins or ends otherwise is a shorter one
+    # a block that begins or ends otherwise is a shorter one
+    ends = np.minimum(stacked[0], stacked[-1])
     return np.where(ends >= LEAST_ALIKE, mean, 0.0)
 
 
@@ -196,7 +221,8 @@ def _apart(mean_L: NDArray[np.float64], alike: float, length: int, start: int) -
 
 
 def _snapped(sung: NDArray[np.bool_], edges: set[int]) -> NDArray[np.bool_]:
-    """Between two sure edges: all chorus where most lines are, all verse where a single line is; else as found."""
+    """Between two sure edges: all chorus where most lines are, all verse where a single line is;
+    else as found."""
     cuts = sorted({0, *edges, len(sung)})
     snapped = sung.copy()
     if len(cuts) > 2:
@@ -208,7 +234,8 @@ def _snapped(sung: NDArray[np.bool_], edges: set[int]) -> NDArray[np.bool_]:
 
 
 def _turns(cut: int, sung: NDArray[np.bool_], starts: Sequence[int]) -> bool:
-    """Whether a section begins here: verse turns to chorus or back, or a chorus begins behind another."""
+    """Whether a section begins here: verse turns to chorus or back, or a chorus begins behind
+    another."""
     return bool(sung[cut] != sung[cut - 1]) or (cut in starts and bool(sung[cut]))
 
 

@@ -1,9 +1,11 @@
-"""The words for how a song sounds: given ones made uniform, missing ones composed from what was heard.
+"""The words for how a song sounds: given ones made uniform, missing ones composed from what was
+heard.
 
-Tags ("Hip Hop / Female Vocals, #sad") become a list in lower case, each tag once, spelled one way: "hip-hop, female voice,
-sad". Prose stays prose. A song without a style gets the little that its facts say (mode, tempo, range, accompaniment), in
-the words our songbook uses, and is marked as guessed: Fact("style") with the least confidence of what it was made from.
-A genre or a mood is never invented: nothing here could hear one.
+Tags ("Hip Hop / Female Vocals, #sad") become a list in lower case, each tag once, spelled one way:
+"hip-hop, female voice, sad". Prose stays prose. A song without a style gets the little that its
+facts say (mode, tempo, range, accompaniment), in the words our songbook uses, and is marked as
+guessed: Fact("style") with the least confidence of what it was made from. A genre or a mood is
+never invented: nothing here could hear one.
 """
 
 from __future__ import annotations
@@ -36,17 +38,27 @@ SPELLED |= {f"{genre} music": genre for genre in _GENRES.split()}
 SPELLED |= {
     f"{who} {what}": f"{who} voice"
     for who in ("female", "male")
-    for what in ("vocal", "vocals", "vocalist", "vocalists", "singer", "singers", "lead vocals", "voices")
+    for what in (
+        "vocal",
+        "vocals",
+        "vocalist",
+        "vocalists",
+        "singer",
+        "singers",
+        "lead vocals",
+        "voices",
+    )
 }
-# Beats a minute and MIDI pitch from which on the next word holds: the songbook sings slow songs at 68 to 83 beats a minute,
-# medium ones at 88 to 115, fast ones at 125 to 167.
+# Beats a minute and MIDI pitch from which on the next word holds: the songbook sings slow songs at
+# 68 to 83 beats a minute, medium ones at 88 to 115, fast ones at 125 to 167.
 TEMPI = ((0.0, "slow"), (86.0, "medium"), (120.0, "fast"))
 RANGES = ((0.0, "low range"), (55.0, "middle range"), (64.0, "high range"))
 
 
 @dataclass(frozen=True)
 class Settings:
-    """compose: whether songs without a style get one from their facts. sure: confidence below which a fact is not used."""
+    """compose: whether songs without a style get one from their facts. sure: confidence below which
+    a fact is not used."""
 
     compose: bool = True
     sure: float = 0.5
@@ -67,7 +79,9 @@ class Settings:
         words = list(self.heard(item.song))
         if not words:
             return item.remark(
-                STEP, "noted", "no style is given, and nothing is known surely enough to compose one"
+                STEP,
+                "noted",
+                "no style is given, and nothing is known surely enough to compose one",
             )
         style = ", ".join(word for word, _ in words)
         confidence = min(sure for _, sure in words)
@@ -92,9 +106,12 @@ class Settings:
 
 
 def normalised(style: str) -> str:
-    """A style in one line: tags uniform, each once; prose as it is; at most LONGEST_STYLE characters."""
+    """A style in one line: tags uniform, each once; prose as it is; at most LONGEST_STYLE
+    characters."""
     text = " ".join(
-        "".join(c for c in unicodedata.normalize("NFC", style) if c.isprintable() or c.isspace()).split()
+        "".join(
+            c for c in unicodedata.normalize("NFC", style) if c.isprintable() or c.isspace()
+        ).split()
     )
     items = [tag.strip(" \t.'\"[](){}#*-–") for tag in re.split(r"[,;|/、，；]|\s#|\n", text)]
     if any(len(tag.split()) > LONGEST_TAG for tag in items) or re.search(r"[.!?]\s+\w", text):
@@ -113,7 +130,12 @@ def _tag(tag: str) -> str:
 
 def _mode(value: Any) -> str:
     return next(
-        (word for word in ("major", "minor") if isinstance(value, str) and word in value.lower().split()), ""
+        (
+            word
+            for word in ("major", "minor")
+            if isinstance(value, str) and word in value.lower().split()
+        ),
+        "",
     )
 
 
@@ -123,7 +145,11 @@ def _tempo(value: Any) -> str:
 
 def _range(value: Any) -> str:
     """[low, high] in MIDI -> "low range"."""
-    if not (isinstance(value, list | tuple) and len(value) == 2 and all(_is_number(one) for one in value)):
+    if not (
+        isinstance(value, list | tuple)
+        and len(value) == 2
+        and all(_is_number(one) for one in value)
+    ):
         return ""
     return _word((value[0] + value[1]) / 2, RANGES)
 
@@ -137,7 +163,11 @@ def _band(value: Any) -> str:
 
 
 def _word(value: Any, bounds: tuple[tuple[float, str], ...]) -> str:
-    return [word for bound, word in bounds if value >= bound][-1] if _is_number(value) and value > 0 else ""
+    return (
+        [word for bound, word in bounds if value >= bound][-1]
+        if _is_number(value) and value > 0
+        else ""
+    )
 
 
 def _is_number(value: Any) -> bool:

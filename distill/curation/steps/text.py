@@ -1,12 +1,14 @@
-"""The text of lyrics: characters as they were meant, rows that are sung, sections under names that everybody knows.
+"""The text of lyrics: characters as they were meant, rows that are sung, sections under names that
+everybody knows.
 
     "corazÃ³n"  ->  "corazón"            certain wrong encodings, hidden and wide characters, HTML, NFC
     "作词：Somebody", "Am  G", an address   are not sung and are taken out
     [副歌], (Chorus x2), Refrain:          open a section called chorus; what it repeats is written out, if nothing is timed
     [Instrumental]                         a section without lines: nobody sings there
 
-Parsing files is the sources' part; this step works on the song. Lines that have times keep them, with their words and
-notes. Everything that was changed is said; text that spells a codec token is text.
+Parsing files is the sources' part; this step works on the song. Lines that have times keep them,
+with their words and notes. Everything that was changed is said; text that spells a codec token is
+text.
 """
 
 from __future__ import annotations
@@ -51,21 +53,29 @@ class Settings:
 
     def __post_init__(self) -> None:
         if self.instrumental not in ("keep", "set aside"):
-            raise SettingsError(f"instrumental is {self.instrumental!r}; it must be one of keep, set aside")
+            raise SettingsError(
+                f"instrumental is {self.instrumental!r}; it must be one of keep, set aside"
+            )
 
     def curate(self, item: Item) -> Item:
         """The item with clean lyrics. Lyrics that are too long to be a song's are set aside."""
         if (size := sum(len(line.text) for line in item.song.lines)) > LONGEST_LYRICS:
             return item.remark(
-                STEP, "set aside", f"{size:,} characters of lyrics; a song has at most {LONGEST_LYRICS:,}"
+                STEP,
+                "set aside",
+                f"{size:,} characters of lyrics; a song has at most {LONGEST_LYRICS:,}",
             )
         cleaning = Cleaning()
         blocks = list(_blocks(item.song, cleaning))
         timed = any(
-            line.start is not None or line.notes or line.words for block in blocks for line in block.lines
+            line.start is not None or line.notes or line.words
+            for block in blocks
+            for line in block.lines
         )
         sections = (
-            _written_out(blocks, cleaning) if self.expand and not timed else _as_they_stand(blocks, cleaning)
+            _written_out(blocks, cleaning)
+            if self.expand and not timed
+            else _as_they_stand(blocks, cleaning)
         )
         for section in sections:
             for line in section.lines:
@@ -82,7 +92,9 @@ class Settings:
         if noted := cleaning.noted():
             item = item.remark(STEP, "noted", "; ".join(noted))
         if not any(section.lines for section in sections):
-            verdict: Literal["noted", "set aside"] = "noted" if self.instrumental == "keep" else "set aside"
+            verdict: Literal["noted", "set aside"] = (
+                "noted" if self.instrumental == "keep" else "set aside"
+            )
             item = item.remark(STEP, verdict, "nothing to sing: no lyrics (instrumental)")
         return item
 
@@ -102,15 +114,24 @@ class Cleaning:
     left_alone: int = 0
 
     def changed(self) -> list[str]:
-        said = [f"{_lines(count)} re-encoded from {name}" for name, count in sorted(self.encodings.items())]
-        said += [f"{_lines(self.lines[kind])} {text}" for kind, text in CHANGES.items() if self.lines[kind]]
+        said = [
+            f"{_lines(count)} re-encoded from {name}"
+            for name, count in sorted(self.encodings.items())
+        ]
+        said += [
+            f"{_lines(self.lines[kind])} {text}"
+            for kind, text in CHANGES.items()
+            if self.lines[kind]
+        ]
         if self.taken_out:
             parts = ", ".join(f"{kind} {count}" for kind, count in sorted(self.taken_out.items()))
             said.append(f"rows taken out: {parts}")
         if self.renamed:
             pairs = [f"{old!r} -> {new}" for old, new in self.renamed.items()]
             said.append(
-                "tags: " + ", ".join(pairs[:4]) + (f" and {len(pairs) - 4} more" if len(pairs) > 4 else "")
+                "tags: "
+                + ", ".join(pairs[:4])
+                + (f" and {len(pairs) - 4} more" if len(pairs) > 4 else "")
             )
         if self.written_out:
             said.append(f"repeats written out: {_lines(self.written_out)}")
@@ -118,11 +139,14 @@ class Cleaning:
 
     def noted(self) -> list[str]:
         said = (
-            [f"{_lines(self.wrong)} may be wrongly encoded, and no encoding is certain"] if self.wrong else []
+            [f"{_lines(self.wrong)} may be wrongly encoded, and no encoding is certain"]
+            if self.wrong
+            else []
         )
         if self.unknown:
             said.append(
-                "sections that we do not know: " + ", ".join(repr(name) for name in list(self.unknown)[:4])
+                "sections that we do not know: "
+                + ", ".join(repr(name) for name in list(self.unknown)[:4])
             )
         if self.missing:
             said.append(f"sections without words, here or before: {', '.join(self.missing)}")
@@ -139,7 +163,8 @@ def _lines(count: int) -> str:
 
 @dataclass
 class Block:
-    """A section on its way: its name, its lines (repeated ones once, with how often), how often it is sung."""
+    """A section on its way: its name, its lines (repeated ones once, with how often), how often it
+    is sung."""
 
     name: str
     times: int = 1
@@ -213,13 +238,18 @@ def _clean(line: Line, cleaning: Cleaning) -> Line:
     changed: Counter[str] = Counter()
     encoding = characters.wrong_encoding(line.text)
     text = " ".join(characters.mend(line.text, changed).split())
-    sung = [replace(word, text=" ".join(characters.mend(word.text, changed).split())) for word in line.words]
+    sung = [
+        replace(word, text=" ".join(characters.mend(word.text, changed).split()))
+        for word in line.words
+    ]
     notes = [replace(note, text=characters.mend(note.text, changed)) for note in line.notes]
     cleaning.lines.update(set(changed))
     if changed["encoding"]:
         cleaning.encodings[encoding or "a wrong encoding"] += 1
     cleaning.wrong += characters.looks_wrong(text)
-    return replace(line, text=text, words=tuple(word for word in sung if word.text), notes=tuple(notes))
+    return replace(
+        line, text=text, words=tuple(word for word in sung if word.text), notes=tuple(notes)
+    )
 
 
 def _mended_row(line: Line, cleaning: Cleaning) -> Line:
@@ -245,17 +275,22 @@ def _as_they_stand(blocks: list[Block], cleaning: Cleaning) -> list[Section]:
         times > 1 for block in blocks for times in block.repeats
     )
     cleaning.left_alone += marks
-    return [Section(block.name, tuple(block.lines)) for block in blocks if block.lines or block.opened]
+    return [
+        Section(block.name, tuple(block.lines)) for block in blocks if block.lines or block.opened
+    ]
 
 
 def _written_out(blocks: list[Block], cleaning: Cleaning) -> list[Section]:
-    """The blocks with their repeats; a tag without lines stands for the last section of its name, if it had words."""
+    """The blocks with their repeats; a tag without lines stands for the last section of its name,
+    if it had words."""
     sections: list[Section] = []
     known: dict[str, tuple[Line, ...]] = {}
     size = 0
     for block in blocks:
         lines = tuple(
-            line for line, times in zip(block.lines, block.repeats, strict=True) for _ in range(times)
+            line
+            for line, times in zip(block.lines, block.repeats, strict=True)
+            for _ in range(times)
         )
         once = len(block.lines)
         if lines:

@@ -1,7 +1,9 @@
-"""How others write songs down: one file a format, each a function from a file's content to sections of timed lines.
+"""How others write songs down: one file a format, each a function from a file's content to sections
+of timed lines.
 
-Nothing here opens a recording. A reader is told how long the recording is and raises LyricsError, naming file and row,
-for what cannot be sung to it; whatever bytes it is given, it raises nothing else.
+Nothing here opens a recording. A reader is told how long the recording is and raises LyricsError,
+naming file and row, for what cannot be sung to it; whatever bytes it is given, it raises nothing
+else.
 """
 
 from __future__ import annotations
@@ -27,8 +29,8 @@ LANGUAGES = {
 
 
 def language_of(text: str) -> str:
-    """The code of the first language that a text names ("English, German (Swiss)" -> "en", "zh_CN" -> "zh-CN"); "" for
-    none that is known."""
+    """The code of the first language that a text names ("English, German (Swiss)" -> "en", "zh_CN"
+    -> "zh-CN"); "" for none that is known."""
     for one in re.split(r"[,;/]", text):
         name = one.partition("(")[0].strip().replace("_", "-")
         if code := LANGUAGES.get(name.lower()):
@@ -39,10 +41,11 @@ def language_of(text: str) -> str:
 
 
 class Read(NamedTuple):
-    """What a file of lyrics says: its sections, what it says about the song, and what is known of its times.
+    """What a file of lyrics says: its sections, what it says about the song, and what is known of
+    its times.
 
-    `about` may hold title, artist, lyricist, author (who set the times), source, rights, language, genre, and the files that it
-    names: audio, vocals, accompaniment.
+    `about` may hold title, artist, lyricist, author (who set the times), source, rights, language,
+    genre, and the files that it names: audio, vocals, accompaniment.
     """
 
     sections: tuple[Section, ...]

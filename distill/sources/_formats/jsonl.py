@@ -1,4 +1,5 @@
-"""JSON lines (or one JSON list) of strangers: rows with the place where each stands, or why it is none."""
+"""JSON lines (or one JSON list) of strangers: rows with the place where each stands, or why it is
+none."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ LARGEST_LIST_BYTES = 256 * 2**20
 def songs(
     path: Path, make: Callable[[dict[str, Any], str, int], Song], kind: str
 ) -> Iterator[tuple[str, Song | DistillError]]:
-    """make(row, "file:line", number) for each row, or why it gives no song. Raises FolderError without a file."""
+    """make(row, "file:line", number) for each row, or why it gives no song. Raises FolderError
+    without a file."""
     for number, (where, row) in enumerate(rows(path), 1):
         if isinstance(row, SongError):
             yield where, row
@@ -31,7 +33,8 @@ def songs(
 
 
 def rows(path: Path) -> Iterator[tuple[str, dict[str, Any] | SongError]]:
-    """("file:line", row), or a SongError in place of a row that is no JSON object. Raises FolderError without a file."""
+    """("file:line", row), or a SongError in place of a row that is no JSON object. Raises
+    FolderError without a file."""
     if not path.is_file():
         raise FolderError(f"{path}: there is no such file; name a .jsonl file")
     with path.open("rb") as file:
@@ -62,4 +65,6 @@ def _loaded(text: bytes, where: str) -> Any:
 def _row(row: Any, where: str) -> dict[str, Any] | SongError:
     if isinstance(row, (dict, SongError)):
         return row
-    return SongError(f"{where}: a {type(row).__name__} where a row of names and values belongs; rewrite it")
+    return SongError(
+        f"{where}: a {type(row).__name__} where a row of names and values belongs; rewrite it"
+    )

@@ -22,7 +22,8 @@ def form_of(text: str) -> Form:
 
 
 def read_lyrics(text: str, form: Form, seconds: float, where: str, language: str) -> Read:
-    """The sections of a text. `seconds` is the recording's length, `where` stands first in every LyricsError."""
+    """The sections of a text. `seconds` is the recording's length, `where` stands first in every
+    LyricsError."""
     if form == "lrc":
         return read_lrc(text, seconds, where)
     if form == "ultrastar":
@@ -33,7 +34,8 @@ def read_lyrics(text: str, form: Form, seconds: float, where: str, language: str
 def plain(text: str, where: str) -> tuple[Section, ...]:
     """The sections of lyrics as a person types them, without times."""
     return tuple(
-        Section(verse.tag, tuple(Line(line) for line in verse.lines)) for verse in parse(text, where)
+        Section(verse.tag, tuple(Line(line) for line in verse.lines))
+        for verse in parse(text, where)
     )
 
 

@@ -1,10 +1,12 @@
-"""MusicXML: a score with lyrics, https://www.w3.org/2021/06/musicxml40 (partwise or timewise, plain or .mxl).
+"""MusicXML: a score with lyrics, https://www.w3.org/2021/06/musicxml40 (partwise or timewise, plain
+or .mxl).
 
-The voice with the most syllables is the one that sings. Times are the score's own, from its tempo marks (120 quarters a
-minute where there is none): right for a recording made from the score, a first guess for any other, and the Fact
-"timed_by" says so. Played out are repeats and their endings, with the n-th verse of lyrics the n-th time; jumps (D.C.,
-D.S., to coda) are refused. Tied notes are one note; notes without a syllable straight after a sung one go on with it;
-notes after a rest without one are not sung. A line ends where the score says so (<end-line/>), else at rests of a
+The voice with the most syllables is the one that sings. Times are the score's own, from its tempo
+marks (120 quarters a minute where there is none): right for a recording made from the score, a
+first guess for any other, and the Fact "timed_by" says so. Played out are repeats and their
+endings, with the n-th verse of lyrics the n-th time; jumps (D.C., D.S., to coda) are refused. Tied
+notes are one note; notes without a syllable straight after a sung one go on with it; notes after a
+rest without one are not sung. A line ends where the score says so (<end-line/>), else at rests of a
 quarter and between sentences: that cut is a guess too.
 """
 
@@ -20,7 +22,14 @@ from distill import lyrics
 from distill.errors import LyricsError
 from distill.songs import Fact, Section
 from distill.sources._formats import Read
-from distill.sources._formats.notation import Measure, Syllable, Written, about, measures_of, parts_of
+from distill.sources._formats.notation import (
+    Measure,
+    Syllable,
+    Written,
+    about,
+    measures_of,
+    parts_of,
+)
 from distill.sources._formats.played import play_order
 from distill.sources._formats.sung import Sung, lines_of, without_overlaps
 from distill.sources._formats.xml import tree
@@ -31,7 +40,8 @@ LONGEST_LINE = 16  # words
 
 
 class Played(NamedTuple):
-    """A note in its time (seconds), the syllable it is sung to, how long the rest before it is (quarters), its section."""
+    """A note in its time (seconds), the syllable it is sung to, how long the rest before it is
+    (quarters), its section."""
 
     start: float
     end: float
@@ -43,9 +53,11 @@ class Played(NamedTuple):
 
 
 def read_musicxml(content: bytes, seconds: float, where: str, language: str) -> Read:
-    """Lines with their words and notes. `seconds` is the recording's length, `where` the file's name.
+    """Lines with their words and notes. `seconds` is the recording's length, `where` the file's
+    name.
 
-    Raises LyricsError, naming the file, for what is not MusicXML, has no lyrics, jumps, or is longer than the recording.
+    Raises LyricsError, naming the file, for what is not MusicXML, has no lyrics, jumps, or is
+    longer than the recording.
     """
     root = tree(content, where)
     parts = parts_of(root, where)
@@ -59,7 +71,11 @@ def read_musicxml(content: bytes, seconds: float, where: str, language: str) -> 
     told_lines = any(one.syllable is not None and one.syllable.ends_line for one in played)
     sung, ends = _sung(played, told_lines)
     sections = _sections(sung, ends, not told_lines, seconds, language, where)
-    facts = [Fact("timed_by", "the score's tempo" if marked else "no tempo: 120 assumed", "musicxml", 0.5)]
+    facts = [
+        Fact(
+            "timed_by", "the score's tempo" if marked else "no tempo: 120 assumed", "musicxml", 0.5
+        )
+    ]
     if not told_lines:
         facts.append(Fact("lines_cut_by", "rests and sentences", "musicxml", 0.5))
     if len(set(marked)) == 1:
@@ -86,11 +102,13 @@ def _singer(measures: Sequence[Sequence[Measure]], where: str) -> tuple[int, str
         if note.voice == voice
         for one in note.syllables
     )
-    verses = sorted(dict.fromkeys(said), key=lambda verse: (not verse.isdecimal(), len(verse), verse))
+    verses = sorted(
+        dict.fromkeys(said), key=lambda verse: (not verse.isdecimal(), len(verse), verse)
+    )
     return chosen, voice, verses
 
 
-# --- what is played --------------------------------------------------------------------------------------------------
+# --- what is played -------------------------------------------------------------------------------
 def _played(
     measures: Sequence[Sequence[Measure]], chosen: int, voice: str, verses: list[str],
     order: list[tuple[int, int]], where: str,
@@ -120,7 +138,9 @@ def _played(
             start, end = _seconds(clock, note.at), _seconds(clock, note.at + note.long)
             if end > start:
                 gap = max(0.0, rest + note.at - silent)
-                yield Played(start, end, note.midi, note.tied, _verse(note, verses, time), gap, section)
+                yield Played(
+                    start, end, note.midi, note.tied, _verse(note, verses, time), gap, section
+                )
                 rest, silent = 0.0, note.at + note.long
         rest += max(0.0, long - silent)
         now, tempo = _seconds(clock, long), clock[-1][2]
@@ -139,7 +159,9 @@ def _melody(notes: Sequence[Written], voice: str) -> list[Written]:
     for _, chord in itertools.groupby(mine, key=lambda note: note.at):
         together = list(chord)
         top = max(together, key=lambda note: -1 if note.midi is None else note.midi)
-        found.append(top._replace(syllables=tuple(one for note in together for one in note.syllables)))
+        found.append(
+            top._replace(syllables=tuple(one for note in together for one in note.syllables))
+        )
     return found
 
 
@@ -153,7 +175,8 @@ def _verse(note: Written, verses: list[str], time: int) -> Syllable | None:
 
 
 class Ends(NamedTuple):
-    """Behind a note: whether a line ends; and the section that the note is in, numbered as they come."""
+    """Behind a note: whether a line ends; and the section that the note is in, numbered as they
+    come."""
 
     line: bool
     section: tuple[int, str]
@@ -184,7 +207,7 @@ def _sung(played: Sequence[Played], told_lines: bool) -> tuple[list[Sung], list[
     return sung, ends
 
 
-# --- lines -----------------------------------------------------------------------------------------------------------
+# --- lines ----------------------------------------------------------------------------------------
 def _sections(
     sung: list[Sung], ends: list[Ends], sentences: bool, seconds: float, language: str, where: str
 ) -> tuple[Section, ...]:
@@ -213,5 +236,8 @@ def _full(phrase: list[Sung], note: Sung, sentences: bool) -> bool:
         return True
     last = next((one.text for one in reversed(phrase) if one.text), "")
     return (
-        sentences and words >= 3 and last.endswith((".", ",", ";", ":", "!", "?")) and note.text[:1].isupper()
+        sentences
+        and words >= 3
+        and last.endswith((".", ",", ";", ":", "!", "?"))
+        and note.text[:1].isupper()
     )

@@ -1,6 +1,8 @@
-"""What a MusicXML score says, part by part and measure by measure: notes, syllables, tempos, sections.
+"""What a MusicXML score says, part by part and measure by measure: notes, syllables, tempos,
+sections.
 
-Nothing is played yet: a note stands so many quarters behind its barline, and a repeated measure stands here once.
+Nothing is played yet: a note stands so many quarters behind its barline, and a repeated measure
+stands here once.
 """
 
 from __future__ import annotations
@@ -21,8 +23,8 @@ NUMBER = re.compile(r"\s*[+-]?\d{1,9}(?:\.\d{1,9})?\s*")
 
 
 class Syllable(NamedTuple):
-    """What one <lyric> says: its verse, the times for which it is written (() for that of its verse), its letters,
-    whether they begin a word, and whether a line ends behind it."""
+    """What one <lyric> says: its verse, the times for which it is written (() for that of its
+    verse), its letters, whether they begin a word, and whether a line ends behind it."""
 
     verse: str
     times: tuple[int, ...]
@@ -32,7 +34,8 @@ class Syllable(NamedTuple):
 
 
 class Written(NamedTuple):
-    """A note as it stands in its measure: quarters from the barline and long, MIDI pitch, voice, and its syllables."""
+    """A note as it stands in its measure: quarters from the barline and long, MIDI pitch, voice,
+    and its syllables."""
 
     at: float
     long: float
@@ -43,7 +46,8 @@ class Written(NamedTuple):
 
 
 class Measure(NamedTuple):
-    """A measure of a part: its length in quarters, its notes, (quarter, tempo) marks and its section mark."""
+    """A measure of a part: its length in quarters, its notes, (quarter, tempo) marks and its
+    section mark."""
 
     long: float
     notes: tuple[Written, ...]
@@ -52,7 +56,8 @@ class Measure(NamedTuple):
 
 
 def parts_of(root: Element, where: str) -> list[list[Element]]:
-    """The measures of each part; a timewise score is turned. Raises LyricsError for what is not MusicXML."""
+    """The measures of each part; a timewise score is turned. Raises LyricsError for what is not
+    MusicXML."""
     if root.tag == "score-partwise":
         parts = [part.findall("measure") for part in root.findall("part")]
     elif root.tag == "score-timewise":
@@ -62,7 +67,9 @@ def parts_of(root: Element, where: str) -> list[list[Element]]:
                 found.setdefault(part.get("id", ""), []).append(part)
         parts = list(found.values())
     else:
-        raise LyricsError(f"{where}: <{root.tag[:30]}> is not MusicXML; export the score as MusicXML")
+        raise LyricsError(
+            f"{where}: <{root.tag[:30]}> is not MusicXML; export the score as MusicXML"
+        )
     if not any(parts):
         raise LyricsError(f"{where}: a score without measures; export it again")
     if len(parts) > MOST_PARTS:
@@ -71,12 +78,16 @@ def parts_of(root: Element, where: str) -> list[list[Element]]:
 
 
 def about(root: Element) -> dict[str, str]:
-    """Title, artist (composer and lyricist), author (arranger), rights, source and language, where the score names them."""
+    """Title, artist (composer and lyricist), author (arranger), rights, source and language, where
+    the score names them."""
 
     def text(path: str) -> str:
         return " ".join((root.findtext(path) or "").split())[:200]
 
-    made = {one.get("type", ""): " ".join((one.text or "").split())[:200] for one in root.iter("creator")}
+    made = {
+        one.get("type", ""): " ".join((one.text or "").split())[:200]
+        for one in root.iter("creator")
+    }
     by = " and ".join(
         dict.fromkeys(name for kind in ("composer", "lyricist", "poet") if (name := made.get(kind)))
     )
@@ -88,7 +99,9 @@ def about(root: Element) -> dict[str, str]:
         "source": text("identification/source"),
     }
     for one in root.iter("lyric-language"):
-        told["language"] = language_of(next((v for key, v in one.attrib.items() if key.endswith("lang")), ""))
+        told["language"] = language_of(
+            next((v for key, v in one.attrib.items() if key.endswith("lang")), "")
+        )
         break
     return {name: said for name, said in told.items() if said}
 
@@ -105,7 +118,9 @@ def measures_of(part: list[Element], where: str) -> list[Measure]:
             if one.tag == "attributes":
                 divisions = _number(one.findtext("divisions"), divisions, where)
                 if divisions <= 0:
-                    raise LyricsError(f"{where}: <divisions> is {divisions:g}; export the score again")
+                    raise LyricsError(
+                        f"{where}: <divisions> is {divisions:g}; export the score again"
+                    )
                 transpose = _transpose(one.find("transpose"), transpose, where)
             elif one.tag in ("direction", "sound"):
                 tempos += [(at, tempo) for tempo in _tempos(one, where)]
@@ -130,7 +145,9 @@ def _number(text: str | None, default: float, where: str) -> float:
     if text is None:
         return default
     if not NUMBER.fullmatch(text):
-        raise LyricsError(f"{where}: {text.strip()[:20]!r} where a number belongs; export the score again")
+        raise LyricsError(
+            f"{where}: {text.strip()[:20]!r} where a number belongs; export the score again"
+        )
     return float(text)
 
 
@@ -144,7 +161,11 @@ def _transpose(mark: Element | None, default: float, where: str) -> float:
 def _tempos(one: Element, where: str) -> list[float]:
     """Quarters a minute: what is played, or else what is printed."""
     sounds = [one] if one.tag == "sound" else list(one.iter("sound"))
-    found = [_number(sound.get("tempo"), 0.0, where) for sound in sounds if sound.get("tempo") is not None]
+    found = [
+        _number(sound.get("tempo"), 0.0, where)
+        for sound in sounds
+        if sound.get("tempo") is not None
+    ]
     for mark in one.iter("metronome") if not found else ():
         unit, beats = mark.findtext("beat-unit") or "", mark.findtext("per-minute") or ""
         if unit in QUARTERS and NUMBER.fullmatch(beats):
@@ -167,7 +188,9 @@ def _written(note: Element, at: float, long: float, transpose: float, where: str
     if pitch is not None:
         step = (pitch.findtext("step") or "").strip()
         if step not in STEPS:
-            raise LyricsError(f"{where}: {step[:10]!r} is no step of a pitch; export the score again")
+            raise LyricsError(
+                f"{where}: {step[:10]!r} is no step of a pitch; export the score again"
+            )
         octave, alter = (
             _number(pitch.findtext("octave"), 4, where),
             _number(pitch.findtext("alter"), 0.0, where),
@@ -189,7 +212,9 @@ def _syllable(lyric: Element) -> Syllable:
         elif one.tag == "elision":
             bound = True
         elif one.tag == "text":
-            letters = " ".join(STANZA.sub("", one.text or "").replace("\u00a0", " ").strip("_ ").split())
+            letters = " ".join(
+                STANZA.sub("", one.text or "").replace("\u00a0", " ").strip("_ ").split()
+            )
             begins = syllabic not in ("middle", "end") if not text else begins
             text += (" " if bound and text and syllabic not in ("middle", "end") else "") + letters
             syllabic, bound = "", False

@@ -2,7 +2,8 @@
 
     |: 1  2 [1. 3 :| [2. 4 |   ->   1 2 3, 1 2 4
 
-Repeats within repeats are not; nor are jumps (D.C., D.S., to coda), which scores write in too many ways to be sure.
+Repeats within repeats are not; nor are jumps (D.C., D.S., to coda), which scores write in too many
+ways to be sure.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ JUMP = re.compile(r"\bD\.? ?[CS]\b\.?|\bda capo\b|\bdal segno\b|\bto coda\b", re
 
 
 class Bars(NamedTuple):
-    """What stands at a measure's barlines: a repeat begins, how often it has been played when it ends (0: none ends),
-    the times for which the measure is written (none: for all), and whether that ending stops here."""
+    """What stands at a measure's barlines: a repeat begins, how often it has been played when it
+    ends (0: none ends), the times for which the measure is written (none: for all), and whether
+    that ending stops here."""
 
     begins: bool
     times: int
@@ -31,8 +33,8 @@ class Bars(NamedTuple):
 def play_order(parts: list[list[Element]], where: str) -> list[tuple[int, int]]:
     """(measure, for the how many-th time) in the order of playing, counted from 0 and from 1.
 
-    Without a sign where it begins, a repeat goes back to behind the one before, or to the start. Raises LyricsError for
-    jumps, and for endings that would leave a measure out.
+    Without a sign where it begins, a repeat goes back to behind the one before, or to the start.
+    Raises LyricsError for jumps, and for endings that would leave a measure out.
     """
     count = max(len(part) for part in parts)
     if count > MOST_MEASURES:
@@ -71,7 +73,8 @@ def play_order(parts: list[list[Element]], where: str) -> list[tuple[int, int]]:
 
 
 def _times(bars: list[Bars]) -> list[int]:
-    """How often the passage is played that ends at each measure: with endings, the highest number in their group."""
+    """How often the passage is played that ends at each measure: with endings, the highest number
+    in their group."""
     most = [max(bar.times, *bar.endings) if bar.endings else bar.times for bar in bars]
     for index in reversed(range(len(bars) - 1)):
         if bars[index].endings and bars[index + 1].endings:
@@ -112,7 +115,9 @@ def _number(text: str, where: str) -> int:
 def _refuse_jumps(measure: Element, where: str) -> None:
     for sound in measure.iter("sound"):
         if {"dacapo", "dalsegno", "tocoda"} & set(sound.keys()):
-            raise LyricsError(f"{where}: the score jumps (D.C., D.S. or coda); write it out as it is sung")
+            raise LyricsError(
+                f"{where}: the score jumps (D.C., D.S. or coda); write it out as it is sung"
+            )
     for mark in measure.iter("words"):
         if JUMP.search(mark.text or ""):
             raise LyricsError(

@@ -4,8 +4,8 @@
     fantasma.mp3,CC-BY-SA-4.0,https://example.org/fantasma,Fantasma by Los Rombos
     *,CC0-1.0,,
 
-`file` is a song's id, its recording's path in the folder, or * for every song without a row; the other columns may be
-empty. A licence is an SPDX id where there is one.
+`file` is a song's id, its recording's path in the folder, or * for every song without a row; the
+other columns may be empty. A licence is an SPDX id where there is one.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ class Rights:
 
 
 def read_rights(folder: Path) -> Rights:
-    """The rights.csv of a folder, empty where there is none. Raises SongError for one that cannot be read."""
+    """The rights.csv of a folder, empty where there is none. Raises SongError for one that cannot
+    be read."""
     path = folder / Rights.FILE
     if not path.is_file():
         return Rights({})
@@ -56,19 +57,27 @@ def read_rights(folder: Path) -> Rights:
     reader = csv.DictReader(io.StringIO(text), strict=True)
     try:
         columns = [name.strip().lower() for name in reader.fieldnames or ()]
-        if "file" not in columns or set(columns) - {"file", *Row._fields} or len(set(columns)) < len(columns):
+        if (
+            "file" not in columns
+            or set(columns) - {"file", *Row._fields}
+            or len(set(columns)) < len(columns)
+        ):
             raise SongError(
-                f"{path}:1: its columns are {', '.join(columns)[:80]}; write file,licence,source,credit"
+                f"{path}:1: its columns are {', '.join(columns)[:80]}; write "
+                "file,licence,source,credit"
             )
         reader.fieldnames = columns
         for row in reader:
             file = (row["file"] or "").strip()
             if None in row or not file or file in rows:
                 raise SongError(
-                    f"{path}:{reader.line_num}: {file[:40]!r} is no row of its own; write one for a file"
+                    f"{path}:{reader.line_num}: {file[:40]!r} is no row of its own; write one for "
+                    "a file"
                 )
             said = {name: (row.get(name) or "").strip() for name in Row._fields}
             rows[file] = (reader.line_num, Row(**said))
     except csv.Error as error:
-        raise SongError(f"{path}:{reader.line_num}: not CSV ({error}); quote texts with commas") from None
+        raise SongError(
+            f"{path}:{reader.line_num}: not CSV ({error}); quote texts with commas"
+        ) from None
     return Rights(rows)

@@ -1,10 +1,11 @@
 """From notes with syllables, as scores write them, to lines of words and notes, as a Song has them.
 
-A score writes letters under notes: "gen" "tly"; `~` or nothing goes on with the syllable before. A Song's notes carry
-phones, one letter each (see `lyrics`). So the letters are joined to words, the words are read aloud, and their
-syllables go back onto the notes: one to one where score and dictionary agree on how many there are. Where they do not
-("ev-ery" on two notes, three in the dictionary), nothing is lost and nothing is invented: too many syllables are spread
-over the notes, and notes that are left over go on ("").
+A score writes letters under notes: "gen" "tly"; `~` or nothing goes on with the syllable before. A
+Song's notes carry phones, one letter each (see `lyrics`). So the letters are joined to words, the
+words are read aloud, and their syllables go back onto the notes: one to one where score and
+dictionary agree on how many there are. Where they do not ("ev-ery" on two notes, three in the
+dictionary), nothing is lost and nothing is invented: too many syllables are spread over the notes,
+and notes that are left over go on ("").
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ TAIL_SECONDS = 0.4  # ... and its last ones after the last note
 
 
 class Sung(NamedTuple):
-    """A note of a score: seconds, MIDI pitch (None: spoken), the letters begun on it, and whether they begin a word."""
+    """A note of a score: seconds, MIDI pitch (None: spoken), the letters begun on it, and whether
+    they begin a word."""
 
     start: float
     end: float
@@ -37,8 +39,8 @@ def lines_of(
 ) -> tuple[Line, ...]:
     """A line for each phrase in which a word is sung; `seconds` is the recording's length.
 
-    Phrases are in the order of their times and do not overlap. Raises LyricsError (naming `where`) for notes beyond
-    the recording, and for words too long or too many to be sung.
+    Phrases are in the order of their times and do not overlap. Raises LyricsError (naming `where`)
+    for notes beyond the recording, and for words too long or too many to be sung.
     """
     sung = [phrase for phrase in phrases if any(lyrics.words(note.text) for note in phrase)]
     if not sung:
@@ -48,7 +50,8 @@ def lines_of(
     last = sung[-1][-1]
     if last.end > seconds + SLACK_SECONDS or last.start >= seconds:
         raise LyricsError(
-            f"{where}: {clock(last.end)} is beyond the recording ({clock(seconds)}); are these its notes?"
+            f"{where}: {clock(last.end)} is beyond the recording ({clock(seconds)}); are these "
+            "its notes?"
         )
     lines, free = [], 0.0  # free: where the line before has ended
     for phrase, following in itertools.zip_longest(sung, sung[1:]):
@@ -110,12 +113,16 @@ def divide(pieces: Sequence[str], begun: Sequence[bool]) -> list[str]:
 
 
 def without_overlaps(notes: Sequence[Sung], where: str) -> list[Sung]:
-    """Notes in their order, each ending where the next begins at the latest. LyricsError where two begin together."""
+    """Notes in their order, each ending where the next begins at the latest. LyricsError where two
+    begin together."""
     found = []
     for note, following in itertools.zip_longest(notes, notes[1:]):
         if following is not None and following.start <= note.start:
             raise LyricsError(
-                f"{where}: the note at {clock(following.start)} does not come after the one before it; put them in order"
+                f"{where}: the note at {clock(following.start)} does not come after the one "
+                "before it; put them in order"
             )
-        found.append(note if following is None else note._replace(end=min(note.end, following.start)))
+        found.append(
+            note if following is None else note._replace(end=min(note.end, following.start))
+        )
     return found

@@ -1,4 +1,5 @@
-"""Bytes to text: UTF-8, marked UTF-16, the encoding that the file names, else the old code page of its language."""
+"""Bytes to text: UTF-8, marked UTF-16, the encoding that the file names, else the old code page of
+its language."""
 
 from __future__ import annotations
 
@@ -9,7 +10,8 @@ from distill.errors import LyricsError
 from distill.lyrics import LONGEST_LYRICS
 
 LARGEST_BYTES = 20 * LONGEST_LYRICS  # stamps, four-byte letters and all
-PAGES = {  # what such lyrics were saved in before UTF-8, by language; Western Europe's page is the rest
+# what such lyrics were saved in before UTF-8, by language; Western Europe's page is the rest
+PAGES = {
     "zh": "gb18030", "ja": "cp932", "ko": "cp949", "th": "cp874", "vi": "cp1258", "ar": "cp1256", "he": "cp1255",
     "el": "cp1253", "tr": "cp1254", "ru": "cp1251", "uk": "cp1251", "bg": "cp1251", "sr": "cp1251",
     "pl": "cp1250", "cs": "cp1250", "sk": "cp1250", "hu": "cp1250", "sl": "cp1250", "hr": "cp1250", "ro": "cp1250",
@@ -22,7 +24,8 @@ NAMED = {  # what UltraStar's #ENCODING may say
 
 
 def read_text(path: Path, language: str = "en") -> tuple[str, str]:
-    """A file's text and the encoding it was read in. Raises LyricsError for what is not text or too much of it.
+    """A file's text and the encoding it was read in. Raises LyricsError for what is not text or too
+    much of it.
 
     A code page of old fits nearly any bytes, so one is a guess: the caller may want to say so.
     """
@@ -32,7 +35,9 @@ def read_text(path: Path, language: str = "en") -> tuple[str, str]:
             raise LyricsError(f"{path}: {size:,} bytes are no song's lyrics; cut them into songs")
         content = path.read_bytes()
     except OSError as error:
-        raise LyricsError(f"{path}: cannot be read ({error.strerror}); look at its path and rights") from None
+        raise LyricsError(
+            f"{path}: cannot be read ({error.strerror}); look at its path and rights"
+        ) from None
     for encoding in _encodings(content, language, str(path)):
         try:
             text = content.decode(encoding)
@@ -47,7 +52,9 @@ def _encodings(content: bytes, language: str, where: str) -> tuple[str, ...]:
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         return ("utf-16",)
     old = PAGES.get(language.lower().partition("-")[0], "cp1252")
-    named = re.search(rb"^\s*#ENCODING\s*:[ \t]*([\w-]+)", content[:4096], re.IGNORECASE | re.MULTILINE)
+    named = re.search(
+        rb"^\s*#ENCODING\s*:[ \t]*([\w-]+)", content[:4096], re.IGNORECASE | re.MULTILINE
+    )
     if named is None or content.startswith(b"\xef\xbb\xbf"):
         return ("utf-8-sig", old)
     name = named.group(1).decode("ascii", "replace").lower()

@@ -1,4 +1,5 @@
-"""UltraStar: a text file of notes for karaoke games, https://usdx.eu/format (unversioned, and versions 0 and 1).
+"""UltraStar: a text file of notes for karaoke games, https://usdx.eu/format (unversioned, and
+versions 0 and 1).
 
     #TITLE:Boat          : 0 4 0 Row,      from beat 0 for 4 beats at middle C
     #BPM:100             * 4 4 0  row      a golden note; the space before "row" begins a word
@@ -6,14 +7,15 @@
                          - 12              a line ends
                          E
 
-A beat lasts 15 / BPM seconds (the format counts in quarters of what it calls a beat), beat 0 is GAP milliseconds into
-the recording, and a pitch counts semitones from middle C, MIDI 60. R and G are rap notes, spoken, so without pitch.
-With `#RELATIVE:yes` beats count from the last line's end, which then names a second number. `P1`, `P2` say whose
-notes follow: a duet's lines are put in the order of their times. Where both sing the same it stands once; where they
-sing different words at once, the line that began first stays, and the Fact "duet" names the others.
+A beat lasts 15 / BPM seconds (the format counts in quarters of what it calls a beat), beat 0 is GAP
+milliseconds into the recording, and a pitch counts semitones from middle C, MIDI 60. R and G are
+rap notes, spoken, so without pitch. With `#RELATIVE:yes` beats count from the last line's end,
+which then names a second number. `P1`, `P2` say whose notes follow: a duet's lines are put in the
+order of their times. Where both sing the same it stands once; where they sing different words at
+once, the line that began first stays, and the Fact "duet" names the others.
 
-What the format leaves open: whether a note begins with its syllable's first consonant or with its vowel. Starts are
-taken as they are.
+What the format leaves open: whether a note begins with its syllable's first consonant or with its
+vowel. Starts are taken as they are.
 """
 
 from __future__ import annotations
@@ -43,7 +45,8 @@ TOLD = {  # what a header says about the song; the later of two counts
 
 @dataclass
 class Voice:
-    """One singer's phrases so far, and, in relative mode, the beat that the present phrase counts from."""
+    """One singer's phrases so far, and, in relative mode, the beat that the present phrase counts
+    from."""
 
     phrases: list[list[Sung]] = field(default_factory=lambda: [[]])
     offset: int = 0
@@ -52,7 +55,8 @@ class Voice:
 
 
 def is_ultrastar(text: str) -> bool:
-    """Whether a text begins as UltraStar files do: with headers, in any order, of which the format knows one."""
+    """Whether a text begins as UltraStar files do: with headers, in any order, of which the format
+    knows one."""
     for row in text[:4096].lstrip("\ufeff").splitlines():
         header = HEADER.match(row.strip())
         if header is not None and header.group(1).upper() in KNOWN:
@@ -65,7 +69,9 @@ def is_ultrastar(text: str) -> bool:
 def headers(text: str) -> dict[str, str]:
     """The headers of a file by upper-case name; those without a value are left out."""
     found = (HEADER.fullmatch(row.strip("\ufeff \t")) for row in text.splitlines()[:1000])
-    return {one.group(1).upper(): one.group(2).strip() for one in found if one and one.group(2).strip()}
+    return {
+        one.group(1).upper(): one.group(2).strip() for one in found if one and one.group(2).strip()
+    }
 
 
 def about(text: str) -> dict[str, str]:
@@ -78,22 +84,29 @@ def about(text: str) -> dict[str, str]:
 
 
 def read_ultrastar(text: str, seconds: float, where: str, language: str) -> Read:
-    """Lines with their words and notes. `seconds` is the recording's length, `where` the file's name.
+    """Lines with their words and notes. `seconds` is the recording's length, `where` the file's
+    name.
 
-    Raises LyricsError, naming file and row, for headers, notes and times that are wrong or beyond the recording.
+    Raises LyricsError, naming file and row, for headers, notes and times that are wrong or beyond
+    the recording.
     """
     said, told = headers(text), about(text)
     language = told.get("language", language)
     if said.get("VERSION", "1").split(".")[0].strip() not in ("0", "1"):
         raise LyricsError(
-            f"{where}: UltraStar version {said['VERSION'][:12]} is not read here; save it as version 1"
+            f"{where}: UltraStar version {said['VERSION'][:12]} is not read here; save it as "
+            "version 1"
         )
     bpm, gap = _number(said, "BPM", where), _number(said, "GAP", where, 0.0) / 1000
     if not 1 <= bpm <= 100_000:
-        raise LyricsError(f"{where}: #BPM:{said['BPM'][:12]} is no tempo; give beats a minute, 1 or more")
+        raise LyricsError(
+            f"{where}: #BPM:{said['BPM'][:12]} is no tempo; give beats a minute, 1 or more"
+        )
     relative = said.get("RELATIVE", "no").lower() == "yes"
     if relative and "VERSION" in said:
-        raise LyricsError(f"{where}: #RELATIVE:yes is of files without #VERSION; take one of the two away")
+        raise LyricsError(
+            f"{where}: #RELATIVE:yes is of files without #VERSION; take one of the two away"
+        )
     voices = _voices(text, where, 15 / bpm, gap, relative)
     phrases, duet = _together(voices, said, where)
     lines = lines_of(phrases, seconds, language, where)
@@ -111,7 +124,9 @@ def _number(said: dict[str, str], name: str, where: str, default: float | None =
     return float(said[name].replace(",", "."))
 
 
-def _voices(text: str, where: str, beat_seconds: float, gap: float, relative: bool) -> dict[int, Voice]:
+def _voices(
+    text: str, where: str, beat_seconds: float, gap: float, relative: bool
+) -> dict[int, Voice]:
     """The phrases of each singer, by number."""
     voices = {1: Voice()}
     now = voices[1]
@@ -125,7 +140,8 @@ def _voices(text: str, where: str, beat_seconds: float, gap: float, relative: bo
             now = voices.setdefault(int(voice.group(1)), Voice())
             now.open = False
         elif broken := BREAK.fullmatch(row.rstrip()):
-            if relative and broken.group(1):  # an old file without its second number means the first one
+            # an old file without its second number means the first one
+            if relative and broken.group(1):
                 now.offset += int(broken.group(2) or broken.group(1))
             now.phrases.append([])
             now.worded = False
@@ -133,7 +149,8 @@ def _voices(text: str, where: str, beat_seconds: float, gap: float, relative: bo
             now.phrases[-1].append(_note(note, now, at, beat_seconds, gap))
         else:
             raise LyricsError(
-                f"{at}: {row[:30]!r} is no note, line end or voice; write `: beat length pitch text`"
+                f"{at}: {row[:30]!r} is no note, line end or voice; write `: beat length pitch "
+                "text`"
             )
     return voices
 
@@ -145,7 +162,9 @@ def _note(row: re.Match[str], voice: Voice, at: str, beat_seconds: float, gap: f
     if int(length) == 0:
         raise LyricsError(f"{at}: a note of length 0 cannot be sung; give it a beat")
     if start < 0:
-        raise LyricsError(f"{at}: this note is {-start:.2f} s before the recording; correct it or #GAP")
+        raise LyricsError(
+            f"{at}: this note is {-start:.2f} s before the recording; correct it or #GAP"
+        )
     letters = typed.strip().lstrip("~").strip("~ ")
     goes_on = not lyrics.words(letters) and typed.strip(" ~-\u2013") == ""
     begins = not goes_on and (not voice.worded or voice.open or typed.startswith(" "))
@@ -154,14 +173,17 @@ def _note(row: re.Match[str], voice: Voice, at: str, beat_seconds: float, gap: f
         voice.open = typed.endswith(" ")
     midi = float(MIDDLE_C + int(pitch)) if kind in ":*" else None
     if midi is not None and not 0 <= midi <= 127:
-        raise LyricsError(f"{at}: pitch {pitch} is MIDI {midi:g}, which nobody sings; count from middle C, 0")
+        raise LyricsError(
+            f"{at}: pitch {pitch} is MIDI {midi:g}, which nobody sings; count from middle C, 0"
+        )
     return Sung(start, start + int(length) * beat_seconds, midi, "" if goes_on else letters, begins)
 
 
 def _together(
     voices: dict[int, Voice], said: dict[str, str], where: str
 ) -> tuple[list[list[Sung]], tuple[Fact, ...]]:
-    """The phrases of all voices in the order of their times, and for a duet the Fact about who sings."""
+    """The phrases of all voices in the order of their times, and for a duet the Fact about who
+    sings."""
     both = {3: {1, 2}} if "VERSION" not in said else {}  # in old files P3 is P1 and P2 at once
     sung = [
         (without_overlaps(phrase, where), both.get(number, {number}))
@@ -179,10 +201,13 @@ def _together(
             kept[-1][1].update(singers)
         elif singers == kept[-1][1]:
             raise LyricsError(
-                f"{where}: the line at {clock(phrase[0].start)} begins within the one before; move it"
+                f"{where}: the line at {clock(phrase[0].start)} begins within the one before; "
+                "move it"
             )
         else:
-            left_out.append("".join((" " if note.begins else "") + note.text for note in phrase).strip())
+            left_out.append(
+                "".join((" " if note.begins else "") + note.text for note in phrase).strip()
+            )
     phrases = [phrase for phrase, _ in kept]
     used = sorted(set().union(*(singers for _, singers in sung)))
     if used in ([], [1]):

@@ -1,7 +1,8 @@
 """XML from strangers: a tree of elements, or one line saying why not.
 
-A document may not define entities (a few lines of them unpack to gigabytes), may not nest without end, and no other
-file is ever fetched for it. An .mxl is a zip that holds one score; it is unpacked to a limit, whatever it promises.
+A document may not define entities (a few lines of them unpack to gigabytes), may not nest without
+end, and no other file is ever fetched for it. An .mxl is a zip that holds one score; it is unpacked
+to a limit, whatever it promises.
 """
 
 from __future__ import annotations
@@ -21,13 +22,18 @@ DEEPEST = 64
 
 
 def read_score(path: Path) -> bytes:
-    """The bytes of a .musicxml, .xml or .mxl file. Raises LyricsError for one that is too large or no zip."""
+    """The bytes of a .musicxml, .xml or .mxl file. Raises LyricsError for one that is too large or
+    no zip."""
     try:
         if path.stat().st_size > LARGEST_BYTES:
-            raise LyricsError(f"{path}: {path.stat().st_size:,} bytes are no song's score; cut it into songs")
+            raise LyricsError(
+                f"{path}: {path.stat().st_size:,} bytes are no song's score; cut it into songs"
+            )
         content = path.read_bytes()
     except OSError as error:
-        raise LyricsError(f"{path}: cannot be read ({error.strerror}); look at its path and rights") from None
+        raise LyricsError(
+            f"{path}: cannot be read ({error.strerror}); look at its path and rights"
+        ) from None
     return unpacked(content, str(path)) if content.startswith(b"PK") else content
 
 
@@ -36,31 +42,42 @@ def unpacked(content: bytes, where: str) -> bytes:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as folder:
             container = tree(_member(folder, "META-INF/container.xml", where), where)
-            named = [one.get("full-path", "") for one in container.iter() if one.tag.endswith("rootfile")]
+            named = [
+                one.get("full-path", "") for one in container.iter() if one.tag.endswith("rootfile")
+            ]
             if not named:
-                raise LyricsError(f"{where}: its container.xml names no score; save it again as .musicxml")
+                raise LyricsError(
+                    f"{where}: its container.xml names no score; save it again as .musicxml"
+                )
             return _member(folder, named[0], where)
     except (zipfile.BadZipFile, zlib.error, struct.error, KeyError, EOFError, OSError) as error:
         raise LyricsError(f"{where}: not a whole .mxl ({_short(error)}); save it again") from None
     except (NotImplementedError, RuntimeError, ValueError, OverflowError) as error:
         if isinstance(error, LyricsError):
             raise
-        raise LyricsError(f"{where}: this .mxl cannot be unpacked ({_short(error)}); save it again") from None
+        raise LyricsError(
+            f"{where}: this .mxl cannot be unpacked ({_short(error)}); save it again"
+        ) from None
 
 
 def _member(folder: zipfile.ZipFile, name: str, where: str) -> bytes:
     info = folder.getinfo(name)
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise LyricsError(f"{where}: {name[:40]!r} is packed in a way .mxl does not know; save it again")
+        raise LyricsError(
+            f"{where}: {name[:40]!r} is packed in a way .mxl does not know; save it again"
+        )
     with folder.open(info) as file:
         content = file.read(LARGEST_BYTES + 1)
     if len(content) > LARGEST_BYTES:
-        raise LyricsError(f"{where}: unpacks to more than {LARGEST_BYTES:,} bytes; a song's score is smaller")
+        raise LyricsError(
+            f"{where}: unpacks to more than {LARGEST_BYTES:,} bytes; a song's score is smaller"
+        )
     return content
 
 
 def tree(content: bytes, where: str) -> Element:
-    """The root element. Raises LyricsError for what is not XML, defines entities, or nests too deep."""
+    """The root element. Raises LyricsError for what is not XML, defines entities, or nests too
+    deep."""
     builder = TreeBuilder()
     parser = expat.ParserCreate()
     parser.buffer_text = True
@@ -79,7 +96,9 @@ def tree(content: bytes, where: str) -> Element:
         builder.end(name)
 
     def entity(*about: object) -> None:
-        raise LyricsError(f"{where}: defines or uses XML entities of its own; save it again as MusicXML")
+        raise LyricsError(
+            f"{where}: defines or uses XML entities of its own; save it again as MusicXML"
+        )
 
     parser.StartElementHandler, parser.EndElementHandler = start, end
     parser.CharacterDataHandler = builder.data
@@ -89,7 +108,9 @@ def tree(content: bytes, where: str) -> Element:
         parser.Parse(content, True)
         return builder.close()
     except expat.ExpatError as error:
-        raise LyricsError(f"{where}: not XML ({_short(error)}); save it again as MusicXML") from None
+        raise LyricsError(
+            f"{where}: not XML ({_short(error)}); save it again as MusicXML"
+        ) from None
     except (ValueError, LookupError, AssertionError) as error:
         if isinstance(error, LyricsError):
             raise

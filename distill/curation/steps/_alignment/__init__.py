@@ -1,1 +1,2 @@
-"""What the step `alignment` is made of: how lyrics sound, what is heard, the path between them, and how sure it is."""
+"""What the step `alignment` is made of: how lyrics sound, what is heard, the path between them, and
+how sure it is."""

@@ -1,11 +1,14 @@
-"""How sure a placement is: the probability that a word starts within 0.2 s, a line within 0.3 s of where it is said to.
+"""How sure a placement is: the probability that a word starts within 0.2 s, a line within 0.3 s of
+where it is said to.
 
-What the aligner thinks of its own path is not enough: it is sure of itself with the wrong lyrics too. So a logistic
-regression weighs that (`mass`) against what can be seen beside it: whether the sounds that should be there are heard
-(`agree`), the same around it (`near`: a word's line, a line's neighbours) and over the whole song (`song`), whether there
-is singing at all (`voice`), and whether it is as long as people sing (`pace`, and its square). The weights were fitted on
-generated songs with the band from silent to far too loud, under their own lyrics, under lyrics with lines left out or put
-in that nobody sings, and under another song's, where every placement is wrong (`bench/alignment.py --fit`).
+What the aligner thinks of its own path is not enough: it is sure of itself with the wrong lyrics
+too. So a logistic regression weighs that (`mass`) against what can be seen beside it: whether the
+sounds that should be there are heard (`agree`), the same around it (`near`: a word's line, a line's
+neighbours) and over the whole song (`song`), whether there is singing at all (`voice`), and whether
+it is as long as people sing (`pace`, and its square). The weights were fitted on generated songs
+with the band from silent to far too loud, under their own lyrics, under lyrics with lines left out
+or put in that nobody sings, and under another song's, where every placement is wrong
+(`bench/alignment.py --fit`).
 """
 
 from __future__ import annotations
@@ -15,7 +18,8 @@ from numpy.typing import NDArray
 
 WORD_SECONDS, LINE_SECONDS = 0.2, 0.3
 SEEN = ("mass", "agree", "near", "song", "voice", "pace", "pace squared")
-WORD_WEIGHTS = (1.6772, 0.7067, 0.0243, 1.7421, 1.8912, 1.5723, -0.0763, -1.1512)  # constant, then as in SEEN
+# constant, then as in SEEN
+WORD_WEIGHTS = (1.6772, 0.7067, 0.0243, 1.7421, 1.8912, 1.5723, -0.0763, -1.1512)
 LINE_WEIGHTS = (1.4508, 0.6615, 2.0628, 0.7341, 1.5694, 2.2032, -1.0319, -1.6884)
 
 
@@ -30,15 +34,17 @@ def sure(seen_NX: NDArray[np.float64], weights: tuple[float, ...]) -> NDArray[np
     return 1.0 / (1.0 + np.exp(-(weights[0] + seen_NX @ np.array(weights[1:]))))
 
 
-def fit(seen_NX: NDArray[np.float64], right_N: NDArray[np.bool_], ridge: float = 1e-3) -> tuple[float, ...]:
+def fit(
+    seen_NX: NDArray[np.float64], right_N: NDArray[np.bool_], ridge: float = 1e-3
+) -> tuple[float, ...]:
     """Weights by Newton's method on the ridge-penalised log likelihood."""
     inputs = np.column_stack([np.ones(len(seen_NX)), seen_NX])
     weights = np.zeros(inputs.shape[1])
     for _ in range(50):
         chance = 1.0 / (1.0 + np.exp(-inputs @ weights))
         slope = inputs.T @ (right_N - chance) - ridge * len(inputs) * weights
-        bend = (inputs * (chance * (1 - chance))[:, None]).T @ inputs + ridge * len(inputs) * np.eye(
-            len(weights)
-        )
+        bend = (inputs * (chance * (1 - chance))[:, None]).T @ inputs + ridge * len(
+            inputs
+        ) * np.eye(len(weights))
         weights = weights + np.linalg.solve(bend, slope)
     return tuple(round(float(weight), 4) for weight in weights)

@@ -1,9 +1,10 @@
-"""Forced alignment with a CTC model of the hub: characters against a network that spells what it hears.
+"""Forced alignment with a CTC model of the hub: characters against a network that spells what it
+hears.
 
-Every character may be stayed in, and a blank may stand between any two and must between two alike (Graves et al., 2006);
-the best path through that lattice says where each character is (Kürzinger et al., 2020, arXiv 2007.09127). A word's
-confidence is the mean probability of its characters on the path. Long recordings are heard in windows that overlap, of
-which only the inner parts are kept.
+Every character may be stayed in, and a blank may stand between any two and must between two alike
+(Graves et al., 2006); the best path through that lattice says where each character is (Kürzinger et
+al., 2020, arXiv 2007.09127). A word's confidence is the mean probability of its characters on the
+path. Long recordings are heard in windows that overlap, of which only the inner parts are kept.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ WINDOW_SECONDS, OVERLAP_SECONDS = 30.0, 4.0
 
 
 class Heard(NamedTuple):
-    """Log-probabilities logp_TV every `frame_seconds`; `tokens`: id by character; `blank`: the id that says nothing."""
+    """Log-probabilities logp_TV every `frame_seconds`; `tokens`: id by character; `blank`: the id
+    that says nothing."""
 
     logp_TV: NDArray[np.float32]
     frame_seconds: float
@@ -33,8 +35,11 @@ class Heard(NamedTuple):
     blank: int
 
 
-def force(logp_TV: NDArray[np.float32], ids_N: NDArray[np.int64], blank: int) -> NDArray[np.int64] | None:
-    """The best path: for each frame the place in `ids_N` that is heard, -1 on blanks; None where they do not fit."""
+def force(
+    logp_TV: NDArray[np.float32], ids_N: NDArray[np.int64], blank: int
+) -> NDArray[np.int64] | None:
+    """The best path: for each frame the place in `ids_N` that is heard, -1 on blanks; None where
+    they do not fit."""
     frames, count = len(logp_TV), len(ids_N)
     if count == 0:
         return np.full(frames, -1)
@@ -63,7 +68,8 @@ def force(logp_TV: NDArray[np.float32], ids_N: NDArray[np.int64], blank: int) ->
 
 
 def spell(word: str, tokens: Mapping[str, int]) -> list[int]:
-    """A word in the model's characters: as written, else upper case, else without accents or in Roman letters (pinyin)."""
+    """A word in the model's characters: as written, else upper case, else without accents or in
+    Roman letters (pinyin)."""
     ids: list[int] = []
     for sign in unicodedata.normalize("NFC", word):
         plain = unicodedata.normalize("NFD", sign)[0]
@@ -72,14 +78,7 @@ def spell(word: str, tokens: Mapping[str, int]) -> list[int]:
             if re.match(f"[{pinyin.HAN}]", sign)
             else pronounce.roman(sign).strip()
         )
-        for attempt in (
-            sign,
-            sign.upper(),
-            plain,
-            plain.upper(),
-            roman,
-            roman.upper(),
-        ):
+        for attempt in (sign, sign.upper(), plain, plain.upper(), roman, roman.upper()):
             if attempt and all(letter in tokens for letter in attempt):
                 ids += [tokens[letter] for letter in attempt]
                 break
@@ -87,14 +86,20 @@ def spell(word: str, tokens: Mapping[str, int]) -> list[int]:
 
 
 def hear(sound: Sound, model: str, network: Any = None) -> Heard:
-    """What a CTC model (hub id or folder) hears. `network`: (model, processor) already loaded, as `load` gives them."""
+    """What a CTC model (hub id or folder) hears. `network`: (model, processor) already loaded, as
+    `load` gives them."""
     import torch
 
     net, processor = network or load(model)
     rate = int(processor.feature_extractor.sampling_rate)
-    wave = sound.mono() if sound.sample_rate == rate else soxr.resample(sound.mono(), sound.sample_rate, rate)
+    wave = (
+        sound.mono()
+        if sound.sample_rate == rate
+        else soxr.resample(sound.mono(), sound.sample_rate, rate)
+    )
     vocabulary = processor.tokenizer.get_vocab()
-    stride = int(np.prod(getattr(net.config, "conv_stride", (rate // 50,))))  # samples from row to row
+    # samples from row to row
+    stride = int(np.prod(getattr(net.config, "conv_stride", (rate // 50,))))
     kept = round((WINDOW_SECONDS - OVERLAP_SECONDS) * rate / stride)
     step, margin = kept * stride, round(OVERLAP_SECONDS / 2 * rate / stride) * stride
     rows = []
@@ -112,7 +117,8 @@ def hear(sound: Sound, model: str, network: Any = None) -> Heard:
 
 
 def load(model: str) -> tuple[Any, Any]:
-    """Model and processor of a folder or hub id, on the CPU. Raises SettingsError when they are not to be had."""
+    """Model and processor of a folder or hub id, on the CPU. Raises SettingsError when they are not
+    to be had."""
     from distill.runtime import torchaudio_standin
 
     torchaudio_standin.install()
@@ -124,6 +130,7 @@ def load(model: str) -> tuple[Any, Any]:
     except (OSError, ValueError, KeyError) as problem:
         reason = str(problem).splitlines()[0]
         raise SettingsError(
-            f"alignment.model: {model} is no CTC model that can be read ({reason}); give a hub id or folder"
+            f"alignment.model: {model} is no CTC model that can be read ({reason}); give a hub id "
+            "or folder"
         ) from None
     return network.eval(), processor

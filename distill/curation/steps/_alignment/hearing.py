@@ -1,11 +1,14 @@
-"""What is sung at each moment of a recording: a small network that knows the sound classes of `phones`.
+"""What is sung at each moment of a recording: a small network that knows the sound classes of
+`phones`.
 
-It was taught on synthesised singing with exact truth (`learn.py`): espeak-ng speaking seven languages in thirty timbres,
-stretched and re-pitched to sing by WORLD, half buried in synthesised bands. So "none" means a band as well as silence, and
-it hears singing that its lyrics never named. 31,000 weights in int8 (`embedded/aligner`), pure NumPy here.
+It was taught on synthesised singing with exact truth (`learn.py`): espeak-ng speaking seven
+languages in thirty timbres, stretched and re-pitched to sing by WORLD, half buried in synthesised
+bands. So "none" means a band as well as silence, and it hears singing that its lyrics never named.
+31,000 weights in int8 (`embedded/aligner`), pure NumPy here.
 
-A log-mel spectrogram every 20 ms goes in, levelled per band over the loud part of the song, so that neither gain nor a
-fixed filter matters. Stereo is first thinned to its middle, where voices are mixed.
+A log-mel spectrogram every 20 ms goes in, levelled per band over the loud part of the song, so that
+neither gain nor a fixed filter matters. Stereo is first thinned to its middle, where voices are
+mixed.
 """
 
 from __future__ import annotations
@@ -36,7 +39,8 @@ def hear(sound: Sound) -> NDArray[np.float32]:
 
 
 def mel_power(sound: Sound) -> NDArray[np.float32]:
-    """Power in 40 mel bands, mel_TB. Of two channels only what both share equally is kept (about the middle)."""
+    """Power in 40 mel bands, mel_TB. Of two channels only what both share equally is kept (about
+    the middle)."""
     wave_CW = np.stack([_resample(channel, sound.sample_rate) for channel in sound.wave_CW[:2]])
     half = WINDOW // 2
     wave_CW = np.pad(wave_CW, ((0, 0), (half, half)))
@@ -51,7 +55,8 @@ def mel_power(sound: Sound) -> NDArray[np.float32]:
 
 
 def middle_power(spectrum_CTF: NDArray[np.complex128]) -> NDArray[np.float64]:
-    """Power of the middle of the stereo picture; of one channel, its power. What is in one channel only goes."""
+    """Power of the middle of the stereo picture; of one channel, its power. What is in one channel
+    only goes."""
     power_CTF = spectrum_CTF.real**2 + spectrum_CTF.imag**2
     if len(power_CTF) == 1:
         return power_CTF[0]
@@ -90,14 +95,17 @@ def normalise(mel_TB: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def classify(seen_TB: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The network: one layer into its width, some dilated depthwise-separable ones beside a shortcut, one out."""
+    """The network: one layer into its width, some dilated depthwise-separable ones beside a
+    shortcut, one out."""
     weights = _weights()
     state_TW = np.maximum(seen_TB @ weights["in.weight"].T + weights["in.bias"], 0.0)
     for layer in range(sum(name.startswith("deep") for name in weights) // 2):
         reach = 2**layer
         taps_WK = weights[f"deep.{layer}.weight"]
         padded = np.pad(state_TW, ((2 * reach, 2 * reach), (0, 0)))
-        mixed_TW = sum(padded[k * reach : k * reach + len(state_TW)] * taps_WK[:, k] for k in range(5))
+        mixed_TW = sum(
+            padded[k * reach : k * reach + len(state_TW)] * taps_WK[:, k] for k in range(5)
+        )
         mixed_TW = mixed_TW + weights[f"deep.{layer}.bias"]
         state_TW = state_TW + np.maximum(
             mixed_TW @ weights[f"wide.{layer}.weight"].T + weights[f"wide.{layer}.bias"], 0.0
@@ -118,7 +126,9 @@ def _weights() -> dict[str, NDArray[np.float32]]:
     """Read once; a matrix is stored as int8 rows and one scale a row."""
     stored = safetensors.numpy.load(WEIGHTS.read_bytes())
     weights = {
-        name: value.astype(np.float32) for name, value in stored.items() if not name.endswith(".scale")
+        name: value.astype(np.float32)
+        for name, value in stored.items()
+        if not name.endswith(".scale")
     }
     for name in [name for name in stored if name.endswith(".scale")]:
         weights[name.removesuffix(".scale")] *= stored[name].astype(np.float32)[:, None]

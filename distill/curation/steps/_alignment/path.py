@@ -1,13 +1,15 @@
-"""Where along the sound each sung unit may start and end: not one path, but how likely every path is.
+"""Where along the sound each sung unit may start and end: not one path, but how likely every path
+is.
 
-A song's lyrics are a chain of states, one a sound class, left to right: gap, words with pauses that may be left out, gap,
-... A state is stayed in for as long as the singer holds it; consonants may be swallowed. The forward-backward algorithm
-(Rabiner, 1989) over all ways through the chain gives, for the boundary before any state, the probability that the singer
-has passed it by each frame: a distribution function over time. Its median is the time with the least expected absolute
-error, medians come in order by themselves, and the probability mass around the median says how sure it is.
+A song's lyrics are a chain of states, one a sound class, left to right: gap, words with pauses that
+may be left out, gap, ... A state is stayed in for as long as the singer holds it; consonants may be
+swallowed. The forward-backward algorithm (Rabiner, 1989) over all ways through the chain gives, for
+the boundary before any state, the probability that the singer has passed it by each frame: a
+distribution function over time. Its median is the time with the least expected absolute error,
+medians come in order by themselves, and the probability mass around the median says how sure it is.
 
-Linear probabilities, scaled frame by frame, in blocks: memory grows with the song's length but not with length times
-lyrics.
+Linear probabilities, scaled frame by frame, in blocks: memory grows with the song's length but not
+with length times lyrics.
 """
 
 from __future__ import annotations
@@ -32,9 +34,10 @@ _SKIP_CONSONANT, _SKIP_PAUSE, _SKIP_GAP = 0.02, 0.97, 0.7
 class Chain:
     """The states of a song's lyrics, S of them, and where its units begin and end among them.
 
-    class_S: what is heard. stay_S: probability of staying for one more frame. enter_KS: factor for entering a state from
-    1 .. REACH states before it. first_U, last_U: first and last state of every unit; line_U: the line it stands in;
-    vowel_U: the state of its first vowel (its first state where it has none).
+    class_S: what is heard. stay_S: probability of staying for one more frame. enter_KS: factor for
+    entering a state from 1 .. REACH states before it. first_U, last_U: first and last state of
+    every unit; line_U: the line it stands in; vowel_U: the state of its first vowel (its first
+    state where it has none).
     """
 
     class_S: NDArray[np.int64]
@@ -47,7 +50,8 @@ class Chain:
 
 
 def chain(lines: Sequence[Sequence[tuple[str, ...]]], open_ends: bool = True) -> Chain:
-    """The chain of lines of units, each unit its classes (`phones.pronounce`); a unit without classes is a pause."""
+    """The chain of lines of units, each unit its classes (`phones.pronounce`); a unit without
+    classes is a pause."""
     class_S: list[int] = []
     stay_S: list[float] = []
     skip_S: list[float] = []
@@ -82,7 +86,9 @@ def chain(lines: Sequence[Sequence[tuple[str, ...]]], open_ends: bool = True) ->
         for at in range(reach + 1, len(stay)):
             between = skip[at - reach : at]
             enter_KS[reach, at] = (
-                between.prod() * (1.0 - stay[at - reach - 1]) * (1.0 - skip[at] if skip[at] else 1.0)
+                between.prod()
+                * (1.0 - stay[at - reach - 1])
+                * (1.0 - skip[at] if skip[at] else 1.0)
             )
     ints = [np.array(row, np.int64) for row in (class_S, first, last, vowel, line_of)]
     return Chain(ints[0], stay, enter_KS, ints[1], ints[2], ints[3], ints[4])
@@ -90,17 +96,22 @@ def chain(lines: Sequence[Sequence[tuple[str, ...]]], open_ends: bool = True) ->
 
 @dataclass(frozen=True)
 class Passing:
-    """passed_TB: probability that boundary b (before a state) has been passed by frame t; log_evidence: nats of the song.
+    """passed_TB: probability that boundary b (before a state) has been passed by frame t;
+    log_evidence: nats of the song.
 
-    occupied_TC: how likely the singer is at each sound class, and (last column) between lines, at each frame."""
+    occupied_TC: how likely the singer is at each sound class, and (last column) between lines, at
+    each frame."""
 
     passed_TB: NDArray[np.float32]
     occupied_TC: NDArray[np.float32]
     log_evidence: float
 
 
-def passing(score_TC: NDArray[np.float32], lyrics: Chain, boundaries_B: NDArray[np.int64]) -> Passing:
-    """Forward-backward over log scores of the classes and, last column, the gap. boundaries_B: states; S means the end of the last one."""
+def passing(
+    score_TC: NDArray[np.float32], lyrics: Chain, boundaries_B: NDArray[np.int64]
+) -> Passing:
+    """Forward-backward over log scores of the classes and, last column, the gap. boundaries_B:
+    states; S means the end of the last one."""
     frames, states = len(score_TC), len(lyrics.class_S)
     weight_TC = np.exp(score_TC.astype(np.float64) - score_TC.max(1, keepdims=True))
     starts = np.zeros(states)

@@ -2,9 +2,10 @@
 
     "seven boats" -> s e v ə n | b o u t s
 
-espeak-ng reads more than a hundred languages to IPA and is used where it is installed (the optional extra; GPL-3+).
-Without it words are read by `distill.lyrics.pronounce`: English and Spanish well, everything else with an English accent.
-A class joins what sounds alike when it is sung (θ and f, ʁ and x); `none` is no voice: silence, or a band playing.
+espeak-ng reads more than a hundred languages to IPA and is used where it is installed (the optional
+extra; GPL-3+). Without it words are read by `distill.lyrics.pronounce`: English and Spanish well,
+everything else with an English accent. A class joins what sounds alike when it is sung (θ and f, ʁ
+and x); `none` is no voice: silence, or a band playing.
 """
 
 from __future__ import annotations
@@ -58,7 +59,13 @@ _ARPABET = {
     "Z": "z", "ZH": "ʒ", "AA": "a", "AE": "æ", "AH": "ʌ", "AO": "ɔ", "AW": "aʊ", "AY": "aɪ", "EH": "ɛ", "ER": "ɜɹ",
     "EY": "eɪ", "IH": "ɪ", "IY": "i", "OW": "oʊ", "OY": "ɔɪ", "UH": "ʊ", "UW": "u",
 }  # fmt: skip
-_CRIES = ((r"a+h+|aa+", "a"), (r"oo+h*|u+h+|uu+", "u"), (r"o+h+", "o"), (r"e+h+|ee+", "e"), (r"h*mm+h*", "m"))
+_CRIES = (
+    (r"a+h+|aa+", "a"),
+    (r"oo+h*|u+h+|uu+", "u"),
+    (r"o+h+", "o"),
+    (r"e+h+|ee+", "e"),
+    (r"h*mm+h*", "m"),
+)
 
 
 def classes(ipa: str) -> tuple[str, ...]:
@@ -74,13 +81,16 @@ def units(line: str) -> list[str]:
 
 
 def pronounce(words: Iterable[str], language: str) -> dict[str, tuple[str, ...]]:
-    """The classes each word is sung in, at least one vowel among them (or a hum), or () where nothing can be sung."""
+    """The classes each word is sung in, at least one vowel among them (or a hum), or () where
+    nothing can be sung."""
     found = {word: _cry(word) for word in words}
     unread = [word for word, sounds in found.items() if not sounds]
     for word, ipa in zip(unread, speech.ipa(unread, language), strict=True):
         found[word] = classes(ipa)
         if not set(found[word]) & set(VOWELS):
-            found[word] = classes("".join(_ARPABET[PHONE_OF[letter]] for letter in sound(word, language)))
+            found[word] = classes(
+                "".join(_ARPABET[PHONE_OF[letter]] for letter in sound(word, language))
+            )
     return found
 
 

@@ -1,7 +1,8 @@
-"""Lyrics onto a stretch of sound: every unit's start and end, with what can be seen of how sure they are.
+"""Lyrics onto a stretch of sound: every unit's start and end, with what can be seen of how sure
+they are.
 
-Two ways in, one way out: `Singing` hears sound classes and weighs all paths (`path`), `Spelling` has a CTC model's
-characters and takes the best one (`ctc`).
+Two ways in, one way out: `Singing` hears sound classes and weighs all paths (`path`), `Spelling`
+has a CTC model's characters and takes the best one (`ctc`).
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ LEAST_NATS = -7.0  # no single frame rules a sound out
 
 @dataclass(frozen=True)
 class Placed:
-    """N units or lines: seconds, and what `confidence` looks at. `vowel`: where the first vowel starts."""
+    """N units or lines: seconds, and what `confidence` looks at. `vowel`: where the first vowel
+    starts."""
 
     start_N: NDArray[np.float64]
     vowel_N: NDArray[np.float64]
@@ -53,7 +55,8 @@ class Singing:
         self.score_TC = (SCALE * np.column_stack([score_TC, gap_T])).astype(np.float32)
 
     def place(self, lines: Lines, language: str, begin: float, end: float) -> Placement | None:
-        """All lines between two moments (seconds); None where the stretch is too short to hold them, or they are too many."""
+        """All lines between two moments (seconds); None where the stretch is too short to hold
+        them, or they are too many."""
         first = max(0, round(begin / path.FRAME_SECONDS))
         last = min(len(self.score_TC), round(end / path.FRAME_SECONDS) + 1)
         read = phones.pronounce([unit for line in lines for unit in line], language)
@@ -73,21 +76,25 @@ class Singing:
         heard = self._heard(found, first, last)
         size_U = np.array([max(1, len(unit)) for line in sounds for unit in line], float)
         words = _Spans(start, vowel, stop, np.arange(count), size_U, first)
-        whole = _Spans(start[opens], vowel[opens], stop[closes], opens, np.add.reduceat(size_U, opens), first)
+        whole = _Spans(
+            start[opens], vowel[opens], stop[closes], opens, np.add.reduceat(size_U, opens), first
+        )
         return Placement(
             self._placed(found, heard, words, states.line_U, "word"),
             self._placed(found, heard, whole, opens, "line"),
         )
 
     def _heard(self, found: path.Passing, first: int, last: int) -> NDArray[np.float64]:
-        """By frame, summed up to it: how well the chain's sounds agree with what is heard (nats, at most 0), how
-        likely the network hears a voice, and how likely the chain sings."""
+        """By frame, summed up to it: how well the chain's sounds agree with what is heard (nats, at
+        most 0), how likely the network hears a voice, and how likely the chain sings."""
         logp_TC = np.maximum(self.logp_TC[first:last], LEAST_NATS).astype(np.float64)
         sings_T = 1.0 - found.occupied_TC[:, phones.NONE :].sum(1)
         sung_TC = found.occupied_TC[:, : phones.NONE]
         agree_T = (sung_TC * (logp_TC[:, : phones.NONE] - logp_TC.max(1, keepdims=True))).sum(1)
         voice_T = sings_T * (1.0 - np.exp(logp_TC[:, phones.NONE]))
-        return np.cumsum(np.vstack([np.zeros(3), np.column_stack([agree_T, voice_T, sings_T])]), axis=0)
+        return np.cumsum(
+            np.vstack([np.zeros(3), np.column_stack([agree_T, voice_T, sings_T])]), axis=0
+        )
 
     def _placed(
         self,
@@ -97,18 +104,25 @@ class Singing:
         near_N: NDArray[np.int64],
         grain: str,
     ) -> Placed:
-        """near_N: which group's agreement stands beside a placement's own (a word's line; for lines see below)."""
+        """near_N: which group's agreement stands beside a placement's own (a word's line; for lines
+        see below)."""
         begin = spans.first * path.FRAME_SECONDS
         within = confidence.WORD_SECONDS if grain == "word" else confidence.LINE_SECONDS
         mass = masses(found.passed_TB[:, spans.column_N], spans.start_N - begin, within)
-        a = np.clip(np.round((spans.start_N - begin) / path.FRAME_SECONDS).astype(int), 0, len(heard) - 1)
-        b = np.clip(np.round((spans.stop_N - begin) / path.FRAME_SECONDS).astype(int), a, len(heard) - 1)
+        a = np.clip(
+            np.round((spans.start_N - begin) / path.FRAME_SECONDS).astype(int), 0, len(heard) - 1
+        )
+        b = np.clip(
+            np.round((spans.stop_N - begin) / path.FRAME_SECONDS).astype(int), a, len(heard) - 1
+        )
         total = heard[b] - heard[a]
         sung = np.maximum(total[:, 2], 1e-3)
         agree = total[:, 0] / sung
         if grain == "word":
             groups = near_N.max() + 1
-            near = (np.bincount(near_N, total[:, 0], groups) / np.bincount(near_N, sung, groups))[near_N]
+            near = (np.bincount(near_N, total[:, 0], groups) / np.bincount(near_N, sung, groups))[
+                near_N
+            ]
         else:  # the lines before and behind: a line among strangers is in doubt
             padded = np.concatenate([agree[:1], agree, agree[-1:]])
             near = (padded[:-2] + padded[2:]) / 2
@@ -125,11 +139,14 @@ class Singing:
         ]
         seen = np.column_stack(columns)
         weights = confidence.WORD_WEIGHTS if grain == "word" else confidence.LINE_WEIGHTS
-        return Placed(spans.start_N, spans.vowel_N, spans.stop_N, confidence.sure(seen, weights), seen)
+        return Placed(
+            spans.start_N, spans.vowel_N, spans.stop_N, confidence.sure(seen, weights), seen
+        )
 
 
 class _Spans(NamedTuple):
-    """Units or lines: seconds, which boundary is their start, how many sounds they have; `first`: the first frame."""
+    """Units or lines: seconds, which boundary is their start, how many sounds they have; `first`:
+    the first frame."""
 
     start_N: NDArray[np.float64]
     vowel_N: NDArray[np.float64]
@@ -140,7 +157,8 @@ class _Spans(NamedTuple):
 
 
 def medians(passed_TB: NDArray[np.float32]) -> NDArray[np.float64]:
-    """The frame (with its fraction) at which each boundary is as likely passed as not; boundaries in order stay so."""
+    """The frame (with its fraction) at which each boundary is as likely passed as not; boundaries
+    in order stay so."""
     count = passed_TB.shape[0]
     rising_TB = np.maximum.accumulate(passed_TB, axis=0)
     at = np.minimum((rising_TB < 0.5).sum(0), count - 1)
@@ -148,7 +166,9 @@ def medians(passed_TB: NDArray[np.float32]) -> NDArray[np.float64]:
     high = rising_TB[at, columns]
     low = np.where(at > 0, rising_TB[np.maximum(at - 1, 0), columns], 0.0)
     part = np.where(high > low, (0.5 - low) / np.maximum(high - low, 1e-9), 1.0)
-    return np.where(rising_TB[-1] < 0.5, count, at - 1 + np.clip(part, 0.0, 1.0) + 0.5).clip(0, count)
+    return np.where(rising_TB[-1] < 0.5, count, at - 1 + np.clip(part, 0.0, 1.0) + 0.5).clip(
+        0, count
+    )
 
 
 def masses(
@@ -169,9 +189,13 @@ class Spelling:
         self.heard = heard
 
     def place(self, lines: Lines, language: str, begin: float, end: float) -> Placement | None:
-        """As `Singing.place`; a word's confidence is its characters' mean probability, a line's its words' mean."""
+        """As `Singing.place`; a word's confidence is its characters' mean probability, a line's its
+        words' mean."""
         heard, step = self.heard, self.heard.frame_seconds
-        first, last = max(0, round(begin / step)), min(len(self.heard.logp_TV), round(end / step) + 1)
+        first, last = (
+            max(0, round(begin / step)),
+            min(len(self.heard.logp_TV), round(end / step) + 1),
+        )
         spelled = [ctc.spell(unit, heard.tokens) for line in lines for unit in line]
         if not any(spelled):
             return None
@@ -205,12 +229,16 @@ class Spelling:
 def _spans(
     owner_T: NDArray[np.int64], chance_T: NDArray[np.float64], count: int, first: int, step: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Start, end and mean probability of each unit; one that could not be spelled stands between its neighbours, at 0."""
+    """Start, end and mean probability of each unit; one that could not be spelled stands between
+    its neighbours, at 0."""
     start, stop, sure = np.full(count, np.nan), np.full(count, np.nan), np.zeros(count)
     for number in range(count):
         frames = np.flatnonzero(owner_T == number)
         if len(frames):
-            start[number], stop[number] = (first + frames[0]) * step, (first + frames[-1] + 1) * step
+            start[number], stop[number] = (
+                (first + frames[0]) * step,
+                (first + frames[-1] + 1) * step,
+            )
             sure[number] = chance_T[frames].mean()
     known = np.flatnonzero(~np.isnan(start))
     missing = np.flatnonzero(np.isnan(start))

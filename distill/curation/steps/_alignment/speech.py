@@ -1,7 +1,9 @@
-"""espeak-ng as a reader and a speaker: text to IPA, and text to a wave with the moment of every phone.
+"""espeak-ng as a reader and a speaker: text to IPA, and text to a wave with the moment of every
+phone.
 
-It is GPL-3+ and an optional extra (`pip install 'distill[songbook]'`), reached through ctypes; where it is missing `ipa`
-gives nothing. The library keeps one global state, so it is started for each use and stopped behind it.
+It is GPL-3+ and an optional extra (`pip install 'distill[songbook]'`), reached through ctypes;
+where it is missing `ipa` gives nothing. The library keeps one global state, so it is started for
+each use and stopped behind it.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ _END, _PHONEME = 0, 7
 
 
 class Spoken(NamedTuple):
-    """A spoken text: float32 wave_W, its sample rate (Hz), and (sample where it starts, IPA) of every phone."""
+    """A spoken text: float32 wave_W, its sample rate (Hz), and (sample where it starts, IPA) of
+    every phone."""
 
     wave_W: NDArray[np.float32]
     sample_rate: int
@@ -72,7 +75,9 @@ def _started(voice: str) -> Iterator[tuple[Any, int] | None]:
     library = ctypes.CDLL(str(loader.get_library_path()))
     try:
         options = _PHONEME_EVENTS | _IPA_EVENTS
-        rate = library.espeak_Initialize(_SYNCHRONOUS, 500, str(loader.get_data_path()).encode(), options)
+        rate = library.espeak_Initialize(
+            _SYNCHRONOUS, 500, str(loader.get_data_path()).encode(), options
+        )
         if rate <= 0:
             raise SongError("espeak-ng does not start; reinstall: pip install 'distill[songbook]'")
         library.espeak_ng_SetRandSeed(1)
@@ -83,7 +88,8 @@ def _started(voice: str) -> Iterator[tuple[Any, int] | None]:
 
 
 def ipa(texts: Sequence[str], language: str) -> list[str]:
-    """Each text in IPA, phones apart by "_"; "" where espeak-ng or its voice for the language is missing."""
+    """Each text in IPA, phones apart by "_"; "" where espeak-ng or its voice for the language is
+    missing."""
     if not texts or not installed():
         return ["" for _ in texts]
     with _started(voice_of(language)) as started:
@@ -91,7 +97,11 @@ def ipa(texts: Sequence[str], language: str) -> list[str]:
             return ["" for _ in texts]
         library, _ = started
         library.espeak_TextToPhonemes.restype = ctypes.c_char_p
-        library.espeak_TextToPhonemes.argtypes = [ctypes.POINTER(ctypes.c_void_p), ctypes.c_int, ctypes.c_int]
+        library.espeak_TextToPhonemes.argtypes = [
+            ctypes.POINTER(ctypes.c_void_p),
+            ctypes.c_int,
+            ctypes.c_int,
+        ]
         return [_read(library, text) for text in texts]
 
 
@@ -114,7 +124,8 @@ def voice_of(language: str) -> str:
 def speak(
     text: str, voice: str, words_per_minute: int = 130, pitch: int = 45, pitch_range: int = 30
 ) -> Spoken:
-    """The text spoken by a voice such as "es" or "en-us+f3". Raises SongError where there is no such voice."""
+    """The text spoken by a voice such as "es" or "en-us+f3". Raises SongError where there is no
+    such voice."""
     pieces: list[NDArray[np.int16]] = []
     phones: list[tuple[int, str]] = []
 
@@ -124,7 +135,9 @@ def speak(
         index = 0
         while events and events[index].type != _END:
             if events[index].type == _PHONEME:
-                phones.append((int(events[index].sample), events[index].id.string.decode("utf-8", "replace")))
+                phones.append(
+                    (int(events[index].sample), events[index].id.string.decode("utf-8", "replace"))
+                )
             index += 1
         return 0
 
