@@ -66,12 +66,13 @@ class Checked:
     """A dataclass of settings whose fields hold only what they may. Raises SettingsError by name."""
 
     def __post_init__(self) -> None:
-        for name, allowed in _ranges(type(self)).items():
+        own: Any = type(self)
+        for name, allowed in _ranges(own).items():
             value = getattr(self, name)
             for number in value if isinstance(value, tuple) else (value,):
                 if number is not None and not allowed.holds(number):
                     raise SettingsError(f"{name} is {value}; it must be {allowed.words}")
-        for name, choices in _choices(type(self)).items():
+        for name, choices in _choices(own).items():
             value = getattr(self, name)
             if value not in choices:
                 known = ", ".join(map(str, choices))
