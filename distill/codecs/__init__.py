@@ -61,6 +61,24 @@ class Codec(Protocol):
         ...
 
 
+class CodecSettings(Protocol):
+    """The `Settings` of every codec."""
+
+    @property
+    def format(self) -> CodecFormat:
+        """What the codec speaks, known before any weight is loaded."""
+        ...
+
+    @property
+    def terms(self) -> str:
+        """Licence of the weights: stated, known, or "unknown"; several with commas."""
+        ...
+
+    def load(self) -> Codec:
+        """The codec, on the CPU. Raises CodecError or FolderError where its weights cannot be used."""
+        ...
+
+
 class Placed:
     """`device` and `to` of a codec whose weights are the modules and tensors among its attributes."""
 

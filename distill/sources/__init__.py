@@ -9,10 +9,27 @@ in place of one that cannot be used a Refusal, so that one bad file does not sto
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from distill.errors import DistillError
 from distill.songs import Song
+
+
+class Source(Protocol):
+    """The `Settings` of every source."""
+
+    def load(self) -> list[Song]:
+        """All songs. Raises SongError or LyricsError at the first that cannot be used."""
+        ...
+
+
+@runtime_checkable
+class Scanned(Source, Protocol):
+    """A source that reads other people's files."""
+
+    def scan(self) -> Iterator[Song | Refusal]:
+        """Song by song as they are found, a Refusal in place of each that cannot be used."""
+        ...
 
 
 class Refusal(NamedTuple):

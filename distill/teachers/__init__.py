@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from distill.codecs import Codec
 from distill.errors import TeacherError
 from distill.lm.prompts import Coded
 from distill.lm.signals import Signal
@@ -27,7 +28,17 @@ class Teacher(Protocol):
         ...
 
 
-def check_codec(name: str, said: dict[str, Any], codec: Any) -> None:
+class TeacherSettings(Protocol):
+    """The `Settings` of every teacher."""
+
+    singer: str
+
+    def load(self, codec: Codec) -> Teacher:
+        """The teacher, its codec checked. Raises TeacherError, FolderError."""
+        ...
+
+
+def check_codec(name: str, said: dict[str, Any], codec: Codec) -> None:
     """Raise TeacherError unless the teacher's singer.json names this very codec."""
     if (
         said.get("codec_fingerprint") != codec.fingerprint

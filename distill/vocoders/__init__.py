@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from distill.audio.codec_format import CodecFormat
+from distill.codecs import Codec
 from distill.errors import CodecError
 
 BLOCKS = 16  # a block holds this many times its context: an eighth of the work is done twice
@@ -33,6 +34,14 @@ class Vocoder(Protocol):
 
     def stream(self, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
         """The same sound in pieces, each as soon as the frames that it depends on have come."""
+        ...
+
+
+class VocoderSettings(Protocol):
+    """The `Settings` of every vocoder."""
+
+    def load(self, codec: Codec) -> Vocoder:
+        """The vocoder, for this codec's codes. Raises CodecError for another codec's."""
         ...
 
 

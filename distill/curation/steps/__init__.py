@@ -16,14 +16,14 @@ song; the source is never changed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from distill.audio.safe_decode import Sound
 from distill.songs import Fact, Song
 
-__all__ = ["Item", "Remark", "Sound", "Verdict"]
+__all__ = ["CurationStep", "Item", "Remark", "Sound", "StepOnAll", "StepOnOne", "Verdict"]
 
 Verdict = Literal["mended", "noted", "set aside"]
 
@@ -72,3 +72,24 @@ class Item:
         for fact in facts:
             song = song.with_fact(fact)
         return replace(self, song=song)
+
+
+@runtime_checkable
+class StepOnOne(Protocol):
+    """The `Settings` of a step that sees each song with its sound."""
+
+    def curate(self, item: Item) -> Item:
+        """The item with what was found out, mended or remarked."""
+        ...
+
+
+@runtime_checkable
+class StepOnAll(Protocol):
+    """The `Settings` of a step that sees all songs together, without their sound."""
+
+    def curate_all(self, items: Sequence[Item]) -> list[Item]:
+        """The same items, in the same order."""
+        ...
+
+
+CurationStep = StepOnOne | StepOnAll
