@@ -15,6 +15,7 @@ import torch
 from test_codec import random_network
 from tiny_singer import FORMAT, LONGEST, ToyCodec
 
+import distill.singing.generation
 import distill.singing.singer
 from distill.audio.codec_format import CodecFormat
 from distill.codecs import embedded
@@ -33,8 +34,9 @@ from distill.lm.merge import merge
 from distill.lm.prompts import Passage, Piece, passages
 from distill.lm.student import LoraSettings, graft, rows_of
 from distill.lm.vocabulary import AudioVocabulary
-from distill.singing.singer import Request, Sampling, Singer, Sung, load_singer, sample, script
-from distill.singing.singer_folder import About, SamplingSettings, read_about, write_about
+from distill.singing.sampling import Request, Sampling, Sung, sample, script
+from distill.singing.singer import Singer, load_singer
+from distill.singing.singer_folder import About, read_about, write_about
 from distill.songs import Line, Note, Section, Song
 from distill.teachers.model import kl
 
@@ -83,7 +85,7 @@ def sent(monkeypatch) -> dict[object, list[int]]:
             if request.instead:
                 ids.pop()  # a drawn stop, which is not written
 
-    monkeypatch.setattr(distill.singing.singer, "script", watched)
+    monkeypatch.setattr(distill.singing.generation, "script", watched)
     return found
 
 
@@ -464,8 +466,8 @@ def test_whatever_is_answered_a_script_makes_whole_frames(layout, slots, streams
     ],
 )
 def test_senseless_sampling_is_refused(wrong):
-    with pytest.raises(SettingsError, match="give"):
-        SamplingSettings(**wrong)
+    with pytest.raises(SettingsError, match=r"give|must be"):
+        Sampling(**wrong)
 
 
 # --- takes and folders ----------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from distill.folders import MANIFEST, atomic_folder, damage, locate, write_atomi
 from distill.lm.merge import load_merged
 from distill.lm.prompts import Grain, WritingSettings
 from distill.lm.student import Student, load
+from distill.singing.sampling import Sampling
 from distill.vocoders import Vocoder
 from distill.vocoders.codec import CodecVocoder
 from distill.vocoders.head import load_head
@@ -32,31 +33,6 @@ from distill.vocoders.head import load_head
 VERSION = 1
 Sound = Literal["codec", "head"]
 BESIDE = "./codec"  # a path in singer.json: in the singer's own folder
-
-
-@dataclass(frozen=True)
-class SamplingSettings:
-    """How a singer samples when not told otherwise: by level, coarse slots first (the last one
-    repeats; streams that share a frame have equal levels), and for the score it makes up.
-    """
-
-    temperatures: tuple[float, ...] = (0.0, 0.5)
-    score_temperature: float = 0.9
-    top_k: int | None = None
-    top_p: float | None = None
-
-    def __post_init__(self) -> None:
-        if not self.temperatures or min(*self.temperatures, self.score_temperature) < 0:
-            raise SettingsError(
-                f"temperatures are {self.temperatures}, {self.score_temperature}; give 0 or more, "
-                "at least one"
-            )
-        if self.top_k is not None and self.top_k < 1:
-            raise SettingsError(f"top_k is {self.top_k}; give 1 or more, or null for all")
-        if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise SettingsError(
-                f"top_p is {self.top_p}; give a share above 0 and up to 1, or null for all"
-            )
 
 
 @dataclass(frozen=True)
@@ -87,7 +63,7 @@ class About:
     base: str
     tokens: int
     writing: WritingSettings = field(default_factory=WritingSettings)
-    sampling: SamplingSettings = field(default_factory=SamplingSettings)
+    sampling: Sampling = field(default_factory=Sampling)
     styles: tuple[str, ...] = ()
     voices: tuple[str, ...] = ()
     grain: Grain = "note"

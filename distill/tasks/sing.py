@@ -28,7 +28,7 @@ from distill.lm.losses import CrossEntropy
 from distill.lm.prompts import Coded, WritingSettings, write
 from distill.lm.student import LoraSettings, Student, graft, rows_of
 from distill.lm.vocabulary import AudioVocabulary
-from distill.singing.singer_folder import SamplingSettings
+from distill.singing.sampling import Sampling
 from distill.training.trainer import TrainSettings
 
 
@@ -102,7 +102,7 @@ class Settings:
     terms: TermSettings = field(default_factory=TermSettings)
     writing: WritingSettings = field(default_factory=WritingSettings)
     packing: PackingSettings = field(default_factory=PackingSettings)
-    sampling: SamplingSettings = field(default_factory=SamplingSettings)
+    sampling: Sampling = field(default_factory=Sampling)
     judge: JudgeSettings = field(default_factory=JudgeSettings)
 
     def __post_init__(self) -> None:
