@@ -268,7 +268,7 @@ def task_of(student, coded, rows: int = 4, teacher=None) -> sing.Task:
     settings = sing.Settings(
         **parts, packing=PackingSettings(ROW, rows), terms=sing.TermSettings(format_share=1.0)
     )
-    return sing.Task(student, coded, settings, 0, teacher)
+    return sing.SingingTask(student, coded, settings, 0, teacher)
 
 
 class RandomTeacher:

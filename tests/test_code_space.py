@@ -187,7 +187,7 @@ def test_what_was_recorded_is_what_the_live_teacher_says(qwen, coded, tmp_path):
     live = ModelTeacher(qwen, 2000, "qwen")
     tape = RecordedTeacher(tmp_path, "qwen", "a teacher")
     with pytest.raises(
-        TeacherError, match=r"song-0:0: a teacher has not scored it; run `distill score"
+        TeacherError, match=r"song-0:0: a teacher has not been recorded on it; run `distill record"
     ):
         tape.signals(coded)
     asked = []
@@ -313,7 +313,7 @@ def test_a_student_of_one_family_learns_from_a_teacher_of_another(qwen, coded, l
     teacher = ModelTeacher(qwen, 2000, "qwen")
     settings = sing.Settings(songs=None, codec=None, teacher=teacher, losses=(ForwardKl(),))
     settings = replace(settings, packing=replace(settings.packing, row_tokens=ROW, rows=1))
-    task = sing.Task(student, some, settings, 0, teacher)
+    task = sing.SingingTask(student, some, settings, 0, teacher)
     before = logits.held_out(student, some, teacher)["kl_per_token"]
     optimizer = torch.optim.Adam(
         [p for group in task.parameters() for p in group["params"]], lr=1e-2

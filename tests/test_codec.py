@@ -246,9 +246,9 @@ def test_the_task_learns_saves_and_evaluates(songs: list[Song], tmp_path: Path) 
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ({"batch": 0}, "batch >= 1"),
-        ({"crop_frames": 7}, "crop_frames >= 8"),
-        ({"hours": 0.0}, "hours above 0"),
+        ({"batch": 0}, "batch is 0; it must be 1 or more"),
+        ({"crop_frames": 7}, "crop_frames is 7; it must be 8 or more"),
+        ({"hours": 0.0}, r"hours is 0\.0; it must be a number above 0"),
         ({"dropout": 1.5}, "dropout"),
         ({"disturbed": -0.5}, "disturbed"),
         ({"sung_slots": 5}, "sung_slots is 5, the network has 4"),

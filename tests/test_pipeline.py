@@ -22,6 +22,7 @@ from distill.config import recipe
 from distill.config.recipe import Recipe
 from distill.errors import DistillError, FolderError, SettingsError, TeacherError, TrainingError
 from distill.singing.singer import load_singer
+from distill.tasks import _run
 
 STEPS = 6
 MY_SONGS = """
@@ -192,7 +193,7 @@ def test_the_same_call_again_trains_nothing_and_changes_no_weight(home, run):
 
 
 def test_an_interrupted_run_goes_on_to_the_same_weights(home, run, monkeypatch):
-    folder, show = home / "interrupted", pipeline.show
+    folder, show = home / "interrupted", _run.show
 
     def impatient(steps, settings, title):
         for step in show(steps, settings, title):
@@ -200,11 +201,11 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(home, run, monkeypatch):
             if step.index == 3:
                 raise KeyboardInterrupt
 
-    monkeypatch.setattr(pipeline, "show", impatient)
+    monkeypatch.setattr(_run, "show", impatient)
     with pytest.raises(KeyboardInterrupt):
         pipeline.train(my_songs(home), str(home / "songs"), folder)
     assert len(rows(folder)) == 3 and not (folder / "singer").exists()
-    monkeypatch.setattr(pipeline, "show", show)
+    monkeypatch.setattr(_run, "show", show)
     said = pipeline.train(my_songs(home), str(home / "songs"), folder)
     assert f"{STEPS} steps" in said
     one, other = (
@@ -276,8 +277,8 @@ def test_a_codec_of_ones_own_goes_where_the_singer_goes(home, run, tmp_path):
 
 def test_songs_go_into_the_source_that_takes_a_folder(home):
     mine = my_songs(home)
-    assert pipeline.with_songs(mine, None) == mine
-    given = pipeline.with_songs(mine, "some/where")
+    assert recipe.with_songs(mine, None) == mine
+    given = recipe.with_songs(mine, "some/where")
     assert given.settings.songs.folder == "some/where" and given.settings.songs.held_out_lines == 1
     other = recipe.parse(MY_SONGS.format(home=home).replace("kind: folder, held_out_lines: 1, "
                                                             "style: folk, voice: low, "
@@ -285,10 +286,10 @@ def test_songs_go_into_the_source_that_takes_a_folder(home):
     with pytest.raises(
         SettingsError, match=r"quick: its songs are of kind embedded; use RECIPE=my-songs"
     ):
-        pipeline.with_songs(other, "some/where")
+        recipe.with_songs(other, "some/where")
     text = recipe.parse("task: text\nseed: 0\ntrain: {steps: 1}\n", "base")
     with pytest.raises(SettingsError, match="base: task text takes no songs"):
-        pipeline.with_songs(text, "some/where")
+        recipe.with_songs(text, "some/where")
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from distill.lm.vocabulary import AudioVocabulary
 from distill.singing import singer_folder
 from distill.singing.singer import load_singer
 from distill.songs import Line, Note, Section, Song, Word, read_manifest, write_manifest
+from distill.tasks._singing_run import open_stage
 
 RATE, HOP = 16_000, 640
 BOTH = ("vocals", "accompaniment")
@@ -303,7 +304,7 @@ def test_songs_of_tracks_that_hold_none_out_are_not_judged_by_songs_without(
     ]
     write_manifest(home / "songs" / "all.jsonl", songs)
     text = RECIPE.format(home=home, channels=1).replace("manifest.jsonl", "all.jsonl")
-    stage = pipeline.Stage(recipe.parse(text, "tracks"))
+    stage = open_stage(recipe.parse(text, "tracks"))
     assert (
         len(stage.songs) == 3
         and stage.held_out_songs == []

@@ -110,6 +110,25 @@ def available() -> list[Path]:
     return list(found.values())
 
 
+def with_songs(recipe: Recipe, songs: str | None) -> Recipe:
+    """The recipe with the user's folder put into its source; recipes name no path.
+
+    Raises SettingsError for a task without songs, and for a source that takes no folder.
+    """
+    source = getattr(recipe.settings, "songs", None)
+    if songs is None:
+        return recipe
+    if source is None:
+        raise SettingsError(
+            f"{recipe.name}: task {recipe.task} takes no songs; use RECIPE=my-songs"
+        )
+    if not any(field.name == "folder" for field in dataclasses.fields(source)):
+        kind = strict.kind_of(source)
+        raise SettingsError(f"{recipe.name}: its songs are of kind {kind}; use RECIPE=my-songs")
+    source = dataclasses.replace(source, folder=str(songs))
+    return dataclasses.replace(recipe, settings=dataclasses.replace(recipe.settings, songs=source))
+
+
 def check(recipe: Recipe) -> list[str]:
     """What a recipe means, in lines to read before anything is downloaded or trained.
 

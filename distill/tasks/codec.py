@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -34,47 +34,51 @@ from distill.audio import files as audio_files
 from distill.codecs._network import CodecNetwork, NetworkSettings
 from distill.codecs._source import off_pitch, yin
 from distill.codecs.embedded import EmbeddedCodec, save_codec
+from distill.config.ranges import Checked, above, at_least, share
+from distill.config.recipe import Recipe
 from distill.config.settings import part
 from distill.errors import SettingsError, SongError
 from distill.songs import Song
+from distill.sources import Source
+from distill.tasks import Task, _run, parameter_groups
+from distill.tasks._held_out import embedded_held_out
 from distill.tasks._sound import SHORTEST, SpectralDistance, end_to_end, moment
 from distill.training.trainer import TrainSettings, numbered
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(Checked):
     """The recipe of task codec. `hours` caps the sound kept in memory (173 MB an hour at 24 kHz),
     stems too."""
 
-    songs: Any = part("sources")
+    songs: Source = part("sources")
     train: TrainSettings = field(
         default_factory=lambda: TrainSettings(seconds=600, learning_rate=1.2e-3)
     )
     network: NetworkSettings = field(default_factory=NetworkSettings)
-    batch: int = 8
-    crop_frames: int = 32
-    hours: float = 3.0
+    batch: int = at_least(1, default=8)
+    crop_frames: int = at_least(8, default=32)
+    hours: float = above(0, default=3.0)
     unquantised: int = 250
-    dropout: float = 0.4
+    dropout: float = share(default=0.4)
     sung_slots: int | None = None
-    disturbed: float = 0.0
+    disturbed: float = share(default=0.0)
     stft_weight: float = 0.5
     pitch_weight: float = 0.5
     commitment_weight: float = 0.25
     source_weight: float = 0.2
 
     def __post_init__(self) -> None:
-        if not (self.batch > 0 and self.crop_frames >= 8 and self.hours > 0):
-            raise SettingsError(
-                "needs batch >= 1, crop_frames >= 8 and hours above 0; correct the recipe"
-            )
-        if not (0 <= self.dropout <= 1 and 0 <= self.disturbed <= 1):
-            raise SettingsError("needs dropout and disturbed in 0..1; correct the recipe")
+        super().__post_init__()
         if self.sung_slots is not None and not 1 <= self.sung_slots <= self.network.slots:
             raise SettingsError(
                 f"sung_slots is {self.sung_slots}, the network has {self.network.slots}; give 1 "
                 f"to {self.network.slots}"
             )
+
+    def run(self, recipe: Recipe, folder: Path) -> str:
+        """Trains the codec and measures it, in a folder."""
+        return _run.run(self.task(recipe.seed), recipe, folder)
 
     def task(self, seed: int) -> CodecTask:
         """The task, its songs read. Raises SongError when none is left to train on."""
@@ -130,8 +134,8 @@ class SongBuffer:
         return torch.nn.functional.pad(piece_W, (0, samples - len(piece_W)))
 
 
-class CodecTask:
-    """What the trainer needs to know of the codec (distill.training.trainer.Task)."""
+class CodecTask(Task):
+    """A codec, learning to sing back what it hears."""
 
     def __init__(
         self, settings: Settings, songs: SongBuffer | None, seed: int, licences: Iterable[str] = ()
@@ -261,11 +265,7 @@ class CodecTask:
         }
 
     def parameters(self) -> list[dict[str, Any]]:
-        named = list(self.network.named_parameters())
-        return [
-            {"params": [p for _, p in named if p.ndim > 1]},
-            {"params": [p for _, p in named if p.ndim <= 1], "weight_decay": 0.0},
-        ]
+        return parameter_groups(self.network.parameters())
 
     def state(self) -> dict[str, Tensor]:
         return {**self.network.state_dict(), "seen": self.seen}
@@ -290,8 +290,11 @@ class CodecTask:
         """
         save_codec(self.network, Path(folder), self.licences)
 
+    def held_out_songs(self) -> list[Song]:
+        return embedded_held_out(self.settings.songs, None)
+
     @torch.no_grad()
-    def evaluate(self, songs: list[Song], seconds: float = 120.0) -> dict[str, Any]:
+    def evaluate(self, songs: Sequence[Song], seconds: float = 120.0) -> dict[str, Any]:
         """Figures over the first `seconds` of held-out sound: mel L1 at 1 ... S slots, codes used
         and perplexity, and times faster than real time of encoding and decoding (all slots)."""
         self.network.eval()
@@ -303,7 +306,8 @@ class CodecTask:
         for codec in codecs:
             codec.decode(codec.encode(torch.zeros(1, network.hop)))  # looks up how far it hears
         mel: list[list[float]] = [[] for _ in codecs]
-        codes, encoding, decoding = [], 0.0, 0.0
+        codes: list[Tensor] = []
+        encoding = decoding = 0.0
         for wave_CW in self._held_out(songs, seconds):
             before = time.perf_counter()
             codes.append(codecs[-1].encode(wave_CW))
@@ -312,8 +316,8 @@ class CodecTask:
                 before = time.perf_counter()
                 made_CW = codec.decode(codes[-1][:, :slots])
                 decoding += time.perf_counter() - before if slots == len(codecs) else 0.0
-                away = float(self.distance(made_CW.to(device), wave_CW.to(device))[0])
-                mel[slots - 1] += [away] * len(codes[-1])
+                mel_l1 = float(self.distance(made_CW.to(device), wave_CW.to(device))[0])
+                mel[slots - 1] += [mel_l1] * len(codes[-1])
         self.network.train()
         if not codes:
             raise SongError("task codec: no held-out song with audio to evaluate on; name some")
@@ -326,7 +330,7 @@ class CodecTask:
             "decodes_times_real_time": heard / decoding,
         }
 
-    def _held_out(self, songs: list[Song], seconds: float) -> Iterator[Tensor]:
+    def _held_out(self, songs: Sequence[Song], seconds: float) -> Iterator[Tensor]:
         """wave_CW of each song with audio, in whole frames, until `seconds` of them were heard."""
         network = self.settings.network
         least, left = (round(wanted * network.sample_rate) for wanted in (SHORTEST, seconds))

@@ -1,6 +1,6 @@
 """Pretrain a small text LLM: the "existing open LLM" of the quickstart, made in the open.
 
-Rows are random crops of one long text; the loss is plain next-token cross entropy. Judged by
+Rows are random crops of one long text; the loss is plain next-token cross entropy. Measured by
 held-out bits per byte, beside `xz -9` on the same held-out text.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import lzma
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,28 +17,36 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from distill.config.ranges import Checked, at_least
+from distill.config.recipe import Recipe
 from distill.errors import SettingsError
 from distill.folders import atomic_folder
 from distill.lm import from_scratch
 from distill.lm.from_scratch import FromScratchSettings
+from distill.songs import Song
+from distill.tasks import Task, _run, parameter_groups
 from distill.training.trainer import TrainSettings, numbered
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(Checked):
     """The recipe of a text LLM: its shape and text, crops of `row_tokens`, `rows` a batch, and how
     to train."""
 
     train: TrainSettings
     model: FromScratchSettings = field(default_factory=FromScratchSettings)
-    row_tokens: int = 512
-    rows: int = 8
+    row_tokens: int = at_least(1, default=512)
+    rows: int = at_least(1, default=8)
+
+    def run(self, recipe: Recipe, folder: Path) -> str:
+        """Pretrains the LLM and measures it, in a folder."""
+        return _run.run(TextTask(self, recipe.seed), recipe, folder)
 
 
-class Task:
-    """What the trainer knows of it. `load` is the world; the rest are functions of tokens."""
+class TextTask(Task):
+    """A language model, learning the next token of a text."""
 
-    def __init__(self, settings: Settings, seed: int = 0):
+    def __init__(self, settings: Settings, seed: int = 0) -> None:
         self.settings = settings
         self.model, self.tokenizer = from_scratch.make(settings.model, seed)
         text = from_scratch.read_text(settings.model.text, "train")
@@ -53,9 +61,9 @@ class Task:
         """ids_BT of random crops, one token longer than a row; batch k is a function of (seed, k)."""
         number = start
         while True:
-            draw = numbered(generator, number)
+            own = numbered(generator, number)
             span = self.settings.row_tokens + 1
-            starts = torch.randint(len(self.ids_T) - span, (self.settings.rows,), generator=draw)
+            starts = torch.randint(len(self.ids_T) - span, (self.settings.rows,), generator=own)
             yield torch.stack([self.ids_T[s : s + span] for s in starts.tolist()])
             number += 1
 
@@ -72,9 +80,7 @@ class Task:
         return {"nats": 1.0}
 
     def parameters(self) -> list[dict[str, Any]]:
-        matrices = [p for p in self.model.parameters() if p.ndim > 1]
-        vectors = [p for p in self.model.parameters() if p.ndim <= 1]
-        return [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
+        return parameter_groups(self.model.parameters())
 
     def state(self) -> dict[str, Tensor]:
         return {name: tensor for name, tensor in self.model.named_parameters()}
@@ -87,9 +93,8 @@ class Task:
     def size(self, ids_BT: Tensor) -> int:
         return ids_BT[:, 1:].numel()
 
-    def to(self, device: torch.device) -> Task:
+    def to(self, device: torch.device) -> None:
         self.model.to(device)
-        return self
 
     def save(self, folder: Path) -> None:
         """A stock folder in half precision."""
@@ -98,11 +103,10 @@ class Task:
             self.model.float()
             self.tokenizer.save_pretrained(path)
 
-    def evaluate(self) -> dict[str, float]:
-        """Held-out bits per byte, and xz -9's on the same bytes."""
-        return bits_per_byte(
-            self.model, self.tokenizer, from_scratch.read_text(self.settings.model.text, "held-out")
-        )
+    def evaluate(self, songs: Sequence[Song] = ()) -> dict[str, float]:
+        """Held-out bits per byte, and xz -9's on the same bytes. A text has no songs."""
+        text = from_scratch.read_text(self.settings.model.text, "held-out")
+        return bits_per_byte(self.model, self.tokenizer, text)
 
 
 def _encode(tokenizer: Any, text: str) -> list[int]:

@@ -20,12 +20,17 @@ import torch
 from torch import Tensor
 
 from distill import coded_songs
-from distill.codecs import Codec
+from distill.codecs import Codec, CodecSettings
 from distill.config import settings as strict
+from distill.config.ranges import Checked, above, at_least, share
+from distill.config.recipe import Recipe
 from distill.config.settings import part
 from distill.errors import SettingsError, SongError
 from distill.runtime.devices import best_device
 from distill.songs import Song
+from distill.sources import Source
+from distill.tasks import Task, _run, parameter_groups
+from distill.tasks._held_out import divided, embedded_held_out, has_split
 from distill.tasks._sound import (
     SpectralDistance,
     compare,
@@ -48,11 +53,11 @@ HEARD = 8.0  # seconds to listen to while it learns
 
 
 @dataclass(frozen=True)
-class AdversarySettings:
+class AdversarySettings(Checked):
     """From micro-batch `start` on, the discriminators play. Weights beside mel's 1.0; Vocos: 1 / 45
     each."""
 
-    start: int = 0
+    start: int = at_least(0, default=0)
     weight: float = 1 / 45
     feature_weight: float = 1 / 45
     window_share: float = 0.1
@@ -60,14 +65,13 @@ class AdversarySettings:
     windows: tuple[int, ...] = (2048, 1024, 512)
 
     def __post_init__(self) -> None:
-        if not (self.periods or self.windows) or self.start < 0:
-            raise SettingsError(
-                "needs periods or windows, and a start of 0 or more; correct the recipe"
-            )
+        super().__post_init__()
+        if not (self.periods or self.windows):
+            raise SettingsError("needs periods or windows; correct the recipe")
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(Checked):
     """The recipe of task vocoder. `hours` caps the sound kept in memory (115 MB an hour at 16 kHz,
     each channel).
 
@@ -75,35 +79,32 @@ class Settings:
     fewer slots; `silence`: share that is silent.
     """
 
-    songs: Any = part("sources")
-    codec: Any = part("codecs")
+    songs: Source = part("sources")
+    codec: CodecSettings = part("codecs")
     train: TrainSettings = field(
         default_factory=lambda: TrainSettings(seconds=600, learning_rate=1e-3, betas=(0.8, 0.95))
     )
     network: HeadSettings = field(default_factory=HeadSettings)
     track: Literal["mix", "vocals", "accompaniment"] = "mix"
-    batch: int = 8
-    crop_frames: int = 32
-    hours: float = 3.0
-    dropout: float = 0.4
-    silence: float = 0.05
+    batch: int = at_least(1, default=8)
+    crop_frames: int = at_least(4, default=32)
+    hours: float = above(0, default=3.0)
+    dropout: float = share(default=0.4)
+    silence: float = share(default=0.05, one=False)
     stft_weight: float = 0.5
     adversary: AdversarySettings | None = None
 
     def __post_init__(self) -> None:
-        if not (self.batch >= 1 and self.crop_frames >= 4 and self.hours > 0):
-            raise SettingsError(
-                "needs batch >= 1, crop_frames >= 4 and hours above 0; correct the recipe"
-            )
-        if not (0 <= self.dropout <= 1 and 0 <= self.silence < 1):
-            raise SettingsError(
-                "needs dropout in 0..1 and silence from 0 to below 1; correct the recipe"
-            )
+        super().__post_init__()
         if self.track != "mix" and strict.kind_of(self.codec) == "tracks":
             raise SettingsError(
                 f"track is {self.track} and the codec hears tracks of its own choice; name a "
                 "codec of one stream"
             )
+
+    def run(self, recipe: Recipe, folder: Path) -> str:
+        """Trains the head and compares it with the codec's decoder, in a folder."""
+        return _run.run(self.task(recipe.seed), recipe, folder)
 
     def task(self, seed: int) -> VocoderTask:
         """The task, its songs read and coded. Raises SongError when none is left to train on."""
@@ -157,16 +158,16 @@ class CodedSongs:
         return codes_FS, whole(wave_CW, frames * self.hop)
 
 
-class VocoderTask:
-    """What the trainer needs to know of the head and its adversary (distill.training.trainer.Task)."""
+class VocoderTask(Task):
+    """A head, learning to sing songs from their codes; with it, its adversary."""
 
     def __init__(self, settings: Settings, codec: Codec, songs: Sequence[Song], seed: int):
         self.settings, self.codec = settings, codec
-        # the pipeline has others for it
-        apart = hasattr(settings.songs, "split") and not codec.format.tracks
+        # a split has held-out songs elsewhere, which lack tracks: see `embedded_held_out`
+        apart = has_split(settings.songs) and not codec.format.tracks
         learnt, self.held_out = divided(songs, apart)
         self.licences = _licences(settings, learnt)
-        books, told = codec.codebooks(), settings.adversary
+        books, adversary = codec.codebooks(), settings.adversary
         self.silence_FS = silence(codec, settings.crop_frames)
         still_S = (
             tuple(self.silence_FS[0].tolist()) if len(self.silence_FS.unique(dim=0)) == 1 else None
@@ -175,9 +176,10 @@ class VocoderTask:
             torch.manual_seed(seed)
             self.network = HeadNetwork(settings.network, codec.format, books[0].shape[1], still_S)
             self.network.begin(books)
-            self.adversary = (
-                None if told is None else Adversary(told.periods, told.windows, told.window_share)
-            )
+            self.adversary = None
+            if adversary is not None:
+                shape = adversary.periods, adversary.windows, adversary.window_share
+                self.adversary = Adversary(*shape)
         rate = self.network.settings.sample_rate
         assert rate is not None
         self.distance = SpectralDistance(rate)
@@ -185,7 +187,8 @@ class VocoderTask:
 
     def batches(self, generator: torch.Generator, start: int) -> Iterator[Batch]:
         """Endless; batch k depends on (generator's seed, k) alone."""
-        size, slots, told = self.settings.batch, self.codec.format.slots, self.settings.adversary
+        size, slots = self.settings.batch, self.codec.format.slots
+        adversary = self.settings.adversary
         streams = self.codec.format.streams  # tracks coded apart lose their finer slots together
         index = start
         while True:
@@ -200,7 +203,9 @@ class VocoderTask:
             )
             drop_B = torch.rand(size, generator=chance) < self.settings.dropout
             slots_B = torch.where(drop_B, fewer_B, slots)
-            yield Batch(codes_BFS, wave_BCW, slots_B, told is not None and index >= told.start)
+            yield Batch(
+                codes_BFS, wave_BCW, slots_B, adversary is not None and index >= adversary.start
+            )
             index += 1
 
     def loss(self, batch: Batch) -> dict[str, tuple[Tensor, float]]:
@@ -212,40 +217,36 @@ class VocoderTask:
         made_BW, true_BW = made_BCW.flatten(0, 1), batch.wave_BCW.to(device).flatten(0, 1)
         with torch.autocast(device.type, enabled=False):
             mel_B, stft_B = self.distance(made_BW, true_BW)
-        found = {"mel": mel_B.mean(), "stft": stft_B.mean()}
+        means = {"mel": mel_B.mean(), "stft": stft_B.mean()}
         if batch.played and self.adversary is not None:
-            found["judged"] = self.adversary.judged(made_BW, true_BW)
-            found["hinge"], found["features"] = self.adversary.fooled(made_BW, true_BW)
-        return {name: (mean * crops, crops) for name, mean in found.items()}
+            means["judged"] = self.adversary.judged(made_BW, true_BW)
+            means["hinge"], means["features"] = self.adversary.fooled(made_BW, true_BW)
+        return {name: (mean * crops, crops) for name, mean in means.items()}
 
     def counts(self, batch: Batch) -> dict[str, float]:
         names = self.loss_weights() if batch.played else ("mel", "stft")
         return dict.fromkeys(names, float(len(batch.wave_BCW)))
 
     def loss_weights(self) -> dict[str, float]:
-        told, found = self.settings.adversary, {"mel": 1.0, "stft": self.settings.stft_weight}
-        if told is not None:
+        weights = {"mel": 1.0, "stft": self.settings.stft_weight}
+        if (adversary := self.settings.adversary) is not None:
             # AdamW does not mind how large judged's gradient is; clipping both together does
-            found |= {"judged": told.weight, "hinge": told.weight, "features": told.feature_weight}
-        return found
+            weights |= {"judged": adversary.weight, "hinge": adversary.weight}
+            weights |= {"features": adversary.feature_weight}
+        return weights
 
     def parameters(self) -> list[dict[str, Any]]:
-        named = [*self.network.named_parameters()]
-        groups: list[dict[str, Any]] = [
-            {"params": [p for _, p in named if p.ndim > 1]},
-            {"params": [p for _, p in named if p.ndim <= 1], "weight_decay": 0.0},
-        ]
-        return groups + (
-            [{"params": [*self.adversary.parameters()]}] if self.adversary is not None else []
-        )
+        groups = parameter_groups(self.network.parameters())
+        if self.adversary is not None:
+            groups.append({"params": [*self.adversary.parameters()]})
+        return groups
 
     def state(self) -> dict[str, Tensor]:
-        found: dict[str, Tensor] = dict(self.network.named_parameters())
+        state: dict[str, Tensor] = dict(self.network.named_parameters())
         if self.adversary is not None:
-            found |= {
-                f"adversary.{name}": value for name, value in self.adversary.named_parameters()
-            }
-        return found
+            named = self.adversary.named_parameters()
+            state |= {f"adversary.{name}": value for name, value in named}
+        return state
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         with torch.no_grad():
@@ -288,6 +289,9 @@ class VocoderTask:
         )
         save_head(self.network, Path(folder), card, self.licences)
 
+    def held_out_songs(self) -> list[Song]:
+        return self.held_out or embedded_held_out(self.settings.songs, self.codec.format)
+
     def evaluate(self, songs: Sequence[Song], seconds: float = 120.0) -> dict[str, Any]:
         """Head and codec on held-out songs (the source's own, else `songs`): see `compare`; and mel
         by slots. Where there are none, "why" nothing was measured.
@@ -298,27 +302,12 @@ class VocoderTask:
         vocoders: dict[str, Vocoder] = {"codec": CodecVocoder(self.codec), "head": self.vocoder()}
         figures = compare(vocoders, self.codec, songs, seconds)
         slots = range(1, self.codec.format.slots)
+        heads = {slot: {"head": self.vocoder(slot)} for slot in slots}
         fewer = [
-            distances({"head": self.vocoder(s)}, self.codec, songs, seconds, s)["head"]["mel_l1"]
-            for s in slots
+            distances(head, self.codec, songs, seconds, slot)["head"]["mel_l1"]
+            for slot, head in heads.items()
         ]
         return {**figures, "mel_l1_by_slots": [*fewer, figures["head"]["mel_l1"]]}
-
-
-def divided(songs: Sequence[Song], apart: bool) -> tuple[list[Song], list[Song]]:
-    """(to learn from, held out), each recording once. A song whose lines alone are held out is
-    heard whole, so it counts as learnt from; where no recording is held out, nor `apart` in a split
-    of the source, every tenth is, or the last."""
-    splits: dict[str, set[str]] = {}
-    first: dict[str, Song] = {}
-    for song in songs:
-        for place in [*song.tracks.values()][:1]:
-            splits.setdefault(place, set()).add(song.split)
-            first.setdefault(place, song)
-    held = {place for place, found in splits.items() if "train" not in found}
-    if not held and not apart:
-        held = set(sorted(first)[9::10] or sorted(first)[1:][-1:])
-    return [first[p] for p in first if p not in held], [first[p] for p in first if p in held]
 
 
 def _one_track(song: Song, track: str) -> Song:
@@ -326,5 +315,5 @@ def _one_track(song: Song, track: str) -> Song:
 
 
 def _licences(settings: Settings, songs: Sequence[Song]) -> dict[str, str]:
-    said = {f"song: {song.source or song.id}": song.licence for song in songs}
-    return {"codec": settings.codec.terms, **said}
+    of_songs = {f"song: {song.source or song.id}": song.licence for song in songs}
+    return {"codec": settings.codec.terms, **of_songs}

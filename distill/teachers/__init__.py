@@ -9,7 +9,7 @@ A teacher refuses a codec that is not its own, by name: distributions over other
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from distill.codecs import Codec
@@ -38,15 +38,11 @@ class TeacherSettings(Protocol):
         ...
 
 
-def check_codec(name: str, said: dict[str, Any], codec: Codec) -> None:
+def check_codec(name: str, about: Mapping[str, Any], codec: Codec) -> None:
     """Raise TeacherError unless the teacher's singer.json names this very codec."""
-    if (
-        said.get("codec_fingerprint") != codec.fingerprint
-        or tuple(said["slot_sizes"]) != codec.format.slot_sizes
-    ):
+    fingerprint, slots = about.get("codec_fingerprint"), tuple(about["slot_sizes"])
+    if fingerprint != codec.fingerprint or slots != codec.format.slot_sizes:
         raise TeacherError(
-            f"teacher {name}: it sings codes of another codec (slots {tuple(said['slot_sizes'])}, "
-            "fingerprint "
-            f"{str(said.get('codec_fingerprint'))[:12]}); use its codec, or a teacher of "
-            f"{codec.fingerprint[:12]}"
+            f"teacher {name}: it sings codes of another codec (slots {slots}, fingerprint "
+            f"{str(fingerprint)[:12]}); use its codec, or a teacher of {codec.fingerprint[:12]}"
         )

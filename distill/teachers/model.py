@@ -5,13 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
+from torch import Tensor
 
+from distill.codecs import Codec
 from distill.folders import fingerprint
 from distill.lm import logits
-from distill.lm.batches import build, pack_rows
+from distill.lm.batches import Batch, build, pack_rows
 from distill.lm.prompts import Coded, write
 from distill.lm.signals import Signal
 from distill.lm.student import Student
@@ -29,7 +30,7 @@ class Settings:
     singer: str = "embedded/teacher"
     tokens: int = 8192
 
-    def load(self, codec: Any) -> ModelTeacher:
+    def load(self, codec: Codec) -> ModelTeacher:
         """The teacher, its codec checked. Raises TeacherError, FolderError."""
         student, about, folder = open_singer(self.singer)
         check_codec(self.singer, about, codec)
@@ -49,7 +50,7 @@ def kl(singer: Singer, songs: Sequence[Song], teacher: Singer) -> list[float]:
 class ModelTeacher:
     """Writes each passage with its own tokenizer and gives its distributions over codes."""
 
-    def __init__(self, student: Student, tokens: int, identity: str):
+    def __init__(self, student: Student, tokens: int, identity: str) -> None:
         self.student, self.tokens = student, tokens
         self.student.model.eval().requires_grad_(False)
         self.fingerprint = identity
@@ -61,40 +62,35 @@ class ModelTeacher:
         written = [write(c.passage, c.codes_FS, self.student.encode_text, v) for c in coded]
         longest = max(len(w) for w in written)
         rows = pack_rows([len(w) for w in written], range(len(written)), longest)
-        found: dict[int, Signal] = {}
+        signals: dict[int, Signal] = {}
         step = max(1, self.tokens // longest)
         for first in range(0, len(rows), step):
-            some = rows[first : first + step]
-            self._read(some, [[written[i] for i in row] for row in some], coded, longest, found)
-        return [found[i] for i in range(len(coded))]
+            read = rows[first : first + step]
+            batch = build([[written[i] for i in row] for row in read], v, longest, format_share=0.0)
+            order = [i for row in read for i in row]
+            signals |= zip(order, self._read(batch, [coded[i] for i in order]), strict=True)
+        return [signals[i] for i in range(len(coded))]
 
-    def _read(
-        self,
-        rows: Any,
-        written: Any,
-        coded: Sequence[Coded],
-        longest: int,
-        found: dict[int, Signal],
-    ) -> None:
-        v = self.student.vocabulary
-        batch = build(written, v, longest, format_share=0.0).to(self.student.device)
-        hidden_ND = logits.hidden_ND(self.student, batch)
-        order = [i for row in rows for i in row]
-        frames = [len(coded[i].codes_FS) for i in order]
-        pieces = [len(coded[i].passage.pieces) for i in order]
+    def _read(self, batch: Batch, coded: Sequence[Coded]) -> list[Signal]:
+        """The signals of the passages of a batch, in its order."""
+        student, batch = self.student, batch.to(self.student.device)
+        v, hidden_ND = student.vocabulary, logits.hidden_ND(student, batch)
+        frames = [len(c.codes_FS) for c in coded]
+        pieces = [len(c.passage.pieces) for c in coded]
         slots = [
-            logits.slot_logits_NC(self.student, hidden_ND, batch, s)
-            .float()
-            .log_softmax(-1)
-            .cpu()
-            .split(frames)
+            _split(logits.slot_logits_NC(student, hidden_ND, batch, s), frames)
             for s in range(v.format.slots)
         ]
-        symbols = [
-            logits.symbol_logits_NC(self.student, hidden_ND, targets, span.start, span.stop)
-            .float().log_softmax(-1).cpu().split(pieces)
-            for targets, span in ((batch.pitches, v.pitch_span), (batch.lengths, v.length_span))
-        ]  # fmt: skip
-        for place, index in enumerate(order):
-            of_slots = tuple(parts[place] for parts in slots)
-            found[index] = Signal(of_slots, symbols[0][place], symbols[1][place], self.fingerprint)
+        pitches, lengths = (
+            _split(logits.symbol_logits_NC(student, hidden_ND, at, span.start, span.stop), pieces)
+            for at, span in ((batch.pitches, v.pitch_span), (batch.lengths, v.length_span))
+        )
+        return [
+            Signal(tuple(of_slots), pitch, length, self.fingerprint)
+            for *of_slots, pitch, length in zip(*slots, pitches, lengths, strict=True)
+        ]
+
+
+def _split(logits_NC: Tensor, sizes: list[int]) -> tuple[Tensor, ...]:
+    """Log-probabilities, passage by passage."""
+    return logits_NC.float().log_softmax(-1).cpu().split(sizes)

@@ -1,0 +1,60 @@
+"""The run of a task: train in a folder, shown and listened to; save, evaluate, report."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from distill.config.recipe import Recipe
+from distill.folders import write_atomic
+from distill.tasks import Task
+from distill.tasks._sound import Listening
+from distill.training import trainer
+from distill.training.progress import show
+from distill.training.trainer import Step
+
+LISTEN_SECONDS = 60.0  # between two moments that go to TensorBoard
+
+
+def run(task: Task, recipe: Recipe, folder: Path) -> str:
+    """Trains, saves to <folder>/<task>, evaluates, and writes report.json; a few lines on it."""
+    started = time.perf_counter()
+    steps = sum(1 for _ in _listened(train(task, recipe, folder), task, folder))
+    task.save(folder / recipe.task)
+    report = task.evaluate(task.held_out_songs())
+    write_report(folder, report)
+    seconds = time.perf_counter() - started
+    return f"{folder / recipe.task}: {steps} steps, {seconds:.0f} s\n{json.dumps(report, indent=1)}"
+
+
+def train(task: trainer.Task, recipe: Recipe, folder: Path) -> Iterator[Step]:
+    """The steps of a recipe's training, shown as they pass. Raises what `trainer.train` raises."""
+    settings = recipe.settings.train
+    steps = trainer.train(task, settings, folder, recipe.seed, recipe.yaml())
+    return show(steps, settings, recipe.name)
+
+
+def write_report(folder: Path, report: Mapping[str, Any]) -> None:
+    """Writes report.json."""
+    text = json.dumps(report, indent=1, default=float) + "\n"
+    write_atomic(folder / "report.json", text.encode())
+
+
+def _listened(steps: Iterable[Step], task: Task, folder: Path) -> Iterator[Step]:
+    """Passes steps through; what the task sounds like goes to TensorBoard: first, now and then,
+    last."""
+    board: Listening | None = None
+    heard, step = -math.inf, None
+    for step in steps:
+        if time.monotonic() - heard >= LISTEN_SECONDS and (sounds := task.sounds()):
+            board = board or Listening(folder)
+            board.write(step.index, sounds, task.sample_rate)
+            heard = time.monotonic()
+        yield step
+    if board is not None and step is not None:
+        board.write(step.index, task.sounds(), task.sample_rate)
+        board.close()
