@@ -33,7 +33,7 @@ def parts() -> dict[str, list[str]]:
 
 
 def run(recipe: Recipe, songs: str | None = None, out: str | Path | None = None) -> str:
-    """The whole chain of a recipe, in `out` or adapters/<recipe>; a few lines on what came of it."""
+    """The whole chain of a recipe, in `out` or adapters/<recipe>; a few lines on its outcome."""
     return with_songs(recipe, songs).settings.run(with_songs(recipe, songs), _folder(recipe, out))
 
 
@@ -56,7 +56,7 @@ def record(recipe: Recipe, songs: str | None = None) -> str:
 
 
 def train(recipe: Recipe, songs: str | None = None, out: str | Path | None = None) -> str:
-    """Training alone: the adapter (or the merged form of a fully trained model) in the run folder."""
+    """Training alone: the adapter (or a fully trained model, merged) in the run folder."""
     folder, stage = _folder(recipe, out), _stage(recipe, songs)
     stage.record()
     _, steps = _singing_run.train(stage, folder)

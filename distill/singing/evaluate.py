@@ -1,4 +1,4 @@
-"""Judging a singer by its song: held-out lines sung along their score, beside the codec's ceiling
+"""A singer measured by its song: held-out lines sung along their score, beside the codec's ceiling
 and the audio itself.
 
 Low teacher-forced loss and garbage audio is this field's commonest failure; so what counts here is
@@ -10,15 +10,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from distill import lyrics, measures
 from distill.audio import stems
 from distill.errors import DistillError, FitError, SongError
 from distill.measures import Performance
 from distill.songs import Line, Note, Song, from_its_start
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from distill.codecs import Codec
+    from distill.singing.singer import Singer
 
 
 @dataclass(frozen=True)
@@ -51,11 +58,11 @@ def spread(asked: Sequence[Asked], count: int) -> list[Asked]:
     return [asked[i * len(asked) // count] for i in range(count)]
 
 
-def ceilings(asked: Sequence[Asked], codec: Any) -> dict[str, list[Performance]]:
+def ceilings(asked: Sequence[Asked], codec: Codec) -> dict[str, list[Performance]]:
     """The songs' own audio, and the same after a round trip through the codec."""
     format, rate = codec.format, codec.format.sample_rate
     rows: dict[str, list[Performance]] = {"uncoded": [], "codec": []}
-    waves: dict[str, Any] = {}
+    waves: dict[str, Tensor] = {}
     for each in asked:
         if each.song.audio is None and not format.tracks:
             raise SongError(
@@ -73,7 +80,7 @@ def ceilings(asked: Sequence[Asked], codec: Any) -> dict[str, list[Performance]]
 
 
 def sing(
-    singer: Any, asked: Sequence[Asked], seed: int, temperature: float | None
+    singer: Singer, asked: Sequence[Asked], seed: int, temperature: float | None
 ) -> tuple[list[Performance], float]:
     """(performances, seconds of compute): the singer follows the score of every line."""
     styles, voices = [each.song.style for each in asked], [each.song.voice for each in asked]
@@ -92,14 +99,16 @@ def sing(
     return sung, sum(take.compute_seconds for take in takes)
 
 
-def performance(line: Line, wave_CW: Any, sample_rate: int) -> Performance:
+def performance(line: Line, wave_CW: ArrayLike, sample_rate: int) -> Performance:
     """A line and its sound, as the measures want them; channels are averaged."""
     notes = tuple((note.start, note.end, note.midi) for note in line.notes if note.midi is not None)
     wave_W = np.asarray(wave_CW, dtype=np.float32).mean(0)
     return Performance(line.text, tuple(lyrics.words(line.text)), notes, wave_W, sample_rate)
 
 
-def report(singer: Any, songs: Sequence[Song], lines: int, seed: int = 0) -> dict[str, Any] | None:
+def report(
+    singer: Singer, songs: Sequence[Song], lines: int, seed: int = 0
+) -> dict[str, Any] | None:
     """Everything that is measured of a singer on `lines` held-out lines, beside codec and uncoded
     audio.
 
@@ -110,20 +119,20 @@ def report(singer: Any, songs: Sequence[Song], lines: int, seed: int = 0) -> dic
         return None
     asked = spread(lines_of(songs), lines)
     rows = ceilings(asked, singer.codec)
-    rows["singer"], spent = sing(singer, asked, seed, None)
+    rows["singer"], compute = sing(singer, asked, seed, None)
     try:
         judged = measures.judge(rows)
     except DistillError as error:
         return {"why": str(error)}
     seconds = sum(line.seconds for line in rows["singer"])
     shares = {
-        row: {name: figure["value"] for name, figure in said["figures"].items() if figure}
-        for row, said in judged["rows"].items()
+        row: {name: figure["value"] for name, figure in of_row["figures"].items() if figure}
+        for row, of_row in judged["rows"].items()
     }
     return {
         **judged,
         "lines": len(asked),
         "shares": shares,
         "seconds_of_audio": seconds,
-        "seconds_of_compute": spent,
+        "seconds_of_compute": compute,
     }

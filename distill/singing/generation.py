@@ -1,4 +1,4 @@
-"""Passages sung side by side: the loop between a student and the scripts of what it is asked for."""
+"""Passages sung side by side: the loop between a student and the scripts of what it sings."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def _sample(
     sampling: Sampling,
     generators: Sequence[torch.Generator],
 ) -> list[int | None]:
-    """The next id of every passage; the logits of rows with the same legal spans are one product."""
+    """The next id of every passage; rows with the same legal spans share one matrix product."""
     chosen = [None if request is None else request.forced for request in requests]
     groups: dict[tuple[Span, ...], list[tuple[int, Request]]] = {}
     for row, request in enumerate(requests):

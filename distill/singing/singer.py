@@ -164,7 +164,7 @@ class Singer:
         return passage
 
     def _unscored(self, line: Line) -> tuple[Piece, ...]:
-        """The pieces of a line that comes without notes, as finely as this singer learnt to sing."""
+        """The pieces of a line without notes, as finely as this singer learnt to sing."""
         words = words_texts(lyrics.words(line.text), self.about.writing)
         texts = [text for word in words for text in word]
         if not texts:
@@ -260,8 +260,8 @@ def load_singer(
     name = "embedded/singer" if where is None else str(where)
     student, _, folder = open_singer(name)
     about = read_about(singer_folder(folder))
-    said = {"codec": codec_settings(folder, about)}
-    codec = strict.build(said, _CodecPart, f"{name}: singer.json").codec.load()
+    row = {"codec": codec_settings(folder, about)}
+    codec = strict.build(row, _CodecPart, f"{name}: singer.json").codec.load()
     _refuse_another(name, student, codec, about)
     try:
         student.to(device or best_device())

@@ -1,9 +1,9 @@
-"""A singer on disk: its weights in a stock form, and `singer.json` with all that a stock form
+"""A singer on disk: its parameters in a stock form, and `singer.json` with all that a stock form
 cannot say.
 
-run folder      holds singer/ (and merged/)
-adapter         adapter_config.json, adapter_model.safetensors (stock PEFT), distill.json, singer.json
-merged          config.json, model.safetensors, tokenizer files (stock transformers), distill.json, singer.json
+run folder   holds singer/ (and merged/)
+adapter      adapter_config.json, adapter_model.safetensors (stock PEFT); distill.json, singer.json
+merged       config.json, model.safetensors, tokenizer files (stock transformers); the same two
 
 Beside either may stand vocoder/, a head of its own for the codec's codes (distill.vocoders.head);
 singer.json then says what was measured of it, and so whether it or the codec's decoder makes the
@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from distill.codecs import Codec
 from distill.config import settings as strict
 from distill.errors import AdapterError, FolderError, SettingsError
 from distill.folders import MANIFEST, atomic_folder, damage, locate, write_atomic
@@ -50,11 +51,10 @@ class VocoderCard:
 
 @dataclass(frozen=True)
 class About:
-    """What singer.json says. grain: how finely its songs were written. licences: of base, songs,
-    ..., by name.
+    """What singer.json says.
 
-    credits: whom the songs' licences ask to be named. vocoder: of the head beside it, if there is
-    one.
+    grain: how finely its songs were written. licences: of base, songs, ..., by name. credits: whom
+    the songs' licences ask to be named. vocoder: of the head beside it, if there is one.
     """
 
     codec: dict[str, Any]
@@ -75,11 +75,9 @@ class About:
 
 def write_about(folder: Path, about: About) -> None:
     """Write singer.json."""
-    row = {
-        name: value
-        for name, value in asdict(about).items()
-        if name != "vocoder" or value is not None
-    }
+    row = asdict(about)
+    if about.vocoder is None:
+        del row["vocoder"]
     text = json.dumps({"version": VERSION, **row}, indent=1, ensure_ascii=False)
     write_atomic(folder / "singer.json", (text + "\n").encode())
 
@@ -112,11 +110,8 @@ def read_about(folder: Path) -> About:
 def singer_folder(folder: Path) -> Path:
     """The folder that holds singer.json: the folder itself, or its singer/."""
     inner = folder / "singer"
-    return (
-        inner
-        if not (folder / "singer.json").exists() and (inner / "singer.json").exists()
-        else folder
-    )
+    is_run = not (folder / "singer.json").exists() and (inner / "singer.json").exists()
+    return inner if is_run else folder
 
 
 def open_singer(where: str | Path) -> tuple[Student, dict[str, Any], Path]:
@@ -149,23 +144,20 @@ def put_part(folder: Path, name: str, part: Path) -> None:
 def put_codec(folder: Path, about: About) -> About:
     """Copy a codec of our own that lies on this disk into the singer's folder; what singer.json
     then says."""
-    own = _innermost(about.codec)
-    where = str(own.get("path"))
-    if (
-        own.get("kind") != "embedded"
-        or where.startswith("embedded/")
-        or not Path(where).expanduser().is_dir()
-    ):
+    codec = _innermost(about.codec)
+    shipped = str(codec.get("path")).startswith("embedded/")
+    path = Path(str(codec.get("path"))).expanduser()
+    if codec.get("kind") != "embedded" or shipped or not path.is_dir():
         return about
-    put_part(folder, BESIDE, Path(where).expanduser())
+    put_part(folder, BESIDE, path)
     return replace(about, codec=_with_path(about.codec, BESIDE))
 
 
 def codec_settings(folder: Path, about: About) -> dict[str, Any]:
     """A recipe's words for the codec of the singer in `folder`."""
-    own = _innermost(about.codec)
+    codec = _innermost(about.codec)
     # only that kind is put there
-    beside = own.get("kind") == "embedded" and own.get("path") == BESIDE
+    beside = codec.get("kind") == "embedded" and codec.get("path") == BESIDE
     return _with_path(about.codec, str(folder / BESIDE)) if beside else about.codec
 
 
@@ -180,7 +172,7 @@ def _with_path(codec: dict[str, Any], path: str) -> dict[str, Any]:
     return {**codec, "path": path}
 
 
-def open_vocoder(folder: Path, about: About, codec: Any, wanted: Sound | None = None) -> Vocoder:
+def open_vocoder(folder: Path, about: About, codec: Codec, wanted: Sound | None = None) -> Vocoder:
     """What makes a singer's sound: the head beside it where it measured better, else the codec; or
     the one `wanted`.
 

@@ -1,4 +1,4 @@
-"""A take: the waveform that came out, the codes it was decoded from, and the score it was sung to."""
+"""A take: a waveform, the codes it was decoded from, and the score it was sung to."""
 
 from __future__ import annotations
 

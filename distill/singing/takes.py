@@ -57,9 +57,8 @@ def sing_lines(
             f"{out}: cannot be made ({error.strerror}); give another folder"
         ) from None
     rows = []
-    for number, (line, take) in enumerate(
-        zip(asked, singer.sing_lines(asked, style, voice, seed, temperature), strict=True)
-    ):
+    takes = singer.sing_lines(asked, style, voice, seed, temperature)
+    for number, (line, take) in enumerate(zip(asked, takes, strict=True)):
         name = f"{number:04d}.wav"
         take.save(out / name)
         if stems is not None:
@@ -69,9 +68,8 @@ def sing_lines(
             for start, end, midi in take.notes
             if midi is not None
         ]
-        rows.append(
-            json.dumps({"line": line.text, "wav": name, "notes": notes}, ensure_ascii=False)
-        )
+        row = {"line": line.text, "wav": name, "notes": notes}
+        rows.append(json.dumps(row, ensure_ascii=False))
     write_atomic(out / "takes.jsonl", ("\n".join(rows) + "\n").encode())
     return out / "takes.jsonl"
 
@@ -97,46 +95,39 @@ def read_lines(path: str | Path) -> list[str]:
 def scored(texts: Sequence[str], path: str | Path) -> list[Line]:
     """Each text with its notes from a score file; equal texts take its rows in turn. Raises
     SongError."""
-    found: dict[str, list[Line]] = {}
+    rows: dict[str, list[Line]] = {}
     for line in _rows(Path(path)):
-        found.setdefault(line.text.strip(), []).append(line)
+        rows.setdefault(line.text.strip(), []).append(line)
     result: list[Line] = []
     for text in texts:
-        if text not in found:
+        if text not in rows:
             raise SongError(
                 f"{path}: has no notes for the line {text!r}; add a row, or sing without --score"
             )
         turn = sum(line.text == text for line in result)
-        result.append(replace(found[text][turn % len(found[text])], text=text))
+        result.append(replace(rows[text][turn % len(rows[text])], text=text))
     return result
 
 
 def _rows(path: Path) -> list[Line]:
     try:
-        rows = [
-            json.loads(row) for row in path.read_text(encoding="utf-8").splitlines() if row.strip()
-        ]
+        lines = path.read_text(encoding="utf-8").splitlines()
+        rows = [json.loads(line) for line in lines if line.strip()]
     except (OSError, ValueError) as error:
         raise SongError(
             f"{path}: cannot be read as JSON lines ({error}); give a score or a manifest"
         ) from None
     if rows and all(isinstance(row, dict) and "version" in row for row in rows):
-        return [
-            from_its_start(line)
-            for song in read_manifest(path)
-            for line in song.lines
-            if line.notes
-        ]
+        timed = [line for song in read_manifest(path) for line in song.lines]
+        return [from_its_start(line) for line in timed if line.notes]
     return [_row(row, f"{path}:{number}") for number, row in enumerate(rows, start=1)]
 
 
 def _row(row: Any, where: str) -> Line:
     """A line whose syllables are laid on its notes, one each."""
     try:
-        text, notes = (
-            str(row["line"]),
-            [(float(start), float(end), float(midi)) for start, end, midi in row["notes"]],
-        )
+        text = str(row["line"])
+        notes = [(float(start), float(end), float(midi)) for start, end, midi in row["notes"]]
     except (TypeError, KeyError, ValueError):
         raise SongError(
             f'{where}: not {{"line", "notes": [[start_s, end_s, midi], ...]}}; write it so'
@@ -153,10 +144,5 @@ def _row(row: Any, where: str) -> Line:
             f"{where}: {len(notes)} notes for {len(pieces)} syllables; give every syllable a note"
         )
     pieces += [""] * (len(notes) - len(pieces))
-    return Line(
-        text,
-        0.0,
-        ends[-1] + TAIL_SECONDS,
-        (),
-        tuple(Note(*note, piece) for note, piece in zip(notes, pieces, strict=True)),
-    )
+    timed = tuple(Note(*note, piece) for note, piece in zip(notes, pieces, strict=True))
+    return Line(text, 0.0, ends[-1] + TAIL_SECONDS, (), timed)

@@ -189,16 +189,16 @@ def train(stage: Stage, folder: Path) -> tuple[Singer, int]:
     for _ in _run.train(task, stage.recipe, folder):
         pass
     student.model.eval()
-    place = folder / "singer"
-    if not (place / "singer.json").exists():
+    singer_folder = folder / "singer"
+    if not (singer_folder / "singer.json").exists():
         if student.lora is None:
-            merge(student, place, "float16")
+            merge(student, singer_folder, "float16")
         else:
-            student.save_adapter(place)
-        describe(stage, place)
-        folders.seal(place)
+            student.save_adapter(singer_folder)
+        describe(stage, singer_folder)
+        folders.seal(singer_folder)
     card = about(stage)
-    vocoder = open_vocoder(place, card, stage.codec)
+    vocoder = open_vocoder(singer_folder, card, stage.codec)
     return Singer(student, stage.codec, card, vocoder), _last_step(folder)
 
 
@@ -209,13 +209,13 @@ def _last_step(folder: Path) -> int:
 
 def _merge(stage: Stage, folder: Path) -> float | None:
     """Writes <folder>/merged unless it is there, and gives the largest difference of its logits."""
-    place = folder / "merged"
-    if (place / "singer.json").exists():  # written last: without it the merge was cut short
+    merged_folder = folder / "merged"
+    if (merged_folder / "singer.json").exists():  # written last: without it the merge was cut short
         report = folder / "report.json"
         text = report.read_text(encoding="utf-8") if report.exists() else "{}"
         return json.loads(text).get("merged_largest_difference")
-    merged = merge(stage.student, place)
-    describe(stage, place)
+    merged = merge(stage.student, merged_folder)
+    describe(stage, merged_folder)
     return merged.largest_difference
 
 

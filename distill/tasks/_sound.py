@@ -4,8 +4,8 @@ compared, sound to hear."""
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -90,9 +90,8 @@ class Listening:
         for name, wave_CW in sounds.items():
             wave_W = wave_CW.mean(0)
             self._board.add_audio(name, wave_W[None], step, sample_rate)
-            picture = Summary.Image(
-                encoded_image_string=spectrogram_png(wave_W.numpy(), sample_rate)
-            )
+            png = spectrogram_png(wave_W.numpy(), sample_rate)
+            picture = Summary.Image(encoded_image_string=png)
             value = Summary.Value(tag=f"{name}/spectrogram", image=picture)
             self._board._get_file_writer().add_summary(Summary(value=[value]), step)
         self._board.flush()
@@ -116,9 +115,8 @@ def compare(
     for name, vocoder in vocoders.items():
         level = float(vocoder.decode(still_FS).square().mean().sqrt())
         figures[name]["silence_dbfs"] = 20 * float(torch.log10(torch.tensor(max(level, 1e-9))))
-    fit = [
-        name for name in vocoders if name == "codec" or figures[name]["silence_dbfs"] <= SILENT_DBFS
-    ]
+    silent = {name for name in vocoders if figures[name]["silence_dbfs"] <= SILENT_DBFS}
+    fit = [name for name in vocoders if name in silent | {"codec"}]
     figures["better"] = min(fit or vocoders, key=lambda name: figures[name]["mel_l1"])
     return figures
 
@@ -147,61 +145,72 @@ def distances(
     heard."""
     rate = max(vocoder.sample_rate for vocoder in vocoders.values())
     distance, heard = SpectralDistance(rate), 0.0
-    least, most, left = (
-        round(wanted * codec.format.frame_rate) for wanted in (SHORTEST, LONGEST, seconds)
-    )
-    sums: dict[str, dict[str, float]] = {name: {} for name in vocoders}
-    for song in songs:
-        if not sounds(song, codec.format) or left < least:
-            continue
-        codes_FS = coded_songs.codes_of(song, codec)[: min(most, left), :slots]
-        if len(codes_FS) < least:
-            continue
-        left -= len(codes_FS)
+    sums = {name: _Sums() for name in vocoders}
+    for song, codes_FS in _coded(codec, songs, seconds):
         true_CW = sound_of(song, codec.format, rate)
         length = len(codes_FS) / codec.format.frame_rate
         for name, vocoder in vocoders.items():
-            begun = time.perf_counter()
-            made_CW = vocoder.decode(codes_FS)
-            spent = time.perf_counter() - begun
-            whole_CW = whole(
-                audio_files.resample(made_CW, vocoder.sample_rate, rate), round(length * rate)
-            )
+            started = time.perf_counter()
+            made_CW = vocoder.decode(codes_FS[:, :slots])
+            compute = time.perf_counter() - started
+            resampled_CW = audio_files.resample(made_CW, vocoder.sample_rate, rate)
+            whole_CW = whole(resampled_CW, round(length * rate))
             with torch.inference_mode():
-                mel = float(distance(whole_CW, whole(true_CW, whole_CW.shape[1]))[0].mean())
-            row = {
-                "mel_l1": mel * length,
-                "mean": float(made_CW.mean().abs()) * length,
-                "spent": spent,
-            }
-            sums[name] = {key: sums[name].get(key, 0.0) + value for key, value in row.items()} | {
-                "peak": max(sums[name].get("peak", 0.0), float(made_CW.abs().max()))
-            }
+                mel_B = distance(whole_CW, whole(true_CW, whole_CW.shape[1]))[0]
+            sums[name].add(made_CW, float(mel_B.mean()), length, compute)
         heard += length
     if not heard:
         raise SongError(
             f"no held-out song with {SHORTEST} s of audio to compare vocoders on; name some"
         )
-    return {"seconds": heard} | {
-        name: {
-            "mel_l1": row["mel_l1"] / heard,
-            "peak": row["peak"],
-            "mean": row["mean"] / heard,
-            "times_real_time": heard / row["spent"],
+    return {"seconds": heard} | {name: sums[name].figures(heard) for name in vocoders}
+
+
+def _coded(codec: Codec, songs: Sequence[Song], seconds: float) -> Iterator[tuple[Song, Tensor]]:
+    """Songs with the first of their codes, all slots, until `seconds` of them have come."""
+    least, most, left = (round(s * codec.format.frame_rate) for s in (SHORTEST, LONGEST, seconds))
+    for song in songs:
+        if not sounds(song, codec.format) or left < least:
+            continue
+        codes_FS = coded_songs.codes_of(song, codec)[: min(most, left)]
+        if len(codes_FS) >= least:
+            left -= len(codes_FS)
+            yield song, codes_FS
+
+
+@dataclass
+class _Sums:
+    """What is measured of one vocoder, weighted by seconds; the highest peak."""
+
+    mel: float = 0.0
+    mean: float = 0.0
+    compute: float = 0.0
+    peak: float = 0.0
+
+    def add(self, wave_CW: Tensor, mel: float, seconds: float, compute: float) -> None:
+        self.mel += mel * seconds
+        self.mean += float(wave_CW.mean().abs()) * seconds
+        self.compute += compute
+        self.peak = max(self.peak, float(wave_CW.abs().max()))
+
+    def figures(self, seconds: float) -> dict[str, float]:
+        return {
+            "mel_l1": self.mel / seconds,
+            "peak": self.peak,
+            "mean": self.mean / seconds,
+            "times_real_time": seconds / self.compute,
         }
-        for name, row in sums.items()
-    }
 
 
 def end_to_end(waves: list[Tensor]) -> tuple[Tensor, Tensor]:
     """(the waves as one along their last axis, where each of them ends). It takes them off the
     list, so that a data set is never held twice."""
     ends_N = torch.tensor([wave.shape[-1] for wave in waves]).cumsum(0)
-    made = waves[0].new_empty((*waves[0].shape[:-1], int(ends_N[-1])))
+    joined = waves[0].new_empty((*waves[0].shape[:-1], int(ends_N[-1])))
     for stop in reversed(ends_N.tolist()):
         wave = waves.pop()
-        made[..., stop - wave.shape[-1] : stop] = wave
-    return made, ends_N
+        joined[..., stop - wave.shape[-1] : stop] = wave
+    return joined, ends_N
 
 
 def moment(ends_N: Tensor, length: int, generator: torch.Generator) -> tuple[int, int]:

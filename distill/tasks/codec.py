@@ -1,13 +1,10 @@
-"""Train the small codec from songs: hear a moment, write it in codes, sing it back, compare the
-spectra.
+"""Train the small codec from songs: hear a moment, encode it, decode it, compare the spectra.
 
 No adversary: log-mel distance at four resolutions and STFT distance at four (Yamamoto 2020, arXiv
-1910.11480) suffice for synthesised voices and cost a fraction of a discriminator. The order of a
-run:
-
-    the first `unquantised` micro-batches teach encoder and decoder alone, while the quantiser remembers
-    latents; then k-means fills the codebooks from what it remembers, and from there codes move with what they
-    code.
+1910.11480) suffice for synthesised voices and cost a fraction of a discriminator. The first
+`unquantised` micro-batches teach encoder and decoder alone, while the quantiser remembers latents;
+then k-means fills the codebooks from what it remembers, and from there codes move with what they
+code.
 
 Quantiser dropout (arXiv 2107.03312): a share of the crops uses only the first few slots, so that 1
 ... S slots all sing; half of those use as many as the singer will. A share of the crops is
@@ -128,7 +125,7 @@ class SongBuffer:
         self.samples_W, self.ends_N = end_to_end(waves)
 
     def crop(self, samples: int, generator: torch.Generator) -> Tensor:
-        """A random moment of `samples` samples as float32; a shorter song is followed by silence."""
+        """A random moment as float32, `samples` long; a shorter song is followed by silence."""
         start, stop = moment(self.ends_N, samples, generator)
         piece_W = self.samples_W[start:stop].float() / 32767
         return torch.nn.functional.pad(piece_W, (0, samples - len(piece_W)))
@@ -255,14 +252,15 @@ class CodecTask(Task):
         return dict.fromkeys(self.loss_weights(), float(len(batch.wave_BW)))
 
     def loss_weights(self) -> dict[str, float]:
-        own = self.settings
-        return {
+        weights = {
             "mel": 1.0,
-            "stft": own.stft_weight,
-            "pitch": own.pitch_weight,
-            "commitment": own.commitment_weight,
-            **({} if self.network.source is None else {"source": own.source_weight}),
+            "stft": self.settings.stft_weight,
+            "pitch": self.settings.pitch_weight,
+            "commitment": self.settings.commitment_weight,
         }
+        if self.network.source is not None:
+            weights["source"] = self.settings.source_weight
+        return weights
 
     def parameters(self) -> list[dict[str, Any]]:
         return parameter_groups(self.network.parameters())

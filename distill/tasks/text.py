@@ -58,12 +58,12 @@ class TextTask(Task):
             )
 
     def batches(self, generator: torch.Generator, start: int) -> Iterator[Tensor]:
-        """ids_BT of random crops, one token longer than a row; batch k is a function of (seed, k)."""
+        """ids_BT of random crops, a token longer than a row; batch k is a function of (seed, k)."""
         number = start
         while True:
-            own = numbered(generator, number)
+            chance = numbered(generator, number)
             span = self.settings.row_tokens + 1
-            starts = torch.randint(len(self.ids_T) - span, (self.settings.rows,), generator=own)
+            starts = torch.randint(len(self.ids_T) - span, (self.settings.rows,), generator=chance)
             yield torch.stack([self.ids_T[s : s + span] for s in starts.tolist()])
             number += 1
 
@@ -110,7 +110,7 @@ class TextTask(Task):
 
 
 def _encode(tokenizer: Any, text: str) -> list[int]:
-    """Ids of a long text: paragraph by paragraph, since a tokenizer's time is not linear in length."""
+    """Ids of a long text, by paragraph: a tokenizer's time is not linear in length."""
     parts = text.split("\n\n")
     encoded = tokenizer([part + "\n\n" for part in parts], add_special_tokens=False)["input_ids"]
     return [id for ids in encoded for id in ids]
