@@ -129,7 +129,7 @@ def _unwritten(path: Path, error: OSError) -> FolderError:
 
 @contextmanager
 def atomic_folder(path: str | Path) -> Iterator[Path]:
-    """An empty folder to fill; when the block ends well it becomes `path`, flushed, with a manifest.
+    """An empty folder to fill; when the block ends well it becomes `path`, with a manifest.
 
     When the block raises, nothing of it remains and a folder that stood at `path` is untouched. A
     folder that stands there is replaced; a kill in the instant between the two renames leaves it
