@@ -38,7 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one verb; the exit status: 0, or 2 when the library refused, or 130 when interrupted."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     try:
-        _refuse_old_verb((sys.argv[1:] if arguments is None else arguments)[:1])
+        for verb in (sys.argv[1:] if arguments is None else arguments)[:1]:
+            if now := RENAMED.get(verb):
+                raise SettingsError(f"{verb} is called {now} now; type distill {now} ...")
         options = _parser().parse_args(arguments)
         result = options.verb(options)
     except DistillError as error:
@@ -50,12 +52,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if result is not None:
         print(result)
     return 0
-
-
-def _refuse_old_verb(first: Sequence[str]) -> None:
-    for verb in first:
-        if now := RENAMED.get(verb):
-            raise SettingsError(f"{verb} is called {now} now; type distill {now} ...")
 
 
 def _parser() -> ArgumentParser:

@@ -27,14 +27,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, Union
 
-from distill.config.plain_yaml import data, override, shown, write
+from distill.config.plain_yaml import data, shown, write
+from distill.config.plain_yaml import override as override
 from distill.errors import DistillError, SettingsError
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
-
-__all__ = ["build", "data", "dump", "kind_of", "kinds", "override", "parse", "part", "parts"]
-__all__ += ["parts_in", "plain", "read"]
 
 D = TypeVar("D", bound="DataclassInstance")
 T = TypeVar("T")
@@ -81,9 +79,6 @@ def parse(text: str, cls: type[D], where: str = "settings") -> D:
 def dump(settings: object) -> str:
     """YAML with every setting of an instance, which `parse` reads back to an equal instance."""
     return write(plain(settings))
-
-
-# --- plain data to an instance --------------------------------------------------------------------
 
 
 def build(given: object, cls: type[D], where: str = "settings", path: str = "") -> D:
@@ -210,9 +205,6 @@ def _one_of(
     raise wrong
 
 
-# --- parts on disk --------------------------------------------------------------------------------
-
-
 def kinds(folder: str) -> list[str]:
     """The kinds of a folder of parts: its files distill/<folder>/<kind>.py, but _<name>.py."""
     home = Path(__file__).resolve().parents[1] / folder
@@ -259,9 +251,6 @@ def snake_case(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
 
 
-# --- in words -------------------------------------------------------------------------------------
-
-
 def _unknown(name: str, fields: Mapping[str, dataclasses.Field[Any]]) -> str:
     """A key has another name now (a field's metadata "was"), or never existed."""
     for field in fields.values():
@@ -305,9 +294,6 @@ def _words(hint: object) -> str:
     if origin is tuple:
         return f"a list of {len(arguments)}: {', '.join(map(_words, arguments))}"
     return "keys and values"
-
-
-# --- and back -------------------------------------------------------------------------------------
 
 
 def plain(settings: object) -> Any:

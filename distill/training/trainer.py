@@ -28,14 +28,14 @@ import logging
 import math
 import random
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
 import numpy
 import torch
@@ -219,13 +219,12 @@ def _steps(
     loop.begin(now.micro_batches)
     while settings.progress(now.step, now.seconds) < 1:
         started = time.perf_counter()
-        update = loop.update(now)
+        step = loop.update(now)
         spent = time.perf_counter() - started
         seconds = now.seconds + loop.agreed(saving + spent)
         used = now.micro_batches + settings.accumulate * loop.processes
-        now = Place(now.step + 1, used, seconds)
-        speed = update.tokens / max(spent, 1e-9)
-        step = Step(now.step, seconds, tokens_per_second=speed, **update._asdict())
+        now = Place(step.index, used, seconds)
+        step = replace(step, seconds=seconds, tokens_per_second=step.tokens / max(spent, 1e-9))
         if record is not None:
             record.write(step.row())
         started = time.perf_counter()
@@ -252,16 +251,6 @@ def _is_due(settings: TrainSettings, now: Place, saved: Place) -> bool:
     )
 
 
-class _Update(NamedTuple):
-    """What a Step says beside its time."""
-
-    loss: float
-    terms: dict[str, float]
-    learning_rate: float
-    tokens: int
-    gradient_norm: float
-
-
 class _Loop(Generic[Batch]):
     """The arithmetic of one update: a group of micro-batches, one AdamW step, on all processes."""
 
@@ -284,8 +273,8 @@ class _Loop(Generic[Batch]):
         stream = islice(stream, self.accelerator.process_index, None, self.processes)
         self.stream = stream if self.device.type == "cpu" else _ahead(stream)
 
-    def update(self, now: Place) -> _Update:
-        """Sums a group's gradients, checks them, updates."""
+    def update(self, now: Place) -> Step:
+        """Sums a group's gradients, checks them, updates; the step, but for its time."""
         number = now.step + 1
         _seed_all(_mix(self.seed, "step", now.step, self.accelerator.process_index))
         group = list(islice(self.stream, self.settings.accumulate))
@@ -295,8 +284,7 @@ class _Loop(Generic[Batch]):
             )
         sums, counts = self._backward(group, self._total_counts(group), number)
         terms, tokens = self._gather(sums, counts, sum(self.task.size(batch) for batch in group))
-        weighted = (w * terms[name] for name, w in self.loss_weights.items() if name in terms)
-        loss = sum(weighted)
+        loss = sum(w * terms[name] for name, w in self.loss_weights.items() if name in terms)
         _refuse_not_finite(number, loss, terms, "loss")
         norm = self._gradient_norm(number)
         _refuse_not_finite(number, norm, terms, "gradient norm")
@@ -305,7 +293,7 @@ class _Loop(Generic[Batch]):
             parameter_group["lr"] = rate * parameter_group["lr_scale"]
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return _Update(loss, terms, rate, tokens, norm)
+        return Step(number, now.seconds, loss, terms, rate, tokens, 0.0, norm)
 
     def agreed(self, seconds: float) -> float:
         """The first process's clock: all must agree on when to save and when to stop."""
@@ -315,18 +303,17 @@ class _Loop(Generic[Batch]):
 
     def _total_counts(self, group: list[Batch]) -> dict[str, float]:
         """The count of each weighted term over the whole group, on every process."""
-        totals = dict.fromkeys(self.loss_weights, 0.0)
+        totals = defaultdict(float, dict.fromkeys(self.loss_weights, 0.0))
         for batch in group:
             for name, count in self.task.counts(batch).items():
-                totals[name] = totals.get(name, 0.0) + float(count)
+                totals[name] += float(count)
         return dict(zip(totals, self._added(list(totals.values())), strict=True))
 
     def _backward(
         self, group: list[Batch], totals: dict[str, float], step: int
     ) -> tuple[dict[str, float], dict[str, float]]:
         """Adds up the gradients of the group; gives the sum and the count of every term."""
-        sums: dict[str, float] = {}
-        counts: dict[str, float] = {}
+        sums, counts = defaultdict[str, float](float), defaultdict[str, float](float)
         for batch in group:
             expected = self.task.counts(batch)
             batch = send_to_device(batch, self.device) if self.device.type != "cpu" else batch
@@ -347,8 +334,8 @@ class _Loop(Generic[Batch]):
             if parts and (loss := torch.stack(parts).sum()).requires_grad:
                 loss.backward()
             for name, (total, count) in terms.items():  # after backward: on a GPU this waits
-                sums[name] = sums.get(name, 0.0) + float(total.detach())
-                counts[name] = counts.get(name, 0.0) + float(count)
+                sums[name] += float(total.detach())
+                counts[name] += float(count)
         return sums, counts
 
     def _gather(
