@@ -88,9 +88,8 @@ def _changes(options: Namespace) -> dict[str, str]:
     for text in options.set:
         key, equals, value = text.partition("=")
         if not equals:
-            raise SettingsError(
-                f"--set {text}: write it as key=value, for example train.seconds=60"
-            )
+            example = "write it as key=value, for example train.seconds=60"
+            raise SettingsError(f"--set {text}: {example}")
         changes[key] = value
     return changes
 

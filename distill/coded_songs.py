@@ -193,10 +193,8 @@ def code(
         for passage in passages(song, codec.format.frame_rate, longest, writing):
             stop = len(codes_FS) if passage.stop < 0 else min(passage.stop, len(codes_FS))
             if stop < passage.stop - 1:
-                raise SongError(
-                    f"song {song.id}: its times reach frame {passage.stop}, its audio has "
-                    f"{len(codes_FS)}; check its times"
-                )
+                fault = f"its times reach frame {passage.stop}, its audio has {len(codes_FS)}"
+                raise SongError(f"song {song.id}: {fault}; check its times")
             own_FS = codes_FS[passage.start : stop]
             if len(own_FS) < passage.frames:  # rounding promised a frame that the audio lacks
                 own_FS = torch.cat([own_FS, own_FS[-1:]])
@@ -222,8 +220,6 @@ def fitting(
             words = f"needs {needed} tokens, a row holds {tokens}; set aside"
             aside.append(f"{item.passage.id}: {words}")
     if not kept:
-        raise FitError(
-            f"no passage fits {tokens} tokens ({aside[0]}); raise packing.row_tokens or give line "
-            "times"
-        )
+        ways = "raise packing.row_tokens or give line times"
+        raise FitError(f"no passage fits {tokens} tokens ({aside[0]}); {ways}")
     return kept, aside

@@ -67,9 +67,8 @@ def locate(where: str) -> Path:
         return Path(snapshot_download(name, revision=revision or None))
     except Exception as error:  # the hub client has many error types; all mean the same here
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise FolderError(
-            f"{text}: no such folder, and no hub gave it ({reason}); check the name and network"
-        ) from error
+        fault = f"no such folder, and no hub gave it ({reason})"
+        raise FolderError(f"{text}: {fault}; check the name and network") from error
 
 
 def sha256_bytes(content: bytes) -> str:
@@ -202,10 +201,8 @@ def newest_whole(parent: str | Path, prefix: str = "step-") -> Path | None:
             return folder
         damaged.append(f"{folder}: damaged: {reason}")
     if damaged:
-        raise CheckpointError(
-            f"{damaged[0]}; no whole one is left in {parent}: restore one, or remove that folder "
-            "to begin again"
-        )
+        ways = "restore one, or remove that folder to begin again"
+        raise CheckpointError(f"{damaged[0]}; no whole one is left in {parent}: {ways}")
     return None
 
 

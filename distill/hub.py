@@ -53,11 +53,9 @@ class Push:
     def __str__(self) -> str:
         lines = [f"{size:>12,}  {name}" for name, size in sorted(self.files.items())]
         total = f"{sum(self.files.values()):>12,}  bytes in {len(self.files)} files"
-        end = (
-            f"pushed to {self.repo}, commit {self.commit}"
-            if self.commit
-            else f"dry run: nothing was sent to {self.repo}"
-        )
+        end = f"pushed to {self.repo}, commit {self.commit}"
+        if self.commit is None:
+            end = f"dry run: nothing was sent to {self.repo}"
         return "\n".join([*lines, total, end])
 
 
@@ -129,15 +127,13 @@ def examine(folder: Path) -> dict[str, Any]:
     beside = _codec_path(about.get("codec")) == BESIDE
     for part, named_there in (("codec", beside), ("vocoder", about.get("vocoder"))):
         if named_there and not (folder / part / "config.json").is_file():
-            raise HubError(
-                f"{folder}: singer.json speaks of a {part} that is not there; merge again"
-            )
+            fault = f"singer.json speaks of a {part} that is not there"
+            raise HubError(f"{folder}: {fault}; merge again")
         if (folder / part).is_dir() and (wrong := folders.damage(folder / part)):
             raise HubError(f"{folder / part}: damaged: {wrong}; merge again")
     if "auto_map" in _json(folder / "config.json"):
-        raise HubError(
-            f"{folder}/config.json: auto_map names code to run; a singer is a stock architecture"
-        )
+        fault = "auto_map names code to run; a singer is a stock architecture"
+        raise HubError(f"{folder}/config.json: {fault}")
     return about
 
 
@@ -166,9 +162,8 @@ def gate(licence: str, licences: Mapping[str, str], where: str) -> None:
     terms = [(part, name) for part, names in licences.items() for name in names.split(", ")]
     for part, name in terms:
         if named(name) is UNKNOWN:
-            raise HubError(
-                f"{where}: the licence of {part} is {name}; what nobody may share is not pushed"
-            )
+            fault = f"the licence of {part} is {name}"
+            raise HubError(f"{where}: {fault}; what nobody may share is not pushed")
         if reason := allows(name, "publish", part, licence):
             raise HubError(f"{where}: {part} is under {name}: {reason}; train without it")
     if named(licence) is UNKNOWN or named(licence).hub_id != licence:
@@ -255,15 +250,12 @@ def _codec_path(codec: object) -> str:
 
 
 def check_card(text: str, where: str) -> str:
-    """The licence that a card states. Refuses, offline, metadata that the hub would refuse or not
-    show."""
+    """The licence that a card states. Refuses, offline, what the hub would refuse or not show."""
     try:
         data = ModelCard(text).data.to_dict()
     except (ValueError, TypeError, yaml.YAMLError) as error:
-        reason = _first_line(error)
-        raise HubError(
-            f"{where}: its metadata cannot be read ({reason}); begin it with --- and YAML"
-        ) from error
+        fault = f"its metadata cannot be read ({_first_line(error)})"
+        raise HubError(f"{where}: {fault}; begin it with --- and YAML") from error
     for key in ("license", "library_name", "pipeline_tag", "tags"):
         if not data.get(key):
             ways = "add it, or remove README.md to have a card written"

@@ -13,6 +13,7 @@ Manifests are JSON lines, one song a row, audio paths relative to the manifest (
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass, replace
@@ -22,6 +23,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from distill.errors import FolderError, SongError
 
 VERSION = 1
+_WANTED = "name a .jsonl file written by distill"
 TRACKS = ("audio", "vocals", "accompaniment")
 
 
@@ -125,10 +127,8 @@ class Song:
     @property
     def text(self) -> str:
         """The lyrics as a person would type them."""
-        return "\n".join(
-            "\n".join([f"[{section.tag}]", *(line.text for line in section.lines)])
-            for section in self.sections
-        )
+        texts = ([f"[{s.tag}]", *(line.text for line in s.lines)] for s in self.sections)
+        return "\n".join(itertools.chain.from_iterable(texts))
 
 
 def from_its_start(line: Line, tail: float = 0.4) -> Line:
@@ -152,9 +152,8 @@ def from_json(row: object) -> Song:
         song: Song = _dataclass(Song, row, "")
     except TypeError as error:
         id = row.get("id", "?") if isinstance(row, dict) else "?"
-        raise SongError(
-            f"song {id}: not a version {VERSION} song ({error}); export it again"
-        ) from None
+        fault = f"not a version {VERSION} song ({error})"
+        raise SongError(f"song {id}: {fault}; export it again") from None
     return song
 
 
@@ -202,9 +201,7 @@ def manifest_songs(path: str | Path) -> Iterator[tuple[str, Song | SongError]]:
     """
     path = Path(path)
     if not path.is_file():
-        raise FolderError(
-            f"{path}: there is no such manifest; name a .jsonl file written by distill"
-        )
+        raise FolderError(f"{path}: there is no such manifest; {_WANTED}")
     with path.open("rb") as rows:
         for number, row in enumerate(rows, 1):
             if row.strip():
@@ -218,9 +215,7 @@ def _manifest_song(text: bytes, folder: Path) -> Song:
     try:
         row = json.loads(text.decode())
     except UnicodeDecodeError as error:
-        raise SongError(
-            f"not UTF-8 ({error.reason}); name a .jsonl file written by distill"
-        ) from None
+        raise SongError(f"not UTF-8 ({error.reason}); {_WANTED}") from None
     except (ValueError, RecursionError) as error:
         reason = getattr(error, "msg", "it nests too deep")
         raise SongError(f"not JSON ({reason}); remove or rewrite this line") from None

@@ -79,27 +79,25 @@ def _index(items: object, name: str, dotted: str, where: str) -> int:
 
 def _data(text: str, where: str) -> object:
     if len(text) > LONGEST_TEXT:
-        raise SettingsError(
-            f"{where}: has {len(text)} characters; settings hold at most {LONGEST_TEXT}"
-        )
+        most = f"settings hold at most {LONGEST_TEXT}"
+        raise SettingsError(f"{where}: has {len(text)} characters; {most}")
     try:
         for event in yaml.parse(text, Loader=_Loader):
             if getattr(event, "anchor", None):  # of an anchor or an alias
-                mark: Any = event.start_mark
+                at: Any = event.start_mark
                 raise SettingsError(
-                    f"{where}: line {mark.line + 1} has an anchor (& or *); write it out"
+                    f"{where}: line {at.line + 1} has an anchor (& or *); write it out"
                 )
         node = yaml.compose(text, Loader=_Loader)
         return None if node is None else _plain_node(node, where)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        at = f"line {mark.line + 1}: " if mark is not None else ""
+        line = f"line {mark.line + 1}: " if mark is not None else ""
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise SettingsError(f"{where}: {at}not YAML ({problem})") from error
+        raise SettingsError(f"{where}: {line}not YAML ({problem})") from error
     except RecursionError as error:
-        raise SettingsError(
-            f"{where}: nested too deeply; settings are a few levels deep"
-        ) from error
+        shallow = "settings are a few levels deep"
+        raise SettingsError(f"{where}: nested too deeply; {shallow}") from error
 
 
 def _plain_node(node: yaml.Node, where: str) -> object:
@@ -161,12 +159,5 @@ _Dumper.add_representer(str, _quoted)
 
 def write(value: object) -> str:
     """Plain data as YAML text, keys in their order."""
-    text: str = yaml.dump(
-        value,
-        Dumper=_Dumper,
-        sort_keys=False,
-        allow_unicode=True,
-        width=110,
-        default_flow_style=None,
-    )
-    return text
+    layout: dict[str, Any] = {"width": 110, "default_flow_style": None, "allow_unicode": True}
+    return str(yaml.dump(value, Dumper=_Dumper, sort_keys=False, **layout))

@@ -66,9 +66,8 @@ def text_of(path: str | Path) -> str:
     try:
         return Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(
-            f"{path}: cannot be read ({error}); give a YAML file in UTF-8"
-        ) from error
+        wanted = "give a YAML file in UTF-8"
+        raise SettingsError(f"{path}: cannot be read ({error}); {wanted}") from error
 
 
 def parse(text: str, cls: type[D], where: str = "settings") -> D:
@@ -213,10 +212,8 @@ def kinds(folder: str) -> list[str]:
 
 def settings_class(folder: str, kind: str) -> type[Any]:
     """The dataclass `Settings` of one part. Raises SettingsError when there is no such part."""
-    if kind not in kinds(folder):
-        raise SettingsError(
-            f"distill/{folder}: {kind!r} is unknown; {_meant(str(kind), kinds(folder))}"
-        )
+    if kind not in (known := kinds(folder)):
+        raise SettingsError(f"distill/{folder}: {kind!r} is unknown; {_meant(str(kind), known)}")
     return _module(f"{folder}/{kind}").Settings
 
 

@@ -70,9 +70,8 @@ class Performance(Sheet):
             given = f"shape {wave_W.shape} at {self.sample_rate} Hz"
             raise AudioError(f"line {self.text!r}: {given}; give mono at its rate")
         if not np.isfinite(wave_W).all():
-            raise AudioError(
-                f"line {self.text!r}: the waveform holds NaN or infinity; sing it again"
-            )
+            fault = "the waveform holds NaN or infinity; sing it again"
+            raise AudioError(f"line {self.text!r}: {fault}")
         object.__setattr__(self, "wave_W", wave_W)
 
     @property
@@ -124,10 +123,8 @@ def judge(
         texts = {row: [line.text for line in lines] for row, lines in performances.items()}
         for row in rows.keys() - {reference}:
             if texts[row] != texts[reference]:
-                raise ValueError(
-                    f"judge: rows {row} and {reference} hold other lines; pass reference=None or "
-                    "the same"
-                )
+                ways = "pass reference=None or the same"
+                raise ValueError(f"judge: rows {row} and {reference} hold other lines; {ways}")
         paired = {
             row: _pair(measured[row], measured[reference], reference)
             for row in rows

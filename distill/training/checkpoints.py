@@ -26,9 +26,10 @@ from torch import Tensor
 
 from distill import folders
 from distill.errors import CheckpointError, FolderError
-from distill.training.run_folder import Run
+from distill.training.run_folder import INTACT, Run
 
 PREFIX = "step-"
+_EARLIER = "remove this folder to go on from the one before"
 _ADAMW = {"exp_avg", "exp_avg_sq", "step"}
 
 
@@ -67,10 +68,7 @@ def save(
             (partial / "state.json").write_text(json.dumps(state, indent=1), encoding="utf-8")
     except (FolderError, SafetensorError) as error:
         cause = str(error.__cause__ or error)
-        raise CheckpointError(
-            f"{path}: could not be written ({cause}); earlier checkpoints are intact: make room and"
-            " run the same command again"
-        ) from error
+        raise CheckpointError(f"{path}: could not be written ({cause}); {INTACT}") from error
     older = sorted(p for p in parent.glob(PREFIX + "*") if p.is_dir() and p.name <= path.name)
     for old in older[:-keep]:
         folders.discard(old)
@@ -91,15 +89,11 @@ def load(
         now = Place(int(state["step"]), int(state["micro_batches"]), float(state["seconds"]))
         missing = {"run", *machine()} - set(state)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise CheckpointError(
-            f"{path}: a piece is missing or unreadable ({error}); remove it to go on from the one "
-            "before"
-        ) from error
+        fault = f"a piece is missing or unreadable ({error})"
+        raise CheckpointError(f"{path}: {fault}; {_EARLIER}") from error
     if missing or not moments or not parameters:
         what = ", ".join(missing) or ("the optimiser's state" if parameters else "the weights")
-        raise CheckpointError(
-            f"{path}: holds no {what}; remove this folder to go on from the one before"
-        )
+        raise CheckpointError(f"{path}: holds no {what}; {_EARLIER}")
     _restore(path, moments, optimizer)
     return parameters, state, now
 
@@ -126,12 +120,9 @@ def _restore(path: Path, moments: dict[str, Tensor], optimizer: torch.optim.Opti
         state.setdefault(int(number), {})[kind] = value
     for index, kinds in state.items():
         fits = index < len(parameters) and set(kinds) == _ADAMW
-        if not fits or any(
-            kinds[kind].shape != parameters[index].shape for kind in _ADAMW - {"step"}
-        ):
-            raise CheckpointError(
-                f"{path}: the optimiser's state of parameter {index} does not fit this task; is "
-                "this the folder of another run?"
-            )
+        averages = [kinds[kind] for kind in _ADAMW - {"step"}] if fits else []
+        if not fits or any(m.shape != parameters[index].shape for m in averages):
+            fault = f"the optimiser's state of parameter {index} does not fit this task"
+            raise CheckpointError(f"{path}: {fault}; is this the folder of another run?")
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})

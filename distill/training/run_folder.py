@@ -22,6 +22,8 @@ from typing import Any, TypedDict
 from distill import folders
 from distill.errors import CheckpointError, FolderError, TrainingError
 
+INTACT = "earlier checkpoints are intact: make room and run the same command again"
+
 
 class Run(TypedDict):
     """What a folder belongs to, as run.json has it."""
@@ -37,19 +39,15 @@ def locked(folder: Path) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise FolderError(
-            f"{folder}: cannot be made ({error.strerror}); give another folder"
-        ) from error
+        raise FolderError(f"{folder}: cannot be made ({error.strerror}); give another") from error
     with (folder / "lock").open("a+", encoding="utf-8") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             lock.seek(0)
             pid = lock.read().strip() or "unknown"
-            raise TrainingError(
-                f"{folder}: process {pid} is training here; wait for it, end it, or use another "
-                "folder"
-            ) from error
+            ways = "wait for it, end it, or use another folder"
+            raise TrainingError(f"{folder}: process {pid} is training here; {ways}") from error
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
@@ -67,14 +65,12 @@ def claim(folder: Path, run: Run) -> None:
     try:
         before = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise TrainingError(
-            f"{path}: unreadable ({error}); restore it, or use another folder"
-        ) from error
+        ways = "restore it, or use another folder"
+        raise TrainingError(f"{path}: unreadable ({error}); {ways}") from error
     if before != run:
-        raise TrainingError(
-            f"{folder}: belongs to another run ({difference(before, run)}); use another folder, or "
-            "the settings it was begun with"
-        )
+        fault = f"belongs to another run ({difference(before, run)})"
+        ways = "use another folder, or the settings it was begun with"
+        raise TrainingError(f"{folder}: {fault}; {ways}")
 
 
 def difference(before: Any, now: Run) -> str:
@@ -116,10 +112,8 @@ class Record:
                 self._shown = time.monotonic()
                 self._draw(row)
         except OSError as error:
-            raise CheckpointError(
-                f"{self._rows.name}: cannot be written ({error.strerror}); earlier checkpoints "
-                "are intact: make room and run the same command again"
-            ) from error
+            fault = f"{self._rows.name}: cannot be written ({error.strerror})"
+            raise CheckpointError(f"{fault}; {INTACT}") from error
 
     def _draw(self, row: dict[str, Any]) -> None:
         for name in ("loss", "learning_rate", "gradient_norm", "tokens_per_second"):
@@ -128,10 +122,9 @@ class Record:
             self._board.add_scalar(f"terms/{name}", math.nan if term is None else term, row["step"])
 
     def close(self) -> None:
-        with suppress(OSError):  # a full disk was reported when it was met
-            self._rows.close()
-        with suppress(OSError):
-            self._board.close()
+        for file in (self._rows, self._board):
+            with suppress(OSError):  # a full disk was reported when it was met
+                file.close()
 
 
 def _rows_up_to(path: Path, step: int) -> Iterator[bytes]:

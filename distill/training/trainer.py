@@ -197,16 +197,13 @@ def _resume(folder: Path, run: Run, loop: _Loop[Batch]) -> Place:
         return Place()
     parameters, state, start = checkpoints.load(newest, loop.optimizer)
     if state["run"] != run:
-        difference = run_folder.difference(state["run"], run)
-        raise CheckpointError(
-            f"{newest}: belongs to another run ({difference}); remove it, or use another folder"
-        )
+        fault = f"belongs to another run ({run_folder.difference(state['run'], run)})"
+        raise CheckpointError(f"{newest}: {fault}; remove it, or use another folder")
     machine = checkpoints.machine()
     changed = [f"{k} was {state[k]} and is now {v}" for k, v in machine.items() if state[k] != v]
     if changed:
-        log.warning(
-            "%s: %s; going on, but not bit for bit as it would have", newest, " and ".join(changed)
-        )
+        words = "%s: %s; going on, but not bit for bit as it would have"
+        log.warning(words, newest, " and ".join(changed))
     loop.task.load_state({name: tensor.to(loop.device) for name, tensor in parameters.items()})
     return start
 
@@ -231,10 +228,8 @@ def _steps(
         if _is_due(settings, now, saved):
             saved = now
             if record is not None:
-                parameters = loop.task.state()
-                checkpoints.save(
-                    folder / "checkpoints", now, run, parameters, loop.optimizer, settings.keep
-                )
+                parent, parameters = folder / "checkpoints", loop.task.state()
+                checkpoints.save(parent, now, run, parameters, loop.optimizer, settings.keep)
             loop.accelerator.wait_for_everyone()
         # on the next step's clock: a save knows when it began
         saving = time.perf_counter() - started
@@ -279,9 +274,7 @@ class _Loop(Generic[Batch]):
         _seed_all(_mix(self.seed, "step", now.step, self.accelerator.process_index))
         group = list(islice(self.stream, self.settings.accumulate))
         if len(group) < self.settings.accumulate:
-            raise TrainingError(
-                f"step {number}: the batches ended; a task gives batches without end"
-            )
+            raise TrainingError(f"step {number}: the batches ended; a task gives them without end")
         sums, counts = self._backward(group, self._total_counts(group), number)
         terms, tokens = self._gather(sums, counts, sum(self.task.size(batch) for batch in group))
         loss = sum(w * terms[name] for name, w in self.loss_weights.items() if name in terms)
@@ -354,9 +347,8 @@ class _Loop(Generic[Batch]):
                 gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
                 parameter.grad = self.accelerator.reduce(gradient, "sum")
         if all(parameter.grad is None for parameter in self.parameters):
-            raise TrainingError(
-                f"step {step}: no parameter got a gradient; does the loss depend on them?"
-            )
+            fault = "no parameter got a gradient; does the loss depend on them?"
+            raise TrainingError(f"step {step}: {fault}")
         most = self.settings.clip or math.inf
         return float(torch.nn.utils.clip_grad_norm_(self.parameters, most))
 
@@ -408,10 +400,9 @@ def _use_bf16(precision: str, device: torch.device) -> bool:
 def _refuse_not_finite(step: int, value: float, terms: dict[str, float], what: str) -> None:
     if not math.isfinite(value):
         listed = ", ".join(f"{name} {term:.4g}" for name, term in terms.items())
-        raise TrainingError(
-            f"step {step}: the {what} is {value} ({listed}); nothing was updated, earlier "
-            "checkpoints stand: lower learning_rate, or look at the data of this step"
-        )
+        stands = "nothing was updated, earlier checkpoints stand"
+        ways = "lower learning_rate, or look at the data of this step"
+        raise TrainingError(f"step {step}: the {what} is {value} ({listed}); {stands}: {ways}")
 
 
 def _mix(seed: int, *parts: str | int) -> int:
