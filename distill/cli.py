@@ -1,13 +1,4 @@
-"""The command line: every verb is one call into the library.
-
-    distill run RECIPE           from songs to a singer, a report and a take
-    distill check RECIPE         what a recipe means, before anything is done
-    distill songs FOLDER|RECIPE  songs looked at, mended, annotated or set aside, a page on each
-    distill encode|record|train RECIPE     one stage of it
-    distill merge RUN OUT        a run's adapter and its base, as one stock model
-    distill sing SINGER ...      a take, or one for every line of a file
-    distill push FOLDER ORG/NAME a merged folder to a hub
-    distill parts                what recipes may name
+"""The command line: every verb of `VERBS`, below, is one call into the library.
 
 What the library refuses is printed in one line, with exit status 2. Nothing heavy is imported
 before a verb needs it.

@@ -120,10 +120,8 @@ def write_atomic(path: str | Path, content: bytes) -> None:
 
 
 def _unwritten(path: Path, error: OSError) -> FolderError:
-    reason = error.strerror or str(error)
-    return FolderError(
-        f"{path}: cannot be written ({reason}); what stood there before is untouched"
-    )
+    fault = f"cannot be written ({error.strerror or error})"
+    return FolderError(f"{path}: {fault}; what stood there before is untouched")
 
 
 @contextmanager
@@ -207,11 +205,9 @@ def newest_whole(parent: str | Path, prefix: str = "step-") -> Path | None:
 
 
 def seal(folder: Path) -> None:
-    """Writes the manifest and flushes every file and folder below. A card (.md) is not in it: words
-    may be mended."""
-    hashes = {
-        path.relative_to(folder).as_posix(): sha256_file(path) for path in _files_but_cards(folder)
-    }
+    """Writes the manifest and flushes all below. Cards are not in it: words may be mended."""
+    files = _files_but_cards(folder)
+    hashes = {path.relative_to(folder).as_posix(): sha256_file(path) for path in files}
     (folder / MANIFEST).write_text(json.dumps(hashes, indent=1), encoding="utf-8")
     for path in (*folder.rglob("*"), folder):
         if path.is_file() or path.is_dir():

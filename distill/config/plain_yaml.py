@@ -85,9 +85,8 @@ def _data(text: str, where: str) -> object:
         for event in yaml.parse(text, Loader=_Loader):
             if getattr(event, "anchor", None):  # of an anchor or an alias
                 at: Any = event.start_mark
-                raise SettingsError(
-                    f"{where}: line {at.line + 1} has an anchor (& or *); write it out"
-                )
+                fault = f"line {at.line + 1} has an anchor (& or *)"
+                raise SettingsError(f"{where}: {fault}; write it out")
         node = yaml.compose(text, Loader=_Loader)
         return None if node is None else _plain_node(node, where)
     except yaml.YAMLError as error:

@@ -45,7 +45,7 @@ def difference(
     seed: int = 0,
 ) -> Interval:
     """First share minus second share, paired: line i of both rows must be the same line."""
-    shares, others = _paired(hits_L, counts_L, other_hits_L, other_counts_L, seed)
+    shares, others = _paired(seed, hits_L, counts_L, other_hits_L, other_counts_L)
     return _interval(shares - others)
 
 
@@ -57,27 +57,20 @@ def quotient(
     seed: int = 0,
 ) -> Interval | None:
     """First share divided by second share, paired likewise; None where the second hit nothing."""
-    shares, others = _paired(hits_L, counts_L, other_hits_L, other_counts_L, seed)
+    shares, others = _paired(seed, hits_L, counts_L, other_hits_L, other_counts_L)
     if not np.any(other_hits_L):
         return None
     with np.errstate(divide="ignore", invalid="ignore"):
         return _interval(shares / others)
 
 
-def _paired(
-    hits_L: ArrayLike,
-    counts_L: ArrayLike,
-    other_hits_L: ArrayLike,
-    other_counts_L: ArrayLike,
-    seed: int,
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The shares of two rows on the same draws."""
-    lines, others = np.size(hits_L), np.size(other_hits_L)
+def _paired(seed: int, *rows: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The shares of two rows, each hits and counts, on the same draws."""
+    lines, others = np.size(rows[0]), np.size(rows[2])
     if lines != others:
-        raise ValueError(
-            f"bootstrap: {lines} lines against {others}; a paired figure needs the same lines"
-        )
-    return _shares(hits_L, counts_L, seed), _shares(other_hits_L, other_counts_L, seed)
+        fault = f"{lines} lines against {others}"
+        raise ValueError(f"bootstrap: {fault}; a paired figure needs the same lines")
+    return _shares(rows[0], rows[1], seed), _shares(rows[2], rows[3], seed)
 
 
 def _shares(hits_L: ArrayLike, counts_L: ArrayLike, seed: int) -> NDArray[np.float64]:
@@ -87,9 +80,7 @@ def _shares(hits_L: ArrayLike, counts_L: ArrayLike, seed: int) -> NDArray[np.flo
         shapes = f"hits {hits_L.shape} and counts {counts_L.shape} differ"
         raise ValueError(f"bootstrap: {shapes}; give one of each a line")
     if counts_L.sum() <= 0:
-        raise ValueError(
-            "bootstrap: nothing was counted; give at least one line with something to count"
-        )
+        raise ValueError("bootstrap: nothing was counted; give a line with something to count")
     draws_RL = _draws(len(hits_L), seed)
     hits, counts = (np.append(row.sum(), draws_RL @ row) for row in (hits_L, counts_L))
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -12,19 +12,15 @@ this tune and not just any should fail there.
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import resample_poly
 
 from distill.errors import DistillError
-
-if TYPE_CHECKING:
-    from distill.measures import Details, Figures, Performance, Sheet
+from distill.measures import Details, Figures, Performance, Sheet, lot
 
 FIGURES = {
     "in_tune": "share of notes within 50 cents of the score",
@@ -112,13 +108,8 @@ def another_melody(sheet: Sheet, others: Sequence[Sheet]) -> list[float]:
     by the texts; where none has, several strung together. Empty where there is no other melody."""
     own = [midi for _, _, midi in sheet.notes]
     drawn = sorted(
-        others, key=lambda other: (len(other.notes) < len(own), _lot(sheet.text, other.text))
+        others, key=lambda other: (len(other.notes) < len(own), lot(sheet.text, other.text))
     )
     melodies = ([midi for _, _, midi in other.notes] for other in drawn)
     strung = [midi for melody in melodies if melody != own for midi in melody]
     return strung[: len(own)] if len(strung) >= len(own) else []
-
-
-def _lot(*texts: str) -> bytes:
-    """A draw that depends on the texts alone: the same on every machine and in every row."""
-    return hashlib.sha256("|".join(texts).encode()).digest()

@@ -18,20 +18,16 @@ taken out of the slots. A judge that hears what it is told to hear would be cont
 from __future__ import annotations
 
 import functools
-import hashlib
 import re
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import resample_poly
 
 from distill.errors import DistillError
-
-if TYPE_CHECKING:
-    from distill.measures import Details, Figures, Performance, Sheet
+from distill.measures import Details, Figures, Performance, Sheet, lot
 
 FIGURES = {
     "word_error": "share of words missed in an 8-way forced choice",
@@ -100,14 +96,9 @@ def summarise(details: Sequence[Details]) -> dict[str, object]:
 def other_words(sheet: Sheet, others: Sequence[Sheet]) -> tuple[str, ...]:
     """Another line's words of equal count, which share fewest with these; else of the list."""
     count, sung = len(sheet.words), set(sheet.words)
-    equal = [
-        other for other in others if len(other.words) == count and not set(other.words) <= sung
-    ]
+    equal = [o for o in others if len(o.words) == count and not set(o.words) <= sung]
     if equal:
-        fewest = min(
-            equal, key=lambda o: (len(sung.intersection(o.words)), _lot(sheet.text, o.text))
-        )
-        return fewest.words
+        return min(equal, key=lambda o: (len(sung & set(o.words)), lot(sheet.text, o.text))).words
     free = [word for word in vocabulary() if word not in sung]
     return tuple(_draw(free, 1, sheet.text, str(number))[0] for number in range(count))
 
@@ -118,14 +109,9 @@ def vocabulary() -> tuple[str, ...]:
     return tuple((Path(__file__).parent / "words.txt").read_text(encoding="utf-8").split())
 
 
-def _lot(*texts: str) -> bytes:
-    """A draw that depends on the texts alone: the same on every machine and in every row."""
-    return hashlib.sha256("|".join(texts).encode()).digest()
-
-
 def _draw(words: Collection[str], count: int, *texts: str) -> list[str]:
     """`count` of the words, or all, in an order that depends on the texts alone."""
-    return sorted(words, key=lambda word: _lot(*texts, word))[:count]
+    return sorted(words, key=lambda word: lot(*texts, word))[:count]
 
 
 # --- the recogniser -------------------------------------------------------------------------------
