@@ -1,13 +1,4 @@
-"""The command line: every verb is one call into the library.
-
-    distill run RECIPE           from songs to a singer, a report and a take
-    distill check RECIPE         what a recipe means, before anything is done
-    distill songs FOLDER|RECIPE  songs looked at, mended, annotated or set aside, with a page on each
-    distill encode|record|train RECIPE     one stage of it
-    distill merge RUN OUT        a run's adapter and its base, as one stock model
-    distill sing SINGER ...      a take, or one for every line of a file
-    distill push FOLDER ORG/NAME a merged folder to a hub
-    distill parts                what recipes may name
+"""The command line: every verb of `VERBS`, below, is one call into the library.
 
 What the library refuses is printed in one line, with exit status 2. Nothing heavy is imported
 before a verb needs it.
@@ -15,27 +6,34 @@ before a verb needs it.
 
 from __future__ import annotations
 
-import argparse
 import logging
 import sys
-from collections.abc import Sequence
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import distill
 from distill.errors import DistillError, SettingsError
+
+if TYPE_CHECKING:
+    from distill.config.recipe import Recipe
+
+Call = Callable[[Namespace], object]  # does what was typed; what it gives is printed
+Verb = Callable[[ArgumentParser], Call]  # says what may be typed, and gives the call
 
 RENAMED = {"score": "record"}  # verbs of earlier versions
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one verb; gives the exit status: 0, or 2 when the library refused, or 130 when
-    interrupted."""
+    """Runs one verb; the exit status: 0, or 2 when the library refused, or 130 when interrupted."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     try:
-        _refuse_old_verb((sys.argv[1:] if arguments is None else arguments)[:1])
-        said = _parser().parse_args(arguments)
-        result = said.verb(said)
+        for verb in (sys.argv[1:] if arguments is None else arguments)[:1]:
+            if now := RENAMED.get(verb):
+                raise SettingsError(f"{verb} is called {now} now; type distill {now} ...")
+        options = _parser().parse_args(arguments)
+        result = options.verb(options)
     except DistillError as error:
         print("distill: " + " ".join(str(error).split()), file=sys.stderr)
         return 2
@@ -47,219 +45,206 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _refuse_old_verb(first: Sequence[str]) -> None:
-    for verb in first:
-        if verb in RENAMED:
-            raise SettingsError(
-                f"{verb} is called {RENAMED[verb]} now; type distill {RENAMED[verb]} ..."
-            )
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(prog="distill", description=distill.__doc__.partition("\n")[0])
+    parser.add_argument("--version", action="version", version=distill.__version__)
+    subparsers = parser.add_subparsers(required=True, metavar="VERB")
+    for name, (words, verb) in VERBS.items():
+        subparser = subparsers.add_parser(name, help=words, description=words)
+        subparser.set_defaults(verb=verb(subparser))
+    return parser
 
 
-def _run(said: argparse.Namespace) -> Any:
-    recipe = _recipe(said)  # before the heavy imports, so that a misspelt key is told at once
-    from distill import pipeline
-
-    return pipeline.run(recipe, songs=said.songs, out=said.out)
+# --- verbs that read a recipe ---------------------------------------------------------------------
 
 
-def _check(said: argparse.Namespace) -> Any:
-    # not by way of pipeline, which imports what it takes to train
+def _recipe_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("recipe", help="a file, or the name of one in recipes/")
+    _set_argument(parser)
+
+
+def _set_argument(parser: ArgumentParser) -> None:
+    words = "change one setting, for example train.seconds=60"
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=words)
+
+
+def _recipe(options: Namespace) -> Recipe:
     from distill.config import recipe
 
-    return "\n".join(recipe.check(_recipe(said)))
+    return recipe.load(options.recipe, _changes(options))
 
 
-def _songs(said: argparse.Namespace) -> Any:
-    from distill import pipeline
-    from distill.config import recipe
-
-    def load(name: str | Path) -> Any:
-        return recipe.load(name, _changes(said))
-
-    return pipeline.songs(said.what, load, out=said.out, workers=said.workers, export=said.export)
-
-
-def _encode(said: argparse.Namespace) -> Any:
-    recipe = _recipe(said)
-    from distill import pipeline
-
-    return pipeline.encode(recipe, songs=said.songs)
+def _changes(options: Namespace) -> dict[str, str]:
+    changes = {}
+    for text in options.set:
+        key, equals, value = text.partition("=")
+        if not equals:
+            example = "write it as key=value, for example train.seconds=60"
+            raise SettingsError(f"--set {text}: {example}")
+        changes[key] = value
+    return changes
 
 
-def _record(said: argparse.Namespace) -> Any:
-    recipe = _recipe(said)
-    from distill import pipeline
+def _stage(name: str, makes_run: bool = False) -> Verb:
+    """A stage of the pipeline, or `run`, which is all of them."""
 
-    return pipeline.record(recipe, songs=said.songs)
+    def verb(parser: ArgumentParser) -> Call:
+        _recipe_arguments(parser)
+        words = "your songs, for recipes that learn from a folder"
+        parser.add_argument("--songs", metavar="FOLDER", help=words)
+        if makes_run:
+            words = "the run (default: adapters/RECIPE)"
+            parser.add_argument("--out", type=Path, metavar="FOLDER", help=words)
+        return call
 
+    def call(options: Namespace) -> object:
+        recipe = _recipe(options)  # before the heavy imports: a misspelt key is named at once
+        from distill import pipeline
 
-def _train(said: argparse.Namespace) -> Any:
-    recipe = _recipe(said)
-    from distill import pipeline
+        folders = {"songs": options.songs} | ({"out": options.out} if makes_run else {})
+        return getattr(pipeline, name)(recipe, **folders)
 
-    return pipeline.train(recipe, songs=said.songs, out=said.out)
-
-
-def _merge(said: argparse.Namespace) -> Any:
-    from distill import pipeline
-
-    return pipeline.merge(said.run, said.out)
-
-
-def _parts(said: argparse.Namespace) -> Any:
-    from distill import pipeline
-
-    return "\n".join(f"{kind}: {', '.join(names)}" for kind, names in pipeline.parts().items())
+    return verb
 
 
-def _push(said: argparse.Namespace) -> Any:
-    from distill import hub
+def _check(parser: ArgumentParser) -> Call:
+    _recipe_arguments(parser)
 
-    return hub.push(said.folder, said.repo, private=not said.public, dry_run=said.dry_run)
+    def call(options: Namespace) -> str:
+        # not by way of pipeline, which imports what it takes to train
+        from distill.config import recipe
+
+        return "\n".join(recipe.check(_recipe(options)))
+
+    return call
 
 
-def _sing(said: argparse.Namespace) -> Any:
-    if (said.lyrics is None) == (said.lines is None):
+def _songs(parser: ArgumentParser) -> Call:
+    add = parser.add_argument
+    add("what", help="a folder of recordings with lyrics, or a recipe")
+    add("--out", type=Path, metavar="FOLDER", help="where the curated songs go (the cache)")
+    words = "songs at a time (default: the cores, at most 4)"
+    add("--workers", type=int, metavar="N", help=words)
+    words = "also write the kept songs as ultrastar, webdataset, ..."
+    add("--export", metavar="FORMAT", help=words)
+    _set_argument(parser)
+
+    def call(options: Namespace) -> object:
+        from distill import pipeline
+        from distill.config import recipe
+
+        def load(name: str | Path) -> Recipe:
+            return recipe.load(name, _changes(options))
+
+        out, workers, export = options.out, options.workers, options.export
+        return pipeline.songs(options.what, load, out=out, workers=workers, export=export)
+
+    return call
+
+
+# --- verbs that take a singer ---------------------------------------------------------------------
+
+
+def _sing(parser: ArgumentParser) -> Call:
+    add = parser.add_argument
+    add("singer", help='"embedded", a run folder, a merged folder, or org/name of a hub')
+    add("lyrics", nargs="?", help="what to sing; \\n begins a new line")
+    add("--save", type=Path, metavar="FILE", help="where the take goes")
+    words = "sing every line of this text file, one take each"
+    add("--lines", type=Path, metavar="FILE", help=words)
+    add("--out", type=Path, metavar="DIR", help="folder for those takes and takes.jsonl")
+    words = 'notes to follow: rows of {"line", "notes": [[start_s, end_s, midi], ...]}'
+    add("--score", type=Path, metavar="FILE", help=words)
+    words = "also save each track apart, of a singer that has tracks"
+    add("--stems", type=Path, metavar="FOLDER", help=words)
+    add("--style", help='for example "folk, calm"')
+    add("--voice", help="one that the singer knows")
+    add("--seed", type=int, help="the same seed sings the same take")
+    add("--temperature", type=float)
+    add("--device", help="cpu, cuda, mps (the best there is)")
+    words = "what makes the sound (what measured better)"
+    add("--vocoder", choices=("codec", "head"), help=words)
+    return _sing_and_save
+
+
+def _sing_and_save(options: Namespace) -> object:
+    lyrics, lines, out, stems = options.lyrics, options.lines, options.out, options.stems
+    if (lyrics is None) == (lines is None):
         raise SettingsError("sing: give either lyrics or --lines FILE")
-    if said.lines is not None and said.out is None:
+    if lines is not None and out is None:
         raise SettingsError("sing: --lines needs --out DIR, the folder for the takes")
-    if said.lyrics is not None and said.save is None:
+    if lyrics is not None and options.save is None:
         raise SettingsError("sing: give --save FILE.wav for the take of these lyrics")
-    if said.lyrics is not None and said.score is not None:
+    if lyrics is not None and options.score is not None:
         raise SettingsError(
             "sing: --score gives notes to the lines of --lines FILE; put these lyrics into a file"
         )
     from distill.singing import takes
     from distill.singing.singer import load_singer
 
-    where = None if said.singer == "embedded" else said.singer
-    singer = load_singer(where, device=said.device, vocoder=said.vocoder)
-    if said.stems is not None and not singer.codec.format.tracks:
+    path = None if options.singer == "embedded" else options.singer
+    singer = load_singer(path, device=options.device, vocoder=options.vocoder)
+    if stems is not None and not singer.codec.format.tracks:
         raise SettingsError(
             "sing: --stems needs a singer whose codec hears tracks apart; this one's hears songs "
             "whole"
         )
-    sampling = {
-        "style": said.style,
-        "voice": said.voice,
-        "seed": said.seed,
-        "temperature": said.temperature,
-    }
-    if said.lines is not None:
-        return takes.sing_lines(
-            singer, said.lines, said.out, score=said.score, stems=said.stems, **sampling
-        )
-    take = singer.sing(said.lyrics.replace("\\n", "\n"), **sampling)
-    take.save(said.save)
-    if said.stems is not None:
-        take.save_stems(said.stems)
-    return said.save
+    names = ("style", "voice", "seed", "temperature")
+    sampling = {name: getattr(options, name) for name in names}
+    if lines is not None:
+        return takes.sing_lines(singer, lines, out, score=options.score, stems=stems, **sampling)
+    take = singer.sing(lyrics.replace("\\n", "\n"), **sampling)
+    take.save(options.save)
+    if stems is not None:
+        take.save_stems(stems)
+    return options.save
 
 
-def _recipe(said: argparse.Namespace) -> Any:
-    from distill.config import recipe
+def _merge(parser: ArgumentParser) -> Call:
+    parser.add_argument("run", type=Path, help="a run folder or an adapter")
+    parser.add_argument("out", type=Path, help="the folder to write")
 
-    return recipe.load(said.recipe, _changes(said))
+    def call(options: Namespace) -> object:
+        from distill import pipeline
 
+        return pipeline.merge(options.run, options.out)
 
-def _changes(said: argparse.Namespace) -> dict[str, str]:
-    changes = {}
-    for text in said.set:
-        key, equals, value = text.partition("=")
-        if not equals:
-            raise SettingsError(
-                f"--set {text}: write it as key=value, for example train.seconds=60"
-            )
-        changes[key] = value
-    return changes
+    return call
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="distill", description=distill.__doc__.partition("\n")[0])
-    parser.add_argument("--version", action="version", version=distill.__version__)
-    verbs = parser.add_subparsers(required=True, metavar="VERB")
+def _push(parser: ArgumentParser) -> Call:
+    parser.add_argument("folder", type=Path, help="a merged folder")
+    parser.add_argument("repo", help="org/name")
+    parser.add_argument("--public", action="store_true", help="make it public (private otherwise)")
+    parser.add_argument("--dry-run", action="store_true", help="only show what would go")
 
-    def verb(name: str, call: Any, words: str) -> argparse.ArgumentParser:
-        one = verbs.add_parser(name, help=words, description=words)
-        one.set_defaults(verb=call)
-        return one
+    def call(options: Namespace) -> object:
+        from distill import hub
 
-    run = verb("run", _run, "from songs to a singer, a report and a take")
-    check = verb("check", _check, "say what a recipe means, before anything is done")
-    encode = verb("encode", _encode, "songs to codes")
-    record = verb("record", _record, "record the teacher: a signal for every passage")
-    train = verb("train", _train, "train a recipe's student")
-    songs = verb(
-        "songs", _songs, "look at songs, mend, annotate or set them aside; with a page on each"
-    )
-    songs.add_argument("what", help="a folder of recordings with lyrics, or a recipe")
-    songs.add_argument(
-        "--out", type=Path, metavar="FOLDER", help="where the curated songs go (the cache)"
-    )
-    songs.add_argument(
-        "--workers", type=int, metavar="N", help="songs at a time (default: the cores, at most 4)"
-    )
-    songs.add_argument(
-        "--export", metavar="FORMAT", help="also write the kept songs as ultrastar, webdataset, ..."
-    )
-    for one in (run, check, encode, record, train):
-        one.add_argument("recipe", help="a file, or the name of one in recipes/")
-    for one in (run, check, songs, encode, record, train):
-        change = "change one setting, for example train.seconds=60"
-        one.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=change)
-    for one in (run, encode, record, train):
-        one.add_argument(
-            "--songs", metavar="FOLDER", help="your songs, for recipes that learn from a folder"
-        )
-    for one in (run, train):
-        one.add_argument(
-            "--out", type=Path, metavar="FOLDER", help="the run (default: adapters/RECIPE)"
-        )
-    _parser_of_sing(verb("sing", _sing, "sing lyrics, or every line of a file"))
-    merge = verb("merge", _merge, "write a run's adapter and its base as one stock model")
-    merge.add_argument("run", type=Path, help="a run folder or an adapter")
-    merge.add_argument("out", type=Path, help="the folder to write")
-    push = verb("push", _push, "send a merged folder to a hub, in one commit")
-    push.add_argument("folder", type=Path, help="a merged folder")
-    push.add_argument("repo", help="org/name")
-    push.add_argument("--public", action="store_true", help="make it public (private otherwise)")
-    push.add_argument("--dry-run", action="store_true", help="only show what would go")
-    verb("parts", _parts, "list what recipes may name")
-    return parser
+        private, dry_run = not options.public, options.dry_run
+        return hub.push(options.folder, options.repo, private=private, dry_run=dry_run)
+
+    return call
 
 
-def _parser_of_sing(sing: argparse.ArgumentParser) -> None:
-    sing.add_argument(
-        "singer", help='"embedded", a run folder, a merged folder, or org/name of a hub'
-    )
-    sing.add_argument("lyrics", nargs="?", help="what to sing; \\n begins a new line")
-    sing.add_argument("--save", type=Path, metavar="FILE", help="where the take goes")
-    sing.add_argument(
-        "--lines",
-        type=Path,
-        metavar="FILE",
-        help="sing every line of this text file, one take each",
-    )
-    sing.add_argument(
-        "--out", type=Path, metavar="DIR", help="folder for those takes and takes.jsonl"
-    )
-    sing.add_argument(
-        "--score",
-        type=Path,
-        metavar="FILE",
-        help='notes to follow: rows of {"line", "notes": [[start_s, end_s, midi], ...]}',
-    )
-    sing.add_argument(
-        "--stems",
-        type=Path,
-        metavar="FOLDER",
-        help="also save each track apart, of a singer that has tracks",
-    )
-    sing.add_argument("--style", help='for example "folk, calm"')
-    sing.add_argument("--voice", help="one that the singer knows")
-    sing.add_argument("--seed", type=int, help="the same seed sings the same take")
-    sing.add_argument("--temperature", type=float)
-    sing.add_argument("--device", help="cpu, cuda, mps (the best there is)")
-    sing.add_argument(
-        "--vocoder", choices=("codec", "head"), help="what makes the sound (what measured better)"
-    )
+def _parts(parser: ArgumentParser) -> Call:
+    def call(options: Namespace) -> str:
+        from distill import pipeline
+
+        return "\n".join(f"{kind}: {', '.join(names)}" for kind, names in pipeline.parts().items())
+
+    return call
+
+
+VERBS: dict[str, tuple[str, Verb]] = {
+    "run": ("from songs to a singer, a report and a take", _stage("run", makes_run=True)),
+    "check": ("say what a recipe means, before anything is done", _check),
+    "encode": ("songs to codes", _stage("encode")),
+    "record": ("record the teacher: a signal for every passage", _stage("record")),
+    "train": ("train a recipe's student", _stage("train", makes_run=True)),
+    "songs": ("look at songs, mend, annotate or set them aside; with a page on each", _songs),
+    "sing": ("sing lyrics, or every line of a file", _sing),
+    "merge": ("write a run's adapter and its base as one stock model", _merge),
+    "push": ("send a merged folder to a hub, in one commit", _push),
+    "parts": ("list what recipes may name", _parts),
+}

@@ -14,24 +14,20 @@ gets several songs together on a GPU, and works through their blocks side by sid
 filled up to another song's length, since that would change its last codes. On a CPU the work is
 done by processes of one thread each: convolutions over sound are too thin for threads to share
 well, and a process of its own may keep its memory (KEEP_MEMORY). They cost seconds to start, so the
-first song is encoded here, and the rest is dealt out only where it will take longer than that.
+first song is encoded here, and the rest is shared out only where it will take longer than that.
 """
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import io
 import os
-import pickle
-import subprocess
-import sys
-import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -39,10 +35,12 @@ from torch import Tensor
 
 from distill.audio import files as audio_files
 from distill.audio import stems
-from distill.errors import DistillError, FitError, SongError
-from distill.folders import sha256_bytes, sha256_file, write_atomic
+from distill.codecs import Codec
+from distill.errors import FitError, SongError
+from distill.folders import cache_folder, sha256_bytes, sha256_file, write_atomic
 from distill.lm.prompts import Coded, WritingSettings, passages, write
 from distill.lm.vocabulary import AudioVocabulary
+from distill.runtime import workers
 from distill.runtime.devices import full_float32
 from distill.songs import Song
 
@@ -56,59 +54,49 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1)}
 
 
-def cache_folder() -> Path:
-    """$DISTILL_CACHE, else ~/.cache/distill."""
-    return Path(os.environ.get("DISTILL_CACHE") or Path.home() / ".cache" / "distill")
-
-
-def codes_of(song: Song, codec: Any) -> Tensor:
-    """codes_FS of a song's audio, from the cache where they are. Raises SongError for a song
-    without audio."""
+def codes_of(song: Song, codec: Codec) -> Tensor:
+    """codes_FS of a song's audio, cached. Raises SongError for a song without audio."""
     return next(codes_of_all([song], codec, processes=0))
 
 
 def codes_of_all(
-    songs: Sequence[Song], codec: Any, processes: int | None = None
+    songs: Sequence[Song], codec: Codec, processes: int | None = None
 ) -> Iterator[Tensor]:
-    """codes_FS of every song, in order; what the cache lacks is encoded first. `processes`: how
-    many are started to do it, 0 none but this one; None: as many as pay.
+    """codes_FS of every song, in order; what the cache lacks is encoded first.
 
-    Raises SongError for a song without audio, AudioError for a file that cannot be read.
+    `processes`: how many are started to do it, 0 none but this one; None: as many as pay. Raises
+    SongError for a song without audio, AudioError for a file that cannot be read.
     """
     entries = [_entry(song, codec) for song in songs]
-    _fill(
-        [*{entry.place: entry for entry in entries if not entry.place.exists()}.values()],
-        codec,
-        processes,
-    )
+    missing = {entry.path: entry for entry in entries if not entry.path.exists()}
+    _fill([*missing.values()], codec, processes)
     for entry in entries:
-        yield torch.from_numpy(np.load(entry.place, allow_pickle=False).astype(np.int64))
+        yield torch.from_numpy(np.load(entry.path, allow_pickle=False).astype(np.int64))
 
 
 class _Entry(NamedTuple):
     """One song's codes: the files they are made from, and where they are kept."""
 
     files: tuple[str, ...]
-    place: Path
+    path: Path
 
 
-def _entry(song: Song, codec: Any) -> _Entry:
+def _entry(song: Song, codec: Codec) -> _Entry:
     files = stems.files(song, codec.format)
     tracks = codec.format.tracks or ("audio",)
-    told = [
+    words = [
         f"{track} {sha256_file(Path(file))} {audio_files.decoder(file)}"
         for track, file in zip(tracks, files, strict=True)
     ]
-    key = sha256_bytes(" ".join([*told, codec.fingerprint, str(codec.format.slots)]).encode())
+    key = sha256_bytes(" ".join([*words, codec.fingerprint, str(codec.format.slots)]).encode())
     return _Entry(files, cache_folder() / "codes" / key[:2] / f"{key}.npy")
 
 
 # --- what the cache lacks -------------------------------------------------------------------------
 
 
-def _fill(entries: list[_Entry], codec: Any, processes: int | None) -> None:
-    """Encode these: the shortest to learn the pace, then longest first, so that processes end
-    together."""
+def _fill(entries: list[_Entry], codec: Codec, processes: int | None) -> None:
+    """Encodes these: the shortest to learn the pace, then longest first, to end together."""
     if len(entries) < 2:
         _encode(entries, codec)
         return
@@ -126,20 +114,36 @@ def _fill(entries: list[_Entry], codec: Any, processes: int | None) -> None:
         _encode(rest, codec)
 
 
-def _encode(entries: Iterable[_Entry], codec: Any, ahead: int | None = None) -> None:
+def _encode(entries: Iterable[_Entry], codec: Codec, ahead: int | None = None) -> None:
     if ahead is None:  # a GPU is fed by every core
         ahead = AHEAD if codec.device.type == "cpu" else max(AHEAD, os.cpu_count() or 1)
     for batch in _batches(_read_ahead(entries, codec, ahead), codec):
         waves = [wave_CW for _, wave_CW in batch]
         with full_float32():
-            made = codec.encode_many(waves) if len(waves) > 1 else [codec.encode(waves[0])]
-        for (entry, _), codes_FS in zip(batch, made, strict=True):
-            entry.place.parent.mkdir(parents=True, exist_ok=True)
-            write_atomic(entry.place, _npy(codes_FS.cpu()))
+            if len(waves) > 1 and hasattr(codec, "encode_many"):
+                codes = codec.encode_many(waves)
+            else:
+                codes = [codec.encode(wave_CW) for wave_CW in waves]
+        for (entry, _), codes_FS in zip(batch, codes, strict=True):
+            entry.path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(entry.path, _npy(codes_FS.cpu()))
+
+
+def _deal(entries: Sequence[_Entry], codec: Codec, processes: int) -> None:
+    """The same in several processes; what they make goes through the cache."""
+    work = functools.partial(_encode_alone, codec)
+    environment = ONE_THREAD | KEEP_MEMORY
+    advice = "what is done is kept, run again"
+    workers.share_out(work, entries, processes, environment, "encoding", advice)
+
+
+def _encode_alone(codec: Codec, entries: Iterator[_Entry]) -> None:
+    torch.set_num_threads(1)
+    _encode(entries, codec, ahead=0)  # who reads ahead claims too much
 
 
 def _read_ahead(
-    entries: Iterable[_Entry], codec: Any, ahead: int
+    entries: Iterable[_Entry], codec: Codec, ahead: int
 ) -> Iterator[tuple[_Entry, Tensor]]:
     """Every entry with its sound at the codec's rate, in order; `ahead` of them wait at most."""
     with ThreadPoolExecutor(max(1, ahead)) as pool:
@@ -155,12 +159,11 @@ def _read_ahead(
 
 
 def _batches(
-    read: Iterable[tuple[_Entry, Tensor]], codec: Any
+    read: Iterable[tuple[_Entry, Tensor]], codec: Codec
 ) -> Iterator[list[tuple[_Entry, Tensor]]]:
-    """Neighbours together where the codec takes many, and one by one on a CPU, where that gains
-    nothing."""
-    many = hasattr(codec, "encode_many") and codec.device.type != "cpu"
-    left = most = BATCH_SECONDS * codec.format.sample_rate if many else 0
+    """Neighbours together on a GPU where the codec takes many; else one by one, as fast."""
+    takes_many = hasattr(codec, "encode_many") and codec.device.type != "cpu"
+    left = most = BATCH_SECONDS * codec.format.sample_rate if takes_many else 0
     batch: list[tuple[_Entry, Tensor]] = []
     for entry, wave_CW in read:
         if batch and wave_CW.shape[1] > left:
@@ -178,107 +181,27 @@ def _npy(codes_FS: Tensor) -> bytes:
     return buffer.getvalue()
 
 
-# --- several processes ----------------------------------------------------------------------------
-
-
-def _deal(entries: Sequence[_Entry], codec: Any, processes: int) -> None:
-    """Several children, each claiming the next song when it is done with one. Plain children rather
-    than `multiprocessing`: forking is unsafe beside torch's threads, and spawning would run the
-    caller's script again. What they make goes through the cache."""
-    path = os.pathsep.join(
-        [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
-    )
-    environment = {**os.environ, "PYTHONPATH": path, **ONE_THREAD, **KEEP_MEMORY}
-    command, pipe = (
-        [sys.executable, "-c", "from distill.coded_songs import _child; _child()"],
-        subprocess.PIPE,
-    )
-    children = [
-        subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=environment)
-        for _ in range(processes)
-    ]
-    try:
-        with tempfile.TemporaryDirectory() as claims:
-            task = pickle.dumps((os.getpid(), claims, tuple(entries), codec))
-            for child in children:
-                stream, child.stdin = child.stdin, None  # `communicate` would flush a closed pipe
-                assert stream is not None
-                # one that died at once says so by its status
-                with contextlib.suppress(BrokenPipeError), stream:
-                    stream.write(task)
-            for child in children:
-                _ended_well(child)
-    finally:
-        for child in children:
-            child.kill()
-            child.wait()
-            for output in (child.stdout, child.stderr):
-                assert output is not None
-                output.close()
-
-
-def _ended_well(child: subprocess.Popen[bytes]) -> None:
-    """Raises what the child raised, and DistillError when it ended otherwise than it should."""
-    said, complaint = child.communicate()
-    if child.returncode != 0:
-        last = complaint.decode(errors="replace").strip().splitlines()[-1:] or ["no word"]
-        raise DistillError(
-            f"encoding: a process ended with status {child.returncode} ({last[0]}); what is done "
-            "is kept, run again"
-        )
-    if said:
-        raise pickle.loads(said)
-
-
-def _child() -> None:
-    """What an encoding process runs: entries and codec from standard input, codes into the cache."""
-    out = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a library prints must not stand before the answer
-    parent, claims, entries, codec = pickle.loads(sys.stdin.buffer.read())
-    torch.set_num_threads(1)
-    try:
-        # who reads ahead claims too much
-        _encode(_claimed(entries, Path(claims), parent), codec, ahead=0)
-    except DistillError as error:
-        out.write(pickle.dumps(error))
-    out.close()
-
-
-def _claimed(entries: Iterable[_Entry], claims: Path, parent: int) -> Iterator[_Entry]:
-    """The entries that nobody else has begun, as long as the parent lives."""
-    for number, entry in enumerate(entries):
-        if os.getppid() != parent:
-            return
-        try:
-            (claims / str(number)).touch(exist_ok=False)
-        except FileExistsError:
-            continue
-        yield entry
-
-
 # --- passages -------------------------------------------------------------------------------------
 
 
-def code(songs: Sequence[Song], codec: Any, longest: int, writing: WritingSettings) -> list[Coded]:
+def code(
+    songs: Sequence[Song], codec: Codec, longest: int, writing: WritingSettings
+) -> list[Coded]:
     """Every passage of every song with its codes."""
     coded = []
     for song, codes_FS in zip(songs, codes_of_all(songs, codec), strict=True):
         for passage in passages(song, codec.format.frame_rate, longest, writing):
             stop = len(codes_FS) if passage.stop < 0 else min(passage.stop, len(codes_FS))
             if stop < passage.stop - 1:
-                raise SongError(
-                    f"song {song.id}: its times reach frame {passage.stop}, its audio has "
-                    f"{len(codes_FS)}; check its times"
-                )
-            coded.append(Coded(passage, _whole(codes_FS[passage.start : stop], passage.frames)))
+                fault = f"its times reach frame {passage.stop}, its audio has {len(codes_FS)}"
+                raise SongError(f"song {song.id}: {fault}; check its times")
+            own_FS = codes_FS[passage.start : stop]
+            if len(own_FS) < passage.frames:  # rounding promised a frame that the audio lacks
+                own_FS = torch.cat([own_FS, own_FS[-1:]])
+            coded.append(Coded(passage, own_FS))
     if not coded:
         raise SongError("there is no song to sing; name a source that holds some")
     return coded
-
-
-def _whole(codes_FS: Tensor, frames: int) -> Tensor:
-    """A last frame that rounding promised and the audio lacks is held."""
-    return codes_FS if len(codes_FS) >= frames else torch.cat([codes_FS, codes_FS[-1:]])
 
 
 def fitting(
@@ -287,20 +210,16 @@ def fitting(
     vocabulary: AudioVocabulary,
     tokens: int,
 ) -> tuple[list[Coded], list[str]]:
-    """Passages that fit `tokens`, and one line for each that does not. Raises FitError when none
-    does."""
+    """Passages that fit `tokens`, and a line on each that does not. FitError when none does."""
     kept, aside = [], []
     for item in coded:
         needed = len(write(item.passage, item.codes_FS, encode, vocabulary))
         if needed <= tokens:
             kept.append(item)
         else:
-            aside.append(
-                f"{item.passage.id}: needs {needed} tokens, a row holds {tokens}; set aside"
-            )
+            words = f"needs {needed} tokens, a row holds {tokens}; set aside"
+            aside.append(f"{item.passage.id}: {words}")
     if not kept:
-        raise FitError(
-            f"no passage fits {tokens} tokens ({aside[0]}); raise packing.row_tokens or give line "
-            "times"
-        )
+        ways = "raise packing.row_tokens or give line times"
+        raise FitError(f"no passage fits {tokens} tokens ({aside[0]}); {ways}")
     return kept, aside

@@ -1,20 +1,4 @@
-"""What can go wrong, as one tree.
-
-    DistillError
-    |-- SettingsError     a recipe or option is wrong                     (also ValueError)
-    |-- SongError         a song cannot be used                           (also ValueError)
-    |   |-- AudioError    its audio is empty, silent, damaged, not audio
-    |   `-- LyricsError   its lyrics are empty, too long, not text
-    |-- FitError          a song is longer than the model can hold        (also ValueError)
-    |-- CodecError        codes or codec do not belong together           (also ValueError)
-    |-- VocabularyError   an id or code outside its block                 (also ValueError)
-    |-- GraftError        a base LLM cannot be grafted as asked           (also ValueError)
-    |-- AdapterError      an adapter on a base it was not made for        (also ValueError)
-    |-- TeacherError      a teacher that cannot teach this student        (also ValueError)
-    |-- TrainingError     training cannot go on (NaN, second process)     (also RuntimeError)
-    |-- CheckpointError   a checkpoint cannot be written or trusted       (also RuntimeError)
-    |-- FolderError       a file or folder is missing or not ours         (also OSError)
-    `-- HubError          a hub refused, or must not be pushed to         (also RuntimeError)
+"""What can go wrong, as one tree under DistillError; each is also the builtin that comes nearest.
 
 Every message is one line: where, what, what to do. Each class can be pickled (one string argument).
 """
@@ -65,7 +49,7 @@ class TeacherError(DistillError, ValueError):
 
 
 class TrainingError(DistillError, RuntimeError):
-    """Training cannot go on."""
+    """Training cannot go on (NaN, a second process in the folder)."""
 
 
 class CheckpointError(DistillError, RuntimeError):

@@ -32,9 +32,13 @@ _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 
 
 def package_path(name: str) -> Path:
-    """The folder (or file) `name` of the data that ships inside the package, whether or not it
-    exists."""
+    """The folder (or file) `name` of the package's own data, whether or not it exists."""
     return Path(__file__).resolve().parent / "embedded" / name
+
+
+def cache_folder() -> Path:
+    """$DISTILL_CACHE, else ~/.cache/distill."""
+    return Path(os.environ.get("DISTILL_CACHE") or Path.home() / ".cache" / "distill")
 
 
 def locate(where: str) -> Path:
@@ -54,10 +58,8 @@ def locate(where: str) -> Path:
     if folder.exists():
         return folder
     if not _HUB_NAME.fullmatch(text):
-        raise FolderError(
-            f"{text}: no such folder; give an existing folder, embedded/<part>, or org/name of a "
-            "hub"
-        )
+        ways = "an existing folder, embedded/<part>, or org/name of a hub"
+        raise FolderError(f"{text}: no such folder; give {ways}")
     from huggingface_hub import snapshot_download
 
     name, _, revision = text.partition("@")
@@ -65,9 +67,8 @@ def locate(where: str) -> Path:
         return Path(snapshot_download(name, revision=revision or None))
     except Exception as error:  # the hub client has many error types; all mean the same here
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise FolderError(
-            f"{text}: no such folder, and no hub gave it ({reason}); check the name and network"
-        ) from error
+        fault = f"no such folder, and no hub gave it ({reason})"
+        raise FolderError(f"{text}: {fault}; check the name and network") from error
 
 
 def sha256_bytes(content: bytes) -> str:
@@ -82,11 +83,10 @@ def sha256_file(path: str | Path) -> str:
 
 
 def fingerprint(thing: str | Path | Mapping[str, Any]) -> str:
-    """One sha256 for a whole folder (names and contents; manifests and cards, *.md, aside), or for
-    a dict of named tensors.
+    """One sha256 for a folder or for named tensors.
 
-    Tensors count with name, dtype, shape and values, in the order of their names; never with their
-    strides or device.
+    Of a folder its names and contents count (manifests and cards, *.md, aside); of tensors name,
+    dtype, shape and values, in the order of their names, never strides or device.
     """
     digest = hashlib.sha256()
     if isinstance(thing, Mapping):
@@ -97,7 +97,7 @@ def fingerprint(thing: str | Path | Mapping[str, Any]) -> str:
                 tensor = tensor.float()  # exact, and numpy knows neither type
             digest.update(tensor.contiguous().numpy().tobytes())
         return digest.hexdigest()
-    for path in (path for path in _files(Path(thing)) if path.suffix != ".md"):
+    for path in _files_but_cards(Path(thing)):
         digest.update(f"{path.relative_to(thing).as_posix()} {sha256_file(path)}\n".encode())
     return digest.hexdigest()
 
@@ -116,15 +116,17 @@ def write_atomic(path: str | Path, content: bytes) -> None:
         _sync(path.parent)
     except OSError as error:
         partial.unlink(missing_ok=True)
-        raise FolderError(
-            f"{path}: cannot be written ({error.strerror}); what stood there before is untouched"
-        ) from error
+        raise _unwritten(path, error) from error
+
+
+def _unwritten(path: Path, error: OSError) -> FolderError:
+    fault = f"cannot be written ({error.strerror or error})"
+    return FolderError(f"{path}: {fault}; what stood there before is untouched")
 
 
 @contextmanager
 def atomic_folder(path: str | Path) -> Iterator[Path]:
-    """Gives an empty folder to fill; when the block ends well it becomes `path`, flushed and with
-    its manifest.
+    """An empty folder to fill; when the block ends well it becomes `path`, with a manifest.
 
     When the block raises, nothing of it remains and a folder that stood at `path` is untouched. A
     folder that stands there is replaced; a kill in the instant between the two renames leaves it
@@ -143,23 +145,15 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
             discard(path)
         partial.rename(path)
         _sync(path.parent)
-    except FolderError:
+    except BaseException as error:
         shutil.rmtree(partial, ignore_errors=True)
-        raise
-    except OSError as error:
-        shutil.rmtree(partial, ignore_errors=True)
-        reason = error.strerror or str(error)
-        raise FolderError(
-            f"{path}: cannot be written ({reason}); what stood there before is untouched"
-        ) from error
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
+        if isinstance(error, OSError) and not isinstance(error, FolderError):
+            raise _unwritten(path, error) from error
         raise
 
 
 def discard(path: Path) -> None:
-    """Removes a folder by renaming it first, so that a half-removed one is never taken for a
-    damaged one."""
+    """Removes a folder, renamed first: a half-removed one is never taken for a damaged one."""
     aside = path.parent / f"{_PARTIAL}old-{path.name}-{os.getpid()}"
     shutil.rmtree(aside, ignore_errors=True)
     path.rename(aside)
@@ -167,7 +161,7 @@ def discard(path: Path) -> None:
 
 
 def damage(folder: str | Path) -> str | None:
-    """What is wrong with a folder that should match its manifest, in words; None when it is whole."""
+    """What is wrong with a folder that should match its manifest; None when it is whole."""
     folder = Path(folder)
     try:
         listed = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
@@ -196,45 +190,36 @@ def newest_whole(parent: str | Path, prefix: str = "step-") -> Path | None:
     A damaged newer one is named in a log message. Raises CheckpointError when every one is damaged:
     starting afresh over them would throw work away without a word.
     """
-    candidates = sorted((p for p in Path(parent).glob(prefix + "*") if p.is_dir()), reverse=True)
-    wrong: list[str] = []
-    for folder in candidates:
+    damaged: list[str] = []
+    for folder in sorted((p for p in Path(parent).glob(prefix + "*") if p.is_dir()), reverse=True):
         reason = damage(folder)
         if reason is None:
-            for line in wrong:
-                log.warning("%s; going on from %s", line, folder.name)
+            for words in damaged:
+                log.warning("%s; going on from %s", words, folder.name)
             return folder
-        wrong.append(f"{folder}: damaged: {reason}")
-    if wrong:
-        raise CheckpointError(
-            f"{wrong[0]}; no whole one is left in {parent}: restore one, or remove that folder to "
-            "begin again"
-        )
+        damaged.append(f"{folder}: damaged: {reason}")
+    if damaged:
+        ways = "restore one, or remove that folder to begin again"
+        raise CheckpointError(f"{damaged[0]}; no whole one is left in {parent}: {ways}")
     return None
 
 
 def seal(folder: Path) -> None:
-    """Writes the manifest and flushes every file and folder below. A card (.md) is not in it: words
-    may be mended."""
-    hashes = {}
-    for path in _files(folder):
-        if path.suffix != ".md":
-            hashes[path.relative_to(folder).as_posix()] = sha256_file(path)
-        _sync(path)
-    with (folder / MANIFEST).open("w", encoding="utf-8") as file:
-        json.dump(hashes, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    for inside in (p for p in folder.rglob("*") if p.is_dir()):
-        _sync(inside)
-    _sync(folder)
+    """Writes the manifest and flushes all below. Cards are not in it: words may be mended."""
+    files = _files_but_cards(folder)
+    hashes = {path.relative_to(folder).as_posix(): sha256_file(path) for path in files}
+    (folder / MANIFEST).write_text(json.dumps(hashes, indent=1), encoding="utf-8")
+    for path in (*folder.rglob("*"), folder):
+        if path.is_file() or path.is_dir():
+            _sync(path)
 
 
-def _files(folder: Path) -> list[Path]:
-    """Every file below a folder, in the order of their names, its manifest aside."""
+def _files_but_cards(folder: Path) -> list[Path]:
+    """Every file below a folder, in the order of their names, but its manifest and cards (.md)."""
     if not folder.is_dir():
         raise FolderError(f"{folder}: no such folder")
-    return sorted(p for p in folder.rglob("*") if p.is_file() and p != folder / MANIFEST)
+    files = (p for p in folder.rglob("*") if p.is_file() and p.suffix != ".md")
+    return sorted(path for path in files if path != folder / MANIFEST)
 
 
 def _sync(path: Path) -> None:
@@ -250,10 +235,12 @@ def sweep(parent: Path) -> None:
     """Removes what killed processes left half-written here."""
     for left in parent.glob(_PARTIAL + "*"):
         pid = left.name.rpartition("-")[2]
-        if not pid.isdigit() or not _alive(int(pid)):
-            shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(
-                missing_ok=True
-            )
+        if pid.isdigit() and _alive(int(pid)):
+            continue
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
 
 
 def _alive(pid: int) -> bool:
@@ -261,6 +248,6 @@ def _alive(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:
-        return True
+    except PermissionError:  # somebody else's
+        pass
     return True

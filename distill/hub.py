@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -33,17 +33,17 @@ from distill.licences import UNKNOWN, allows, may_carry, most_restrictive, named
 
 NEVER = {".py", ".pyc", ".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt", ".npy", ".so", ".exe"}
 NEEDED = ("config.json", "singer.json", "tokenizer_config.json")
-BESIDE = "./codec"  # shelf.BESIDE; to push a folder, a singer need not be opened
+BESIDE = "./codec"  # singer_folder.BESIDE; to push a folder, a singer need not be opened
 # a teacher is not needed, but where one is named its licence counts
 PARTS = ("base", "codec", "song")
 _REPO = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
+_MERGED = "push a merged folder (distill merge RUN OUT)"
 _WEIGHTS = (".safetensors", ".safetensors.index.json")
 
 
 @dataclass(frozen=True)
 class Push:
-    """What went, or would go: files with sizes in bytes, the card, and the commit (None after a dry
-    run)."""
+    """What went, or would go: sizes of files in bytes, the card, the commit (None: a dry run)."""
 
     repo: str
     files: dict[str, int]
@@ -53,11 +53,9 @@ class Push:
     def __str__(self) -> str:
         lines = [f"{size:>12,}  {name}" for name, size in sorted(self.files.items())]
         total = f"{sum(self.files.values()):>12,}  bytes in {len(self.files)} files"
-        end = (
-            f"pushed to {self.repo}, commit {self.commit}"
-            if self.commit
-            else f"dry run: nothing was sent to {self.repo}"
-        )
+        end = f"pushed to {self.repo}, commit {self.commit}"
+        if self.commit is None:
+            end = f"dry run: nothing was sent to {self.repo}"
         return "\n".join([*lines, total, end])
 
 
@@ -68,8 +66,7 @@ def push(
     dry_run: bool = False,
     token: str | None = None,
 ) -> Push:
-    """Sends a merged folder to `repo_id` ("org/name") in one commit; with `dry_run`, only says what
-    would go.
+    """Sends a merged folder to `repo_id` ("org/name") in one commit; a dry run only says what.
 
     A README.md in the folder is the card; without one the card is written from `singer.json` and
     `eval.json`. `token` None means the one of `hf auth login` or HF_TOKEN; HF_ENDPOINT chooses
@@ -83,53 +80,44 @@ def push(
     if (folder / "merged" / "config.json").is_file():
         # a run folder: what goes is its merged model, with the run's report
         folder = folder / "merged"
-    about = examine(folder)
     results = next((path for path in (folder / "eval.json", report) if path.is_file()), None)
-    own_card = folder / "README.md"
-    text = (
-        own_card.read_text(encoding="utf-8")
-        if own_card.is_file()
-        else card(folder, repo_id, results)
-    )
-    licence = check_card(text, where=str(own_card) if own_card.is_file() else "the card")
-    gate(licence, licences_of(about), where=f"{folder}/singer.json")
+    text = _checked_card(folder, repo_id, results)
     paths = {path.relative_to(folder).as_posix(): path for path in _files(folder)}
     paths |= {"eval.json": results} if results else {}
-    sizes = {name: path.stat().st_size for name, path in paths.items()} | {
-        "README.md": len(text.encode())
-    }
+    sizes = {name: path.stat().st_size for name, path in paths.items()}
+    sizes["README.md"] = len(text.encode())
     if dry_run:
         return Push(repo_id, sizes, text)
     contents: dict[str, Path | bytes] = {**paths, "README.md": text.encode()}
     try:
-        return Push(
-            repo_id,
-            sizes,
-            text,
-            _send(HfApi(token=token, library_name="distill"), repo_id, private, contents, sizes),
-        )
+        api = HfApi(token=token, library_name="distill")
+        return Push(repo_id, sizes, text, _send(api, repo_id, private, contents, sizes))
+    except HubError:
+        raise
     except (HfHubHTTPError, HFValidationError, ValueError, OSError, RuntimeError) as error:
-        if isinstance(error, HubError):
-            raise
-        hint = (
-            "run `hf auth login` or set HF_TOKEN"
-            if "401" in str(error)
-            else "nothing was committed; try again"
-        )
+        login = "run `hf auth login` or set HF_TOKEN"
+        hint = login if "401" in str(error) else "nothing was committed; try again"
         raise HubError(f"{repo_id}: the hub refused ({_first_line(error)}); {hint}") from error
 
 
+def _checked_card(folder: Path, repo_id: str, results: Path | None) -> str:
+    """The card of a folder that may go, its own or a written one; its licence passed the gate."""
+    about = examine(folder)
+    own = folder / "README.md"
+    text = own.read_text(encoding="utf-8") if own.is_file() else card(folder, repo_id, results)
+    licence = check_card(text, where=str(own) if own.is_file() else "the card")
+    gate(licence, licences_of(about), where=f"{folder}/singer.json")
+    return text
+
+
 def examine(folder: Path) -> dict[str, Any]:
-    """`singer.json` of a folder that may go to a hub. Raises HubError when anything is missing or
-    unsafe."""
+    """`singer.json` of a folder that may go to a hub. HubError when anything lacks or is unsafe."""
     for name in NEEDED:
         if not (folder / name).is_file():
-            raise HubError(f"{folder}: has no {name}; push a merged folder (distill merge RUN OUT)")
+            raise HubError(f"{folder}: has no {name}; {_MERGED}")
     files = _files(folder)
     if not any(path.suffix == ".safetensors" for path in files):
-        raise HubError(
-            f"{folder}: has no weights in safetensors; push a merged folder (distill merge RUN OUT)"
-        )
+        raise HubError(f"{folder}: has no weights in safetensors; {_MERGED}")
     for path in files:
         if path.suffix.lower() in NEVER or path.is_symlink():
             raise HubError(f"{path}: code, pickles and links never go to a hub; remove it")
@@ -137,99 +125,75 @@ def examine(folder: Path) -> dict[str, Any]:
         raise HubError(f"{folder}: damaged: {wrong}; merge again")
     about = _json(folder / "singer.json")
     beside = _codec_path(about.get("codec")) == BESIDE
-    for part, spoken_of in (("codec", beside), ("vocoder", about.get("vocoder"))):
-        if spoken_of and not (folder / part / "config.json").is_file():
-            raise HubError(
-                f"{folder}: singer.json speaks of a {part} that is not there; merge again"
-            )
+    for part, named_there in (("codec", beside), ("vocoder", about.get("vocoder"))):
+        if named_there and not (folder / part / "config.json").is_file():
+            fault = f"singer.json speaks of a {part} that is not there"
+            raise HubError(f"{folder}: {fault}; merge again")
         if (folder / part).is_dir() and (wrong := folders.damage(folder / part)):
             raise HubError(f"{folder / part}: damaged: {wrong}; merge again")
     if "auto_map" in _json(folder / "config.json"):
-        raise HubError(
-            f"{folder}/config.json: auto_map names code to run; a singer is a stock architecture"
-        )
+        fault = "auto_map names code to run; a singer is a stock architecture"
+        raise HubError(f"{folder}/config.json: {fault}")
     return about
 
 
 def licences_of(about: Mapping[str, Any]) -> dict[str, str]:
-    """{part: licences, with commas} from singer.json; songs together, "unknown" for what is not
-    named."""
+    """{part: licences, with commas} of singer.json; songs together; "unknown": none is named."""
     stated = about.get("licences")
-    found: dict[str, dict[str, None]] = {part: {} for part in PARTS}
-    for key, text in (stated if isinstance(stated, Mapping) else {}).items():
+    by_part: dict[str, dict[str, None]] = {part: {} for part in PARTS}
+    for key, texts in (stated if isinstance(stated, Mapping) else {}).items():
         part = "song" if str(key).startswith("song") else str(key)
-        found.setdefault(part, {}).update(
-            {one.strip().lower() or "unknown": None for one in str(text).split(",")}
-        )
+        names = (text.strip().lower() or "unknown" for text in str(texts).split(","))
+        by_part.setdefault(part, {}).update(dict.fromkeys(names))
     codec = about.get("codec")
-    if (
-        not found["codec"]
-        and isinstance(codec, Mapping)
-        and str(codec.get("path")).startswith("embedded/")
-    ):
-        # the one that ships inside this package, under its licence
-        found["codec"] = {"apache-2.0": None}
-    return {part: ", ".join(texts) or "unknown" for part, texts in found.items()}
+    ours = isinstance(codec, Mapping) and str(codec.get("path")).startswith("embedded/")
+    if ours and not by_part["codec"]:
+        by_part["codec"] = {"apache-2.0": None}  # it ships inside this package, under its licence
+    return {part: ", ".join(names) or "unknown" for part, names in by_part.items()}
 
 
 def gate(licence: str, licences: Mapping[str, str], where: str) -> None:
-    """Whether a singer under `licence` may be made from parts under `licences` (see `licences_of`).
+    """Whether a singer under `licence` may be made from parts under `licences` (`licences_of`).
 
     Raises HubError, naming the part, when a licence is missing or unknown, forbids what is made
     from it, or asks for more than `licence` gives. Bookkeeping (see distill/licences.py), not legal
     advice.
     """
-    parts = [(part, one) for part, text in licences.items() for one in text.split(", ")]
-    for part, one in parts:
-        if named(one) is UNKNOWN:
-            raise HubError(
-                f"{where}: the licence of {part} is {one}; what nobody may share is not pushed"
-            )
-        if reason := allows(one, "publish", part, licence):
-            raise HubError(f"{where}: {part} is under {one}: {reason}; train without it")
+    terms = [(part, name) for part, names in licences.items() for name in names.split(", ")]
+    for part, name in terms:
+        if named(name) is UNKNOWN:
+            fault = f"the licence of {part} is {name}"
+            raise HubError(f"{where}: {fault}; what nobody may share is not pushed")
+        if reason := allows(name, "publish", part, licence):
+            raise HubError(f"{where}: {part} is under {name}: {reason}; train without it")
     if named(licence) is UNKNOWN or named(licence).hub_id != licence:
-        raise HubError(
-            f"{where}: a singer under {licence!r}; state a licence that the hub knows, in lower "
-            "case"
-        )
-    for part, one in parts:
-        if reason := may_carry(licence, one, part):
-            raise HubError(
-                f"{where}: {part} is under {one}: {reason}; train without it, or state another "
-                "licence"
-            )
+        wanted = "state a licence that the hub knows, in lower case"
+        raise HubError(f"{where}: a singer under {licence!r}; {wanted}")
+    for part, name in terms:
+        if reason := may_carry(licence, name, part):
+            ways = "train without it, or state another licence"
+            raise HubError(f"{where}: {part} is under {name}: {reason}; {ways}")
 
 
 def follows(licences: Mapping[str, str]) -> str:
-    """The licence of a singer for which nobody named one: the most restrictive of its parts (the
-    gate has the last word)."""
+    """The licence of a singer where nobody named one: the most restrictive of its parts."""
     return most_restrictive(licences).hub_id
 
 
 def card(folder: str | Path, repo_id: str, results: Path | None = None) -> str:
-    """The model card of a merged folder: metadata that hubs validate, then card.md with its blanks
-    filled.
+    """The model card of a merged folder: metadata that hubs validate, then card.md, filled in.
 
     `results`: a JSON file whose figures the card shows.
     """
     folder = Path(folder)
     about, config = _json(folder / "singer.json"), _json(folder / "config.json")
     licences = licences_of(about)
-    data: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-to-audio"}
-    data |= {"license": follows(licences), "language": ["en"]}
-    data["tags"] = ["singing", "music", "lyrics-to-song", "audio-codec"]
-    data["tags"] += ["distillation"] if "teacher" in licences else []
     base = str(about.get("base", ""))
-    if _REPO.fullmatch(base) and not base.startswith("embedded/") and not Path(base).exists():
-        # "merge" would mean several bases
-        data |= {"base_model": base, "base_model_relation": "finetune"}
     what = {"base": base, "codec": _codec_in_words(about.get("codec"))}
-    what |= (
-        {"vocoder": f"a head; what makes the sound: {about['vocoder']['better']}"}
-        if about.get("vocoder")
-        else {}
-    )
-    rows = [(part, what.get(part, ""), text) for part, text in licences.items()]
+    if vocoder := about.get("vocoder"):
+        what["vocoder"] = f"a head; what makes the sound: {vocoder['better']}"
+    rows = [(part, what.get(part, ""), names) for part, names in licences.items()]
+    credits = "\n".join(f"- {credit}" for credit in about.get("credits") or ())
     template = Template(resources.files("distill").joinpath("card.md").read_text(encoding="utf-8"))
     body = template.substitute(
         name=repo_id.partition("/")[2],
@@ -239,31 +203,45 @@ def card(folder: str | Path, repo_id: str, results: Path | None = None) -> str:
         parts=_table(("part", "what", "licence"), rows),
         recipe=str(about.get("recipe") or "not recorded").strip(),
         styles=", ".join(about.get("styles") or ()) or "none named",
-        credits="\n".join(f"- {credit}" for credit in about.get("credits") or ())
-        or "Nobody asks to be named.",
+        credits=credits or "Nobody asks to be named.",
         results=_results(results),
     )
-    return f"---\n{yaml.safe_dump(data, sort_keys=False)}---\n\n{body}"
+    return f"---\n{yaml.safe_dump(_metadata(base, licences), sort_keys=False)}---\n\n{body}"
 
 
-def _codec_in_words(codec: Any) -> str:
+def _metadata(base: str, licences: Mapping[str, str]) -> dict[str, object]:
+    """What stands between --- at the head of the card."""
+    tags = ["singing", "music", "lyrics-to-song", "audio-codec"]
+    data: dict[str, object] = {
+        "library_name": "transformers",
+        "pipeline_tag": "text-to-audio",
+        "license": follows(licences),
+        "language": ["en"],
+        "tags": [*tags, "distillation"] if "teacher" in licences else tags,
+    }
+    if _REPO.fullmatch(base) and not base.startswith("embedded/") and not Path(base).exists():
+        # "merge" would mean several bases
+        data |= {"base_model": base, "base_model_relation": "finetune"}
+    return data
+
+
+def _codec_in_words(codec: object) -> str:
     """Its kind and where its weights lie; of tracks also which, and the codec of each."""
     if not isinstance(codec, Mapping):
         return ""
-    kind = str(codec.get("kind", ""))
-    if isinstance(codec.get("codec"), Mapping):
-        return (
-            f"{kind} ({', '.join(codec.get('tracks') or ())}) of {_codec_in_words(codec['codec'])}"
-        )
-    where = _codec_path(codec)
-    if where == BESIDE:
+    kind, inner = str(codec.get("kind", "")), codec.get("codec")
+    if isinstance(inner, Mapping):
+        return f"{kind} ({', '.join(codec.get('tracks') or ())}) of {_codec_in_words(inner)}"
+    path = _codec_path(codec)
+    if path == BESIDE:
         return f"{kind}, in codec/ beside the singer"
-    if not where.startswith("embedded/") and Path(where).exists():  # here, and nowhere else
-        return f"{kind}, in a folder of its maker: loading needs it, and `codec.path` in singer.json to name where it lies"
-    return f"{kind}, {where}" if where else kind
+    if not path.startswith("embedded/") and Path(path).exists():  # here, and nowhere else
+        needs = "loading needs it, and `codec.path` in singer.json to name where it lies"
+        return f"{kind}, in a folder of its maker: {needs}"
+    return f"{kind}, {path}" if path else kind
 
 
-def _codec_path(codec: Any) -> str:
+def _codec_path(codec: object) -> str:
     """Where its weights lie, or those of the codec of its tracks."""
     if not isinstance(codec, Mapping):
         return ""
@@ -272,21 +250,16 @@ def _codec_path(codec: Any) -> str:
 
 
 def check_card(text: str, where: str) -> str:
-    """The licence that a card states. Refuses, offline, metadata that the hub would refuse or not
-    show."""
+    """The licence that a card states. Refuses, offline, what the hub would refuse or not show."""
     try:
         data = ModelCard(text).data.to_dict()
     except (ValueError, TypeError, yaml.YAMLError) as error:
-        raise HubError(
-            f"{where}: its metadata cannot be read ({_first_line(error)}); begin it with --- and "
-            "YAML"
-        ) from error
+        fault = f"its metadata cannot be read ({_first_line(error)})"
+        raise HubError(f"{where}: {fault}; begin it with --- and YAML") from error
     for key in ("license", "library_name", "pipeline_tag", "tags"):
         if not data.get(key):
-            raise HubError(
-                f"{where}: its metadata has no {key}; add it, or remove README.md to have a card "
-                "written"
-            )
+            ways = "add it, or remove README.md to have a card written"
+            raise HubError(f"{where}: its metadata has no {key}; {ways}")
     if not isinstance(data["tags"], list) or not all(isinstance(tag, str) for tag in data["tags"]):
         raise HubError(f"{where}: tags must be a list of words")
     return str(data["license"])
@@ -304,43 +277,37 @@ def _send(
     before = api.model_info(repo_id)
     if private and not before.private:
         raise HubError(f"{repo_id}: is public already; say --public if that is meant")
-    stale = [one.rfilename for one in before.siblings or [] if one.rfilename.endswith(_WEIGHTS)]
-    operations: list[Any] = [
-        CommitOperationAdd(name, path_or_fileobj=content) for name, content in contents.items()
-    ]
-    operations += [CommitOperationDelete(name) for name in stale if name not in contents]
+    names = [file.rfilename for file in before.siblings or []]
+    stale = [name for name in names if name.endswith(_WEIGHTS) and name not in contents]
     commit = api.create_commit(
         repo_id,
-        operations,
+        [
+            *(CommitOperationAdd(name, content) for name, content in contents.items()),
+            *(CommitOperationDelete(name) for name in stale),
+        ],
         commit_message=f"distill {distill.__version__}",
         parent_commit=before.sha,
     )
     after = api.model_info(repo_id, revision=commit.oid, files_metadata=True)
-    there = {one.rfilename: one for one in after.siblings or []}
+    there = {file.rfilename: file for file in after.siblings or []}
     for name, content in contents.items():
-        found = there.get(name)
-        sha256 = found.lfs.sha256 if found and found.lfs else None
-        if found is None or found.size != sizes[name] or (sha256 and sha256 != _sha256(content)):
+        file = there.get(name)
+        sha256 = file.lfs.sha256 if file and file.lfs else None
+        if file is None or file.size != sizes[name] or (sha256 and sha256 != _sha256(content)):
             raise HubError(f"{repo_id}: {name} is not on the hub as it was sent; push again")
     return str(commit.oid)
 
 
 def _files(folder: Path) -> list[Path]:
     """Every file of the folder but hidden ones, in order."""
-    inside = sorted(path for path in folder.rglob("*") if path.is_file() or path.is_symlink())
-    return [
-        path
-        for path in inside
-        if not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    ]
+    files = sorted(path for path in folder.rglob("*") if path.is_file() or path.is_symlink())
+    return [path for path in files if "/." not in f"/{path.relative_to(folder).as_posix()}"]
 
 
 def _sha256(content: Path | bytes) -> str:
-    return (
-        folders.sha256_bytes(content)
-        if isinstance(content, bytes)
-        else folders.sha256_file(content)
-    )
+    if isinstance(content, bytes):
+        return folders.sha256_bytes(content)
+    return folders.sha256_file(content)
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -357,27 +324,23 @@ def _results(path: Path | None, most: int = 40) -> str:
     """The numbers of `eval.json` as a table; figures deeper than four names stay in the file."""
     if path is None:
         return "Not evaluated yet."
-    rows: list[tuple[str, str]] = []
-
-    def walk(value: Any, names: tuple[str, ...]) -> None:
-        if isinstance(value, bool | int | float):
-            rows.append(
-                (" / ".join(names), f"{value:.4g}" if isinstance(value, float) else str(value))
-            )
-        elif isinstance(value, Mapping) and len(names) < 4:
-            for name, inner in value.items():
-                walk(inner, (*names, str(name)))
-
-    walk(_json(path), ())
+    rows = list(_figures(_json(path), ()))
     rest = f"\n\n{len(rows) - most} more figures stand in `eval.json`." if len(rows) > most else ""
     return _table(("measure", "value"), rows[:most]) + rest
 
 
-def _table(head: tuple[str, ...], rows: list[Any]) -> str:
+def _figures(value: object, names: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    if isinstance(value, bool | int | float):
+        yield " / ".join(names), f"{value:.4g}" if isinstance(value, float) else str(value)
+    elif isinstance(value, Mapping) and len(names) < 4:
+        for name, inner in value.items():
+            yield from _figures(inner, (*names, str(name)))
+
+
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     lines = [head, tuple("---" for _ in head), *rows]
-    return "\n".join(
-        "| " + " | ".join(str(cell).replace("|", "/") for cell in line) + " |" for line in lines
-    )
+    cells = ([str(cell).replace("|", "/") for cell in line] for line in lines)
+    return "\n".join(f"| {' | '.join(line)} |" for line in cells)
 
 
 def _first_line(error: BaseException) -> str:

@@ -64,22 +64,18 @@ class Licence:
         """How a model card on the hub spells it; "other" where the hub has no word for it."""
         name = re.sub(r"-(only|or-later)$", "", self.id.lower())
         name = re.sub(r"^(pddl|odc-by|odbl)-1\.0$", r"\1", name)
-        return next((one for one in (name, f"{name}-4.0") if one in HUB), "other")
+        return next((id for id in (name, f"{name}-4.0") if id in HUB), "other")
 
 
 # huggingface.co/docs/hub/repositories-licenses, as far as the table below reaches
 HUB = set(
-    "apache-2.0 mit bsd bsd-2-clause bsd-3-clause isc zlib cc0-1.0 pddl unlicense wtfpl odc-by "
-    "odbl afl-3.0 bsl-1.0 "
-    "cc-by-2.0 cc-by-2.5 cc-by-3.0 cc-by-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc-by-nc-2.0 cc-by-nc-3.0 "
-    "cc-by-nc-4.0 "
-    "cc-by-nc-sa-2.0 cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 cc-by-nd-4.0 cc-by-nc-nd-3.0 cc-by-nc-nd-4.0 "
-    "postgresql ncsa "
-    "cdla-sharing-1.0 cdla-permissive-1.0 cdla-permissive-2.0 mpl-2.0 gpl-2.0 gpl-3.0 lgpl-2.1 "
-    "lgpl-3.0 agpl-3.0 "
-    "openrail openrail++ creativeml-openrail-m bigscience-openrail-m bigscience-bloom-rail-1.0 "
-    "bigcode-openrail-m "
-    "gemma llama2 llama3 llama3.1 llama3.2 llama3.3 llama4".split()
+    """apache-2.0 mit bsd bsd-2-clause bsd-3-clause isc zlib cc0-1.0 pddl unlicense wtfpl odc-by
+    odbl cc-by-2.0 cc-by-2.5 cc-by-3.0 cc-by-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc-by-nc-2.0 cc-by-nc-3.0
+    cc-by-nc-4.0 cc-by-nc-sa-2.0 cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 cc-by-nd-4.0 cc-by-nc-nd-3.0
+    cc-by-nc-nd-4.0 afl-3.0 bsl-1.0 postgresql ncsa cdla-sharing-1.0 cdla-permissive-1.0
+    cdla-permissive-2.0 mpl-2.0 gpl-2.0 gpl-3.0 lgpl-2.1 lgpl-3.0 agpl-3.0 openrail openrail++
+    creativeml-openrail-m bigscience-openrail-m bigscience-bloom-rail-1.0 bigcode-openrail-m gemma
+    llama2 llama3 llama3.1 llama3.2 llama3.3 llama4""".split()
 )
 
 _AGPL_3 = ("AGPL-3.0-only", "AGPL-3.0-or-later")
@@ -117,18 +113,6 @@ def _creative_commons() -> Iterator[Licence]:
     stricter = {"BY": 3, "BY-SA": 5, "BY-NC": 7, "BY-NC-SA": 8, "BY-ND": 9, "BY-NC-ND": 10}
     for elements, strict in stricter.items():
         for version in ("", *_VERSIONS):
-            same: tuple[str, ...] = ()
-            # later versions are open to what is made from 2.0 on, not from 1.0
-            if elements.endswith("SA"):
-                later = (
-                    ("1.0",)
-                    if version == "1.0"
-                    else [v for v in _VERSIONS if v >= (version or "4.0")]
-                )
-                same = tuple(f"CC-{elements}-{v}" for v in later)
-                same += (
-                    ("LAL-1.3", "GPL-3.0-only") if elements == "BY-SA" and version == "4.0" else ()
-                )
             yield Licence(
                 f"CC-{elements}-{version}" if version else f"CC-{elements}",
                 strict,
@@ -136,9 +120,17 @@ def _creative_commons() -> Iterator[Licence]:
                 # BY-ND before 4.0 "prohibits the creation of adaptations", 4.0 only their sharing
                 # (CC's FAQ)
                 adapt="yes" if "ND" not in elements else "private" if version == "4.0" else "no",
-                same=same,
+                same=_shared_alike(elements, version) if elements.endswith("SA") else (),
                 demand="" if version else "its version is not stated; read as 4.0",
             )
+
+
+def _shared_alike(elements: str, version: str) -> tuple[str, ...]:
+    """What may hold a work made from a share-alike one."""
+    # later versions are open to what is made from 2.0 on, not from 1.0
+    later = ["1.0"] if version == "1.0" else [v for v in _VERSIONS if v >= (version or "4.0")]
+    others = ("LAL-1.3", "GPL-3.0-only") if (elements, version) == ("BY-SA", "4.0") else ()
+    return (*(f"CC-{elements}-{v}" for v in later), *others)
 
 
 def _table() -> Iterator[Licence]:
@@ -149,23 +141,17 @@ def _table() -> Iterator[Licence]:
     for id in "MIT BSD BSD-2-Clause BSD-3-Clause ISC Zlib BSL-1.0 PostgreSQL NCSA AFL-3.0".split():
         yield Licence(id, 1)
     yield Licence("Apache-2.0", 2)
-    # a model is one of the "Results" that the CDLA texts leave free, also the one that shares alike
-    # its data
+    # a model is one of the "Results" that the CDLA texts leave free, even where data share alike
     for id in "ODC-By-1.0 CDLA-Permissive-1.0 CDLA-Permissive-2.0 CDLA-Sharing-1.0".split():
         yield Licence(id, 3)
     yield from _creative_commons()
-    for id in (
-        "openrail openrail++ creativeml-openrail-m bigscience-openrail-m bigscience-bloom-rail-1.0 "
-        "bigcode-openrail-m"
-    ).split():
+    rail = "openrail openrail++ creativeml-openrail-m bigscience-openrail-m "
+    for id in (rail + "bigscience-bloom-rail-1.0 bigcode-openrail-m").split():
         yield Licence(id, 4, same=(id,), demand="its restrictions on use are passed on")
-    # files or libraries, whole works, and works used over a network
     for id, same in _COPYLEFT.items():
-        yield Licence(
-            id,
-            6 if id.startswith("AGPL") else 4 if id.startswith(("LGPL", "MPL")) else 5,
-            same=same,
-        )
+        # files or libraries 4, whole works 5, and works used over a network 6
+        strict = 6 if id.startswith("AGPL") else 4 if id.startswith(("LGPL", "MPL")) else 5
+        yield Licence(id, strict, same=same)
     # any model taught by Gemma's outputs is a "Model Derivative" (Gemma terms, section 1.1)
     yield Licence("gemma", 6, same=("gemma",), demand="Gemma's prohibited uses are passed on")
     yield Licence("llama2", 6, same=("llama2",), teaches=False, demand=_ALONE)
@@ -179,31 +165,39 @@ def _table() -> Iterator[Licence]:
     yield Licence("unknown", 13, share="nobody", commercial=False, adapt="no")
 
 
+# how people write an id, behind it
+_WRITTEN = """
+    CC0-1.0: cc-0 cc-0-1.0 | PDDL-1.0: pddl | public domain: pd publicdomain cc-pddc pdm
+    Apache-2.0: apache apache-2 | MIT: expat | BSD: bsd-license | BSD-3-Clause: new-bsd
+    ODC-By-1.0: odc-by | ODbL-1.0: odbl | MPL-2.0: mpl-2 mpl | LAL-1.3: fal-1.3 free-art-1.3
+    llama2: llama-2 llama-2-community | llama3: llama-3 llama-3-community meta-llama-3-community
+    llama3.1: llama-3.1 llama-3.1-community | llama3.2: llama-3.2 llama-3.2-community
+    llama3.3: llama-3.3 llama-3.3-community | llama4: llama-4 llama-4-community
+    gemma: gemma-terms-of-use | qwen: tongyi-qianwen qwen-community | own: own-work my-own mine-own
+    research only: academic academic-only research
+    proprietary: all-rights-reserved copyrighted none
+"""
+
+
+def _aliases() -> Iterator[tuple[str, str]]:
+    """(how it is written, id): lower case, with dashes for all else."""
+    for id in LICENCES:
+        yield re.sub(r"[^a-z0-9.+]+", "-", id.lower()), id
+    for row in re.split(r"[\n|]", _WRITTEN.strip()):
+        id, _, names = row.strip().partition(": ")
+        yield from ((name, id) for name in names.split())
+    for id in ("GPL-2.0", "GPL-3.0", "AGPL-3.0", "LGPL-2.1", "LGPL-3.0"):
+        for name in (id.lower(), id.lower().removesuffix(".0")):
+            for dash in ("-", "v", "-v"):
+                spelled = re.sub(r"-(?=\d)", dash, name)
+                yield spelled, f"{id}-only"
+                for later in ("+", "-or-later", "-+"):
+                    yield spelled + later, f"{id}-or-later"
+
+
 LICENCES = {licence.id: licence for licence in _table()}
 UNKNOWN = LICENCES["unknown"]
-_ALIASES = {re.sub(r"[^a-z0-9.+]+", "-", id.lower()): id for id in LICENCES} | {
-    "cc-0": "CC0-1.0", "cc-0-1.0": "CC0-1.0", "pddl": "PDDL-1.0",
-    "pd": "public domain", "publicdomain": "public domain", "cc-pddc": "public domain", "pdm": "public domain",
-    "apache": "Apache-2.0", "apache-2": "Apache-2.0", "expat": "MIT", "bsd-license": "BSD", "new-bsd": "BSD-3-Clause",
-    "odc-by": "ODC-By-1.0", "odbl": "ODbL-1.0", "mpl-2": "MPL-2.0", "mpl": "MPL-2.0", "fal-1.3": "LAL-1.3",
-    "free-art-1.3": "LAL-1.3", "llama-2": "llama2", "llama-3": "llama3", "llama-3.1": "llama3.1",
-    "llama-3.2": "llama3.2", "llama-3.3": "llama3.3", "llama-4": "llama4", "llama-2-community": "llama2",
-    "llama-3-community": "llama3", "meta-llama-3-community": "llama3", "llama-3.1-community": "llama3.1",
-    "llama-3.2-community": "llama3.2", "llama-3.3-community": "llama3.3", "llama-4-community": "llama4",
-    "gemma-terms-of-use": "gemma", "tongyi-qianwen": "qwen", "qwen-community": "qwen", "academic": "research only",
-    "academic-only": "research only", "research": "research only", "all-rights-reserved": "proprietary",
-    "copyrighted": "proprietary", "none": "proprietary", "own-work": "own", "my-own": "own", "mine-own": "own",
-}  # fmt: skip
-for _name in ("gpl-2.0", "gpl-3.0", "agpl-3.0", "lgpl-2.1", "lgpl-3.0"):
-    _short = _name.removesuffix(".0")
-    for _spelled in (
-        re.sub(r"-(?=\d)", dash, one) for one in (_name, _short) for dash in ("-", "v", "-v")
-    ):
-        _ALIASES[_spelled] = next(id for id in LICENCES if id.lower() == f"{_name}-only")
-        for _later in ("+", "-or-later", "-+"):
-            _ALIASES[_spelled + _later] = next(
-                id for id in LICENCES if id.lower() == f"{_name}-or-later"
-            )
+_ALIASES = dict(_aliases())
 
 
 @functools.lru_cache(maxsize=4096)
@@ -216,32 +210,28 @@ def named(text: str) -> Licence:
     known ("CC BY 4.0, but ask me") make it unknown.
     """
     plain = re.sub(r"[^a-z0-9.+©]+", "-", text.lower().strip()).strip("-.")
-    if found := _ALIASES.get(plain) or _cc(plain):
-        return LICENCES[found]
-    short = (
-        re.sub(r"general-public-licen[cs]e", "gpl", plain)
-        .replace("lesser-gpl", "lgpl")
-        .replace("affero-gpl", "agpl")
-    )
+    if id := _ALIASES.get(plain) or _cc(plain):
+        return LICENCES[id]
+    short = re.sub(r"general-public-licen[cs]e", "gpl", plain)
+    short = short.replace("lesser-gpl", "lgpl").replace("affero-gpl", "agpl")
     short = re.sub(r"\b(the|gnu|licen[cs]e|version|agreement)\b", "-", short)
-    short = re.sub(r"-+", "-", short).strip("-")
-    if found := _ALIASES.get(short):
-        return LICENCES[found]
+    if id := _ALIASES.get(re.sub(r"-+", "-", short).strip("-")):
+        return LICENCES[id]
     if re.match(r"(©|copyright\b|c-(19|20)\d\d\b)", plain) or plain.endswith("all-rights-reserved"):
         return LICENCES["proprietary"]
     return UNKNOWN
 
 
 _CC_WORDS = {
-    "by": "BY", "attribution": "BY", "nc": "NC", "noncommercial": "NC", "nd": "ND", "noderivatives": "ND",
-    "noderivs": "ND", "sa": "SA", "sharealike": "SA", "zero": "0", "cc0": "0", "mark": "PDM", "pdm": "PDM",
+    "by": "BY", "attribution": "BY", "nc": "NC", "noncommercial": "NC", "nd": "ND",
+    "noderivatives": "ND", "noderivs": "ND", "sa": "SA", "sharealike": "SA", "zero": "0",
+    "cc0": "0", "mark": "PDM", "pdm": "PDM",
 }  # fmt: skip
 # countries: that their ports of one version are compatible, CC's licences say themselves (2.0 on)
 _CC_NOISE = set(
-    "cc creative commons creativecommons.org www. http https licenses license licence deed "
-    "legalcode publicdomain "
-    "public domain dedication universal international unported generic intl the en deed.en deed.de "
-    "igo us uk de at fr es it jp nl ca au".split()
+    """cc creative commons creativecommons.org www. http https licenses license licence deed
+    legalcode publicdomain public domain dedication universal international unported generic intl
+    the en deed.en deed.de igo us uk de at fr es it jp nl ca au""".split()
 )
 
 
@@ -263,46 +253,44 @@ def _cc(plain: str) -> str | None:
             return None
     if elements in ({"0"}, {"PDM"}) and version in ("", "1.0"):
         return "CC0-1.0" if elements == {"0"} else "public domain"
-    id = "-".join(
-        [
-            "CC",
-            *(one for one in ("BY", "NC", "ND", "SA") if one in elements),
-            *([version] * bool(version)),
-        ]
-    )
+    ordered = [element for element in ("BY", "NC", "ND", "SA") if element in elements]
+    id = "-".join(["CC", *ordered, *([version] * bool(version))])
     return id if id in LICENCES and not elements & {"0", "PDM"} else None
 
 
 def allows(
     licence: str, purpose: Purpose, what: str = "song", result: str | None = None
 ) -> str | None:
-    """Why something under this licence may not be used for this purpose; None where nothing speaks
-    against it.
+    """Why something under this licence may not be used so; None where nothing speaks against it.
 
     what: "song", "base", "codec", "teacher", "tool", or "tool: NAME" and so on. result: the licence
     of what is made.
     """
-    one, role = named(licence), what.partition(":")[0]
-    if one is UNKNOWN:
-        said = (
-            f"{licence.strip()[:40]!r} is no licence that is known"
-            if named_so(licence)
-            else "the licence is unknown"
-        )
-        return f"{said}, and unknown is not permission"
-    if one.id == "proprietary":
+    terms, role = named(licence), _role(what)
+    if terms is UNKNOWN:
+        quoted = f"{licence.strip()[:40]!r} is no licence that is known"
+        reason = quoted if named_so(licence) else "the licence is unknown"
+        return f"{reason}, and unknown is not permission"
+    if terms.id == "proprietary":
         return "all rights are reserved"
-    if purpose == "commercial" and not one.commercial:
-        return f"{one.id} forbids commercial use"
+    if purpose == "commercial" and not terms.commercial:
+        return f"{terms.id} forbids commercial use"
     if role == TOOL:
         return None
-    if one.adapt == "no" or (one.adapt == "private" and purpose != "private"):
-        return f"{one.id} forbids {'sharing what is' if one.adapt == 'private' else 'that anything is'} made from it"
-    if purpose in ("publish", "commercial") and one.share != "all":
-        return f"{one.id} allows study only"
-    if role == TEACHER and not one.teaches and named(result or "").id != one.id:
-        return f"{one.id} forbids improving other models with its outputs"
+    if terms.adapt == "no":
+        return f"{terms.id} forbids that anything is made from it"
+    if terms.adapt == "private" and purpose != "private":
+        return f"{terms.id} forbids sharing what is made from it"
+    if purpose in ("publish", "commercial") and terms.share != "all":
+        return f"{terms.id} allows study only"
+    if role == TEACHER and not terms.teaches and named(result or "").id != terms.id:
+        return f"{terms.id} forbids improving other models with its outputs"
     return None
+
+
+def _role(what: str) -> str:
+    """What plays which part: "tool: NAME" is a "tool"."""
+    return what.partition(":")[0]
 
 
 def named_so(licence: str) -> bool:
@@ -311,23 +299,24 @@ def named_so(licence: str) -> bool:
 
 
 def may_carry(result: str, part: str, what: str = "song") -> str | None:
-    """Why a work under the licence `result` may not be made from a part under `part`; None where it
-    may."""
-    whole, one, role = named(result), named(part), what.partition(":")[0]
+    """Why a work under `result` may not be made from a part under `part`; None where it may."""
+    work, terms = named(result), named(part)
     if reason := allows(part, "publish", what, result):
         return reason
-    if role == TOOL:
+    if _role(what) == TOOL:
         return None
-    if whole.share != "all" or whole.adapt != "yes":
-        return f"nothing can be shared under {whole.id}"
-    if one.same and whole.id not in one.same:
-        return f"{one.id} asks for {'the same' if one.same == (one.id,) else ' or '.join(one.same[:2])}, not {whole.id}"
-    if not one.commercial and whole.commercial:
-        return f"{whole.id} would allow the commercial use that {one.id} forbids"
-    if one.credit and not whole.credit:
-        return f"{whole.id} would drop the credit that {one.id} asks for"
-    if whole.id in _REFUSED.get(one.id, ()):
-        return f"{whole.id} cannot hold what is under {one.id} (gnu.org/licenses/license-list.html)"
+    if work.share != "all" or work.adapt != "yes":
+        return f"nothing can be shared under {work.id}"
+    if terms.same and work.id not in terms.same:
+        wanted = "the same" if terms.same == (terms.id,) else " or ".join(terms.same[:2])
+        return f"{terms.id} asks for {wanted}, not {work.id}"
+    if not terms.commercial and work.commercial:
+        return f"{work.id} would allow the commercial use that {terms.id} forbids"
+    if terms.credit and not work.credit:
+        return f"{work.id} would drop the credit that {terms.id} asks for"
+    if work.id in _REFUSED.get(terms.id, ()):
+        source = "gnu.org/licenses/license-list.html"
+        return f"{work.id} cannot hold what is under {terms.id} ({source})"
     return None
 
 
@@ -351,111 +340,94 @@ class Joint:
         return LICENCES[self.licence].hub_id
 
 
+Parts = Mapping[tuple[str, str], str]  # (licence, role) -> what is used so
+
+
 def most_restrictive(used: Mapping[str, str]) -> Joint:
-    """The joint licence of {"song: x": "CC-BY-4.0", "base": "apache-2.0", "tool: espeak-ng":
-    "GPL-3.0", ...}.
+    """The joint licence of {"song: x": "CC-BY-4.0", "tool: espeak-ng": "GPL-3.0", ...}.
 
     It is the least strict one that asks for as much as each part and may hold a work made from all
     of them. A value may name several licences with commas. Nothing used gives CC0-1.0: nobody asks
     for anything.
     """
     uses = [
-        (what, text.strip())
-        for what, texts in used.items()
-        for text in (texts or "unknown").split(",")
+        (what, text.strip()) for what, t in used.items() for text in (t or "unknown").split(",")
     ]
-    built = [(what, text) for what, text in uses if what.partition(":")[0] != TOOL]
+    built = [(what, text) for what, text in uses if _role(what) != TOOL]
+    limits = {(text, _role(what)): what for what, text in uses if _role(what) == TOOL}
     parts = {
-        (named(text).id if named(text) is not UNKNOWN else text, what.partition(":")[0]): what
+        (named(text).id if named(text) is not UNKNOWN else text, _role(what)): what
         for what, text in built
     }
-    limits = {
-        (text, what.partition(":")[0]): what
-        for what, text in uses
-        if what.partition(":")[0] == TOOL
-    }
-    found = {named(text).id for text, _ in parts} or {"CC0-1.0"}
-    strictest = max((LICENCES[id] for id in found), key=lambda one: (one.strict, one.id))
-    wider = (
-        found | {id for one in found for id in LICENCES[one].same} | {"CC-BY-4.0", "CC-BY-NC-4.0"}
-    )
-    candidates = sorted(
-        (LICENCES[id] for id in wider if LICENCES[id].strict >= strictest.strict),
-        key=lambda one: _order(one, found),
-    )
-    chosen = next(
-        (
-            one.id
-            for one in candidates
-            if all(may_carry(one.id, text, role) is None for text, role in parts)
-        ),
-        None,
-    )
+    ids = {named(text).id for text, _ in parts} or {"CC0-1.0"}
+    strictest = max((LICENCES[id] for id in ids), key=lambda part: (part.strict, part.id))
+    wider = ids.union(*(LICENCES[id].same for id in ids), ("CC-BY-4.0", "CC-BY-NC-4.0"))
+    chosen = _least_strict(parts, wider, strictest.strict, ids)
     conflicts = [] if chosen else _conflicts(parts, wider)
     conflicts += [
         f"{what}: {why}"
         for (text, role), what in limits.items()
         if (why := allows(text, "publish", role))
     ]
-    final = LICENCES[chosen] if chosen else strictest
-    return Joint(
-        final.id,
-        tuple(
-            dict.fromkeys(
-                f"{what} is under {text}"
-                for (text, _), what in parts.items()
-                if _forces(final, named(text))
-            )
-        ),
-        tuple(
-            f"{what} ({named(text).id})"
-            for what, text in built
-            if named(text).credit and named(text) is not UNKNOWN
-        ),
-        tuple(
-            dict.fromkeys(
-                f"{named(text).id}: {ask}" for text, _ in parts if (ask := named(text).demand)
-            )
-        ),
-        tuple(dict.fromkeys(conflicts)),
-    )
-
-
-def _order(one: Licence, found: set[str]) -> tuple[bool, int, int, float, str]:
-    """Candidates: a version stated, least strict, used already and known to the hub, newest first."""
-    version = re.search(r"(\d\.\d)(?:-only|-or-later)?$", one.id)
-    unversioned = one.id.startswith("CC-") and not version
-    usual = 2 if one.hub_id == "other" else 0 if one.id in found else 1
-    return unversioned, one.strict, usual, -float(version.group(1)) if version else 0.0, one.id
-
-
-def _forces(final: Licence, one: Licence) -> bool:
-    """Whether this part is a reason for the joint licence."""
-    return (
-        one.strict == final.strict
-        or bool(one.same)
-        or (not one.commercial and not final.commercial)
-    )
-
-
-def _conflicts(parts: Mapping[tuple[str, str], str], candidates: set[str]) -> list[str]:
-    """Parts that nothing may be made from, else the pairs that no licence holds together."""
-    alone = [
-        f"{what}: {why}"
-        for (text, role), what in parts.items()
-        if not any(may_carry(id, text, role) is None for id in candidates)
-        and (why := allows(text, "publish", role) or f"no licence that is known holds {text}")
+    final = chosen or strictest
+    terms = [(what, text, named(text)) for (text, _), what in parts.items()]
+    because = [f"{what} is under {text}" for what, text, part in terms if _forces(final, part)]
+    demands = [f"{part.id}: {part.demand}" for _, _, part in terms if part.demand]
+    credits = [
+        f"{what} ({named(text).id})"
+        for what, text in built
+        if named(text).credit and named(text) is not UNKNOWN
     ]
+    return Joint(final.id, _once(because), tuple(credits), _once(demands), _once(conflicts))
+
+
+def _once(lines: list[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(lines))
+
+
+def _least_strict(parts: Parts, candidates: set[str], least: int, used: set[str]) -> Licence | None:
+    """The least strict candidate, from `least` on, that may hold a work made from all parts."""
+    enough = (LICENCES[id] for id in candidates if LICENCES[id].strict >= least)
+    for licence in sorted(enough, key=lambda licence: _order(licence, used)):
+        if all(may_carry(licence.id, text, role) is None for text, role in parts):
+            return licence
+    return None
+
+
+def _order(licence: Licence, used: set[str]) -> tuple[bool, int, int, float, str]:
+    """First those with a version, then the least strict, used or known to the hub, newest."""
+    version = re.search(r"(\d\.\d)(?:-only|-or-later)?$", licence.id)
+    unversioned = licence.id.startswith("CC-") and not version
+    usual = 2 if licence.hub_id == "other" else 0 if licence.id in used else 1
+    newest = -float(version.group(1)) if version else 0.0
+    return unversioned, licence.strict, usual, newest, licence.id
+
+
+def _forces(final: Licence, part: Licence) -> bool:
+    """Whether this part is a reason for the joint licence."""
+    no_money = not part.commercial and not final.commercial
+    return part.strict == final.strict or bool(part.same) or no_money
+
+
+def _conflicts(parts: Parts, candidates: set[str]) -> list[str]:
+    """Parts that nothing may be made from, else the pairs that no licence holds together."""
+
+    def held(*uses: tuple[str, str]) -> bool:
+        return any(all(may_carry(id, *use) is None for use in uses) for id in candidates)
+
+    alone = []
+    for (text, role), what in parts.items():
+        if not held((text, role)):
+            reason = allows(text, "publish", role)
+            alone.append(f"{what}: {reason or f'no licence that is known holds {text}'}")
     if alone:
         return alone
-    pairs = [(one, other) for one in parts for other in parts if one < other]
-    return [
-        f"{parts[one]} ({one[0]}) and {parts[other]} ({other[0]}): no licence that is known holds "
+    pairs = [
+        f"{parts[use]} ({use[0]}) and {parts[other]} ({other[0]}): no licence that is known holds "
         "both"
-        for one, other in pairs
-        if not any(
-            may_carry(id, *one) is None and may_carry(id, *other) is None for id in candidates
-        )
-    ] or [
-        "no licence that is known holds all of: " + ", ".join(sorted({text for text, _ in parts}))
+        for use in parts
+        for other in parts
+        if use < other and not held(use, other)
     ]
+    everything = ", ".join(sorted({text for text, _ in parts}))
+    return pairs or [f"no licence that is known holds all of: {everything}"]

@@ -5,7 +5,7 @@
 Times are seconds from the start of the song's audio. A note begins with the *vowel* of its
 syllable, as a singer counts it: the consonants before the vowel sound inside the note (or silence)
 before. Everything but the lyrics may be unknown; a song with note times can be taught note by note,
-one with line times line by line (see `prompts`).
+one with line times line by line (see distill/lm/prompts.py).
 
 Manifests are JSON lines, one song a row, audio paths relative to the manifest (version 1).
 """
@@ -13,6 +13,7 @@ Manifests are JSON lines, one song a row, audio paths relative to the manifest (
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass, replace
@@ -22,13 +23,13 @@ from typing import Any, get_args, get_origin, get_type_hints
 from distill.errors import FolderError, SongError
 
 VERSION = 1
+_WANTED = "name a .jsonl file written by distill"
 TRACKS = ("audio", "vocals", "accompaniment")
 
 
 @dataclass(frozen=True)
 class Note:
-    """One note: seconds, MIDI pitch (None is a rest or unknown) and the piece of text begun on it
-    ("" goes on)."""
+    """Seconds, MIDI pitch (None: rest or unknown), the text begun on it ("": the last goes on)."""
 
     start: float
     end: float
@@ -38,8 +39,7 @@ class Note:
 
 @dataclass(frozen=True)
 class Word:
-    """One word and where it is sung (seconds). `confidence` that it is sung there, 0 to 1; None: a
-    person said so."""
+    """One word and when it is sung (seconds), the confidence from 0 to 1; None: a person's word."""
 
     text: str
     start: float
@@ -49,8 +49,7 @@ class Word:
 
 @dataclass(frozen=True)
 class Line:
-    """One sung line; `start` and `end` are None when nobody knows them. `confidence` as for words,
-    of the line's times."""
+    """One sung line; `start` and `end` are None when nobody knows them, `confidence` is in them."""
 
     text: str
     start: float | None = None
@@ -128,22 +127,15 @@ class Song:
     @property
     def text(self) -> str:
         """The lyrics as a person would type them."""
-        return "\n".join(
-            "\n".join([f"[{section.tag}]", *(line.text for line in section.lines)])
-            for section in self.sections
-        )
+        texts = ([f"[{s.tag}]", *(line.text for line in s.lines)] for s in self.sections)
+        return "\n".join(itertools.chain.from_iterable(texts))
 
 
 def from_its_start(line: Line, tail: float = 0.4) -> Line:
-    """A line with its times counted from its own start; without an end it lasts `tail` seconds past
-    its last note."""
+    """A line with times from its own start; without an end it lasts `tail` s past its last note."""
     first = line.start or 0.0
-    notes = tuple(
-        replace(note, start=note.start - first, end=note.end - first) for note in line.notes
-    )
-    words = tuple(
-        replace(word, start=word.start - first, end=word.end - first) for word in line.words
-    )
+    notes = tuple(replace(n, start=n.start - first, end=n.end - first) for n in line.notes)
+    words = tuple(replace(w, start=w.start - first, end=w.end - first) for w in line.words)
     last = notes[-1].end + tail if notes else None
     end = last if line.end is None else line.end - first
     return replace(line, start=0.0, end=end, notes=notes, words=words)
@@ -154,51 +146,45 @@ def to_json(song: Song) -> dict[str, Any]:
     return asdict(song)
 
 
-def from_json(row: dict[str, Any]) -> Song:
-    """The song that `to_json` wrote. Raises SongError naming what is missing, unknown or of another
-    type."""
+def from_json(row: object) -> Song:
+    """The song that `to_json` wrote. SongError names what is missing, unknown or ill-typed."""
     try:
-        song: Song = _built(Song, row, "")
+        song: Song = _dataclass(Song, row, "")
     except TypeError as error:
         id = row.get("id", "?") if isinstance(row, dict) else "?"
-        raise SongError(
-            f"song {id}: not a version {VERSION} song ({error}); export it again"
-        ) from None
+        fault = f"not a version {VERSION} song ({error})"
+        raise SongError(f"song {id}: {fault}; export it again") from None
     return song
 
 
 @functools.cache
-def _hints(kind: type) -> dict[str, Any]:
-    return get_type_hints(kind)
+def _fields(cls: Any) -> tuple[dict[str, Any], set[str]]:
+    """The types of a dataclass's fields, and those that have no default."""
+    return get_type_hints(cls), {field.name for field in fields(cls) if field.default is MISSING}
 
 
-def _built(hint: Any, value: Any, at: str) -> Any:
-    """A value of plain JSON as `hint` wants it: one of the types above, a tuple of them, text or a
-    finite number."""
+def _dataclass(cls: Any, value: object, at: str) -> Any:
+    """One of the types above from JSON's names and values; `at` is the dotted name it stands at."""
+    if not isinstance(value, dict):
+        raise TypeError(f"{at or 'it'} is {type(value).__name__}, not names and values")
+    hints, required = _fields(cls)
+    prefix = f"{at}." if at else ""
+    if wrong := sorted(set(value) - set(hints)) or sorted(required - set(value)):
+        fault = "missing" if wrong[0] in required else "unknown"
+        raise TypeError(f"{prefix}{wrong[0]} is {fault}")
+    return cls(**{name: _typed(hints[name], item, prefix + name) for name, item in value.items()})
+
+
+def _typed(hint: Any, value: Any, at: str) -> object:
+    """A value as `hint` wants it: one of the types above, a tuple, text or a finite number."""
     if hint is Any:
         return value
     if get_origin(hint) is tuple:
         if not isinstance(value, (list, tuple)):
             raise TypeError(f"{at} is {type(value).__name__}, not a list")
-        return tuple(_built(get_args(hint)[0], one, at) for one in value)
-    if isinstance(hint, type) and is_dataclass(hint):
-        if not isinstance(value, dict):
-            raise TypeError(f"{at or 'it'} is {type(value).__name__}, not names and values")
-        hints, wanted = (
-            _hints(hint),
-            {field.name for field in fields(hint) if field.default is MISSING},
-        )
-        if wrong := sorted(set(value) - set(hints)) or sorted(wanted - set(value)):
-            raise TypeError(
-                f"{at}{'.' * bool(at)}{wrong[0]} is "
-                f"{'missing' if wrong[0] in wanted else 'unknown'}"
-            )
-        return hint(
-            **{
-                name: _built(hints[name], one, f"{at}{'.' * bool(at)}{name}")
-                for name, one in value.items()
-            }
-        )
+        return tuple(_typed(get_args(hint)[0], item, at) for item in value)
+    if is_dataclass(hint):
+        return _dataclass(hint, value, at)
     allowed = get_args(hint) or (hint,)
     if (value is None and type(None) in allowed) or (isinstance(value, str) and str in allowed):
         return value
@@ -208,16 +194,14 @@ def _built(hint: Any, value: Any, at: str) -> Any:
 
 
 def manifest_songs(path: str | Path) -> Iterator[tuple[str, Song | SongError]]:
-    """("file:line", song) of a JSON lines manifest, an error in place of each row that is none;
-    audio paths absolute.
+    """("file:line", song) of a JSON lines manifest, an error in place of each row that is none.
 
-    Raises FolderError without a file. A last line cut short by a crash is an error.
+    Audio paths are absolute. Raises FolderError without a file. A last line cut short by a crash is
+    an error.
     """
     path = Path(path)
     if not path.is_file():
-        raise FolderError(
-            f"{path}: there is no such manifest; name a .jsonl file written by distill"
-        )
+        raise FolderError(f"{path}: there is no such manifest; {_WANTED}")
     with path.open("rb") as rows:
         for number, row in enumerate(rows, 1):
             if row.strip():
@@ -231,29 +215,24 @@ def _manifest_song(text: bytes, folder: Path) -> Song:
     try:
         row = json.loads(text.decode())
     except UnicodeDecodeError as error:
-        raise SongError(
-            f"not UTF-8 ({error.reason}); name a .jsonl file written by distill"
-        ) from None
+        raise SongError(f"not UTF-8 ({error.reason}); {_WANTED}") from None
     except (ValueError, RecursionError) as error:
         reason = getattr(error, "msg", "it nests too deep")
         raise SongError(f"not JSON ({reason}); remove or rewrite this line") from None
     if not isinstance(row, dict) or row.pop("version", VERSION) != VERSION:
         raise SongError(f"this manifest is of another version than {VERSION}; export it again")
     song = from_json(row)
-    found: dict[str, Any] = {
-        name: str((folder / file).resolve()) for name, file in song.tracks.items()
-    }
-    return replace(song, **found)
+    files: dict[str, Any] = {t: str((folder / file).resolve()) for t, file in song.tracks.items()}
+    return replace(song, **files)
 
 
 def read_manifest(path: str | Path) -> list[Song]:
-    """All songs of a manifest. Raises FolderError without a file, SongError (file and line) for the
-    first bad row."""
+    """All songs of a manifest. FolderError without a file, SongError (file, line) for a bad row."""
     songs = []
-    for _, one in manifest_songs(path):
-        if isinstance(one, SongError):
-            raise one
-        songs.append(one)
+    for _, song in manifest_songs(path):
+        if isinstance(song, SongError):
+            raise song
+        songs.append(song)
     return songs
 
 
@@ -263,10 +242,8 @@ def manifest_row(song: Song, folder: Path) -> str:
     for name, file in song.tracks.items():
         path = (folder / file).resolve()  # an absolute path stays what it is
         if not path.is_relative_to(folder.resolve()):
-            raise SongError(
-                f"song {song.id}: its {name} {file} lies outside of {folder}; put both in one "
-                "folder"
-            )
+            outside = f"its {name} {file} lies outside of {folder}"
+            raise SongError(f"song {song.id}: {outside}; put both in one folder")
         row[name] = path.relative_to(folder.resolve()).as_posix()
     return json.dumps(row, ensure_ascii=False)
 
@@ -274,6 +251,5 @@ def manifest_row(song: Song, folder: Path) -> str:
 def write_manifest(path: str | Path, songs: Iterable[Song]) -> None:
     """Write songs as JSON lines; their audio must lie under the manifest's folder."""
     path = Path(path)
-    path.write_text(
-        "".join(manifest_row(song, path.parent) + "\n" for song in songs), encoding="utf-8"
-    )
+    rows = [manifest_row(song, path.parent) + "\n" for song in songs]
+    path.write_text("".join(rows), encoding="utf-8")

@@ -19,6 +19,7 @@ from distill.audio.codec_format import CodecFormat
 from distill.codecs.embedded import Settings
 from distill.coded_songs import codes_of, codes_of_all
 from distill.errors import AudioError, DistillError, SongError
+from distill.runtime import workers
 from distill.songs import Song
 
 RATE, HOP = 8000, 80
@@ -209,13 +210,13 @@ def test_several_processes_give_the_same_codes_and_name_what_is_wrong(
     soundfile.write(songs[2].audio, np.zeros(1000), 8000)
     with pytest.raises(AudioError, match=r"s2.flac: is silent"):
         list(codes_of_all(songs, codec, processes=2))
-    monkeypatch.setattr(coded_songs.sys, "executable", "/bin/false")
+    monkeypatch.setattr(workers.sys, "executable", "/bin/false")
     with pytest.raises(DistillError, match="ended with status 1"):
         coded_songs._deal([coded_songs._entry(songs[1], codec)], codec, 1)
 
 
 def test_a_song_is_claimed_by_one_process_and_by_none_whose_parent_is_gone(tmp_path: Path) -> None:
     entries = [coded_songs._Entry((name,), Path(name)) for name in "abc"]
-    one, other = (coded_songs._claimed(entries, tmp_path, os.getppid()) for _ in range(2))
+    one, other = (workers._claimed(entries, tmp_path, os.getppid()) for _ in range(2))
     assert [next(one), next(other), *one, *other] == entries
-    assert list(coded_songs._claimed(entries, tmp_path / "new", -1)) == []
+    assert list(workers._claimed(entries, tmp_path / "new", -1)) == []

@@ -32,7 +32,7 @@ _CORE = {  # YAML 1.2.2, section 10.3.2
 class _Loader(yaml.SafeLoader):
     """PyYAML's parser with the resolvers of YAML 1.2."""
 
-    yaml_implicit_resolvers = {}  # noqa: RUF012 - as the base class has it; add_implicit_resolver fills it
+    yaml_implicit_resolvers = {}  # noqa: RUF012 - as the base class has it, to be filled
 
 
 for _name, _pattern in _CORE.items():
@@ -43,57 +43,50 @@ def data(text: str, where: str = "settings") -> dict[str, Any]:
     """The mapping in a YAML text, as dicts, lists, text, numbers, booleans and None."""
     value = _data(text, where)
     if not isinstance(value, dict):
-        said = "is empty" if value is None else f"holds {shown(value)}"
-        raise SettingsError(f"{where}: {said}; it must hold keys and values")
+        content = "is empty" if value is None else f"holds {shown(value)}"
+        raise SettingsError(f"{where}: {content}; it must hold keys and values")
     return value
 
 
 def override(
-    given: Mapping[str, Any], changes: Mapping[str, str], where: str = "settings"
+    given: Mapping[str, object], changes: Mapping[str, str], where: str = "settings"
 ) -> dict[str, Any]:
-    """A copy of `given` with dotted keys set, e.g. {"train.seconds": "60", "losses.0.weight": "1"}
-    (YAML)."""
-    changed = json.loads(json.dumps(given))
+    """A copy with dotted keys set to YAML: {"train.seconds": "60", "losses.0.weight": "1"}."""
+    changed: dict[str, Any] = json.loads(json.dumps(given))
     for dotted, text in changes.items():
         holder: Any = changed
         *way, last = dotted.split(".")
         for name in way:
-            holder = (
-                holder.setdefault(name, {})
-                if isinstance(holder, dict)
-                else _item(holder, name, dotted, where)
-            )
-        if isinstance(holder, list):
-            _item(holder, last, dotted, where)
-            holder[int(last)] = _data(text, f"--set {dotted}")
-        elif isinstance(holder, dict):
+            if isinstance(holder, dict):
+                holder = holder.setdefault(name, {})
+            else:
+                holder = holder[_index(holder, name, dotted, where)]
+        if isinstance(holder, dict):
             holder[last] = _data(text, f"--set {dotted}")
+        elif isinstance(holder, list):
+            holder[_index(holder, last, dotted, where)] = _data(text, f"--set {dotted}")
         else:
-            raise SettingsError(
-                f"{where}: cannot set {dotted}: {'.'.join(way)} is {shown(holder)}, which has no "
-                "keys"
-            )
+            keyless = f"{'.'.join(way)} is {shown(holder)}, which has no keys"
+            raise SettingsError(f"{where}: cannot set {dotted}: {keyless}")
     return changed
 
 
-def _item(holder: Any, name: str, dotted: str, where: str) -> Any:
-    if isinstance(holder, list) and name.isdigit() and int(name) < len(holder):
-        return holder[int(name)]
-    raise SettingsError(f"{where}: cannot set {dotted}: {name} is no place in {shown(holder)}")
+def _index(items: object, name: str, dotted: str, where: str) -> int:
+    if isinstance(items, list) and name.isdigit() and int(name) < len(items):
+        return int(name)
+    raise SettingsError(f"{where}: cannot set {dotted}: {name} is no place in {shown(items)}")
 
 
-def _data(text: str, where: str) -> Any:
+def _data(text: str, where: str) -> object:
     if len(text) > LONGEST_TEXT:
-        raise SettingsError(
-            f"{where}: has {len(text)} characters; settings hold at most {LONGEST_TEXT}"
-        )
+        most = f"settings hold at most {LONGEST_TEXT}"
+        raise SettingsError(f"{where}: has {len(text)} characters; {most}")
     try:
         for event in yaml.parse(text, Loader=_Loader):
             if getattr(event, "anchor", None):  # of an anchor or an alias
-                mark: Any = event.start_mark
-                raise SettingsError(
-                    f"{where}: line {mark.line + 1} has an anchor (& or *); write it out"
-                )
+                at: Any = event.start_mark
+                fault = f"line {at.line + 1} has an anchor (& or *)"
+                raise SettingsError(f"{where}: {fault}; write it out")
         node = yaml.compose(text, Loader=_Loader)
         return None if node is None else _plain_node(node, where)
     except yaml.YAMLError as error:
@@ -102,34 +95,32 @@ def _data(text: str, where: str) -> Any:
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise SettingsError(f"{where}: {line}not YAML ({problem})") from error
     except RecursionError as error:
-        raise SettingsError(
-            f"{where}: nested too deeply; settings are a few levels deep"
-        ) from error
+        shallow = "settings are a few levels deep"
+        raise SettingsError(f"{where}: nested too deeply; {shallow}") from error
 
 
-def _plain_node(node: yaml.Node, where: str) -> Any:
-    """A composed node as plain data; refuses doubled keys and every tag that is not of the core
-    schema."""
+def _plain_node(node: yaml.Node, where: str) -> object:
+    """A composed node as plain data; refuses doubled keys and tags beyond the core schema."""
     line = node.start_mark.line + 1
     kind = node.tag.removeprefix(_TAG)
     if isinstance(node, yaml.SequenceNode) and kind == "seq":
         return [_plain_node(item, where) for item in node.value]
     if isinstance(node, yaml.MappingNode) and kind == "map":
-        found: dict[str, Any] = {}
+        mapping: dict[str, object] = {}
         for key_node, value_node in node.value:
             key, key_line = key_node.value, key_node.start_mark.line + 1
             if not isinstance(key_node, yaml.ScalarNode) or not isinstance(key, str):
                 raise SettingsError(f"{where}: line {key_line}: a key must be a word")
-            if key in found:
+            if key in mapping:
                 raise SettingsError(f"{where}: line {key_line}: {key} is given twice; keep one")
-            found[key] = _plain_node(value_node, where)
-        return found
+            mapping[key] = _plain_node(value_node, where)
+        return mapping
     if isinstance(node, yaml.ScalarNode) and kind in ("str", *_CORE):
         return _scalar(node.value, kind, f"{where}: line {line}")
     raise SettingsError(f"{where}: line {line}: the tag !{kind} is not allowed; write plain values")
 
 
-def _scalar(text: str, kind: str, where: str) -> Any:
+def _scalar(text: str, kind: str, where: str) -> object:
     if kind == "str":
         return text
     if not re.fullmatch(_CORE[kind], text):
@@ -143,22 +134,17 @@ def _scalar(text: str, kind: str, where: str) -> Any:
     return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
 
 
-def shown(value: Any) -> str:
+def shown(value: object) -> str:
     """A value as an error quotes it: short, with its kind when that is the point."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "true" if value else "false"
     text = json.dumps(value, ensure_ascii=False, default=str)
-    return (text if len(text) <= 60 else text[:57] + "...") + (
-        " (text)" if isinstance(value, str) else ""
-    )
+    quoted = text if len(text) <= 60 else text[:57] + "..."
+    return quoted + (" (text)" if isinstance(value, str) else "")
 
 
 class _Dumper(yaml.SafeDumper):
     """Quotes any text that some reader of YAML, 1.1 or 1.2, would take for something else."""
 
-    def ignore_aliases(self, data: Any) -> bool:
+    def ignore_aliases(self, data: object) -> bool:
         return True
 
 
@@ -170,13 +156,7 @@ def _quoted(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
 _Dumper.add_representer(str, _quoted)
 
 
-def write(value: Any) -> str:
+def write(value: object) -> str:
     """Plain data as YAML text, keys in their order."""
-    return yaml.dump(
-        value,
-        Dumper=_Dumper,
-        sort_keys=False,
-        allow_unicode=True,
-        width=110,
-        default_flow_style=None,
-    )
+    layout: dict[str, Any] = {"width": 110, "default_flow_style": None, "allow_unicode": True}
+    return str(yaml.dump(value, Dumper=_Dumper, sort_keys=False, **layout))

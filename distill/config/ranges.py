@@ -1,4 +1,4 @@
-"""What a setting may hold, beside its type: said once, at the field, and checked wherever one is made.
+"""What a setting may hold beside its type: said at the field, checked whenever one is made.
 
     @dataclass(frozen=True)
     class TrainSettings(Checked):
@@ -6,7 +6,7 @@
         dropout: float = share(default=0.0)
         schedule: Literal["cosine", "constant"] = "cosine"      # choices are checked by their type
 
-A rule about several settings together is a `__post_init__` that calls `super().__post_init__()` first.
+A rule about several settings is a `__post_init__` that calls `super().__post_init__()` first.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ import dataclasses
 import functools
 import typing
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from distill.errors import SettingsError
 
-_MISSING = dataclasses.MISSING
+T = TypeVar("T")
+_REQUIRED: Any = dataclasses.MISSING
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,49 +31,48 @@ class Range:
     words: str
 
 
-def at_least(least: float, default: Any = _MISSING) -> Any:
+def at_least(least: float, default: T = _REQUIRED) -> T:
     """A field for numbers from `least` up."""
     return _field(default, lambda value: value >= least, f"{least:g} or more")
 
 
-def above(bound: float, default: Any = _MISSING) -> Any:
+def above(bound: float, default: T = _REQUIRED) -> T:
     """A field for numbers above `bound`."""
     return _field(default, lambda value: value > bound, f"a number above {bound:g}")
 
 
-def below(bound: float, default: Any = _MISSING) -> Any:
+def below(bound: float, default: T = _REQUIRED) -> T:
     """A field for numbers below `bound`."""
     return _field(default, lambda value: value < bound, f"a number below {bound:g}")
 
 
-def between(least: float, most: float, default: Any = _MISSING) -> Any:
+def between(least: float, most: float, default: T = _REQUIRED) -> T:
     """A field for numbers from `least` to `most`, both included."""
     return _field(default, lambda value: least <= value <= most, f"{least:g} to {most:g}")
 
 
-def share(default: Any = _MISSING, zero: bool = True, one: bool = True) -> Any:
+def share(default: T = _REQUIRED, zero: bool = True, one: bool = True) -> T:
     """A field for a share from 0 to 1; `zero`, `one`: whether the ends are allowed."""
-
-    ends = ({0} if zero else set()) | ({1} if one else set())
+    ends = {end for end, allowed in ((0, zero), (1, one)) if allowed}
     words = f"a share {'from' if zero else 'above'} 0 {'up to' if one else 'to below'} 1"
     return _field(default, lambda value: 0 < value < 1 or value in ends, words)
 
 
-def _field(default: Any, holds: Callable[[float], bool], words: str) -> Any:
+def _field(default: T, holds: Callable[[float], bool], words: str) -> T:
     return dataclasses.field(default=default, metadata={"range": Range(holds, words)})
 
 
 class Checked:
-    """A dataclass of settings whose fields hold only what they may. Raises SettingsError by name."""
+    """A dataclass of settings whose fields hold only what they may. SettingsError by name."""
 
     def __post_init__(self) -> None:
-        own: Any = type(self)
-        for name, allowed in _ranges(own).items():
+        cls: Any = type(self)
+        for name, allowed in _ranges(cls).items():
             value = getattr(self, name)
             for number in value if isinstance(value, tuple) else (value,):
                 if number is not None and not allowed.holds(number):
                     raise SettingsError(f"{name} is {value}; it must be {allowed.words}")
-        for name, choices in _choices(own).items():
+        for name, choices in _choices(cls).items():
             value = getattr(self, name)
             if value not in choices:
                 known = ", ".join(map(str, choices))
@@ -80,23 +80,21 @@ class Checked:
 
 
 @functools.cache
-def _ranges(cls: Any) -> dict[str, Range]:
-    return {
-        field.name: field.metadata["range"]
-        for field in dataclasses.fields(cls)
-        if "range" in field.metadata
-    }
+def _ranges(cls: type[Any]) -> dict[str, Range]:
+    ranges = {field.name: field.metadata.get("range") for field in dataclasses.fields(cls)}
+    return {name: allowed for name, allowed in ranges.items() if allowed is not None}
 
 
 @functools.cache
-def _choices(cls: Any) -> dict[str, tuple[Any, ...]]:
+def _choices(cls: type[Any]) -> dict[str, tuple[object, ...]]:
     """The fields that hold one of a few words, or null where that is among them."""
     hints = typing.get_type_hints(cls)
-    found = {}
+    choices: dict[str, tuple[object, ...]] = {}
     for field in dataclasses.fields(cls):
-        parts = (hints[field.name], *typing.get_args(hints[field.name]))
-        literals = [part for part in parts if typing.get_origin(part) is Literal]
-        if literals:
-            null = (None,) if type(None) in typing.get_args(hints[field.name]) else ()
-            found[field.name] = (*typing.get_args(literals[0]), *null)
-    return found
+        hint = hints[field.name]
+        arguments = typing.get_args(hint)
+        for part in (hint, *arguments):
+            if typing.get_origin(part) is Literal:
+                null = (None,) if type(None) in arguments else ()
+                choices.setdefault(field.name, (*typing.get_args(part), *null))
+    return choices

@@ -1,6 +1,6 @@
 """A recipe: everything that one run depends on, in one short YAML file.
 
-    task: sing                  # distill/tasks/sing.py; its dataclass `Settings` says which keys follow
+    task: sing                  # distill/tasks/sing.py; its `Settings` says which keys follow
     seed: 1
     songs: {kind: songbook, hours: 2}
     train: {seconds: 300}
@@ -13,13 +13,15 @@ back to the equal recipe. That text is saved with a run, and a run folder belong
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from distill.config import settings as strict
 from distill.errors import SettingsError
+
+CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)
@@ -36,22 +38,21 @@ class Recipe:
         return strict.write(self._plain())
 
     def published(self) -> str:
-        """The same for others to read: of a path that leaves the current folder, its last part
-        alone."""
-        return strict.write(_without_places(self._plain()))
+        """The same for others to read: of a path that leaves the current folder, its last part."""
+        return strict.write(_without_folders(self._plain()))
 
-    def _plain(self) -> dict[str, Any]:
+    def _plain(self) -> dict[str, object]:
         return {"task": self.task, "seed": self.seed, **strict.plain(self.settings)}
 
 
-def _without_places(value: Any) -> Any:
+def _without_folders(value: object) -> object:
     if isinstance(value, dict):
-        return {name: _without_places(part) for name, part in value.items()}
+        return {name: _without_folders(item) for name, item in value.items()}
     if isinstance(value, list):
-        return [_without_places(part) for part in value]
-    return (
-        Path(value).name if isinstance(value, str) and value.startswith(("/", "~", "..")) else value
-    )
+        return [_without_folders(item) for item in value]
+    if isinstance(value, str) and value.startswith(("/", "~", "..")):
+        return Path(value).name
+    return value
 
 
 def load(name: str | Path, overrides: Mapping[str, str] | None = None) -> Recipe:
@@ -69,45 +70,37 @@ def parse(
 ) -> Recipe:
     """The recipe in a YAML text."""
     data = strict.override(strict.data(text, where), overrides or {}, where)
-    known = strict.kinds("tasks")
+    tasks = strict.kinds("tasks")
     task, seed = data.pop("task", None), data.pop("seed", None)
-    if not isinstance(task, str) or task not in known:
-        said = "is missing" if task is None else f"{task!r} is unknown"
-        raise SettingsError(f"{where}: task {said}; give one of {', '.join(known)} (distill/tasks)")
+    if not isinstance(task, str) or task not in tasks:
+        fault = "is missing" if task is None else f"{task!r} is unknown"
+        known = ", ".join(tasks)
+        raise SettingsError(f"{where}: task {fault}; give one of {known} (distill/tasks)")
     if type(seed) is not int or not 0 <= seed < 2**63:
-        said = "is missing" if seed is None else f"is {seed!r}"
-        raise SettingsError(f"{where}: seed {said}; give a whole number from 0 up")
+        fault = "is missing" if seed is None else f"is {seed!r}"
+        raise SettingsError(f"{where}: seed {fault}; give a whole number from 0 up")
     return Recipe(name, task, seed, strict.build(data, strict.settings_class("tasks", task), where))
 
 
 def find(name: str | Path) -> Path:
-    """The file of a recipe: a path, or a name found in ./recipes or in the recipes beside the
-    package."""
+    """The file of a recipe: a path, or a name in ./recipes or in the recipes beside the package."""
     text = str(name)
-    file_name = text if text.endswith((".yaml", ".yml")) else text + ".yaml"
-    checkout = Path(__file__).resolve().parents[2]
-    for path in (
-        Path(text),
-        Path(file_name),
-        Path("recipes") / file_name,
-        checkout / file_name,
-        checkout / "recipes" / file_name,
-    ):
+    file = text if text.endswith((".yaml", ".yml")) else text + ".yaml"
+    folders = (Path(), Path("recipes"), CHECKOUT, CHECKOUT / "recipes")
+    for path in (Path(text), *(folder / file for folder in folders)):
         if path.is_file():
             return path
-    known = sorted({path.stem for path in available()})
-    raise SettingsError(
-        f"recipe {text}: no such file, nor is it in recipes/ (there: {', '.join(known) or 'none'})"
-    )
+    known = ", ".join(sorted({path.stem for path in available()})) or "none"
+    raise SettingsError(f"recipe {text}: no such file, nor is it in recipes/ (there: {known})")
 
 
 def available() -> list[Path]:
     """Every recipe on disk: those of ./recipes, then those beside the package, each name once."""
-    found: dict[str, Path] = {}
-    for folder in (Path("recipes"), Path(__file__).resolve().parents[2] / "recipes"):
+    paths: dict[str, Path] = {}
+    for folder in (Path("recipes"), CHECKOUT / "recipes"):
         for path in sorted(folder.glob("*.yaml")):
-            found.setdefault(path.stem, path)
-    return list(found.values())
+            paths.setdefault(path.stem, path)
+    return list(paths.values())
 
 
 def with_songs(recipe: Recipe, songs: str | None) -> Recipe:
@@ -135,16 +128,17 @@ def check(recipe: Recipe) -> list[str]:
     Asks each codec for its format, which is known before any weight is loaded.
     """
     lines = [f"{recipe.name}: task {recipe.task}, seed {recipe.seed}"]
-    for key, value in _walk(recipe.settings):
-        lines.append(f"  {key}: {value}")
+    lines += [
+        f"  {name}: {_in_words(value)}" for name, value in strict.plain(recipe.settings).items()
+    ]
     for field in dataclasses.fields(recipe.settings):
         value = getattr(recipe.settings, field.name)
         if field.metadata.get("part") == "codecs" and value is not None:
             form = value.format
+            sizes = ", ".join(map(str, form.slot_sizes))
             lines.append(
                 f"  {field.name} makes {form.frame_rate:g} frames a second of "
-                f"{len(form.slot_sizes)} slots"
-                f" ({', '.join(map(str, form.slot_sizes))} codes) at {form.sample_rate} Hz"
+                f"{len(form.slot_sizes)} slots ({sizes} codes) at {form.sample_rate} Hz"
             )
     train = getattr(recipe.settings, "train", None)
     if train is not None:
@@ -154,12 +148,10 @@ def check(recipe: Recipe) -> list[str]:
     return lines
 
 
-def _walk(settings: Any) -> Iterator[tuple[str, str]]:
-    """The top-level keys and their values in one line each."""
-    for name, value in strict.plain(settings).items():
-        if isinstance(value, dict):
-            yield name, ", ".join(f"{k} {v}" for k, v in value.items())
-        elif isinstance(value, list) and value and isinstance(value[0], dict):
-            yield name, "; ".join(", ".join(f"{k} {v}" for k, v in item.items()) for item in value)
-        else:
-            yield name, str(value)
+def _in_words(value: object) -> str:
+    """A setting in one line."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {item}" for name, item in value.items())
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        return "; ".join(map(_in_words, value))
+    return str(value)

@@ -4,8 +4,8 @@ A `Sheet` is what ought to be heard in one line, a `Performance` a sheet with th
 somebody made of it. Each file in this folder is one measure, found by its file name, and offers
 
     FIGURES: {name: explanation}                        the shares it reports
-    measure(performance, others) -> (figures, details)  one line: {name: (hits, count)}, and JSON to look up
-    summarise(details of all lines) -> dict             what a report should say beside the shares
+    measure(performance, others) -> (figures, details)  of a line: {name: (hits, count)}, and JSON
+    summarise(details of all lines) -> dict             what a report says beside the shares
 
 `others` are the sheets of the row's other lines: a measure takes its *controls* from them, since a
 measure that is content with the wrong words or the wrong tune measures nothing. `judge` asks every
@@ -19,28 +19,29 @@ Needs `pip install "distill[judge]"`.
 from __future__ import annotations
 
 import functools
+import hashlib
 import importlib
 import os
-import pickle
 import pkgutil
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from distill.errors import AudioError, DistillError
+from distill.errors import AudioError
 from distill.measures import _bootstrap
+from distill.runtime import workers
 
 VERSION = 1
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 Figures = dict[str, tuple[int, int]]  # name -> (hits, count)
+Details = dict[str, Any]  # plain JSON values, of one line
+LineReport = dict[str, tuple[Figures, Details]]  # by measure
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,7 @@ class Sheet:
 
 @dataclass(frozen=True, eq=False)
 class Performance(Sheet):
-    """One line as somebody sang it: mono float32, full scale +-1; its first sample is time 0 of the
-    notes.
+    """One line as somebody sang it: mono float32, full scale +-1, from time 0 of the notes.
 
     Raises AudioError where the waveform is not mono, not finite, or has no sample rate. Silence and
     even emptiness are allowed: a singer may fail so, and then everything in the line counts as
@@ -68,14 +68,11 @@ class Performance(Sheet):
     def __post_init__(self) -> None:
         wave_W = np.asarray(self.wave_W, dtype=np.float32)
         if wave_W.ndim != 1 or self.sample_rate <= 0:
-            raise AudioError(
-                f"line {self.text!r}: shape {wave_W.shape} at {self.sample_rate} Hz; give mono at "
-                "its rate"
-            )
+            given = f"shape {wave_W.shape} at {self.sample_rate} Hz"
+            raise AudioError(f"line {self.text!r}: {given}; give mono at its rate")
         if not np.isfinite(wave_W).all():
-            raise AudioError(
-                f"line {self.text!r}: the waveform holds NaN or infinity; sing it again"
-            )
+            fault = "the waveform holds NaN or infinity; sing it again"
+            raise AudioError(f"line {self.text!r}: {fault}")
         object.__setattr__(self, "wave_W", wave_W)
 
     @property
@@ -89,11 +86,15 @@ class Performance(Sheet):
         return len(self.wave_W) / self.sample_rate
 
 
+def lot(*texts: str) -> bytes:
+    """A draw that depends on the texts alone: the same on every machine and in every row."""
+    return hashlib.sha256("|".join(texts).encode()).digest()
+
+
 def kinds() -> list[str]:
     """The measures on disk."""
-    return sorted(
-        module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")
-    )
+    names = (module.name for module in pkgutil.iter_modules(__path__))
+    return sorted(name for name in names if not name.startswith("_"))
 
 
 @functools.cache
@@ -107,8 +108,7 @@ def judge(
     reference: str | None = "codec",
     processes: int | None = None,
 ) -> dict[str, Any]:
-    """Every measure of every row; rows are named ("uncoded", "codec", "singer"), each a list of
-    lines.
+    """Every measure of every row; rows are named ("uncoded", "codec", "singer"), lists of lines.
 
     Returns plain JSON values:
       version, seconds_of_judging, explanations {figure: text},
@@ -122,23 +122,19 @@ def judge(
     judges within this process. Raises DistillError where pocketsphinx or pyworld is missing.
     """
     began = time.perf_counter()
-    processes = processes or len(
-        os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
-    )
-    heard = _hear({row: list(lines) for row, lines in performances.items()}, processes)
-    rows = {row: _report(lines, heard[row]) for row, lines in performances.items()}
+    measured = _measure_all(performances, processes or _cores())
+    rows = {row: _report(lines, measured[row]) for row, lines in performances.items()}
     paired = {}
     if reference is not None and reference in rows:
+        texts = {row: [line.text for line in lines] for row, lines in performances.items()}
         for row in rows.keys() - {reference}:
-            if [line.text for line in performances[row]] != [
-                line.text for line in performances[reference]
-            ]:
-                raise ValueError(
-                    f"judge: rows {row} and {reference} hold other lines; pass reference=None or "
-                    "the same"
-                )
+            if texts[row] != texts[reference]:
+                ways = "pass reference=None or the same"
+                raise ValueError(f"judge: rows {row} and {reference} hold other lines; {ways}")
         paired = {
-            row: _pair(heard[row], heard[reference], reference) for row in rows if row != reference
+            row: _pair(measured[row], measured[reference], reference)
+            for row in rows
+            if row != reference
         }
     explanations = {name: text for kind in kinds() for name, text in load(kind).FIGURES.items()}
     return {
@@ -150,9 +146,13 @@ def judge(
     }
 
 
-# --- one line, one row ----------------------------------------------------------------------------
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
-LineReport = dict[str, tuple[Figures, dict[str, Any]]]  # measure -> (figures, details)
+
+# --- one line, one row ----------------------------------------------------------------------------
 
 
 def judge_line(performance: Performance, others: Sequence[Sheet]) -> LineReport:
@@ -160,58 +160,58 @@ def judge_line(performance: Performance, others: Sequence[Sheet]) -> LineReport:
     return {kind: load(kind).measure(performance, others) for kind in kinds()}
 
 
-def _report(lines: Sequence[Performance], heard: list[LineReport]) -> dict[str, Any]:
+def _report(lines: Sequence[Performance], measured: list[LineReport]) -> dict[str, Any]:
     """One row of the result."""
-    row: dict[str, Any] = {
-        "lines": len(lines),
-        "seconds_of_audio": round(sum(line.seconds for line in lines), 3),
-    }
-    row["figures"] = {}
+    figures: dict[str, Any] = {}
+    summaries: dict[str, Any] = {}
     for kind in kinds():
         for name in load(kind).FIGURES:
-            hits_L, counts_L = _counts(heard, name)
+            hits_L, counts_L = _counts(measured, name)
             counted = {"hits": int(hits_L.sum()), "count": int(counts_L.sum())}
-            row["figures"][name] = (
+            figures[name] = (
                 asdict(_bootstrap.share(hits_L, counts_L)) | counted if counts_L.sum() else None
             )
-        row[kind] = load(kind).summarise([line[kind][1] for line in heard])
-    row["per_line"] = [
-        {
-            "line": line.text,
-            "figures": {
-                name: list(pair) for kind in kinds() for name, pair in said[kind][0].items()
-            },
-        }
-        | {kind: said[kind][1] for kind in kinds()}
-        for line, said in zip(lines, heard, strict=True)
-    ]
-    return row
+        summaries[kind] = load(kind).summarise([line[kind][1] for line in measured])
+    per_line = []
+    for line, report in zip(lines, measured, strict=True):
+        pairs = {name: [*pair] for kind in kinds() for name, pair in report[kind][0].items()}
+        details = {kind: report[kind][1] for kind in kinds()}
+        per_line.append({"line": line.text, "figures": pairs, **details})
+    return {
+        "lines": len(lines),
+        "seconds_of_audio": round(sum(line.seconds for line in lines), 3),
+        "figures": figures,
+        **summaries,
+        "per_line": per_line,
+    }
 
 
 def _pair(
-    heard: list[LineReport], reference: list[LineReport], name_of_reference: str
+    measured: list[LineReport], reference: list[LineReport], name_of_reference: str
 ) -> dict[str, Any]:
     """One row against the reference, line by line."""
     figures: dict[str, Any] = {}
     for kind in kinds():
         for name in load(kind).FIGURES:
-            four = (*_counts(heard, name), *_counts(reference, name))
-            figures[name] = (
-                {
-                    "difference": asdict(_bootstrap.difference(*four)),
-                    "quotient": asdict(part) if (part := _bootstrap.quotient(*four)) else None,
-                }
-                if four[1].sum() and four[3].sum()
-                else None
-            )
+            hits_L, counts_L = _counts(measured, name)
+            lines = (hits_L, counts_L, *_counts(reference, name))
+            if not counts_L.sum() or not lines[3].sum():
+                figures[name] = None
+                continue
+            quotient = _bootstrap.quotient(*lines)
+            figures[name] = {
+                "difference": asdict(_bootstrap.difference(*lines)),
+                "quotient": asdict(quotient) if quotient else None,
+            }
     return {"against": name_of_reference, "figures": figures}
 
 
 def _counts(
-    heard: list[LineReport], figure: str
+    measured: list[LineReport], figure: str
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """(hits, counts) of one figure, one number a line."""
-    pairs = [figures[figure] for line in heard for figures, _ in line.values() if figure in figures]
+    reports = (figures for line in measured for figures, _ in line.values())
+    pairs = [figures[figure] for figures in reports if figure in figures]
     counts_L2 = np.array(pairs, dtype=np.float64).reshape(-1, 2)
     return counts_L2[:, 0], counts_L2[:, 1]
 
@@ -222,74 +222,24 @@ def _counts(
 Job = tuple[str, int, Performance, list[Sheet]]
 
 
-def _hear(rows: dict[str, list[Performance]], processes: int) -> dict[str, list[LineReport]]:
-    """Judge all lines, longest first and dealt like cards, so that the processes end together."""
+def _measure_all(
+    rows: Mapping[str, Sequence[Performance]], processes: int
+) -> dict[str, list[LineReport]]:
+    """Every line measured, the longest first, so that the processes end together."""
     jobs: list[Job] = []
     for row, lines in rows.items():
         sheets = [line.sheet for line in lines]
         jobs += [(row, i, line, sheets[:i] + sheets[i + 1 :]) for i, line in enumerate(lines)]
     jobs.sort(key=lambda job: (-job[2].seconds, job[1], job[0]))
-    hands = [hand for k in range(max(1, processes)) if (hand := jobs[k :: max(1, processes)])]
-    done = _work(jobs) if len(hands) < 2 else _deal(hands)
-    return {row: [done[row, i] for i in range(len(lines))] for row, lines in rows.items()}
+    processes = min(processes, len(jobs))
+    if processes < 2:
+        measured = _work(jobs)
+    else:
+        advice = "run judge(..., processes=1) to see where"
+        shares = workers.share_out(_work, jobs, processes, ONE_THREAD, "judge", advice)
+        measured = {line: report for share in shares for line, report in share.items()}
+    return {row: [measured[row, i] for i in range(len(lines))] for row, lines in rows.items()}
 
 
-def _work(jobs: list[Job]) -> dict[tuple[str, int], LineReport]:
+def _work(jobs: Iterable[Job]) -> dict[tuple[str, int], LineReport]:
     return {(row, i): judge_line(line, others) for row, i, line, others in jobs}
-
-
-def _deal(hands: list[list[Job]]) -> dict[tuple[str, int], LineReport]:
-    """One child each. Plain children rather than `multiprocessing`: forking is unsafe beside
-    torch's threads, and spawning would run the caller's script again (a notebook, a pipe and an
-    unguarded script have none to run)."""
-    path = os.pathsep.join(
-        [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
-    )
-    environment = {
-        **os.environ,
-        "PYTHONPATH": path,
-        "OMP_NUM_THREADS": "1",
-        "OPENBLAS_NUM_THREADS": "1",
-    }
-    command = [sys.executable, "-c", "from distill.measures import _child; _child()"]
-    children = [
-        subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=environment,
-        )
-        for _ in hands
-    ]
-    for child, hand in zip(children, hands, strict=True):
-        assert child.stdin is not None
-        child.stdin.write(pickle.dumps(hand))
-        child.stdin.close()
-        child.stdin = None  # else `communicate` flushes a closed pipe
-    done: dict[tuple[str, int], LineReport] = {}
-    for child in children:
-        out, complaint = child.communicate()
-        if child.returncode != 0:
-            last = complaint.decode(errors="replace").strip().splitlines()[-1:] or ["no word"]
-            raise DistillError(
-                f"judge: a judging process ended with status {child.returncode} ({last[0]}); "
-                "run judge(..., processes=1) to see where"
-            )
-        answer = pickle.loads(out)
-        if isinstance(answer, DistillError):
-            raise answer
-        done |= answer
-    return done
-
-
-def _child() -> None:
-    """What a judging process runs: jobs from standard input, answers to standard output."""
-    jobs = pickle.loads(sys.stdin.buffer.read())
-    out = sys.stdout.buffer
-    answer: Callable[..., Any] | Any
-    try:
-        answer = _work(jobs)
-    except DistillError as error:
-        answer = error
-    out.write(pickle.dumps(answer))

@@ -25,8 +25,7 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class Interval:
-    """A figure and the ends of its 95 % interval, in the figure's own unit (a share of 1, or a
-    quotient)."""
+    """A figure and the ends of its 95 % interval, in its own unit (a share of 1, or a quotient)."""
 
     value: float
     low: float
@@ -35,7 +34,7 @@ class Interval:
 
 def share(hits_L: ArrayLike, counts_L: ArrayLike, seed: int = 0) -> Interval:
     """sum(hits) / sum(counts) and its interval over lines. ValueError when nothing was counted."""
-    return _interval(_shares(*_pair(hits_L, counts_L), seed))
+    return _interval(_shares(hits_L, counts_L, seed))
 
 
 def difference(
@@ -46,8 +45,8 @@ def difference(
     seed: int = 0,
 ) -> Interval:
     """First share minus second share, paired: line i of both rows must be the same line."""
-    hits, counts, other_hits, other_counts = _four(hits_L, counts_L, other_hits_L, other_counts_L)
-    return _interval(_shares(hits, counts, seed) - _shares(other_hits, other_counts, seed))
+    shares, others = _paired(seed, hits_L, counts_L, other_hits_L, other_counts_L)
+    return _interval(shares - others)
 
 
 def quotient(
@@ -57,67 +56,48 @@ def quotient(
     other_counts_L: ArrayLike,
     seed: int = 0,
 ) -> Interval | None:
-    """First share divided by second share, paired as in `difference`; None where the second row hit
-    nothing."""
-    hits, counts, other_hits, other_counts = _four(hits_L, counts_L, other_hits_L, other_counts_L)
-    if not other_hits.any():
+    """First share divided by second share, paired likewise; None where the second hit nothing."""
+    shares, others = _paired(seed, hits_L, counts_L, other_hits_L, other_counts_L)
+    if not np.any(other_hits_L):
         return None
     with np.errstate(divide="ignore", invalid="ignore"):
-        return _interval(_shares(hits, counts, seed) / _shares(other_hits, other_counts, seed))
+        return _interval(shares / others)
 
 
-def _pair(
-    hits_L: ArrayLike, counts_L: ArrayLike
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    hits, counts = np.asarray(hits_L, dtype=np.float64), np.asarray(counts_L, dtype=np.float64)
-    if hits.shape != counts.shape or hits.ndim != 1:
-        raise ValueError(
-            f"bootstrap: hits {hits.shape} and counts {counts.shape} differ; give one of each a "
-            "line"
-        )
-    if counts.sum() <= 0:
-        raise ValueError(
-            "bootstrap: nothing was counted; give at least one line with something to count"
-        )
-    return hits, counts
+def _paired(seed: int, *rows: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The shares of two rows, each hits and counts, on the same draws."""
+    lines, others = np.size(rows[0]), np.size(rows[2])
+    if lines != others:
+        fault = f"{lines} lines against {others}"
+        raise ValueError(f"bootstrap: {fault}; a paired figure needs the same lines")
+    return _shares(rows[0], rows[1], seed), _shares(rows[2], rows[3], seed)
 
 
-def _four(*lines: ArrayLike) -> tuple[NDArray[np.float64], ...]:
-    four = (*_pair(lines[0], lines[1]), *_pair(lines[2], lines[3]))
-    if len(four[0]) != len(four[2]):
-        raise ValueError(
-            f"bootstrap: {len(four[0])} lines against {len(four[2])}; a paired figure needs the "
-            "same lines"
-        )
-    return four
+def _shares(hits_L: ArrayLike, counts_L: ArrayLike, seed: int) -> NDArray[np.float64]:
+    """The share as measured, then of every resample, [1 + resamples]; nan: nothing was counted."""
+    hits_L, counts_L = (np.asarray(row, dtype=np.float64) for row in (hits_L, counts_L))
+    if hits_L.shape != counts_L.shape or hits_L.ndim != 1:
+        shapes = f"hits {hits_L.shape} and counts {counts_L.shape} differ"
+        raise ValueError(f"bootstrap: {shapes}; give one of each a line")
+    if counts_L.sum() <= 0:
+        raise ValueError("bootstrap: nothing was counted; give a line with something to count")
+    draws_RL = _draws(len(hits_L), seed)
+    hits, counts = (np.append(row.sum(), draws_RL @ row) for row in (hits_L, counts_L))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return hits / counts
 
 
 @lru_cache(maxsize=8)
 def _draws(lines: int, seed: int) -> NDArray[np.float64]:
-    """How often each line is drawn, per resample: [resamples, lines]. The same draws serve every
-    figure of a report."""
-    return (
-        np.random.default_rng(seed)
-        .multinomial(lines, [1 / lines] * lines, size=RESAMPLES)
-        .astype(np.float64)
-    )
+    """How often each line is drawn, [resamples, lines]: the same for every figure of a report."""
+    generator = np.random.default_rng(seed)
+    draws_RL = generator.multinomial(lines, [1 / lines] * lines, size=RESAMPLES)
+    return draws_RL.astype(np.float64)
 
 
-def _shares(
-    hits_L: NDArray[np.float64], counts_L: NDArray[np.float64], seed: int
-) -> NDArray[np.float64]:
-    """The share as measured, then the share of every resample: [1 + resamples]; nan where a draw
-    counted nothing."""
-    draws_RL = _draws(len(hits_L), seed)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.append(hits_L.sum(), draws_RL @ hits_L) / np.append(
-            counts_L.sum(), draws_RL @ counts_L
-        )
-
-
-def _interval(value_and_draws: NDArray[np.float64]) -> Interval:
+def _interval(shares: NDArray[np.float64]) -> Interval:
     tail = (1 - LEVEL) / 2
-    value, drawn_R = value_and_draws[0], value_and_draws[1:]
+    value, drawn_R = shares[0], shares[1:]
     kept = drawn_R[np.isfinite(drawn_R)]  # a draw that holds only uncounted lines says nothing
     low, high = np.quantile(kept, [tail, 1 - tail]) if len(kept) else (np.nan, np.nan)
     return Interval(float(value), float(low), float(high))

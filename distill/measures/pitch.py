@@ -12,19 +12,15 @@ this tune and not just any should fail there.
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import resample_poly
 
 from distill.errors import DistillError
-
-if TYPE_CHECKING:
-    from distill.measures import Figures, Performance, Sheet
+from distill.measures import Details, Figures, Performance, Sheet, lot
 
 FIGURES = {
     "in_tune": "share of notes within 50 cents of the score",
@@ -39,21 +35,24 @@ LEAST_FRAMES = 3
 IN_TUNE_CENTS = 50.0
 
 
-def measure(performance: Performance, others: Sequence[Sheet]) -> tuple[Figures, dict[str, Any]]:
-    """Notes in tune of one line, and its control. Details: signed `cents` per note, null where
-    nothing was sung."""
+def measure(performance: Performance, others: Sequence[Sheet]) -> tuple[Figures, Details]:
+    """Notes in tune of one line, and its control.
+
+    Details: signed `cents` per note, null where nothing was sung.
+    """
     midi_F = track(performance.wave_W, performance.sample_rate)
-    cents = [off_by(midi_F, start, end, midi) for start, end, midi in performance.notes]
-    figures = {"in_tune": (sum(map(in_tune, cents)), len(cents)), "wrong_melody_in_tune": (0, 0)}
-    wrong = another_melody(performance.sheet, others)
-    if wrong:
-        pairs = zip(performance.notes, wrong, strict=True)
-        astray = [off_by(midi_F, start, end, midi) for (start, end, _), midi in pairs]
-        figures["wrong_melody_in_tune"] = (sum(map(in_tune, astray)), len(astray))
+    cents = [off_by(midi_F, *note) for note in performance.notes]
+    # the same notes with another line's pitches; none where there is no other melody
+    pairs = zip(performance.notes, another_melody(performance.sheet, others), strict=False)
+    astray = [off_by(midi_F, start, end, midi) for (start, end, _), midi in pairs]
+    figures = {
+        "in_tune": (sum(map(in_tune, cents)), len(cents)),
+        "wrong_melody_in_tune": (sum(map(in_tune, astray)), len(astray)),
+    }
     return figures, {"cents": [None if value is None else round(value, 1) for value in cents]}
 
 
-def summarise(details: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def summarise(details: Sequence[Details]) -> dict[str, int | float | None]:
     """Median absolute cents over the notes that were sung, and how many were not."""
     cents = [value for line in details for value in line["cents"]]
     sung = [abs(value) for value in cents if value is not None]
@@ -63,7 +62,7 @@ def summarise(details: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def track(wave_W: NDArray[np.floating[Any]], sample_rate: int) -> NDArray[np.float64]:
+def track(wave_W: NDArray[np.floating], sample_rate: int) -> NDArray[np.float64]:
     """Pitch in MIDI units every 5 ms, NaN where unvoiced."""
     try:
         with warnings.catch_warnings():
@@ -90,8 +89,7 @@ def track(wave_W: NDArray[np.floating[Any]], sample_rate: int) -> NDArray[np.flo
 
 
 def off_by(midi_F: NDArray[np.float64], start: float, end: float, midi: float) -> float | None:
-    """Cents by which the middle of a note lies above (+) or below (-) `midi`: the median distance,
-    with its sign."""
+    """Cents by which a note's middle lies above (+) or below (-) `midi`: the median, signed."""
     first, last = (round((start + part * (end - start)) / FRAME_SECONDS) for part in MIDDLE)
     voiced = midi_F[max(0, first) : max(0, last) + 1]
     voiced = voiced[~np.isnan(voiced)]
@@ -108,19 +106,10 @@ def in_tune(cents: float | None) -> bool:
 def another_melody(sheet: Sheet, others: Sequence[Sheet]) -> list[float]:
     """As many pitches as the line has notes, from another line: one that has enough of them, drawn
     by the texts; where none has, several strung together. Empty where there is no other melody."""
-    own = [note[2] for note in sheet.notes]
+    own = [midi for _, _, midi in sheet.notes]
     drawn = sorted(
-        others, key=lambda other: (len(other.notes) < len(own), _lot(sheet.text, other.text))
+        others, key=lambda other: (len(other.notes) < len(own), lot(sheet.text, other.text))
     )
-    strung = [
-        note[2]
-        for other in drawn
-        if [note[2] for note in other.notes] != own
-        for note in other.notes
-    ]
+    melodies = ([midi for _, _, midi in other.notes] for other in drawn)
+    strung = [midi for melody in melodies if melody != own for midi in melody]
     return strung[: len(own)] if len(strung) >= len(own) else []
-
-
-def _lot(*texts: str) -> bytes:
-    """A draw that depends on the texts alone, so it is the same on every machine and in every row."""
-    return hashlib.sha256("|".join(texts).encode()).digest()

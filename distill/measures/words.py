@@ -18,20 +18,16 @@ taken out of the slots. A judge that hears what it is told to hear would be cont
 from __future__ import annotations
 
 import functools
-import hashlib
 import re
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import resample_poly
 
 from distill.errors import DistillError
-
-if TYPE_CHECKING:
-    from distill.measures import Figures, Performance, Sheet
+from distill.measures import Details, Figures, Performance, Sheet, lot
 
 FIGURES = {
     "word_error": "share of words missed in an 8-way forced choice",
@@ -47,27 +43,23 @@ NOISE = 3e-4
 VOWELS = {"AA", "AE", "AH", "AO", "AW", "AY", "EH", "ER", "EY", "IH", "IY", "OW", "OY", "UH", "UW"}
 
 
-def measure(performance: Performance, others: Sequence[Sheet]) -> tuple[Figures, dict[str, Any]]:
+def measure(performance: Performance, others: Sequence[Sheet]) -> tuple[Figures, Details]:
     """Words missed in one line, and its control. Details: what was `heard` for each word (null:
     nothing), `chance` (sum over the scored words), and the words `not_in_dictionary`."""
     sheet, ear = performance.sheet, recogniser()
-    heard = ear.hear(
-        performance.wave_W, performance.sample_rate, ear.slots(sheet.words, sheet.text)
-    )
+    slots = ear.slots(sheet.words, sheet.text)
+    heard = ear.hear(performance.wave_W, performance.sample_rate, slots)
     known = [ear.knows(word) for word in sheet.words]
-    missed = [ok and word != said for word, said, ok in zip(sheet.words, heard, known, strict=True)]
-    sizes = [
-        len(slot) for slot, ok in zip(ear.slots(sheet.words, sheet.text), known, strict=True) if ok
-    ]
+    sizes = [len(slot) for slot, scored in zip(slots, known, strict=True) if scored]
     figures = {
-        "word_error": (sum(missed), sum(known)),
+        "word_error": (_missed(sheet.words, heard, known), sum(known)),
         "wrong_lyrics_error": wrong_lyrics(performance, others),
     }
     return figures, {
         "heard": heard,
         "chance": round(sum(1 - 1 / size for size in sizes), 4),
         "scored": sum(known),
-        "not_in_dictionary": [word for word, ok in zip(sheet.words, known, strict=True) if not ok],
+        "not_in_dictionary": [word for word in sheet.words if not ear.knows(word)],
     }
 
 
@@ -81,12 +73,15 @@ def wrong_lyrics(performance: Performance, others: Sequence[Sheet]) -> tuple[int
         return 0, 0
     slots = ear.slots(wrong, f"{sheet.text}|{' '.join(wrong)}", without=sheet.words)
     heard = ear.hear(performance.wave_W, performance.sample_rate, slots)
-    return sum(
-        ok and word != said for word, said, ok in zip(wrong, heard, asked, strict=True)
-    ), sum(asked)
+    return _missed(wrong, heard, asked), sum(asked)
 
 
-def summarise(details: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _missed(words: Sequence[str], heard: Sequence[str | None], scored: Sequence[bool]) -> int:
+    triples = zip(words, heard, scored, strict=True)
+    return sum(counts and word != answer for word, answer, counts in triples)
+
+
+def summarise(details: Sequence[Details]) -> dict[str, object]:
     """The error of pure guessing, and the words that could not be asked for."""
     scored = sum(line["scored"] for line in details)
     missing = [word for line in details for word in line["not_in_dictionary"]]
@@ -99,39 +94,24 @@ def summarise(details: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def other_words(sheet: Sheet, others: Sequence[Sheet]) -> tuple[str, ...]:
-    """Another line's words of equal count, the one that shares fewest with this line; words of the
-    list if none."""
-    count = len(sheet.words)
-    equal = [
-        other
-        for other in others
-        if len(other.words) == count and not set(other.words) <= set(sheet.words)
-    ]
+    """Another line's words of equal count, which share fewest with these; else of the list."""
+    count, sung = len(sheet.words), set(sheet.words)
+    equal = [o for o in others if len(o.words) == count and not set(o.words) <= sung]
     if equal:
-        shared = [len(set(sheet.words).intersection(other.words)) for other in equal]
-        return min(
-            zip(shared, (_lot(sheet.text, other.text) for other in equal), equal, strict=True),
-            key=lambda draw: draw[:2],
-        )[2].words
-    free = [word for word in vocabulary() if word not in sheet.words]
-    return tuple(_draw(free, 1, sheet.text, str(place))[0] for place in range(count))
+        return min(equal, key=lambda o: (len(sung & set(o.words)), lot(sheet.text, o.text))).words
+    free = [word for word in vocabulary() if word not in sung]
+    return tuple(_draw(free, 1, sheet.text, str(number))[0] for number in range(count))
 
 
 @functools.cache
 def vocabulary() -> tuple[str, ...]:
-    """The fixed list that wrong answers come from: 1,199 common words, all in the recogniser's
-    dictionary."""
+    """The list that wrong answers come from: 1,199 common words, all in the dictionary."""
     return tuple((Path(__file__).parent / "words.txt").read_text(encoding="utf-8").split())
 
 
-def _lot(*texts: str) -> bytes:
-    """A draw that depends on the texts alone, so it is the same on every machine and in every row."""
-    return hashlib.sha256("|".join(texts).encode()).digest()
-
-
 def _draw(words: Collection[str], count: int, *texts: str) -> list[str]:
-    """`count` of the words (fewer if there are fewer), in an order that depends on the texts alone."""
-    return sorted(words, key=lambda word: _lot(*texts, word))[:count]
+    """`count` of the words, or all, in an order that depends on the texts alone."""
+    return sorted(words, key=lambda word: lot(*texts, word))[:count]
 
 
 # --- the recogniser -------------------------------------------------------------------------------
@@ -144,18 +124,17 @@ def recogniser() -> Recogniser:
 
 
 class Recogniser:
-    """pocketsphinx with one grammar a line. Answers depend on the sound and the slots alone, not on
-    earlier lines."""
+    """pocketsphinx with one grammar a line. Answers depend on sound and slots, no earlier line."""
 
     def __init__(self) -> None:
         try:
             import pocketsphinx
         except ImportError as error:
-            message = f'measures.words: pocketsphinx cannot be imported ({error}); pip install "distill[judge]"'
-            raise DistillError(message) from None
+            fault = f"pocketsphinx cannot be imported ({error})"
+            raise DistillError(f'measures.words: {fault}; pip install "distill[judge]"') from None
         self._decoder = pocketsphinx.Decoder(lm=None, loglevel="FATAL")
         self._sounds: dict[str, tuple[str, ...]] = {}
-        self._draws: dict[tuple[Any, ...], list[tuple[str, ...]]] = {}
+        self._draws: dict[tuple[object, ...], list[tuple[str, ...]]] = {}
         self._by_syllables: dict[int, list[str]] = {}
         for word in vocabulary():
             self._by_syllables.setdefault(self.syllables(word), []).append(word)
@@ -164,10 +143,12 @@ class Recogniser:
         """Every pronunciation of the dictionary, the first first; () for a word it lacks."""
         if word not in self._sounds:
             lookup: Callable[[str], str | None] = self._decoder.lookup_word
-            found = [lookup(word)] if _writable(word) else [None]
-            while found[-1] is not None:
-                found.append(lookup(f"{word}({len(found) + 1})"))
-            self._sounds[word] = tuple(sound for sound in found if sound is not None)
+            sounds: list[str] = []
+            sound = lookup(word) if _writable(word) else None
+            while sound is not None:
+                sounds.append(sound)
+                sound = lookup(f"{word}({len(sounds) + 1})")
+            self._sounds[word] = tuple(sounds)
         return self._sounds[word]
 
     def knows(self, word: str) -> bool:
@@ -193,66 +174,51 @@ class Recogniser:
             ]
         return self._draws[key]
 
-    def _slot(self, word: str, seed: str, place: str, without: Collection[str]) -> tuple[str, ...]:
+    def _slot(self, word: str, seed: str, number: str, without: Collection[str]) -> tuple[str, ...]:
         if not self.knows(word):
-            return tuple(_draw(vocabulary(), 4 * ALTERNATIVES, seed, place))
+            return tuple(_draw(vocabulary(), 4 * ALTERNATIVES, seed, number))
         sounds = set(self.sounds(word))
         same_length = [
             other
             for other in self._by_syllables.get(self.syllables(word), [])
             if other not in without and sounds.isdisjoint(self.sounds(other))
         ]
-        return tuple(
-            _draw(
-                [word, *_draw(same_length, ALTERNATIVES - 1, seed, place)],
-                ALTERNATIVES,
-                seed,
-                place,
-                "order",
-            )
-        )
+        words = [word, *_draw(same_length, ALTERNATIVES - 1, seed, number)]
+        return tuple(_draw(words, ALTERNATIVES, seed, number, "order"))
 
     def hear(
-        self, wave_W: NDArray[np.floating[Any]], sample_rate: int, slots: Sequence[Sequence[str]]
+        self, wave_W: NDArray[np.floating], sample_rate: int, slots: Sequence[Sequence[str]]
     ) -> list[str | None]:
         """One word for each slot, None where the sound ended before the grammar did."""
         if not slots:
             return []
-        grammar = " ".join(f"( {' | '.join(slot)} )" for slot in slots)
-        self._decoder.add_jsgf_string(
-            "line", f"#JSGF V1.0;\ngrammar line;\npublic <line> = {grammar} ;\n"
-        )
+        line = " ".join(f"( {' | '.join(slot)} )" for slot in slots)
+        grammar = f"#JSGF V1.0;\ngrammar line;\npublic <line> = {line} ;\n"
+        self._decoder.add_jsgf_string("line", grammar)
         self._decoder.activate_search("line")
         self._decoder.reinit_feat()  # else what it heard before colours what it hears now
         self._decoder.start_utt()
-        self._decoder.process_raw(
-            prepare(wave_W, sample_rate).tobytes(), no_search=False, full_utt=True
-        )
+        sound = prepare(wave_W, sample_rate).tobytes()
+        self._decoder.process_raw(sound, no_search=False, full_utt=True)
         self._decoder.end_utt()
         hypothesis = self._decoder.hyp()
-        said = (
-            [re.sub(r"\(\d+\)$", "", word) for word in hypothesis.hypstr.split()]
-            if hypothesis is not None
-            else []
-        )
-        return [said[place] if place < len(said) else None for place in range(len(slots))]
+        answer = hypothesis.hypstr.split() if hypothesis is not None else []
+        words: list[str | None] = [re.sub(r"\(\d+\)$", "", word) for word in answer]
+        return (words + [None] * len(slots))[: len(slots)]
 
 
 def _writable(word: str) -> bool:
-    """Whether a word can stand in a grammar as it is: anything else is not in the dictionary
-    either."""
+    """Whether a word can stand in a grammar as it is; no other is in the dictionary either."""
     return re.fullmatch(r"[a-z][a-z'.-]*", word) is not None
 
 
-def prepare(wave_W: NDArray[np.floating[Any]], sample_rate: int) -> NDArray[np.int16]:
-    """The sound as the recogniser gets it: 16 kHz, peak 0.7, a breath of silence at both ends, a
-    trace of noise."""
+def prepare(wave_W: NDArray[np.floating], sample_rate: int) -> NDArray[np.int16]:
+    """As the recogniser gets it: 16 kHz, peak 0.7, some silence at both ends, a trace of noise."""
     wave_W = np.asarray(wave_W, dtype=np.float64)
     if sample_rate != RECOGNISER_RATE and len(wave_W):
         wave_W = resample_poly(wave_W, RECOGNISER_RATE, sample_rate)
     loudest = np.abs(wave_W).max(initial=0.0)
-    wave_W = np.pad(
-        wave_W * (PEAK / loudest if loudest > 0 else 0.0), round(SILENCE_SECONDS * RECOGNISER_RATE)
-    )
+    gain = PEAK / loudest if loudest > 0 else 0.0
+    wave_W = np.pad(wave_W * gain, round(SILENCE_SECONDS * RECOGNISER_RATE))
     wave_W = wave_W + np.random.default_rng(0).normal(0, NOISE, len(wave_W))
     return np.round(np.clip(wave_W, -1, 1) * 32767).astype(np.int16)

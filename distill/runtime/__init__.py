@@ -1,1 +1,1 @@
-"""How this process runs: devices, and a torchaudio that can be imported everywhere."""
+"""How processes run: devices, child processes, a torchaudio that can be imported everywhere."""

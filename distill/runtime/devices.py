@@ -18,8 +18,7 @@ def best_device() -> torch.device:
 
 @contextmanager
 def full_float32() -> Iterator[None]:
-    """Convolutions of a GPU in whole float32 (by itself it rounds them to TF32's 10 bits): codes as
-    on a CPU but for ties."""
+    """Convolutions of a GPU in whole float32 instead of TF32: codes as on a CPU but for ties."""
     before = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = False
     try:

@@ -7,10 +7,9 @@ RuntimeError. Everything that this project needs of torchaudio is pure Python (r
 filters). So: try the real import; if its compiled part refuses, put an empty module in the place of
 that part, and import again. What needs the compiled part then says so when it is called.
 
-`install()` must run before the first import of peft, transformers' models, dac, vocos or encodec,
-hence:
+It must run before the first import of peft, transformers' models, dac, vocos or encodec, hence:
 
-    from distill import torchaudio_standin
+    from distill.runtime import torchaudio_standin
     torchaudio_standin.install()
     import peft
 """
@@ -30,11 +29,9 @@ EXTENSION = "torchaudio._extension"
 
 
 def install() -> str:
-    """Make torchaudio importable and say which one is in place: "native", "stand-in", or "absent"
-    (not installed).
+    """Makes torchaudio importable; which one is in place: "native", "stand-in" or "absent".
 
-    Calling it again costs nothing. An error other than the two that a foreign CUDA build gives is
-    let through.
+    Calling it again costs nothing. Only the two errors of a foreign CUDA build are caught.
     """
     if "torchaudio" in sys.modules:
         return "stand-in" if getattr(sys.modules.get(EXTENSION), "is_standin", False) else "native"
@@ -69,12 +66,11 @@ def _empty_extension() -> ModuleType:
     return extension
 
 
-def _refuse_when_called(function: Callable[..., Any]) -> Callable[..., NoReturn]:
+def _refuse_when_called(function: Callable[..., object]) -> Callable[..., NoReturn]:
+    name = f"torchaudio.{function.__name__}"
+
     @functools.wraps(function)
-    def refuse(*_: Any, **__: Any) -> NoReturn:
-        raise RuntimeError(
-            f"torchaudio.{function.__name__} needs torchaudio's compiled extension, which cannot "
-            "load here"
-        )
+    def refuse(*_: object, **__: object) -> NoReturn:
+        raise RuntimeError(f"{name} needs torchaudio's compiled extension, which cannot load here")
 
     return refuse

@@ -2,7 +2,7 @@
 
 A checkpoint is a folder `step-00000123` with
 
-    weights.safetensors     the task's trained weights
+    weights.safetensors     the task's trained parameters
     optimizer.safetensors   both moments and the step of every parameter, by its number
     state.json              where the run stands, which run it is, torch and thread count
     manifest.json           the sha256 of each (folders.py)
@@ -26,8 +26,10 @@ from torch import Tensor
 
 from distill import folders
 from distill.errors import CheckpointError, FolderError
+from distill.training.run_folder import INTACT, Run
 
 PREFIX = "step-"
+_EARLIER = "remove this folder to go on from the one before"
 _ADAMW = {"exp_avg", "exp_avg_sq", "step"}
 
 
@@ -47,9 +49,9 @@ def machine() -> dict[str, Any]:
 
 def save(
     parent: Path,
-    place: Place,
-    run: dict[str, Any],
-    weights: dict[str, Tensor],
+    now: Place,
+    run: Run,
+    parameters: dict[str, Tensor],
     optimizer: torch.optim.Optimizer,
     keep: int,
 ) -> Path:
@@ -57,19 +59,16 @@ def save(
 
     Raises CheckpointError when the disk refuses; the checkpoints before it are then untouched.
     """
-    path = parent / f"{PREFIX}{place.step:08d}"
-    state = {"version": 1, **asdict(place), **machine(), "run": run}
+    path = parent / f"{PREFIX}{now.step:08d}"
+    state = {"version": 1, **asdict(now), **machine(), "run": run}
     try:
         with folders.atomic_folder(path) as partial:
-            save_file(_plain(weights), partial / "weights.safetensors")
+            save_file(_plain(parameters), partial / "weights.safetensors")
             save_file(_plain(_moments(optimizer)), partial / "optimizer.safetensors")
             (partial / "state.json").write_text(json.dumps(state, indent=1), encoding="utf-8")
     except (FolderError, SafetensorError) as error:
         cause = str(error.__cause__ or error)
-        raise CheckpointError(
-            f"{path}: could not be written ({cause}); earlier checkpoints are intact:"
-            " make room and run the same command again"
-        ) from error
+        raise CheckpointError(f"{path}: could not be written ({cause}); {INTACT}") from error
     older = sorted(p for p in parent.glob(PREFIX + "*") if p.is_dir() and p.name <= path.name)
     for old in older[:-keep]:
         folders.discard(old)
@@ -79,29 +78,24 @@ def save(
 def load(
     path: Path, optimizer: torch.optim.Optimizer
 ) -> tuple[dict[str, Tensor], dict[str, Any], Place]:
-    """Reads a whole checkpoint: the task's weights, what state.json says, and where the run stood.
+    """Trained parameters, what state.json says, and where the run stood; moments are put back.
 
-    The optimiser's moments are put back. Raises CheckpointError when anything is missing or of
-    another shape.
+    Raises CheckpointError when anything is missing or of another shape.
     """
     try:
         state = json.loads((path / "state.json").read_text(encoding="utf-8"))
-        weights = load_file(path / "weights.safetensors")
+        parameters = load_file(path / "weights.safetensors")
         moments = load_file(path / "optimizer.safetensors")
-        place = Place(int(state["step"]), int(state["micro_batches"]), float(state["seconds"]))
+        now = Place(int(state["step"]), int(state["micro_batches"]), float(state["seconds"]))
         missing = {"run", *machine()} - set(state)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise CheckpointError(
-            f"{path}: a piece is missing or unreadable ({error}); remove it to go on from the one "
-            "before"
-        ) from error
-    if missing or not moments or not weights:
-        what = ", ".join(missing) or ("the optimiser's state" if weights else "the weights")
-        raise CheckpointError(
-            f"{path}: holds no {what}; remove this folder to go on from the one before"
-        )
+        fault = f"a piece is missing or unreadable ({error})"
+        raise CheckpointError(f"{path}: {fault}; {_EARLIER}") from error
+    if missing or not moments or not parameters:
+        what = ", ".join(missing) or ("the optimiser's state" if parameters else "the weights")
+        raise CheckpointError(f"{path}: holds no {what}; {_EARLIER}")
     _restore(path, moments, optimizer)
-    return weights, state, place
+    return parameters, state, now
 
 
 def _plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -113,28 +107,22 @@ def _plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _moments(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """AdamW's state under flat names: "<parameter number>.<exp_avg | exp_avg_sq | step>"."""
-    state = optimizer.state_dict()["state"]
-    return {
-        f"{number}.{name}": value for number, held in state.items() for name, value in held.items()
-    }
+    state: dict[int, dict[str, Tensor]] = optimizer.state_dict()["state"]
+    return {f"{n}.{kind}": value for n, kinds in state.items() for kind, value in kinds.items()}
 
 
 def _restore(path: Path, moments: dict[str, Tensor], optimizer: torch.optim.Optimizer) -> None:
     """Puts saved moments back; a parameter has all three or none, and they have its shape."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    held: dict[int, dict[str, Tensor]] = {}
+    state: dict[int, dict[str, Tensor]] = {}
     for name, value in moments.items():
         number, _, kind = name.partition(".")
-        held.setdefault(int(number), {})[kind] = value
-    for index, kinds in held.items():
+        state.setdefault(int(number), {})[kind] = value
+    for index, kinds in state.items():
         fits = index < len(parameters) and set(kinds) == _ADAMW
-        if not fits or any(
-            kinds[kind].shape != parameters[index].shape for kind in _ADAMW - {"step"}
-        ):
-            raise CheckpointError(
-                f"{path}: the optimiser's state of parameter {index} does not fit this task;"
-                " is this the folder of another run?"
-            )
-    optimizer.load_state_dict(
-        {"state": held, "param_groups": optimizer.state_dict()["param_groups"]}
-    )
+        averages = [kinds[kind] for kind in _ADAMW - {"step"}] if fits else []
+        if not fits or any(m.shape != parameters[index].shape for m in averages):
+            fault = f"the optimiser's state of parameter {index} does not fit this task"
+            raise CheckpointError(f"{path}: {fault}; is this the folder of another run?")
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})

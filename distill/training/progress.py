@@ -1,5 +1,4 @@
-"""Progress: steps pass through and are shown, live on a terminal, else as a plain line now and
-then."""
+"""Steps pass through and are shown, live on a terminal, else as a plain line now and then."""
 
 from __future__ import annotations
 
@@ -23,15 +22,15 @@ def show(steps: Iterable[Step], settings: TrainSettings, title: str) -> Iterator
     if console.is_terminal:
         yield from _live(steps, settings, title, console)
         return
-    shown, waiting = -math.inf, None
+    shown_at, unshown = -math.inf, None
     for step in steps:
-        waiting = step
-        if time.monotonic() - shown >= EVERY_SECONDS:
-            shown, waiting = time.monotonic(), None
+        unshown = step
+        if time.monotonic() - shown_at >= EVERY_SECONDS:
+            shown_at, unshown = time.monotonic(), None
             print(f"{title}: {in_words(step, settings)}", flush=True)
         yield step
-    if waiting is not None:
-        print(f"{title}: {in_words(waiting, settings)}", flush=True)
+    if unshown is not None:
+        print(f"{title}: {in_words(unshown, settings)}", flush=True)
 
 
 def _live(

@@ -1,6 +1,6 @@
 """A run's folder: whose it is, who is writing in it, and what it records.
 
-run.json        settings, seed and recipe: a folder belongs to one run, and any other is refused by name
+run.json        settings, seed and recipe: a folder belongs to one run, any other is refused by name
 lock            held while a process trains here; it ends with the process, however that ends
 steps.jsonl     one row a step; on resuming it is cut back to the step resumed from
 tensorboard/    the same for eyes, at most once a second
@@ -15,11 +15,22 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from distill import folders
 from distill.errors import CheckpointError, FolderError, TrainingError
+
+INTACT = "earlier checkpoints are intact: make room and run the same command again"
+
+
+class Run(TypedDict):
+    """What a folder belongs to, as run.json has it."""
+
+    settings: dict[str, Any]
+    seed: int
+    recipe: str
 
 
 @contextmanager
@@ -28,28 +39,23 @@ def locked(folder: Path) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise FolderError(
-            f"{folder}: cannot be made ({error.strerror}); give another folder"
-        ) from error
+        raise FolderError(f"{folder}: cannot be made ({error.strerror}); give another") from error
     with (folder / "lock").open("a+", encoding="utf-8") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             lock.seek(0)
             pid = lock.read().strip() or "unknown"
-            raise TrainingError(
-                f"{folder}: process {pid} is training here; wait for it, end it, or use another "
-                "folder"
-            ) from error
+            ways = "wait for it, end it, or use another folder"
+            raise TrainingError(f"{folder}: process {pid} is training here; {ways}") from error
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
         yield
 
 
-def claim(folder: Path, run: dict[str, Any]) -> None:
-    """Writes run.json, or refuses a folder whose run.json says something else, naming the
-    difference."""
+def claim(folder: Path, run: Run) -> None:
+    """Writes run.json, or refuses the folder of another run, naming the difference."""
     path = folder / "run.json"
     if not path.exists():
         if any((folder / "checkpoints").glob("*")):
@@ -59,29 +65,26 @@ def claim(folder: Path, run: dict[str, Any]) -> None:
     try:
         before = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise TrainingError(
-            f"{path}: unreadable ({error}); restore it, or use another folder"
-        ) from error
+        ways = "restore it, or use another folder"
+        raise TrainingError(f"{path}: unreadable ({error}); {ways}") from error
     if before != run:
-        raise TrainingError(
-            f"{folder}: belongs to another run ({difference(before, run)});"
-            " use another folder, or the settings it was begun with"
-        )
+        fault = f"belongs to another run ({difference(before, run)})"
+        ways = "use another folder, or the settings it was begun with"
+        raise TrainingError(f"{folder}: {fault}; {ways}")
 
 
-def difference(before: Any, now: dict[str, Any]) -> str:
+def difference(before: Any, now: Run) -> str:
     """The first thing that differs between two runs, in words."""
     if not isinstance(before, dict) or set(before) != set(now):
         return "its run.json has another form"
     if before["seed"] != now["seed"]:
         return f"seed was {before['seed']} and is now {now['seed']}"
-    for name in sorted(set(before["settings"]) | set(now["settings"])):
+    for name in sorted(before["settings"].keys() | now["settings"].keys()):
         was, is_now = before["settings"].get(name), now["settings"].get(name)
         if was != is_now:
             return f"train.{name} was {was} and is now {is_now}"
-    was_lines, now_lines = before["recipe"].splitlines(), now["recipe"].splitlines()
-    blank = [""] * (len(was_lines) + len(now_lines))
-    for was, is_now in zip(was_lines + blank, now_lines + blank, strict=False):
+    lines = zip_longest(before["recipe"].splitlines(), now["recipe"].splitlines(), fillvalue="")
+    for was, is_now in lines:
         if was != is_now:
             return f"its recipe said {was.strip()!r} and now says {is_now.strip()!r}"
     return "its recipe differs"
@@ -101,7 +104,7 @@ class Record:
         self._shown = -math.inf
 
     def write(self, row: dict[str, Any]) -> None:
-        """Adds a row: numbers, and "terms" by name. Raises CheckpointError when the disk is full."""
+        """Adds a row: numbers, and "terms" by name. CheckpointError when the disk is full."""
         try:
             self._rows.write(json.dumps(row) + "\n")
             self._rows.flush()
@@ -109,25 +112,19 @@ class Record:
                 self._shown = time.monotonic()
                 self._draw(row)
         except OSError as error:
-            raise CheckpointError(
-                f"{self._rows.name}: cannot be written ({error.strerror}); earlier checkpoints "
-                "are intact:"
-                " make room and run the same command again"
-            ) from error
+            fault = f"{self._rows.name}: cannot be written ({error.strerror})"
+            raise CheckpointError(f"{fault}; {INTACT}") from error
 
     def _draw(self, row: dict[str, Any]) -> None:
         for name in ("loss", "learning_rate", "gradient_norm", "tokens_per_second"):
             self._board.add_scalar(name, row[name], row["step"])
-        for name, value in row["terms"].items():
-            self._board.add_scalar(
-                f"terms/{name}", math.nan if value is None else value, row["step"]
-            )
+        for name, term in row["terms"].items():
+            self._board.add_scalar(f"terms/{name}", math.nan if term is None else term, row["step"])
 
     def close(self) -> None:
-        with suppress(OSError):  # a full disk was reported when it was met
-            self._rows.close()
-        with suppress(OSError):
-            self._board.close()
+        for file in (self._rows, self._board):
+            with suppress(OSError):  # a full disk was reported when it was met
+                file.close()
 
 
 def _rows_up_to(path: Path, step: int) -> Iterator[bytes]:
