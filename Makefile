@@ -1,6 +1,6 @@
 # One line says what each target does; `make` lists them. Every target that needs it sets up .venv first, once.
 .DEFAULT_GOAL := help
-.PHONY: help setup distill vocoder sing eval push test test-all check bench clean  # distill/ and eval/ are folders too
+.PHONY: help setup distill vocoder sing eval push test test-all check bench docs clean  # some are folders too
 
 PYTHON  ?= python3
 RECIPE  ?= quickstart
@@ -51,6 +51,11 @@ bench: $(READY)  ## speed and memory, side by side; prints tables [SONGS=MANIFES
 	$(VENV) bench/encode.py
 	$(if $(SONGS),for script in alignment music structure duplicates; do $(VENV) bench/$$script.py --songs "$(SONGS)" || exit; done)
 
-clean:  ## remove .venv, caches and eval/reports; adapters/ and recipes stay
-	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache eval/reports
-	find distill tests eval bench -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+# pip gets the extra's one line alone: resolving the whole project again would bring back the protobuf that setup.sh replaced
+docs: $(READY)  ## the API as pages made from the docstrings: docs/api/index.html
+	$(VENV) -c "import pdoc" 2>/dev/null || $(VENV) -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['docs'])" | xargs $(VENV) -m pip install --quiet
+	$(VENV) docs/api.py
+
+clean:  ## remove .venv, caches, docs/api and eval/reports; adapters/ and recipes stay
+	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache eval/reports docs/api
+	find distill tests eval bench docs -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
