@@ -27,6 +27,7 @@ from distill.errors import CheckpointError, FolderError
 log = logging.getLogger("distill")
 
 MANIFEST = "manifest.json"
+OWN_CODEC = "./codec"  # a path in singer.json: the codec lies in the singer's own folder
 _PARTIAL = ".partial-"
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 

@@ -33,7 +33,6 @@ from distill.licences import UNKNOWN, allows, may_carry, most_restrictive, named
 
 NEVER = {".py", ".pyc", ".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt", ".npy", ".so", ".exe"}
 NEEDED = ("config.json", "singer.json", "tokenizer_config.json")
-BESIDE = "./codec"  # singer_folder.BESIDE; to push a folder, a singer need not be opened
 # a teacher is not needed, but where one is named its licence counts
 PARTS = ("base", "codec", "song")
 _REPO = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
@@ -124,7 +123,7 @@ def examine(folder: Path) -> dict[str, Any]:
     if (folder / folders.MANIFEST).is_file() and (wrong := folders.damage(folder)):
         raise HubError(f"{folder}: damaged: {wrong}; merge again")
     about = _json(folder / "singer.json")
-    beside = _codec_path(about.get("codec")) == BESIDE
+    beside = _codec_path(about.get("codec")) == folders.OWN_CODEC
     for part, named_there in (("codec", beside), ("vocoder", about.get("vocoder"))):
         if named_there and not (folder / part / "config.json").is_file():
             fault = f"singer.json speaks of a {part} that is not there"
@@ -233,7 +232,7 @@ def _codec_in_words(codec: object) -> str:
     if isinstance(inner, Mapping):
         return f"{kind} ({', '.join(codec.get('tracks') or ())}) of {_codec_in_words(inner)}"
     path = _codec_path(codec)
-    if path == BESIDE:
+    if path == folders.OWN_CODEC:
         return f"{kind}, in codec/ beside the singer"
     if not path.startswith("embedded/") and Path(path).exists():  # here, and nowhere else
         needs = "loading needs it, and `codec.path` in singer.json to name where it lies"

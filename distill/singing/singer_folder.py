@@ -8,7 +8,7 @@ merged       config.json, model.safetensors, tokenizer files (stock transformers
 Beside either may stand vocoder/, a head of its own for the codec's codes (distill.vocoders.head);
 singer.json then says what was measured of it, and so whether it or the codec's decoder makes the
 sound. And codec/, where the codec is one that task codec made on this disk: it goes wherever the
-singer goes, and singer.json names it as BESIDE.
+singer goes, and singer.json names it as OWN_CODEC.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any, Literal
 from distill.codecs import Codec
 from distill.config import settings as strict
 from distill.errors import AdapterError, FolderError, SettingsError
-from distill.folders import MANIFEST, atomic_folder, damage, locate, write_atomic
+from distill.folders import MANIFEST, OWN_CODEC, atomic_folder, damage, locate, write_atomic
 from distill.lm.merge import load_merged
 from distill.lm.prompts import Grain, WritingSettings
 from distill.lm.student import Student, load
@@ -33,7 +33,6 @@ from distill.vocoders.head import load_head
 
 VERSION = 1
 Sound = Literal["codec", "head"]
-BESIDE = "./codec"  # a path in singer.json: in the singer's own folder
 
 
 @dataclass(frozen=True)
@@ -149,16 +148,16 @@ def put_codec(folder: Path, about: About) -> About:
     path = Path(str(codec.get("path"))).expanduser()
     if codec.get("kind") != "embedded" or shipped or not path.is_dir():
         return about
-    put_part(folder, BESIDE, path)
-    return replace(about, codec=_with_path(about.codec, BESIDE))
+    put_part(folder, OWN_CODEC, path)
+    return replace(about, codec=_with_path(about.codec, OWN_CODEC))
 
 
 def codec_settings(folder: Path, about: About) -> dict[str, Any]:
     """A recipe's words for the codec of the singer in `folder`."""
     codec = _innermost(about.codec)
     # only that kind is put there
-    beside = codec.get("kind") == "embedded" and codec.get("path") == BESIDE
-    return _with_path(about.codec, str(folder / BESIDE)) if beside else about.codec
+    beside = codec.get("kind") == "embedded" and codec.get("path") == OWN_CODEC
+    return _with_path(about.codec, str(folder / OWN_CODEC)) if beside else about.codec
 
 
 def _innermost(codec: dict[str, Any]) -> dict[str, Any]:

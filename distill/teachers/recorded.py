@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distill.codecs import Codec
-from distill.coded_songs import cache_folder
 from distill.errors import TeacherError
-from distill.folders import fingerprint, locate, sha256_bytes
+from distill.folders import cache_folder, fingerprint, locate, sha256_bytes
 from distill.lm.prompts import Coded
 from distill.lm.signals import Signal, check_signal, read_signal, write_signal
 from distill.singing.singer_folder import about_singer, singer_folder
