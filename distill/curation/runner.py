@@ -1,6 +1,6 @@
 """From songs as they were found to songs one can stand behind: every step, over every song.
 
-    found songs -- decode, curate each --> items -- curate_all --> kept and set-aside songs, a report
+    songs -- decode, curate each --> items -- curate_all --> kept and set-aside songs, a report
 
     out/manifest.jsonl      what was kept, in our own format
     out/audio/              its sound, FLAC, as the steps left it

@@ -32,7 +32,7 @@ LAST = 99  # behind all steps
 
 
 def write(report: Report, workers: int = 1) -> Path:
-    """Write report.html and the pages of the songs that were kept; gives the path of report.html."""
+    """Write report.html, whose path this gives, and the pages of the songs that were kept."""
     folder = report.folder / "pages"
     folder.mkdir(exist_ok=True)
     kept = [row for row in report.rows if row.kept is not None]
