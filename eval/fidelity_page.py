@@ -4,10 +4,10 @@ page.py, whose dress it wears)."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import page as singers_page
-from page import Report, Rows
+from page import Figure, Report, Rows
 
 LIKENESS = {
     "mel": "mel distance to 8 kHz, nats",
@@ -130,7 +130,7 @@ def _kept(report: Report) -> Table:
     return Table("Tune and words, before and after", head, rows)
 
 
-def _likeness(figures: Mapping[str, Any]) -> list[str]:
+def _likeness(figures: Mapping[str, Figure]) -> list[str]:
     return [_cell(figures.get(name), per_cent=name == "pitch") for name in LIKENESS]
 
 
@@ -182,7 +182,7 @@ def _published(report: Report) -> Table:
     return Table(f"{name}was run here)", ["codec", "tokens / s", "kbit / s", "paper"], rows)
 
 
-def _cell(figure: Mapping[str, float] | None, per_cent: bool = True) -> str:
+def _cell(figure: Figure, per_cent: bool = True) -> str:
     """A figure with its interval."""
     if not figure:
         return ""

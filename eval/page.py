@@ -22,6 +22,7 @@ from distill.measures.pitch import in_tune
 
 Report = Mapping[str, Any]  # as `measures.judge` gives it
 Rows = Mapping[str, Sequence[Performance]]
+Figure = Mapping[str, float] | None  # value, low, high, and where it is a share hits and count
 
 templates = Environment(
     loader=FileSystemLoader(Path(__file__).parent),
@@ -81,7 +82,7 @@ def _summary(report: Report) -> str:
     return summary
 
 
-def _rows(report: Report) -> Iterator[tuple[str, list[Any], Any, Any, float | None]]:
+def _rows(report: Report) -> Iterator[tuple[str, list[Figure], Figure, Figure, float | None]]:
     """A row's name, its figures, words above the codec and tune against the codec's, its speed."""
     for name, result in report["rows"].items():
         against = report["paired"].get(name, {}).get("figures", {})

@@ -68,9 +68,10 @@ def put(source: str | Path, copy: Path, link: bool = False) -> None:
     shutil.copyfile(source, copy)
 
 
-def with_tracks(song: Song, paths: Mapping[str, Any]) -> Song:
+def with_tracks(song: Song, paths: Mapping[str, str]) -> Song:
     """The song with these files in place of its own."""
-    return replace(song, **paths)
+    tracks: dict[str, Any] = {**paths}
+    return replace(song, **tracks)
 
 
 class Closing(Protocol):

@@ -50,16 +50,16 @@ def force(
     class_S[1::2] = ids_N
     hop_S = np.zeros(len(class_S), bool)  # from one character to the next without a blank
     hop_S[3::2] = ids_N[1:] != ids_N[:-1]
-    score_S = np.full(len(class_S), -np.inf)
-    score_S[:2] = logp_TV[0][class_S[:2]]
+    best_S = np.full(len(class_S), -np.inf)
+    best_S[:2] = logp_TV[0][class_S[:2]]
     came_TS = np.zeros((frames, len(class_S)), np.uint8)
     for t in range(1, frames):
-        step_S = np.concatenate([[-np.inf], score_S[:-1]])
-        skip_S = np.where(hop_S, np.concatenate([[-np.inf, -np.inf], score_S[:-2]]), -np.inf)
-        ways_KS = np.stack([score_S, step_S, skip_S])
+        step_S = np.concatenate([[-np.inf], best_S[:-1]])
+        skip_S = np.where(hop_S, np.concatenate([[-np.inf, -np.inf], best_S[:-2]]), -np.inf)
+        ways_KS = np.stack([best_S, step_S, skip_S])
         came_TS[t] = ways_KS.argmax(0)
-        score_S = ways_KS.max(0) + logp_TV[t][class_S]
-    state = len(class_S) - 1 if score_S[-1] >= score_S[-2] else len(class_S) - 2
+        best_S = ways_KS.max(0) + logp_TV[t][class_S]
+    state = len(class_S) - 1 if best_S[-1] >= best_S[-2] else len(class_S) - 2
     path = np.full(frames, -1)
     for t in range(frames - 1, -1, -1):
         path[t] = state // 2 if state % 2 else -1

@@ -99,13 +99,13 @@ class Passing:
 
 
 def passing(
-    score_TC: NDArray[np.float32], lyrics: Chain, boundaries_B: NDArray[np.int64]
+    loglik_TC: NDArray[np.float32], lyrics: Chain, boundaries_B: NDArray[np.int64]
 ) -> Passing:
     """Forward-backward over log likelihoods of the classes and, last column, the gap. boundaries_B:
     states; S means the end of the last one."""
-    frames, states = len(score_TC), len(lyrics.class_S)
-    weight_TC = np.exp(score_TC.astype(np.float64) - score_TC.max(1, keepdims=True))
-    kept, evidence = _kept_rows(score_TC, weight_TC, lyrics)
+    frames, states = len(loglik_TC), len(lyrics.class_S)
+    weight_TC = np.exp(loglik_TC.astype(np.float64) - loglik_TC.max(1, keepdims=True))
+    kept, evidence = _kept_rows(loglik_TC, weight_TC, lyrics)
     back_S = np.zeros(states)
     back_S[-1] = 1.0
     for reach in range(1, min(REACH, states)):
@@ -130,7 +130,7 @@ def passing(
 
 
 def _kept_rows(
-    score_TC: NDArray[np.float32], weight_TC: NDArray[np.float64], lyrics: Chain
+    loglik_TC: NDArray[np.float32], weight_TC: NDArray[np.float64], lyrics: Chain
 ) -> tuple[NDArray[np.float64], float]:
     """The forward row at the start of every block, and the log evidence of the song."""
     states = len(lyrics.class_S)
@@ -138,12 +138,12 @@ def _kept_rows(
     row_S[0] = 1.0
     for reach in range(min(REACH, states - 1)):
         row_S[reach + 1] = lyrics.enter_KS[reach, reach + 1]
-    kept = np.zeros((len(score_TC) // _BLOCK + 1, states), np.float64)
+    kept = np.zeros((len(loglik_TC) // _BLOCK + 1, states), np.float64)
     evidence = 0.0
-    for t in range(len(score_TC)):
+    for t in range(len(loglik_TC)):
         row_S = (_forward(row_S, lyrics) if t else row_S) * weight_TC[t][lyrics.class_S]
         total = max(row_S.sum(), _LEAST)
-        evidence += float(np.log(total) + score_TC[t].max())
+        evidence += float(np.log(total) + loglik_TC[t].max())
         row_S /= total
         if t % _BLOCK == 0:
             kept[t // _BLOCK] = row_S

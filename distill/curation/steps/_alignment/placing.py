@@ -61,16 +61,16 @@ class Singing:
 
     def __init__(self, logp_TC: NDArray[np.float32]) -> None:
         self.logp_TC = logp_TC
-        score_TC = np.maximum(logp_TC - PRIOR_SHARE * hearing.prior(), LEAST_NATS)
-        other_T = score_TC[:, : phones.NONE].max(1) - UNWRITTEN_NATS
-        gap_T = np.maximum(score_TC[:, phones.NONE], other_T)
-        self.score_TC = (SCALE * np.column_stack([score_TC, gap_T])).astype(np.float32)
+        loglik_TC = np.maximum(logp_TC - PRIOR_SHARE * hearing.prior(), LEAST_NATS)
+        other_T = loglik_TC[:, : phones.NONE].max(1) - UNWRITTEN_NATS
+        gap_T = np.maximum(loglik_TC[:, phones.NONE], other_T)
+        self.loglik_TC = (SCALE * np.column_stack([loglik_TC, gap_T])).astype(np.float32)
 
     def place(self, lines: Lines, language: str, begin: float, end: float) -> Placement | None:
         """All lines between two moments (seconds); None where the stretch is too short to hold
         them, or they are too many."""
         first = max(0, round(begin / path.FRAME_SECONDS))
-        last = min(len(self.score_TC), round(end / path.FRAME_SECONDS) + 1)
+        last = min(len(self.loglik_TC), round(end / path.FRAME_SECONDS) + 1)
         read = phones.pronounce([unit for line in lines for unit in line], language)
         sounds = [[read[unit] for unit in line] for line in lines]
         needed = sum(2 * sum(s in phones.VOWELS for s in unit) for line in sounds for unit in line)
@@ -78,21 +78,21 @@ class Singing:
             return None
         states = path.chain(sounds)
         edges = np.concatenate([states.first_U, states.vowel_U, states.last_U + 1])
-        passing = path.passing(self.score_TC[first:last], states, edges)
+        passing = path.passing(self.loglik_TC[first:last], states, edges)
         times_B = first * path.FRAME_SECONDS + medians(passing.passed_TB) * path.FRAME_SECONDS
         start, vowel, stop = times_B.reshape(3, -1)
         stop = np.maximum(stop, vowel + path.FRAME_SECONDS)
         opens = np.flatnonzero(np.diff(states.line_U, prepend=-1))
         closes = np.append(opens[1:], len(start)) - 1
         size_U = np.array([max(1, len(unit)) for line in sounds for unit in line], float)
-        words = _Spans(start, vowel, stop, np.arange(len(start)), size_U)
+        of_words = _Spans(start, vowel, stop, np.arange(len(start)), size_U)
         sizes = np.add.reduceat(size_U, opens)
-        whole = _Spans(start[opens], vowel[opens], stop[closes], opens, sizes)
+        of_lines = _Spans(start[opens], vowel[opens], stop[closes], opens, sizes)
         begin = first * path.FRAME_SECONDS
         heard = _heard(self.logp_TC[first:last], passing)
         return Placement(
-            _placed(passing, heard, words, begin, states.line_U),
-            _placed(passing, heard, whole, begin),
+            _placed(passing, heard, of_words, begin, states.line_U),
+            _placed(passing, heard, of_lines, begin),
         )
 
 
