@@ -3,15 +3,12 @@ page.py, whose dress it wears)."""
 
 from __future__ import annotations
 
-import html
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import page as singers_page
+from page import Figure, Report, Rows
 
-from distill.measures import Performance
-
-Table = tuple[str, list[str], list[list[str]]]  # title, head, rows
 LIKENESS = {
     "mel": "mel distance to 8 kHz, nats",
     "mel, whole": "mel distance, codec's whole band, nats",
@@ -19,216 +16,176 @@ LIKENESS = {
     "stoi": "STOI",
     "pitch": "pitch kept, %",
 }
+KEPT = {  # shares of a voice's lines, by the head of their column
+    "in_tune_before": "notes in tune before, %",
+    "in_tune_after": "after, %",
+    "in_tune_quotient": "after / before, %",
+    "still_in_tune": "still in tune of those before, %",
+}
 
 
-def markdown(report: dict[str, Any]) -> str:
+class Table(NamedTuple):
+    """A title, the heads of the columns, and rows of cells."""
+
+    title: str
+    head: list[str]
+    rows: list[list[str]]
+
+
+def markdown(report: Report) -> str:
     """Everything that was measured, as one Markdown text."""
-    told = [f"# {title(report)}", summary(report)]
+    parts = [f"# {title(report)}", summary(report)]
     for name, head, rows in tables(report):
         lines = [head, ["---"] * len(head), *rows]
-        told.append(f"**{name}**\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines))
-    return "\n\n".join(told) + "\n"
+        parts.append(f"**{name}**\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines))
+    return "\n\n".join(parts) + "\n"
 
 
-def page(report: dict[str, Any], performances: dict[str, list[Performance]], examples: int) -> str:
+def page(report: Report, performances: Rows, examples: int) -> str:
     """The page: the tables, and `examples` lines before and after, spread over the voices."""
-    template = (Path(__file__).parent / "page.html").read_text(encoding="utf-8")
-    said = report if report["rows"] else _nothing_said(performances)
-    lines = [
-        singers_page.example(said, performances, place) for place in chosen(said, report, examples)
-    ]
-    parts = {
-        "title": html.escape(title(report)),
-        "summary": html.escape(summary(report)),
-        "table": "".join(_html(table) for table in tables(report)),
-        "explanations": "",
-        "losses": "",
-        "examples": "\n".join(lines),
-    }
-    for name, text in parts.items():
-        template = template.replace(f"<!-- {name} -->", text)
-    return template
+    sung = report if report["rows"] else _nothing_known(performances)
+    return singers_page.templates.get_template("fidelity_page.html").render(
+        title=title(report),
+        summary=summary(report),
+        tables=[
+            (name, head, [(voice, [_split(cell) for cell in cells]) for voice, *cells in rows])
+            for name, head, rows in tables(report)
+        ],
+        examples=[
+            singers_page.example(sung, performances, index)
+            for index in chosen(sung, report, examples)
+        ],
+    )
 
 
-def chosen(said: dict[str, Any], report: dict[str, Any], count: int) -> list[int]:
+def _split(cell: str) -> tuple[str, str]:
+    """A figure and its interval, which goes below it."""
+    value, _, interval = cell.partition(" (")
+    return value, interval.rstrip(")")
+
+
+def chosen(sung: Report, report: Report, count: int) -> list[int]:
     """Lines for the page: of every voice as many, from its worst after the codec to its best."""
-    lines = list(said["rows"].values())[-1]["per_line"]
+    lines = list(sung["rows"].values())[-1]["per_line"]
     voices = list(dict.fromkeys(report["voice_of_line"]))
-    found = []
+    chosen = []
     for number, voice in enumerate(voices):
-        places = [place for place, name in enumerate(report["voice_of_line"]) if name == voice]
-        own = {"rows": {"": {"per_line": [lines[place] for place in places]}}}
+        indices = [index for index, name in enumerate(report["voice_of_line"]) if name == voice]
+        of_voice = {"rows": {"": {"per_line": [lines[index] for index in indices]}}}
         share = count * (number + 1) // len(voices) - count * number // len(voices)
-        found += [places[place] for place in singers_page.chosen(own, share)]
-    return found
+        chosen += [indices[index] for index in singers_page.chosen(of_voice, share)]
+    return chosen
 
 
-def _nothing_said(performances: dict[str, list[Performance]]) -> dict[str, Any]:
+def _nothing_known(performances: Rows) -> Report:
     """Where no notes and words are known, nothing can be drawn over the sound."""
-    return {
-        "rows": {
-            row: {"per_line": [{"figures": {}}] * len(takes)} for row, takes in performances.items()
-        }
-    }
+    line: dict[str, object] = {"figures": {}}
+    return {"rows": {row: {"per_line": [line] * len(t)} for row, t in performances.items()}}
 
 
 # --- tables ---------------------------------------------------------------------------------------
 
 
-def title(report: dict[str, Any]) -> str:
+def title(report: Report) -> str:
     """What was measured on what."""
-    codec = report["codec"]
-    return f"Codec {codec.get('path', codec['kind'])}: {', '.join(report['songs'])} ({report['track']})"
+    codec, songs = report["codec"], ", ".join(report["songs"])
+    return f"Codec {codec.get('path', codec['kind'])}: {songs} ({report['track']})"
 
 
-def summary(report: dict[str, Any]) -> str:
+def summary(report: Report) -> str:
     """One paragraph: how much was heard, and how it is to be read."""
-    told = f"{report['lines']} lines, {report['seconds']:.0f} s, {report['words']['asked']} words asked. "
-    told += "Intervals: 95 %, bootstrap over lines. "
-    if report["rows"]:
-        told += "Words: forced choice among eight, English lines only. "
+    words = "Words: forced choice among eight, English lines only. " if report["rows"] else ""
     return (
-        told
-        + "PESQ and STOI were made for speech. Every figure compares with the same uncoded sound."
+        f"{report['lines']} lines, {report['seconds']:.0f} s, {report['words']['asked']} words "
+        f"asked. Intervals: 95 %, bootstrap over lines. {words}PESQ and STOI were made for speech. "
+        "Every figure compares with the same uncoded sound."
     )
 
 
-def tables(report: dict[str, Any]) -> list[Table]:
+def tables(report: Report) -> list[Table]:
     """All tables that there is something to put into."""
-    made = [
-        _kept(report),
-        _by_slots(report),
-        _by_voice(report),
-        _codebooks(report),
-        _speed(report),
-        _published(report),
-    ]
-    return [_without_empty_columns(table) for table in made if table[2]]
+    makers = (_kept, _by_slots, _by_voice, _codebooks, _speed, _published)
+    return [_without_empty_columns(table) for make in makers if (table := make(report)).rows]
 
 
 def _without_empty_columns(table: Table) -> Table:
-    name, head, rows = table
-    filled = [place for place in range(len(head)) if any(row[place] for row in rows)]
-    return (
-        name,
-        [head[place] for place in filled],
-        [[row[place] for place in filled] for row in rows],
-    )
+    filled = [column for column in range(len(table.head)) if any(row[column] for row in table.rows)]
+    head, *rows = ([row[column] for column in filled] for row in (table.head, *table.rows))
+    return Table(table.title, head, rows)
 
 
-def _kept(report: dict[str, Any]) -> Table:
-    head = ["voice", "slots", "lines", "notes in tune before, %", "after, %", "after / before, %"]
-    head += [
-        "still in tune of those before, %",
-        "words",
-        "missed before, %",
-        "after, %",
-        "loss, points",
-    ]
+def _kept(report: Report) -> Table:
+    head = ["voice", "slots", "lines", *KEPT.values()]
+    head += ["words", "missed before, %", "after, %", "loss, points"]
     rows = []
     for voice, by_row in report["voices"].items():
         for slots in report["judged"]:
-            of = by_row[f"{slots} slots"]
-            words = of["word_error_before"]
-            cells = [voice, str(slots), str(of["lines"])]
-            cells += [
-                _cell(of[name])
-                for name in ("in_tune_before", "in_tune_after", "in_tune_quotient", "still_in_tune")
-            ]
-            cells += [str(words["count"]) if words else ""]
-            cells += [_cell(of[f"word_error_{name}"]) for name in ("before", "after", "difference")]
+            shares = by_row[f"{slots} slots"]
+            words = shares["word_error_before"]
+            cells = [voice, str(slots), str(shares["lines"])]
+            cells += [_cell(shares[name]) for name in KEPT]
+            cells += [str(words["count"]) if words else "", _cell(words)]
+            cells += [_cell(shares[f"word_error_{name}"]) for name in ("after", "difference")]
             rows.append(cells)
-    return "Tune and words, before and after", head, rows
+    return Table("Tune and words, before and after", head, rows)
 
 
-def _likeness(of: dict[str, Any]) -> list[str]:
-    return [_cell(of.get(name), 100 if name == "pitch" else 1) for name in LIKENESS]
+def _likeness(figures: Mapping[str, Figure]) -> list[str]:
+    return [_cell(figures.get(name), per_cent=name == "pitch") for name in LIKENESS]
 
 
-def _by_slots(report: dict[str, Any]) -> Table:
+def _by_slots(report: Report) -> Table:
     head = ["slots", "tokens / s", "kbit / s", *LIKENESS.values()]
     rows = []
-    for slots, of in next(iter(report["likeness"].values())).items():
+    for slots, figures in next(iter(report["likeness"].values())).items():
         tokens, kilobits = report["rates"][slots]
-        rows.append([str(slots), f"{tokens:g}", f"{kilobits:.2f}", *_likeness(of)])
-    return "Likeness by number of slots", head, rows
+        rows.append([str(slots), f"{tokens:g}", f"{kilobits:.2f}", *_likeness(figures)])
+    return Table("Likeness by number of slots", head, rows)
 
 
-def _by_voice(report: dict[str, Any]) -> Table:
+def _by_voice(report: Report) -> Table:
     rows = [
         [voice, str(slots), *_likeness(by_slots[slots])]
         for voice, by_slots in report["likeness"].items()
         for slots in report["judged"]
     ]
-    return "Likeness by voice", ["voice", "slots", *LIKENESS.values()], rows
+    return Table("Likeness by voice", ["voice", "slots", *LIKENESS.values()], rows)
 
 
-def _codebooks(report: dict[str, Any]) -> Table:
-    rows = [
-        [
-            str(of["slot"]),
-            str(of["codes"]),
-            f"{100 * of['share']:.1f}",
-            f"{of['perplexity']:.0f}",
-            f"{of['frames']:,}",
-        ]
-        for of in report["codebooks"]
-    ]
-    return "Codebook use", ["slot", "codes", "used, %", "perplexity", "frames counted"], rows
+def _codebooks(report: Report) -> Table:
+    rows = []
+    for use in report["codebooks"]:
+        share, perplexity = f"{100 * use['share']:.1f}", f"{use['perplexity']:.0f}"
+        rows.append([str(use["slot"]), str(use["codes"]), share, perplexity, f"{use['frames']:,}"])
+    head = ["slot", "codes", "used, %", "perplexity", "frames counted"]
+    return Table("Codebook use", head, rows)
 
 
-def _speed(report: dict[str, Any]) -> Table:
+def _speed(report: Report) -> Table:
     names = [f"{work}_{clock}" for work in ("encode", "decode") for clock in ("wall", "processor")]
     head = ["slots", *(f"{name.replace('_', ', ')} time" for name in names)]
-    rows = [[str(of["slots"]), *(f"{of[name]:.1f}" for name in names)] for of in report["speed"]]
-    seconds = report["speed"][0]["seconds"]
-    return (
-        f"Times real time, one thread, {seconds:.0f} s of sound, median of three runs",
-        head,
-        rows,
-    )
+    rows = [[str(run["slots"]), *(f"{run[name]:.1f}" for name in names)] for run in report["speed"]]
+    seconds = f"{report['speed'][0]['seconds']:.0f} s of sound"
+    return Table(f"Times real time, one thread, {seconds}, median of three runs", head, rows)
 
 
-def _published(report: dict[str, Any]) -> Table:
+def _published(report: Report) -> Table:
+    codecs = [
+        *((f"this codec, {slots} slots", *rate, "") for slots, rate in report["rates"].items()),
+        *report["published"],
+    ]
     rows = [
         [name, f"{tokens:.0f}", f"{kilobits:.2f}", paper]
-        for name, tokens, kilobits, paper in report["published"]
+        for name, tokens, kilobits, paper in codecs
     ]
-    own = [
-        [f"this codec, {slots} slots", f"{tokens:.0f}", f"{kilobits:.2f}", ""]
-        for slots, (tokens, kilobits) in report["rates"].items()
-    ]
-    head = ["codec", "tokens / s", "kbit / s", "paper"]
-    return (
-        "Bit rates: frames a second x log2 of the codes (of published codecs only these; none was "
-        "run here)",
-        head,
-        own + rows,
-    )
+    name = "Bit rates: frames a second x log2 of the codes (of published codecs only these; none "
+    return Table(f"{name}was run here)", ["codec", "tokens / s", "kbit / s", "paper"], rows)
 
 
-def _cell(figure: dict[str, Any] | None, unit: float = 0) -> str:
-    """A figure with its interval; per cent where no unit is given."""
+def _cell(figure: Figure, per_cent: bool = True) -> str:
+    """A figure with its interval."""
     if not figure:
         return ""
-    digits, factor = (3, 1) if unit == 1 else (1, 100)
+    digits, factor = (1, 100) if per_cent else (3, 1)
     value, low, high = (f"{factor * figure[name]:.{digits}f}" for name in ("value", "low", "high"))
     return f"{value} ({low} to {high})"
-
-
-def _html(table: Table) -> str:
-    name, head, rows = table
-    top = "".join(f'<th scope="col">{html.escape(cell)}</th>' for cell in head)
-    body = "".join(
-        f'<tr><th scope="row">{html.escape(row[0])}</th>{"".join(f"<td>{_split(cell)}</td>" for cell in row[1:])}</tr>'
-        for row in rows
-    )
-    return f"<h2>{html.escape(name)}</h2><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
-
-
-def _split(cell: str) -> str:
-    """The interval goes below the value."""
-    value, bracket, interval = cell.partition(" (")
-    return html.escape(value) + (
-        f"<small>{html.escape(interval.rstrip(')'))}</small>" if bracket else ""
-    )

@@ -10,49 +10,55 @@ was not. A click into it plays from there.
 from __future__ import annotations
 
 import base64
-import html
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from distill.audio.spectrogram import HOP_SECONDS, height, opus, spectrogram_png
 from distill.measures import Performance
 from distill.measures.pitch import in_tune
 
+Report = Mapping[str, Any]  # as `measures.judge` gives it
+Rows = Mapping[str, Sequence[Performance]]
+Figure = Mapping[str, float] | None  # value, low, high, and where it is a share hits and count
 
-def page(
-    report: dict[str, Any], performances: dict[str, list[Performance]], examples: int = 12
-) -> str:
+templates = Environment(
+    loader=FileSystemLoader(Path(__file__).parent),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+)
+
+
+def page(report: Report, performances: Rows, examples: int = 12) -> str:
     """The whole page. `performances` are those the report was made from; `examples` lines of them
     are shown."""
-    shown = chosen(report, examples)
-    lines = "\n".join(example(report, performances, place) for place in shown)
-    template = (Path(__file__).parent / "page.html").read_text(encoding="utf-8")
-    parts = {
-        "title": f"{', '.join(report['singers']) or 'takes'} on {report['suite']}",
-        "summary": _summary(report),
-        "table": _table(report),
-        "explanations": _explanations(report),
-        "losses": _losses(report),
-        "examples": lines,
-    }
-    for name, text in parts.items():
-        template = template.replace(f"<!-- {name} -->", text)
-    return template
+    return templates.get_template("page.html").render(
+        title=f"{', '.join(report['singers']) or 'takes'} on {report['suite']}",
+        summary=_summary(report),
+        explanations=report["explanations"],
+        rows=list(_rows(report)),
+        nats=list(_nats(report)),
+        examples=[example(report, performances, index) for index in chosen(report, examples)],
+    )
 
 
-def chosen(report: dict[str, Any], count: int) -> list[int]:
+def chosen(report: Report, count: int) -> list[int]:
     """Lines for the page, from the worst of the last row to its best in even steps: no row is shown
     by its best alone."""
     lines = list(report["rows"].values())[-1]["per_line"]
 
-    def faults(place: int) -> float:
-        figures = lines[place]["figures"]
+    def faults(index: int) -> float:
+        figures = lines[index]["figures"]
         wrong, words = figures.get("word_error", (0, 0))
         good, notes = figures.get("in_tune", (0, 0))
         return wrong / max(1, words) + (notes - good) / max(1, notes)
 
-    ranked = sorted(range(len(lines)), key=lambda place: (-faults(place), place))
+    ranked = sorted(range(len(lines)), key=lambda index: (-faults(index), index))
     count = min(count, len(ranked))
     return [ranked[i * (len(ranked) - 1) // max(1, count - 1)] for i in range(count)]
 
@@ -60,132 +66,82 @@ def chosen(report: dict[str, Any], count: int) -> list[int]:
 # --- figures --------------------------------------------------------------------------------------
 
 
-def _summary(report: dict[str, Any]) -> str:
+def _summary(report: Report) -> str:
     row = next(iter(report["rows"].values()))
-    chance = row.get("words", {}).get("chance")
+    words = row.get("words", {})
     asked, distinct = report["words"]["asked"], report["words"]["distinct"]
-    told = f"{report['lines']} lines, {asked} words ({distinct} distinct), "
-    told += f"{row['seconds_of_audio']:.0f} s of song. Intervals: 95 %, bootstrap over lines."
-    if chance is not None:
-        told += f" Guessing words would be wrong in {100 * chance:.1f} %."
-    missing = row.get("words", {}).get("not_in_dictionary") or []
-    if missing:
-        told += f" Not in the recogniser's dictionary, so not scored: {html.escape(', '.join(missing))}."
-    return told
-
-
-def _table(report: dict[str, Any]) -> str:
-    names = list(report["explanations"])
-    titles = ["row", *(name.replace("_", " ") for name in names)]
-    titles += ["words above the codec", "in tune / codec's", "× real time"]
-    head = "".join(f'<th scope="col">{html.escape(title)}</th>' for title in titles)
-    rows = []
-    for row, result in report["rows"].items():
-        against = report["paired"].get(row, {}).get("figures", {})
-        speed = report["singers"].get(row, {}).get("real_time_factor")
-        cells = [_cell(result["figures"].get(name)) for name in names]
-        cells.append(
-            _cell((against.get("word_error") or {}).get("difference"), "points", bar=False)
-        )
-        cells.append(_cell((against.get("in_tune") or {}).get("quotient"), bar=False))
-        cells.append(f"<td>{speed:.1f}</td>" if speed else "<td></td>")
-        rows.append(f'<tr><th scope="row">{html.escape(row)}</th>{"".join(cells)}</tr>')
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
-
-
-def _cell(figure: dict[str, Any] | None, unit: str = "%", bar: bool = True) -> str:
-    if not figure:
-        return "<td></td>"
-    value, low, high = (100 * figure[name] for name in ("value", "low", "high"))
-    count = f"{figure['hits']} of {figure['count']}" if "hits" in figure else ""
-    told = f"<strong>{value:.1f}</strong> {unit}<small>{low:.1f} to {high:.1f}</small>"
-    if bar:
-        told += f'<i class="range"><b style="left:{low:.1f}%;right:{100 - high:.1f}%"></b>'
-        told += f'<u style="left:{value:.1f}%"></u></i>'
-    return f'<td title="{count}">{told}</td>'
-
-
-def _explanations(report: dict[str, Any]) -> str:
-    rows = (
-        f"<dt>{html.escape(name.replace('_', ' '))}</dt><dd>{html.escape(text)}</dd>"
-        for name, text in report["explanations"].items()
+    summary = (
+        f"{report['lines']} lines, {asked} words ({distinct} distinct), "
+        f"{row['seconds_of_audio']:.0f} s of song. Intervals: 95 %, bootstrap over lines."
     )
-    return f"<dl>{''.join(rows)}</dl>"
+    if words.get("chance") is not None:
+        summary += f" Guessing words would be wrong in {100 * words['chance']:.1f} %."
+    if missing := words.get("not_in_dictionary"):
+        summary += " Not in the recogniser's dictionary, so not scored: "
+        summary += f"{', '.join(missing)}."
+    return summary
 
 
-def _losses(report: dict[str, Any]) -> str:
+def _rows(report: Report) -> Iterator[tuple[str, list[Figure], Figure, Figure, float | None]]:
+    """A row's name, its figures, words above the codec and tune against the codec's, its speed."""
+    for name, result in report["rows"].items():
+        against = report["paired"].get(name, {}).get("figures", {})
+        words = (against.get("word_error") or {}).get("difference")
+        tune = (against.get("in_tune") or {}).get("quotient")
+        figures = [result["figures"].get(figure) for figure in report["explanations"]]
+        speed = report["singers"].get(name, {}).get("real_time_factor")
+        yield name, figures, words, tune, speed
+
+
+def _nats(report: Report) -> Iterator[tuple[str, str]]:
     """Held-out nats and KL of every singer; lists go by slot."""
-    told = []
     for row, singer in report["singers"].items():
-        for title, figures in (
-            ("held-out nats", singer.get("nats")),
-            ("KL to the teacher", singer.get("kl")),
-        ):
-            if figures is None:
-                continue
-            items = figures.items() if isinstance(figures, dict) else [("by slot", figures)]
-            text = "; ".join(
-                f"{html.escape(name.replace('_', ' '))} {_number(value)}" for name, value in items
-            )
-            told.append(f"<dt>{html.escape(row)}: {title}</dt><dd>{text}</dd>")
-    return f"<h2>Nats</h2><dl>{''.join(told)}</dl>" if told else ""
+        for title, name in (("held-out nats", "nats"), ("KL to the teacher", "kl")):
+            figures = singer.get(name)
+            if figures is not None:
+                named = figures if isinstance(figures, dict) else {"by slot": figures}
+                words = (f"{name.replace('_', ' ')} {_number(x)}" for name, x in named.items())
+                yield f"{row}: {title}", "; ".join(words)
 
 
-def _number(value: Any) -> str:
+def _number(value: object) -> str:
     if isinstance(value, list):
         return " ".join(map(_number, value))
-    return f"{value:.3f}" if isinstance(value, float) else html.escape(str(value))
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
 # --- lines ----------------------------------------------------------------------------------------
 
 
-def example(report: dict[str, Any], performances: dict[str, list[Performance]], place: int) -> str:
-    """One line, as every row sang it, side by side."""
-    figures = []
-    for row, lines in performances.items():
-        figures.append(_figure(row, lines[place], report["rows"][row]["per_line"][place]))
-    text = html.escape(next(iter(performances.values()))[place].text)
-    return f'<section><h3>{text}</h3><div class="rows">{"".join(figures)}</div></section>'
+def example(report: Report, performances: Rows, index: int) -> dict[str, object]:
+    """One line, as every row sang it, for the template."""
+    takes = [
+        _take(row, lines[index], report["rows"][row]["per_line"][index])
+        for row, lines in performances.items()
+    ]
+    return {"text": next(iter(performances.values()))[index].text, "takes": takes}
 
 
-def _figure(row: str, take: Performance, said: dict[str, Any]) -> str:
-    sound = (
-        f"data:audio/ogg;base64,{base64.b64encode(opus(take.wave_W, take.sample_rate)).decode()}"
-    )
-    picture = f"data:image/png;base64,{base64.b64encode(spectrogram_png(take.wave_W, take.sample_rate)).decode()}"
-    return (
-        f"<figure><figcaption>{html.escape(row)}</figcaption>"
-        f'<div class="picture"><img src="{picture}" alt="spectrogram">'
-        f"{_score(take, said.get('pitch', {}).get('cents', []))}<span></span></div>"
-        f'<audio controls preload="none" src="{sound}"></audio>'
-        f'<p class="heard">{_heard(take, said.get("words", {}).get("heard", []))}</p></figure>'
-    )
+def _take(row: str, take: Performance, details: Mapping[str, Any]) -> dict[str, object]:
+    heard = details.get("words", {}).get("heard", [])
+    return {
+        "row": row,
+        "sound": base64.b64encode(opus(take.wave_W, take.sample_rate)).decode(),
+        "picture": base64.b64encode(spectrogram_png(take.wave_W, take.sample_rate)).decode(),
+        "notes": list(_notes(take, details.get("pitch", {}).get("cents", []))),
+        "words": list(zip(take.words, heard, strict=False)),
+    }
 
 
-def _score(take: Performance, cents: Sequence[float | None]) -> str:
-    """The notes asked for, drawn where their fundamental should lie."""
+def _notes(take: Performance, cents: Sequence[float | None]) -> Iterator[dict[str, object]]:
+    """The notes asked for, drawn where their fundamental should lie (per cent of the picture)."""
     seconds = max(take.seconds, HOP_SECONDS)
-    drawn = []
     for (start, end, midi), off in zip(take.notes, cents, strict=False):
-        top = 100 * (1 - height(440 * 2 ** ((midi - 69) / 12)))
-        told = "not sung" if off is None else f"{off:+.0f} cents"
-        drawn.append(
-            f'<line x1="{100 * start / seconds:.2f}%" x2="{100 * end / seconds:.2f}%" y1="{top:.2f}%" '
-            f'y2="{top:.2f}%" class="{"good" if in_tune(off) else "bad"}">'
-            f"<title>MIDI {midi:g}: {told}</title></line>"
-        )
-    return f"<svg>{''.join(drawn)}</svg>"
-
-
-def _heard(take: Performance, heard: Sequence[str | None]) -> str:
-    words = []
-    for asked, said in zip(take.words, heard, strict=False):
-        right = asked == said
-        told = (
-            html.escape(asked)
-            if right
-            else f"<del>{html.escape(asked)}</del> <ins>{html.escape(said or '–')}</ins>"
-        )
-        words.append(f"<span>{told}</span>")
-    return " ".join(words)
+        yield {
+            "start": 100 * start / seconds,
+            "end": 100 * end / seconds,
+            "top": 100 * (1 - height(440 * 2 ** ((midi - 69) / 12))),
+            "midi": f"{midi:g}",
+            "in_tune": in_tune(off),
+            "sung": "not sung" if off is None else f"{off:+.0f} cents",
+        }

@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from test_layers import PACKAGE, imports, modules, name_of, outer
+from test_layers import PACKAGE, imports, modules, name_of, ours, outer
 from toy_steps import Gain, Level, Odd
 
-from distill.curation import curated_songs, runner
-from distill.curation.runner import CODE, LIBRARIES, Report, Row, curate, file_name
+from distill.curation import curated_songs, fingerprint
+from distill.curation.runner import Report, Row, curate, file_name
 from distill.curation.steps import Item
 from distill.errors import FolderError, SettingsError, SongError
 from distill.songs import Fact, Line, Section, Song, read_manifest, write_manifest
@@ -212,23 +212,40 @@ def test_its_folder_may_be_moved(found: list[Song], tmp_path: Path) -> None:
 def test_results_depend_on_all_that_makes_them() -> None:
     paths = {name_of(path): path for path in modules()}
     reached, outside = set[str](), set[str]()
-    todo = [name for name in paths if name.startswith("curation.steps")] + ["curation.runner"]
+    todo = [name for name in paths if name.startswith("curation.steps")]
     while todo:
         name = todo.pop()
         if name in reached:
             continue
         reached.add(name)
-        for one, _ in imports(paths[name]):
-            inside = one.removeprefix("distill.")
-            todo += [inside] if inside in paths and one.startswith("distill.") else []
-            outside |= {outer(one).replace("_", "-")} - sys.stdlib_module_names - {"distill"}
-    code = {paths[name].relative_to(PACKAGE).with_suffix("").as_posix() for name in reached}
-    code = {name for name in code if not name.startswith("curation/steps")}
-    assert code - {"errors", "sources/__init__"} <= set(CODE) and all(
-        (PACKAGE / f"{n}.py").is_file() for n in CODE
-    )
+        todo += [below for below, _ in ours(paths[name])]
+        for wanted, _ in imports(paths[name]):
+            outside |= {outer(wanted).replace("_", "-")} - sys.stdlib_module_names - {"distill"}
+    files = fingerprint.code((PACKAGE / "curation" / "steps").rglob("*.py"))
+    assert files == sorted(paths[name] for name in reached)
+    rooms = {name_of(path).partition(".")[0] for path in files}
+    assert {"songs", "lyrics", "licences", "audio", "folders"} <= rooms
+    assert rooms.isdisjoint({"tasks", "training", "lm", "pipeline", "cli", "sources"})
+    assert all(name.startswith("curation.steps") for name in reached if "curation" in name)
     only_files = {"huggingface-hub", "yaml", "safetensors", "torchaudio", "-ctypes", "--future--"}
-    assert outside - only_files <= set(LIBRARIES), outside
+    assert outside - only_files <= set(fingerprint.LIBRARIES), outside
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("import distill.songs", {"songs.py"}),
+        ("from distill import lyrics", {"lyrics/__init__.py"}),
+        ("from distill.lyrics import words, g2p as reader", {"lyrics/__init__.py", "lyrics/g2p.py"}),
+        ("def f():\n    try:\n        from distill.errors import SongError\n    finally: ...", {"errors.py"}),
+        ("if TYPE_CHECKING:\n    from distill.lm import base", set()),
+        ("import json, numpy.linalg\nfrom distillery.songs import Song", set()),
+    ],
+)  # fmt: skip
+def test_imports_are_found_wherever_they_stand(text: str, wanted: set[str], tmp_path: Path) -> None:
+    (tmp_path / "step.py").write_text(text)
+    got = fingerprint._imports(tmp_path / "step.py")
+    assert {path.relative_to(PACKAGE).as_posix() for path in got} == wanted
 
 
 def test_another_version_of_a_library_makes_new_results(
@@ -236,12 +253,12 @@ def test_another_version_of_a_library_makes_new_results(
 ) -> None:
     log = tmp_path / "log.txt"
     run(found[:1], [Gain(2.0, str(log))], tmp_path / "out")
-    monkeypatch.setattr(runner, "_version", lambda library: f"{library} 99")
-    runner._code.cache_clear()
+    monkeypatch.setattr(fingerprint, "_version", lambda library: f"{library} 99")
+    fingerprint.of_steps.cache_clear()
     try:
         run(found[:1], [Gain(2.0, str(log))], tmp_path / "out")
     finally:
-        runner._code.cache_clear()
+        fingerprint.of_steps.cache_clear()
     assert log.read_text().split("\n")[:-1] == ["song 0", "song 0"]
 
 

@@ -19,7 +19,7 @@ import soundfile
 from toy_steps import Level, Odd
 
 from distill.audio import spectrogram
-from distill.curation.report import index_page, song_page
+from distill.curation.report import index_page, song_page, words
 from distill.curation.runner import Report, Row, curate
 from distill.curation.steps import Item, Remark, _salience
 from distill.songs import Fact, Line, Note, Section, Song, Word
@@ -224,8 +224,8 @@ def test_the_wave_is_drawn_as_it_is_and_once() -> None:
     wave_W = np.concatenate([np.full(500, 0.5), np.zeros(500), np.full(500, -1.0)]).astype(
         np.float32
     )
-    drawn = song_page._envelope(wave_W, 500, 3.0)
-    path = re.findall(r'class="peak" d="M-1 100l([^z]*)z"', drawn)[0]
+    _, paths = song_page._envelope(wave_W, 500, 3.0)
+    path = re.findall(r"^M-1 100l([^z]*)z$", paths["peak"])[0]
     steps = [int(number) for number in re.findall(r"-?\d+", path)]
     x, y, points = -1, 100, []
     for right, down in zip(steps[::2], steps[1::2], strict=True):
@@ -279,7 +279,7 @@ def test_nothing_in_a_song_runs(song: Song, tmp_path: Path) -> None:
     assert len(pages) == 2
     for one in pages:
         page = Page(one)
-        own = Page(song_page.HERE / ("index_page.html" if one == path else "song_page.html"))
+        own = Page(words.HERE / ("index_page.html" if one == path else "song_page.html"))
         assert len(page.all("script")) == 1 == len(own.all("script")) and EVIL not in page.source
         assert not [
             attrs for _, attrs, _ in page.tags if any(name.startswith("on") for name in attrs)

@@ -11,9 +11,8 @@ import contextlib
 import io
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -22,37 +21,34 @@ from distill import coded_songs
 from distill.config import settings as strict
 from distill.curation.report import index_page
 from distill.curation.runner import Report, Row, counts, curate
+from distill.curation.steps import CurationStep
 from distill.errors import SongError
 from distill.folders import sha256_bytes
 from distill.songs import Song
-from distill.sources import Refusal
+from distill.sources import Scanned, Source
 
 MOST_WORKERS = 4
 
 
-def load_songs(source: Any, steps: Sequence[Any]) -> list[Song]:
+def load_songs(source: Source, steps: Sequence[CurationStep]) -> list[Song]:
     """All songs to learn from and to hold out. Raises SongError when curation leaves none."""
     if not steps:
         return source.load()
     report = curated(source, steps)
-    print(f"curation: {in_words(report)}; {report.folder / 'report.html'}", flush=True)
+    page = report.folder / "report.html"
+    print(f"curation: {in_words(report)}; {page}", flush=True)
     songs = [song for song in report.kept if song.lines]
-    if len(songs) < len(report.kept):
-        print(
-            f"curation: {len(report.kept) - len(songs)} songs have no lyrics to learn from",
-            flush=True,
-        )
+    if silent := len(report.kept) - len(songs):
+        print(f"curation: {silent} songs have no lyrics to learn from", flush=True)
     if not songs:
-        raise SongError(
-            f"curation left no song with lyrics; {report.folder / 'report.html'} says why for each"
-        )
+        raise SongError(f"curation left no song with lyrics; {page} says why for each")
     divide = getattr(source, "divide", None)
     return songs if divide is None else [part for song in songs for part in _divided(song, divide)]
 
 
 def _divided(song: Song, divide: Callable[[Song], list[Song]]) -> list[Song]:
-    """A song's lines to train on and those held out; a song that cannot spare any says so and is
-    trained on whole."""
+    """A song's lines to train on and those held out; one that cannot spare any is trained on whole,
+    and says so."""
     try:
         return divide(song)
     except SongError as error:
@@ -61,8 +57,8 @@ def _divided(song: Song, divide: Callable[[Song], list[Song]]) -> list[Song]:
 
 
 def curated(
-    source: Any,
-    steps: Sequence[Any],
+    source: Source,
+    steps: Sequence[CurationStep],
     out: str | Path | None = None,
     workers: int | None = None,
     heard: Callable[[Row], None] | None = None,
@@ -71,16 +67,15 @@ def curated(
     of each song."""
     out = home_of(source, steps) if out is None else Path(out)
     workers = min(MOST_WORKERS, os.cpu_count() or 1) if workers is None else workers
-    found: Iterable[Song | Refusal] = source.scan() if hasattr(source, "scan") else source.load()
+    songs = source.scan() if isinstance(source, Scanned) else source.load()
     report: Report | None = None
     with _one_thread_each():
-        for one in curate(found, steps, out, workers):
-            if isinstance(one, Report):
-                report = one
+        for row in curate(songs, steps, out, workers):
+            if isinstance(row, Report):
+                report = row
             elif heard is not None:
-                heard(one)
-    assert report is not None
-    with _one_thread_each():
+                heard(row)
+        assert report is not None
         index_page.write(report, workers)
     return report
 
@@ -99,38 +94,36 @@ def _one_thread_each() -> Iterator[None]:
             os.environ["OMP_NUM_THREADS"] = before
 
 
-def home_of(source: Any, steps: Sequence[Any]) -> Path:
+def home_of(source: Source, steps: Sequence[CurationStep]) -> Path:
     """Where curated songs of this source and these steps lie; `songs` is another folder from
     another place."""
-    said = [{"kind": strict.kind_of(part), **strict.plain(part)} for part in (source, *steps)]
-    said[0] |= {
+    settings = [{"kind": strict.kind_of(part), **strict.plain(part)} for part in (source, *steps)]
+    settings[0] |= {
         name: str(Path(value).resolve())
-        for name, value in said[0].items()
+        for name, value in settings[0].items()
         if name != "kind" and isinstance(value, str) and value and Path(value).exists()
     }
-    return (
-        coded_songs.cache_folder()
-        / "songs"
-        / sha256_bytes(json.dumps(said, sort_keys=True).encode())[:16]
-    )
+    name = sha256_bytes(json.dumps(settings, sort_keys=True).encode())[:16]
+    return coded_songs.cache_folder() / "songs" / name
 
 
 def in_words(report: Report) -> str:
     """One line: how many were kept, mended, set aside."""
-    of = counts(report)["songs"]
-    return f"{len(report.rows)} songs: {of['kept']} kept as they are, {of['mended']} mended, {of['set aside']} set aside"
+    songs = ", ".join(
+        f"{number} {'kept as they are' if verdict == 'kept' else verdict}"
+        for verdict, number in counts(report)["songs"].items()
+    )
+    return f"{len(report.rows)} songs: {songs}"
 
 
 def table(report: Report) -> str:
     """What was kept, mended and set aside, and why: a row for each song with a remark, then the
     sums."""
     console = Console(record=True, file=io.StringIO())
-    shown = Table(title=in_words(report))
-    for column in ("song", "", "why"):
-        shown.add_column(column)
+    songs = Table("song", "", "why", title=in_words(report))
     for row in report.rows:
         if row.remarks:
-            words = "\n".join(f"{r.step}: {r.text}" for r in row.remarks)
-            shown.add_row(row.name, row.verdict, words)
-    console.print(shown)
+            words = "\n".join(f"{remark.step}: {remark.text}" for remark in row.remarks)
+            songs.add_row(row.name, row.verdict, words)
+    console.print(songs)
     return console.export_text()

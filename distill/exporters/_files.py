@@ -6,11 +6,12 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 from distill.errors import FolderError, SongError
 from distill.folders import atomic_folder, sha256_bytes
@@ -21,10 +22,10 @@ from distill.songs import Song
 def new_folder(folder: str | Path) -> Iterator[Path]:
     """An empty folder to fill, which becomes `folder` when the block ends well. FolderError where
     something is."""
-    place = Path(folder).expanduser()
-    if place.exists() and (not place.is_dir() or any(place.iterdir())):
-        raise FolderError(f"{place}: holds something already; export to a new folder")
-    with atomic_folder(place) as filling:
+    folder = Path(folder).expanduser()
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise FolderError(f"{folder}: holds something already; export to a new folder")
+    with atomic_folder(folder) as filling:
         yield filling
 
 
@@ -50,18 +51,64 @@ def each(songs: Iterable[Song]) -> Iterator[tuple[str, Song]]:
         yield key_of(song.id), song
 
 
-def put(source: str | Path, place: Path, link: bool = False) -> None:
+def track_name(key: str, track: str, path: str) -> str:
+    """The name of a track's copy: KEY.flac of the recording, KEY.vocals.flac of a stem."""
+    return f"{key}{'' if track == 'audio' else f'.{track}'}{Path(path).suffix.lower()}"
+
+
+def put(source: str | Path, copy: Path, link: bool = False) -> None:
     """A copy of a file, or a second name for it (a hard link) where the disk allows."""
-    place.parent.mkdir(parents=True, exist_ok=True)
+    copy.parent.mkdir(parents=True, exist_ok=True)
     if link:
         try:
-            os.link(Path(source).resolve(), place)
+            os.link(Path(source).resolve(), copy)
             return
         except OSError:
             pass  # another disk
-    shutil.copyfile(source, place)
+    shutil.copyfile(source, copy)
 
 
-def with_tracks(song: Song, paths: Mapping[str, Any]) -> Song:
+def with_tracks(song: Song, paths: Mapping[str, str]) -> Song:
     """The song with these files in place of its own."""
-    return replace(song, **paths)
+    tracks: dict[str, Any] = {**paths}
+    return replace(song, **tracks)
+
+
+class Closing(Protocol):
+    """A file that is open."""
+
+    def close(self) -> None: ...
+
+
+Shard = TypeVar("Shard", bound=Closing)
+
+
+class Shards(Generic[Shard]):
+    """Shards of at most `most` bytes (a larger song has one alone), those of each split apart.
+
+    create: opens the shard of that split and number. counts: how many there are by split.
+    """
+
+    def __init__(self, create: Callable[[str, int], Shard], most: int) -> None:
+        self.create, self.most = create, most
+        self.counts: Counter[str] = Counter()
+        self._sizes: Counter[str] = Counter()
+        self._open: dict[str, Shard] = {}
+
+    def __enter__(self) -> Shards[Shard]:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for shard in self._open.values():
+            shard.close()
+
+    def room(self, split: str, size: int) -> Shard:
+        """The shard of a split that the next `size` bytes go into."""
+        if split in self._open and self._sizes[split] + size > self.most:
+            self._open.pop(split).close()
+        if split not in self._open:
+            self._open[split] = self.create(split, self.counts[split])
+            self.counts[split] += 1
+            self._sizes[split] = 0
+        self._sizes[split] += size
+        return self._open[split]

@@ -2,7 +2,7 @@
 reads it.
 
     folder/README.md                    which file is which split
-    folder/data/train-00000.parquet     a row a song: id, audio, vocals, accompaniment, lyrics, sections, style, ...
+    folder/data/train-00000.parquet     a row a song: id, audio and stems, lyrics, sections, ...
 
 `lyrics` is the text alone; `sections` and `facts` are JSON in our own form, with all times, notes
 and confidences. The source kind `hub` reads it back to equal songs. Needs `pip install
@@ -12,14 +12,12 @@ and confidences. The source kind `hub` reads it back to equal songs. Needs `pip 
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from distill.errors import SettingsError
 from distill.exporters import LeftOut
-from distill.exporters._files import each, new_folder
+from distill.exporters._files import Shards, each, new_folder
 from distill.songs import TRACKS, Song, to_json
 
 TEXTS = ("style", "voice", "language", "licence", "source", "credit", "split", "group")
@@ -47,31 +45,22 @@ def export(
     text = {name: Value("string") for name in ("id", "lyrics", "sections", "facts", *TEXTS)}
     schema = Features({**{name: Audio() for name in TRACKS}, **text}).arrow_schema
     left: list[LeftOut] = []
-    counts: Counter[str] = Counter()
-    writers: dict[str, Any] = {}
-    sizes: Counter[str] = Counter()
-    with new_folder(folder) as place:
-        (place / "data").mkdir()
-        try:
+    with new_folder(folder) as filling:
+        (filling / "data").mkdir()
+
+        def create(split: str, number: int) -> pyarrow.parquet.ParquetWriter:
+            path = filling / "data" / f"{split}-{number:05d}.parquet"
+            return pyarrow.parquet.ParquetWriter(path, schema)
+
+        with Shards(create, shard_bytes) as shards:
             for key, song in each(songs):
                 if song.audio is None:
                     left.append(LeftOut(song.id, "has no sound, which the dataset needs"))
                     continue
-                split = split_name(song.split)
                 row, size = _row(song, key)
-                if split in writers and sizes[split] + size > shard_bytes:
-                    writers.pop(split).close()
-                if split not in writers:
-                    path = place / "data" / f"{split}-{counts[split]:05d}.parquet"
-                    writers[split] = pyarrow.parquet.ParquetWriter(path, schema)
-                    counts[split] += 1
-                    sizes[split] = 0
-                sizes[split] += size
-                writers[split].write_table(pyarrow.Table.from_pylist([row], schema=schema))
-        finally:
-            for writer in writers.values():
-                writer.close()
-        (place / "README.md").write_text("\n".join(_readme(counts)), encoding="utf-8")
+                table = pyarrow.Table.from_pylist([row], schema=schema)
+                shards.room(split_name(song.split), size).write_table(table)
+        (filling / "README.md").write_text(_readme(shards.counts), encoding="utf-8")
     return left
 
 
@@ -80,42 +69,27 @@ def split_name(split: str) -> str:
     return "".join(letter if letter.isalnum() else "_" for letter in split) or "train"
 
 
-def _row(song: Song, key: str) -> tuple[dict[str, Any], int]:
+def _row(song: Song, key: str) -> tuple[dict[str, object], int]:
     """A song as a row, its sound as bytes, and how many those are."""
     plain = to_json(song)
-    row: dict[str, Any] = {name: str(plain[name]) for name in ("id", *TEXTS)}
-    row |= {
-        "lyrics": song.text,
-        "sections": _json(plain["sections"]),
-        "facts": _json(plain["facts"]),
-    }
+    row: dict[str, object] = {name: str(plain[name]) for name in ("id", *TEXTS)}
+    row |= {name: json.dumps(plain[name], ensure_ascii=False) for name in ("sections", "facts")}
+    row |= {"lyrics": song.text, **dict.fromkeys(TRACKS)}
     size = 0
-    for name in TRACKS:
-        path = getattr(song, name)
-        content = Path(path).read_bytes() if path is not None else None
-        size += len(content or b"")
-        row[name] = (
-            None
-            if content is None
-            else {"bytes": content, "path": f"{key}.{name}{Path(path).suffix.lower()}"}
-        )
+    for track, path in song.tracks.items():
+        content = Path(path).read_bytes()
+        size += len(content)
+        row[track] = {"bytes": content, "path": f"{key}.{track}{Path(path).suffix.lower()}"}
     return row, size
 
 
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)
-
-
-def _readme(counts: Counter[str]) -> Iterator[str]:
+def _readme(splits: Iterable[str]) -> str:
     """The head that tells `datasets` which file is which split."""
-    yield "---"
-    yield "configs:"
-    yield "- config_name: default"
-    yield "  data_files:"
-    for split in sorted(counts):
-        yield f"  - split: {split}"
-        yield f"    path: data/{split}-*.parquet"
-    yield "---"
-    yield ""
-    yield "Songs written by distill. Each row names its own licence, source and credit; keep to them."
-    yield ""
+    files = "".join(
+        f"  - split: {split}\n    path: data/{split}-*.parquet\n" for split in sorted(splits)
+    )
+    return (
+        f"---\nconfigs:\n- config_name: default\n  data_files:\n{files}---\n\n"
+        "Songs written by distill. Each row names its own licence, source and credit; keep to "
+        "them.\n"
+    )

@@ -23,14 +23,13 @@ def export(songs: Iterable[Song], folder: str | Path, link: bool = False) -> lis
     Raises FolderError for a folder that holds something and for sound that is not there, SongError
     for two of one id.
     """
-    with (
-        new_folder(folder) as place,
-        (place / "manifest.jsonl").open("w", encoding="utf-8") as rows,
-    ):
+    rows = []
+    with new_folder(folder) as filling:
         for key, song in each(songs):
             paths = {}
-            for name, source in song.tracks.items():
-                paths[name] = f"audio/{key}.{name}{Path(source).suffix.lower()}"
-                put(source, place / paths[name], link)
-            rows.write(manifest_row(with_tracks(song, paths), place) + "\n")
+            for track, path in song.tracks.items():
+                paths[track] = f"audio/{key}.{track}{Path(path).suffix.lower()}"
+                put(path, filling / paths[track], link)
+            rows.append(manifest_row(with_tracks(song, paths), filling) + "\n")
+        (filling / "manifest.jsonl").write_text("".join(rows), encoding="utf-8")
     return []

@@ -1,7 +1,8 @@
 """UltraStar, version 1.0.0 (https://usdx.eu/format): a karaoke file a song, its sound, and
 rights.csv beside them.
 
-    folder/KEY.txt   folder/KEY.flac   folder/KEY.vocals.flac   folder/KEY.accompaniment.flac   folder/rights.csv
+    folder/rights.csv
+    folder/KEY.txt, KEY.flac, KEY.vocals.flac, KEY.accompaniment.flac
 
 The source kind `folder` reads it back. Times fall on a grid of 15 / bpm seconds and pitches on
 semitones. Notes become notes; where there are none for every word each word is a freestyle note,
@@ -15,19 +16,24 @@ from __future__ import annotations
 import csv
 import itertools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from distill import lyrics
 from distill.errors import SettingsError
 from distill.exporters import LeftOut
-from distill.exporters._files import each, new_folder, put
+from distill.exporters._files import each, new_folder, put, track_name
 from distill.songs import Line, Note, Song, Word
 
 MIDDLE_C = 60
+BEAT = 15  # seconds at 1 bpm: the format counts in quarters of a beat
+TOUCH_SECONDS = 1e-6  # what rounding may move a note past its word
 VOWELS = re.compile(r"[aeiouyáàâäãåéèêëíìîïóòôöõøúùûüýœæ]+", re.IGNORECASE)
-LANGUAGES = {"en": "English", "de": "German", "fr": "French", "es": "Spanish", "it": "Italian", "zh": "Chinese",
-             "pt": "Portuguese", "nl": "Dutch", "pl": "Polish", "sv": "Swedish", "ja": "Japanese", "ko": "Korean"}  # fmt: skip
+LANGUAGES = {
+    "en": "English", "de": "German", "fr": "French", "es": "Spanish", "it": "Italian",
+    "zh": "Chinese", "pt": "Portuguese", "nl": "Dutch", "pl": "Polish", "sv": "Swedish",
+    "ja": "Japanese", "ko": "Korean",
+}  # fmt: skip
 
 
 def export(
@@ -41,51 +47,50 @@ def export(
     if not 30 <= bpm <= 6000:
         raise SettingsError(f"bpm is {bpm:g}; give 30 to 6000 (a grid of 15 / bpm seconds)")
     left: list[LeftOut] = []
-    with (
-        new_folder(folder) as place,
-        (place / "rights.csv").open("w", encoding="utf-8", newline="") as file,
-    ):
-        rights = csv.writer(file)
-        rights.writerow(["file", "licence", "source", "credit"])
+    rights = [["file", "licence", "source", "credit"]]
+    with new_folder(folder) as filling:
         for key, song in each(songs):
-            if (
-                song.audio is None
-                or not song.lines
-                or any(line.start is None for line in song.lines)
-            ):
+            if song.audio is None or not song.lines or None in [line.start for line in song.lines]:
                 lacks = "no sound" if song.audio is None else "a line without times"
                 left.append(LeftOut(song.id, f"has {lacks}, which UltraStar cannot hold"))
                 continue
-            names = {"audio": "", "vocals": ".vocals", "accompaniment": ".accompaniment"}
-            files = {
-                n: f"{key}{names[n]}{Path(path).suffix.lower()}" for n, path in song.tracks.items()
-            }
-            for name, source in song.tracks.items():
-                put(source, place / files[name], link)
-            (place / f"{key}.txt").write_text(text_of(song, files, bpm), encoding="utf-8")
-            rights.writerow([files["audio"], song.licence, song.source, song.credit])
+            files = {track: track_name(key, track, path) for track, path in song.tracks.items()}
+            for track, path in song.tracks.items():
+                put(path, filling / files[track], link)
+            (filling / f"{key}.txt").write_text(text_of(song, files, bpm), encoding="utf-8")
+            rights.append([files["audio"], song.licence, song.source, song.credit])
+        with (filling / "rights.csv").open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows(rights)
     return left
 
 
-def text_of(song: Song, files: dict[str, str], bpm: float) -> str:
+def text_of(song: Song, files: Mapping[str, str], bpm: float) -> str:
     """The UltraStar file of a song whose lines all have times."""
     title, by, artist = song.credit.partition(";")[0].partition(" by ")
     if title in ("words", "timed"):  # no title, but others to be named
         title, by, artist = "", "", ""
-    said = {
-        "VERSION": "1.0.0", "TITLE": title if by else song.id, "ARTIST": artist if by else song.credit or "unknown",
-        "MP3": files["audio"], "AUDIO": files["audio"], "VOCALS": files.get("vocals"),
-        "INSTRUMENTAL": files.get("accompaniment"), "BPM": f"{bpm:g}", "GAP": "0", "GENRE": song.style,
-        "LANGUAGE": LANGUAGES.get(song.language.lower().partition("-")[0]), "PROVIDEDBY": song.source,
-    }  # fmt: skip
-    rows = [f"#{name}:{' '.join(str(value).split())}" for name, value in said.items() if value]
+    header = {
+        "VERSION": "1.0.0",
+        "TITLE": title if by else song.id,
+        "ARTIST": artist if by else song.credit or "unknown",
+        "MP3": files["audio"],
+        "AUDIO": files["audio"],
+        "VOCALS": files.get("vocals"),
+        "INSTRUMENTAL": files.get("accompaniment"),
+        "BPM": f"{bpm:g}",
+        "GAP": "0",
+        "GENRE": song.style,
+        "LANGUAGE": LANGUAGES.get(song.language.lower().partition("-")[0]),
+        "PROVIDEDBY": song.source,
+    }
+    rows = [f"#{name}:{' '.join(str(value).split())}" for name, value in header.items() if value]
     free = 0  # the first beat that is not sung yet
     for index, line in enumerate(song.lines):
         if index:
             rows.append(f"- {free}")
         for start, end, midi, letters in _notes(line):
-            first = max(free, round(start * bpm / 15))
-            free = max(first + 1, round(end * bpm / 15))
+            first = max(free, round(start * bpm / BEAT))
+            free = max(first + 1, round(end * bpm / BEAT))
             kind, pitch = ("F", 0) if midi is None else (":", round(midi) - MIDDLE_C)
             rows.append(f"{kind} {first} {free - first} {pitch} {letters}")
     return "\n".join([*rows, "E", ""])
@@ -94,31 +99,35 @@ def text_of(song: Song, files: dict[str, str], bpm: float) -> str:
 def _notes(line: Line) -> list[tuple[float, float, float | None, str]]:
     """(start, end, MIDI pitch, letters) of all that is sung; a space before the letters begins a
     word."""
-    if [one for word in line.words for one in lyrics.words(word.text)] != lyrics.words(line.text):
-        start = line.start or 0.0  # some words have no place: the line keeps them all
+    if [w for word in line.words for w in lyrics.words(word.text)] != lyrics.words(line.text):
+        start = line.start or 0.0  # some words have no times: the line keeps them all
         return [(start, start + 1 if line.end is None else line.end, None, _plain(line.text))]
     groups = _by_word(line)
     # not one run of notes to each word
     if [word for word, _ in groups if word is not None] != list(line.words):
         return [(w.start, w.end, None, f" {_plain(w.text)}") for w in line.words]
-    found: list[tuple[float, float, float | None, str]] = []
+    sung: list[tuple[float, float, float | None, str]] = []
     for word, notes in groups:
         begun = [bool(note.text) for note in notes]
         letters = ["~"] * len(notes) if word is None else spell(_plain(word.text), begun)
-        found += [(n.start, n.end, n.midi, text) for n, text in zip(notes, letters, strict=True)]
-    return found
+        sung += [(n.start, n.end, n.midi, text) for n, text in zip(notes, letters, strict=True)]
+    return sung
 
 
 def _by_word(line: Line) -> list[tuple[Word | None, list[Note]]]:
     """The notes of each word of a line."""
     groups: list[tuple[Word | None, list[Note]]] = []
     for note in line.notes:
-        word = next((w for w in line.words if w.start - 1e-6 <= note.start < w.end - 1e-6), None)
+        word = next((w for w in line.words if _within(w, note)), None)
         if groups and groups[-1][0] is word:
             groups[-1][1].append(note)
         else:
             groups.append((word, [note]))
     return groups
+
+
+def _within(word: Word, note: Note) -> bool:
+    return word.start - TOUCH_SECONDS <= note.start < word.end - TOUCH_SECONDS
 
 
 def spell(word: str, begun: list[bool]) -> list[str]:
@@ -127,13 +136,11 @@ def spell(word: str, begun: list[bool]) -> list[str]:
 
     spell("gently", [True, False, True]) -> [" gent", "~", "ly"]
     """
-    places = [place for place, begins in enumerate(begun) if begins] or [0]
+    syllables = [note for note, begins in enumerate(begun) if begins] or [0]
     letters = ["~"] * len(begun)
-    parts = _cut(word, len(places))
-    for place, part in zip(places, parts, strict=False):
-        letters[place] = part
-    first = places[0]
-    letters[first] = f" {letters[first]}"
+    for note, part in zip(syllables, _cut(word, len(syllables)), strict=False):
+        letters[note] = part
+    letters[syllables[0]] = f" {letters[syllables[0]]}"
     return letters
 
 

@@ -14,16 +14,16 @@ from __future__ import annotations
 import io
 import json
 import tarfile
-from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
 from distill.errors import SettingsError
 from distill.exporters import LeftOut
-from distill.exporters._files import each, new_folder, with_tracks
+from distill.exporters._files import Shards, each, new_folder, track_name, with_tracks
 from distill.songs import VERSION, Song, to_json
 
 BLOCK = 512  # of a tar: a head, and content filled up to whole blocks
+END = 2 * BLOCK  # of a tar: nothing
 
 
 def export(
@@ -36,44 +36,31 @@ def export(
     """
     if shard_bytes < 1:
         raise SettingsError(f"shard_bytes is {shard_bytes}; give 1 or more")
-    counts: Counter[str] = Counter()
-    sizes: Counter[str] = Counter()
-    open_shards: dict[str, tarfile.TarFile] = {}
-    with new_folder(folder) as place:
-        try:
+    with new_folder(folder) as filling:
+
+        def create(split: str, number: int) -> tarfile.TarFile:
+            path = filling / f"{split}-{number:06d}.tar"
+            return tarfile.open(path, "w", format=tarfile.USTAR_FORMAT)
+
+        with Shards(create, shard_bytes - END) as shards:
             for key, song in each(songs):
                 members = _members(song, key)
-                split = "".join(
-                    letter if letter.isalnum() or letter in "-_" else "-" for letter in song.split
-                )
+                split = "".join(c if c.isalnum() or c in "-_" else "-" for c in song.split)
                 size = sum(BLOCK + -(-length // BLOCK) * BLOCK for _, length, _ in members)
-                if split in open_shards and sizes[split] + size + 2 * BLOCK > shard_bytes:
-                    open_shards.pop(split).close()
-                if split not in open_shards:
-                    path = place / f"{split}-{counts[split]:06d}.tar"
-                    open_shards[split] = tarfile.open(path, "w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115 - closed below
-                    counts[split] += 1
-                    sizes[split] = 0
-                sizes[split] += size
+                shard = shards.room(split, size)
                 for name, length, source in members:
-                    _add(open_shards[split], name, length, source)
-        finally:
-            for shard in open_shards.values():
-                shard.close()
+                    _add(shard, name, length, source)
     return []
 
 
 def _members(song: Song, key: str) -> list[tuple[str, int, Path | bytes]]:
     """(name, bytes, where from) of a song's files in a shard, the JSON last."""
-    files = {}
-    members: list[tuple[str, int, Path | bytes]] = []
-    for track, source in song.tracks.items():
-        path = Path(source)
-        files[track] = f"{key}{'' if track == 'audio' else f'.{track}'}{path.suffix.lower()}"
-        members.append((files[track], path.stat().st_size, path))
+    files = {track: track_name(key, track, path) for track, path in song.tracks.items()}
     row = {"version": VERSION, **to_json(with_tracks(song, files))}
     text = json.dumps(row, ensure_ascii=False).encode()
-    return [*members, (f"{key}.json", len(text), text)]
+    paths = [(files[track], Path(path)) for track, path in song.tracks.items()]
+    sound = [(name, path.stat().st_size, path) for name, path in paths]
+    return [*sound, (f"{key}.json", len(text), text)]
 
 
 def _add(shard: tarfile.TarFile, name: str, length: int, source: Path | bytes) -> None:

@@ -2,60 +2,49 @@
 that was kept.
 
     out/report.html          counts by step, times by stage, a row a song with every remark
-    out/pages/<song>.html    the song on its time axis (see `curation_song`)
+    out/pages/<song>.html    the song on its time axis (see `song_page`)
 
 A page that shows the same result already is left as it is.
 """
 
 from __future__ import annotations
 
-import html
 import statistics
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache, partial
 from multiprocessing import get_context
 from pathlib import Path
-from urllib.parse import quote
 
-from distill.curation.report.song_page import (
-    HERE,
-    WEAK,
-    cell,
-    clock,
-    colour,
-    fill,
-    many,
-    page,
-    table,
-    value,
-)
+from distill.curation import fingerprint
+from distill.curation.report.song_page import page
+from distill.curation.report.words import HERE, clock, count, templates
 from distill.curation.runner import Report, Row, by_stage, counts, file_name, joint
 from distill.folders import sha256_bytes, sha256_file, write_atomic
 from distill.songs import Song
 
 # facts with a column among the songs
 COLUMNS = {"key": "key", "tempo_bpm": "tempo", "vocal_range_midi": "range"}
-MADE_FROM = (  # below the package
-    "curation/report/song_page.py curation/report/page.css curation/report/song_page.html "
-    "audio/spectrogram.py "
-    "curation/steps/_pitch.py curation/steps/_salience.py"
-).split()
+VERDICTS = ("mended", "noted", "set aside")
+HEAD_BYTES = 300  # of a page, in which it says what it was made from
+LEAST_SECONDS = 0.05  # of work, below which nobody asks how fast it was
+LAST = 99  # behind all steps
 
 
 def write(report: Report, workers: int = 1) -> Path:
-    """Write report.html and the pages of the songs that were kept; gives the path of report.html."""
+    """Write report.html, whose path this gives, and the pages of the songs that were kept."""
     folder = report.folder / "pages"
     folder.mkdir(exist_ok=True)
-    kept = [row for row in report.rows if row.item is not None and row.verdict != "set aside"]
+    kept = [row for row in report.rows if row.kept is not None]
     for old in {path.name for path in folder.glob("*.html")} - {_page_name(row) for row in kept}:
         if b'name="made-from"' in _head(folder / old):
             (folder / old).unlink()
-    one = partial(_write_page, folder=folder)
+    write_page = partial(_write_page, folder=folder)
     if workers > 1:
         with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
-            list(pool.map(one, kept, chunksize=4))
+            list(pool.map(write_page, kept, chunksize=4))
     else:
-        list(map(one, kept))
+        list(map(write_page, kept))
     path = report.folder / "report.html"
     write_atomic(path, index(report).encode(errors="replace"))
     return path
@@ -68,149 +57,83 @@ def _page_name(row: Row) -> str:
 def _write_page(row: Row, folder: Path) -> None:
     """The page of a song, unless it is there and shows the same."""
     path, digest = folder / _page_name(row), _digest(row)
-    if path.is_file() and digest.encode() in _head(path):
-        return
-    write_atomic(path, page(row, digest).encode(errors="replace"))
+    if not path.is_file() or digest.encode() not in _head(path):
+        write_atomic(path, page(row, digest).encode(errors="replace"))
 
 
 def _head(path: Path) -> bytes:
-    """The beginning of a page, where it says what it was made from."""
     with path.open("rb") as file:
-        return file.read(300)
+        return file.read(HEAD_BYTES)
 
 
 def _digest(row: Row) -> str:
     """The fingerprint of all that a song's page is made from."""
     assert row.item is not None
-    return sha256_bytes(
-        repr((_code(), row.key, row.item.song.facts, row.item.song.group, row.remarks)).encode()
-    )
+    song = row.item.song
+    return sha256_bytes(repr((_code(), row.key, song.facts, song.group, row.remarks)).encode())
 
 
 @cache
 def _code() -> str:
-    return "".join(sha256_file(HERE.parents[1] / file) for file in MADE_FROM)
+    files = fingerprint.code([HERE / "song_page.py"])
+    return "".join(map(sha256_file, [*files, HERE / "song_page.html", HERE / "page.css"]))
 
 
 # --- all songs ------------------------------------------------------------------------------------
 def index(report: Report) -> str:
     """The page of all songs."""
+    return templates.get_template("index_page.html").render(
+        summary=_summary(report),
+        totals=_totals(report),
+        verdicts=VERDICTS,
+        counts=_counts(report),
+        stages=list(_stages(report)),
+        columns=COLUMNS,
+        rows=report.rows,
+        page_name=_page_name,
+        sureness=_sureness,
+    )
+
+
+def _summary(report: Report) -> str:
     length = sum(row.seconds for row in report.rows)
     left = sum(row.seconds for row in report.rows if row.verdict != "set aside")
-    summary = f"{many(len(report.rows), 'song')}, {clock(length)} of sound, of which {clock(left)} were kept. "
-    summary += f"Steps: {', '.join(step.replace('_', ' ') for step in report.steps) or 'none'}. "
-    summary += (
-        f"This call took {clock(report.seconds)}; songs done by an earlier one were not done again."
+    steps = ", ".join(step.replace("_", " ") for step in report.steps) or "none"
+    summary = (
+        f"{count(len(report.rows), 'song')}, {clock(length)} of sound, of which {clock(left)} were "
+        f"kept. Steps: {steps}. This call took {clock(report.seconds)}; songs done by an earlier "
+        "one were not done again."
     )
-    if rights := joint(report):
-        summary += (
-            f" No licence holds all that was kept: {rights['conflicts'][0]}."
-            if rights["conflicts"]
-            else f" All that was kept may go together under {rights['licence']}."
-        )
-    return fill(
-        "index_page.html",
-        summary=html.escape(summary),
-        totals=_totals(report),
-        counts=_counts(report),
-        stages=_stages(report),
-        songs=_songs(report),
-    )
+    rights = joint(report)
+    if rights is None:
+        return summary
+    if rights["conflicts"]:
+        return f"{summary} No licence holds all that was kept: {rights['conflicts'][0]}."
+    return f"{summary} All that was kept may go together under {rights['licence']}."
 
 
-def _totals(report: Report) -> str:
-    found = counts(report)["songs"]
-    told = [
-        ("", "all", len(report.rows), ""),
-        *((name, name, n, colour(name)) for name, n in found.items()),
-    ]
-    return "".join(
-        f'<button data-verdict="{verdict}" aria-pressed="false"><b class="{kind}">{number:,}</b>{name}</button>'
-        for verdict, name, number, kind in told
-    )
+def _totals(report: Report) -> list[tuple[str, str, int]]:
+    """Verdict to show (none for all), its name, and how many songs have it."""
+    of_verdicts = [(verdict, verdict, n) for verdict, n in counts(report)["songs"].items()]
+    return [("", "all", len(report.rows)), *of_verdicts]
 
 
-def _counts(report: Report) -> str:
-    found = counts(report)
-    order = ["source", "decoding", *report.steps, "writing"]
-    steps = sorted(
-        (name for name in found if name != "songs"),
-        key=lambda n: order.index(n) if n in order else 99,
-    )
-    verdicts = ("mended", "noted", "set aside")
-    rows = [
-        [
-            cell(name.replace("_", " ")),
-            *(cell(found[name][v] or "", f"number {colour(v)}") for v in verdicts),
-        ]
-        for name in steps
-    ]
-    return table(["step", *(("number", v) for v in verdicts)], rows)
+def _counts(report: Report) -> list[tuple[str, dict[str, int]]]:
+    """Songs by verdict for each step that had something to say, in the order they are run."""
+    order = {name: n for n, name in enumerate(["source", "decoding", *report.steps, "writing"])}
+    of_steps = [(step, numbers) for step, numbers in counts(report).items() if step != "songs"]
+    return sorted(of_steps, key=lambda row: order.get(row[0], LAST))
 
 
-def _stages(report: Report) -> str:
+def _stages(report: Report) -> Iterator[tuple[str, list[str]]]:
     """Seconds of work, and how fast one worker goes through a stage."""
-    rows = []
     for stage, spent in by_stage(report).items():
         reached = "writing" if stage in report.spent else stage
         through = [row for row in report.rows if reached in row.spent]
-        sound = sum(row.seconds for row in through)
-        speed = (
-            [f"{60 * len(through) / spent:,.0f}", f"{sound / spent:,.0f}"]
-            if spent >= 0.05
-            else ["", ""]
-        )
-        figures = [f"{len(through):,}", f"{spent:,.1f}", *speed]
-        rows.append(
-            [cell(stage.replace("_", " ")), *(cell(figure, "number") for figure in figures)]
-        )
-    head = ["songs", "seconds of work", "songs / min", "s of sound / s"]
-    return table(["stage", *(("number", name) for name in head)], rows)
-
-
-def _songs(report: Report) -> str:
-    head: list[str | tuple[str, str]] = [
-        "song",
-        "verdict",
-        ("number", "length"),
-        "language",
-        "licence",
-    ]
-    head += [*COLUMNS.values(), ("number", "lines' times"), "remarks"]
-    body = "".join(_song_row(row) for row in report.rows)
-    return table(head, body, id="songs")
-
-
-def _song_row(row: Row) -> str:
-    song = row.item.song if row.item is not None else None
-    name = html.escape(row.name)
-    if song is not None and row.verdict != "set aside":
-        name = f'<a href="pages/{quote(_page_name(row))}">{name}</a>'
-    cells = [
-        f"<td>{name}</td>",
-        cell(row.verdict, colour(row.verdict)),
-        cell(clock(row.seconds) if row.seconds else "", "number"),
-    ]
-    if song is None:
-        cells += ["<td></td>"] * (3 + len(COLUMNS))
-    else:
-        cells += [cell(song.language), cell(song.licence)]
-        cells += [_fact(song, name) for name in COLUMNS]
-        cells.append(cell(_sureness(song), "number"))
-    told = "".join(
-        f'<p><span class="{colour(remark.verdict)}">{html.escape(remark.step.replace("_", " "))}:</span> {html.escape(remark.text)}</p>'
-        for remark in row.remarks
-    )
-    return f'<tr data-verdict="{row.verdict}">{"".join(cells)}<td>{told}</td></tr>\n'
-
-
-def _fact(song: Song, name: str) -> str:
-    """A cell with what is known; a weak guess is grey and has a question mark."""
-    fact = song.fact(name)
-    if fact is None:
-        return "<td></td>"
-    weak = fact.confidence is not None and fact.confidence < WEAK
-    return cell(value(fact) + "?" * weak, "noted" if weak else "")
+        speeds = [60 * len(through), sum(row.seconds for row in through)]
+        known = spent >= LEAST_SECONDS
+        figures = [f"{number / spent:,.0f}" if known else "" for number in speeds]
+        yield stage, [f"{len(through):,}", f"{spent:,.1f}", *figures]
 
 
 def _sureness(song: Song) -> str:

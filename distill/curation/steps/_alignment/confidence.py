@@ -21,11 +21,13 @@ SEEN = ("mass", "agree", "near", "song", "voice", "pace", "pace squared")
 # constant, then as in SEEN
 WORD_WEIGHTS = (1.6772, 0.7067, 0.0243, 1.7421, 1.8912, 1.5723, -0.0763, -1.1512)
 LINE_WEIGHTS = (1.4508, 0.6615, 2.0628, 0.7341, 1.5694, 2.2032, -1.0319, -1.6884)
+LEAST_SHARE = 1e-3  # whose log odds are -7
+NEWTON_STEPS = 50
 
 
 def logit(share: NDArray[np.float64]) -> NDArray[np.float64]:
     """Log odds, kept within +-7."""
-    held = np.clip(share, 1e-3, 1.0 - 1e-3)
+    held = np.clip(share, LEAST_SHARE, 1.0 - LEAST_SHARE)
     return np.log(held / (1.0 - held))
 
 
@@ -40,11 +42,10 @@ def fit(
     """Weights by Newton's method on the ridge-penalised log likelihood."""
     inputs = np.column_stack([np.ones(len(seen_NX)), seen_NX])
     weights = np.zeros(inputs.shape[1])
-    for _ in range(50):
+    penalty = ridge * len(inputs)
+    for _ in range(NEWTON_STEPS):
         chance = 1.0 / (1.0 + np.exp(-inputs @ weights))
-        slope = inputs.T @ (right_N - chance) - ridge * len(inputs) * weights
-        bend = (inputs * (chance * (1 - chance))[:, None]).T @ inputs + ridge * len(
-            inputs
-        ) * np.eye(len(weights))
-        weights = weights + np.linalg.solve(bend, slope)
+        slope = inputs.T @ (right_N - chance) - penalty * weights
+        curvature = (inputs * (chance * (1 - chance))[:, None]).T @ inputs
+        weights += np.linalg.solve(curvature + penalty * np.eye(len(weights)), slope)
     return tuple(round(float(weight), 4) for weight in weights)

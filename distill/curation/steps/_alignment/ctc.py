@@ -38,7 +38,7 @@ class Heard(NamedTuple):
 def force(
     logp_TV: NDArray[np.float32], ids_N: NDArray[np.int64], blank: int
 ) -> NDArray[np.int64] | None:
-    """The best path: for each frame the place in `ids_N` that is heard, -1 on blanks; None where
+    """The best path: for each frame the index in `ids_N` that is heard, -1 on blanks; None where
     they do not fit."""
     frames, count = len(logp_TV), len(ids_N)
     if count == 0:
@@ -50,16 +50,16 @@ def force(
     class_S[1::2] = ids_N
     hop_S = np.zeros(len(class_S), bool)  # from one character to the next without a blank
     hop_S[3::2] = ids_N[1:] != ids_N[:-1]
-    score_S = np.full(len(class_S), -np.inf)
-    score_S[:2] = logp_TV[0][class_S[:2]]
+    best_S = np.full(len(class_S), -np.inf)
+    best_S[:2] = logp_TV[0][class_S[:2]]
     came_TS = np.zeros((frames, len(class_S)), np.uint8)
     for t in range(1, frames):
-        one = np.concatenate([[-np.inf], score_S[:-1]])
-        two = np.where(hop_S, np.concatenate([[-np.inf, -np.inf], score_S[:-2]]), -np.inf)
-        ways = np.stack([score_S, one, two])
-        came_TS[t] = ways.argmax(0)
-        score_S = ways.max(0) + logp_TV[t][class_S]
-    state = len(class_S) - 1 if score_S[-1] >= score_S[-2] else len(class_S) - 2
+        step_S = np.concatenate([[-np.inf], best_S[:-1]])
+        skip_S = np.where(hop_S, np.concatenate([[-np.inf, -np.inf], best_S[:-2]]), -np.inf)
+        ways_KS = np.stack([best_S, step_S, skip_S])
+        came_TS[t] = ways_KS.argmax(0)
+        best_S = ways_KS.max(0) + logp_TV[t][class_S]
+    state = len(class_S) - 1 if best_S[-1] >= best_S[-2] else len(class_S) - 2
     path = np.full(frames, -1)
     for t in range(frames - 1, -1, -1):
         path[t] = state // 2 if state % 2 else -1
@@ -73,11 +73,8 @@ def spell(word: str, tokens: Mapping[str, int]) -> list[int]:
     ids: list[int] = []
     for sign in unicodedata.normalize("NFC", word):
         plain = unicodedata.normalize("NFD", sign)[0]
-        roman = (
-            "".join(pinyin.readings(sign))
-            if re.match(f"[{pinyin.HAN}]", sign)
-            else pronounce.roman(sign).strip()
-        )
+        han = re.match(f"[{pinyin.HAN}]", sign)
+        roman = "".join(pinyin.readings(sign)) if han else pronounce.roman(sign).strip()
         for attempt in (sign, sign.upper(), plain, plain.upper(), roman, roman.upper()):
             if attempt and all(letter in tokens for letter in attempt):
                 ids += [tokens[letter] for letter in attempt]
@@ -85,40 +82,36 @@ def spell(word: str, tokens: Mapping[str, int]) -> list[int]:
     return ids
 
 
-def hear(sound: Sound, model: str, network: Any = None) -> Heard:
-    """What a CTC model (hub id or folder) hears. `network`: (model, processor) already loaded, as
-    `load` gives them."""
+def hear(sound: Sound, model: str, network: tuple[Any, Any] | None = None) -> Heard:
+    """What a CTC model (hub id or folder) hears. `network`: as `load` gives it."""
     import torch
 
     net, processor = network or load(model)
     rate = int(processor.feature_extractor.sampling_rate)
-    wave = (
-        sound.mono()
-        if sound.sample_rate == rate
-        else soxr.resample(sound.mono(), sound.sample_rate, rate)
-    )
+    wave_W = sound.mono()
+    if sound.sample_rate != rate:
+        wave_W = soxr.resample(wave_W, sound.sample_rate, rate)
     vocabulary = processor.tokenizer.get_vocab()
-    # samples from row to row
+    # samples from row to row; 20 ms of them where a network does not say
     stride = int(np.prod(getattr(net.config, "conv_stride", (rate // 50,))))
     kept = round((WINDOW_SECONDS - OVERLAP_SECONDS) * rate / stride)
     step, margin = kept * stride, round(OVERLAP_SECONDS / 2 * rate / stride) * stride
     rows = []
-    for start in range(0, max(len(wave), 1), step):
-        piece = wave[max(0, start - margin) : start + step + margin]
-        if len(piece) < rate // 10:
+    for start in range(0, max(len(wave_W), 1), step):
+        window_W = wave_W[max(0, start - margin) : start + step + margin]
+        if len(window_W) < rate // 10:  # 0.1 s, less than a network can hear
             break
-        inputs = processor.feature_extractor(piece, sampling_rate=rate, return_tensors="pt")
+        inputs = processor.feature_extractor(window_W, sampling_rate=rate, return_tensors="pt")
         with torch.inference_mode():
-            logp = torch.log_softmax(net(**inputs).logits[0].float(), -1).numpy()
+            logp_TV = torch.log_softmax(net(**inputs).logits[0].float(), -1).numpy()
         skip = min(margin, start) // stride
-        rows.append(logp[skip : skip + kept] if start + step < len(wave) else logp[skip:])
+        rows.append(logp_TV[skip : skip + kept] if start + step < len(wave_W) else logp_TV[skip:])
     logp_TV = np.concatenate(rows) if rows else np.zeros((0, len(vocabulary)), np.float32)
     return Heard(logp_TV, stride / rate, vocabulary, int(processor.tokenizer.pad_token_id))
 
 
 def load(model: str) -> tuple[Any, Any]:
-    """Model and processor of a folder or hub id, on the CPU. Raises SettingsError when they are not
-    to be had."""
+    """Model and processor of a folder or hub id, on the CPU. Raises SettingsError without them."""
     from distill.runtime import torchaudio_standin
 
     torchaudio_standin.install()

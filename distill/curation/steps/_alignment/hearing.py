@@ -1,10 +1,10 @@
 """What is sung at each moment of a recording: a small network that knows the sound classes of
 `phones`.
 
-It was taught on synthesised singing with exact truth (`learn.py`): espeak-ng speaking seven
-languages in thirty timbres, stretched and re-pitched to sing by WORLD, half buried in synthesised
-bands. So "none" means a band as well as silence, and it hears singing that its lyrics never named.
-31,000 weights in int8 (`embedded/aligner`), pure NumPy here.
+It was taught (scripts/train_aligner.py) on synthesised singing with exact truth: espeak-ng speaking
+seven languages in thirty timbres, stretched and re-pitched to sing by WORLD, half buried in
+synthesised bands. So "none" means a band as well as silence, and it hears singing that its lyrics
+never named. 31,000 parameters in int8 (`embedded/aligner`), pure NumPy here.
 
 A log-mel spectrogram every 20 ms goes in, levelled per band over the loud part of the song, so that
 neither gain nor a fixed filter matters. Stereo is first thinned to its middle, where voices are
@@ -34,13 +34,12 @@ _SPREAD = 3.0  # nats; about the deviation of a log-mel band
 
 
 def hear(sound: Sound) -> NDArray[np.float32]:
-    """Log-probability of each sound class, logp_TC, every 20 ms; frame t is centred at t * 20 ms."""
+    """Log-probability of each sound class, logp_TC; frame t is centred at t * 20 ms."""
     return classify(normalise(mel_power(sound)))
 
 
 def mel_power(sound: Sound) -> NDArray[np.float32]:
-    """Power in 40 mel bands, mel_TB. Of two channels only what both share equally is kept (about
-    the middle)."""
+    """Power in 40 mel bands, mel_TB; of two channels that of their middle (`middle_power`)."""
     wave_CW = np.stack([_resample(channel, sound.sample_rate) for channel in sound.wave_CW[:2]])
     half = WINDOW // 2
     wave_CW = np.pad(wave_CW, ((0, 0), (half, half)))
@@ -49,14 +48,14 @@ def mel_power(sound: Sound) -> NDArray[np.float32]:
     window = np.hanning(WINDOW).astype(np.float32)
     rows = []
     for at in range(0, count, _ROWS):
-        power = middle_power(np.fft.rfft(frames[:, at : at + _ROWS] * window, axis=2))
-        rows.append(power.astype(np.float32) @ _bands())
+        power_TF = middle_power(np.fft.rfft(frames[:, at : at + _ROWS] * window, axis=2))
+        rows.append(power_TF.astype(np.float32) @ _bands())
     return np.concatenate(rows)
 
 
 def middle_power(spectrum_CTF: NDArray[np.complex128]) -> NDArray[np.float64]:
-    """Power of the middle of the stereo picture; of one channel, its power. What is in one channel
-    only goes."""
+    """Power of the middle of the stereo picture, without what is in one channel only; of a single
+    channel, its power."""
     power_CTF = spectrum_CTF.real**2 + spectrum_CTF.imag**2
     if len(power_CTF) == 1:
         return power_CTF[0]
@@ -97,22 +96,24 @@ def normalise(mel_TB: NDArray[np.float32]) -> NDArray[np.float32]:
 def classify(seen_TB: NDArray[np.float32]) -> NDArray[np.float32]:
     """The network: one layer into its width, some dilated depthwise-separable ones beside a
     shortcut, one out."""
-    weights = _weights()
-    state_TW = np.maximum(seen_TB @ weights["in.weight"].T + weights["in.bias"], 0.0)
-    for layer in range(sum(name.startswith("deep") for name in weights) // 2):
-        reach = 2**layer
-        taps_WK = weights[f"deep.{layer}.weight"]
-        padded = np.pad(state_TW, ((2 * reach, 2 * reach), (0, 0)))
+    state_TW = np.maximum(_linear("in", seen_TB), 0.0)
+    for layer in range(sum(name.startswith("deep") for name in _weights()) // 2):
+        reach, taps_WK = 2**layer, _weights()[f"deep.{layer}.weight"]
+        count, middle = len(state_TW), taps_WK.shape[1] // 2
+        padded = np.pad(state_TW, ((middle * reach, middle * reach), (0, 0)))
         mixed_TW = sum(
-            padded[k * reach : k * reach + len(state_TW)] * taps_WK[:, k] for k in range(5)
+            padded[tap * reach : tap * reach + count] * taps_WK[:, tap]
+            for tap in range(taps_WK.shape[1])
         )
-        mixed_TW = mixed_TW + weights[f"deep.{layer}.bias"]
-        state_TW = state_TW + np.maximum(
-            mixed_TW @ weights[f"wide.{layer}.weight"].T + weights[f"wide.{layer}.bias"], 0.0
-        )
-    out_TC = state_TW @ weights["out.weight"].T + weights["out.bias"]
+        mixed_TW = mixed_TW + _weights()[f"deep.{layer}.bias"]
+        state_TW = state_TW + np.maximum(_linear(f"wide.{layer}", mixed_TW), 0.0)
+    out_TC = _linear("out", state_TW)
     out_TC = out_TC - out_TC.max(1, keepdims=True)
     return (out_TC - np.log(np.exp(out_TC).sum(1, keepdims=True))).astype(np.float32)
+
+
+def _linear(layer: str, in_TX: NDArray[np.float32]) -> NDArray[np.float32]:
+    return in_TX @ _weights()[f"{layer}.weight"].T + _weights()[f"{layer}.bias"]
 
 
 @functools.cache
@@ -125,11 +126,7 @@ def prior() -> NDArray[np.float32]:
 def _weights() -> dict[str, NDArray[np.float32]]:
     """Read once; a matrix is stored as int8 rows and one scale a row."""
     stored = safetensors.numpy.load(WEIGHTS.read_bytes())
-    weights = {
-        name: value.astype(np.float32)
-        for name, value in stored.items()
-        if not name.endswith(".scale")
-    }
-    for name in [name for name in stored if name.endswith(".scale")]:
-        weights[name.removesuffix(".scale")] *= stored[name].astype(np.float32)[:, None]
+    weights = {name: array.astype(np.float32) for name, array in stored.items()}
+    for name in [name for name in weights if name.endswith(".scale")]:
+        weights[name.removesuffix(".scale")] *= weights.pop(name)[:, None]
     return weights

@@ -22,6 +22,8 @@ PRIOR_SHARE = 0.25  # how much of a class's share in the teaching songs is taken
 UNWRITTEN_NATS = 2.0  # singing that fits so much better elsewhere is not in the lyrics
 MOST_CELLS = 2**28  # frames times boundaries, four bytes each: 20 minutes of 1,500 words
 LEAST_NATS = -7.0  # no single frame rules a sound out
+LEAST_FRAMES = 1e-3  # of singing, to divide by
+SOUND_SECONDS = 0.15  # how long a sound is held on the average
 
 
 @dataclass(frozen=True)
@@ -44,131 +46,112 @@ class Placement:
     lines: Placed
 
 
-class Singing:
-    """A song heard by the network of `hearing`."""
-
-    def __init__(self, logp_TC: NDArray[np.float32]) -> None:
-        self.logp_TC = logp_TC
-        score_TC = np.maximum(logp_TC - PRIOR_SHARE * hearing.prior(), LEAST_NATS)
-        other_T = score_TC[:, : phones.NONE].max(1) - UNWRITTEN_NATS
-        gap_T = np.maximum(score_TC[:, phones.NONE], other_T)
-        self.score_TC = (SCALE * np.column_stack([score_TC, gap_T])).astype(np.float32)
-
-    def place(self, lines: Lines, language: str, begin: float, end: float) -> Placement | None:
-        """All lines between two moments (seconds); None where the stretch is too short to hold
-        them, or they are too many."""
-        first = max(0, round(begin / path.FRAME_SECONDS))
-        last = min(len(self.score_TC), round(end / path.FRAME_SECONDS) + 1)
-        read = phones.pronounce([unit for line in lines for unit in line], language)
-        sounds = [[read[unit] for unit in line] for line in lines]
-        needed = sum(2 * sum(s in phones.VOWELS for s in unit) for line in sounds for unit in line)
-        if last - first <= needed or 3 * sum(map(len, sounds)) * (last - first) > MOST_CELLS:
-            return None
-        states = path.chain(sounds)
-        count = len(states.first_U)
-        edges = np.concatenate([states.first_U, states.vowel_U, states.last_U + 1])
-        found = path.passing(self.score_TC[first:last], states, edges)
-        times_B = first * path.FRAME_SECONDS + medians(found.passed_TB) * path.FRAME_SECONDS
-        start, vowel, stop = times_B[:count], times_B[count : 2 * count], times_B[2 * count :]
-        stop = np.maximum(stop, vowel + path.FRAME_SECONDS)
-        opens = np.flatnonzero(np.diff(states.line_U, prepend=-1))
-        closes = np.append(opens[1:], count) - 1
-        heard = self._heard(found, first, last)
-        size_U = np.array([max(1, len(unit)) for line in sounds for unit in line], float)
-        words = _Spans(start, vowel, stop, np.arange(count), size_U, first)
-        whole = _Spans(
-            start[opens], vowel[opens], stop[closes], opens, np.add.reduceat(size_U, opens), first
-        )
-        return Placement(
-            self._placed(found, heard, words, states.line_U, "word"),
-            self._placed(found, heard, whole, opens, "line"),
-        )
-
-    def _heard(self, found: path.Passing, first: int, last: int) -> NDArray[np.float64]:
-        """By frame, summed up to it: how well the chain's sounds agree with what is heard (nats, at
-        most 0), how likely the network hears a voice, and how likely the chain sings."""
-        logp_TC = np.maximum(self.logp_TC[first:last], LEAST_NATS).astype(np.float64)
-        sings_T = 1.0 - found.occupied_TC[:, phones.NONE :].sum(1)
-        sung_TC = found.occupied_TC[:, : phones.NONE]
-        agree_T = (sung_TC * (logp_TC[:, : phones.NONE] - logp_TC.max(1, keepdims=True))).sum(1)
-        voice_T = sings_T * (1.0 - np.exp(logp_TC[:, phones.NONE]))
-        return np.cumsum(
-            np.vstack([np.zeros(3), np.column_stack([agree_T, voice_T, sings_T])]), axis=0
-        )
-
-    def _placed(
-        self,
-        found: path.Passing,
-        heard: NDArray[np.float64],
-        spans: _Spans,
-        near_N: NDArray[np.int64],
-        grain: str,
-    ) -> Placed:
-        """near_N: which group's agreement stands beside a placement's own (a word's line; for lines
-        see below)."""
-        begin = spans.first * path.FRAME_SECONDS
-        within = confidence.WORD_SECONDS if grain == "word" else confidence.LINE_SECONDS
-        mass = masses(found.passed_TB[:, spans.column_N], spans.start_N - begin, within)
-        a = np.clip(
-            np.round((spans.start_N - begin) / path.FRAME_SECONDS).astype(int), 0, len(heard) - 1
-        )
-        b = np.clip(
-            np.round((spans.stop_N - begin) / path.FRAME_SECONDS).astype(int), a, len(heard) - 1
-        )
-        total = heard[b] - heard[a]
-        sung = np.maximum(total[:, 2], 1e-3)
-        agree = total[:, 0] / sung
-        if grain == "word":
-            groups = near_N.max() + 1
-            near = (np.bincount(near_N, total[:, 0], groups) / np.bincount(near_N, sung, groups))[
-                near_N
-            ]
-        else:  # the lines before and behind: a line among strangers is in doubt
-            padded = np.concatenate([agree[:1], agree, agree[-1:]])
-            near = (padded[:-2] + padded[2:]) / 2
-        song = heard[-1, 0] / max(heard[-1, 2], 1e-3)
-        pace = np.log(np.maximum(spans.stop_N - spans.start_N, 0.02) / spans.size_N / 0.15)
-        columns = [
-            confidence.logit(mass),
-            agree,
-            near,
-            np.full(len(agree), song),
-            total[:, 1] / sung,
-            pace,
-            pace**2,
-        ]
-        seen = np.column_stack(columns)
-        weights = confidence.WORD_WEIGHTS if grain == "word" else confidence.LINE_WEIGHTS
-        return Placed(
-            spans.start_N, spans.vowel_N, spans.stop_N, confidence.sure(seen, weights), seen
-        )
-
-
 class _Spans(NamedTuple):
-    """Units or lines: seconds, which boundary is their start, how many sounds they have; `first`:
-    the first frame."""
+    """Units or lines: seconds, which boundary is their start, how many sounds they have."""
 
     start_N: NDArray[np.float64]
     vowel_N: NDArray[np.float64]
     stop_N: NDArray[np.float64]
     column_N: NDArray[np.int64]
     size_N: NDArray[np.float64]
-    first: int
+
+
+class Singing:
+    """A song heard by the network of `hearing`."""
+
+    def __init__(self, logp_TC: NDArray[np.float32]) -> None:
+        self.logp_TC = logp_TC
+        loglik_TC = np.maximum(logp_TC - PRIOR_SHARE * hearing.prior(), LEAST_NATS)
+        other_T = loglik_TC[:, : phones.NONE].max(1) - UNWRITTEN_NATS
+        gap_T = np.maximum(loglik_TC[:, phones.NONE], other_T)
+        self.loglik_TC = (SCALE * np.column_stack([loglik_TC, gap_T])).astype(np.float32)
+
+    def place(self, lines: Lines, language: str, begin: float, end: float) -> Placement | None:
+        """All lines between two moments (seconds); None where the stretch is too short to hold
+        them, or they are too many."""
+        first = max(0, round(begin / path.FRAME_SECONDS))
+        last = min(len(self.loglik_TC), round(end / path.FRAME_SECONDS) + 1)
+        read = phones.pronounce([unit for line in lines for unit in line], language)
+        sounds = [[read[unit] for unit in line] for line in lines]
+        needed = sum(2 * sum(s in phones.VOWELS for s in unit) for line in sounds for unit in line)
+        if last - first <= needed or 3 * sum(map(len, sounds)) * (last - first) > MOST_CELLS:
+            return None
+        states = path.chain(sounds)
+        edges = np.concatenate([states.first_U, states.vowel_U, states.last_U + 1])
+        passing = path.passing(self.loglik_TC[first:last], states, edges)
+        times_B = first * path.FRAME_SECONDS + medians(passing.passed_TB) * path.FRAME_SECONDS
+        start, vowel, stop = times_B.reshape(3, -1)
+        stop = np.maximum(stop, vowel + path.FRAME_SECONDS)
+        opens = np.flatnonzero(np.diff(states.line_U, prepend=-1))
+        closes = np.append(opens[1:], len(start)) - 1
+        size_U = np.array([max(1, len(unit)) for line in sounds for unit in line], float)
+        of_words = _Spans(start, vowel, stop, np.arange(len(start)), size_U)
+        sizes = np.add.reduceat(size_U, opens)
+        of_lines = _Spans(start[opens], vowel[opens], stop[closes], opens, sizes)
+        begin = first * path.FRAME_SECONDS
+        heard = _heard(self.logp_TC[first:last], passing)
+        return Placement(
+            _placed(passing, heard, of_words, begin, states.line_U),
+            _placed(passing, heard, of_lines, begin),
+        )
+
+
+def _heard(logp_TC: NDArray[np.float32], passing: path.Passing) -> NDArray[np.float64]:
+    """By frame, summed up to it: how well the chain's sounds agree with what is heard (nats, at
+    most 0), how likely the network hears a voice, and how likely the chain sings."""
+    held_TC = np.maximum(logp_TC, LEAST_NATS).astype(np.float64)
+    sings_T = 1.0 - passing.occupied_TC[:, phones.NONE :].sum(1)
+    sung_TC = passing.occupied_TC[:, : phones.NONE]
+    agree_T = (sung_TC * (held_TC[:, : phones.NONE] - held_TC.max(1, keepdims=True))).sum(1)
+    voice_T = sings_T * (1.0 - np.exp(held_TC[:, phones.NONE]))
+    columns_TX = np.column_stack([agree_T, voice_T, sings_T])
+    return np.cumsum(np.vstack([np.zeros(3), columns_TX]), axis=0)
+
+
+def _placed(
+    passing: path.Passing,
+    heard: NDArray[np.float64],
+    spans: _Spans,
+    begin: float,
+    line_N: NDArray[np.int64] | None = None,
+) -> Placed:
+    """Spans of a stretch that begins at a second. line_N: the line that each word stands in, whose
+    agreement is seen beside its own; lines see their neighbours'."""
+    words, last = line_N is not None, len(heard) - 1
+    within = confidence.WORD_SECONDS if words else confidence.LINE_SECONDS
+    mass = masses(passing.passed_TB[:, spans.column_N], spans.start_N - begin, within)
+    a = np.round((spans.start_N - begin) / path.FRAME_SECONDS).astype(int).clip(0, last)
+    b = np.round((spans.stop_N - begin) / path.FRAME_SECONDS).astype(int).clip(a, last)
+    fit_N, voice_N, sung_N = (heard[b] - heard[a]).T
+    sung_N = np.maximum(sung_N, LEAST_FRAMES)
+    agree_N = fit_N / sung_N
+    if line_N is not None:
+        near_N = (np.bincount(line_N, fit_N) / np.bincount(line_N, sung_N))[line_N]
+    else:  # a line among strangers is in doubt
+        padded = np.concatenate([agree_N[:1], agree_N, agree_N[-1:]])
+        near_N = (padded[:-2] + padded[2:]) / 2
+    song_N = np.full(len(agree_N), heard[-1, 0] / max(heard[-1, 2], LEAST_FRAMES))
+    seconds_N = np.maximum(spans.stop_N - spans.start_N, path.FRAME_SECONDS)
+    pace_N = np.log(seconds_N / spans.size_N / SOUND_SECONDS)
+    voiced_N = voice_N / sung_N
+    columns = [confidence.logit(mass), agree_N, near_N, song_N, voiced_N, pace_N, pace_N**2]
+    seen_NX = np.column_stack(columns)
+    weights = confidence.WORD_WEIGHTS if words else confidence.LINE_WEIGHTS
+    sure_N = confidence.sure(seen_NX, weights)
+    return Placed(spans.start_N, spans.vowel_N, spans.stop_N, sure_N, seen_NX)
 
 
 def medians(passed_TB: NDArray[np.float32]) -> NDArray[np.float64]:
     """The frame (with its fraction) at which each boundary is as likely passed as not; boundaries
     in order stay so."""
-    count = passed_TB.shape[0]
+    count, columns = len(passed_TB), np.arange(passed_TB.shape[1])
     rising_TB = np.maximum.accumulate(passed_TB, axis=0)
     at = np.minimum((rising_TB < 0.5).sum(0), count - 1)
-    columns = np.arange(passed_TB.shape[1])
     high = rising_TB[at, columns]
     low = np.where(at > 0, rising_TB[np.maximum(at - 1, 0), columns], 0.0)
-    part = np.where(high > low, (0.5 - low) / np.maximum(high - low, 1e-9), 1.0)
-    return np.where(rising_TB[-1] < 0.5, count, at - 1 + np.clip(part, 0.0, 1.0) + 0.5).clip(
-        0, count
-    )
+    part = np.where(high > low, (0.5 - low) / np.maximum(high - low, 1e-9), 1.0).clip(0.0, 1.0)
+    frames = np.where(rising_TB[-1] < 0.5, count, at - 1 + part + 0.5)
+    return frames.clip(0, count)
 
 
 def masses(
@@ -191,42 +174,47 @@ class Spelling:
     def place(self, lines: Lines, language: str, begin: float, end: float) -> Placement | None:
         """As `Singing.place`; a word's confidence is its characters' mean probability, a line's its
         words' mean."""
-        heard, step = self.heard, self.heard.frame_seconds
-        first, last = (
-            max(0, round(begin / step)),
-            min(len(self.heard.logp_TV), round(end / step) + 1),
-        )
-        spelled = [ctc.spell(unit, heard.tokens) for line in lines for unit in line]
+        logp_TV, step, tokens, blank = self.heard
+        first, last = max(0, round(begin / step)), min(len(logp_TV), round(end / step) + 1)
+        spelled = [ctc.spell(unit, tokens) for line in lines for unit in line]
         if not any(spelled):
             return None
-        between = heard.tokens.get("|")
-        ids: list[int] = []
-        owner: list[int] = []
-        for number, letters in enumerate(spelled):
-            if ids and letters and between is not None:
-                ids.append(between)
-                owner.append(-1)
-            ids += letters
-            owner += [number] * len(letters)
-        way = ctc.force(heard.logp_TV[first:last], np.array(ids), heard.blank)
-        if way is None:
+        ids, owners = _joined(spelled, tokens.get("|"))
+        path_T = ctc.force(logp_TV[first:last], np.array(ids), blank)
+        if path_T is None:
             return None
-        owner_T = np.where(way >= 0, np.append(owner, -1)[way], -1)
-        chance_T = np.where(
-            way >= 0, np.exp(heard.logp_TV[np.arange(first, last), np.append(ids, 0)[way]]), 0.0
-        )
-        start, stop, sure = _spans(owner_T, chance_T, len(spelled), first, step)
-        opens = np.cumsum([0, *(len(line) for line in lines[:-1])])
-        closes = np.cumsum([len(line) for line in lines]) - 1
-        line_sure = np.add.reduceat(sure, opens) / [len(line) for line in lines]
-        none = np.zeros((len(start), 0))
-        words = Placed(start, start, stop, sure, none)
+        # what stands behind the last is what a blank, -1, finds
+        owner_T = np.append(owners, -1)[path_T]
+        logp_T = logp_TV[np.arange(first, last), np.append(ids, 0)[path_T]]
+        chance_T = np.where(path_T >= 0, np.exp(logp_T), 0.0)
+        start, stop, sure = _stretches(owner_T, chance_T, len(spelled), first, step)
+        sizes = np.array([len(line) for line in lines])
+        closes = np.cumsum(sizes) - 1
+        opens = closes + 1 - sizes
+        line_sure = np.add.reduceat(sure, opens) / sizes
+        nothing = np.zeros((len(start), 0))
+        words = Placed(start, start, stop, sure, nothing)
         return Placement(
-            words, Placed(start[opens], start[opens], stop[closes], line_sure, none[: len(opens)])
+            words,
+            Placed(start[opens], start[opens], stop[closes], line_sure, nothing[: len(opens)]),
         )
 
 
-def _spans(
+def _joined(spelled: Sequence[list[int]], between: int | None) -> tuple[list[int], list[int]]:
+    """The characters of all units in a row, and which unit each belongs to; `between` them, where
+    the model has such a character, one of nobody's (-1)."""
+    ids: list[int] = []
+    owners: list[int] = []
+    for number, letters in enumerate(spelled):
+        if ids and letters and between is not None:
+            ids.append(between)
+            owners.append(-1)
+        ids += letters
+        owners += [number] * len(letters)
+    return ids, owners
+
+
+def _stretches(
     owner_T: NDArray[np.int64], chance_T: NDArray[np.float64], count: int, first: int, step: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Start, end and mean probability of each unit; one that could not be spelled stands between
@@ -235,10 +223,8 @@ def _spans(
     for number in range(count):
         frames = np.flatnonzero(owner_T == number)
         if len(frames):
-            start[number], stop[number] = (
-                (first + frames[0]) * step,
-                (first + frames[-1] + 1) * step,
-            )
+            start[number] = (first + frames[0]) * step
+            stop[number] = (first + frames[-1] + 1) * step
             sure[number] = chance_T[frames].mean()
     known = np.flatnonzero(~np.isnan(start))
     missing = np.flatnonzero(np.isnan(start))
