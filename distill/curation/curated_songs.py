@@ -17,13 +17,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from distill import coded_songs
 from distill.config import settings as strict
 from distill.curation.report import index_page
 from distill.curation.runner import Report, Row, counts, curate
 from distill.curation.steps import CurationStep
 from distill.errors import SongError
-from distill.folders import sha256_bytes
+from distill.folders import cache_folder, sha256_bytes
 from distill.songs import Song
 from distill.sources import Scanned, Source
 
@@ -104,7 +103,7 @@ def home_of(source: Source, steps: Sequence[CurationStep]) -> Path:
         if name != "kind" and isinstance(value, str) and value and Path(value).exists()
     }
     name = sha256_bytes(json.dumps(settings, sort_keys=True).encode())[:16]
-    return coded_songs.cache_folder() / "songs" / name
+    return cache_folder() / "songs" / name
 
 
 def in_words(report: Report) -> str:
