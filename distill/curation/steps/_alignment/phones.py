@@ -15,9 +15,9 @@ import unicodedata
 from collections.abc import Iterable
 
 from distill import lyrics
-from distill.curation.steps._alignment import speech
 from distill.lyrics.g2p import PHONE_OF
 from distill.lyrics.pronounce import sound
+from distill.songbook import espeak
 
 VOWELS = ("a", "e", "i", "o", "u", "y", "ø", "ə")
 CONSONANTS = (
@@ -85,7 +85,7 @@ def pronounce(words: Iterable[str], language: str) -> dict[str, tuple[str, ...]]
     nothing can be sung."""
     found = {word: _cry(word) for word in words}
     unread = [word for word, sounds in found.items() if not sounds]
-    for word, ipa in zip(unread, speech.ipa(unread, language), strict=True):
+    for word, ipa in zip(unread, espeak.ipa(unread, language), strict=True):
         found[word] = classes(ipa)
         if not set(found[word]) & set(VOWELS):
             found[word] = classes(
