@@ -21,7 +21,7 @@ BREATH_STEPS = 7  # at least 0.28 s between the last note of a line and the firs
 _TRIALS = 14
 _CROWDED_STEPS = 9  # what any syllable fits into, and the least for the last one of a line
 _LAST_STEPS = 22  # up to which a line's last note may grow
-# what a trial costs, by syllable: a stressed one off the beat, a weak one on it, less on a bar line;
+# what a trial costs, by syllable: a stressed one off the beat, a weak one on it, less on a bar;
 # a length unlike the usual one, a long note, a sixteenth, a length for want of another
 _OFF_BEAT, _WEAK_ON_BEAT, _ON_BAR = 1.4, 0.5, 0.4
 _UNUSUAL, _LONG, _SIXTEENTH, _FORCED = 0.35, 1.2, 0.8, 3.0
