@@ -98,7 +98,7 @@ def harp(bars: Bars, chord: Chord, rng: random.Random) -> Iterator[Stroke]:
 
 
 def band(bars: Bars, chord: Chord, rng: random.Random) -> Iterator[Stroke]:
-    """Kick on the bar and its middle, snare on the other beats, hats; a walking bass; short chords."""
+    """Kick on the bar and its middle, snare between, hats in eighths; a walking bass; chords."""
     beat, low = bars.beat_ticks, _root(chord, 33)
     for k in range(bars.beats):
         drum = "kick" if k == 0 or (bars.beats == 4 and k == 2) else "snare"

@@ -40,7 +40,7 @@ ACCOMPANIMENTS = ("guitar", "piano", "pad", "band", "harp")
 
 @dataclass(frozen=True)
 class Style:
-    """What a whole song keeps: one of KINDS, a tempo by name, a grid, a key, a range, a language."""
+    """What a whole song keeps: a kind, a tempo by name, a grid, a key, a range, a language."""
 
     kind: str
     tempo: str

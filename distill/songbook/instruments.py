@@ -52,7 +52,7 @@ INSTRUMENTS = {
 
 @functools.lru_cache(maxsize=512)
 def tone(name: str, midi: int, rate: int) -> Wave:
-    """A tone at its full length; its peak is the instrument's level, for low and high ones alike."""
+    """A tone at its full length; its peak is the instrument's level, be it low or high."""
     played = INSTRUMENTS[name]
     time_W = np.arange(round(played.seconds * rate)) / rate
     hertz = 440.0 * 2.0 ** ((midi - 69) / 12)
