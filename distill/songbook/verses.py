@@ -68,7 +68,7 @@ CONTENT = frozenset(("N", "Np", "A", "V", "Vs", "Vg", "T", "Ts", "P", "L", "AV")
 
 @functools.cache
 def _lemmas() -> dict[str, str]:
-    """Every form a template can give -> its plain word ("glowing" is a verb before an adjective)."""
+    """Every form a template can give -> its plain word ("glowing": a verb, then an adjective)."""
     lemmas: dict[str, str] = {}
     for part in sorted(CONTENT, reverse=True):  # a set's own order changes from process to process
         for word in book.WORDS[FORMS.get(part, part)]:
