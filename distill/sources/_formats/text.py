@@ -1,4 +1,4 @@
-"""Bytes to text: UTF-8, marked UTF-16, an encoding that the file names, or its language's old one."""
+"""Bytes to text: UTF-8, marked UTF-16, the one that the file names, or its language's old one."""
 
 from __future__ import annotations
 
