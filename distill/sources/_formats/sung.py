@@ -23,7 +23,7 @@ TAIL_SECONDS = 0.4  # ... and its last ones after the last note
 
 
 class Sung(NamedTuple):
-    """A note of a score: seconds, MIDI pitch (None: spoken), its letters, whether they begin a word."""
+    """A note of a score: seconds, MIDI pitch (None: spoken), letters, whether they begin a word."""
 
     start: float
     end: float
