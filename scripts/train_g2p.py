@@ -159,9 +159,9 @@ def _counts(flat: Ints, position: Ints, order: int) -> Counts:
     for length, (key, count) in enumerate(seen, 1):
         smooth = count
         if length < order:
-            right, places = np.unique(seen[length][0] % BASE**length, return_counts=True)
+            right, contexts = np.unique(seen[length][0] % BASE**length, return_counts=True)
             smooth = np.where(key // BASE ** (length - 1) == START, count, 0)
-            smooth[np.searchsorted(key, right)] = places
+            smooth[np.searchsorted(key, right)] = contexts
         if length == 1:
             smooth = np.where(key == START, 0, smooth)  # never predicted
         counts.append((key, count, smooth))
