@@ -1,6 +1,6 @@
 """Hashes of what must not change where only the form of the code does.
 
-    python scripts/fingerprint.py            # a few minutes; run it before and after, on the same machine
+    python scripts/fingerprint.py    # a few minutes; before and after, on the same machine
 
 It prints one line each for the codes of 20 seeded takes of the embedded singer, for the logits of
 that singer merged, and for the weights of recipe quickstart-alone after 20 steps. Only the command

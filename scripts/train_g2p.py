@@ -1,5 +1,4 @@
-"""Learning to read: from a pronouncing dictionary to the letter-to-sound model that `letters.py`
-reads with.
+"""From a pronouncing dictionary to the letter-to-sound model that `distill.lyrics.g2p` reads with.
 
 First the letters of every word are laid beside its phones by expectation maximisation, each letter
 taking 0 to 2 of them; then an n-gram with modified Kneser-Ney smoothing learns which such pairs
@@ -15,12 +14,13 @@ import argparse
 import io
 import lzma
 import zlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from distill.lyrics.g2p import (
     BASE,
@@ -39,8 +39,7 @@ from distill.lyrics.g2p import (
 def align(
     words: Mapping[str, str], rounds: int = 6, every: int = 6
 ) -> Iterator[list[tuple[str, str]]]:
-    """Each word as its likeliest (letter, 0 to 2 phones) pairs. Words with more phones than that
-    holds are left out.
+    """Each word as its likeliest (letter, 0 to 2 phones) pairs; one with more phones is left out.
 
     Expectation maximisation on one word in `every`: the chance that a letter is read as some phones
     does not need more.
@@ -50,9 +49,9 @@ def align(
     for word, sounds in sample:  # the start: one phone a letter is usual, none or two are rare
         for letter in word:
             counted[letter, ""] += 0.3 * len(sounds)
-            for place in range(len(sounds)):
-                counted[letter, sounds[place]] += 1.0
-                counted[letter, sounds[place : place + 2]] += 0.02
+            for start, phone in enumerate(sounds):
+                counted[letter, phone] += 1.0
+                counted[letter, sounds[start : start + 2]] += 0.02
     chance = _shares(counted)
     for _ in range(rounds):
         counted = defaultdict(float)
@@ -65,14 +64,12 @@ def align(
 
 
 def _shares(counted: Mapping[tuple[str, str], float]) -> defaultdict[tuple[str, str], float]:
-    """P(phones | letter) from counts; a pair never seen keeps a trace, so that every word can be
-    aligned."""
+    """P(phones | letter) from counts; unseen pairs keep a trace: every word can be aligned."""
     total: dict[str, float] = defaultdict(float)
     for (letter, _), count in counted.items():
         total[letter] += count
-    return defaultdict(
-        lambda: 1e-9, {pair: count / total[pair[0]] for pair, count in counted.items()}
-    )
+    shares = {pair: count / total[pair[0]] for pair, count in counted.items()}
+    return defaultdict(lambda: 1e-9, shares)
 
 
 def _count(
@@ -97,44 +94,36 @@ def _count(
         forward[row + 1][end] += forward[row][start] * value
     for (row, start, end, _), value in zip(reversed(steps), reversed(chances), strict=True):
         backward[row][start] += backward[row + 1][end] * value
-    whole = forward[letters][phones]
-    if whole > 0:
+    total = forward[letters][phones]
+    if total > 0:
         for (row, start, end, pair), value in zip(steps, chances, strict=True):
-            counted[pair] += forward[row][start] * value * backward[row + 1][end] / whole
+            counted[pair] += forward[row][start] * value * backward[row + 1][end] / total
 
 
 def _best(word: str, sounds: str, chance: Mapping[tuple[str, str], float]) -> list[tuple[str, str]]:
     """The likeliest pairs of one word (Viterbi)."""
-    paths: dict[int, tuple[float, tuple]] = {0: (1.0, ())}
+    paths: dict[int, tuple[float, list[tuple[str, str]]]] = {0: (1.0, [])}
     for letter in word:
-        grown: dict[int, tuple[float, tuple]] = {}
-        for start, (score, path) in paths.items():
+        longer: dict[int, tuple[float, list[tuple[str, str]]]] = {}
+        for start, (before, path) in paths.items():
             for end in range(start, min(start + 2, len(sounds)) + 1):
-                value = score * chance[letter, sounds[start:end]]
-                if end not in grown or value > grown[end][0]:
-                    grown[end] = value, (path, (letter, sounds[start:end]))
-        paths = grown
-    path, pairs = paths[len(sounds)][1], []
-    while path:
-        path, pair = path
-        pairs.append(pair)
-    return pairs[::-1]
+                pair = letter, sounds[start:end]
+                value = before * chance[pair]
+                if end not in longer or value > longer[end][0]:
+                    longer[end] = value, [*path, pair]
+        paths = longer
+    return paths[len(sounds)][1]
 
 
 def train_letters(
     words: Mapping[str, str], order: int = 6, least: int = 2
 ) -> tuple[bytes, LetterModel]:
-    """Learns to read from word -> sound; the model and the file that holds it (the same to the last
-    bit).
+    """Learns to read from word -> sound: (the bytes of the file, the model), the same each time.
 
     n-grams of four symbols and more stay only where they were seen `least` times. About two minutes
-    for 125,000 words.
-    """
+    for 125,000 words."""
     aligned = list(align(words))
-    seen: dict[tuple[str, str], int] = defaultdict(int)
-    for pairs in aligned:
-        for pair in pairs:
-            seen[pair] += 1
+    seen = Counter(pair for pairs in aligned for pair in pairs)
     kept = sorted(pair for pair, count in seen.items() if count >= 3)
     symbol = {pair: number for number, pair in enumerate(kept, FIRST)}
     rows = [
@@ -143,20 +132,19 @@ def train_letters(
         if all(pair in symbol for pair in pairs)
     ]
     flat = np.array([item for row in rows for item in row], np.int64)
-    place = np.concatenate([np.arange(len(row)) for row in rows])
-    grams = _smoothed(_counts(flat, place, order), least)
+    position = np.concatenate([np.arange(len(row)) for row in rows])
+    grams = _smoothed(_counts(flat, position, order), least)
     packed = _pack(kept, grams)
     return packed, read_model(packed)
 
 
-# By order: sorted n-gram keys, their gains, and the shares they yield as contexts (1 without
-# children).
-Grams = list[tuple[np.ndarray, np.ndarray, np.ndarray]]
+Ints = NDArray[np.integer]
+Floats = NDArray[np.floating]
+Counts = list[tuple[Ints, Ints, Ints]]  # by order: n-gram keys, counts, counts to smooth
+Grams = list[tuple[Ints, Floats, Floats]]  # by order: keys, gains, shares (1 without children)
 
 
-def _counts(
-    flat: np.ndarray, place: np.ndarray, order: int
-) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+def _counts(flat: Ints, position: Ints, order: int) -> Counts:
     """By order: sorted n-gram keys, how often each was seen, and the count Kneser-Ney smooths.
 
     That is, below the highest order, in how many different places (symbols to the left) it was
@@ -166,21 +154,21 @@ def _counts(
     for length in range(1, order + 1):
         shifted = np.concatenate([np.zeros(length - 1, np.int64), flat[: len(flat) - length + 1]])
         keys = keys + shifted * BASE ** (length - 1)
-        seen.append(np.unique(keys[place >= length - 1], return_counts=True))
-    found = []
+        seen.append(np.unique(keys[position >= length - 1], return_counts=True))
+    counts: Counts = []
     for length, (key, count) in enumerate(seen, 1):
         smooth = count
         if length < order:
-            right, places = np.unique(seen[length][0] % BASE**length, return_counts=True)
+            right, contexts = np.unique(seen[length][0] % BASE**length, return_counts=True)
             smooth = np.where(key // BASE ** (length - 1) == START, count, 0)
-            smooth[np.searchsorted(key, right)] = places
+            smooth[np.searchsorted(key, right)] = contexts
         if length == 1:
             smooth = np.where(key == START, 0, smooth)  # never predicted
-        found.append((key, count, smooth))
-    return found
+        counts.append((key, count, smooth))
+    return counts
 
 
-def _smoothed(counts: list[tuple[np.ndarray, np.ndarray, np.ndarray]], least: int) -> Grams:
+def _smoothed(counts: Counts, least: int) -> Grams:
     """Modified Kneser-Ney (Chen and Goodman, 1999), interpolated.
 
     What the pruned n-grams held goes to the shorter context.
@@ -218,9 +206,8 @@ def _pack(pairs: list[tuple[str, str]], grams: Grams) -> bytes:
             arrays[f"symbol{length}"] = (key % BASE).astype(np.uint16)
             arrays[f"gain{length}"] = _byte(gain)
         if length + 1 < len(grams):
-            children = np.bincount(
-                np.searchsorted(key, grams[length + 1][0] // BASE), minlength=len(key)
-            )
+            parents = np.searchsorted(key, grams[length + 1][0] // BASE)
+            children = np.bincount(parents, minlength=len(key))
             arrays[f"children{length}"] = children.astype(np.uint16)
             arrays[f"share{length}"] = _byte(share[children > 0])
     file = io.BytesIO()
@@ -228,7 +215,7 @@ def _pack(pairs: list[tuple[str, str]], grams: Grams) -> bytes:
     return lzma.compress(file.getvalue(), preset=9 | lzma.PRESET_EXTREME)
 
 
-def _byte(chance: np.ndarray) -> np.ndarray:
+def _byte(chance: Floats) -> NDArray[np.uint8]:
     return np.clip(np.round(-np.log(np.maximum(chance, 1e-9)) * QUIET), 0, 255).astype(np.uint8)
 
 
@@ -238,8 +225,7 @@ def held_out(word: str) -> bool:
 
 
 def accuracy(reader: LetterModel, words: Mapping[str, str]) -> tuple[float, float]:
-    """The share of words read right, and 1 - phone edits / phones (first pronunciations, no
-    stress)."""
+    """The share of words read right, and 1 - phone edits / phones."""
     right = edits = phones = 0
     for word, sounds in words.items():
         guess = reader.sound(word)
@@ -249,38 +235,35 @@ def accuracy(reader: LetterModel, words: Mapping[str, str]) -> tuple[float, floa
     return right / len(words), 1 - edits / phones
 
 
-def distance(one: str, other: str) -> int:
+def distance(text: str, other: str) -> int:
     """How many letters to insert, drop or change to get from one text to the other."""
     row = list(range(len(other) + 1))
-    for place, letter in enumerate(one, 1):
-        last, row[0] = row[0], place
+    for number, letter in enumerate(text, 1):
+        diagonal, row[0] = row[0], number
         for column, wanted in enumerate(other, 1):
-            last, row[column] = (
-                row[column],
-                min(row[column] + 1, row[column - 1] + 1, last + (letter != wanted)),
-            )
+            cost = min(row[column] + 1, row[column - 1] + 1, diagonal + (letter != wanted))
+            diagonal, row[column] = row[column], cost
     return row[-1]
 
 
 def main() -> None:
-    """Measure on a held-out twentieth of the lexicon, then train on all of it and write the file."""
-    options = argparse.ArgumentParser(prog="python scripts/train_g2p.py", description=main.__doc__)
-    options.add_argument(
+    """Measure on a held-out twentieth of the lexicon, train on all of it and write the file."""
+    parser = argparse.ArgumentParser(prog="python scripts/train_g2p.py", description=main.__doc__)
+    parser.add_argument(
         "--dictionary", type=Path, help="first compile the lexicon from this CMU Sphinx dictionary"
     )
-    options.add_argument("--order", type=int, default=6)
-    options.add_argument("--least", type=int, default=2)
-    chosen = options.parse_args()
-    if chosen.dictionary:
-        print(f"lexicon: {compile_lexicon(chosen.dictionary):,} words")
+    parser.add_argument("--order", type=int, default=6)
+    parser.add_argument("--least", type=int, default=2)
+    options = parser.parse_args()
+    if options.dictionary:
+        print(f"lexicon: {compile_lexicon(options.dictionary):,} words")
     words = lexicon()
-    _, reader = train_letters(
-        {w: s for w, s in words.items() if not held_out(w)}, chosen.order, chosen.least
-    )
-    test = {w: s for w, s in words.items() if held_out(w)}
-    whole, parts = accuracy(reader, test)
-    print(f"held out: {len(test):,} words; {whole:.1%} of words right, {parts:.1%} of phones")
-    packed, _ = train_letters(words, chosen.order, chosen.least)
+    train = {word: sounds for word, sounds in words.items() if not held_out(word)}
+    test = {word: sounds for word, sounds in words.items() if held_out(word)}
+    _, reader = train_letters(train, options.order, options.least)
+    right, phones = accuracy(reader, test)
+    print(f"held out: {len(test):,} words; {right:.1%} of words right, {phones:.1%} of phones")
+    packed, _ = train_letters(words, options.order, options.least)
     (HOME / "reader.npz.xz").write_bytes(packed)
     print(f"{HOME / 'reader.npz.xz'}: {len(packed):,} bytes")
 

@@ -13,17 +13,10 @@ import pytest
 import soundfile
 
 from distill.curation.steps import Item, Sound
-from distill.curation.steps._alignment import (
-    confidence,
-    ctc,
-    hearing,
-    path,
-    phones,
-    placing,
-    speech,
-)
+from distill.curation.steps._alignment import confidence, ctc, hearing, path, phones, placing
 from distill.curation.steps.alignment import Settings, _stretches
 from distill.errors import SettingsError
+from distill.songbook import espeak
 from distill.songs import Line, Section, Song, Word, read_manifest
 
 EMBEDDED = Path(__file__).parent.parent / "distill" / "embedded" / "songs"
@@ -150,18 +143,18 @@ def test_words_become_sounds():
 
 
 def test_without_espeak_words_are_still_read(monkeypatch):
-    monkeypatch.setattr(speech, "installed", lambda: False)
+    monkeypatch.setattr(espeak, "installed", lambda: False)
     assert phones.pronounce(["stream"], "en")["stream"] == ("s", "t", "ɹ", "i", "m")
     assert phones.pronounce(["fantasma"], "es")["fantasma"] == tuple("fantasma")
 
 
 def test_espeak_reads_and_speaks():
-    if not speech.installed():
+    if not espeak.installed():
         pytest.skip("espeak-ng is not installed (pip install 'distill[songbook]')")
     assert phones.pronounce(["fantasma"], "es")["fantasma"] == tuple("fantasma")
     assert phones.pronounce(["花"], "zh")["花"] == ("h", "w", "a")
-    assert speech.ipa(["x"], "no-such-language") == [""]
-    spoken = speech.speak("la", "es")
+    assert espeak.ipa(["x"], "no-such-language") == [""]
+    spoken = espeak.speak("la", "es")
     assert [name.strip("ˈ") for _, name in spoken.phones if name][:2] == ["l", "a"]
 
 

@@ -19,12 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distill.songbook import instruments
-from distill.songbook.bars import Bars
+from distill.songbook.bars import Bars, Chord
 from distill.songbook.scores import Setting
 from distill.songbook.singing import GRID_SECONDS
 
 STRUM_SECONDS = 0.014  # from string to string
-Chord = tuple[int, int, int]
+FLAT = 1e-9  # below any peak there is
 
 
 class Stroke(NamedTuple):
@@ -40,8 +40,7 @@ class Stroke(NamedTuple):
 
 
 def _voicing(chord: Chord, lowest: int) -> list[int]:
-    """The triad in close position from `lowest` up, whatever tone is lowest there: chords then lie
-    close by."""
+    """The triad in close position from `lowest` up, whatever tone is lowest there."""
     return sorted(lowest + (pitch - lowest) % 12 for pitch in chord)
 
 
@@ -49,27 +48,24 @@ def _root(chord: Chord, lowest: int = 36) -> int:
     return lowest + (chord[0] - lowest) % 12
 
 
-def _strum(
-    tick: int, ticks: int, chord: Chord, loud: float, up: bool, name: str = "guitar"
-) -> Iterator[Stroke]:
+def _strum(tick: int, ticks: int, chord: Chord, loud: float, up: bool = False) -> Iterator[Stroke]:
     strings = [_root(chord, 43), *_voicing(chord, 52), _voicing(chord, 64)[0]]
-    for place, midi in enumerate(reversed(strings[1:]) if up else strings):
-        yield Stroke(tick, ticks, name, midi, loud, place * STRUM_SECONDS)
+    for number, midi in enumerate(reversed(strings[1:]) if up else strings):
+        yield Stroke(tick, ticks, "guitar", midi, loud, number * STRUM_SECONDS)
 
 
 def guitar(bars: Bars, chord: Chord, rng: random.Random) -> Iterator[Stroke]:
-    """A bass note on the bar, strummed chords on the other beats, and now and then an upstroke
-    between."""
+    """A bass note on the bar, strummed chords on the beats, now and then an upstroke between."""
     beat = bars.beat_ticks
     yield Stroke(0, bars.ticks, "guitar", _root(chord, 40), 0.9)
-    yield from _strum(0, beat, chord, 0.35, False)
+    yield from _strum(0, beat, chord, 0.35)
     for k in range(1, bars.beats):
         if bars.metre == "4/4" and k == 2:
             yield Stroke(k * beat, 2 * beat, "guitar", _root(chord, 40) + 7, 0.7)
-        yield from _strum(k * beat, beat, chord, 0.5, False)
+        yield from _strum(k * beat, beat, chord, 0.5)
         if rng.random() < 0.4:
             half = 4 if beat == 6 else 2
-            yield from _strum(k * beat + half, beat - half, chord, 0.3, True)
+            yield from _strum(k * beat + half, beat - half, chord, 0.3, up=True)
 
 
 def piano(bars: Bars, chord: Chord, rng: random.Random) -> Iterator[Stroke]:
@@ -79,45 +75,37 @@ def piano(bars: Bars, chord: Chord, rng: random.Random) -> Iterator[Stroke]:
     yield Stroke(0, bars.ticks, "piano", root + 12, 0.5)
     order = (0, 2, 1, 2) if bars.beat_ticks == 4 else (0, 1, 2)
     for k, tick in enumerate(range(0, bars.ticks, 2)):
-        yield Stroke(
-            tick,
-            4,
-            "piano",
-            tones[order[k % len(order)]],
-            0.55 if tick % bars.beat_ticks == 0 else 0.4,
-        )
+        loud = 0.55 if tick % bars.beat_ticks == 0 else 0.4
+        yield Stroke(tick, 4, "piano", tones[order[k % len(order)]], loud)
 
 
 def pad(bars: Bars, chord: Chord, rng: random.Random) -> Iterator[Stroke]:
     """The chord held for the bar, its root below on the bar and in its middle."""
     for midi in _voicing(chord, 55):
         yield Stroke(0, bars.ticks, "pad", midi, 0.6)
-    yield Stroke(
-        0, bars.ticks if bars.beats != 4 else 2 * bars.beat_ticks, "bass", _root(chord), 0.7
-    )
-    if bars.beats == 4:
-        yield Stroke(2 * bars.beat_ticks, 2 * bars.beat_ticks, "bass", _root(chord), 0.6)
+    middle = 2 * bars.beat_ticks if bars.beats == 4 else bars.ticks
+    yield Stroke(0, middle, "bass", _root(chord), 0.7)
+    if middle < bars.ticks:
+        yield Stroke(middle, middle, "bass", _root(chord), 0.6)
 
 
 def harp(bars: Bars, chord: Chord, rng: random.Random) -> Iterator[Stroke]:
     """An arpeggio in eighths, up two octaves and down again."""
-    way = [_root(chord, 40), *_voicing(chord, 52), *_voicing(chord, 64)]
-    way = [*way, *reversed(way[1:-1])]
+    rising = [_root(chord, 40), *_voicing(chord, 52), *_voicing(chord, 64)]
+    strings = [*rising, *reversed(rising[1:-1])]
     for k, tick in enumerate(range(0, bars.ticks, 2)):
-        yield Stroke(tick, 6, "harp", way[k % len(way)], 0.7 if k == 0 else 0.5)
+        yield Stroke(tick, 6, "harp", strings[k % len(strings)], 0.7 if k == 0 else 0.5)
 
 
 def band(bars: Bars, chord: Chord, rng: random.Random) -> Iterator[Stroke]:
-    """Kick on the bar (and its middle), snare on the other beats, hats in eighths; a walking bass;
-    short chords."""
-    beat = bars.beat_ticks
+    """Kick on the bar and its middle, snare between, hats in eighths; a walking bass; chords."""
+    beat, low = bars.beat_ticks, _root(chord, 33)
     for k in range(bars.beats):
-        on = "kick" if k == 0 or (bars.beats == 4 and k == 2) else "snare"
-        yield Stroke(k * beat, beat, on, 0, 0.9 if on == "kick" else 0.5)
-        low = _root(chord, 33)
+        drum = "kick" if k == 0 or (bars.beats == 4 and k == 2) else "snare"
+        yield Stroke(k * beat, beat, drum, 0, 0.9 if drum == "kick" else 0.5)
         yield Stroke(k * beat, beat, "bass", low if k % 2 == 0 else low + rng.choice((0, 7)), 0.7)
         if k:
-            yield from _strum(k * beat, max(1, beat // 3), chord, 0.3, False)
+            yield from _strum(k * beat, max(1, beat // 3), chord, 0.3)
     for tick in range(0, bars.ticks, 2):
         yield Stroke(tick, 2, "hat", 0, 0.35 if tick % beat == 0 else 0.22)
 
@@ -128,8 +116,7 @@ STYLES: dict[str, Callable[[Bars, Chord, random.Random], Iterator[Stroke]]] = {
 
 
 def play(setting: Setting, rate: int, seed: str) -> NDArray[np.float32]:
-    """The whole accompaniment, from the song's first bar to the dying of its last chord; peak near
-    1."""
+    """The whole accompaniment, from the first bar to the end of the last chord; peak at most 1."""
     wave_W = np.zeros(round(setting.steps * GRID_SECONDS * rate), np.float32)
     if setting.accompaniment == "none":
         return wave_W
@@ -143,22 +130,12 @@ def play(setting: Setting, rate: int, seed: str) -> NDArray[np.float32]:
             tick = bar * bars.ticks + stroke.tick
             ticks = bars.ticks if bar == last else stroke.ticks
             start, stop = bars.step(tick) * GRID_SECONDS, bars.step(tick + ticks) * GRID_SECONDS
-            _add(wave_W, stroke, start + stroke.late, stop - start, rate, 0.9 + 0.2 * rng.random())
-    return wave_W / max(1e-9, float(np.abs(wave_W).max()))
-
-
-def _add(
-    wave_W: NDArray[np.float32],
-    stroke: Stroke,
-    start: float,
-    seconds: float,
-    rate: int,
-    life: float,
-) -> None:
-    if stroke.midi:
-        sound_W = instruments.note(stroke.instrument, stroke.midi, seconds, rate)
-    else:
-        sound_W = instruments.drum(stroke.instrument, rate)
-    first = round(start * rate)
-    sound_W = sound_W[: max(0, len(wave_W) - first)]
-    wave_W[first : first + len(sound_W)] += np.float32(stroke.loud * life) * sound_W
+            if stroke.midi:
+                sound_W = instruments.note(stroke.instrument, stroke.midi, stop - start, rate)
+            else:
+                sound_W = instruments.drum(stroke.instrument, rate)
+            first = round((start + stroke.late) * rate)
+            sound_W = sound_W[: max(0, len(wave_W) - first)]
+            loud = np.float32(stroke.loud * (0.9 + 0.2 * rng.random()))  # as a hand would
+            wave_W[first : first + len(sound_W)] += loud * sound_W
+    return wave_W / max(FLAT, float(np.abs(wave_W).max()))

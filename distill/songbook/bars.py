@@ -16,13 +16,13 @@ from distill.songbook.singing import GRID_SECONDS
 METRES = {"4/4": (4, 4), "3/4": (3, 4), "2/4": (2, 4), "6/8": (2, 6)}
 PITCHES = ("C", "Db", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
 MAJOR, MINOR = (0, 2, 4, 5, 7, 9, 11), (0, 2, 3, 5, 7, 8, 10)
+Chord = tuple[int, int, int]  # a triad of pitch classes, root first
 PENTATONIC = {"major": (0, 2, 4, 7, 9), "minor": (0, 3, 5, 7, 10)}
 
 
 @dataclass(frozen=True)
 class Key:
-    """A tonic (0 is C) and a mode, "major" or "minor"; `pentatonic`: the tune leaves two of the
-    seven tones out."""
+    """A tonic (0 is C), a mode, and whether the tune leaves two of the seven tones out."""
 
     tonic: int
     mode: str
@@ -36,25 +36,21 @@ class Key:
     @property
     def scale(self) -> tuple[int, ...]:
         """Semitones above the tonic that a tune uses."""
-        return (
-            PENTATONIC[self.mode] if self.pentatonic else MAJOR if self.mode == "major" else MINOR
-        )
+        return PENTATONIC[self.mode] if self.pentatonic else self._seven
 
-    def chord(self, degree: int) -> tuple[int, int, int]:
-        """The triad on a degree, 0 to 6, as pitch classes, root first. The fifth of minor is a
-        major chord."""
-        scale = MAJOR if self.mode == "major" else MINOR
-        tones = [scale[(degree + third) % 7] for third in (0, 2, 4)]
+    @property
+    def _seven(self) -> tuple[int, ...]:
+        return MAJOR if self.mode == "major" else MINOR
+
+    def chord(self, degree: int) -> Chord:
+        """The triad on a degree, 0 to 6. The fifth of minor is a major chord."""
+        root, third, fifth = (self._seven[(degree + step) % 7] for step in (0, 2, 4))
         if self.mode == "minor" and degree == 4:
-            tones[1] = 11
-        return (
-            (self.tonic + tones[0]) % 12,
-            (self.tonic + tones[1]) % 12,
-            (self.tonic + tones[2]) % 12,
-        )
+            third = 11
+        return (self.tonic + root) % 12, (self.tonic + third) % 12, (self.tonic + fifth) % 12
 
 
-def chord_name(chord: tuple[int, int, int]) -> str:
+def chord_name(chord: Chord) -> str:
     """As in "Am" or "Bdim"."""
     third, fifth = (chord[1] - chord[0]) % 12, (chord[2] - chord[0]) % 12
     return PITCHES[chord[0]] + ("dim" if fifth == 6 else "m" if third == 3 else "")
@@ -90,10 +86,9 @@ class Bars:
 
     def step(self, tick: int) -> int:
         """The step on which a tick (counted from the first bar, may be negative) falls."""
-        whole, part = divmod(tick, self.beat_ticks)
-        return (
-            self.first_step + whole * self.beat_steps - (-part * self.beat_steps // self.beat_ticks)
-        )
+        beats, ticks = divmod(tick, self.beat_ticks)
+        between = -(-ticks * self.beat_steps // self.beat_ticks)  # rounded up
+        return self.first_step + beats * self.beat_steps + between
 
     def seconds(self, tick: int) -> float:
         """The same in seconds."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from distill import lyrics
 from distill.songbook import harmony, mandarin, stanzas, tunes
-from distill.songbook.bars import METRES, Bars, Key
+from distill.songbook.bars import METRES, Bars, Chord, Key
 from distill.songbook.scores import LineScore, Score, Setting, SyllableScore
 from distill.songbook.singers import MANNERS, SINGERS
 from distill.songbook.singing import LEAD_STEPS
@@ -31,12 +31,16 @@ FORMS = {  # and how often
 # steps of a beat: 83 to 68, 115 to 88, 167 to 125 a minute
 _BEAT_STEPS = {"slow": (18, 22), "medium": (13, 17), "fast": (9, 12)}
 _COMPOUND_STEPS = {"slow": (28, 32), "medium": (23, 27), "fast": (18, 22)}  # of the dotted quarter
+_METRE_WEIGHTS = (5, 3, 1, 2)  # of METRES
+_PENTATONIC_SHARE = {"zh": 0.7, "en": 0.15}
+_MELISMA_SHARE = 0.09  # of the syllables
+_CONNECTED_SHARE = 0.7  # of the lines begin where the one before ended
 ACCOMPANIMENTS = ("guitar", "piano", "pad", "band", "harp")
 
 
 @dataclass(frozen=True)
-class Manner:
-    """What a whole song keeps."""
+class Style:
+    """What a whole song keeps: a kind, a tempo by name, a grid, a key, a range, a language."""
 
     kind: str
     tempo: str
@@ -48,17 +52,11 @@ class Manner:
 
     @property
     def tags(self) -> list[str]:
-        """What the style says, true by construction."""
+        """What the prompt says of it, true by construction."""
         scale = ["pentatonic"] if self.key.pentatonic else []
         metre = {"3/4": ["waltz"], "6/8": ["six-eight"]}.get(self.bars.metre, [])
-        return [
-            self.kind,
-            "lively" if self.lively else "calm",
-            self.key.mode,
-            *scale,
-            self.tempo,
-            *metre,
-        ]
+        mood = "lively" if self.lively else "calm"
+        return [self.kind, mood, self.key.mode, *scale, self.tempo, *metre]
 
 
 @dataclass(frozen=True)
@@ -82,33 +80,33 @@ def compose(
     voice = voices[int(rng.random() * len(voices))]
     language = languages[int(rng.random() ** 1.6 * len(languages))]
     accompaniment = accompaniments[int(rng.random() * len(accompaniments))]
-    how = rng.choices(list(MANNERS), list(MANNERS.values()))[0]
-    manner = _manner(voice, language, rng)
-    parts = _parts(manner, split == "held-out", rng)
-    setting = _lay_out(parts, manner, accompaniment, rng)
-    tags = [*manner.tags, *([accompaniment] if accompaniment != "none" else [])]
+    manner = rng.choices(list(MANNERS), list(MANNERS.values()))[0]
+    style = _style(voice, language, rng)
+    parts = _parts(style, split == "held-out", rng)
+    setting = _lay_out(parts, style, accompaniment, rng)
+    tags = [*style.tags, *([accompaniment] if accompaniment != "none" else [])]
     sections = tuple((tag, part.lines) for tag, part in parts)
     name = f"songbook-{split}-{seed}-{index:05d}"
     return Score(
-        name, ", ".join(tags), split, sections, setting, voice, language=language, manner=how
+        name, ", ".join(tags), split, sections, setting, voice, language=language, manner=manner
     )
 
 
-def _manner(voice: str, language: str, rng: random.Random) -> Manner:
+def _style(voice: str, language: str, rng: random.Random) -> Style:
     kind = rng.choice(KINDS)
     calm = kind in ("lullaby", "ballad")
-    metre = rng.choices(list(METRES), (5, 3, 1, 2))[0]
+    metre = rng.choices(list(METRES), _METRE_WEIGHTS)[0]
     tempo = rng.choice(("slow", "medium", "medium") if calm else ("medium", "fast", "fast"))
     beat_steps = rng.randint(*(_COMPOUND_STEPS if metre == "6/8" else _BEAT_STEPS)[tempo])
     mode = rng.choices(("major", "minor"), (3, 2))[0]
-    key = Key(rng.randrange(12), mode, rng.random() < (0.7 if language == "zh" else 0.15))
+    key = Key(rng.randrange(12), mode, rng.random() < _PENTATONIC_SHARE[language])
     singer = SINGERS[voice]
     within = tunes.choose_range(singer.lowest, singer.highest, rng)
     lively = not calm and rng.random() < 0.6
-    return Manner(kind, tempo, lively, Bars(metre, beat_steps), key, within, language)
+    return Style(kind, tempo, lively, Bars(metre, beat_steps), key, within, language)
 
 
-def _parts(manner: Manner, held_out: bool, rng: random.Random) -> list[tuple[str, Part]]:
+def _parts(style: Style, held_out: bool, rng: random.Random) -> list[tuple[str, Part]]:
     """The sections in order; the same chorus each time it comes."""
     form = rng.choices(list(FORMS), list(FORMS.values()))[0]
     plans = {  # a metre, and for Mandarin characters and lines
@@ -117,19 +115,18 @@ def _parts(manner: Manner, held_out: bool, rng: random.Random) -> list[tuple[str
         "bridge": (_verse_metre(rng, True), rng.choice((5, 7)), 2),
     }
     used: set[str] = set()
-    made: dict[str, Part] = {}
+    by_tag: dict[str, Part] = {}  # the latest section of each tag
     parts = []
     for tag in form:
-        if tag == "chorus" and tag in made:
-            parts.append((tag, made[tag]))
-            continue
-        metre, count, rows = plans[tag]
-        if manner.language == "zh":
-            words = [_chinese(text) for text in mandarin.stanza(rng, count, rows, held_out, used)]
-        else:
-            words = [_english(text) for text in stanzas.stanza(rng, metre, held_out, used)]
-        made[tag] = _part(words, manner, made.get(tag), rng)
-        parts.append((tag, made[tag]))
+        if tag != "chorus" or tag not in by_tag:
+            metre, count, rows = plans[tag]
+            if style.language == "zh":
+                texts = mandarin.stanza(rng, count, rows, held_out, used)
+                words = [_chinese(text) for text in texts]
+            else:
+                words = [_english(text) for text in stanzas.stanza(rng, metre, held_out, used)]
+            by_tag[tag] = _part(words, style, by_tag.get(tag), rng)
+        parts.append((tag, by_tag[tag]))
     return parts
 
 
@@ -167,63 +164,63 @@ def _beats(line: Words) -> list[tunes.Beat]:
     ]
 
 
-def _part(words: list[Words], manner: Manner, model: Part | None, rng: random.Random) -> Part:
-    """Words set to music; where they fit the tune of an earlier section of the same tag, to that."""
-    bars = manner.bars
-    rhythms: list[tunes.Rhythm] = []
-    for row, line in enumerate(words):
-        beats = _beats(line)
-        known = (
-            model.rhythms[row : row + 1]
-            if model
-            else tuple(rhythms[row - 2 : row - 1] if row > 1 else ())
-        )
-        if known and tunes.fits(beats, known[0], bars):
-            rhythms.append(known[0])
-        else:
-            wanted = rhythms[row - 1].bars if rhythms else 0
-            rhythms.append(tunes.rhythm(beats, bars, rng, manner.lively, wanted))
-    counts = [rhythm.bars for rhythm in rhythms]
-    close = max(0, rhythms[-1].spans[-1][0] // bars.ticks)  # the bar of the last note
-    degrees = harmony.degrees(manner.key.mode, counts, close, rng)
-    if model and [len(line) for line in model.degrees] == counts and model.degrees[-1][close] == 0:
-        degrees = [list(line) for line in model.degrees]
+def _part(words: list[Words], style: Style, model: Part | None, rng: random.Random) -> Part:
+    """Words set to music; where they fit the tune of `model`, an earlier section of the same tag,
+    to that."""
+    rhythms = _rhythms(words, style, model, rng)
+    degrees = _degrees(rhythms, style, model, rng)
     pitches: list[list[int]] = []
     lines = []
     for row, (line, rhythm) in enumerate(zip(words, rhythms, strict=True)):
-        chords = [manner.key.chord(degree) for degree in degrees[row]]
+        chords = [style.key.chord(degree) for degree in degrees[row]]
         last = row == len(words) - 1
-        sung = _earlier_pitches(model, row, len(rhythm.spans), degrees)
-        if (
-            sung is None
-            and row == 2
-            and not last
-            and degrees[2] == degrees[0]
-            and rhythms[2] == rhythms[0]
-        ):
-            sung = pitches[0]
-        if sung is None:
-            start = pitches[-1][-1] if pitches and rng.random() < 0.7 else None
-            sung = tunes.tune(
-                rhythm.spans,
-                bars,
-                manner.key,
-                chords,
-                manner.within,
-                rng,
-                manner.lively,
-                start,
-                last,
-            )
-        pitches.append(sung)
-        lines.append(_line(line, rhythm, sung, chords, manner, rng))
+        known = _earlier_pitches(model, row, len(rhythm.spans), degrees)
+        same = row == 2 and not last and degrees[2] == degrees[0] and rhythms[2] == rhythms[0]
+        if known is None and same:
+            known = pitches[0]
+        if known is None:
+            connected = pitches and rng.random() < _CONNECTED_SHARE
+            known = tunes.tune(
+                rhythm.spans, style.bars, style.key, chords, style.within, rng, style.lively,
+                pitches[-1][-1] if connected else None, last,
+            )  # fmt: skip
+        pitches.append(known)
+        lines.append(_line(line, rhythm, known, chords, style, rng))
     return Part(tuple(lines), tuple(rhythms), tuple(tuple(line) for line in degrees))
+
+
+def _rhythms(
+    words: list[Words], style: Style, model: Part | None, rng: random.Random
+) -> list[tunes.Rhythm]:
+    """A rhythm for each line: the model's, or else that of the second line before, if it fits."""
+    rhythms: list[tunes.Rhythm] = []
+    for row, line in enumerate(words):
+        beats = _beats(line)
+        known = model.rhythms[row : row + 1] if model else rhythms[: max(0, row - 1)][-1:]
+        if known and tunes.fits(beats, known[0], style.bars):
+            rhythms.append(known[0])
+        else:
+            bars = rhythms[row - 1].bars if rhythms else 0
+            rhythms.append(tunes.rhythm(beats, style.bars, rng, style.lively, bars))
+    return rhythms
+
+
+def _degrees(
+    rhythms: list[tunes.Rhythm], style: Style, model: Part | None, rng: random.Random
+) -> list[list[int]]:
+    """The degrees of each line's chords: the model's, if it has as many bars and ends at home."""
+    counts = [rhythm.bars for rhythm in rhythms]
+    close = max(0, rhythms[-1].spans[-1][0] // style.bars.ticks)  # the bar of the last note
+    degrees = harmony.degrees(style.key.mode, counts, close, rng)
+    if model and [len(line) for line in model.degrees] == counts and model.degrees[-1][close] == 0:
+        return [list(line) for line in model.degrees]
+    return degrees
 
 
 def _earlier_pitches(
     model: Part | None, row: int, count: int, degrees: list[list[int]]
 ) -> list[int] | None:
-    """The pitches of that line's syllables in an earlier verse, if it has as many, over the same
+    """The pitches of that line in an earlier verse, if it has as many syllables over the same
     chords."""
     if model is None or row >= len(model.lines) or list(model.degrees[row]) != degrees[row]:
         return None
@@ -232,41 +229,36 @@ def _earlier_pitches(
 
 
 def _line(
-    line: Words, rhythm: tunes.Rhythm, pitches: list[int], chords: list[tunes.Chord], manner: Manner,
+    line: Words, rhythm: tunes.Rhythm, pitches: list[int], chords: list[Chord], style: Style,
     rng: random.Random,
 ) -> LineScore:  # fmt: skip
     """A line's score, in steps from the start of its lead-in."""
-    bars = manner.bars
+    bars, key, within = style.bars, style.key, style.within
     offset = LEAD_STEPS - bars.step(rhythm.spans[0][0])
-    at, words = 0, []
+    nexts = iter(zip(rhythm.spans, pitches, [*pitches[1:], None], strict=True))
+    words = []
     for word, syllables, _ in line:
         sung = []
         for syllable in syllables:
-            span, midi = rhythm.spans[at], pitches[at]
-            later = pitches[min(at + 1, len(pitches) - 1)]
-            chord = chords[max(0, min(len(chords) - 1, span[0] // bars.ticks))]
+            span, midi, later = next(nexts)
             notes = [(*span, midi)]
-            if rng.random() < 0.09 and at + 1 < len(pitches):
-                notes = tunes.melisma(
-                    span, midi, later, bars, manner.key, chord, manner.within, rng
-                )
-            own = tuple(
-                (bars.step(a) + offset, bars.step(b) + offset, pitch) for a, b, pitch in notes
-            )
-            sung.append(SyllableScore(syllable, own))
-            at += 1
+            if rng.random() < _MELISMA_SHARE and later is not None:
+                chord = chords[max(0, min(len(chords) - 1, span[0] // bars.ticks))]
+                notes = tunes.melisma(span, midi, later, bars, key, chord, within, rng)
+            steps = ((bars.step(a) + offset, bars.step(b) + offset, pitch) for a, b, pitch in notes)
+            sung.append(SyllableScore(syllable, tuple(steps)))
         words.append((word, tuple(sung)))
-    return LineScore(tuple(words), manner.language)
+    return LineScore(tuple(words), style.language)
 
 
 def _lay_out(
-    parts: list[tuple[str, Part]], manner: Manner, accompaniment: str, rng: random.Random
+    parts: list[tuple[str, Part]], style: Style, accompaniment: str, rng: random.Random
 ) -> Setting:
     """Where each line begins, and the chords of the whole song with what is played between."""
     alone = accompaniment == "none"
     intro, breaks, outro = rng.choice((1, 2)), rng.random() < 0.3, rng.choice((1, 1, 2))
-    home = manner.key.chord(0)
-    bars = Bars(manner.bars.metre, manner.bars.beat_steps, LEAD_STEPS)
+    home = style.key.chord(0)
+    bars = Bars(style.bars.metre, style.bars.beat_steps, LEAD_STEPS)
     pickup = parts[0][1].rhythms[0].spans[0][0] < 0
     chords = [home] * (int(pickup) if alone else intro)
     firsts: list[int] = []
@@ -275,9 +267,8 @@ def _lay_out(
             chords.append(home)
         for rhythm, degrees in zip(part.rhythms, part.degrees, strict=True):
             firsts.append(bars.step(len(chords) * bars.ticks + rhythm.spans[0][0]) - LEAD_STEPS)
-            chords += [manner.key.chord(degree) for degree in degrees]
+            chords += [style.key.chord(degree) for degree in degrees]
     if not alone:
         chords += [home] * outro
-    return Setting(
-        bars, manner.key, tuple(chords), tuple(firsts), accompaniment, rng.uniform(3.0, 9.0)
-    )
+    louder_db = rng.uniform(3.0, 9.0)
+    return Setting(bars, style.key, tuple(chords), tuple(firsts), accompaniment, louder_db)

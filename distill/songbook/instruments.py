@@ -1,4 +1,4 @@
-"""What the accompaniment is played on: sums of decaying harmonics, and three drums, in NumPy alone.
+"""What the accompaniment is played on: sums of decaying harmonics, and three drums.
 
 A string plucked at a share p of its length has the harmonics sin(k pi p) / k, and the higher ones
 die sooner; stiff strings (piano) are slightly sharp in theirs. Every tone is computed once per
@@ -16,7 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 RELEASE_SECONDS = 0.05
+DRUM_SECONDS = 0.25
 TOP_HERTZ = 9_000.0
+SILENT = 0.003  # a harmonic that a plucked string hardly has
 Wave = NDArray[np.float32]
 
 
@@ -50,24 +52,21 @@ INSTRUMENTS = {
 
 @functools.lru_cache(maxsize=512)
 def tone(name: str, midi: int, rate: int) -> Wave:
-    """A tone at its full length, peak near the instrument's level. Low tones are not louder than
-    high ones."""
+    """A tone at its full length; its peak is the instrument's level, be it low or high."""
     played = INSTRUMENTS[name]
     time_W = np.arange(round(played.seconds * rate)) / rate
     hertz = 440.0 * 2.0 ** ((midi - 69) / 12)
     wave_W = np.zeros(len(time_W))
     for k in range(1, played.harmonics + 1):
-        own = hertz * k * math.sqrt(1 + played.stiffness * k * k)
-        if own >= TOP_HERTZ:
+        harmonic_hertz = hertz * k * math.sqrt(1 + played.stiffness * k * k)
+        if harmonic_hertz >= TOP_HERTZ:
             break
         loud = abs(math.sin(math.pi * k * played.pluck)) / k if played.pluck else k**-1.4
-        if played.pluck and loud < 0.003:
+        if played.pluck and loud < SILENT:
             continue
-        fade_W = (
-            np.exp(-played.decay * (1 + played.damping * (k - 1)) * time_W) if played.decay else 1.0
-        )
+        fade_W = np.exp(-played.decay * (1 + played.damping * (k - 1)) * time_W)
         for cents in (-played.detune / 2, played.detune / 2) if played.detune else (0.0,):
-            turn = 2 * np.pi * own * 2 ** (cents / 1200)
+            turn = 2 * np.pi * harmonic_hertz * 2 ** (cents / 1200)
             phase = 1.7 * k * k  # spread, so that they do not all peak at the start
             wave_W += loud * fade_W * np.sin(turn * time_W + phase)
     wave_W *= np.minimum(1.0, time_W / played.attack)
@@ -87,10 +86,11 @@ def note(name: str, midi: int, seconds: float, rate: int) -> Wave:
 
 @functools.cache
 def drum(name: str, rate: int) -> Wave:
-    """A kick, snare or hat of 0.25 s: a falling sine, a sine with noise, differentiated noise."""
-    time_W = np.arange(round(0.25 * rate)) / rate
+    """A kick, snare or hat: a falling sine, a sine with noise, differentiated noise."""
+    time_W = np.arange(round(DRUM_SECONDS * rate)) / rate
     noise_W = np.random.default_rng(len(name)).standard_normal(len(time_W))
     if name == "kick":
+        # from 160 to 45 Hz, with a time constant of 1/40 s
         turns_W = 45 * time_W + (160 - 45) / 40 * (1 - np.exp(-40 * time_W))
         wave_W = np.sin(2 * np.pi * turns_W) * np.exp(-12 * time_W)
     elif name == "snare":
@@ -98,4 +98,5 @@ def drum(name: str, rate: int) -> Wave:
         wave_W += 0.24 * noise_W * np.exp(-18 * time_W)
     else:
         wave_W = 0.3 * np.diff(noise_W, prepend=0.0) * np.exp(-70 * time_W)
-    return (wave_W * np.minimum(1, (time_W[-1] - time_W) / 0.02)).astype(np.float32)
+    fade_W = np.minimum(1, (time_W[-1] - time_W) / 0.02)
+    return (wave_W * fade_W).astype(np.float32)

@@ -1,5 +1,4 @@
-"""Rendered songs made small enough to ship: FLAC to Ogg Opus (RFC 7845) at 24 kHz, as long and
-aligned to the sample.
+"""Rendered songs made small enough to ship: FLAC to Ogg Opus (RFC 7845), aligned to the sample.
 
 python -m distill.songbook.packing --songs TRAIN --held-out HELD_OUT --out distill/embedded/songs
 """
@@ -8,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
 from pathlib import Path
 
 import soundfile
@@ -18,8 +18,7 @@ from distill.songs import Song, read_manifest, write_manifest
 
 SAMPLE_RATE = 24_000  # Hz; Opus knows 8, 12, 16, 24 and 48 kHz
 COMPRESSION = 0.95  # libsndfile's 0 to 1; about 17 kbit/s here
-# about 30 kbit/s: what a singer is compared with should be as clear as its source
-JUDGED_COMPRESSION = 0.9
+HELD_OUT_COMPRESSION = 0.9  # about 30 kbit/s: as clear as what a singer is compared with should be
 
 
 def pack(manifest: Path, out: Path, name: str, seconds: float, compression: float) -> list[Song]:
@@ -45,32 +44,23 @@ def pack(manifest: Path, out: Path, name: str, seconds: float, compression: floa
 
 
 def main() -> None:
-    """Packs one folder for training and one for judging."""
+    """Packs one folder for training and one held out."""
     parser = argparse.ArgumentParser(description="Pack rendered songs into package data.")
     parser.add_argument("--songs", type=Path, required=True)
     parser.add_argument("--held-out", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seconds", type=float, default=745.0, help="of the songs to train on")
-    asked = parser.parse_args()
-    kept = (
-        pack(
-            asked.songs / "manifest.jsonl", asked.out, "manifest.jsonl", asked.seconds, COMPRESSION
-        ),
-        pack(
-            asked.held_out / "manifest.jsonl",
-            asked.out,
-            "held-out.jsonl",
-            float("inf"),
-            JUDGED_COMPRESSION,
-        ),
-    )
-    for songs in kept:
-        print(
-            f"{songs[0].split}: {len(songs)} songs, "
-            f"{sum(s.lines[-1].end or 0 for s in songs):.0f} s"
-        )
-    size = sum(file.stat().st_size for file in asked.out.iterdir())
-    print(f"{asked.out}: {size / 2**20:.2f} MiB")
+    options = parser.parse_args()
+    out = options.out
+    for folder, name, seconds, compression in (
+        (options.songs, "manifest.jsonl", options.seconds, COMPRESSION),
+        (options.held_out, "held-out.jsonl", math.inf, HELD_OUT_COMPRESSION),
+    ):
+        songs = pack(folder / "manifest.jsonl", out, name, seconds, compression)
+        length = sum(song.lines[-1].end or 0 for song in songs)
+        print(f"{songs[0].split}: {len(songs)} songs, {length:.0f} s")
+    size = sum(file.stat().st_size for file in out.iterdir())
+    print(f"{out}: {size / 2**20:.2f} MiB")
 
 
 if __name__ == "__main__":

@@ -11,18 +11,19 @@ a Song.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+import itertools
 
 from distill import lyrics
-from distill.songbook.bars import Bars, Key, chord_name
+from distill.songbook.bars import Bars, Chord, Key, chord_name
 from distill.songbook.singing import GRID_SECONDS, TAIL_STEPS
 from distill.songs import Fact, Line, Note, Section, Song, Word
+
+FADE_STEPS = 20  # 0.8 s
 
 
 @dataclasses.dataclass(frozen=True)
 class SyllableScore:
-    """One syllable and its notes (first step, last step, MIDI pitch), counted from the line's
-    start."""
+    """One syllable and its notes (first step, last step, MIDI pitch) from the line's start on."""
 
     syllable: lyrics.Syllable
     notes: tuple[tuple[int, int, int], ...]
@@ -33,7 +34,6 @@ class LineScore:
     """Words of a line, each with its sung syllables."""
 
     words: tuple[tuple[str, tuple[SyllableScore, ...]], ...]
-
     language: str = "en"
 
     @property
@@ -55,20 +55,19 @@ class LineScore:
 @dataclasses.dataclass(frozen=True)
 class Setting:
     """What a song has beside its lines: `firsts` is the step at which each line (with its lead-in)
-    begins, `chords` has one triad of pitch classes per bar of the whole song, from its first bar.
-    """
+    begins, `chords` has one for each bar of the whole song."""
 
     bars: Bars
     key: Key
-    chords: tuple[tuple[int, int, int], ...]
+    chords: tuple[Chord, ...]
     firsts: tuple[int, ...]
     accompaniment: str = "none"
     voice_over_band_db: float = 6.0
 
     @property
     def steps(self) -> int:
-        """Length of the song: all bars, and 0.8 s in which the last chord dies away."""
-        return self.bars.step(len(self.chords) * self.bars.ticks) + 20
+        """Length of the song: all bars, and the time in which the last chord dies away."""
+        return self.bars.step(len(self.chords) * self.bars.ticks) + FADE_STEPS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,44 +99,51 @@ class Score:
 def as_song(
     score: Score, audio: str | None, vocals: str | None = None, band: str | None = None
 ) -> Song:
-    """The Song of a score, with the times it has when it is sung, and the facts that its setting
-    gives."""
-    firsts = iter([*score.setting.firsts, score.steps])
-    first, sections = next(firsts), []
+    """The Song of a score, with its times when sung, and the facts that its setting gives."""
+    spans = itertools.pairwise([*score.setting.firsts, score.steps])
+    sections = []
     for tag, lines in score.sections:
         timed = []
         for line in lines:
-            later = next(firsts)
+            first, later = next(spans)
             timed.append(_line(line, first, min(first + line.steps, later)))
-            first = later
         sections.append(Section(tag, tuple(timed)))
     return Song(
-        id=score.id, sections=tuple(sections), style=score.style,
-        voice=f"{score.voice}, "
-              f"{score.manner}" if score.manner else score.voice, language=score.language,
-        licence="CC0-1.0", source=score.source, credit=score.credit, audio=audio, split=score.split,
-        vocals=vocals, accompaniment=band, facts=_facts(score),
-    )  # fmt: skip
+        id=score.id,
+        sections=tuple(sections),
+        style=score.style,
+        voice=f"{score.voice}, {score.manner}" if score.manner else score.voice,
+        language=score.language,
+        licence="CC0-1.0",
+        source=score.source,
+        credit=score.credit,
+        audio=audio,
+        split=score.split,
+        vocals=vocals,
+        accompaniment=band,
+        facts=_facts(score),
+    )
 
 
 def _facts(score: Score) -> tuple[Fact, ...]:
     setting, bars = score.setting, score.setting.bars
     pitches = [midi for line in score.lines for _, _, midi in line.notes]
     starts = range(0, len(setting.chords) * bars.ticks, bars.ticks)
-    facts: dict[str, Any] = {
-        "key": setting.key.name,
-        "tempo_bpm": round(bars.tempo_bpm, 3),
-        "metre": bars.metre,
-        "vocal_range_midi": [min(pitches), max(pitches)],
-        "beats_seconds": [bars.seconds(tick) for tick in range(0, starts.stop, bars.beat_ticks)],
-        "downbeats_seconds": [bars.seconds(tick) for tick in starts],
-        "chords": [
-            [bars.seconds(tick), bars.seconds(tick + bars.ticks), chord_name(chord)]
-            for tick, chord in zip(starts, setting.chords, strict=True)
-        ],
-        "accompaniment": setting.accompaniment,
-    }
-    return tuple(Fact(name, value) for name, value in facts.items())
+    chords = [
+        [bars.seconds(tick), bars.seconds(tick + bars.ticks), chord_name(chord)]
+        for tick, chord in zip(starts, setting.chords, strict=True)
+    ]
+    beats = range(0, starts.stop, bars.beat_ticks)
+    return (
+        Fact("key", setting.key.name),
+        Fact("tempo_bpm", round(bars.tempo_bpm, 3)),
+        Fact("metre", bars.metre),
+        Fact("vocal_range_midi", [min(pitches), max(pitches)]),
+        Fact("beats_seconds", [bars.seconds(tick) for tick in beats]),
+        Fact("downbeats_seconds", [bars.seconds(tick) for tick in starts]),
+        Fact("chords", chords),
+        Fact("accompaniment", setting.accompaniment),
+    )
 
 
 def _line(line: LineScore, first: int, last: int) -> Line:
@@ -146,11 +152,10 @@ def _line(line: LineScore, first: int, last: int) -> Line:
 
     words, notes = [], []
     for word, syllables in line.words:
-        words.append(
-            Word(word, seconds(syllables[0].notes[0][0]), seconds(syllables[-1].notes[-1][1]))
-        )
+        start, end = syllables[0].notes[0][0], syllables[-1].notes[-1][1]
+        words.append(Word(word, seconds(start), seconds(end)))
         for sung in syllables:
             for index, (start, end, midi) in enumerate(sung.notes):
-                piece = lyrics.sing_text(sung.syllable) if index == 0 else ""
-                notes.append(Note(seconds(start), seconds(end), float(midi), piece))
+                text = lyrics.sing_text(sung.syllable) if index == 0 else ""
+                notes.append(Note(seconds(start), seconds(end), float(midi), text))
     return Line(line.text, seconds(0), seconds(last - first), tuple(words), tuple(notes))

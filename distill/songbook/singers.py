@@ -36,14 +36,13 @@ SINGERS = {
     )
 }
 MANNERS = {"": 6, "breathy": 1, "straight": 1, "wide vibrato": 1}  # how often of 9
+_VIBRATO_CENTS = {"straight": 0.0, "wide vibrato": 70.0}
 
 
 def in_manner(singer: Singer, manner: str) -> Singer:
     """The singer singing so; "" is as usual."""
     if manner == "breathy":
-        return replace(singer, name=f"{singer.name}, breathy", breath=singer.breath + 0.2)
-    if manner == "straight":
-        return replace(singer, name=f"{singer.name}, straight", vibrato_cents=0.0)
-    if manner == "wide vibrato":
-        return replace(singer, name=f"{singer.name}, wide vibrato", vibrato_cents=70.0)
+        return replace(singer, breath=singer.breath + 0.2)
+    if manner in _VIBRATO_CENTS:
+        return replace(singer, vibrato_cents=_VIBRATO_CENTS[manner])
     return singer

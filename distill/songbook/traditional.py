@@ -1,4 +1,4 @@
-"""Old songs everybody knows, for judging a singer on melodies that no generator made.
+"""Old songs everybody knows, to evaluate a singer on melodies that no generator made.
 
 Public domain as far as we know (check per country). Notes are from memory, corrected where a line
 did not fill its bars; some rhythms may differ from your edition. Each song is sung by every voice
@@ -9,8 +9,10 @@ that training songs must not hold, so their split is "held-out".
 from __future__ import annotations
 
 import functools
+import math
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from distill import lyrics
@@ -26,8 +28,8 @@ TICKS = 4  # of a quarter, in which lengths are written
 
 
 class Song(NamedTuple):
-    """key: as written; pickup: quarters before the first bar line; rows: words|notes
-    (pitch:quarters, + joins the notes of one syllable, a note R is a rest)."""
+    """A song as written; pickup: quarters before the first bar line; rows: words|notes, a note as
+    pitch:quarters, + joins those of one syllable, a pitch R is a rest."""
 
     title: str
     tags: str
@@ -174,25 +176,27 @@ def songs(
     accompaniments: Sequence[str] = ("none",),
 ) -> list[Score]:  # fmt: skip
     """Every song in these languages by every voice that has its range, accompanied in turn."""
-    found: list[Score] = []
-    for voice in voices:
-        for song in _SONGS:
-            shift = _shift(song, voice)
-            if song.language in languages and shift is not None:
-                found.append(
-                    _score(song, voice, shift, accompaniments[len(found) % len(accompaniments)])
-                )
-    return found
+    in_range = (
+        (song, voice, shift)
+        for voice in voices
+        for song in _SONGS
+        if song.language in languages and (shift := _shift(song, voice)) is not None
+    )
+    return [
+        _score(*sung, accompaniments[number % len(accompaniments)])
+        for number, sung in enumerate(in_range)
+    ]
 
 
 Note = tuple[int, int, int]  # first tick from the first bar line, last tick, MIDI
+Syllable = tuple[Note, ...]  # its notes
 
 
 @functools.cache
-def _read(song: Song) -> tuple[tuple[tuple[Note, ...], ...], ...]:
-    """For each line, for each syllable, its notes. Raises SongError where the song does not fill
-    whole bars."""
-    at = -round(song.pickup * TICKS)
+def _read(song: Song) -> tuple[tuple[Syllable, ...], ...]:
+    """The syllables of each line. Raises SongError where the song does not fill whole bars."""
+    pickup = round(song.pickup * TICKS)
+    tick = -pickup
     lines = []
     for row in song.rows:
         syllables = []
@@ -200,18 +204,17 @@ def _read(song: Song) -> tuple[tuple[tuple[Note, ...], ...], ...]:
             notes = []
             for item in group.split("+"):
                 name, _, length = item.partition(":")
-                stop = at + round(float(length) * TICKS)
+                stop = tick + round(float(length) * TICKS)
                 if name != "R":
-                    notes.append((at, stop, _midi(name)))
-                at = stop
+                    notes.append((tick, stop, _midi(name)))
+                tick = stop
             if notes:
                 syllables.append(tuple(notes))
         lines.append(tuple(syllables))
     beats, ticks = METRES[song.metre]
-    if (at + round(song.pickup * TICKS)) % (beats * ticks) not in (0, round(song.pickup * TICKS)):
-        raise SongError(
-            f"traditional songs: {song.title} ends at tick {at}, inside a bar; correct its lengths"
-        )
+    if (tick + pickup) % (beats * ticks) not in (0, pickup):
+        where = f"traditional songs: {song.title}"
+        raise SongError(f"{where} ends at tick {tick}, inside a bar; correct its lengths")
     return tuple(lines)
 
 
@@ -219,9 +222,8 @@ def _midi(name: str) -> int:
     match = re.fullmatch("([A-G])([0-9])", name)
     if match is None:
         raise SongError(f"traditional songs: {name!r} is not a note; write it like C4")
-    return {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}[match[1]] + 12 * (
-        int(match[2]) + 1
-    )
+    steps = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
+    return steps[match[1]] + 12 * (int(match[2]) + 1)
 
 
 def _shift(song: Song, voice: str) -> int | None:
@@ -234,56 +236,61 @@ def _shift(song: Song, voice: str) -> int | None:
 
 
 def _score(song: Song, voice: str, shift: int, accompaniment: str) -> Score:
-    intro = 2 if accompaniment != "none" else 1 if song.pickup else 0
+    alone = accompaniment == "none"
+    intro = 2 if not alone else 1 if song.pickup else 0
     bars = Bars(song.metre, song.beat_steps, LEAD_STEPS)
     grid = Bars(song.metre, song.beat_steps)
-    key = Key((song.key.tonic + shift) % 12, song.key.mode, song.key.pentatonic)
-    read = [
-        [[(a, b, midi + shift) for a, b, midi in syllable] for syllable in line]
+    key = replace(song.key, tonic=(song.key.tonic + shift) % 12)
+    sung = [
+        [tuple((a, b, midi + shift) for a, b, midi in syllable) for syllable in line]
         for line in _read(song)
     ]
-    notes = [note for line in read for syllable in line for note in syllable]
-    count = -(-notes[-1][1] // bars.ticks)
-    degrees = harmony.fit(notes, bars.ticks, count, key)
-    lines, firsts = [], []
-    for row, line in enumerate(read):
-        # a singer breathes at the end of a line: its last note makes room for the next one's
-        # lead-in
-        later = grid.step(read[row + 1][0][0][0]) - LEAD_STEPS if row + 1 < len(read) else 1 << 30
-        lines.append(_line(song, row, line, grid, later))
-        firsts.append(bars.step(intro * bars.ticks + line[0][0][0]) - LEAD_STEPS)
-    home = key.chord(0)
-    chords = [home] * intro + [key.chord(degree) for degree in degrees]
-    chords += [home] if accompaniment != "none" else []
-    tags = song.tags if accompaniment == "none" else f"{song.tags}, {accompaniment}"
+    notes = [note for line in sung for syllable in line for note in syllable]
+    degrees = harmony.fit(notes, bars.ticks, -(-notes[-1][1] // bars.ticks), key)
+    starts = [line[0][0][0] for line in sung]
+    # a singer breathes at the end of a line: its last note makes room for the next one's lead-in
+    latest = [*(grid.step(start) - LEAD_STEPS for start in starts[1:]), math.inf]
+    lines = tuple(
+        _line(song, row, line, grid, last)
+        for row, (line, last) in enumerate(zip(sung, latest, strict=True))
+    )
+    firsts = tuple(bars.step(intro * bars.ticks + start) - LEAD_STEPS for start in starts)
+    chords = [0] * intro + degrees + ([] if alone else [0])
+    setting = Setting(bars, key, tuple(map(key.chord, chords)), firsts, accompaniment)
     return Score(
-        f"traditional-{song.title}-{voice.replace(' ', '-')}", tags, "held-out", (("verse", tuple(lines)),),
-        Setting(bars, key, tuple(chords), tuple(firsts), accompaniment), voice,
-        "traditional", song.credit, song.language,
-    )  # fmt: skip
+        id=f"traditional-{song.title}-{voice.replace(' ', '-')}",
+        style=song.tags if alone else f"{song.tags}, {accompaniment}",
+        split="held-out",
+        sections=(("verse", lines),),
+        setting=setting,
+        voice=voice,
+        source="traditional",
+        credit=song.credit,
+        language=song.language,
+    )
 
 
-def _line(song: Song, row: int, line: list[list[Note]], grid: Bars, later: int) -> LineScore:
+def _line(song: Song, row: int, line: list[Syllable], grid: Bars, latest: float) -> LineScore:
+    """`latest`: the step at which the line must have ended."""
     text = song.rows[row].partition("|")[0]
     if song.language == "zh":
-        cut = [(character, [mandarin.syllable(character)]) for character in text]
+        spelled = [(character, [mandarin.syllable(character)]) for character in text]
     else:
-        cut = [(word, lyrics.syllables(word)) for word in lyrics.words(text)]
-    if sum(len(syllables) for _, syllables in cut) != len(line):
+        spelled = [(word, lyrics.syllables(word)) for word in lyrics.words(text)]
+    if sum(len(syllables) for _, syllables in spelled) != len(line):
         raise SongError(
             f"traditional songs: {text!r} has {len(line)} notes for another number of syllables"
         )
     offset = LEAD_STEPS - grid.step(line[0][0][0])
+
+    def steps(first: int, last: int, midi: int) -> tuple[int, int, int]:
+        start = grid.step(first)
+        stop = int(min(grid.step(last), start + LONGEST, latest))
+        return start + offset, stop + offset, midi
+
     sung = iter(line)
     words = []
-    for word, syllables in cut:
-        pieces = []
-        for syllable in syllables:
-            steps = [
-                (grid.step(a), min(grid.step(b), grid.step(a) + LONGEST, later), m)
-                for a, b, m in next(sung)
-            ]
-            own = tuple((a + offset, b + offset, midi) for a, b, midi in steps)
-            pieces.append(SyllableScore(syllable, own))
-        words.append((word, tuple(pieces)))
+    for word, syllables in spelled:
+        scores = (SyllableScore(s, tuple(steps(*note) for note in next(sung))) for s in syllables)
+        words.append((word, tuple(scores)))
     return LineScore(tuple(words), song.language)

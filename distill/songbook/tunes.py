@@ -13,11 +13,21 @@ import itertools
 import random
 from dataclasses import dataclass
 
-from distill.songbook.bars import Bars, Key
+from distill.songbook.bars import Bars, Chord, Key
+from distill.songbook.singing import GRID_SECONDS
 
 SHORTEST, LONGEST = 3, 30  # steps: 0.12 s and 1.2 s
 BREATH_STEPS = 7  # at least 0.28 s between the last note of a line and the first of the next
-Chord = tuple[int, int, int]
+_TRIALS = 14
+_CROWDED_STEPS = 9  # what any syllable fits into, and the least for the last one of a line
+_LAST_STEPS = 22  # up to which a line's last note may grow
+# what a trial costs, by syllable: a stressed one off the beat, a weak one on it, less on a bar;
+# a length unlike the usual one, a long note, a sixteenth, a length for want of another
+_OFF_BEAT, _WEAK_ON_BEAT, _ON_BAR = 1.4, 0.5, 0.4
+_UNUSUAL, _LONG, _SIXTEENTH, _FORCED = 0.35, 1.2, 0.8, 3.0
+_LONG_SECONDS = 0.55
+_BARS_OFF, _SILENT_END = 3.0, 3.0  # by line: each bar more or less than wanted; its silent share
+_REACH = 6  # semitones from the middle of the range in which a tune begins
 
 
 @dataclass(frozen=True)
@@ -40,87 +50,103 @@ class Rhythm:
 
 
 def least_steps(crowd: int) -> int:
-    """Steps that a syllable needs for its words to be heard: 0.16 s, more where consonants crowd."""
+    """Steps in which a syllable can be understood: 0.16 s, more where consonants crowd."""
     return 4 + max(0, crowd - 1)
 
 
 def rhythm(
     beats: list[Beat], bars: Bars, rng: random.Random, lively: bool, wanted_bars: int = 0
 ) -> Rhythm:
-    """A rhythm for a line; of `wanted_bars` bars if that is possible, else of the fewest that hold
-    it."""
-    best: tuple[float, Rhythm] | None = None
-    for _ in range(14):
+    """A rhythm for a line; of `wanted_bars` bars if possible, else of the fewest that hold it."""
+    trials = []
+    for _ in range(_TRIALS):
         trial, cost = _try(beats, bars, rng, lively)
-        cost += 3.0 * abs(trial.bars - wanted_bars) if wanted_bars else 0.0
-        cost += 3.0 * (1 - trial.spans[-1][1] / (trial.bars * bars.ticks))  # silence at its end
-        if best is None or cost < best[0]:
-            best = cost, trial
-    assert best is not None
-    return best[1]
+        cost += _BARS_OFF * abs(trial.bars - wanted_bars) if wanted_bars else 0.0
+        cost += _SILENT_END * (1 - trial.spans[-1][1] / (trial.bars * bars.ticks))
+        trials.append((cost, trial))
+    return min(trials, key=lambda trial: trial[0])[1]
 
 
-def fits(beats: list[Beat], found: Rhythm, bars: Bars) -> bool:
+def fits(beats: list[Beat], rhythm: Rhythm, bars: Bars) -> bool:
     """Whether other words can be sung to a rhythm."""
-    return len(beats) == len(found.spans) and all(
+    return len(beats) == len(rhythm.spans) and all(
         bars.step(stop) - bars.step(start) >= least_steps(beat.crowd)
-        for beat, (start, stop) in zip(beats, found.spans, strict=True)
+        for beat, (start, stop) in zip(beats, rhythm.spans, strict=True)
     )
 
 
 def _try(beats: list[Beat], bars: Bars, rng: random.Random, lively: bool) -> tuple[Rhythm, float]:
-    beat = bars.beat_ticks
-    lengths = (2, 3, 4, 6, 8) if beat == 4 else (2, 4, 6, 8)
-    if beat == 4 and bars.beat_steps >= 14:
-        lengths = (1, *lengths)
-    # plain: the usual length; a half beat, or a whole one in fast songs. Most notes should stay
-    # below 0.45 s
-    plain = 2 if bars.beat_steps * 2 / beat >= 7 or rng.random() < 0.25 else 4
-    plain = 4 if bars.beat_steps * 2 / beat < 5 else plain
-    pickup = (
-        0
-        if beats[0].stressed or not beats[1].stressed or rng.random() < 0.2
-        else _pickup_ticks(bars)
-    )
-    at, cost, spans = -pickup, 0.0, []
-    uneven = 0.9 if lively else 0.5
-    for index, syllable in enumerate(beats[:-1]):
-        later = beats[index + 1]
-        best_length, least, kept = 0, float("inf"), 0.0
-        for length in lengths:
-            steps = bars.step(at + length) - bars.step(at)
-            if steps < least_steps(syllable.crowd) or steps > LONGEST:
-                continue
-            on_beat, on_bar = (at + length) % beat == 0, (at + length) % bars.ticks == 0
-            off = 1.4 * (later.stressed and not on_beat) + 0.5 * (not later.stressed and on_beat)
-            off -= 0.4 * (later.stressed and on_bar)
-            off += (
-                0.35 * abs(length - plain) / plain
-                + 1.2 * (steps * 0.04 > 0.55)
-                + 0.8 * (length == 1)
-            )
-            draw = off + uneven * rng.random()
-            if draw < least:
-                best_length, least, kept = length, draw, off
-        if not best_length:  # very crowded, or a very slow beat: the shortest that is long enough
-            best_length = next(n for n in range(1, 40) if bars.step(at + n) - bars.step(at) >= 9)
-            kept = 3.0
-        spans.append((at, at + best_length))
-        cost += kept
-        at += best_length
+    """A random rhythm, and its cost by syllable."""
+    usual = _usual_ticks(bars, rng)
+    pickup = not beats[0].stressed and beats[1].stressed and rng.random() >= 0.2
+    tick, cost, spans = -_pickup_ticks(bars) if pickup else 0, 0.0, []
+    for index, (syllable, later) in enumerate(itertools.pairwise(beats)):
+        length, off = _draw_length(tick, syllable, later, bars, usual, 0.9 if lively else 0.5, rng)
+        spans.append((tick, tick + length))
+        cost += off
+        tick += length
         if syllable.last_of_word and 2 < index < len(beats) - 3 and rng.random() < 0.06:
-            at += -at % beat or 2  # a rest, to the next beat
-    last = max(2, beat - at % beat if at % beat else beat)
-    while bars.step(at + last) - bars.step(at) < 9:
-        last += beat // 2
-    while rng.random() < 0.4 and bars.step(at + last + beat // 2) - bars.step(at) <= 22:
-        last += beat // 2
-    while bars.step(at + last) - bars.step(at) > LONGEST:
-        last -= 1
-    spans.append((at, at + last))
-    # the next line's pickup
-    room = bars.step(at + last) + BREATH_STEPS + bars.step(_pickup_ticks(bars))
-    return Rhythm(tuple(spans), -(-room // bars.step(bars.ticks))), cost / len(beats)
+            tick += -tick % bars.beat_ticks or 2  # a rest, to the next beat
+    stop = tick + _last_ticks(tick, bars, rng)
+    spans.append((tick, stop))
+    # the next line's pickup has room in the last bar too
+    steps = bars.step(stop) + BREATH_STEPS + bars.step(_pickup_ticks(bars))
+    return Rhythm(tuple(spans), -(-steps // bars.step(bars.ticks))), cost / len(beats)
+
+
+def _usual_ticks(bars: Bars, rng: random.Random) -> int:
+    """The usual length: a half beat, or a whole one in fast songs; most notes stay below 0.45 s."""
+    half_steps = bars.beat_steps * 2 / bars.beat_ticks
+    usual = 2 if half_steps >= 7 or rng.random() < 0.25 else 4
+    return 4 if half_steps < 5 else usual
+
+
+def _draw_length(
+    tick: int, syllable: Beat, later: Beat, bars: Bars, usual: int, uneven: float,
+    rng: random.Random,
+) -> tuple[int, float]:  # fmt: skip
+    """Ticks of a syllable that begins at `tick`, and their cost; `uneven`: how much is chance."""
+    lengths: tuple[int, ...] = (2, 3, 4, 6, 8) if bars.beat_ticks == 4 else (2, 4, 6, 8)
+    if bars.beat_ticks == 4 and bars.beat_steps >= 14:
+        lengths = (1, *lengths)
+    draws = []
+    for length in lengths:
+        steps = bars.step(tick + length) - bars.step(tick)
+        if not least_steps(syllable.crowd) <= steps <= LONGEST:
+            continue
+        on_beat = (tick + length) % bars.beat_ticks == 0
+        on_bar = (tick + length) % bars.ticks == 0
+        off = _OFF_BEAT * (later.stressed and not on_beat)
+        off += _WEAK_ON_BEAT * (not later.stressed and on_beat)
+        off -= _ON_BAR * (later.stressed and on_bar)
+        off += (
+            _UNUSUAL * abs(length - usual) / usual
+            + _LONG * (steps * GRID_SECONDS > _LONG_SECONDS)
+            + _SIXTEENTH * (length == 1)
+        )
+        draws.append((off + uneven * rng.random(), length, off))
+    if draws:
+        return min(draws, key=lambda draw: draw[0])[1:]
+    # very crowded, or a very slow beat: the shortest that is long enough
+    steps_after = (bars.step(tick + length) - bars.step(tick) for length in itertools.count(1))
+    return next(k for k, steps in enumerate(steps_after, 1) if steps >= _CROWDED_STEPS), _FORCED
+
+
+def _last_ticks(tick: int, bars: Bars, rng: random.Random) -> int:
+    """Ticks of a line's last syllable: to the next beat, or half a beat more, and again."""
+
+    def steps(ticks: int) -> int:
+        return bars.step(tick + ticks) - bars.step(tick)
+
+    beat = bars.beat_ticks
+    ticks = max(2, beat - tick % beat)
+    while steps(ticks) < _CROWDED_STEPS:
+        ticks += beat // 2
+    while rng.random() < 0.4 and steps(ticks + beat // 2) <= _LAST_STEPS:
+        ticks += beat // 2
+    while steps(ticks) > LONGEST:
+        ticks -= 1
+    return ticks
 
 
 def _pickup_ticks(bars: Bars) -> int:
@@ -137,8 +163,7 @@ class Range:
 
 
 def choose_range(lowest: int, highest: int, rng: random.Random) -> Range:
-    """9 to 16 semitones within a voice, rather low in it: the higher the pitch, the fewer words are
-    understood."""
+    """9 to 16 semitones within a voice, rather low in it: higher words are understood less well."""
     width = min(highest - lowest, rng.randint(9, 16))
     start = min(rng.randint(lowest, highest - width) for _ in range(2))
     return Range(start, start + width)
@@ -151,29 +176,30 @@ def tune(
     """A MIDI pitch for each syllable of a line; `chords` has one per bar of the line."""
     pitches: list[int] = []
     drift = rng.choice((-1, 1))
-    at = start
+    midi = start
     for index, (tick, _) in enumerate(spans):
         chord = chords[max(0, min(len(chords) - 1, tick // bars.ticks))]
         ladder = _ladder(key, chord, within)
-        tones = [midi for midi in ladder if midi % 12 in chord] or ladder
-        if at is None:
-            at = rng.choice(_near(tones, (within.lowest + within.highest) // 2, 6))
+        tones = [tone for tone in ladder if tone % 12 in chord] or ladder
+        if midi is None:
+            midi = rng.choice(_near(tones, (within.lowest + within.highest) // 2, _REACH))
         elif index == len(spans) - 1:
-            homes = [m for m in tones if m % 12 == key.tonic % 12] if ends_home else []
-            at = _nearest(homes or tones, at, rng)
+            homes = [tone for tone in tones if tone % 12 == key.tonic % 12] if ends_home else []
+            midi = _nearest(homes or tones, midi, rng)
         else:
             draw = rng.random()
-            if rng.random() < 0.2 or at <= within.lowest + 1 or at >= within.highest - 1:
-                drift = 1 if at <= within.lowest + 1 else -1 if at >= within.highest - 1 else -drift
+            low, high = midi <= within.lowest + 1, midi >= within.highest - 1
+            if rng.random() < 0.2 or low or high:
+                drift = 1 if low else -1 if high else -drift
             if draw < (0.16 if lively else 0.07):
-                at = rng.choice(_near(tones, at, 12))  # a leap, up to an octave
+                midi = rng.choice(_near(tones, midi, 12))  # a leap, up to an octave
             elif draw < 0.28:
-                at = _nearest(ladder, at, rng, 0.0)  # the note again
+                midi = _nearest(ladder, midi, rng, 0.0)  # the note again
             else:
-                at = _step(ladder, at, drift * (2 if rng.random() < 0.15 else 1))
-            if tick % bars.beat_ticks == 0 and at % 12 not in chord:
-                at = _nearest(tones, at, rng)
-        pitches.append(at)
+                midi = _step(ladder, midi, drift * (2 if rng.random() < 0.15 else 1))
+            if tick % bars.beat_ticks == 0 and midi % 12 not in chord:
+                midi = _nearest(tones, midi, rng)
+        pitches.append(midi)
     return pitches
 
 
@@ -181,18 +207,19 @@ def melisma(
     span: tuple[int, int], midi: int, later: int, bars: Bars, key: Key, chord: Chord, within: Range,
     rng: random.Random,
 ) -> list[tuple[int, int, int]]:  # fmt: skip
-    """The notes (first tick, last tick, MIDI) of a syllable that is sung on two or three."""
+    """The notes (first tick, last tick, MIDI) of a syllable that is sung on two or three; `later`
+    is the next pitch."""
     start, stop = span
     ladder = _ladder(key, chord, within)
     side = 1 if later >= midi else -1
-    turn = [midi, _step(ladder, midi, side), midi, _step(ladder, midi, -side)]
+    turn = [midi, _step(ladder, midi, side), midi]
     cuts = [start, (start + stop + 1) // 2, stop]
     if stop - start >= 4 and rng.random() < 0.4:
         cuts = [start, stop - 2, stop - 1, stop]
-    lengths = [bars.step(b) - bars.step(a) for a, b in itertools.pairwise(cuts)]
-    if min(lengths) < SHORTEST:
+    spans = list(itertools.pairwise(cuts))
+    if min(bars.step(last) - bars.step(first) for first, last in spans) < SHORTEST:
         return [(start, stop, midi)]
-    return [(a, b, turn[k]) for k, (a, b) in enumerate(itertools.pairwise(cuts))]
+    return [(*notes, pitch) for notes, pitch in zip(spans, turn, strict=False)]
 
 
 def _ladder(key: Key, chord: Chord, within: Range) -> list[int]:
@@ -212,5 +239,6 @@ def _nearest(pitches: list[int], midi: int, rng: random.Random, blur: float = 1.
 
 
 def _step(ladder: list[int], midi: int, steps: int) -> int:
-    place = min(range(len(ladder)), key=lambda k: (abs(ladder[k] - midi), k))
-    return ladder[max(0, min(len(ladder) - 1, place + steps))]
+    """So many steps up from the ladder's pitch that is nearest."""
+    nearest = min(range(len(ladder)), key=lambda k: (abs(ladder[k] - midi), k))
+    return ladder[max(0, min(len(ladder) - 1, nearest + steps))]

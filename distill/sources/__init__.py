@@ -1,7 +1,7 @@
 """Where songs come from. Each file is a kind: its `Settings` holds what a recipe may say, its
 `load()` gives Songs.
 
-A source that reads other people's files also has `scan()`: it gives each song as it is found, and
+A source that reads other people's files also has `scan()`: it gives song by song, and
 in place of one that cannot be used a Refusal, so that one bad file does not stop the others;
 `load()` raises at the first. Neither decodes sound.
 """
@@ -33,24 +33,26 @@ class Scanned(Source, Protocol):
 
 
 class Refusal(NamedTuple):
-    """A song that cannot be used: its name (an id or a file), and where, what and what to do in one
-    line."""
+    """A song that cannot be used: its id or file, and where, what and what to do in one line."""
 
     name: str
     reason: str
 
 
-def loaded(found: Iterable[tuple[str, Song | DistillError]]) -> list[Song]:
+Rows = Iterable[tuple[str, Song | DistillError]]  # each song by name, or why it is none
+
+
+def loaded(rows: Rows) -> list[Song]:
     """All songs, or the first error raised."""
     songs = []
-    for _, one in found:
-        if isinstance(one, DistillError):
-            raise one
-        songs.append(one)
+    for _, song in rows:
+        if isinstance(song, DistillError):
+            raise song
+        songs.append(song)
     return songs
 
 
-def scanned(found: Iterable[tuple[str, Song | DistillError]]) -> Iterator[Song | Refusal]:
+def scanned(rows: Rows) -> Iterator[Song | Refusal]:
     """Song by song, a Refusal in place of each error."""
-    for name, one in found:
-        yield Refusal(name, str(one)) if isinstance(one, DistillError) else one
+    for name, song in rows:
+        yield Refusal(name, str(song)) if isinstance(song, DistillError) else song

@@ -1,7 +1,7 @@
 """The songs inside the package: enough to try every stage with no download.
 
 `embedded/songs/` holds songs of the songbook (see its card.md): `manifest.jsonl` to train on, and
-`held- out.jsonl`, with words and melodies that no training song has, to judge by.
+`held-out.jsonl`, with words and melodies that no training song has, to evaluate on.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
-from distill.errors import SettingsError
+from distill.config.ranges import Checked, at_least
 from distill.folders import package_path
 from distill.songs import Song, read_manifest
 
@@ -18,16 +18,12 @@ _MANIFESTS = {"train": "manifest.jsonl", "held-out": "held-out.jsonl"}
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class Settings(Checked):
     """Which of the embedded songs: those to train on or those held out; `songs` of them, or all."""
 
     split: Literal["train", "held-out"] = "train"
-    songs: int | None = None
+    songs: int | None = at_least(1, default=None)
 
     def load(self) -> list[Song]:
         """The songs, audio paths absolute. Raises FolderError if the package lost them."""
-        if self.songs is not None and self.songs < 1:
-            raise SettingsError(
-                f"embedded.songs is {self.songs}; give 1 or more, or leave it out for all"
-            )
         return read_manifest(HOME / _MANIFESTS[self.split])[: self.songs]

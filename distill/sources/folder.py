@@ -1,10 +1,10 @@
 """Songs from a folder of your own: recordings with their lyrics beside them, under the same name.
 
-    songs/fantasma.mp3 + songs/fantasma.lrc        line times, and word times where the file has them
-    songs/boat.flac    + songs/boat.txt            plain lyrics without times, or UltraStar's notes
-    songs/hymn.wav     + songs/hymn.musicxml       a score with lyrics (.musicxml, .mxl, .xml)
-    songs/boat.vocals.flac, songs/boat.accompaniment.flac     the stems of boat.flac, where you have them
-    songs/rights.csv                               file,licence,source,credit: a row a song, or one row for *
+    songs/fantasma.mp3 + songs/fantasma.lrc     line times, and word times where the file has them
+    songs/boat.flac    + songs/boat.txt         lyrics without times, or UltraStar's notes
+    songs/hymn.wav     + songs/hymn.musicxml    a score with lyrics (.musicxml, .mxl, .xml)
+    songs/boat.vocals.flac, songs/boat.accompaniment.flac     the stems of boat.flac, if any
+    songs/rights.csv                            file,licence,source,credit: a row a song, or for *
 
 Where several kinds of lyrics lie beside a recording, the first of UltraStar, LRC, MusicXML, plain
 text counts. An UltraStar file of another name than its recording names it (`#MP3`, `#AUDIO`). What
@@ -59,49 +59,41 @@ class Settings:
 
         Raises SettingsError without a folder, FolderError for a missing one or one without
         recordings, SongError, AudioError and LyricsError (naming the file) for songs that cannot be
-        used.
-        """
-        songs = loaded(self._found())
+        used."""
+        songs = loaded(self._rows())
         for song in songs:
             if not song.lines and song.audio is not None:
                 path = Path(song.audio)
-                raise SongError(
-                    f"{path}: no lyrics beside it; write {path.stem}.lrc or {path.stem}.txt"
-                )
+                advice = f"write {path.stem}.lrc or {path.stem}.txt"
+                raise SongError(f"{path}: no lyrics beside it; {advice}")
         return [part for song in songs for part in self.divide(song)]
 
     def scan(self) -> Iterator[Song | Refusal]:
-        """Whole songs one by one, with a Refusal in place of each that cannot be used (`divide`
-        holds lines out).
+        """Whole songs one by one (`divide` holds lines out), with a Refusal in place of each that
+        cannot be used. A recording without lyrics is a song without lines here: it can be looked
+        at, though not learnt from.
 
-        A recording without lyrics is a song without lines here: it can be looked at, though not
-        learnt from.
+        Raises as `load` does for the settings, the folder, its rights.csv."""
+        return scanned(self._rows())
 
-        Raises as `load` does for what concerns the folder as a whole: the settings, the folder, its
-        rights.csv.
-        """
-        return scanned(self._found())
-
-    def _found(self) -> Iterator[tuple[str, Song | DistillError]]:
+    def _rows(self) -> Iterator[tuple[str, Song | DistillError]]:
         """Each song by name, or why it is none."""
         if not self.folder:
-            raise SettingsError(
-                "songs.folder: no folder of songs is given; say SONGS=FOLDER (make) or --songs "
-                "FOLDER"
-            )
+            advice = "say SONGS=FOLDER (make) or --songs FOLDER"
+            raise SettingsError(f"songs.folder: no folder of songs is given; {advice}")
         if self.held_out_lines < 0:
             raise SettingsError(
                 f"songs.held_out_lines: {self.held_out_lines} is negative; give 0 or more"
             )
-        place = Path(self.folder).expanduser()
-        if not place.is_dir():
+        home = Path(self.folder).expanduser()
+        if not home.is_dir():
             raise FolderError(
-                f"{place}: there is no such folder; give a folder of recordings with lyrics"
+                f"{home}: there is no such folder; give a folder of recordings with lyrics"
             )
-        rights = read_rights(place)
-        for name, files in _by_name(place).items():
-            id = name.relative_to(place).as_posix()
-            row = rights.of(id, *(path.relative_to(place).as_posix() for path in files.recordings))
+        rights = read_rights(home)
+        for name, files in _by_name(home).items():
+            id = name.relative_to(home).as_posix()
+            row = rights.of(id, *(path.relative_to(home).as_posix() for path in files.recordings))
             try:
                 if files.wrong is not None:
                     raise files.wrong
@@ -109,31 +101,28 @@ class Settings:
             except DistillError as error:
                 yield id, error
         for line, file in rights.unused():
-            words = (
-                f"{place / rights.FILE}:{line}: no recording is named {file!r}; correct the name"
-            )
-            yield rights.FILE, SongError(words)
+            where = f"{home / rights.FILE}:{line}"
+            reason = f"{where}: no recording is named {file!r}; correct the name"
+            yield rights.FILE, SongError(reason)
 
     def _song(self, files: Files, id: str, row: Row) -> Song:
         recording = files.recording
         seconds = _seconds(recording)
         for stem, path in files.stems.items():
             if abs(_seconds(path) - seconds) > STEM_SLACK_SECONDS:
-                raise SongError(
-                    f"{path}: is {_seconds(path):.2f} s long and its recording {seconds:.2f} s; "
-                    f"cut {stem} alike"
-                )
+                lengths = f"{_seconds(path):.2f} s long and its recording {seconds:.2f} s"
+                raise SongError(f"{path}: is {lengths}; cut {stem} alike")
         read = self._read(files.lyrics, seconds)
-        told = read.about
+        about = read.about
         return Song(
             id=id,
             sections=read.sections,
-            style=self.style or told.get("genre", "").lower(),
+            style=self.style or about.get("genre", "").lower(),
             voice=self.voice,
-            language=told.get("language") or self.language,
+            language=about.get("language") or self.language,
             licence=row.licence or self.licence,
-            source=row.source or told.get("source") or recording.name,
-            credit=row.credit or credit(told),
+            source=row.source or about.get("source") or recording.name,
+            credit=row.credit or credit(about),
             audio=str(recording.resolve()),
             vocals=_resolved(files.stems.get("vocals")),
             accompaniment=_resolved(files.stems.get("accompaniment")),
@@ -158,27 +147,20 @@ class Settings:
         """One song, or its first lines for training and its last ones held out."""
         if not self.held_out_lines:
             return [song]
-        count = len(song.lines)
-        timed = [place for place, line in enumerate(song.lines) if line.start is not None]
+        timed = [index for index, line in enumerate(song.lines) if line.start is not None]
         if not timed:
-            raise SongError(
-                f"{song.id}: plain lyrics have no times to hold lines out by; write .lrc, or hold "
-                "out 0"
-            )
+            advice = "write .lrc, or hold out 0"
+            raise SongError(f"{song.id}: plain lyrics have no times to hold lines out by; {advice}")
         if len(timed) <= self.held_out_lines:
-            raise SongError(
-                f"{song.id}: {len(timed)} lines leave none to train on; set held_out_lines below "
-                f"{len(timed)}"
-            )
+            advice = f"set held_out_lines below {len(timed)}"
+            raise SongError(f"{song.id}: {len(timed)} lines leave none to train on; {advice}")
         cut = timed[-self.held_out_lines]
         return [
-            replace(
-                song,
-                id=f"{song.id}#{split}",
-                split=split,
-                sections=_between(song.sections, start, stop),
+            replace(song, id=f"{song.id}#{split}", split=split, sections=sections)
+            for split, sections in (
+                ("train", _between(song.sections, 0, cut)),
+                ("held-out", _between(song.sections, cut, len(song.lines))),
             )
-            for split, start, stop in (("train", 0, cut), ("held-out", cut, count))
         ]
 
 
@@ -216,84 +198,83 @@ class Files:
         return self.recordings[0]
 
     @property
+    def ultrastar(self) -> Path | None:
+        path = self.texts.get(".txt")
+        return path if path is not None and _is_ultrastar(path) else None
+
+    @property
     def lyrics(self) -> Path | None:
         """The finest lyrics that are timed against the recording."""
-        plain = self.texts.get(".txt")
-        if plain is not None and _is_ultrastar(plain):
-            return plain
-        return next(
-            (self.texts[kind] for kind in (".lrc", *SCORES, ".txt") if kind in self.texts), None
-        )
+        return self.ultrastar or self.first(".lrc", *SCORES, ".txt")
+
+    def first(self, *kinds: str) -> Path | None:
+        """The first text there is of these kinds."""
+        return next((self.texts[kind] for kind in kinds if kind in self.texts), None)
 
 
-def _by_name(place: Path) -> dict[Path, Files]:
+def _by_name(home: Path) -> dict[Path, Files]:
     """The files of each song by its path without suffix, in order. FolderError for a folder without
     recordings."""
-    files = [
-        path for path in sorted(place.rglob("*")) if path.is_file() and not _hidden(path, place)
-    ]
-    if not any(path.suffix.lower() in AUDIO for path in files):
+    paths = [path for path in sorted(home.rglob("*")) if path.is_file() and not _hidden(path, home)]
+    if not any(path.suffix.lower() in AUDIO for path in paths):
         raise FolderError(
-            f"{place}: no recording in this folder; put {', '.join(AUDIO)} files there"
+            f"{home}: no recording in this folder; put {', '.join(AUDIO)} files there"
         )
-    found: dict[Path, Files] = {}
-    for path in files:
+    songs: dict[Path, Files] = {}
+    for path in paths:
         kind = path.suffix.lower()
         if kind in AUDIO:
-            found.setdefault(path.with_suffix(""), Files()).recordings.append(path)
+            songs.setdefault(path.with_suffix(""), Files()).recordings.append(path)
         elif kind in LYRICS:
-            found.setdefault(path.with_suffix(""), Files()).texts[kind] = path
-    _give_stems(found)
-    _give_named_recordings(found)
-    for name, song in list(found.items()):
+            songs.setdefault(path.with_suffix(""), Files()).texts[kind] = path
+    _give_stems(songs)
+    _give_named_recordings(songs)
+    for name, song in list(songs.items()):
         song.wrong = song.wrong or _wrong(song)
         if not song.recordings and song.wrong is None:
-            del found[name]  # a text about something else
-    return dict(sorted(found.items()))
+            del songs[name]  # a text about something else
+    return dict(sorted(songs.items()))
 
 
-def _hidden(path: Path, place: Path) -> bool:
-    return any(part.startswith(".") for part in path.relative_to(place).parts)
+def _hidden(path: Path, home: Path) -> bool:
+    return any(part.startswith(".") for part in path.relative_to(home).parts)
 
 
-def _give_stems(found: dict[Path, Files]) -> None:
+def _give_stems(songs: dict[Path, Files]) -> None:
     """`boat.vocals.flac` (or `boat.Vocals.flac`) without lyrics of its own is a stem of `boat`."""
-    for name in list(found):
-        if name.suffix.lower() in STEMS and found[name].recordings and not found[name].texts:
-            song = found.get(name.with_suffix(""))
+    for name, files in list(songs.items()):
+        if name.suffix.lower() in STEMS and files.recordings and not files.texts:
+            song = songs.get(name.with_suffix(""))
             if song is None or not song.recordings:
-                words = f"{found[name].recording}: a stem without its recording; put the whole song beside it"
-                found[name].wrong = SongError(words)
+                reason = "a stem without its recording; put the whole song beside it"
+                files.wrong = SongError(f"{files.recording}: {reason}")
             else:
-                song.stems[name.suffix[1:].lower()] = found.pop(name).recording
+                song.stems[name.suffix[1:].lower()] = songs.pop(name).recording
 
 
-def _give_named_recordings(found: dict[Path, Files]) -> None:
-    """An UltraStar file without a recording of its name gets the one that it names (whose letters
-    may be large where those of the file are small: the format comes from Windows), and the stems.
-    """
+def _give_named_recordings(songs: dict[Path, Files]) -> None:
+    """An UltraStar file without a recording of its name gets the one that it names, and the stems.
+    Letters may be large where those of the file are small: the format comes from Windows."""
     by_path = {
         str(path).casefold(): (path, name)
-        for name, song in found.items()
+        for name, song in songs.items()
         for path in song.recordings
     }
-    for name, song in list(found.items()):
-        text = song.texts.get(".txt")
-        if song.recordings or text is None or not _is_ultrastar(text):
+    for name, song in list(songs.items()):
+        if song.recordings or song.ultrastar is None:
             continue
         try:
-            told = about(read_text(text)[0])
+            named = about(read_text(song.ultrastar)[0])
         except LyricsError as error:
             song.wrong = error
             continue
         for track in ("audio", "vocals", "accompaniment"):
-            path, other = by_path.get(
-                str(name.parent / told.get(track, "")).casefold(), (name, name)
-            )
-            if track not in told or other == name or path.parent != name.parent:
+            key = str(name.parent / named.get(track, "")).casefold()
+            path, other = by_path.get(key, (name, name))
+            if track not in named or other == name or path.parent != name.parent:
                 continue
-            if other in found and not found[other].texts:
-                song.stems = found.pop(other).stems | song.stems
+            if other in songs and not songs[other].texts:
+                song.stems = songs.pop(other).stems | song.stems
             if track == "audio":
                 song.recordings.append(path)
             else:
@@ -305,18 +286,11 @@ def _wrong(song: Files) -> DistillError | None:
     if len(song.recordings) > 1:
         first, second = song.recordings[:2]
         return SongError(f"{second}: {first.name} lies beside it; keep one recording of a name")
-    if not song.recordings:
-        path = next(
-            (song.texts[kind] for kind in (".lrc", ".musicxml", ".mxl") if kind in song.texts), None
-        )
-        if path is None and (plain := song.texts.get(".txt")) is not None and _is_ultrastar(plain):
-            path = plain
-        if path is None:
-            return None
-        return SongError(
-            f"{path}: no recording of this name beside it; add one or take the lyrics away"
-        )
-    return None
+    path = song.first(".lrc", ".musicxml", ".mxl") or song.ultrastar
+    if song.recordings or path is None:
+        return None
+    advice = "add one or take the lyrics away"
+    return SongError(f"{path}: no recording of this name beside it; {advice}")
 
 
 def _is_ultrastar(path: Path) -> bool:

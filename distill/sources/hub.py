@@ -1,7 +1,7 @@
-"""Songs from a `datasets` dataset with audio: on this computer, or on the hub by id, read as a
-stream.
+"""Songs from a `datasets` dataset with audio: on this computer, or on the hub by id, as a stream.
 
-    songs: {kind: hub, dataset: org/songs@main, columns: {lyrics: text, licence: license}, licence: CC0-1.0}
+    songs: {kind: hub, dataset: org/songs@main, columns: {lyrics: text, licence: license},
+            licence: CC0-1.0}
 
 `columns` says under which name the dataset has what a song needs (audio, vocals, accompaniment,
 lyrics, sections, id, style, voice, language, licence, source, credit, split, group, facts); what is
@@ -20,12 +20,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from distill.audio import safe_decode
+from distill.config.ranges import Checked, at_least
 from distill.errors import (
     AudioError,
     DistillError,
@@ -51,7 +52,7 @@ MARKS = {b"RIFF": ".wav", b"fLaC": ".flac", b"OggS": ".ogg"}
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(Checked):
     """`dataset`: a folder, or org/name, or org/name@revision. `split`: of the dataset; songs of a
     test or validation split are held out, unless their own column says otherwise. `songs` stops
     after that many rows; `cache` is the folder for sound ("": $DISTILL_CACHE, else
@@ -61,7 +62,7 @@ class Settings:
     config: str | None = None
     split: str = "train"
     streaming: bool = True
-    songs: int | None = None
+    songs: int | None = at_least(1, default=None)
     columns: dict[str, str] = field(default_factory=dict)
     form: Literal["auto", "plain", "lrc", "ultrastar"] = "auto"
     cache: str = ""
@@ -71,22 +72,21 @@ class Settings:
     voice: str = ""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if unknown := set(self.columns) - set(NAMES):
             raise SettingsError(f"columns.{min(unknown)} is unknown; known: {', '.join(NAMES)}")
-        if self.songs is not None and self.songs < 1:
-            raise SettingsError(f"songs is {self.songs}; give 1 or more, or leave it out for all")
 
     def load(self) -> list[Song]:
         """The songs in the dataset's order. Raises SettingsError without `datasets`, FolderError
         for a dataset that cannot be opened, SongError, AudioError and LyricsError for the first row
         that cannot be used."""
-        return loaded(self._found())
+        return loaded(self._songs())
 
     def scan(self) -> Iterator[Song | Refusal]:
         """The songs, with a Refusal in place of each row that cannot be used."""
-        return scanned(self._found())
+        return scanned(self._songs())
 
-    def _found(self) -> Iterator[tuple[str, Song | DistillError]]:
+    def _songs(self) -> Iterator[tuple[str, Song | DistillError]]:
         for number, row in enumerate(_rows(self), 1):
             where = f"{self.dataset}, row {number}"
             if self.songs is not None and number > self.songs:
@@ -97,61 +97,53 @@ class Settings:
                 yield where, error
 
     def _song(self, row: Mapping[str, Any], number: int, where: str) -> Song:
-        given = {name: row.get(self.columns.get(name, name)) for name in NAMES}
+        values = {name: row.get(self.columns.get(name, name)) for name in NAMES}
         missing = [column for column in self.columns.values() if column not in row]
         if missing:
-            raise SongError(
-                f"{where}: has no column {missing[0]}; it has {', '.join(map(str, row))[:120]}"
-            )
+            columns = ", ".join(map(str, row))[:120]
+            raise SongError(f"{where}: has no column {missing[0]}; it has {columns}")
         ours = Path(self.dataset).expanduser().exists()
         files: dict[str, Any] = {
-            name: _file(given[name], self._home, ours, f"{where}, {name}") for name in TRACKS
+            track: _file(values[track], self._home, ours, f"{where}, {track}") for track in TRACKS
         }
         if files["audio"] is None:
-            raise SongError(
-                f"{where}: has no sound; say which column has it (columns: {{audio: ...}})"
-            )
-        said = {name: str(given[name]) for name in TEXTS if given[name] not in (None, "")}
-        if "language" in said:
-            said["language"] = language_of(said["language"]) or said["language"]
-        language = said.get("language", self.language)
-        read = self._lyrics(given, files["audio"], where, language)
-        standing = {name: getattr(self, name) for name in ("style", "voice", "language", "licence")}
+            advice = "say which column has it (columns: {audio: ...})"
+            raise SongError(f"{where}: has no sound; {advice}")
+        texts = {name: str(values[name]) for name in TEXTS if values[name] not in (None, "")}
+        if "language" in texts:
+            texts["language"] = language_of(texts["language"]) or texts["language"]
+        read = self._lyrics(values, files["audio"], where, texts.get("language", self.language))
+        defaults = {name: getattr(self, name) for name in ("style", "voice", "language", "licence")}
         if read.about.get("language"):
-            standing["language"] = read.about["language"]
-        side = "held-out" if self.split.partition("[")[0] in HELD_OUT else "train"
-        told = (
-            {"source": self.dataset, "credit": credit(read.about), "split": side} | standing | said
-        )
-        id = str(given["id"]) if given["id"] not in (None, "") else f"{self.split}-{number:06d}"
-        song = Song(id=id, sections=read.sections, facts=read.facts, **files, **told)
-        return song if given["facts"] is None else _with_facts(song, given["facts"], where)
+            defaults["language"] = read.about["language"]
+        defaults["source"], defaults["credit"] = self.dataset, credit(read.about)
+        held_out = self.split.partition("[")[0] in HELD_OUT
+        defaults["split"] = "held-out" if held_out else "train"
+        id = str(values["id"]) if values["id"] not in (None, "") else f"{self.split}-{number:06d}"
+        song = Song(id=id, sections=read.sections, facts=read.facts, **files, **(defaults | texts))
+        return song if values["facts"] is None else _with_facts(song, values["facts"], where)
 
-    def _lyrics(self, given: Mapping[str, Any], audio: str, where: str, language: str) -> Read:
-        if given["sections"] is not None:
-            song = from_json(
-                {"id": where, "sections": _json(given["sections"], f"{where}, sections")}
-            )
+    def _lyrics(self, values: Mapping[str, Any], audio: str, where: str, language: str) -> Read:
+        if values["sections"] is not None:
+            sections = _json(values["sections"], f"{where}, sections")
+            song = from_json({"id": where, "sections": sections})
             if not song.lines:
                 raise LyricsError(f"{where}: its sections hold no line; leave the row out")
             return Read(song.sections, {})
-        text = given["lyrics"]
+        text = values["lyrics"]
         if isinstance(text, (list, tuple)):
             text = "\n".join(map(str, text))
         if not isinstance(text, str):
-            raise LyricsError(
-                f"{where}: has no lyrics; say which column has them (columns: {{lyrics: ...}})"
-            )
+            advice = "say which column has them (columns: {lyrics: ...})"
+            raise LyricsError(f"{where}: has no lyrics; {advice}")
         form = form_of(text) if self.form == "auto" else self.form
         seconds = 0.0 if form == "plain" else _seconds(audio, where)
         return read_lyrics(text, form, seconds, f"{where}, lyrics", language)
 
     @property
     def _home(self) -> Path:
-        return (
-            Path(self.cache or os.environ.get("DISTILL_CACHE") or "~/.cache/distill").expanduser()
-            / "audio"
-        )
+        home = self.cache or os.environ.get("DISTILL_CACHE") or "~/.cache/distill"
+        return Path(home).expanduser() / "audio"
 
 
 def _seconds(audio: str, where: str) -> float:
@@ -178,52 +170,47 @@ def _json(value: Any, where: str) -> Any:
 
 
 # --- the dataset ----------------------------------------------------------------------------------
-def _rows(settings: Settings) -> Iterable[Mapping[str, Any]]:
+def _rows(settings: Settings) -> Iterator[Mapping[str, Any]]:
     """The rows of the split, their sound as bytes or path."""
     try:
         import datasets
     except ImportError:
-        raise SettingsError(
-            'reading datasets needs `datasets`; run pip install "distill[hub-data]"'
-        ) from None
+        advice = 'run pip install "distill[hub-data]"'
+        raise SettingsError(f"reading datasets needs `datasets`; {advice}") from None
     try:
-        opened = _open(datasets, settings)
-        for name, feature in dict(opened.features or {}).items():
+        dataset = _open(datasets, settings)
+        for name, feature in dict(dataset.features or {}).items():
             if isinstance(feature, datasets.Audio):
-                opened = opened.cast_column(name, datasets.Audio(decode=False))
-        rows = iter(opened)
-        while True:
-            try:
-                row = next(rows)
-            except StopIteration:
-                return
-            yield row
+                dataset = dataset.cast_column(name, datasets.Audio(decode=False))
+        yield from dataset
     except DistillError:
         raise
     # the library's, the hub's and Arrow's own: all mean that it cannot be read
     except Exception as error:
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
-        advice = (
-            "install what it asks for"
-            if isinstance(error, ImportError)
-            else "check name, split and config"
-        )
-        raise FolderError(f"{settings.dataset}: cannot be read ({reason}); {advice}") from error
+        asks = isinstance(error, ImportError)
+        advice = "install what it asks for" if asks else "check name, split and config"
+        reason = f"{settings.dataset}: cannot be read ({_short(error, 160)})"
+        raise FolderError(f"{reason}; {advice}") from error
+
+
+def _short(error: Exception, length: int) -> str:
+    return " ".join(str(error).split())[:length] or type(error).__name__
 
 
 def _open(datasets: Any, settings: Settings) -> Any:
-    place = Path(settings.dataset).expanduser()
-    if (place / "state.json").is_file() or (place / "dataset_dict.json").is_file():
-        kept = datasets.load_from_disk(str(place))
-        if isinstance(kept, dict):
-            if settings.split not in kept:
-                raise SettingsError(
-                    f"split {settings.split!r} is not in {place}; it has {', '.join(kept)}"
-                )
-            kept = kept[settings.split]
-        return kept
+    folder = Path(settings.dataset).expanduser()
+    if (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file():
+        dataset = datasets.load_from_disk(str(folder))
+        if not isinstance(dataset, dict):
+            return dataset
+        if settings.split not in dataset:
+            splits = ", ".join(dataset)
+            raise SettingsError(f"split {settings.split!r} is not in {folder}; it has {splits}")
+        return dataset[settings.split]
     name, _, revision = settings.dataset.partition("@")
-    where = {"path": str(place)} if place.exists() else {"path": name, "revision": revision or None}
+    where = {"path": name, "revision": revision or None}
+    if folder.exists():
+        where = {"path": str(folder)}
     return datasets.load_dataset(
         **where, name=settings.config, split=settings.split, streaming=settings.streaming
     )
@@ -237,9 +224,8 @@ def _file(value: Any, home: Path, ours: bool, where: str) -> str | None:
     if isinstance(value, str):
         value = {"path": value, "bytes": None}
     if not isinstance(value, Mapping) or not ({"bytes", "path"} & set(value)):
-        raise AudioError(
-            f"{where}: is {type(value).__name__}, not sound; name the column that has Audio"
-        )
+        kind = type(value).__name__
+        raise AudioError(f"{where}: is {kind}, not sound; name the column that has Audio")
     path, content = str(value.get("path") or ""), value.get("bytes")
     if content is None and Path(path).is_file() and (ours or _of_a_cache(path)):
         return str(Path(path).resolve())
@@ -248,24 +234,22 @@ def _file(value: Any, home: Path, ours: bool, where: str) -> str | None:
     if not isinstance(content, bytes) or not content:
         raise AudioError(f"{where}: holds no sound; leave the row out")
     if len(content) > LARGEST_AUDIO_BYTES:
-        raise AudioError(
-            f"{where}: more than {LARGEST_AUDIO_BYTES:,} bytes of sound are no song's; cut it"
-        )
+        size = f"more than {LARGEST_AUDIO_BYTES:,} bytes of sound"
+        raise AudioError(f"{where}: {size} are no song's; cut it")
     key = sha256_bytes(content)
-    place = home / key[:2] / f"{key}{_ending(path, content)}"
-    if not place.is_file():
-        write_atomic(place, content)
-    return str(place.resolve())
+    file = home / key[:2] / f"{key}{_ending(path, content)}"
+    if not file.is_file():
+        write_atomic(file, content)
+    return str(file.resolve())
 
 
 def _ending(path: str, content: bytes) -> str:
     ending = Path(path).suffix.lower()
     if ending in ENDINGS:
         return ending
-    by_content = next(
-        (ending for mark, ending in MARKS.items() if content.startswith(mark)), ".mp3"
-    )
-    return ".m4a" if content[4:8] == b"ftyp" else by_content
+    if content[4:8] == b"ftyp":
+        return ".m4a"
+    return next((ending for mark, ending in MARKS.items() if content.startswith(mark)), ".mp3")
 
 
 def _of_a_cache(path: str) -> bool:
@@ -273,9 +257,8 @@ def _of_a_cache(path: str) -> bool:
     from datasets import config
 
     homes = (config.HF_CACHE_HOME, config.HF_DATASETS_CACHE, config.DOWNLOADED_DATASETS_PATH)
-    return any(
-        Path(path).resolve().is_relative_to(Path(home).expanduser().resolve()) for home in homes
-    )
+    folders = (Path(home).expanduser().resolve() for home in homes)
+    return any(Path(path).resolve().is_relative_to(folder) for folder in folders)
 
 
 def _fetched(path: str, ours: bool, where: str) -> bytes:
@@ -283,14 +266,11 @@ def _fetched(path: str, ours: bool, where: str) -> bytes:
     from datasets.utils.file_utils import xopen
 
     if not (ours or "hf://" in path):
-        raise AudioError(
-            f"{where}: names {path[-80:]!r}, which is not in the dataset; leave the row out"
-        )
+        reason = f"names {path[-80:]!r}, which is not in the dataset"
+        raise AudioError(f"{where}: {reason}; leave the row out")
     try:
         with xopen(path, "rb") as file:
             return file.read(LARGEST_AUDIO_BYTES + 1)
     except Exception as error:  # any of fsspec's file systems
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
-        raise AudioError(
-            f"{where}: {path[-80:]!r} cannot be fetched ({reason}); leave the row out"
-        ) from error
+        reason = f"{path[-80:]!r} cannot be fetched ({_short(error, 120)})"
+        raise AudioError(f"{where}: {reason}; leave the row out") from error

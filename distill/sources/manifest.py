@@ -31,39 +31,34 @@ class Settings:
     def load(self) -> list[Song]:
         """The songs. Raises FolderError when the manifest is missing, SongError for a bad row or
         where none is left."""
-        songs = loaded(self._found())
+        songs = loaded(self._rows())
         if not songs:
-            raise SongError(
-                f"{self._place}: no song of split {self.split!r}; check split and hours"
-            )
+            raise SongError(f"{self._path}: no song of split {self.split!r}; check split and hours")
         return songs
 
     def scan(self) -> Iterator[Song | Refusal]:
         """The songs, with a Refusal in place of each row that is none."""
-        return scanned(self._found())
+        return scanned(self._rows())
 
     @property
-    def _place(self) -> Path:
+    def _path(self) -> Path:
         return Path(os.environ.get("DISTILL_DATA", "")) / Path(self.path).expanduser()
 
-    def _found(self) -> Iterator[tuple[str, Song | DistillError]]:
-        places = [self._place]
-        if self._place.is_dir():
-            places = sorted(
-                [*self._place.glob("manifest.jsonl"), *self._place.glob("*/manifest.jsonl")]
-            )
-        if not places or not places[0].is_file():
-            raise FolderError(
-                f"{self._place}: no such manifest; render songs first, or set DISTILL_DATA to "
-                "their folder"
-            )
+    def _rows(self) -> Iterator[tuple[str, Song | DistillError]]:
+        paths = [self._path]
+        if self._path.is_dir():
+            pattern = "manifest.jsonl"
+            paths = sorted([*self._path.glob(pattern), *self._path.glob(f"*/{pattern}")])
+        if not paths or not paths[0].is_file():
+            advice = "render songs first, or set DISTILL_DATA to their folder"
+            raise FolderError(f"{self._path}: no such manifest; {advice}")
         left = math.inf if self.hours is None else 3600 * self.hours
-        for where, one in chain.from_iterable(map(manifest_songs, places)):
+        for where, song in chain.from_iterable(map(manifest_songs, paths)):
             if left <= 0:
                 return
-            if isinstance(one, SongError):
-                yield where, one
-            elif self.split in (None, one.split):
-                yield where, one
-                if self.hours is not None and one.audio is not None:
-                    left -= audio_files.seconds(one.audio)
+            if isinstance(song, SongError):
+                yield where, song
+            elif self.split in (None, song.split):
+                yield where, song
+                if self.hours is not None and song.audio is not None:
+                    left -= audio_files.seconds(song.audio)

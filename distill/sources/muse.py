@@ -1,11 +1,11 @@
-"""Muse's training data: a chat in which each section is asked for in turn and answered by its
-codes.
+"""Muse's training data: a chat in which each section is asked for and answered by its codes.
 
     {"song_id": ..., "lang": "en", "messages": [
-      {"role": "user", "content": "Please generate a song in the following style:Pop, Piano.\\nNext, I will ...\\n
-                                   [Intro][desc:A gentle piano ...]"},
+      {"role": "user", "content": "Please generate a song in the following style:Pop, Piano.\\n
+                                   Next, I will ...\\n[Intro][desc:A gentle piano ...]"},
       {"role": "assistant", "content": "[SOA]<AUDIO_7224><AUDIO_5151>...[EOA]"},
-      {"role": "user", "content": "[Verse 1][desc:The voice enters ...][lyrics:\\nrow row\\n...][phoneme:\\n...]"}, ...]}
+      {"role": "user", "content": "[Verse 1][desc:The voice enters ...][lyrics:\\nrow row\\n...]
+                                   [phoneme:\\n...]"}, ...]}
 
 The layout is that of yuhui1038/Muse (January 2026): data_pipeline/meta_process/convert_messages.py
 writes it at 25 codes a second, examples/train_inputs/messages.jsonl is one JSON list of rows,
@@ -39,7 +39,7 @@ from distill.sources._formats.jsonl import songs
 FRAME_RATE = 25.0  # Hz
 CODES = 16_384
 STYLE = re.compile(r"in the following style:\s*(.*?)\.?\s*(?:\n|$)")
-ASKED = re.compile(r"\[([^\[\]:\n]{1,60})\]\s*\[desc:")
+SECTION = re.compile(r"\[([^\[\]:\n]{1,60})\]\s*\[desc:")
 LYRICS = re.compile(r"\[lyrics:\s*(.*?)\](?=\s*(?:\[phoneme:|$))", re.DOTALL)
 LANGUAGES = {"cn": "zh", "zh": "zh", "en": "en"}
 
@@ -58,13 +58,13 @@ class Settings:
     def load(self) -> list[Song]:
         """The songs. Raises FolderError without a file, SongError and LyricsError for the first row
         that is none."""
-        return loaded(self._found())
+        return loaded(self._rows())
 
     def scan(self) -> Iterator[Song | Refusal]:
         """The songs, with a Refusal in place of each row that is none."""
-        return scanned(self._found())
+        return scanned(self._rows())
 
-    def _found(self) -> Iterator[tuple[str, Song | DistillError]]:
+    def _rows(self) -> Iterator[tuple[str, Song | DistillError]]:
         path = Path(self.path).expanduser()
         return songs(
             path, lambda row, where, number: self._song(row, number, path, where), "Muse's chats"
@@ -76,50 +76,57 @@ class Settings:
         codes: list[int] = []
         sections: list[Section] = []
         timed = []
-        for asked, answer in turns:
+        for question, answer in turns:
             start = len(codes) / FRAME_RATE
             codes += _codes(answer, where)
             end = len(codes) / FRAME_RATE
-            name, text = _asked(asked, where)
+            name, text = _question(question, where)
             if text.strip():
                 sections += _sections(name, text, (start, end) if end > start else None, where)
-            desc = asked.partition("[desc:")[2].partition("][lyrics:")[0].removesuffix("]")
+            desc = question.partition("[desc:")[2].partition("][lyrics:")[0].removesuffix("]")
             timed.append({"tag": name, "start": start, "end": end, "description": desc})
         if not sections:
             raise LyricsError(f"{where}: no section has a word to sing; leave the row out")
-        facts: list[Fact] = []
+        facts: tuple[Fact, ...] = ()
         if codes:
-            facts = [
-                Fact("codes_path_mix", self._kept(codes)),
+            facts = (
+                Fact("codes_path_mix", self._codes_path(codes)),
                 Fact("codes_frame_rate_hz", FRAME_RATE),
-            ]
-            facts += [Fact("seconds", len(codes) / FRAME_RATE), Fact("sections", timed)]
+                Fact("seconds", len(codes) / FRAME_RATE),
+                Fact("sections", timed),
+            )
         song_id, track = row.get("song_id"), row.get("track_index")
         return Song(
             id=f"{path.stem}-{number:06d}" if song_id is None else f"{song_id}-{track or 0}",
-            sections=tuple(sections), style=style.group(1) if style else "", voice=self.voice,
-            language=LANGUAGES.get(str(row.get("lang", "")).lower(), self.language), licence=self.licence,
-            source=str(row.get("src_path") or path.name), facts=tuple(facts),
-        )  # fmt: skip
+            sections=tuple(sections),
+            style=style.group(1) if style else "",
+            voice=self.voice,
+            language=LANGUAGES.get(str(row.get("lang", "")).lower(), self.language),
+            licence=self.licence,
+            source=str(row.get("src_path") or path.name),
+            facts=facts,
+        )
 
-    def _kept(self, codes: list[int]) -> str:
+    def _codes_path(self, codes: list[int]) -> str:
         """The .npy that holds these codes, named by its content."""
         buffer = io.BytesIO()
         np.save(buffer, np.array([codes], np.uint16))
         home = self.cache or os.environ.get("DISTILL_CACHE") or "~/.cache/distill"
         key = sha256_bytes(buffer.getvalue())
-        place = Path(home).expanduser() / "muse" / key[:2] / f"{key}.npy"
-        if not place.is_file():
-            write_atomic(place, buffer.getvalue())
-        return str(place.resolve())
+        path = Path(home).expanduser() / "muse" / key[:2] / f"{key}.npy"
+        if not path.is_file():
+            write_atomic(path, buffer.getvalue())
+        return str(path.resolve())
 
 
 def _turns(messages: Any, where: str) -> list[tuple[str, str]]:
-    """What was asked and answered, in turn."""
-    said = [(str(one["role"]), str(one["content"])) for one in messages if one["role"] != "system"]
-    if not said or [role for role, _ in said] != ["user", "assistant"] * (len(said) // 2):
+    """(question, answer) in turn."""
+    texts = [(str(m["role"]), str(m["content"])) for m in messages if m["role"] != "system"]
+    if not texts or [role for role, _ in texts] != ["user", "assistant"] * (len(texts) // 2):
         raise SongError(f"{where}: user and assistant do not take turns; rewrite the row")
-    return [(asked, answer) for (_, asked), (_, answer) in zip(said[::2], said[1::2], strict=True)]
+    return [
+        (asks, answers) for (_, asks), (_, answers) in zip(texts[::2], texts[1::2], strict=True)
+    ]
 
 
 def _codes(answer: str, where: str) -> list[int]:
@@ -132,12 +139,12 @@ def _codes(answer: str, where: str) -> list[int]:
     return codes
 
 
-def _asked(asked: str, where: str) -> tuple[str, str]:
+def _question(question: str, where: str) -> tuple[str, str]:
     """The section's name and its lyrics."""
-    name = ASKED.search(asked)
+    name = SECTION.search(question)
     if name is None:
         raise SongError(f"{where}: a question without [Section][desc: ...]; rewrite it")
-    lyrics = LYRICS.search(asked)
+    lyrics = LYRICS.search(question)
     return name.group(1).strip(), lyrics.group(1) if lyrics else ""
 
 

@@ -1,5 +1,4 @@
-"""Songs made from nothing: words, melodies and accompaniment from a seed, sung by espeak-ng and
-WORLD.
+"""Songs made from a seed: words, melodies and accompaniment, sung by espeak-ng and WORLD.
 
 A song costs no download and no rights, and its lyrics, notes, word times, key, tempo, beats and
 chords are exact because they came first. The recipe is the one measured in the songbook study
@@ -20,10 +19,11 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import itertools
 import multiprocessing
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -32,8 +32,10 @@ import soundfile
 from numpy.typing import NDArray
 
 from distill import lyrics
+from distill.config.ranges import Checked, Range, at_least
 from distill.errors import DistillError, FolderError, SettingsError, SongError
-from distill.songbook import band, composing, mandarin, scores, traditional, verses
+from distill.songbook import band, composing, mandarin, traditional, verses
+from distill.songbook.scores import LineScore, Score, SyllableScore, as_song
 from distill.songbook.singers import SINGERS, Singer, in_manner
 from distill.songbook.singing import GRID_SECONDS, SungSyllable, sing
 from distill.songbook.voice import VOICE_RATE, Phone, SpokenWord, Voice
@@ -43,61 +45,62 @@ __all__ = ["Settings", "is_held_out", "render"]
 
 LANGUAGES = ("en", "zh")
 PEAK = 0.89  # of a mix with its accompaniment: -1 dB
+CHOICES = {
+    "voices": tuple(SINGERS),
+    "languages": LANGUAGES,
+    "accompaniment": ("none", *composing.ACCOMPANIMENTS),
+}
+SINGS = 0.003  # amplitude above which there is a voice
+_HOURS = Range(lambda hours: 0 < hours < 10_000, "a number above 0 and below 10,000")
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class Settings(Checked):
     """Hours of song to sing into `folder`, from `seed`; what is already there is kept and only the
     rest is sung.
 
-    "traditional" are old songs instead of generated ones; they too are for judging. Each song draws
-    from `voices`, `languages` and `accompaniment` ("guitar", "piano", "pad", "band", "harp", or
-    "none" for the voice alone)."""
+    "traditional" are old songs instead of generated ones, also held out. Each song draws from
+    `voices`, `languages` and `accompaniment` ("guitar", "piano", "pad", "band", "harp", or "none"
+    for the voice alone)."""
 
     folder: str
-    hours: float = 1.0
+    hours: float = dataclasses.field(default=1.0, metadata={"range": _HOURS})
     seed: int = 1
     split: Literal["train", "held-out", "traditional"] = "train"
-    workers: int = 1
+    workers: int = at_least(1, default=1)
     voices: tuple[str, ...] = tuple(SINGERS)
     languages: tuple[str, ...] = LANGUAGES
     accompaniment: tuple[str, ...] = composing.ACCOMPANIMENTS
 
     def __post_init__(self) -> None:
-        if not 0 < self.hours < 10_000:
-            raise SettingsError(
-                f"songbook.hours is {self.hours}; give a number above 0 (and below 10,000)"
-            )
-        if self.workers < 1:
-            raise SettingsError(f"songbook.workers is {self.workers}; give 1 or more")
-        for name, known in (
-            ("voices", tuple(SINGERS)),
-            ("languages", LANGUAGES),
-            ("accompaniment", ("none", *composing.ACCOMPANIMENTS)),
-        ):
-            wrong = [value for value in getattr(self, name) if value not in known]
-            if wrong or not getattr(self, name):
-                raise SettingsError(
-                    f"songbook.{name} has {', '.join(wrong) or 'nothing'}; give some of: "
-                    f"{', '.join(known)}"
-                )
+        try:
+            super().__post_init__()
+        except SettingsError as error:
+            raise SettingsError(f"songbook.{error}") from None
+        for name, choices in CHOICES.items():
+            values = getattr(self, name)
+            wrong = [value for value in values if value not in choices]
+            if wrong or not values:
+                given, known = ", ".join(wrong) or "nothing", ", ".join(choices)
+                raise SettingsError(f"songbook.{name} has {given}; give some of: {known}")
 
     def load(self) -> list[Song]:
         """The songs, sung now if they are not in the folder yet."""
         return render(self)
 
-    def score(self, index: int) -> scores.Score:
+    def score(self, index: int) -> Score:
         """Song `index` before it is sung."""
         return composing.compose(
             self.seed, index, self.split, self.voices, self.languages, self.accompaniment
         )
 
-    def scores(self) -> Iterator[scores.Score]:
+    def scores(self) -> Iterator[Score]:
         """Scores until their length, silences included, is that many hours."""
-        endless = (self.score(index) for index in itertools.count())
-        old = traditional.songs(self.voices, self.languages, self.accompaniment)
+        scores: Iterable[Score] = map(self.score, itertools.count())
+        if self.split == "traditional":
+            scores = traditional.songs(self.voices, self.languages, self.accompaniment)
         left = self.hours * 3600
-        for score in old if self.split == "traditional" else endless:
+        for score in scores:
             yield score
             left -= score.steps * GRID_SECONDS
             if left <= 0:
@@ -105,88 +108,84 @@ class Settings:
 
 
 def is_held_out(word: str) -> bool:
-    """Whether no training song ever holds this English word or Chinese character, or one that
-    sounds like it."""
+    """Whether no training song holds this English word or Chinese character, or one that sounds
+    like it."""
     return verses.is_held_out(word) or mandarin.is_held_out(word)
 
 
-def sing_score(score: scores.Score, voice: Voice) -> NDArray[np.float32]:
-    """The voice of a whole score as float32 samples at VOICE_RATE; as long as the score."""
+def sing_score(score: Score, voice: Voice) -> NDArray[np.float32]:
+    """The voice of a whole score as samples at VOICE_RATE; as long as the score."""
     singer = in_manner(SINGERS[score.voice], score.manner)
-    samples = round(GRID_SECONDS * VOICE_RATE)
-    wave_W = np.zeros(score.steps * samples, np.float32)
+    step_samples = round(GRID_SECONDS * VOICE_RATE)
+    wave_W = np.zeros(score.steps * step_samples, np.float32)
     for line, first in zip(score.lines, score.setting.firsts, strict=True):
         # behind its last note a line is silent, and may reach into the next one's lead-in
-        sung_W = _sing_line(line, voice, singer)[: len(wave_W) - first * samples]
-        wave_W[first * samples : first * samples + len(sung_W)] += sung_W
+        rest_W = wave_W[first * step_samples :]
+        sung_W = _sing_line(line, voice, singer)[: len(rest_W)]
+        rest_W[: len(sung_W)] += sung_W
     return wave_W
 
 
-def _sing_line(line: scores.LineScore, voice: Voice, singer: Singer) -> NDArray[np.float32]:
-    syllables = []
-    for word, sung in line.words:
-        for (spoken, onset, nucleus, coda), piece in zip(
-            _speak(line, word, sung, voice), sung, strict=True
-        ):
-            syllables.append(SungSyllable(spoken, onset, nucleus, coda, piece.notes))
+def _sing_line(line: LineScore, voice: Voice, singer: Singer) -> NDArray[np.float32]:
+    syllables = [
+        syllable for word, sung in line.words for syllable in _speak(line, word, sung, voice)
+    ]
     return sing(syllables, zlib.crc32(line.text.encode()), singer)
 
 
-Spoken = tuple[SpokenWord, tuple[Phone, ...], Phone, tuple[Phone, ...]]
-
-
 def _speak(
-    line: scores.LineScore, word: str, sung: tuple[scores.SyllableScore, ...], voice: Voice
-) -> Iterator[Spoken]:
-    """Each syllable of a word: onset, nucleus and coda in the word as spoken."""
+    line: LineScore, word: str, sung: tuple[SyllableScore, ...], voice: Voice
+) -> Iterator[SungSyllable]:
+    """Each syllable of a word: onset, nucleus and coda in the word as spoken, and its notes."""
     if line.language == "zh":
-        spoken, before = voice.speak_pinyin(mandarin.readings()[word])
-        phones = spoken.phones
-        yield spoken, phones[:before], phones[before], phones[before + 1 :]
+        spoken, onset = voice.speak_pinyin(mandarin.readings()[word])
+        yield _sung(spoken, spoken.phones, onset, sung[0])
         return
     spoken = voice.speak(lyrics.phones(word))
     phones = spoken.phones
-    for piece in sung:
-        onset, coda = len(piece.syllable.onset), len(piece.syllable.coda)
-        yield spoken, phones[:onset], phones[onset], phones[onset + 1 : onset + 1 + coda]
-        phones = phones[onset + 1 + coda :]
+    for score in sung:
+        onset = len(score.syllable.onset)
+        end = onset + 1 + len(score.syllable.coda)
+        yield _sung(spoken, phones[:end], onset, score)
+        phones = phones[end:]
     if phones:
         raise SongError(
-            f"songbook: the syllables of {word!r} do not hold all its phones; this is a bug in "
-            "lyrics"
+            f"songbook: the syllables of {word!r} lack some of its phones; this is a bug in lyrics"
         )
 
 
-def mix(
-    score: scores.Score, vocals_W: NDArray[np.float32]
-) -> tuple[NDArray[np.int16], NDArray[np.int16]]:
+def _sung(
+    spoken: SpokenWord, phones: tuple[Phone, ...], onset: int, score: SyllableScore
+) -> SungSyllable:
+    return SungSyllable(spoken, phones[:onset], phones[onset], phones[onset + 1 :], score.notes)
+
+
+def mix(score: Score, vocals_W: NDArray[np.float32]) -> tuple[NDArray[np.int16], NDArray[np.int16]]:
     """(vocals, accompaniment) of a song in 16 bits, so loud that their sum just does not clip. The
     voice, where it sings, is as many dB above the accompaniment as the score says."""
     band_W = band.play(score.setting, VOICE_RATE, score.id)
-    voice_power = float((vocals_W[np.abs(vocals_W) > 0.003] ** 2).mean())
+    voice_power = float((vocals_W[np.abs(vocals_W) > SINGS] ** 2).mean())
     gain = np.sqrt(voice_power / max(float((band_W**2).mean()), 1e-12))
     band_W = band_W * np.float32(gain * 10 ** (-score.setting.voice_over_band_db / 20))
     full = 32767 * PEAK / float(np.abs(vocals_W + band_W).max())
     return np.round(vocals_W * full).astype(np.int16), np.round(band_W * full).astype(np.int16)
 
 
-_voice: Voice | None = None  # one espeak-ng, and one word cache, per process
+_voice = functools.cache(Voice)  # one word cache per process
 
 
-def _sing_to_file(work: tuple[scores.Score, str]) -> Song:
+def _sing_to_file(work: tuple[Score, str]) -> Song:
     """Sings one song into a folder; its files appear whole or not at all."""
-    global _voice
     score, folder = work
-    _voice = _voice or Voice()
-    vocals_W = sing_score(score, _voice)
+    vocals_W = sing_score(score, _voice())
     if score.setting.accompaniment == "none":
         _write(vocals_W, Path(folder, f"{score.id}.flac"))
-        return scores.as_song(score, f"{score.id}.flac")
+        return as_song(score, f"{score.id}.flac")
     files = [f"{score.id}{stem}.flac" for stem in ("", ".vocals", ".accompaniment")]
     vocals, accompaniment = mix(score, vocals_W)
     for file, track in zip(files, (vocals + accompaniment, vocals, accompaniment), strict=True):
         _write(track, Path(folder, file))
-    return scores.as_song(score, *files)
+    return as_song(score, *files)
 
 
 def _write(wave_W: NDArray[np.float32] | NDArray[np.int16], path: Path) -> None:
@@ -202,32 +201,30 @@ def render(settings: Settings) -> list[Song]:
     folder = Path(settings.folder)
     folder.mkdir(parents=True, exist_ok=True)
     manifest = folder / "manifest.jsonl"
-    there = read_manifest(manifest) if manifest.exists() else []
-    wanted = list(settings.scores())
-    for index in range(len(wanted), len(there)):  # the folder may hold more hours than asked now
-        if settings.split != "traditional":
-            wanted.append(settings.score(index))
-    for song, score in itertools.zip_longest(there, wanted[: len(there)]):
-        if score is None or (song.id, song.text) != (score.id, "\n".join(_text(score))):
+    songs = read_manifest(manifest) if manifest.exists() else []
+    scores = list(settings.scores())
+    if settings.split != "traditional":  # the folder may hold more hours than asked now
+        scores += map(settings.score, range(len(scores), len(songs)))
+    for song, score in itertools.zip_longest(songs, scores[: len(songs)]):
+        if score is None or (song.id, song.text) != (score.id, _text(score)):
             raise FolderError(
                 f"{folder}: holds songs of another seed or split, or of other voices ({song.id});"
                 " give an empty folder"
             )
-    work = [(score, settings.folder) for score in wanted[len(there) :]]
+    work = [(score, settings.folder) for score in scores[len(songs) :]]
     with manifest.open("a", encoding="utf-8") as rows:
-        for song in _map(work, settings.workers):
+        for song in _sung_songs(work, settings.workers):
             rows.write(manifest_row(song, folder) + "\n")
             rows.flush()
     return read_manifest(manifest)
 
 
-def _text(score: scores.Score) -> Iterator[str]:
-    for tag, lines in score.sections:
-        yield f"[{tag}]"
-        yield from (line.text for line in lines)
+def _text(score: Score) -> str:
+    rows = ([f"[{tag}]", *(line.text for line in lines)] for tag, lines in score.sections)
+    return "\n".join(itertools.chain.from_iterable(rows))
 
 
-def _map(work: list[tuple[scores.Score, str]], workers: int) -> Iterator[Song]:
+def _sung_songs(work: list[tuple[Score, str]], workers: int) -> Iterator[Song]:
     if workers <= 1 or len(work) < 2:
         yield from map(_sing_to_file, work)
         return
@@ -245,24 +242,20 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--split", choices=("train", "held-out", "traditional"), default="train")
     parser.add_argument("--workers", type=int, default=1)
-    for name, known in (
-        ("voices", tuple(SINGERS)),
-        ("languages", LANGUAGES),
-        ("accompaniment", composing.ACCOMPANIMENTS),
-    ):
+    for name, choices in CHOICES.items():
         parser.add_argument(
             f"--{name}",
             type=lambda text: tuple(value.strip() for value in text.split(",")),
-            default=known,
-            help=f"with commas between; from: {', '.join(known)}"
-            + (", none" if name[0] == "a" else ""),
+            default=tuple(choice for choice in choices if choice != "none"),
+            help=f"with commas between; from: {', '.join(choices)}",
         )
-    asked = vars(parser.parse_args())
+    options = vars(parser.parse_args())
     try:
-        songs = Settings(asked.pop("out"), **asked).load()
+        songs = Settings(options.pop("out"), **options).load()
     except DistillError as error:
         raise SystemExit(str(error)) from None
-    print(f"{len(songs)} songs, {sum(s.lines[-1].end or 0 for s in songs) / 3600:.2f} hours")
+    hours = sum(song.lines[-1].end or 0 for song in songs) / 3600
+    print(f"{len(songs)} songs, {hours:.2f} hours")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,10 @@
-"""YuE's fine-tuning data: JSON lines that name a song's codes, its sections in seconds and their
-lyrics.
+"""YuE's fine-tuning data: JSON lines of a song's codes, its sections in seconds and their lyrics.
 
     {"id": "1", "codec": "example/npy/dummy.npy", "vocals_codec": "example/npy/dummy.Vocals.npy",
      "instrumental_codec": "example/npy/dummy.Instrumental.npy", "audio_length_in_sec": 85.16,
-     "msa": [{"start": 0, "end": 13.93, "label": "intro"}, ...], "genres": "male, youth, powerful, rock",
-     "splitted_lyrics": {"segmented_lyrics": [{"offset": 0, "duration": 13.93, "codec_frame_start": 0,
-     "codec_frame_end": 696, "line_content": "[intro]\\n\\n"}, ...]}}
+     "msa": [{"start": 0, "end": 13.93, "label": "intro"}, ...], "genres": "male, youth, rock",
+     "splitted_lyrics": {"segmented_lyrics": [{"offset": 0, "duration": 13.93, "codec_frame_start":
+     0, "codec_frame_end": 696, "line_content": "[intro]\\n\\n"}, ...]}}
 
 The layout is that of multimodal-art-projection/YuE, finetune/README.md ("JSONL File Format"), and
 what may be is what its finetune/core/preprocess_data_conditional_xcodec_segment.py takes: 49 to 51
@@ -36,6 +35,7 @@ from distill.sources._formats.jsonl import songs
 
 FRAME_RATE = 50.0  # Hz, of X-Codec
 MOST_FRAMES_APART = 10
+LONGEST_SECONDS = 86_400
 TRACKS = {"codec": "mix", "vocals_codec": "vocals", "instrumental_codec": "instrumental"}
 
 
@@ -53,13 +53,13 @@ class Settings:
     def load(self) -> list[Song]:
         """The songs. Raises FolderError without a file, SongError and LyricsError for the first row
         that is none."""
-        return loaded(self._found())
+        return loaded(self._rows())
 
     def scan(self) -> Iterator[Song | Refusal]:
         """The songs, with a Refusal in place of each row that is none."""
-        return scanned(self._found())
+        return scanned(self._rows())
 
-    def _found(self) -> Iterator[tuple[str, Song | DistillError]]:
+    def _rows(self) -> Iterator[tuple[str, Song | DistillError]]:
         path = Path(self.path).expanduser()
         return songs(
             path, lambda row, where, _: self._song(row, path, where), "YuE's fine-tuning data"
@@ -68,92 +68,88 @@ class Settings:
     def _song(self, row: dict[str, Any], path: Path, where: str) -> Song:
         seconds = _seconds(row["audio_length_in_sec"], where)
         codes = self._codes(row, path, seconds, where)
-        spans = [_span(one, "start", "end", seconds, where) for one in row.get("msa") or ()]
-        labels = [str(one["label"]) for one in row.get("msa") or ()]
+        parts = row.get("msa") or ()
+        spans = [_span(part["start"], part["end"], seconds, where) for part in parts]
+        labels = [str(part["label"]) for part in parts]
         sections, timed = [], []
-        for one in row["splitted_lyrics"]["segmented_lyrics"]:
-            start, end = _span(
-                {**one, "end": one["offset"] + one["duration"]}, "offset", "end", seconds, where
-            )
-            text = str(one["line_content"])
-            label = next(
-                (n for n, (a, b) in zip(labels, spans, strict=True) if a <= (start + end) / 2 < b),
-                "verse",
-            )
-            _same_place(one, start, end, where)
-            found = _sections(text, label, start, end, where)
-            sections += found
-            tag = (
-                found[0].tag
-                if found
-                else text.strip().strip("[]").partition("]")[0].lower() or label
-            )
+        for segment in row["splitted_lyrics"]["segmented_lyrics"]:
+            offset = segment["offset"]
+            start, end = _span(offset, offset + segment["duration"], seconds, where)
+            middle = (start + end) / 2
+            labelled = zip(labels, spans, strict=True)
+            label = next((label for label, (a, b) in labelled if a <= middle < b), "verse")
+            _same_times(segment, start, end, where)
+            text = str(segment["line_content"])
+            verses = _sections(text, label, start, end, where)
+            sections += verses
+            unsung = text.strip().strip("[]").partition("]")[0].lower() or label
+            tag = verses[0].tag if verses else unsung
             timed.append({"tag": tag, "start": start, "end": end})
         if not sections:
             raise LyricsError(f"{where}: no section has a word to sing; leave the row out")
-        given = [Fact(f"codes_path_{name}", file) for name, file in codes.items()]
-        given += [
-            Fact("codes_frame_rate_hz", FRAME_RATE),
-            Fact("seconds", seconds),
-            Fact("sections", timed),
-        ]
         return Song(
-            id=str(row["id"]), sections=tuple(sections), style=str(row.get("genres") or ""), voice=self.voice,
-            language=self.language, licence=self.licence, source=path.name, facts=tuple(given),
-        )  # fmt: skip
+            id=str(row["id"]),
+            sections=tuple(sections),
+            style=str(row.get("genres") or ""),
+            voice=self.voice,
+            language=self.language,
+            licence=self.licence,
+            source=path.name,
+            facts=(
+                *(Fact(f"codes_path_{track}", file) for track, file in codes.items()),
+                Fact("codes_frame_rate_hz", FRAME_RATE),
+                Fact("seconds", seconds),
+                Fact("sections", timed),
+            ),
+        )
 
     def _codes(self, row: dict[str, Any], path: Path, seconds: float, where: str) -> dict[str, str]:
         """The files of codes by track, their heads checked against the song's length and each
         other."""
-        found, frames = {}, {}
-        for key, name in TRACKS.items():
+        files, frames = {}, {}
+        for key, track in TRACKS.items():
             if not row.get(key):
                 continue
-            file = _place(str(row[key]), path, self.root, where)
-            frames[name] = _frames(file)
-            if abs(frames[name] / seconds - FRAME_RATE) > 1:
+            file = _codes_file(str(row[key]), path, self.root, where)
+            frames[track] = _frames(file)
+            if abs(frames[track] / seconds - FRAME_RATE) > 1:
                 raise SongError(
-                    f"{file}: {frames[name]:,} frames for {seconds:.2f} s, not {FRAME_RATE:g} a "
+                    f"{file}: {frames[track]:,} frames for {seconds:.2f} s, not {FRAME_RATE:g} a "
                     "second; code it again"
                 )
-            found[name] = str(file)
-        if not found:
+            files[track] = str(file)
+        if not files:
             raise SongError(f"{where}: names no codes; give {', '.join(TRACKS)}")
         if max(frames.values()) - min(frames.values()) > MOST_FRAMES_APART:
             raise SongError(f"{where}: its codes are of unequal length ({frames}); code it again")
-        return found
+        return files
 
 
 def _seconds(value: Any, where: str) -> float:
     seconds = float(value)
-    if not 0 < seconds < 86_400:
+    if not 0 < seconds < LONGEST_SECONDS:
         raise SongError(f"{where}: lasts {seconds:g} s; correct audio_length_in_sec")
     return seconds
 
 
-def _span(
-    one: dict[str, Any], first: str, last: str, seconds: float, where: str
-) -> tuple[float, float]:
-    start, end = float(one[first]), float(one[last])
+def _span(first: Any, last: Any, seconds: float, where: str) -> tuple[float, float]:
+    start, end = float(first), float(last)
     if not (math.isfinite(start) and math.isfinite(end) and 0 <= start < end <= seconds + 1):
-        raise SongError(
-            f"{where}: a section from {start:g} to {end:g} s of {seconds:g} s; correct it"
-        )
+        span = f"from {start:g} to {end:g} s of {seconds:g} s"
+        raise SongError(f"{where}: a section {span}; correct it")
     return start, min(end, seconds)
 
 
-def _same_place(one: dict[str, Any], start: float, end: float, where: str) -> None:
+def _same_times(segment: dict[str, Any], start: float, end: float, where: str) -> None:
     """YuE cuts by frames and we by seconds, so they must mean the same."""
     for name, at in (("codec_frame_start", start), ("codec_frame_end", end)):
-        if name in one and abs(float(one[name]) / FRAME_RATE - at) > 1:
-            raise SongError(
-                f"{where}: {name} is {one[name]}, which is not at {at:g} s; correct one of them"
-            )
+        if name in segment and abs(float(segment[name]) / FRAME_RATE - at) > 1:
+            other = f"which is not at {at:g} s; correct one of them"
+            raise SongError(f"{where}: {name} is {segment[name]}, {other}")
 
 
 def _sections(text: str, label: str, start: float, end: float, where: str) -> list[Section]:
-    """The lyrics of one segment; a tag of its own stands above the label that structure analysis
-    gave."""
+    """The lyrics of one segment; its own tag stands above the label of structure analysis."""
     if not words(re.sub(r"^\s*\[[^\]\n]*\]", "", text, flags=re.MULTILINE)):
         return []
     if not text.lstrip().startswith("["):
@@ -164,16 +160,14 @@ def _sections(text: str, label: str, start: float, end: float, where: str) -> li
     return [Section(verse.tag, tuple(Line(line) for line in verse.lines)) for verse in verses]
 
 
-def _place(named: str, path: Path, root: str, where: str) -> Path:
-    """The file of codes: under `root`, else under the first folder from the .jsonl's own upwards
-    that has it."""
-    places = [Path(root).expanduser()] if root else path.resolve().parents[:4]
-    for place in places:
-        if (place / named).is_file():
-            return (place / named).resolve()
-    raise FolderError(
-        f"{where}: {named[:80]} is nowhere above {path.name}; set root to the folder it starts from"
-    )
+def _codes_file(name: str, path: Path, root: str, where: str) -> Path:
+    """Under `root`, else under the first folder from the .jsonl's own upwards that has it."""
+    folders = [Path(root).expanduser()] if root else path.resolve().parents[:4]
+    for folder in folders:
+        if (folder / name).is_file():
+            return (folder / name).resolve()
+    advice = "set root to the folder it starts from"
+    raise FolderError(f"{where}: {name[:80]} is nowhere above {path.name}; {advice}")
 
 
 def _frames(file: Path) -> int:
@@ -182,13 +176,9 @@ def _frames(file: Path) -> int:
     try:
         codes_SF = np.load(file, mmap_mode="r", allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
-        raise SongError(
-            f"{file}: not a .npy of numbers ({str(error)[:60]}); code it again"
-        ) from None
-    if (
-        not isinstance(codes_SF, np.ndarray)
-        or codes_SF.ndim != 2
-        or codes_SF.dtype.kind not in "iu"
-    ):
+        reason = str(error)[:60]
+        raise SongError(f"{file}: not a .npy of numbers ({reason}); code it again") from None
+    numbers = isinstance(codes_SF, np.ndarray) and codes_SF.dtype.kind in "iu"
+    if not numbers or codes_SF.ndim != 2:
         raise SongError(f"{file}: not whole numbers of shape (codebooks, frames); code it again")
     return int(codes_SF.shape[1])

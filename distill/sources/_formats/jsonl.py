@@ -1,5 +1,4 @@
-"""JSON lines (or one JSON list) of strangers: rows with the place where each stands, or why it is
-none."""
+"""JSON lines (or one JSON list) of strangers: rows, or errors, with where each of them stands."""
 
 from __future__ import annotations
 
@@ -28,8 +27,8 @@ def songs(
         except DistillError as error:
             yield where, error
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            words = f"{where}: not a row of {kind} ({type(error).__name__}: {error}); rewrite it"
-            yield where, SongError(" ".join(words.split())[:300])
+            reason = f"{where}: not a row of {kind} ({type(error).__name__}: {error}); rewrite it"
+            yield where, SongError(" ".join(reason.split())[:300])
 
 
 def rows(path: Path) -> Iterator[tuple[str, dict[str, Any] | SongError]]:
@@ -40,19 +39,19 @@ def rows(path: Path) -> Iterator[tuple[str, dict[str, Any] | SongError]]:
     with path.open("rb") as file:
         listed = file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[")
         file.seek(0)
-        if listed:
-            if path.stat().st_size > LARGEST_LIST_BYTES:
-                raise FolderError(
-                    f"{path}: one JSON list of {path.stat().st_size:,} bytes; write a row a line"
-                )
-            found = _loaded(file.read(), f"{path}")
-            for number, row in enumerate(found if isinstance(found, list) else [found], 1):
-                yield f"{path}, row {number}", _row(row, f"{path}, row {number}")
+        if not listed:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    where = f"{path}:{number}"
+                    yield where, _row(_loaded(line, where), where)
             return
-        for number, line in enumerate(file, 1):
-            if line.strip():
-                where = f"{path}:{number}"
-                yield where, _row(_loaded(line, where), where)
+        size = path.stat().st_size
+        if size > LARGEST_LIST_BYTES:
+            raise FolderError(f"{path}: one JSON list of {size:,} bytes; write a row a line")
+        values = _loaded(file.read(), f"{path}")
+    for number, row in enumerate(values if isinstance(values, list) else [values], 1):
+        where = f"{path}, row {number}"
+        yield where, _row(row, where)
 
 
 def _loaded(text: bytes, where: str) -> Any:
@@ -62,9 +61,8 @@ def _loaded(text: bytes, where: str) -> Any:
         return SongError(f"{where}: not JSON ({str(error)[:60]}); remove or rewrite it")
 
 
-def _row(row: Any, where: str) -> dict[str, Any] | SongError:
+def _row(row: object, where: str) -> dict[str, Any] | SongError:
     if isinstance(row, (dict, SongError)):
         return row
-    return SongError(
-        f"{where}: a {type(row).__name__} where a row of names and values belongs; rewrite it"
-    )
+    kind = type(row).__name__
+    return SongError(f"{where}: a {kind} where a row of names and values belongs; rewrite it")

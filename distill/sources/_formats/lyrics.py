@@ -22,8 +22,7 @@ def form_of(text: str) -> Form:
 
 
 def read_lyrics(text: str, form: Form, seconds: float, where: str, language: str) -> Read:
-    """The sections of a text. `seconds` is the recording's length, `where` stands first in every
-    LyricsError."""
+    """A text's sections. `seconds`: the recording's length; `where` begins every LyricsError."""
     if form == "lrc":
         return read_lrc(text, seconds, where)
     if form == "ultrastar":
@@ -40,11 +39,10 @@ def plain(text: str, where: str) -> tuple[Section, ...]:
 
 
 def credit(about: dict[str, str]) -> str:
-    """Who is to be named, of what lyrics say about themselves: "Boat by Nobody; timed by Somebody"."""
+    """Who is to be named, by what lyrics say of themselves: "Boat by Nobody; timed by Somebody"."""
     by = " by ".join(about[key] for key in ("title", "artist") if about.get(key))
-    others = [
-        f"{did} by {about[key]}"
-        for key, did in (("lyricist", "words"), ("author", "timed"))
-        if about.get(key)
-    ]
-    return "; ".join(part for part in (by, *others, about.get("rights", "")) if part)
+    words, timed = (
+        f"{work} by {about[key]}" if about.get(key) else ""
+        for key, work in (("lyricist", "words"), ("author", "timed"))
+    )
+    return "; ".join(part for part in (by, words, timed, about.get("rights", "")) if part)

@@ -40,8 +40,7 @@ LONGEST_LINE = 16  # words
 
 
 class Played(NamedTuple):
-    """A note in its time (seconds), the syllable it is sung to, how long the rest before it is
-    (quarters), its section."""
+    """A note in its time (seconds), its syllable, the rest before it (quarters), its section."""
 
     start: float
     end: float
@@ -53,155 +52,164 @@ class Played(NamedTuple):
 
 
 def read_musicxml(content: bytes, seconds: float, where: str, language: str) -> Read:
-    """Lines with their words and notes. `seconds` is the recording's length, `where` the file's
-    name.
+    """Lines with their words and notes. `seconds`: the recording's length; `where`: the file.
 
     Raises LyricsError, naming the file, for what is not MusicXML, has no lyrics, jumps, or is
-    longer than the recording.
-    """
+    longer than the recording."""
     root = tree(content, where)
     parts = parts_of(root, where)
-    told = about(root)
-    language = told.get("language", language)
+    named = about(root)
     measures = [measures_of(part, where) for part in parts]
     order = play_order(parts, where)
-    marked = [tempo for part in measures for measure in part for _, tempo in measure.tempos]
-    chosen, voice, verses = _singer(measures, where)
-    played = list(_played(measures, chosen, voice, verses, order, where))
-    told_lines = any(one.syllable is not None and one.syllable.ends_line for one in played)
-    sung, ends = _sung(played, told_lines)
-    sections = _sections(sung, ends, not told_lines, seconds, language, where)
-    facts = [
-        Fact(
-            "timed_by", "the score's tempo" if marked else "no tempo: 120 assumed", "musicxml", 0.5
-        )
-    ]
-    if not told_lines:
+    tempos = [tempo for part in measures for measure in part for _, tempo in measure.tempos]
+    singer = _singer(measures, where)
+    played = list(_played(measures, singer, order, where))
+    marked = any(note.syllable is not None and note.syllable.ends_line for note in played)
+    sung, ends = _sung(played, marked)
+    sections = _sections(sung, ends, not marked, seconds, named.get("language", language), where)
+    timed_by = "the score's tempo" if tempos else "no tempo: 120 assumed"
+    facts = [Fact("timed_by", timed_by, "musicxml", 0.5)]
+    if not marked:
         facts.append(Fact("lines_cut_by", "rests and sentences", "musicxml", 0.5))
-    if len(set(marked)) == 1:
-        facts.append(Fact("tempo_bpm", marked[0]))
-    left_out = len(verses) - max(time for _, time in order)
+    if len(set(tempos)) == 1:
+        facts.append(Fact("tempo_bpm", tempos[0]))
+    left_out = len(singer.verses) - max(time for _, time in order)
     if left_out > 0:
         facts.append(Fact("verses_left_out", left_out))
-    return Read(sections, told, tuple(facts))
+    return Read(sections, named, tuple(facts))
 
 
-def _singer(measures: Sequence[Sequence[Measure]], where: str) -> tuple[int, str, list[str]]:
+class Singer(NamedTuple):
     """The part and voice with the most syllables, and its verses in their order."""
+
+    part: int
+    voice: str
+    verses: list[str]
+
+
+def _singer(measures: Sequence[Sequence[Measure]], where: str) -> Singer:
+    notes = [
+        (number, note)
+        for number, part in enumerate(measures)
+        for measure in part
+        for note in measure.notes
+    ]
     counts: Counter[tuple[int, str]] = Counter()
-    for number, part in enumerate(measures):
-        for note in (note for measure in part for note in measure.notes):
-            counts[number, note.voice] += bool(note.syllables)
+    for number, note in notes:
+        counts[number, note.voice] += bool(note.syllables)
     if not counts or max(counts.values()) == 0:
         raise LyricsError(f"{where}: no note has a word to sing; write lyrics under the notes")
-    (chosen, voice), _ = counts.most_common(1)[0]
-    said = (
-        one.verse
-        for measure in measures[chosen]
-        for note in measure.notes
-        if note.voice == voice
-        for one in note.syllables
-    )
-    verses = sorted(
-        dict.fromkeys(said), key=lambda verse: (not verse.isdecimal(), len(verse), verse)
-    )
-    return chosen, voice, verses
+    singer, _ = counts.most_common(1)[0]
+    verses = {
+        syllable.verse: None
+        for number, note in notes
+        if (number, note.voice) == singer
+        for syllable in note.syllables
+    }
+    ordered = sorted(verses, key=lambda verse: (not verse.isdecimal(), len(verse), verse))
+    return Singer(*singer, ordered)
 
 
 # --- what is played -------------------------------------------------------------------------------
 def _played(
-    measures: Sequence[Sequence[Measure]], chosen: int, voice: str, verses: list[str],
-    order: list[tuple[int, int]], where: str,
-) -> Iterator[Played]:  # fmt: skip
+    measures: Sequence[Sequence[Measure]], singer: Singer, order: list[tuple[int, int]], where: str
+) -> Iterator[Played]:
     """The singer's notes in their time, repeats and tempo changes played out."""
     tempo, now, rest, count = DEFAULT_TEMPO, 0.0, 0.0, 0
     section, last = (0, "verse"), -1
+    part = measures[singer.part]
     for index, time in order:
-        together = [part[index] for part in measures if index < len(part)]
+        together = [others[index] for others in measures if index < len(others)]
         long = max((measure.long for measure in together), default=0.0)
-        clock = [(0.0, now, tempo)]  # (quarter, seconds, tempo from there)
-        for at, changed in sorted(mark for measure in together for mark in measure.tempos):
-            quarter, seconds, before = clock[-1]
-            clock.append((at, seconds + (at - quarter) * 60.0 / before, changed))
-        mine = measures[chosen][index] if index < len(measures[chosen]) else None
-        marked = mine.section if mine else ""
-        if marked or index <= last:  # played again, it is another verse
-            section = (section[0] + 1, marked or section[1])
+        clock = _clock(together, now, tempo)
+        measure = part[index] if index < len(part) else None
+        mark = measure.section if measure else ""
+        if mark or index <= last:  # played again, it is another verse
+            section = (section[0] + 1, mark or section[1])
         last = index
         silent = 0.0  # the quarter since which the voice rests
-        for note in _melody(mine.notes if mine else (), voice):
+        for note in _melody(measure.notes if measure else (), singer.voice):
             count += 1
             if count > MOST_NOTES:
-                raise LyricsError(
-                    f"{where}: more than {MOST_NOTES:,} notes with its repeats; cut it into songs"
-                )
+                notes = f"more than {MOST_NOTES:,} notes with its repeats"
+                raise LyricsError(f"{where}: {notes}; cut it into songs")
             start, end = _seconds(clock, note.at), _seconds(clock, note.at + note.long)
             if end > start:
                 gap = max(0.0, rest + note.at - silent)
-                yield Played(
-                    start, end, note.midi, note.tied, _verse(note, verses, time), gap, section
-                )
+                syllable = _verse(note, singer.verses, time)
+                yield Played(start, end, note.midi, note.tied, syllable, gap, section)
                 rest, silent = 0.0, note.at + note.long
         rest += max(0.0, long - silent)
         now, tempo = _seconds(clock, long), clock[-1][2]
 
 
-def _seconds(clock: list[tuple[float, float, float]], at: float) -> float:
-    """Seconds at a quarter of a measure, by its (quarter, seconds, tempo from there) in order."""
+Clock = list[tuple[float, float, float]]  # (quarter of a measure, seconds, tempo from there)
+
+
+def _clock(together: list[Measure], now: float, tempo: float) -> Clock:
+    """Of a measure in all parts, which begins at `now` in that tempo."""
+    clock = [(0.0, now, tempo)]
+    for at, changed in sorted(mark for measure in together for mark in measure.tempos):
+        clock.append((at, _seconds(clock, at), changed))
+    return clock
+
+
+def _seconds(clock: Clock, at: float) -> float:
+    """Seconds at a quarter of a measure."""
     quarter, seconds, tempo = clock[bisect.bisect_right(clock, at, key=lambda mark: mark[0]) - 1]
     return seconds + (at - quarter) * 60.0 / tempo
 
 
 def _melody(notes: Sequence[Written], voice: str) -> list[Written]:
     """The voice's notes in order; of a chord the highest, with the words of all."""
-    mine = sorted((note for note in notes if note.voice == voice), key=lambda note: note.at)
-    found = []
-    for _, chord in itertools.groupby(mine, key=lambda note: note.at):
-        together = list(chord)
-        top = max(together, key=lambda note: -1 if note.midi is None else note.midi)
-        found.append(
-            top._replace(syllables=tuple(one for note in together for one in note.syllables))
-        )
-    return found
+    ordered = sorted((note for note in notes if note.voice == voice), key=lambda note: note.at)
+    melody = []
+    for _, group in itertools.groupby(ordered, key=lambda note: note.at):
+        chord = list(group)
+        top = max(chord, key=lambda note: -1 if note.midi is None else note.midi)
+        syllables = tuple(syllable for note in chord for syllable in note.syllables)
+        melody.append(top._replace(syllables=syllables))
+    return melody
 
 
 def _verse(note: Written, verses: list[str], time: int) -> Syllable | None:
     """What is sung on this note the `time`-th time: its own verse, or the only one there is."""
-    timed = [one for one in note.syllables if time in one.times]
-    wanted = verses[time - 1] if time <= len(verses) else None
-    own = [one for one in note.syllables if one.verse == wanted and not one.times]
-    alone = [one for one in note.syllables if not one.times] if len(note.syllables) == 1 else []
-    return next(iter(timed + own + alone), None)
+    for syllable in note.syllables:
+        if time in syllable.times:
+            return syllable
+    verse = verses[time - 1] if time <= len(verses) else None
+    for syllable in note.syllables:
+        if not syllable.times and (syllable.verse == verse or len(note.syllables) == 1):
+            return syllable
+    return None
 
 
 class Ends(NamedTuple):
-    """Behind a note: whether a line ends; and the section that the note is in, numbered as they
-    come."""
+    """Behind a note: whether a line ends; and the section (numbered as they come) of the note."""
 
     line: bool
     section: tuple[int, str]
 
 
-def _sung(played: Sequence[Played], told_lines: bool) -> tuple[list[Sung], list[Ends]]:
+def _sung(played: Sequence[Played], marked: bool) -> tuple[list[Sung], list[Ends]]:
     """Notes with their letters, ties and melismas resolved, and what comes after each.
 
-    `told_lines`: the score says itself where lines end; otherwise rests do.
-    """
+    `marked`: the score says itself where lines end; otherwise rests do."""
     sung: list[Sung] = []
     ends: list[Ends] = []
-    for one in played:
+    for note in played:
         before = sung[-1] if sung else None
-        if one.syllable is not None:
-            begins = one.syllable.begins or before is None
-            if ends and begins and one.rest >= 1 and not told_lines:
+        if note.syllable is not None:
+            begins = note.syllable.begins or before is None
+            if ends and begins and note.rest >= 1 and not marked:
                 ends[-1] = ends[-1]._replace(line=True)
-            sung.append(Sung(one.start, one.end, one.midi, one.syllable.text, begins))
-            ends.append(Ends(one.syllable.ends_line, one.section))
-        elif before is not None and one.rest < 1e-6:  # quarters
-            if one.tied and one.midi == before.midi:
-                sung[-1] = before._replace(end=one.end)
+            sung.append(Sung(note.start, note.end, note.midi, note.syllable.text, begins))
+            ends.append(Ends(note.syllable.ends_line, note.section))
+        elif before is not None and note.rest < 1e-6:  # quarters
+            if note.tied and note.midi == before.midi:
+                sung[-1] = before._replace(end=note.end)
             else:
-                sung.append(Sung(one.start, one.end, one.midi, "", False))
+                sung.append(Sung(note.start, note.end, note.midi, "", False))
                 ends.append(ends[-1])
                 ends[-2] = ends[-2]._replace(line=False)
     return sung, ends
@@ -211,7 +219,7 @@ def _sung(played: Sequence[Played], told_lines: bool) -> tuple[list[Sung], list[
 def _sections(
     sung: list[Sung], ends: list[Ends], sentences: bool, seconds: float, language: str, where: str
 ) -> tuple[Section, ...]:
-    """Lines under the section that each begins in; `sentences`: a line may end between two of them."""
+    """Lines under the section that each begins in; `sentences`: a line may end between them."""
     phrases: list[list[Sung]] = []
     tags: list[tuple[int, str]] = []
     for index, note in enumerate(without_overlaps(sung, where)):
@@ -222,22 +230,16 @@ def _sections(
         phrases[-1].append(note)
     worded = [any(lyrics.words(note.text) for note in phrase) for phrase in phrases]
     lines = lines_of(phrases, seconds, language, where)
-    of_lines = zip(itertools.compress(tags, worded), lines, strict=True)
+    tagged = zip(itertools.compress(tags, worded), lines, strict=True)
     return tuple(
-        Section(tag[1], tuple(line for _, line in together))
-        for tag, together in itertools.groupby(of_lines, key=lambda one: one[0])
+        Section(tag, tuple(line for _, line in group))
+        for (_, tag), group in itertools.groupby(tagged, key=lambda pair: pair[0])
     )
 
 
 def _full(phrase: list[Sung], note: Sung, sentences: bool) -> bool:
     """Whether a line should not go on with this word."""
-    words = sum(one.begins for one in phrase)
-    if words >= LONGEST_LINE:
-        return True
-    last = next((one.text for one in reversed(phrase) if one.text), "")
-    return (
-        sentences
-        and words >= 3
-        and last.endswith((".", ",", ";", ":", "!", "?"))
-        and note.text[:1].isupper()
-    )
+    words = sum(earlier.begins for earlier in phrase)
+    last = next((earlier.text for earlier in reversed(phrase) if earlier.text), "")
+    stops = last.endswith((".", ",", ";", ":", "!", "?")) and note.text[:1].isupper()
+    return words >= LONGEST_LINE or (sentences and words >= 3 and stops)

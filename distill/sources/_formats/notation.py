@@ -1,5 +1,4 @@
-"""What a MusicXML score says, part by part and measure by measure: notes, syllables, tempos,
-sections.
+"""A MusicXML score, part by part and measure by measure: notes, syllables, tempos, sections.
 
 Nothing is played yet: a note stands so many quarters behind its barline, and a repeated measure
 stands here once.
@@ -34,8 +33,8 @@ class Syllable(NamedTuple):
 
 
 class Written(NamedTuple):
-    """A note as it stands in its measure: quarters from the barline and long, MIDI pitch, voice,
-    and its syllables."""
+    """A note in its measure: where it begins and how long it is (quarters), its pitch (MIDI), voice
+    and syllables."""
 
     at: float
     long: float
@@ -46,8 +45,7 @@ class Written(NamedTuple):
 
 
 class Measure(NamedTuple):
-    """A measure of a part: its length in quarters, its notes, (quarter, tempo) marks and its
-    section mark."""
+    """A measure of a part: its quarters, notes, (quarter, tempo) marks and section mark."""
 
     long: float
     notes: tuple[Written, ...]
@@ -61,15 +59,14 @@ def parts_of(root: Element, where: str) -> list[list[Element]]:
     if root.tag == "score-partwise":
         parts = [part.findall("measure") for part in root.findall("part")]
     elif root.tag == "score-timewise":
-        found: dict[str, list[Element]] = {}
+        by_id: dict[str, list[Element]] = {}
         for measure in root.findall("measure"):
             for part in measure.findall("part"):
-                found.setdefault(part.get("id", ""), []).append(part)
-        parts = list(found.values())
+                by_id.setdefault(part.get("id", ""), []).append(part)
+        parts = list(by_id.values())
     else:
-        raise LyricsError(
-            f"{where}: <{root.tag[:30]}> is not MusicXML; export the score as MusicXML"
-        )
+        reason = f"<{root.tag[:30]}> is not MusicXML; export the score as MusicXML"
+        raise LyricsError(f"{where}: {reason}")
     if not any(parts):
         raise LyricsError(f"{where}: a score without measures; export it again")
     if len(parts) > MOST_PARTS:
@@ -81,73 +78,69 @@ def about(root: Element) -> dict[str, str]:
     """Title, artist (composer and lyricist), author (arranger), rights, source and language, where
     the score names them."""
 
-    def text(path: str) -> str:
-        return " ".join((root.findtext(path) or "").split())[:200]
+    def short(text: str | None) -> str:
+        return " ".join((text or "").split())[:200]
 
-    made = {
-        one.get("type", ""): " ".join((one.text or "").split())[:200]
-        for one in root.iter("creator")
+    creators = {creator.get("type", ""): short(creator.text) for creator in root.iter("creator")}
+    artists = (creators.get(kind, "") for kind in ("composer", "lyricist", "poet"))
+    named = {
+        "title": short(root.findtext("work/work-title")) or short(root.findtext("movement-title")),
+        "artist": " and ".join(dict.fromkeys(filter(None, artists))) or creators.get("", ""),
+        "author": creators.get("arranger", ""),
+        "rights": short(root.findtext("identification/rights")),
+        "source": short(root.findtext("identification/source")),
     }
-    by = " and ".join(
-        dict.fromkeys(name for kind in ("composer", "lyricist", "poet") if (name := made.get(kind)))
-    )
-    told = {
-        "title": text("work/work-title") or text("movement-title"),
-        "artist": by or made.get("", ""),
-        "author": made.get("arranger", ""),
-        "rights": text("identification/rights"),
-        "source": text("identification/source"),
-    }
-    for one in root.iter("lyric-language"):
-        told["language"] = language_of(
-            next((v for key, v in one.attrib.items() if key.endswith("lang")), "")
-        )
-        break
-    return {name: said for name, said in told.items() if said}
+    language = next(root.iter("lyric-language"), None)
+    if language is not None:
+        tags = (value for name, value in language.attrib.items() if name.endswith("lang"))
+        named["language"] = language_of(next(tags, ""))
+    return {name: text for name, text in named.items() if text}
 
 
 def measures_of(part: list[Element], where: str) -> list[Measure]:
     """Everything in a part that sounds or sets a tempo, measure by measure."""
-    divisions, transpose, found = 1.0, 0.0, []
+    divisions, transpose, measures = 1.0, 0.0, []
     for measure in part:
-        at, longest, last = 0.0, 0.0, 0.0
+        at, longest, last = 0.0, 0.0, 0.0  # quarters: now, the farthest, where the last note began
         notes: list[Written] = []
         tempos: list[tuple[float, float]] = []
         section = ""
-        for one in measure:
-            if one.tag == "attributes":
-                divisions = _number(one.findtext("divisions"), divisions, where)
+        for element in measure:
+            if element.tag == "attributes":
+                divisions = _number(element.findtext("divisions"), divisions, where)
                 if divisions <= 0:
-                    raise LyricsError(
-                        f"{where}: <divisions> is {divisions:g}; export the score again"
-                    )
-                transpose = _transpose(one.find("transpose"), transpose, where)
-            elif one.tag in ("direction", "sound"):
-                tempos += [(at, tempo) for tempo in _tempos(one, where)]
-                section = _section(one) or section
-            elif one.tag in ("backup", "forward"):
-                step = _number(one.findtext("duration"), 0.0, where) / divisions
-                at = max(0.0, at - step) if one.tag == "backup" else at + step
-            elif one.tag == "note" and one.find("grace") is None and one.find("cue") is None:
-                long = _number(one.findtext("duration"), 0.0, where) / divisions
+                    reason = f"<divisions> is {divisions:g}"
+                    raise LyricsError(f"{where}: {reason}; export the score again")
+                transpose = _transpose(element.find("transpose"), transpose, where)
+            elif element.tag in ("direction", "sound"):
+                tempos += [(at, tempo) for tempo in _tempos(element, where)]
+                section = _section(element) or section
+            elif element.tag in ("backup", "forward"):
+                step = _number(element.findtext("duration"), 0.0, where) / divisions
+                at = max(0.0, at - step) if element.tag == "backup" else at + step
+            elif element.tag == "note" and not _has(element, "grace") and not _has(element, "cue"):
+                long = _number(element.findtext("duration"), 0.0, where) / divisions
                 if long < 0:
                     raise LyricsError(f"{where}: a note of negative length; export the score again")
-                if one.find("chord") is None:
+                if not _has(element, "chord"):
                     last, at = at, at + long
-                if one.find("rest") is None:
-                    notes.append(_written(one, last, long, transpose, where))
+                if not _has(element, "rest"):
+                    notes.append(_written(element, last, long, transpose, where))
             longest = max(longest, at)
-        found.append(Measure(longest, tuple(notes), tuple(tempos), section))
-    return found
+        measures.append(Measure(longest, tuple(notes), tuple(tempos), section))
+    return measures
+
+
+def _has(element: Element, tag: str) -> bool:
+    return element.find(tag) is not None
 
 
 def _number(text: str | None, default: float, where: str) -> float:
     if text is None:
         return default
     if not NUMBER.fullmatch(text):
-        raise LyricsError(
-            f"{where}: {text.strip()[:20]!r} where a number belongs; export the score again"
-        )
+        reason = f"{text.strip()[:20]!r} where a number belongs"
+        raise LyricsError(f"{where}: {reason}; export the score again")
     return float(text)
 
 
@@ -158,22 +151,19 @@ def _transpose(mark: Element | None, default: float, where: str) -> float:
     return _number(mark.findtext("chromatic"), 0.0, where) + 12 * octaves
 
 
-def _tempos(one: Element, where: str) -> list[float]:
+def _tempos(element: Element, where: str) -> list[float]:
     """Quarters a minute: what is played, or else what is printed."""
-    sounds = [one] if one.tag == "sound" else list(one.iter("sound"))
-    found = [
-        _number(sound.get("tempo"), 0.0, where)
-        for sound in sounds
-        if sound.get("tempo") is not None
-    ]
-    for mark in one.iter("metronome") if not found else ():
+    sounds = [element] if element.tag == "sound" else element.iter("sound")
+    played = (sound.get("tempo") for sound in sounds)
+    tempos = [_number(tempo, 0.0, where) for tempo in played if tempo is not None]
+    for mark in element.iter("metronome") if not tempos else ():
         unit, beats = mark.findtext("beat-unit") or "", mark.findtext("per-minute") or ""
         if unit in QUARTERS and NUMBER.fullmatch(beats):
             dots = len(mark.findall("beat-unit-dot"))
-            found.append(float(beats) * QUARTERS[unit] * (2 - 0.5 ** min(dots, 3)))
-    if any(not 1 <= tempo <= 10_000 for tempo in found):
-        raise LyricsError(f"{where}: a tempo of {min(found):g} quarters a minute; correct it")
-    return found
+            tempos.append(float(beats) * QUARTERS[unit] * (2 - 0.5 ** min(dots, 3)))
+    if any(not 1 <= tempo <= 10_000 for tempo in tempos):
+        raise LyricsError(f"{where}: a tempo of {min(tempos):g} quarters a minute; correct it")
+    return tempos
 
 
 def _section(direction: Element) -> str:
@@ -188,38 +178,37 @@ def _written(note: Element, at: float, long: float, transpose: float, where: str
     if pitch is not None:
         step = (pitch.findtext("step") or "").strip()
         if step not in STEPS:
-            raise LyricsError(
-                f"{where}: {step[:10]!r} is no step of a pitch; export the score again"
-            )
-        octave, alter = (
-            _number(pitch.findtext("octave"), 4, where),
-            _number(pitch.findtext("alter"), 0.0, where),
-        )
+            reason = f"{step[:10]!r} is no step of a pitch"
+            raise LyricsError(f"{where}: {reason}; export the score again")
+        octave = _number(pitch.findtext("octave"), 4, where)
+        alter = _number(pitch.findtext("alter"), 0.0, where)
         midi = 12 * (octave + 1) + STEPS[step] + alter + transpose
         if not 0 <= midi <= 127:
             raise LyricsError(f"{where}: a pitch of MIDI {midi:g}, which nobody sings; correct it")
     tied = any(tie.get("type") == "stop" for tie in note.findall("tie"))
-    said = tuple(one for lyric in note.findall("lyric") if (one := _syllable(lyric)).text)
-    return Written(at, long, midi, (note.findtext("voice") or "1").strip()[:20], tied, said)
+    voice = (note.findtext("voice") or "1").strip()[:20]
+    syllables = tuple(
+        syllable for syllable in map(_syllable, note.findall("lyric")) if syllable.text
+    )
+    return Written(at, long, midi, voice, tied, syllables)
 
 
 def _syllable(lyric: Element) -> Syllable:
     """The letters under one note; where the score binds two syllables by an elision, both."""
     text, begins, syllabic, bound = "", True, "", False
-    for one in lyric:
-        if one.tag == "syllabic":
-            syllabic = (one.text or "").strip()
-        elif one.tag == "elision":
+    for element in lyric:
+        if element.tag == "syllabic":
+            syllabic = (element.text or "").strip()
+        elif element.tag == "elision":
             bound = True
-        elif one.tag == "text":
-            letters = " ".join(
-                STANZA.sub("", one.text or "").replace("\u00a0", " ").strip("_ ").split()
-            )
-            begins = syllabic not in ("middle", "end") if not text else begins
-            text += (" " if bound and text and syllabic not in ("middle", "end") else "") + letters
+        elif element.tag == "text":
+            letters = STANZA.sub("", element.text or "").replace("\u00a0", " ").strip("_ ")
+            new_word = syllabic not in ("middle", "end")
+            begins = begins if text else new_word
+            text += (" " if bound and text and new_word else "") + " ".join(letters.split())
             syllabic, bound = "", False
     if not lyrics.words(text):
         text = ""
-    times = tuple(int(one) for one in re.findall(r"\d{1,3}", lyric.get("time-only", "")))
-    ends = lyric.find("end-line") is not None or lyric.find("end-paragraph") is not None
+    times = tuple(int(time) for time in re.findall(r"\d{1,3}", lyric.get("time-only", "")))
+    ends = _has(lyric, "end-line") or _has(lyric, "end-paragraph")
     return Syllable(lyric.get("number") or lyric.get("name") or "1", times, text, begins, ends)

@@ -16,6 +16,7 @@ from distill.errors import LyricsError
 
 MOST_TIMES = 20
 MOST_MEASURES = 20_000
+ADVICE = "write it out as it is sung"
 JUMP = re.compile(r"\bD\.? ?[CS]\b\.?|\bda capo\b|\bdal segno\b|\bto coda\b", re.IGNORECASE)
 
 
@@ -52,9 +53,8 @@ def play_order(parts: list[list[Element]], where: str) -> list[tuple[int, int]]:
             continue
         order.append((index, time))
         if len(order) > MOST_MEASURES:
-            raise LyricsError(
-                f"{where}: more than {MOST_MEASURES:,} measures with its repeats; cut it into songs"
-            )
+            played = f"more than {MOST_MEASURES:,} measures with its repeats"
+            raise LyricsError(f"{where}: {played}; cut it into songs")
         if bar.times and time < most[index]:
             index, time = first, time + 1
             continue
@@ -66,15 +66,13 @@ def play_order(parts: list[list[Element]], where: str) -> list[tuple[int, int]]:
             continue
         index += 1
     if len({index for index, _ in order}) < count:
-        raise LyricsError(
-            f"{where}: repeats and endings that do not fit together; write it out as it is sung"
-        )
+        reason = "repeats and endings that do not fit together"
+        raise LyricsError(f"{where}: {reason}; {ADVICE}")
     return order
 
 
 def _times(bars: list[Bars]) -> list[int]:
-    """How often the passage is played that ends at each measure: with endings, the highest number
-    in their group."""
+    """How often the passage is played that ends at each measure: by endings, their last number."""
     most = [max(bar.times, *bar.endings) if bar.endings else bar.times for bar in bars]
     for index in reversed(range(len(bars) - 1)):
         if bars[index].endings and bars[index + 1].endings:
@@ -83,7 +81,7 @@ def _times(bars: list[Bars]) -> list[int]:
 
 
 def _bars(parts: list[list[Element]], count: int, where: str) -> list[Bars]:
-    found = []
+    bars = []
     open_endings: tuple[int, ...] = ()
     for index in range(count):
         begins, times, stops = False, 0, False
@@ -97,13 +95,13 @@ def _bars(parts: list[list[Element]], count: int, where: str) -> list[Bars]:
                     times = max(times, _number(repeat.get("times", "2"), where))
                 if ending is not None and ending.get("type") == "start":
                     numbers = re.findall(r"\d+", ending.get("number", ""))
-                    open_endings = tuple(_number(one, where) for one in numbers) or (1,)
+                    open_endings = tuple(_number(number, where) for number in numbers) or (1,)
                 elif ending is not None:
                     stops = True
-        found.append(Bars(begins, times, open_endings, stops))
+        bars.append(Bars(begins, times, open_endings, stops))
         if stops:
             open_endings = ()
-    return found
+    return bars
 
 
 def _number(text: str, where: str) -> int:
@@ -115,11 +113,7 @@ def _number(text: str, where: str) -> int:
 def _refuse_jumps(measure: Element, where: str) -> None:
     for sound in measure.iter("sound"):
         if {"dacapo", "dalsegno", "tocoda"} & set(sound.keys()):
-            raise LyricsError(
-                f"{where}: the score jumps (D.C., D.S. or coda); write it out as it is sung"
-            )
+            raise LyricsError(f"{where}: the score jumps (D.C., D.S. or coda); {ADVICE}")
     for mark in measure.iter("words"):
         if JUMP.search(mark.text or ""):
-            raise LyricsError(
-                f"{where}: the score says {(mark.text or '')[:20]!r}; write it out as it is sung"
-            )
+            raise LyricsError(f"{where}: the score says {(mark.text or '')[:20]!r}; {ADVICE}")

@@ -20,7 +20,7 @@ from distill.sources._formats.text import read_text
 
 
 class Row(NamedTuple):
-    """What is said of one song; "" where nothing is."""
+    """Whose one song is and who allows it; "" where the file is silent."""
 
     licence: str = ""
     source: str = ""
@@ -47,8 +47,7 @@ class Rights:
 
 
 def read_rights(folder: Path) -> Rights:
-    """The rights.csv of a folder, empty where there is none. Raises SongError for one that cannot
-    be read."""
+    """A folder's rights.csv, empty where there is none. SongError for one that cannot be read."""
     path = folder / Rights.FILE
     if not path.is_file():
         return Rights({})
@@ -57,27 +56,21 @@ def read_rights(folder: Path) -> Rights:
     reader = csv.DictReader(io.StringIO(text), strict=True)
     try:
         columns = [name.strip().lower() for name in reader.fieldnames or ()]
-        if (
-            "file" not in columns
-            or set(columns) - {"file", *Row._fields}
-            or len(set(columns)) < len(columns)
-        ):
-            raise SongError(
-                f"{path}:1: its columns are {', '.join(columns)[:80]}; write "
-                "file,licence,source,credit"
-            )
+        unknown = set(columns) - {"file", *Row._fields}
+        if "file" not in columns or unknown or len(set(columns)) < len(columns):
+            given = ", ".join(columns)[:80]
+            raise SongError(f"{path}:1: its columns are {given}; write file,licence,source,credit")
         reader.fieldnames = columns
         for row in reader:
             file = (row["file"] or "").strip()
             if None in row or not file or file in rows:
+                where = f"{path}:{reader.line_num}"
                 raise SongError(
-                    f"{path}:{reader.line_num}: {file[:40]!r} is no row of its own; write one for "
-                    "a file"
+                    f"{where}: {file[:40]!r} is no row of its own; write one for a file"
                 )
-            said = {name: (row.get(name) or "").strip() for name in Row._fields}
-            rows[file] = (reader.line_num, Row(**said))
+            rights = {name: (row.get(name) or "").strip() for name in Row._fields}
+            rows[file] = (reader.line_num, Row(**rights))
     except csv.Error as error:
-        raise SongError(
-            f"{path}:{reader.line_num}: not CSV ({error}); quote texts with commas"
-        ) from None
+        where = f"{path}:{reader.line_num}"
+        raise SongError(f"{where}: not CSV ({error}); quote texts with commas") from None
     return Rights(rows)

@@ -1,11 +1,10 @@
 """From notes with syllables, as scores write them, to lines of words and notes, as a Song has them.
 
 A score writes letters under notes: "gen" "tly"; `~` or nothing goes on with the syllable before. A
-Song's notes carry phones, one letter each (see `lyrics`). So the letters are joined to words, the
-words are read aloud, and their syllables go back onto the notes: one to one where score and
-dictionary agree on how many there are. Where they do not ("ev-ery" on two notes, three in the
-dictionary), nothing is lost and nothing is invented: too many syllables are spread over the notes,
-and notes that are left over go on ("").
+Song's notes carry phones (see `lyrics`). So the letters are joined to words, the words are read
+aloud, and their syllables go back onto the notes: one to one where score and dictionary agree on
+how many there are. Where they do not ("ev-ery" on two notes, three in the dictionary), nothing is
+lost or invented: too many syllables are spread over the notes, notes that are left over go on ("").
 """
 
 from __future__ import annotations
@@ -24,8 +23,7 @@ TAIL_SECONDS = 0.4  # ... and its last ones after the last note
 
 
 class Sung(NamedTuple):
-    """A note of a score: seconds, MIDI pitch (None: spoken), the letters begun on it, and whether
-    they begin a word."""
+    """A note of a score: seconds, MIDI pitch (None: spoken), letters, whether they begin a word."""
 
     start: float
     end: float
@@ -49,10 +47,8 @@ def lines_of(
     lyrics.parse("\n".join(typed), where)  # refuses what is too long to be a song
     last = sung[-1][-1]
     if last.end > seconds + SLACK_SECONDS or last.start >= seconds:
-        raise LyricsError(
-            f"{where}: {clock(last.end)} is beyond the recording ({clock(seconds)}); are these "
-            "its notes?"
-        )
+        beyond = f"{clock(last.end)} is beyond the recording ({clock(seconds)})"
+        raise LyricsError(f"{where}: {beyond}; are these its notes?")
     lines, free = [], 0.0  # free: where the line before has ended
     for phrase, following in itertools.zip_longest(sung, sung[1:]):
         start = max(0.0, free, phrase[0].start - LEAD_SECONDS)
@@ -102,27 +98,24 @@ def divide(pieces: Sequence[str], begun: Sequence[bool]) -> list[str]:
     divide(["E v", "r i"], [True, True, True]) -> ["E v", "r i", ""]
     divide(["f Y", "u r"], [True]) -> ["f Y u r"]
     """
-    places = [place for place, begins in enumerate(begun) if begins] or [0]
+    starts = [index for index, begins in enumerate(begun) if begins] or [0]
     if len(pieces) == len(begun):
-        places = list(range(len(begun)))
+        starts = list(range(len(begun)))
     texts = [""] * len(begun)
     for index, piece in enumerate(pieces):
-        spread = index if len(pieces) <= len(places) else index * len(places) // len(pieces)
-        texts[places[spread]] = f"{texts[places[spread]]} {piece}".strip()
+        spread = index if len(pieces) <= len(starts) else index * len(starts) // len(pieces)
+        note = starts[spread]
+        texts[note] = f"{texts[note]} {piece}".strip()
     return texts
 
 
 def without_overlaps(notes: Sequence[Sung], where: str) -> list[Sung]:
     """Notes in their order, each ending where the next begins at the latest. LyricsError where two
     begin together."""
-    found = []
-    for note, following in itertools.zip_longest(notes, notes[1:]):
-        if following is not None and following.start <= note.start:
-            raise LyricsError(
-                f"{where}: the note at {clock(following.start)} does not come after the one "
-                "before it; put them in order"
-            )
-        found.append(
-            note if following is None else note._replace(end=min(note.end, following.start))
-        )
-    return found
+    cut = []
+    for note, following in itertools.pairwise(notes):
+        if following.start <= note.start:
+            reason = f"the note at {clock(following.start)} does not come after the one before it"
+            raise LyricsError(f"{where}: {reason}; put them in order")
+        cut.append(note._replace(end=min(note.end, following.start)))
+    return [*cut, *notes[-1:]]

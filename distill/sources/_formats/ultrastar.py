@@ -1,5 +1,4 @@
-"""UltraStar: a text file of notes for karaoke games, https://usdx.eu/format (unversioned, and
-versions 0 and 1).
+"""UltraStar: a text file of notes for karaoke games, https://usdx.eu/format (up to version 1).
 
     #TITLE:Boat          : 0 4 0 Row,      from beat 0 for 4 beats at middle C
     #BPM:100             * 4 4 0  row      a golden note; the space before "row" begins a word
@@ -36,17 +35,16 @@ NOTE = re.compile(r"([!-\"$-~])\s+(-?\d{1,8})\s+(\d{1,8})\s+(-?\d{1,3})(?:\s(.*)
 BREAK = re.compile(r"-\s*(?:(-?\d{1,8})(?:\s+(-?\d{1,8}))?)?")
 VOICE = re.compile(r"P\s?([1-9])")
 NUMBER = re.compile(r"-?\d{1,9}(?:[.,]\d{1,9})?")
-TOLD = {  # what a header says about the song; the later of two counts
+ABOUT = {  # what a header says about the song; the later of two counts
     "TITLE": "title", "ARTIST": "artist", "GENRE": "genre", "AUTHOR": "author", "CREATOR": "author",
-    "SOURCE": "source", "PROVIDEDBY": "source", "MP3": "audio", "AUDIO": "audio", "VOCALS": "vocals",
-    "INSTRUMENTAL": "accompaniment",
+    "SOURCE": "source", "PROVIDEDBY": "source", "MP3": "audio", "AUDIO": "audio",
+    "VOCALS": "vocals", "INSTRUMENTAL": "accompaniment",
 }  # fmt: skip
 
 
 @dataclass
 class Voice:
-    """One singer's phrases so far, and, in relative mode, the beat that the present phrase counts
-    from."""
+    """One singer's phrases so far; `offset`: the beat that the present one counts from."""
 
     phrases: list[list[Sung]] = field(default_factory=lambda: [[]])
     offset: int = 0
@@ -55,8 +53,7 @@ class Voice:
 
 
 def is_ultrastar(text: str) -> bool:
-    """Whether a text begins as UltraStar files do: with headers, in any order, of which the format
-    knows one."""
+    """Whether a text begins with headers, in any order, of which the format knows one."""
     for row in text[:4096].lstrip("\ufeff").splitlines():
         header = HEADER.match(row.strip())
         if header is not None and header.group(1).upper() in KNOWN:
@@ -68,60 +65,52 @@ def is_ultrastar(text: str) -> bool:
 
 def headers(text: str) -> dict[str, str]:
     """The headers of a file by upper-case name; those without a value are left out."""
-    found = (HEADER.fullmatch(row.strip("\ufeff \t")) for row in text.splitlines()[:1000])
-    return {
-        one.group(1).upper(): one.group(2).strip() for one in found if one and one.group(2).strip()
-    }
+    rows = (HEADER.fullmatch(row.strip("\ufeff \t")) for row in text.splitlines()[:1000])
+    pairs = ((row.group(1).upper(), row.group(2).strip()) for row in rows if row)
+    return {name: value for name, value in pairs if value}
 
 
 def about(text: str) -> dict[str, str]:
     """What the headers say about the song, in our words."""
-    said = headers(text)
-    told = {name: said[key] for key, name in TOLD.items() if key in said}
-    if code := language_of(said.get("LANGUAGE", "")):
-        told["language"] = code
-    return told
+    header = headers(text)
+    named = {name: header[key] for key, name in ABOUT.items() if key in header}
+    if code := language_of(header.get("LANGUAGE", "")):
+        named["language"] = code
+    return named
 
 
 def read_ultrastar(text: str, seconds: float, where: str, language: str) -> Read:
-    """Lines with their words and notes. `seconds` is the recording's length, `where` the file's
-    name.
+    """Lines with their words and notes. `seconds`: the recording's length; `where`: the file.
 
     Raises LyricsError, naming file and row, for headers, notes and times that are wrong or beyond
-    the recording.
-    """
-    said, told = headers(text), about(text)
-    language = told.get("language", language)
-    if said.get("VERSION", "1").split(".")[0].strip() not in ("0", "1"):
-        raise LyricsError(
-            f"{where}: UltraStar version {said['VERSION'][:12]} is not read here; save it as "
-            "version 1"
-        )
-    bpm, gap = _number(said, "BPM", where), _number(said, "GAP", where, 0.0) / 1000
+    the recording."""
+    header, named = headers(text), about(text)
+    if header.get("VERSION", "1").split(".")[0].strip() not in ("0", "1"):
+        version = header["VERSION"][:12]
+        advice = "save it as version 1"
+        raise LyricsError(f"{where}: UltraStar version {version} is not read here; {advice}")
+    bpm, gap = _number(header, "BPM", where), _number(header, "GAP", where, 0.0) / 1000
     if not 1 <= bpm <= 100_000:
-        raise LyricsError(
-            f"{where}: #BPM:{said['BPM'][:12]} is no tempo; give beats a minute, 1 or more"
-        )
-    relative = said.get("RELATIVE", "no").lower() == "yes"
-    if relative and "VERSION" in said:
-        raise LyricsError(
-            f"{where}: #RELATIVE:yes is of files without #VERSION; take one of the two away"
-        )
+        reason = f"#BPM:{header['BPM'][:12]} is no tempo"
+        raise LyricsError(f"{where}: {reason}; give beats a minute, 1 or more")
+    relative = header.get("RELATIVE", "no").lower() == "yes"
+    if relative and "VERSION" in header:
+        reason = "#RELATIVE:yes is of files without #VERSION"
+        raise LyricsError(f"{where}: {reason}; take one of the two away")
     voices = _voices(text, where, 15 / bpm, gap, relative)
-    phrases, duet = _together(voices, said, where)
-    lines = lines_of(phrases, seconds, language, where)
+    phrases, duet = _together(voices, header, where)
+    lines = lines_of(phrases, seconds, named.get("language", language), where)
     facts = (Fact("timed_by", "ultrastar"), *duet)
-    return Read((Section("verse", lines),), told, facts)
+    return Read((Section("verse", lines),), named, facts)
 
 
-def _number(said: dict[str, str], name: str, where: str, default: float | None = None) -> float:
-    if name not in said and default is not None:
+def _number(header: dict[str, str], name: str, where: str, default: float | None = None) -> float:
+    if name not in header and default is not None:
         return default
-    if not NUMBER.fullmatch(said.get(name, "")):
-        raise LyricsError(
-            f"{where}: #{name} is {said.get(name, 'missing')[:20]}; write #{name}: and a number"
-        )
-    return float(said[name].replace(",", "."))
+    if not NUMBER.fullmatch(header.get(name, "")):
+        value = header.get(name, "missing")[:20]
+        raise LyricsError(f"{where}: #{name} is {value}; write #{name}: and a number")
+    return float(header[name].replace(",", "."))
 
 
 def _voices(
@@ -129,29 +118,28 @@ def _voices(
 ) -> dict[int, Voice]:
     """The phrases of each singer, by number."""
     voices = {1: Voice()}
-    now = voices[1]
+    voice = voices[1]
     for number, row in enumerate(text.splitlines(), 1):
-        row, at = row.lstrip("\ufeff \t"), f"{where}:{number}"
-        if row.rstrip() == "E":
+        row = row.lstrip("\ufeff \t")
+        at, stripped = f"{where}:{number}", row.rstrip()
+        if stripped == "E":
             break
-        if not row.strip() or row.startswith("#"):
+        if not stripped or row.startswith("#"):
             continue
-        if voice := VOICE.fullmatch(row.rstrip()):
-            now = voices.setdefault(int(voice.group(1)), Voice())
-            now.open = False
-        elif broken := BREAK.fullmatch(row.rstrip()):
+        if singer := VOICE.fullmatch(stripped):
+            voice = voices.setdefault(int(singer.group(1)), Voice())
+            voice.open = False
+        elif line_end := BREAK.fullmatch(stripped):
             # an old file without its second number means the first one
-            if relative and broken.group(1):
-                now.offset += int(broken.group(2) or broken.group(1))
-            now.phrases.append([])
-            now.worded = False
+            if relative and line_end.group(1):
+                voice.offset += int(line_end.group(2) or line_end.group(1))
+            voice.phrases.append([])
+            voice.worded = False
         elif note := NOTE.fullmatch(row):
-            now.phrases[-1].append(_note(note, now, at, beat_seconds, gap))
+            voice.phrases[-1].append(_note(note, voice, at, beat_seconds, gap))
         else:
-            raise LyricsError(
-                f"{at}: {row[:30]!r} is no note, line end or voice; write `: beat length pitch "
-                "text`"
-            )
+            advice = "write `: beat length pitch text`"
+            raise LyricsError(f"{at}: {row[:30]!r} is no note, line end or voice; {advice}")
     return voices
 
 
@@ -162,9 +150,8 @@ def _note(row: re.Match[str], voice: Voice, at: str, beat_seconds: float, gap: f
     if int(length) == 0:
         raise LyricsError(f"{at}: a note of length 0 cannot be sung; give it a beat")
     if start < 0:
-        raise LyricsError(
-            f"{at}: this note is {-start:.2f} s before the recording; correct it or #GAP"
-        )
+        reason = f"this note is {-start:.2f} s before the recording"
+        raise LyricsError(f"{at}: {reason}; correct it or #GAP")
     letters = typed.strip().lstrip("~").strip("~ ")
     goes_on = not lyrics.words(letters) and typed.strip(" ~-\u2013") == ""
     begins = not goes_on and (not voice.worded or voice.open or typed.startswith(" "))
@@ -173,25 +160,24 @@ def _note(row: re.Match[str], voice: Voice, at: str, beat_seconds: float, gap: f
         voice.open = typed.endswith(" ")
     midi = float(MIDDLE_C + int(pitch)) if kind in ":*" else None
     if midi is not None and not 0 <= midi <= 127:
-        raise LyricsError(
-            f"{at}: pitch {pitch} is MIDI {midi:g}, which nobody sings; count from middle C, 0"
-        )
+        reason = f"pitch {pitch} is MIDI {midi:g}, which nobody sings"
+        raise LyricsError(f"{at}: {reason}; count from middle C, 0")
     return Sung(start, start + int(length) * beat_seconds, midi, "" if goes_on else letters, begins)
 
 
 def _together(
-    voices: dict[int, Voice], said: dict[str, str], where: str
+    voices: dict[int, Voice], header: dict[str, str], where: str
 ) -> tuple[list[list[Sung]], tuple[Fact, ...]]:
     """The phrases of all voices in the order of their times, and for a duet the Fact about who
     sings."""
-    both = {3: {1, 2}} if "VERSION" not in said else {}  # in old files P3 is P1 and P2 at once
+    both = {3: {1, 2}} if "VERSION" not in header else {}  # in old files P3 is P1 and P2 at once
     sung = [
         (without_overlaps(phrase, where), both.get(number, {number}))
         for number, voice in sorted(voices.items())
         for phrase in voice.phrases
         if any(lyrics.words(note.text) for note in phrase)
     ]
-    sung.sort(key=lambda one: one[0][0].start)
+    sung.sort(key=lambda pair: pair[0][0].start)
     kept: list[tuple[list[Sung], set[int]]] = []
     left_out = []
     for phrase, singers in sung:
@@ -200,18 +186,15 @@ def _together(
         elif phrase == kept[-1][0]:
             kept[-1][1].update(singers)
         elif singers == kept[-1][1]:
-            raise LyricsError(
-                f"{where}: the line at {clock(phrase[0].start)} begins within the one before; "
-                "move it"
-            )
+            line = f"the line at {clock(phrase[0].start)}"
+            raise LyricsError(f"{where}: {line} begins within the one before; move it")
         else:
-            left_out.append(
-                "".join((" " if note.begins else "") + note.text for note in phrase).strip()
-            )
+            words = ((" " if note.begins else "") + note.text for note in phrase)
+            left_out.append("".join(words).strip())
     phrases = [phrase for phrase, _ in kept]
-    used = sorted(set().union(*(singers for _, singers in sung)))
-    if used in ([], [1]):
+    numbers = sorted(set().union(*(singers for _, singers in sung)))
+    if numbers in ([], [1]):
         return phrases, ()
-    names = [said.get(f"P{n}") or said.get(f"DUETSINGERP{n}") or f"singer {n}" for n in used]
+    names = [header.get(f"P{n}") or header.get(f"DUETSINGERP{n}") or f"singer {n}" for n in numbers]
     duet = {"singers": names, "sung_by": [sorted(by) for _, by in kept], "left_out": left_out}
     return phrases, (Fact("duet", duet),)

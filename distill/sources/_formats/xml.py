@@ -22,18 +22,15 @@ DEEPEST = 64
 
 
 def read_score(path: Path) -> bytes:
-    """The bytes of a .musicxml, .xml or .mxl file. Raises LyricsError for one that is too large or
-    no zip."""
+    """The bytes of a .musicxml, .xml or .mxl file. LyricsError for one too large, or no zip."""
     try:
         if path.stat().st_size > LARGEST_BYTES:
-            raise LyricsError(
-                f"{path}: {path.stat().st_size:,} bytes are no song's score; cut it into songs"
-            )
+            size = f"{path.stat().st_size:,} bytes"
+            raise LyricsError(f"{path}: {size} are no song's score; cut it into songs")
         content = path.read_bytes()
     except OSError as error:
-        raise LyricsError(
-            f"{path}: cannot be read ({error.strerror}); look at its path and rights"
-        ) from None
+        reason = f"cannot be read ({error.strerror}); look at its path and rights"
+        raise LyricsError(f"{path}: {reason}") from None
     return unpacked(content, str(path)) if content.startswith(b"PK") else content
 
 
@@ -42,42 +39,36 @@ def unpacked(content: bytes, where: str) -> bytes:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as folder:
             container = tree(_member(folder, "META-INF/container.xml", where), where)
-            named = [
-                one.get("full-path", "") for one in container.iter() if one.tag.endswith("rootfile")
-            ]
-            if not named:
-                raise LyricsError(
-                    f"{where}: its container.xml names no score; save it again as .musicxml"
-                )
-            return _member(folder, named[0], where)
+            root_files = (e for e in container.iter() if e.tag.endswith("rootfile"))
+            root_file = next(root_files, None)
+            if root_file is None:
+                advice = "save it again as .musicxml"
+                raise LyricsError(f"{where}: its container.xml names no score; {advice}")
+            return _member(folder, root_file.get("full-path", ""), where)
     except (zipfile.BadZipFile, zlib.error, struct.error, KeyError, EOFError, OSError) as error:
         raise LyricsError(f"{where}: not a whole .mxl ({_short(error)}); save it again") from None
     except (NotImplementedError, RuntimeError, ValueError, OverflowError) as error:
         if isinstance(error, LyricsError):
             raise
-        raise LyricsError(
-            f"{where}: this .mxl cannot be unpacked ({_short(error)}); save it again"
-        ) from None
+        reason = f"this .mxl cannot be unpacked ({_short(error)}); save it again"
+        raise LyricsError(f"{where}: {reason}") from None
 
 
 def _member(folder: zipfile.ZipFile, name: str, where: str) -> bytes:
     info = folder.getinfo(name)
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise LyricsError(
-            f"{where}: {name[:40]!r} is packed in a way .mxl does not know; save it again"
-        )
+        reason = "is packed in a way .mxl does not know; save it again"
+        raise LyricsError(f"{where}: {name[:40]!r} {reason}")
     with folder.open(info) as file:
         content = file.read(LARGEST_BYTES + 1)
     if len(content) > LARGEST_BYTES:
-        raise LyricsError(
-            f"{where}: unpacks to more than {LARGEST_BYTES:,} bytes; a song's score is smaller"
-        )
+        size = f"more than {LARGEST_BYTES:,} bytes"
+        raise LyricsError(f"{where}: unpacks to {size}; a song's score is smaller")
     return content
 
 
 def tree(content: bytes, where: str) -> Element:
-    """The root element. Raises LyricsError for what is not XML, defines entities, or nests too
-    deep."""
+    """The root. Raises LyricsError for what is not XML, defines entities, or nests too deep."""
     builder = TreeBuilder()
     parser = expat.ParserCreate()
     parser.buffer_text = True
@@ -96,9 +87,8 @@ def tree(content: bytes, where: str) -> Element:
         builder.end(name)
 
     def entity(*about: object) -> None:
-        raise LyricsError(
-            f"{where}: defines or uses XML entities of its own; save it again as MusicXML"
-        )
+        reason = "defines or uses XML entities of its own; save it again as MusicXML"
+        raise LyricsError(f"{where}: {reason}")
 
     parser.StartElementHandler, parser.EndElementHandler = start, end
     parser.CharacterDataHandler = builder.data
@@ -108,15 +98,13 @@ def tree(content: bytes, where: str) -> Element:
         parser.Parse(content, True)
         return builder.close()
     except expat.ExpatError as error:
-        raise LyricsError(
-            f"{where}: not XML ({_short(error)}); save it again as MusicXML"
-        ) from None
+        reason = f"not XML ({_short(error)}); save it again as MusicXML"
+        raise LyricsError(f"{where}: {reason}") from None
     except (ValueError, LookupError, AssertionError) as error:
         if isinstance(error, LyricsError):
             raise
-        raise LyricsError(
-            f"{where}: not XML that can be read ({_short(error)}); save it again in UTF-8"
-        ) from None
+        reason = f"not XML that can be read ({_short(error)}); save it again in UTF-8"
+        raise LyricsError(f"{where}: {reason}") from None
 
 
 def _short(error: Exception) -> str:

@@ -16,9 +16,9 @@ import unicodedata
 from collections.abc import Iterable
 
 from distill import lyrics
-from distill.curation.steps._alignment import speech
 from distill.lyrics.g2p import PHONE_OF
 from distill.lyrics.pronounce import sound
+from distill.songbook import espeak
 
 VOWELS = tuple("aeiouyøə")
 CONSONANTS = tuple("ptkbdgmnŋlrɹwjhfvszʃ")
@@ -61,7 +61,7 @@ def pronounce(words: Iterable[str], language: str) -> dict[str, tuple[str, ...]]
     nothing can be sung."""
     sung = {word: _cry(word) for word in words}
     unread = [word for word, sounds in sung.items() if not sounds]
-    for word, ipa in zip(unread, speech.ipa(unread, language), strict=True):
+    for word, ipa in zip(unread, espeak.ipa(unread, language), strict=True):
         sung[word] = classes(ipa)
         if not set(sung[word]) & set(VOWELS):
             phones = (_ARPABET[PHONE_OF[letter]] for letter in sound(word, language))
