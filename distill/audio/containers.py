@@ -128,7 +128,8 @@ def _nothing_but_chunks(file: BinaryIO, at: int, size: int, order: str, path: Pa
         if next_chunk >= size or not rest.strip(b"\0") or rest.startswith(TAGS):
             return
     raise AudioError(
-        f"{path}: {size - at:,} bytes follow the sound that its header announces; {FETCH}"
+        f"{path}: {size - at:,} bytes follow the end of the sound that its header announces; "
+        f"{FETCH}"
     )
 
 

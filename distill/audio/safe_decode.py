@@ -229,7 +229,7 @@ def _blocks(
         raise AudioError(f"{path}: its samples are not those that were encoded (MD5); {mpeg.FETCH}")
 
 
-def _as_encoded(block_WC: NDArray[np.int32], bits: int) -> bytes:
+def _as_encoded(block_WC: NDArray[np.generic], bits: int) -> bytes:
     """Samples that libsndfile left-justified, as a FLAC's MD5 counts them: little-endian integers
     of as many bytes as they need."""
     bytes_WCB = block_WC.astype("<i4", copy=False).view(np.uint8).reshape(*block_WC.shape, 4)

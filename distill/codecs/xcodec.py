@@ -59,8 +59,7 @@ class Settings:
 
     @property
     def terms(self) -> str:
-        """The licence of the weights: `licence`, or "unknown": what is published is not all under
-        one licence."""
+        """The licence of the weights: `licence`, or "unknown": not all published have one."""
         return terms(self.licence, self.path, {})
 
     def load(self) -> Xcodec:
@@ -69,9 +68,8 @@ class Settings:
         config = _config(folder)
         model, state = open_pretrained(XcodecModel, config, folder)
         grid = {"segment": SEGMENT_SECONDS, "context": CONTEXT_SECONDS}
-        return Xcodec(
-            model, format, identity(state, {**read_config(folder / "config.json"), **grid})
-        )
+        fingerprint = identity(state, {**read_config(folder / "config.json"), **grid})
+        return Xcodec(model, format, fingerprint)
 
 
 class Xcodec(Placed):
@@ -84,8 +82,7 @@ class Xcodec(Placed):
         self.encoder_context = math.ceil(CONTEXT_SECONDS * format.frame_rate)
 
     def __getstate__(self) -> dict[str, Any]:
-        """For an encoding process: without the hooks that transformers puts on a model at its first
-        call."""
+        """For an encoding process: without the hooks of transformers, put on at the first call."""
         model = copy.deepcopy(self.model)
         for part in model.modules():
             part._forward_hooks.clear()
@@ -100,23 +97,18 @@ class Xcodec(Placed):
     @torch.inference_mode()
     def encode(self, wave_CW: Tensor) -> Tensor:
         check_wave(wave_CW, self.format)
-        return in_blocks_encode(
-            self._codes, wave_CW, self.hop, self.block_frames, self.encoder_context
-        )
+        grid = self.hop, self.block_frames, self.encoder_context
+        return in_blocks_encode(self._codes, wave_CW, *grid)
 
     @torch.inference_mode()
     def decode(self, codes_FS: Tensor, samples: int | None = None) -> Tensor:
         check_codes(codes_FS, self.format)
-        wave_CW = in_blocks_decode(
-            self._wave, codes_FS, self.hop, self.block_frames, self.decoder_context
-        )
-        return wave_CW[:, :samples]
+        grid = self.hop, self.block_frames, self.decoder_context
+        return in_blocks_decode(self._wave, codes_FS, *grid)[:, :samples]
 
     def codebooks(self) -> list[Tensor]:
-        books = [
-            layer.codebook.embed for layer in self.model.quantizer.quantizers[: self.format.slots]
-        ]
-        return [book_CD.float().clone().cpu() for book_CD in books]
+        layers = self.model.quantizer.quantizers[: self.format.slots]
+        return [layer.codebook.embed.float().clone().cpu() for layer in layers]
 
     def _codes(self, wave_CW: Tensor) -> Tensor:
         """All codebooks, the last ones dropped: each codes the residual of those before it."""
