@@ -1,10 +1,9 @@
 """What an audio file promises by its bytes, and whether the bytes for it are all there.
 
 Given half a file, a decoder hands on half a song and says nothing. libsndfile shortens a cut WAV to
-what is left, takes the length of a cut Ogg from the last page it finds, trusts the frame count of a
-cut MP3 (and then reads fewer), and for an MP3 of variable rate without that count it guesses a
-length and stops there, mid-song. So each container is walked here, by its own rules, before
-anything is decoded:
+what is left, takes a cut Ogg's length from the last page it finds, trusts a cut MP3's frame count
+(and then reads fewer), and guesses that of an MP3 without, mid-song. So each container is walked
+here, by its own rules, before anything is decoded:
 
     WAV, RF64    the chunks: the data must be in the file, and only chunks may follow it
     FLAC         STREAMINFO: the samples and their MD5, which `safe_decode` compares
@@ -59,11 +58,9 @@ def tell(path: Path) -> Header:
             walk = _walker(head, start)
             file.seek(start)
             return walk(file, size, path)
-    except OSError as problem:
-        reason = problem.strerror or problem
-        raise AudioError(
-            f"{path}: cannot be read ({reason}); check the file and its rights"
-        ) from problem
+    except OSError as error:
+        reason = error.strerror or error
+        raise AudioError(f"{path}: cannot be read ({reason}); check its rights") from error
 
 
 def _walker(head: bytes, start: int) -> Callable[[BinaryIO, int, Path], Header]:
@@ -102,9 +99,7 @@ def _wav(file: BinaryIO, size: int, path: Path) -> Header:
             elif length >= STREAMED:
                 length = size - at
             if at + length > size:
-                raise AudioError(
-                    f"{path}: truncated, {at + length - size:,} bytes of sound are missing; {FETCH}"
-                )
+                raise AudioError(f"{path}: truncated by {at + length - size:,} bytes; {FETCH}")
             _nothing_but_chunks(file, at + length, size, order, path)
             # a frame is a block of bytes, not of a compressed code
             plain = code in (1, 3, 6, 7, 0xFFFE) and block
@@ -127,10 +122,7 @@ def _nothing_but_chunks(file: BinaryIO, at: int, size: int, order: str, path: Pa
         rest = file.read(64 * 1024)
         if next_chunk >= size or not rest.strip(b"\0") or rest.startswith(TAGS):
             return
-    raise AudioError(
-        f"{path}: {size - at:,} bytes follow the end of the sound that its header announces; "
-        f"{FETCH}"
-    )
+    raise AudioError(f"{path}: {size - at:,} bytes follow the end that it announces; {FETCH}")
 
 
 # -- FLAC and Ogg ----------------------------------------------------------------------------------
@@ -173,9 +165,7 @@ def _ogg(file: BinaryIO, size: int, path: Path) -> Header:
         if len(table) < count or len(body) < sum(table):
             raise AudioError(f"{path}: truncated, its last page is not whole; {FETCH}")
         if _ogg_checksum(head[:22] + bytes(4) + head[26:] + table + body) != checksum:
-            raise AudioError(
-                f"{path}: damaged at byte {at:,}, the checksum of this page is wrong; {FETCH}"
-            )
+            raise AudioError(f"{path}: damaged at byte {at:,}, a page's checksum; {FETCH}")
         if ended or (serial is not None and stream != serial):
             raise AudioError(f"{path}: holds several streams; write each into a file of its own")
         if (serial is not None or running) and running != number:

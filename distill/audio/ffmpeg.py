@@ -55,10 +55,7 @@ def opened(path: Path, frames: int, sample_rate: int) -> Iterator[Stream]:
     """The sound of an M4A as a stream. Raises AudioError when there is no ffmpeg."""
     program = shutil.which("ffmpeg")
     if program is None:
-        raise AudioError(
-            f"{path}: M4A needs the program ffmpeg, which is not there; "
-            "install it or convert to FLAC"
-        )
+        raise AudioError(f"{path}: M4A needs the program ffmpeg; install it or convert to FLAC")
     options = "-nostdin -v error -xerror -threads 1 -protocol_whitelist file -f mov -i".split()
     output = f"-map 0:a:0 -ac {CHANNELS} -ar {sample_rate} -f f32le -protocol_whitelist pipe pipe:1"
     command = [program, *options, f"file:{path}", *output.split()]
@@ -66,10 +63,8 @@ def opened(path: Path, frames: int, sample_rate: int) -> Iterator[Stream]:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         )
-    except OSError as problem:
-        raise AudioError(
-            f"{path}: ffmpeg cannot be started ({problem.strerror}); convert to FLAC"
-        ) from problem
+    except OSError as error:
+        raise AudioError(f"{path}: ffmpeg fails ({error.strerror}); convert to FLAC") from error
     try:
         yield Stream(process, path, frames)
     finally:

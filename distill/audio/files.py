@@ -2,9 +2,8 @@
 
 `read` gives a waveform at the sample rate asked for or says what is wrong with the file; never
 silence, NaN or half a recording, because a model trained on those learns them. What a file promises
-is checked before it is decoded (safe_decode.py, which also takes files that nobody vouches for), so
-that a small file cannot unpack into all the memory there is. `write` never clips: a wave above full
-scale is turned down as a whole.
+is checked before it is decoded (safe_decode.py, which also takes files that nobody vouches for).
+`write` never clips: a wave above full scale is turned down as a whole.
 
 What a codec does not speak is converted on the way, by these rules and no others
 (tests/test_audio_files.py holds them):
@@ -56,9 +55,7 @@ def read(
         )
     wave_CW = decode(path, Limits(seconds=math.inf, bytes=largest_bytes)).wave_CW
     if not np.isfinite(wave_CW).all():
-        raise AudioError(
-            f"{path}: holds samples that are NaN or infinite; write it again from its source"
-        )
+        raise AudioError(f"{path}: holds NaN or infinity; write it again from its source")
     if float(np.abs(wave_CW).max()) < SILENCE_PEAK:
         raise AudioError(f"{path}: is silent; leave it out")
     fitted_CW = _fit_channels(torch.from_numpy(np.ascontiguousarray(wave_CW)), channels, path)

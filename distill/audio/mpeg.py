@@ -103,13 +103,9 @@ def walk(file: BinaryIO, path: Path) -> Mp3:
         all_bytes = promised_bytes is not None and end - begin >= promised_bytes
         counted_itself = all_bytes and audio_frames == promised - 1
         if audio_frames < promised and not counted_itself:
-            raise AudioError(
-                f"{path}: truncated, {audio_frames:,} of {promised:,} MPEG frames are there; {FETCH}"
-            )
+            raise AudioError(f"{path}: truncated, {audio_frames:,} of {promised:,} frames; {FETCH}")
         if audio_frames > promised:
-            raise AudioError(
-                f"{path}: goes on after the {promised:,} MPEG frames that it announces; {SEVERAL}"
-            )
+            raise AudioError(f"{path}: goes on after the {promised:,} frames announced; {SEVERAL}")
     if not audio_frames:
         raise AudioError(f"{path}: holds no sound; leave it out")
     samples = audio_frames * first.samples
@@ -172,9 +168,7 @@ def _walk_frames(file: BinaryIO, begin: int, first: Frame, path: Path) -> tuple[
         frame = frame_header(head)
         if frame is None:
             damage = "truncated" if len(head) < 4 else "damaged"
-            raise AudioError(
-                f"{path}: {damage} at byte {at:,}, where an MPEG frame should begin; {FETCH}"
-            )
+            raise AudioError(f"{path}: {damage} at byte {at:,}, no MPEG frame; {FETCH}")
         if frame.format != first.format:
             raise AudioError(f"{path}: changes its format at byte {at:,}; {SEVERAL}")
         if len(file.read(frame.bytes - 4)) < frame.bytes - 4:

@@ -9,9 +9,9 @@ many seconds, and may give back so many bytes:
              room is made for exactly that   <------ B  a block of samples, again and again
                                              <------ D  as many as promised, or  E  what is wrong
 
-Nothing is allocated for what was only promised and refused. Whatever becomes of the worker (killed,
-crashed, hanging), an AudioError names the file and a fresh worker takes the next one. A worker
-starts in a tenth of a second, lives for many files and imports no torch.
+Nothing is allocated for what was refused. Whatever becomes of the worker (killed, crashed, hanging),
+an AudioError names the file and a fresh worker takes the next one. A worker starts in a tenth of a
+second, lives for many files and imports no torch.
 
 A decoder's silence is not trusted either: the samples that came are held against those that were
 promised, and a FLAC's against its MD5.
@@ -42,6 +42,7 @@ from numpy.typing import NDArray
 
 from distill.audio import ffmpeg, mpeg
 from distill.audio.containers import Header, tell
+from distill.audio.mpeg import FETCH, READABLE, UNREADABLE
 from distill.config.ranges import Checked, above
 from distill.errors import AudioError
 
@@ -114,19 +115,15 @@ class Limits(Checked):
 
 
 def promise(path: str | Path) -> Promise:
-    """What the file promises, from its header and a walk through its container; nothing is decoded.
-
-    Raises AudioError for a file that is missing, not audio, empty, damaged or cut short. It runs in
-    this process; for files that nobody vouches for take `Decoder.promise`.
-    """
+    """What the file promises, by a walk through its container in this process; nothing is decoded.
+    AudioError for a file that is missing, not audio, empty, damaged or cut short."""
     with _opened(Path(path)) as (_, _, promised):
         return promised
 
 
 def decode(path: str | Path, limits: Limits = Limits()) -> Sound:
     """The whole file, in this process. Raises AudioError like `promise`, and for what is over the
-    limits on length and bytes, breaks off, or gives other samples than it promised.
-    """
+    limits on length and bytes, breaks off, or gives other samples than it promised."""
     path = Path(path)
     with _opened(path) as (file, header, promised):
         limits.hold(path, promised)
@@ -140,8 +137,7 @@ def decode(path: str | Path, limits: Limits = Limits()) -> Sound:
 
 def decode_safely(path: str | Path, limits: Limits = Limits()) -> Sound:
     """The whole file, decoded in this process's worker (started when first needed). Raises
-    AudioError as `decode`, and when the worker crashes, is killed, or takes more than its limits.
-    """
+    AudioError as `Decoder.decode`."""
     return _own(limits).decode(path)
 
 
@@ -166,10 +162,8 @@ def _opened(path: Path) -> Iterator[tuple[soundfile.SoundFile | ffmpeg.Stream, H
         return
     try:
         file = soundfile.SoundFile(os.fsencode(path) if header.counted else mpeg.counted(path))
-    except (soundfile.LibsndfileError, RuntimeError, OSError, TypeError) as problem:
-        raise AudioError(
-            f"{path}: {mpeg.UNREADABLE} ({_reason(problem)}); {mpeg.READABLE}"
-        ) from problem
+    except (soundfile.LibsndfileError, RuntimeError, OSError, TypeError) as error:
+        raise AudioError(f"{path}: {UNREADABLE} ({_reason(error)}); {READABLE}") from error
     with file:
         if file.frames <= 0 or file.samplerate <= 0 or file.channels <= 0:
             raise AudioError(f"{path}: holds no sound; leave it out")
@@ -194,7 +188,7 @@ def _agree(path: Path, header: Header, promised: Promise, format: str) -> None:
         or header.channels not in (None, promised.channels)
         or sample_rate not in (None, promised.sample_rate)
     ):
-        raise AudioError(f"{path}: its header contradicts its content; {mpeg.FETCH}")
+        raise AudioError(f"{path}: its header contradicts its content; {FETCH}")
 
 
 def _blocks(
@@ -209,24 +203,19 @@ def _blocks(
         try:
             wanted = min(size, promised.frames - seen)
             block_WC = file.read(wanted, dtype=dtype, always_2d=True)
-        except (soundfile.LibsndfileError, RuntimeError, OSError) as problem:
-            raise AudioError(
-                f"{path}: breaks off while decoding ({_reason(problem)}); {mpeg.FETCH}"
-            ) from problem
+        except (soundfile.LibsndfileError, RuntimeError, OSError) as error:
+            raise AudioError(f"{path}: breaks off ({_reason(error)}); {FETCH}") from error
         if not len(block_WC):
             if header.container == "mp4":
                 return  # its length is true to a few thousand samples; the stream counts them
-            raise AudioError(
-                f"{path}: truncated, {seen:,} of {promised.frames:,} samples are there; "
-                f"{mpeg.FETCH}"
-            )
+            raise AudioError(f"{path}: truncated, {seen:,} of {promised.frames:,} samples; {FETCH}")
         seen += len(block_WC)
         if checked:
             digest.update(_as_encoded(block_WC, header.bits))
             block_WC = block_WC.astype(np.float32) * np.float32(2**-31)
         yield block_WC
     if checked and digest.digest() != header.md5:
-        raise AudioError(f"{path}: its samples are not those that were encoded (MD5); {mpeg.FETCH}")
+        raise AudioError(f"{path}: its samples are not those that were encoded (MD5); {FETCH}")
 
 
 def _as_encoded(block_WC: NDArray[np.generic], bits: int) -> bytes:
@@ -236,9 +225,9 @@ def _as_encoded(block_WC: NDArray[np.generic], bits: int) -> bytes:
     return bytes_WCB[..., 4 - bits // 8 :].tobytes()
 
 
-def _reason(problem: Exception) -> str:
+def _reason(error: Exception) -> str:
     """What libsndfile says, without the file's name and in one line."""
-    text = str(getattr(problem, "error_string", problem)).strip() or type(problem).__name__
+    text = str(getattr(error, "error_string", error)).strip() or type(error).__name__
     return text.splitlines()[0].rstrip(".")
 
 
@@ -257,8 +246,8 @@ def _serve() -> None:
                     for block_WC in _blocks(path, file, header, promised):
                         _send(answers, b"B", block_WC.T.tobytes())
                 _send(answers, b"D")
-        except AudioError as problem:
-            _send(answers, b"E", str(problem).encode(errors="surrogateescape"))
+        except AudioError as error:
+            _send(answers, b"E", str(error).encode(errors="surrogateescape"))
         except MemoryError:
             _send(answers, b"M")
 
@@ -338,9 +327,9 @@ class Decoder:
             self._files += 1
             try:
                 return self._answer(_Pipe(self._worker, path, self.limits), whole)
-            except _WorkerLostError as problem:
+            except _WorkerLostError as error:
                 self.close()
-                raise AudioError(str(problem)) from problem.__cause__
+                raise AudioError(str(error)) from error.__cause__
             except AudioError:
                 raise
             except BaseException:  # interrupted: half an answer may still be on its way
@@ -425,9 +414,7 @@ class _Pipe:
         except subprocess.TimeoutExpired:
             code = 0
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
-        return _WorkerLostError(
-            f"{self.path}: its decoder died ({how}); leave it out or convert it to FLAC"
-        )
+        return _WorkerLostError(f"{self.path}: its decoder died ({how}); convert it to FLAC")
 
 
 def _start() -> subprocess.Popen[bytes]:

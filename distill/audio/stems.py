@@ -2,8 +2,7 @@
 mixed.
 
 A codec whose format names `tracks` (codecs/tracks.py) speaks all of them at once: the channels of
-its wave_CW are those of the first track, then those of the second. These are functions of a format
-and values; no codec is needed.
+its wave_CW are those of the first track, then those of the second.
 """
 
 from __future__ import annotations

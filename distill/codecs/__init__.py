@@ -1,10 +1,9 @@
 """Codecs: sound <-> codes. One file per kind; its name is the recipe's `kind`.
 
 A codec turns a waveform into frames of S slots, each a number below the slot's size, and back.
-Every file here has a `Settings` (CodecSettings) that loads a Codec. A codec with several rates
-flattens itself to slots inside its own file; nobody else knows. Frame f covers the samples
-[f * hop, (f + 1) * hop), where hop = sample rate / frame rate; the last frame is filled up with
-silence.
+Every file here has a `Settings` (CodecSettings) that loads a Codec; one with several rates flattens
+itself to slots there. Frame f covers the samples [f * hop, (f + 1) * hop), where hop = sample rate /
+frame rate; the last frame is filled up with silence.
 
 However long the song, memory stays flat: it is worked through in blocks of a grid that begins at
 its first sample (_blocks.py), so that codes and samples depend on the song and on nothing else.
@@ -33,25 +32,20 @@ class Codec(Protocol):
     def encode(self, wave_CW: Tensor) -> Tensor:
         """codes_FS (int64) of a float32 wave at the format's rate (full scale +-1);
         F = ceil(W / hop). CodecError on a wrong wave."""
-        ...
 
     def decode(self, codes_FS: Tensor, samples: int | None = None) -> Tensor:
         """wave_CW of F * hop samples at the format's rate, or its first `samples`. CodecError on
         codes of another codec."""
-        ...
 
     def codebooks(self) -> list[Tensor]:
         """Per slot [C, D] float32: what each code means, in one latent space for all slots."""
-        ...
 
     @property
     def device(self) -> torch.device:
         """Where it computes. Waves and codes may lie anywhere; results lie in main memory."""
-        ...
 
     def to(self, device: torch.device | str) -> Self:
         """Moves its weights."""
-        ...
 
 
 class CodecSettings(Protocol):
@@ -60,18 +54,15 @@ class CodecSettings(Protocol):
     @property
     def format(self) -> CodecFormat:
         """What the codec speaks, known before any weight is loaded."""
-        ...
 
     @property
     def terms(self) -> str:
         """Licence of the weights: the recipe's, else the known one, else "unknown"; several with
         commas."""
-        ...
 
     def load(self) -> Codec:
         """The codec, on the CPU; `to` moves it. CodecError or FolderError where its weights are
         missing, damaged, or another codec's."""
-        ...
 
 
 class Placed:

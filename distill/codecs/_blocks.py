@@ -48,11 +48,9 @@ class Block(NamedTuple):
 
 
 class Whole:
-    """A tensor of `length` along `dim`, laid together of pieces; the first makes room for all.
-
-    Pieces kept one by one until the end would lie in the heap between a network's large tensors,
-    which then find no room where the last block's lay: the process would grow by more than the song.
-    """
+    """A tensor of `length` along `dim`, laid together of pieces; the first makes room for all: pieces
+    kept one by one would lie in the heap where the next block's large tensors could, and the process
+    would grow by more than the song."""
 
     def __init__(self, length: int, dim: int = 0):
         self.length, self.dim = length, dim
@@ -98,10 +96,7 @@ def in_blocks_encode(
     context_frames: int,
 ) -> Tensor:
     """codes_FS of the whole wave, F = ceil(W / hop); the last frame is filled up with silence.
-
-    `encode` is given whole frames, wave_CW, and gives codes_FS, one row a frame; it may give
-    latents_FD as well. Only one block with its context is ever on its way through it.
-    """
+    `encode` makes codes_FS (or latents_FD) of a block of whole frames, wave_CW."""
 
     def alone(wave_BCW: Tensor) -> Tensor:
         return encode(wave_BCW[0])[None]
@@ -118,10 +113,10 @@ def in_blocks_encode_many(
     together: int = 1,
 ) -> list[Tensor]:
     """codes_FS of every wave_CW, as `in_blocks_encode`; `encode` makes codes_BFS of wave_BCW.
+    CodecError when it gives another number of frames.
 
     Up to `together` blocks of equal length go through it side by side, whichever song they are
     from: songs of any lengths keep a GPU busy, and nothing is filled up to another's length.
-    CodecError when it gives another number of frames.
     """
     codes = [Whole(-(-wave_CW.shape[1] // hop)) for wave_CW in waves]
     waiting: dict[int, list[tuple[int, Block]]] = {}  # by length: which song, which block
@@ -199,9 +194,8 @@ def in_blocks_causal(
     before    (first, last) -> [D, (last - first) * inner], of those frames of the input
     carry     [D, n * inner] -> the same length; called once a block, in order; keeps its own state
     after     [D, n * inner] -> [E, n * outer]
-
-    `contexts`: how many frames back `before` and `after` hear. A block is longer than either: where
-    a song begins, padding by reflection looks as far ahead.
+    contexts  how many frames back `before` and `after` hear; a block is longer than either, since
+              padding by reflection looks as far ahead where a song begins
     """
     whole = Whole(frames * outer, 1)
     heard_DT: Tensor | None = None
@@ -242,9 +236,7 @@ def receptive_frames(
         if farthest < reach:  # the edges stayed clean: nothing lies beyond them
             return farthest
         reach *= 2
-    raise CodecError(
-        f"receptive_frames: a frame hears more than {most} frames; work in the codec's own segments"
-    )
+    raise CodecError(f"receptive_frames: hears more than {most} frames; use a codec's segments")
 
 
 @torch.inference_mode()

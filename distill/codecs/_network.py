@@ -50,9 +50,8 @@ class NetworkSettings(Checked):
 
     It hears `mel_bands` in windows of `mel_window` samples and, finer, what lies below 1.25 kHz in
     windows of `pitch_window`. It sings in windows of `synthesis_window` (None: a hop). Without a
-    `source` that must be long for a low voice: the harmonics of 82 Hz lie apart in a Hann window of
-    50 ms or more, and run into one another in one of 40 ms. With one, 30 ms keep the consonants
-    that longer windows blur.
+    `source` these must be long for a low voice: a Hann window of 50 ms tells the harmonics of 82 Hz
+    apart, one of 40 ms does not. With one, 30 ms keep the consonants that longer windows blur.
     """
 
     sample_rate: int = at_least(1, default=16000)
@@ -74,9 +73,7 @@ class NetworkSettings(Checked):
         if self.hop % (2 * STATES):
             raise SettingsError(f"hop is {self.hop}; it must be a multiple of {2 * STATES}")
         if len(self.encoder_widths) != 2:
-            raise SettingsError(
-                f"encoder_widths are {self.encoder_widths}; give two, at hop / 2 and at the hop"
-            )
+            raise SettingsError(f"encoder_widths are {self.encoder_widths}; give two")
         window = self.synthesis_window or self.hop
         if window % 2 or window < self.hop // 2:
             raise SettingsError(

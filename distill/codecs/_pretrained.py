@@ -27,10 +27,7 @@ def read_pretrained_config(cls: type[Config], path: Path, model_type: str) -> Co
     """The configuration of a config.json. CodecError when it is another model's or names code."""
     given = read_config(path, ("model_type",))
     if given["model_type"] != model_type:
-        raise CodecError(
-            f"{path}: is a {given['model_type']}, not a {model_type}; "
-            "choose the codec's kind by that"
-        )
+        raise CodecError(f"{path}: is a {given['model_type']}, not a {model_type}; take that kind")
     with as_configured(path):
         return cls.from_dict(given)
 
@@ -58,7 +55,5 @@ def open_pretrained(
         logger.setLevel(level)
     model, report = loaded
     if missing := sorted(map(str, report["missing_keys"])):
-        raise CodecError(
-            f"{path}: {missing[0]} is missing; weights and config.json do not belong together"
-        )
+        raise CodecError(f"{path}: {missing[0]} is missing; it does not belong to config.json")
     return settled(model), state

@@ -37,21 +37,19 @@ BROKEN = (
 COPY_FILE, COPY_FOLDER = "copy the file again", "copy the folder again"
 
 
-def read_config(path: Path, needed: Iterable[str] = ()) -> dict[str, Any]:
-    """A JSON file with at least the keys `needed`. CodecError when missing, damaged or with code."""
+def read_config(path: Path, keys: Iterable[str] = (), whose: str = "this codec") -> dict[str, Any]:
+    """A JSON file with at least these keys. CodecError when missing, damaged or with code."""
     try:
         config = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError as problem:
-        raise CodecError(
-            f"{path}: missing; name the folder that holds it and the weights"
-        ) from problem
-    except (OSError, ValueError) as problem:
-        raise CodecError(f"{path}: cannot be read ({problem}); {COPY_FOLDER}") from problem
+    except FileNotFoundError as error:
+        raise CodecError(f"{path}: missing; name the folder of it and the weights") from error
+    except (OSError, ValueError) as error:
+        raise CodecError(f"{path}: not {whose}'s configuration ({error}); {COPY_FOLDER}") from error
     if not isinstance(config, dict):
-        raise CodecError(f"{path}: not a configuration (no keys); {COPY_FOLDER}")
-    for name in needed:
+        raise CodecError(f"{path}: not {whose}'s configuration (no keys); {COPY_FOLDER}")
+    for name in keys:
         if name not in config:
-            raise CodecError(f"{path}: {name} is missing; this is not this codec's configuration")
+            raise CodecError(f"{path}: {name} is missing; this is not {whose}'s configuration")
     refuse_code(config, path)
     return config
 
@@ -71,12 +69,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """The named tensors of a safetensors file. CodecError if missing, cut short or not finite."""
     try:
         return checked(safetensors.torch.load_file(path), path)
-    except FileNotFoundError as problem:
-        raise CodecError(f"{path}: missing; name the folder that holds it") from problem
-    except (safetensors.SafetensorError, OSError, ValueError) as problem:
-        raise CodecError(
-            f"{path}: damaged or cut short ({reason(problem)}); {COPY_FILE}"
-        ) from problem
+    except FileNotFoundError as error:
+        raise CodecError(f"{path}: missing; name the folder that holds it") from error
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
+        raise CodecError(f"{path}: damaged or cut short ({reason(error)}); {COPY_FILE}") from error
 
 
 def read_checkpoint(path: Path, shallow: bool = False) -> Any:
@@ -94,21 +90,16 @@ def read_checkpoint(path: Path, shallow: bool = False) -> Any:
                 names = archive.namelist()
             code = [n for n in names if n.endswith(".py") or ".data/extern_modules" in n]
             if code:
-                raise CodecError(
-                    f"{path}: brings code of its own ({code[0]}); "
-                    "use the checkpoint with weights alone"
-                )
+                raise CodecError(f"{path}: brings code of its own ({code[0]}); use weights alone")
             mapped = shallow
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    except pickle.UnpicklingError as problem:
+    except pickle.UnpicklingError as error:
         raise CodecError(
-            f"{path}: wants to run code, or is damaged ({_refused(problem)}); "
+            f"{path}: wants to run code, or is damaged ({_refused(error)}); "
             "use a file with tensors alone"
-        ) from problem
-    except BROKEN as problem:
-        raise CodecError(
-            f"{path}: damaged or cut short ({reason(problem)}); {COPY_FILE}"
-        ) from problem
+        ) from error
+    except BROKEN as error:
+        raise CodecError(f"{path}: damaged or cut short ({reason(error)}); {COPY_FILE}") from error
 
 
 def checked(state: object, path: Path) -> dict[str, Tensor]:
@@ -129,9 +120,7 @@ def fill(network: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
     wanted = network.state_dict()
     for name, value in wanted.items():
         if name not in state:
-            raise CodecError(
-                f"{path}: {name} is missing; weights and configuration do not belong together"
-            )
+            raise CodecError(f"{path}: {name} is missing; its configuration wants it")
         if state[name].shape != value.shape:
             raise CodecError(
                 f"{path}: {name} is {tuple(state[name].shape)}, "
@@ -158,10 +147,7 @@ def fill_from_halves(wanted: Mapping[str, Tensor], folder: Path) -> dict[str, Te
     path = folder / "weights.safetensors"
     state = read_tensors(path)
     if odd := sorted(set(state) ^ set(wanted)):
-        raise CodecError(
-            f"{path}: weights and config.json do not belong together (first: {odd[0]}); "
-            f"{COPY_FOLDER}"
-        )
+        raise CodecError(f"{path}: {odd[0]} and config.json do not belong together; {COPY_FOLDER}")
     for name, target in wanted.items():
         if state[name].shape != target.shape or not state[name].is_floating_point():
             raise CodecError(
@@ -186,7 +172,7 @@ def settled(network: nn.Module) -> nn.Module:
 
 
 @contextmanager
-def as_configured(path: Path) -> Iterator[None]:
+def as_configured(path: Path, whose: str = "this codec") -> Iterator[None]:
     """Around whatever is made of a stranger's configuration: any failure is a CodecError.
 
     The packages check little of what they are given, so a wrong value shows as any kind of error.
@@ -198,23 +184,21 @@ def as_configured(path: Path) -> Iterator[None]:
             yield
     except CodecError:
         raise
-    except Exception as problem:
+    except Exception as error:
         raise CodecError(
-            f"{path}: not this codec's configuration ({reason(problem)}); copy it again"
-        ) from problem
+            f"{path}: not {whose}'s configuration ({reason(error)}); copy it again"
+        ) from error
 
 
-def spoken(
-    sample_rate: int, hop: int, slot_sizes: tuple[int, ...], channels: int = 1
-) -> CodecFormat:
+def spoken(sample_rate: int, hop: int, sizes: tuple[int, ...], channels: int = 1) -> CodecFormat:
     """The format of a codec whose frames are `hop` samples. ValueError unless all are whole numbers
     above 0 (Hz, samples, codes a slot)."""
     for name, value in (("sample rate", sample_rate), ("hop", hop), ("channels", channels)):
         if type(value) is not int or value < 1:
             raise ValueError(f"{name} is {value}")
-    if not slot_sizes or any(type(size) is not int or size < 2 for size in slot_sizes):
-        raise ValueError(f"slots have {slot_sizes} codes")
-    return CodecFormat(sample_rate, sample_rate / hop, slot_sizes, channels)
+    if not sizes or any(type(size) is not int or size < 2 for size in sizes):
+        raise ValueError(f"slots have {sizes} codes")
+    return CodecFormat(sample_rate, sample_rate / hop, sizes, channels)
 
 
 def chosen(slots: int | None, trained: int, where: str) -> int:
@@ -222,9 +206,7 @@ def chosen(slots: int | None, trained: int, where: str) -> int:
     if type(trained) is not int or trained < 1:
         raise CodecError(f"{where}: has {trained} codebooks by its configuration; copy it again")
     if slots is not None and not 1 <= slots <= trained:
-        raise CodecError(
-            f"{where}: slots is {slots}, this codec has 1 to {trained}; choose one of those"
-        )
+        raise CodecError(f"{where}: slots is {slots}; this codec has 1 to {trained}")
     return trained if slots is None else slots
 
 
@@ -240,15 +222,15 @@ def identity(state: Mapping[str, Tensor], config: object) -> str:
     return hashlib.sha256((fingerprint(state) + words).encode()).hexdigest()
 
 
-def reason(problem: BaseException) -> str:
+def reason(error: BaseException) -> str:
     """Another package's error in one line."""
-    text = " ".join(str(problem).split())
-    return f"{type(problem).__name__}: {text[:200]}" if text else type(problem).__name__
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__
 
 
-def _refused(problem: BaseException) -> str:
+def _refused(error: BaseException) -> str:
     """PyTorch's reason without its advice to read the file unsafely."""
-    for line in str(problem).splitlines():
+    for line in str(error).splitlines():
         if "Unsupported" in line or "GLOBAL" in line:
             return line.split("WeightsUnpickler error: ")[-1].split(". ")[0].strip()
     return "not a checkpoint"

@@ -91,7 +91,6 @@ class Settings:
 
     @property
     def terms(self) -> str:
-        """The licence of the weights: `licence`, or what is known of `path`."""
         return terms(self.licence, self.path, dict.fromkeys(PUBLISHED, "mit"))
 
     def load(self) -> DacCodec:
@@ -183,10 +182,8 @@ def _download(name: str) -> Path:
     model, _, bitrate = name.partition("-")
     try:
         return Path(dac.utils.download(model_type=model, model_bitrate=bitrate or "8kbps"))
-    except (OSError, ValueError) as problem:  # requests' errors are OSErrors
-        raise CodecError(
-            f"{name}: cannot be fetched ({problem}); check the network or give a path"
-        ) from problem
+    except (OSError, ValueError) as error:  # requests' errors are OSErrors
+        raise CodecError(f"{name}: not fetched ({error}); check network, or give a path") from error
 
 
 def _read(path: Path, shallow: bool = False) -> tuple[dict[str, Any], object]:
@@ -198,11 +195,11 @@ def _read(path: Path, shallow: bool = False) -> tuple[dict[str, Any], object]:
     try:
         given, state = checkpoint["metadata"]["kwargs"], checkpoint["state_dict"]
         return {name: given[name] for name in ARGUMENTS if name in given or name in NEEDED}, state
-    except (KeyError, TypeError) as problem:
+    except (KeyError, TypeError) as error:
         raise CodecError(
-            f"{path}: not a checkpoint of descript-audio-codec ({problem} is missing); "
+            f"{path}: not a checkpoint of descript-audio-codec ({error} is missing); "
             "give its weights.pth"
-        ) from problem
+        ) from error
 
 
 def _format(config: dict[str, Any], settings: Settings) -> CodecFormat:

@@ -184,18 +184,11 @@ def _format(network: NetworkSettings, slots: int) -> CodecFormat:
 
 def _config(folder: Path) -> NetworkSettings:
     path = folder / "config.json"
-    try:
-        config = json.loads(path.read_text("utf-8"))
-        version, sizes = config["version"], config["network"]
-        if version == VERSION:
-            return NetworkSettings(**{**sizes, "encoder_widths": tuple(sizes["encoder_widths"])})
-    except FileNotFoundError as problem:
-        raise CodecError(f"{path}: missing; name the folder that task codec saved") from problem
-    except (ValueError, KeyError, TypeError, OSError) as problem:
+    config = read_config(path, ("version", "network"), "a codec")
+    if config["version"] != VERSION:
         raise CodecError(
-            f"{path}: not a codec's configuration ({problem}); copy the folder again"
-        ) from problem
-    raise CodecError(
-        f"{path}: format version {version}, this library reads {VERSION}; "
-        "train the codec again or upgrade"
-    )
+            f"{path}: format version {config['version']}, this library reads {VERSION}; "
+            "train the codec again or upgrade"
+        )
+    sizes = config["network"]
+    return NetworkSettings(**{**sizes, "encoder_widths": tuple(sizes["encoder_widths"])})

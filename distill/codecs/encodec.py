@@ -10,17 +10,15 @@ turns the same codes back with one inverse Fourier transform, conditioned on the
               or the checkpoint of the package `encodec`, encodec_24khz-d7cc33bc.th, checked by the
               hash in its name
 
-The package `vocos` builds whatever classes config.yaml names. Here the classes are known and
-config.yaml gives their sizes; a name that is not among them is refused.
+The package `vocos` builds whatever classes config.yaml names; here only the known ones are built.
 
 EnCodec's encoder is causal, with an LSTM that hears all the past. It is run in blocks on a fixed
 grid, the LSTM's state handed on, so the codes are those of the whole song. The 48 kHz EnCodec is
-not here: each of its seconds has a loudness of its own beside the codes, and no Vocos for it is
-published.
+not here: its seconds have a loudness beside the codes, and no Vocos for it is published.
 
 The code is transformers' (Apache-2.0). EnCodec's weights are under CC-BY-NC-4.0, whichever way they
-come, and so is, by its metadata, the package `encodec` 0.1.1: `vocos` wants it installed, and
-nothing of it is used here.
+come, and so is, by its metadata, the package `encodec` 0.1.1, which `vocos` wants installed: nothing
+of it is used here.
 """
 
 from __future__ import annotations
@@ -127,9 +125,7 @@ class Settings:
         fill(vocos, state, path)
         books = state.get("feature_extractor.codebook_weights")
         if books is None or books.ndim != 2 or len(books) < CODES * format.slots:
-            raise CodecError(
-                f"{path}: has no codebooks for {format.slots} slots; is it a Vocos of EnCodec?"
-            )
+            raise CodecError(f"{path}: has no codebooks for {format.slots} slots; is it EnCodec's?")
         encoder, sizes = _encoder(locate(self.encoder))
         encodec = {f"encodec.{name}": value for name, value in encoder.state_dict().items()}
         fingerprint = identity({**state, **encodec}, [config, sizes])
@@ -141,9 +137,7 @@ class Settings:
         """The number of the bandwidth among those trained: Vocos's `bandwidth_id`."""
         if self.bandwidth not in bandwidths:
             known = ", ".join(f"{rate:g}" for rate in bandwidths)
-            raise CodecError(
-                f"{self.path}: bandwidth is {self.bandwidth:g} kb/s; this one has {known}"
-            )
+            raise CodecError(f"{self.path}: not for {self.bandwidth:g} kb/s; this one has {known}")
         return bandwidths.index(self.bandwidth)
 
 
@@ -232,10 +226,8 @@ def _config(path: Path) -> tuple[dict[str, dict[str, Any]], list[float]]:
         config = data(path.read_text("utf-8"), str(path))
         parts = {}
         for name, known in CLASSES.items():
-            if config[name]["class_path"] != known:
-                raise CodecError(
-                    f"{path}: {name} is {config[name]['class_path']}; this kind has {known} alone"
-                )
+            if (given := config[name]["class_path"]) != known:
+                raise CodecError(f"{path}: {name} is {given}; this kind has {known} alone")
             parts[name] = dict(config[name].get("init_args") or {})
         extractor, head = parts["feature_extractor"], parts["head"]
         if extractor.get("encodec_model", PUBLISHED) != PUBLISHED or head["hop_length"] != HOP:
@@ -260,10 +252,7 @@ def _encoder(path: Path) -> tuple[nn.ModuleDict, dict[str, Any]]:
         for name, wanted in FIXED.items():
             value = math.prod(config.upsampling_ratios) if name == "hop" else values[name]
             if value != wanted:
-                raise CodecError(
-                    f"{path}: {name} is {value}, in {PUBLISHED} {wanted}; "
-                    "others are not spoken here"
-                )
+                raise CodecError(f"{path}: {name} is {value}, in {PUBLISHED} {wanted}; use that")
         model = EncodecModel(config)
     encoder = nn.ModuleDict({"encoder": model.encoder, "quantizer": model.quantizer})
     used = {_named(name): value for name, value in state.items() if name.startswith(USED)}

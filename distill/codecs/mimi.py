@@ -4,10 +4,9 @@ second.
 Up to 32 slots of 2,048 codes; the first is the semantic one, the rest code the residual of the
 sound itself. The published layout is that of `kyutai/mimi`: config.json and model.safetensors.
 
-Mimi is causal: convolutions, then attention to the last 10 seconds in each of its layers, so that
-through all of them a frame hears more than a minute. It is run in blocks on a fixed grid as it
-would be streamed, the attention's keys and values handed on. Codes and samples are those of the
-whole song, and memory stays flat.
+Mimi is causal: convolutions, then attention to the last 10 seconds in each of its layers, so that a
+frame hears more than a minute. It is run in blocks on a fixed grid, the attention's keys and values
+handed on: codes and samples are those of the whole song.
 """
 
 from __future__ import annotations
@@ -57,10 +56,8 @@ class Settings:
         folder = locate(self.path)
         config = _config(folder)
         slots = chosen(self.slots, config.num_quantizers, self.path)
-        if slots < config.num_semantic_quantizers:
-            raise CodecError(
-                f"{self.path}: slots is {slots}; give {config.num_semantic_quantizers} or more"
-            )
+        if slots < (least := config.num_semantic_quantizers):
+            raise CodecError(f"{self.path}: slots is {slots}; give {least} or more")
         with as_configured(folder / "config.json"):
             hop = math.prod(config.upsampling_ratios or ()) * config.latent_stride
             codes = (config.codebook_size,) * slots
@@ -68,7 +65,6 @@ class Settings:
 
     @property
     def terms(self) -> str:
-        """The licence of the weights: `licence`, or what is known of `path`."""
         return terms(self.licence, self.path, {"kyutai/mimi": "cc-by-4.0"})
 
     def load(self) -> MimiCodec:
@@ -186,7 +182,5 @@ def _config(folder: Path) -> MimiConfig:
         strided = config.latent_stride > 1
         halves = config.encoder_config is not None and config.decoder_config is not None
     if not (causal and strided and halves):
-        raise CodecError(
-            f"{path}: half a Mimi, or one that is not causal; give a whole one as published"
-        )
+        raise CodecError(f"{path}: half a Mimi, or not causal; give a whole one as published")
     return config

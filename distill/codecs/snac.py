@@ -10,10 +10,10 @@ in its time, level after level and in order of time within one:
     level 2   [3 ][4 ][5 ][6 ]
 
 The published layout is that of `hubertsiuzdak/snac_24khz`: config.json and pytorch_model.bin, read
-as tensors alone. Two things that the package leaves to chance or to the caller are settled here.
-Its decoder adds noise, drawn anew each time: here every frame draws from its own number, so the
-same codes sound the same. Its larger models attend within windows of some frames: what is missing
-of the last window is silence when encoding and the last frame once more when decoding.
+as tensors alone. The package's decoder adds noise, drawn anew each time: here every frame draws
+from its own number, so the same codes sound the same. Its larger models attend within windows of
+some frames: what is missing of the last window is silence when encoding and the last frame once
+more when decoding.
 """
 
 from __future__ import annotations
@@ -78,7 +78,6 @@ class Settings:
 
     @property
     def terms(self) -> str:
-        """The licence of the weights: `licence`, or what is known of `path`."""
         return terms(self.licence, self.path, LICENCES)
 
     def load(self) -> SnacCodec:
@@ -86,8 +85,8 @@ class Settings:
         not installed."""
         try:
             from snac import SNAC
-        except ImportError as problem:
-            raise CodecError(f"{self.path}: needs the package snac; pip install snac") from problem
+        except ImportError as error:
+            raise CodecError(f"{self.path}: needs the package snac; pip install snac") from error
         folder, format = locate(self.path), self.format
         config, path = read_config(folder / "config.json", NEEDED), folder / "pytorch_model.bin"
         state = checked(read_checkpoint(path), path)

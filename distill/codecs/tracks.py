@@ -8,12 +8,11 @@ and stereo MusicGen). So whatever is sung comes apart into stems without a separ
 hears the voice before it plays to it.
 
 **Stereo** is mid and side by default, (L + R) / 2 and (L - R) / 2: what stands in the middle, a
-voice as a rule, has the side 0 and stays in the middle whatever a codec does to it, where the
-unlike errors of left and right blur it. The price is paid by what is panned hard: the side's error
-is heard in the silent channel too. Log-mel distance after the embedded codec, two slots, six
-seconds of two voices, left and right then mid and side: of the side 1.37 and 0.88 where they stand
-a little apart, at equal distance of the channels themselves; of the channels 0.32 and 1.60 where
-each has its own side. Such songs want `stereo: left_right`.
+voice as a rule, has the side 0 and stays in the middle, where unlike errors of left and right would
+blur it. What is panned hard pays: the side's error is heard in the silent channel too. Log-mel
+distance after the embedded codec (two slots, six seconds of two voices), left and right then mid
+and side: of the side 1.37 and 0.88 where the voices stand a little apart; of the channels 0.32 and
+1.60 where each has its own side. Such songs want `stereo: left_right`.
 """
 
 from __future__ import annotations
@@ -45,9 +44,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         if isinstance(self.codec, Settings):
-            raise SettingsError(
-                "codec is itself of kind tracks; name the codec that encodes one stream"
-            )
+            raise SettingsError("codec is itself of kind tracks; name the codec of one stream")
         twice = len(set(self.tracks)) < len(self.tracks)
         if not self.tracks or twice or set(self.tracks) - set(TRACKS):
             raise SettingsError(
@@ -59,7 +56,6 @@ class Settings:
 
     @property
     def terms(self) -> str:
-        """The licence of the weights."""
         return self.codec.terms
 
     @property

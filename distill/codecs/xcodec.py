@@ -1,15 +1,14 @@
 """X-Codec (Ye 2024, arXiv 2408.17175), the codec of YuE: 16 kHz, 50 frames a second, eight slots of
 1,024 codes.
 
-It codes two things together: the sound, as a DAC hears it, and what a HuBERT makes of it. The
-published layout is transformers' own (`hf-audio/xcodec-hubert-general-balanced` and its like):
-config.json, model.safetensors.
+It codes the sound, as a DAC hears it, together with what a HuBERT makes of it. The published layout
+is transformers' (`hf-audio/xcodec-hubert-general-balanced` and its like): config.json,
+model.safetensors.
 
-HuBERT attends to all that it is given, and normalises over it, so a whole song would be another
-thing than its parts and would need memory with the square of its length. Here every song is encoded
-in segments of 30 s on a fixed grid, each seen with 2 s more on either side: up to 30 s the codes
-are the package's own, and beyond they depend on the song alone. The decoder is convolutions only;
-its blocks give what the whole gives.
+HuBERT attends to all that it is given, and normalises over it, so a whole song would need memory
+with the square of its length. Here every song is encoded in segments of 30 s on a fixed grid, each
+with 2 s more on either side: up to 30 s the codes are the package's own, and beyond they depend on
+the song alone. The decoder is convolutions only; its blocks give what the whole gives.
 """
 
 from __future__ import annotations
@@ -59,8 +58,7 @@ class Settings:
 
     @property
     def terms(self) -> str:
-        """The licence of the weights: `licence`, or "unknown": not all published have one."""
-        return terms(self.licence, self.path, {})
+        return terms(self.licence, self.path, {})  # what is published has not all one licence
 
     def load(self) -> Xcodec:
         """The codec with its weights. CodecError names what is damaged."""

@@ -28,12 +28,10 @@ class Vocoder(Protocol):
     def decode(self, codes_FS: Tensor) -> Tensor:
         """wave_CW of F * hop samples, float32: a head's within +-1, a codec's own as it comes.
         CodecError on codes of another codec."""
-        ...
 
     def stream(self, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
         """The same sound in pieces, each as soon as the frames that it depends on have come.
         CodecError as `decode`, and when no frame comes."""
-        ...
 
 
 class VocoderSettings(Protocol):
@@ -41,7 +39,6 @@ class VocoderSettings(Protocol):
 
     def load(self, codec: Codec) -> Vocoder:
         """The vocoder, for this codec's codes. CodecError when it is damaged or another codec's."""
-        ...
 
 
 def samples_a_frame(format: CodecFormat, sample_rate: int) -> int:

@@ -5,9 +5,8 @@ spectrogram.
           -> `ratio` frames out of each -> Vocos backbone (ConvNeXt) at the head's frame rate
           -> magnitude and phase -> inverse STFT -> limit
 
-Nothing works at the sample rate, which is why it is fast. Every layer is local in time, so a sample
-depends on frames at most `context_frames` away, which the network itself is asked for
-(codecs/_blocks.py).
+Nothing works at the sample rate, which is why it is fast. Every layer is local in time: a sample
+depends on frames at most `context_frames` away (measured, codecs/_blocks.py).
 
 Level, by construction. No DC: the synthesis window (Hann) leaks half of bin 1 into bin 0, so bin 0
 is set to the real part of bin 1, and every windowed frame sums to zero. No clipping: `limit` leaves
@@ -60,10 +59,7 @@ class HeadSettings(Checked):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.window % (2 * self.hop) or self.window < 4 * self.hop:
-            raise SettingsError(
-                f"window is {self.window}, hop {self.hop}; "
-                "the window must be 4, 6, 8, ... hops long"
-            )
+            raise SettingsError(f"window is {self.window}, hop {self.hop}; give 4, 6, 8, ... hops")
 
     def for_codec(self, format: CodecFormat) -> HeadSettings:
         """The same with the sample rate named. SettingsError unless a codec frame is a whole number

@@ -140,30 +140,23 @@ class Config(TypedDict):
 
 def read_config(folder: Path) -> Config:
     """config.json of a head's folder. CodecError when it is not a head's."""
-    path = folder / "config.json"
-    try:
-        config = json.loads(path.read_text("utf-8"))
-        version = (config["kind"], config["version"])
-        if version == ("head", VERSION):
-            codec = dict(config["codec"])
-            format = _format(codec.pop("format"))
-            return {
-                "network": HeadSettings(**config["network"]),
-                "latent_width": int(config["latent_width"]),
-                "silence": _silence(config["silence"], format.slot_sizes),
-                "codec": CodecCard(**codec, format=format),
-                "licences": {str(part): str(terms) for part, terms in config["licences"].items()},
-            }
-    except FileNotFoundError as problem:
-        raise CodecError(f"{path}: missing; name the folder that task vocoder saved") from problem
-    except (ValueError, KeyError, TypeError, AttributeError, OSError) as problem:
+    path, whose = folder / "config.json", "a vocoder head"
+    config = json_config(path, ("kind", "version"), whose)
+    if (config["kind"], config["version"]) != ("head", VERSION):
         raise CodecError(
-            f"{path}: not a vocoder head's configuration ({problem}); copy the folder again"
-        ) from problem
-    raise CodecError(
-        f"{path}: is {version[0]} version {version[1]}, this library reads head version "
-        f"{VERSION}; train it again or upgrade"
-    )
+            f"{path}: is {config['kind']} version {config['version']}, this library reads head "
+            f"version {VERSION}; train it again or upgrade"
+        )
+    with as_configured(path, whose):
+        codec = dict(config["codec"])
+        format = _format(codec.pop("format"))
+        return {
+            "network": HeadSettings(**config["network"]),
+            "latent_width": int(config["latent_width"]),
+            "silence": _silence(config["silence"], format.slot_sizes),
+            "codec": CodecCard(**codec, format=format),
+            "licences": {str(part): str(terms) for part, terms in config["licences"].items()},
+        }
 
 
 def _format(words: dict[str, Any]) -> CodecFormat:
