@@ -39,8 +39,8 @@ class Stream:
         assert self.process.stdout is not None
         width = SAMPLE_BYTES * CHANNELS
         content = self.process.stdout.read(width * min(frames, self.left))
-        whole = len(content) // width * width
-        wave_WC = np.frombuffer(content[:whole], "<f4").reshape(-1, CHANNELS)
+        size = len(content) // width * width
+        wave_WC = np.frombuffer(content[:size], "<f4").reshape(-1, CHANNELS)
         self.left -= len(wave_WC)
         self.seen += len(wave_WC)
         ended = not len(wave_WC)

@@ -413,8 +413,8 @@ class _Pipe:
             code = self.worker.wait(timeout=5)
         except subprocess.TimeoutExpired:
             code = 0
-        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
-        return _WorkerLostError(f"{self.path}: its decoder died ({how}); convert it to FLAC")
+        cause = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
+        return _WorkerLostError(f"{self.path}: its decoder died ({cause}); convert it to FLAC")
 
 
 def _start() -> subprocess.Popen[bytes]:

@@ -45,8 +45,8 @@ def opus(wave_W: NDArray[np.float32], sample_rate: int) -> bytes:
     if sample_rate != OPUS_RATE and len(wave_W):
         wave_W = resample_poly(wave_W, OPUS_RATE, sample_rate)
     wave_W = wave_W / max(1.0, np.abs(wave_W).max(initial=0))
-    memory, how = io.BytesIO(), {"format": "OGG", "subtype": "OPUS", "compression_level": 0.8}
-    soundfile.write(memory, wave_W, OPUS_RATE, **how)
+    memory, options = io.BytesIO(), {"format": "OGG", "subtype": "OPUS", "compression_level": 0.8}
+    soundfile.write(memory, wave_W, OPUS_RATE, **options)
     return memory.getvalue()
 
 

@@ -164,7 +164,7 @@ def in_blocks_decode(
     What falls short (odd strides lose some samples) is silence at the end of the song; inside it is
     covered by the context, which must then be a frame wider than what a frame hears.
     """
-    whole = Whole(len(codes_FS) * hop, 1)
+    sound = Whole(len(codes_FS) * hop, 1)
     for block in blocks(len(codes_FS), block_frames, context_frames):
         wave_CW = decode(codes_FS[block.first : block.last])
         missing = (block.last - block.first) * hop - wave_CW.shape[1]
@@ -175,8 +175,8 @@ def in_blocks_decode(
             )
         wave_CW = functional.pad(wave_CW, (0, max(0, missing)))
         kept_CW = wave_CW[:, (block.start - block.first) * hop : (block.stop - block.first) * hop]
-        whole.lay(kept_CW, block.start * hop)
-    return whole.tensor
+        sound.lay(kept_CW, block.start * hop)
+    return sound.tensor
 
 
 def in_blocks_causal(
@@ -197,14 +197,14 @@ def in_blocks_causal(
     contexts  how many frames back `before` and `after` hear; a block is longer than either, since
               padding by reflection looks as far ahead where a song begins
     """
-    whole = Whole(frames * outer, 1)
+    output = Whole(frames * outer, 1)
     heard_DT: Tensor | None = None
     for block in blocks(frames, block_frames, contexts[0]):
         new_DT = carry(before(block.first, block.stop)[:, (block.start - block.first) * inner :])
         heard_DT = new_DT if heard_DT is None else torch.cat([heard_DT, new_DT], 1)
-        whole.lay(after(heard_DT)[:, -(block.stop - block.start) * outer :], block.start * outer)
+        output.lay(after(heard_DT)[:, -(block.stop - block.start) * outer :], block.start * outer)
         heard_DT = heard_DT[:, max(0, heard_DT.shape[1] - contexts[1] * inner) :]
-    return whole.tensor
+    return output.tensor
 
 
 @torch.inference_mode()

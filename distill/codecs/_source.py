@@ -27,7 +27,7 @@ LOWEST_HZ, BINS_AN_OCTAVE, BINS = 50.0, 48, 216  # 25 cents each, up to 1,131 Hz
 BLURRED = 2  # states on each side that are heard about the pitch of one
 AROUND = 3  # bins on each side of the likeliest that make the pitch
 ROUNDED = 4096  # parts of an octave (0.3 cents): rounding of a hidden state does not add up
-BANDS = 128  # of the gain
+BANDS, LOUDEST_NATS = 128, 6.0  # of the gain
 HIGHEST_SHARE = 0.46  # of the sample rate: up to there are harmonics
 YIN_DIP = 0.15  # the normalised difference below which a lag is a period
 YIN_POWER = 1e-5  # of full scale: what is quieter is unvoiced
@@ -69,7 +69,7 @@ class HarmonicSource(nn.Module):
         gain."""
         pulses_BW = pulses(cycles_BW[:, :-1], samples(hertz_BT, self.hop), self.sample_rate)
         spectrum_BKT = stft(pulses_BW, self.window_W, self.hop)
-        level_BTN = self.level(hidden_BTD).float().clamp_max(6.0)
+        level_BTN = self.level(hidden_BTD).float().clamp_max(LOUDEST_NATS)
         gain_BKT = (level_BTN @ self.spread_BK).exp().transpose(1, 2)
         return spectrum_BKT * gain_BKT * (4 / len(self.window_W))
 
@@ -86,11 +86,10 @@ def stft(wave_BW: Tensor, window_W: Tensor, hop: int) -> Tensor:
 def _blurred(logits_BTN: Tensor) -> Tensor:
     """Each state's logits with those of BLURRED states on each side, weighted by a triangle.
 
-    Summed place by place, so that the sum does not depend on how many states there are.
+    Summed one shift after another, so that it does not depend on how many states there are.
     """
     states, width = logits_BTN.shape[1], BLURRED + 1
-    padded_BNT = functional.pad(logits_BTN.mT, (BLURRED, BLURRED), mode="replicate")
-    padded_BTN = padded_BNT.mT
+    padded_BTN = functional.pad(logits_BTN.mT, (BLURRED, BLURRED), mode="replicate").mT
     blurred_BTN = logits_BTN / width
     for away in range(1, width):
         left_BTN = padded_BTN[:, BLURRED - away :][:, :states]
@@ -194,8 +193,7 @@ def _differences(pieces_BTW: Tensor, span: int) -> tuple[Tensor, Tensor]:
 
 
 def _bands(bins: int, sample_rate: int) -> Tensor:
-    """spread_BK: values of BANDS bands, evenly spaced in mel, in straight lines over the bins of a
-    spectrum."""
+    """spread_BK: values of BANDS bands, evenly spaced in mel, in straight lines over all bins."""
     mel_K = 2595 * torch.log10(1 + torch.linspace(0, sample_rate / 2, bins) / 700)
     band_K = mel_K / mel_K[-1] * (BANDS - 1)
     return (1 - (torch.arange(BANDS)[:, None] - band_K).abs()).clamp_min(0)

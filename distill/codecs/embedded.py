@@ -113,15 +113,14 @@ class EmbeddedCodec(Placed):
     @cached_property
     def decoder_context(self) -> int:
         """Frames on each side that a decoded sample can depend on; a source's phase is handed on."""
-        quantiser, source = self.network.quantiser, self.network.source
-        width, device = quantiser.codebooks_SCD.shape[2], self.device
+        width, source = self.network.settings.latent_width, self.network.source
 
         def sound(latent_BDF: Tensor) -> Tensor:
             hidden_BTD = self.network.hidden(latent_BDF.transpose(1, 2))
             hertz_BT = None if source is None else hidden_BTD.new_full(hidden_BTD.shape[:2], 100.0)
             return self.network.voice(hidden_BTD, hertz_BT)
 
-        frames = receptive_frames(sound, width, 1, self.hop, device=device)
+        frames = receptive_frames(sound, width, 1, self.hop, device=self.device)
         return frames if source is None else frames + math.ceil(source.reach / STATES)
 
     @torch.inference_mode()
@@ -148,18 +147,18 @@ class EmbeddedCodec(Placed):
     def decode(self, codes_FS: Tensor, samples: int | None = None) -> Tensor:
         check_codes(codes_FS, self.format)
         state_hop, rate = self.hop // STATES, self.format.sample_rate
-        whole, passed_B = Whole(len(codes_FS) * self.hop, 1), None
+        sound, passed_B = Whole(len(codes_FS) * self.hop, 1), None
         for block in blocks(len(codes_FS), self.block_frames, self.decoder_context):
             block_FS = codes_FS[block.first : block.last].to(self.device, torch.int64)
             hidden_BTD = self.network.hidden(self.network.quantiser.look_up(block_FS)[None])
             hertz_BT = self.network.hertz(hidden_BTD)
             begin, end = block.start - block.first, block.stop - block.first
             wave_CW = self.network.voice(hidden_BTD, hertz_BT, STATES * begin, passed_B)
-            whole.lay(wave_CW[:, begin * self.hop : end * self.hop].cpu(), block.start * self.hop)
+            sound.lay(wave_CW[:, begin * self.hop : end * self.hop].cpu(), block.start * self.hop)
             if hertz_BT is not None:
                 passed_BW = cycles(hertz_BT, state_hop, rate, STATES * begin, passed_B)
                 passed_B = passed_BW[:, end * self.hop]
-        return whole.tensor[:, :samples]
+        return sound.tensor[:, :samples]
 
     def codebooks(self) -> list[Tensor]:
         books_SCD = self.network.quantiser.codebooks_SCD[: self.format.slots]

@@ -37,7 +37,7 @@ from distill.runtime.torchaudio_standin import install
 
 install()
 
-from transformers import DynamicCache, MimiConfig, MimiModel
+from transformers import DynamicCache, MimiConfig, MimiModel, PreTrainedModel
 
 from distill.codecs._pretrained import open_pretrained, read_pretrained_config
 
@@ -164,7 +164,7 @@ class MimiCodec(Placed):
 class _Memory:
     """Attention to the past, block after block: [D, T] -> [D, T]."""
 
-    def __init__(self, transformer: Any):
+    def __init__(self, transformer: PreTrainedModel):
         self.transformer = transformer
         self.past = DynamicCache(config=transformer.config)
 

@@ -123,9 +123,9 @@ def load_head(folder: Path, codec: Codec) -> HeadVocoder:
         sizes = config["network"], made_for.format, config["latent_width"]
         network = HeadNetwork(*sizes, config["silence"])
     state = fill_from_halves(dict(network.named_parameters()), folder)
-    words = json_config(path)
-    words.pop("licences")  # they do not decide how it sounds
-    return HeadVocoder(network, format, identity(state, words))
+    described = json_config(path)
+    described.pop("licences")  # they do not decide how it sounds
+    return HeadVocoder(network, format, identity(state, described))
 
 
 class Config(TypedDict):
@@ -168,7 +168,7 @@ def _format(words: dict[str, Any]) -> CodecFormat:
     return CodecFormat(**values)
 
 
-def _silence(words: list[Any] | None, slot_sizes: tuple[int, ...]) -> tuple[int, ...] | None:
+def _silence(words: list[int] | None, slot_sizes: tuple[int, ...]) -> tuple[int, ...] | None:
     """A code of each slot, or None. ValueError for what is neither."""
     if words is None:
         return None
