@@ -8,7 +8,7 @@ here, by its own rules, before anything is decoded:
     WAV, RF64    the chunks: the data must be in the file, and only chunks may follow it
     FLAC         STREAMINFO: the samples and their MD5, which `safe_decode` compares
     Ogg          every page: checksum, running number, and the mark of the last one (RFC 3533)
-    MP3          every frame: it must begin where the one before ends; their number, the Xing header's
+    MP3          every frame: it begins where the one before ends; as many as the Xing header says
     MP4          the boxes: all inside the file; the length of its one track (ISO/IEC 14496-12)
 
 Only the standard library is used, files are read front to back, and every refusal is an AudioError.
@@ -109,7 +109,7 @@ def _wav(file: BinaryIO, size: int, path: Path) -> Header:
 
 
 def _nothing_but_chunks(file: BinaryIO, at: int, size: int, order: str, path: Path) -> None:
-    """Behind the sound, only chunks, tags or padding; else the header announced too little sound."""
+    """Behind the sound, only chunks, tags or padding; else the header announced too little."""
     for start in {at, at + at % 2}:  # a chunk of odd length ought to be padded, and is not always
         next_chunk = start
         while next_chunk + 8 <= size:

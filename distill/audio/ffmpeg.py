@@ -27,7 +27,7 @@ SAMPLE_BYTES = 4  # float32
 
 
 class Stream:
-    """What ffmpeg writes, read like a soundfile: `frames` samples of two channels, or a few less."""
+    """What ffmpeg writes, read like a soundfile: `frames` samples of two channels, or fewer."""
 
     def __init__(self, process: subprocess.Popen[bytes], path: Path, frames: int) -> None:
         self.process, self.path = process, path

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 def resample_array(
     wave: NDArray[np.float32], from_rate: int, to_rate: int, quality: str = "HQ"
 ) -> NDArray[np.float32]:
-    """wave_W or wave_CW from one sample rate (Hz) to another: ceil or floor of W * to / from samples.
+    """wave_W or wave_CW from one rate (Hz) to another: ceil or floor of W * to / from samples.
 
     `quality`: one of soxr's names. An empty wave, or one that has the rate, comes back as it is.
     """

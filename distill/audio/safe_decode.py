@@ -9,7 +9,7 @@ many seconds, and may give back so many bytes:
              room is made for exactly that   <------ B  a block of samples, again and again
                                              <------ D  as many as promised, or  E  what is wrong
 
-Nothing is allocated for what was refused. Whatever becomes of the worker (killed, crashed, hanging),
+Nothing is allocated for what was refused. Whatever becomes of the worker (killed, crashed, hung),
 an AudioError names the file and a fresh worker takes the next one. A worker starts in a tenth of a
 second, lives for many files and imports no torch.
 
@@ -51,7 +51,8 @@ BLOCK_SAMPLES = 2**19  # of all channels together: 2 MiB on the way at a time
 # then a fresh one, so that what a decoder leaks never adds up to its memory limit
 FILES_PER_WORKER = 200
 FORMATS = {  # a container -> libsndfile's names for it
-    "wav": {"WAV", "WAVEX", "RF64"}, "flac": {"FLAC"}, "ogg": {"OGG"}, "opus": {"OGG"}, "mp3": {"MP3"},
+    "wav": {"WAV", "WAVEX", "RF64"}, "flac": {"FLAC"},
+    "ogg": {"OGG"}, "opus": {"OGG"}, "mp3": {"MP3"},
 }  # fmt: skip
 MESSAGE = struct.Struct("<cQ")  # of a worker: its kind, and how many bytes follow
 # samples that an MP3 decoder may cut off: two 12-bit fields of the LAME tag, and its own delay
@@ -194,7 +195,7 @@ def _agree(path: Path, header: Header, promised: Promise, format: str) -> None:
 def _blocks(
     path: Path, file: soundfile.SoundFile | ffmpeg.Stream, header: Header, promised: Promise
 ) -> Iterator[NDArray[np.float32]]:
-    """The samples, wave_WC a block; raises AudioError when they are not those that were promised."""
+    """The samples, wave_WC a block; AudioError when they are not those that were promised."""
     checked = header.container == "flac" and bool(header.md5) and header.bits in (8, 16, 24)
     dtype = "int32" if checked else "float32"
     digest = hashlib.md5(usedforsecurity=False)
@@ -278,7 +279,7 @@ def _send(answers: IO[bytes], kind: bytes, content: bytes = b"") -> None:
 
 
 class Decoder:
-    """A worker process that decodes one file after another; a context manager. Threads take turns."""
+    """A worker process that decodes file after file; a context manager. Threads take turns."""
 
     def __init__(self, limits: Limits = Limits()) -> None:
         self.limits = limits

@@ -1,4 +1,4 @@
-"""Sound and pictures for pages and notebooks: Ogg Opus, spectrograms as PNG files, a player of both.
+"""Sound and pictures for pages and notebooks: Ogg Opus, spectrograms as PNGs, a player of both.
 
 A spectrogram has a logarithmic frequency axis, so that a semitone is as high everywhere.
 """

@@ -2,8 +2,8 @@
 
 A codec turns a waveform into frames of S slots, each a number below the slot's size, and back.
 Every file here has a `Settings` (CodecSettings) that loads a Codec; one with several rates flattens
-itself to slots there. Frame f covers the samples [f * hop, (f + 1) * hop), where hop = sample rate /
-frame rate; the last frame is filled up with silence.
+itself to slots there. Frame f covers the samples [f * hop, (f + 1) * hop), where hop is the sample
+rate / frame rate; the last frame is filled up with silence.
 
 However long the song, memory stays flat: it is worked through in blocks of a grid that begins at
 its first sample (_blocks.py), so that codes and samples depend on the song and on nothing else.

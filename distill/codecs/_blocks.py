@@ -48,9 +48,9 @@ class Block(NamedTuple):
 
 
 class Whole:
-    """A tensor of `length` along `dim`, laid together of pieces; the first makes room for all: pieces
-    kept one by one would lie in the heap where the next block's large tensors could, and the process
-    would grow by more than the song."""
+    """A tensor of `length` along `dim`, laid together of pieces; the first makes room for all.
+    Pieces kept one by one would lie in the heap where the next block's large tensors could, and the
+    process would grow by more than the song."""
 
     def __init__(self, length: int, dim: int = 0):
         self.length, self.dim = length, dim
@@ -158,8 +158,8 @@ def in_blocks_decode(
     block_frames: int,
     context_frames: int,
 ) -> Tensor:
-    """wave_CW of F * hop samples. `decode` gives wave_CW of some codes_FS, off by part of a frame at
-    most (else CodecError).
+    """wave_CW of F * hop samples. `decode` gives wave_CW of some codes_FS, off by part of a frame
+    at most (else CodecError).
 
     What falls short (odd strides lose some samples) is silence at the end of the song; inside it is
     covered by the context, which must then be a frame wider than what a frame hears.
@@ -189,7 +189,7 @@ def in_blocks_causal(
     inner: int,
     outer: int,
 ) -> Tensor:
-    """[E, frames * outer]: before -> carry -> after over all frames of a causal network with memory.
+    """[E, frames * outer]: before -> carry -> after over all frames, for a causal network.
 
     before    (first, last) -> [D, (last - first) * inner], of those frames of the input
     carry     [D, n * inner] -> the same length; called once a block, in order; keeps its own state

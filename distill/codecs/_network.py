@@ -163,7 +163,7 @@ class ResidualQuantiser(nn.Module):
         seed: int,
         decay: float = 0.99,
     ) -> None:
-        """Move the codes towards the mean of what they coded; restart dead ones on random frames."""
+        """Move the codes towards the mean of what they coded; restart dead ones on any frames."""
         generator = torch.Generator().manual_seed(seed)
         residual_ND = latent_ND
         slots, codes, _ = self.codebooks_SCD.shape
@@ -281,7 +281,7 @@ class CodecNetwork(nn.Module):
 
 
 class Features(nn.Module):
-    """Log-mel bands, and log-magnitude bins below LOW_HZ in a longer window, scaled to about +-1."""
+    """Log-mel bands, and log-magnitudes below LOW_HZ in a longer window; all about +-1."""
 
     mel_KB: Tensor
     mel_window: Tensor

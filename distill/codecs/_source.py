@@ -34,8 +34,8 @@ YIN_POWER = 1e-5  # of full scale: what is quieter is unvoiced
 
 
 class HarmonicSource(nn.Module):
-    """hidden_BTD, a state every `hop` samples -> the spectrum of what is voiced, on the frames of an
-    inverse STFT."""
+    """hidden_BTD, a state every `hop` samples -> the spectrum of what is voiced, on the frames of
+    an inverse STFT."""
 
     window_W: Tensor
     spread_BK: Tensor
@@ -136,7 +136,7 @@ def pulses(cycles_BW: Tensor, hertz_BW: Tensor, sample_rate: int) -> Tensor:
 
 
 def off_pitch(logits_BTN: Tensor, hertz_BT: Tensor, voiced_BT: Tensor) -> Tensor:
-    """Cross entropy (nats) of the bins against a pitch, blurred by a bin, over voiced frames: loss_B."""
+    """loss_B: cross entropy (nats) of the bins against a blurred pitch, over voiced frames."""
     where_BT = BINS_AN_OCTAVE * torch.log2(hertz_BT / LOWEST_HZ)
     away_BTN = torch.arange(BINS, device=logits_BTN.device) - where_BT[..., None]
     target_BTN = torch.exp(-0.5 * away_BTN.square())

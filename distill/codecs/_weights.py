@@ -103,7 +103,7 @@ def read_checkpoint(path: Path, shallow: bool = False) -> Any:
 
 
 def checked(state: object, path: Path) -> dict[str, Tensor]:
-    """`state` if it is named tensors with finite values; CodecError naming the first that is not."""
+    """`state` if it is named tensors, all finite; CodecError names the first that is not."""
     if not isinstance(state, Mapping) or not state:
         raise CodecError(f"{path}: holds no named weights; name a checkpoint of this codec")
     for name, value in state.items():
@@ -115,8 +115,8 @@ def checked(state: object, path: Path) -> dict[str, Tensor]:
 
 
 def fill(network: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
-    """Load every weight that the network has, and nothing else of the checkpoint (a discriminator, a
-    decoder that is not used). CodecError names the first that is missing or does not fit."""
+    """Load every weight that the network has, and nothing else of the checkpoint (a discriminator,
+    a decoder that is not used). CodecError names the first that is missing or does not fit."""
     wanted = network.state_dict()
     for name, value in wanted.items():
         if name not in state:
@@ -130,7 +130,7 @@ def fill(network: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
 
 
 def halves(named: Iterable[tuple[str, Tensor]], folder: Path) -> bytes:
-    """A weights.safetensors of ours, in half precision. CodecError if a weight is not finite in it."""
+    """A weights.safetensors in half precision. CodecError if a weight is not finite in it."""
     state = {name: value.detach().to("cpu", torch.float16).contiguous() for name, value in named}
     for name, value in state.items():
         if not bool(torch.isfinite(value).all()):
@@ -202,7 +202,7 @@ def spoken(sample_rate: int, hop: int, sizes: tuple[int, ...], channels: int = 1
 
 
 def chosen(slots: int | None, trained: int, where: str) -> int:
-    """How many codebooks are used: all, or as many as asked for. CodecError when there are fewer."""
+    """How many codebooks are used: all, or as many as asked for; CodecError if there are fewer."""
     if type(trained) is not int or trained < 1:
         raise CodecError(f"{where}: has {trained} codebooks by its configuration; copy it again")
     if slots is not None and not 1 <= slots <= trained:

@@ -112,7 +112,7 @@ class EmbeddedCodec(Placed):
 
     @cached_property
     def decoder_context(self) -> int:
-        """Frames on each side that a decoded sample can depend on; a source's phase is handed on."""
+        """Frames on each side that a decoded sample depends on; a source's phase is handed on."""
         width, source = self.network.settings.latent_width, self.network.source
 
         def sound(latent_BDF: Tensor) -> Tensor:
@@ -166,7 +166,7 @@ class EmbeddedCodec(Placed):
 
 
 def save_codec(network: CodecNetwork, folder: Path, licences: Iterable[str] = ()) -> None:
-    """Write the folder, whole or not at all. CodecError if a weight is not finite in half precision.
+    """Write the folder, whole or not at all. CodecError if a half-precision weight is not finite.
     `licences`: of the songs it learnt from."""
     weights = halves(network.weights().items(), folder)
     config = {"version": VERSION, "kind": "embedded", "network": asdict(network.settings)}

@@ -17,8 +17,8 @@ grid, the LSTM's state handed on, so the codes are those of the whole song. The 
 not here: its seconds have a loudness beside the codes, and no Vocos for it is published.
 
 The code is transformers' (Apache-2.0). EnCodec's weights are under CC-BY-NC-4.0, whichever way they
-come, and so is, by its metadata, the package `encodec` 0.1.1, which `vocos` wants installed: nothing
-of it is used here.
+come, and so is, by its metadata, the package `encodec` 0.1.1, which `vocos` wants installed:
+nothing of it is used here.
 """
 
 from __future__ import annotations
@@ -236,7 +236,7 @@ def _config(path: Path) -> tuple[dict[str, dict[str, Any]], list[float]]:
 
 
 def _encoder(path: Path) -> tuple[nn.ModuleDict, dict[str, Any]]:
-    """(EnCodec's encoder and quantiser with weights, the configuration) of a folder or checkpoint."""
+    """(EnCodec's encoder and quantiser, the configuration) of a folder or checkpoint."""
     if path.is_dir():
         config = read_pretrained_config(EncodecConfig, path / "config.json", "encodec")
         weights = path / "model.safetensors"

@@ -87,7 +87,7 @@ class HeadVocoder:
 def save_head(
     network: HeadNetwork, folder: Path, codec: CodecCard, licences: Mapping[str, str]
 ) -> None:
-    """Write the folder, whole or not at all. CodecError if a weight is not finite in half precision.
+    """Write the folder, whole or not at all. CodecError if a half-precision weight is not finite.
     `licences`: of what it learnt from."""
     weights = halves(network.named_parameters(), folder)
     config = {
@@ -111,7 +111,7 @@ def load_head(folder: Path, codec: Codec) -> HeadVocoder:
     if made_for.fingerprint != codec.fingerprint:
         raise CodecError(
             f"{folder}: made for codec {made_for.kind} {made_for.fingerprint[:12]}, these are "
-            f"codes of {codec.fingerprint[:12]}; give it its own codec, or train a head for this one"
+            f"codes of {codec.fingerprint[:12]}; give it its codec, or train a head for this one"
         )
     if made_for.format.slot_sizes[: format.slots] != format.slot_sizes:
         raise CodecError(
