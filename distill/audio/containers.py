@@ -1,15 +1,14 @@
-"""What an audio file promises, told from its bytes, and whether the bytes for it are all there.
+"""What an audio file promises by its bytes, and whether the bytes for it are all there.
 
-A decoder is polite: given half a file it hands on half a song and says nothing. libsndfile shortens
-a cut WAV to what is left, takes the length of a cut Ogg from the last page it finds, trusts the
-frame count of a cut MP3 (and then reads fewer), and for an MP3 of variable rate without that count
-it guesses a length and stops there, mid-song. So each container is walked here, by its own rules,
-before anything is decoded:
+Given half a file, a decoder hands on half a song and says nothing. libsndfile shortens a cut WAV to
+what is left, takes a cut Ogg's length from the last page it finds, trusts a cut MP3's frame count
+(and then reads fewer), and guesses that of an MP3 without, mid-song. So each container is walked
+here, by its own rules, before anything is decoded:
 
-    WAV, RF64    the chunks: the data must be in the file, and what follows it must be chunks again
-    FLAC         STREAMINFO: the samples and their MD5, which `decoding` holds against what it decoded
+    WAV, RF64    the chunks: the data must be in the file, and only chunks may follow it
+    FLAC         STREAMINFO: the samples and their MD5, which `safe_decode` compares
     Ogg          every page: checksum, running number, and the mark of the last one (RFC 3533)
-    MP3          every frame: it must begin where the one before ends, and their number must be the Xing header's
+    MP3          every frame: it begins where the one before ends; as many as the Xing header says
     MP4          the boxes: all inside the file; the length of its one track (ISO/IEC 14496-12)
 
 Only the standard library is used, files are read front to back, and every refusal is an AudioError.
@@ -25,19 +24,18 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from distill.audio import mpeg
-from distill.audio.mpeg import FETCH, TAGS, after_id3
+from distill.audio.mpeg import FETCH, TAGS, UNREADABLE, after_id3
 from distill.errors import AudioError
 
 STREAMED = 0x7FFFFFFF - 64  # a WAV size at or above this: a pipe that did not know its length
 
 
-class Told(NamedTuple):
-    """What a container's bytes say.
+class Header(NamedTuple):
+    """What a container says of its sound.
 
-    frames: how many samples a channel there must be, None where only a decoder can tell. channels,
-    sample_rate: as written, None likewise. md5 of the samples as `bits`-bit integers (FLAC), empty
-    where there is none. counted: whether the file itself carries the number of its frames (an MP3
-    without needs help, see `mpeg.counted`).
+    frames: samples a channel, None where only a decoder can tell. channels, sample_rate (Hz): as
+    written, None likewise. md5: of the samples as `bits`-bit integers (FLAC), empty where there is
+    none. counted: whether the file carries the number of its frames (see `mpeg.counted`).
     """
 
     container: str
@@ -49,9 +47,8 @@ class Told(NamedTuple):
     counted: bool = True
 
 
-def tell(path: Path) -> Told:
-    """What the file promises. Raises AudioError for what is no audio file that is read here,
-    damaged or cut short."""
+def tell(path: Path) -> Header:
+    """What the file promises. AudioError for a file of another kind, damaged or cut short."""
     try:
         with path.open("rb") as file:
             size = file.seek(0, io.SEEK_END)
@@ -61,14 +58,12 @@ def tell(path: Path) -> Told:
             walk = _walker(head, start)
             file.seek(start)
             return walk(file, size, path)
-    except OSError as problem:
-        reason = problem.strerror or problem
-        raise AudioError(
-            f"{path}: cannot be read ({reason}); check the file and its rights"
-        ) from problem
+    except OSError as error:
+        reason = error.strerror or error
+        raise AudioError(f"{path}: cannot be read ({reason}); check its rights") from error
 
 
-def _walker(head: bytes, start: int) -> Callable[[BinaryIO, int, Path], Told]:
+def _walker(head: bytes, start: int) -> Callable[[BinaryIO, int, Path], Header]:
     if head[:4] in (b"RIFF", b"RIFX", b"RF64") and head[8:12] == b"WAVE" and not start:
         return _wav
     if head[:4] == b"fLaC":
@@ -83,7 +78,7 @@ def _walker(head: bytes, start: int) -> Callable[[BinaryIO, int, Path], Told]:
 # -- WAV -------------------------------------------------------------------------------------------
 
 
-def _wav(file: BinaryIO, size: int, path: Path) -> Told:
+def _wav(file: BinaryIO, size: int, path: Path) -> Header:
     kind = file.read(12)[:4]
     order = ">" if kind == b"RIFX" else "<"
     channels = rate = block = code = long_data = None
@@ -104,89 +99,78 @@ def _wav(file: BinaryIO, size: int, path: Path) -> Told:
             elif length >= STREAMED:
                 length = size - at
             if at + length > size:
-                raise AudioError(
-                    f"{path}: truncated, {at + length - size:,} bytes of sound are missing; {FETCH}"
-                )
+                raise AudioError(f"{path}: truncated by {at + length - size:,} bytes; {FETCH}")
             _nothing_but_chunks(file, at + length, size, order, path)
             # a frame is a block of bytes, not of a compressed code
             plain = code in (1, 3, 6, 7, 0xFFFE) and block
-            return Told("wav", length // block if plain and block else None, channels, rate)
+            return Header("wav", length // block if plain and block else None, channels, rate)
         file.seek(at + length + length % 2)
-    raise AudioError(f"{path}: not an audio file that can be read (no sound in this WAV); {FETCH}")
+    raise AudioError(f"{path}: {UNREADABLE} (no sound in this WAV); {FETCH}")
 
 
 def _nothing_but_chunks(file: BinaryIO, at: int, size: int, order: str, path: Path) -> None:
-    """What follows the sound must be chunks, tags or padding; else the header announced too little
-    sound."""
+    """Behind the sound, only chunks, tags or padding; else the header announced too little."""
     for start in {at, at + at % 2}:  # a chunk of odd length ought to be padded, and is not always
-        place = start
-        while place + 8 <= size:
-            file.seek(place)
+        next_chunk = start
+        while next_chunk + 8 <= size:
+            file.seek(next_chunk)
             name, length = struct.unpack(f"{order}4sI", file.read(8))
-            if not all(32 <= byte < 127 for byte in name) or place + 8 + length > size:
+            if not all(32 <= byte < 127 for byte in name) or next_chunk + 8 + length > size:
                 break
-            place += 8 + length + length % 2
-        file.seek(min(place, size))
+            next_chunk += 8 + length + length % 2
+        file.seek(min(next_chunk, size))
         rest = file.read(64 * 1024)
-        if place >= size or not rest.strip(b"\0") or rest.startswith(TAGS):
+        if next_chunk >= size or not rest.strip(b"\0") or rest.startswith(TAGS):
             return
-    raise AudioError(
-        f"{path}: {size - at:,} bytes follow the end of the sound that its header announces; "
-        f"{FETCH}"
-    )
+    raise AudioError(f"{path}: {size - at:,} bytes follow the end that it announces; {FETCH}")
 
 
 # -- FLAC and Ogg ----------------------------------------------------------------------------------
 
 
-def _flac(file: BinaryIO, size: int, path: Path) -> Told:
+def _flac(file: BinaryIO, size: int, path: Path) -> Header:
     head = file.read(4 + 4 + 34)
     if len(head) < 42 or head[4] & 0x7F != 0:
-        raise AudioError(
-            f"{path}: not an audio file that can be read (a FLAC without STREAMINFO); {FETCH}"
-        )
+        raise AudioError(f"{path}: {UNREADABLE} (a FLAC without STREAMINFO); {FETCH}")
     packed = int.from_bytes(head[18:26], "big")  # RFC 9639, section 8.2: 20, 3, 5 and 36 bits
     rate, channels = packed >> 44, (packed >> 41 & 7) + 1
     bits, frames = (packed >> 36 & 31) + 1, packed & (1 << 36) - 1
     if not frames:
         raise AudioError(f"{path}: does not say how long it is; write it again with a FLAC encoder")
     md5 = head[26:42]
-    return Told("flac", frames, channels, rate, md5 if md5.strip(b"\0") else b"", bits)
+    return Header("flac", frames, channels, rate, md5 if md5.strip(b"\0") else b"", bits)
 
 
 _MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
 def _ogg_checksum(page: bytes) -> int:
-    """Ogg's CRC-32: zlib's polynomial, the bits the other way round, without zlib's two inversions."""
+    """Ogg's CRC-32: zlib's polynomial, bits the other way round, without zlib's two inversions."""
     mirrored = zlib.crc32(page.translate(_MIRRORED), 0xFFFFFFFF) ^ 0xFFFFFFFF
     return int(f"{mirrored:032b}"[::-1], 2)
 
 
-def _ogg(file: BinaryIO, size: int, path: Path) -> Told:
+def _ogg(file: BinaryIO, size: int, path: Path) -> Header:
     serial, number, ended, granule, opening = None, 0, False, 0, b""
     while head := file.read(27):
         if ended and (head.startswith(TAGS) or not head.strip(b"\0")):
             break
         at = file.tell() - len(head)
         if len(head) < 27 or head[:4] != b"OggS":
-            raise AudioError(
-                f"{path}: {'truncated' if len(head) < 27 else 'damaged'} at byte {at:,}; {FETCH}"
-            )
-        flags, position, this, running, checksum, count = struct.unpack("<5xBqIIIB", head)
+            damage = "truncated" if len(head) < 27 else "damaged"
+            raise AudioError(f"{path}: {damage} at byte {at:,}; {FETCH}")
+        flags, position, stream, running, checksum, count = struct.unpack("<5xBqIIIB", head)
         table = file.read(count)
         body = file.read(sum(table))
         if len(table) < count or len(body) < sum(table):
             raise AudioError(f"{path}: truncated, its last page is not whole; {FETCH}")
         if _ogg_checksum(head[:22] + bytes(4) + head[26:] + table + body) != checksum:
-            raise AudioError(
-                f"{path}: damaged at byte {at:,}, the checksum of this page is wrong; {FETCH}"
-            )
-        if ended or (serial is not None and this != serial):
+            raise AudioError(f"{path}: damaged at byte {at:,}, a page's checksum; {FETCH}")
+        if ended or (serial is not None and stream != serial):
             raise AudioError(f"{path}: holds several streams; write each into a file of its own")
         if (serial is not None or running) and running != number:
             raise AudioError(f"{path}: pages are missing before byte {at:,}; {FETCH}")
-        serial, number, ended = this, running + 1, bool(flags & 4)
+        serial, number, ended = stream, running + 1, bool(flags & 4)
         granule = granule if position == -1 else position  # -1: no packet ends on this page
         opening = opening or body
     if not ended:
@@ -194,23 +178,23 @@ def _ogg(file: BinaryIO, size: int, path: Path) -> Told:
     # RFC 7845: positions count 48 kHz, whatever went in
     if opening.startswith(b"OpusHead") and len(opening) >= 19:
         channels, skipped = struct.unpack("<9xBH", opening[:12])
-        return Told("opus", max(0, granule - skipped), channels, 48_000)
+        return Header("opus", max(0, granule - skipped), channels, 48_000)
     if opening.startswith(b"\x01vorbis") and len(opening) >= 16:
         channels, rate = struct.unpack("<11xBI", opening[:16])
-        return Told("ogg", max(0, granule), channels, rate)
-    return Told("ogg")
+        return Header("ogg", max(0, granule), channels, rate)
+    return Header("ogg")
 
 
 # -- MP3 and MP4 -----------------------------------------------------------------------------------
 
 
-def _mp3(file: BinaryIO, size: int, path: Path) -> Told:
-    found = mpeg.walk(file, path)
-    return Told("mp3", found.samples, found.channels, found.sample_rate, counted=found.counted)
+def _mp3(file: BinaryIO, size: int, path: Path) -> Header:
+    mp3 = mpeg.walk(file, path)
+    return Header("mp3", mp3.samples, mp3.channels, mp3.sample_rate, counted=mp3.counted)
 
 
 def _boxes(file: BinaryIO, begin: int, end: int, path: Path) -> Iterator[tuple[bytes, int, int]]:
-    """The boxes between two places: name, where the content begins, where it ends."""
+    """The boxes between two bytes: name, where the content begins, where it ends."""
     at = begin
     while at + 8 <= end:
         file.seek(at)
@@ -226,24 +210,21 @@ def _boxes(file: BinaryIO, begin: int, end: int, path: Path) -> Iterator[tuple[b
         at += length
 
 
-def _mp4(file: BinaryIO, size: int, path: Path) -> Told:
-    found: list[tuple[int, int]] = []
-    rate = 0
-    places = [(begin, end) for name, begin, end in _boxes(file, 0, size, path) if name == b"moov"]
+def _mp4(file: BinaryIO, size: int, path: Path) -> Header:
+    boxes = [(begin, end) for name, begin, end in _boxes(file, 0, size, path) if name == b"moov"]
     for wanted in (b"trak", b"mdia", b"mdhd"):
-        places = [
+        boxes = [
             (begin, end)
-            for place in places
-            for name, begin, end in list(_boxes(file, *place, path))
+            for outer in boxes
+            for name, begin, end in list(_boxes(file, *outer, path))
             if name == wanted
         ]
-    for begin, _ in places:
+    tracks: list[tuple[int, int]] = []  # sample rate, length
+    for begin, _ in boxes:
         file.seek(begin)
         fields = file.read(32).ljust(32, b"\0")
-        rate, length = (
-            struct.unpack(">20xIQ", fields) if fields[0] else struct.unpack(">12xII12x", fields)
-        )
-        found.append((rate, length))
-    if len(found) != 1 or not found[0][0] or not found[0][1]:
+        tracks.append(struct.unpack(">20xIQ" if fields[0] else ">12xII12x", fields))
+    if len(tracks) != 1 or not all(tracks[0]):
         raise AudioError(f"{path}: not an MP4 file with one track of sound; convert it to FLAC")
-    return Told("mp4", found[0][1], None, found[0][0])
+    rate, length = tracks[0]
+    return Header("mp4", length, None, rate)

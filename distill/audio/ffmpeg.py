@@ -1,12 +1,11 @@
 """M4A (AAC in MP4), decoded by the program ffmpeg where there is one.
 
-libsndfile knows no AAC. ffmpeg is not a dependency: without it an M4A is refused and says so. It is
-asked for one file with one demuxer, no network and no playlist, and inherits the memory and time
-limits of the process that starts it.
+libsndfile knows no AAC. ffmpeg is not a dependency: without it an M4A is refused. It is asked for
+one file with one demuxer, no network and no playlist, and inherits the memory and time limits of
+the process that starts it.
 
-An AAC encoder puts silence before and behind the sound, which the container may or may not count;
-so an MP4's length is true to a few thousand samples, and a file that gives fewer than that is cut
-short.
+An AAC encoder puts silence around the sound, which the container may or may not count; so an MP4's
+length is true to a few thousand samples, and a file that gives fewer than that is cut short.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,30 +23,30 @@ from distill.errors import AudioError
 
 CHANNELS = 2
 PRIMING = 2 * 2112  # samples around the sound: Apple's encoder puts 2,112 in front, others 1,024
+SAMPLE_BYTES = 4  # float32
 
 
 class Stream:
-    """What ffmpeg writes, to be read like a soundfile: `frames` samples of each of two channels, or
-    a few less."""
+    """What ffmpeg writes, read like a soundfile: `frames` samples of two channels, or fewer."""
 
     def __init__(self, process: subprocess.Popen[bytes], path: Path, frames: int) -> None:
         self.process, self.path = process, path
         self.left, self.seen, self.least = frames, 0, max(1, frames - PRIMING)
 
-    def read(self, frames: int, **_: Any) -> NDArray[np.float32]:
-        """Up to `frames` further samples, wave_WC; nothing at the end. RuntimeError when ffmpeg
-        fails or gives less."""
+    def read(self, frames: int, **_: object) -> NDArray[np.float32]:
+        """Up to `frames` further samples, wave_WC float32; none at the end. RuntimeError when
+        ffmpeg fails or gives less."""
         assert self.process.stdout is not None
-        content = self.process.stdout.read(4 * CHANNELS * min(frames, self.left))
-        wave_WC = np.frombuffer(content[: len(content) // 8 * 8], "<f4").reshape(-1, CHANNELS)
+        width = SAMPLE_BYTES * CHANNELS
+        content = self.process.stdout.read(width * min(frames, self.left))
+        size = len(content) // width * width
+        wave_WC = np.frombuffer(content[:size], "<f4").reshape(-1, CHANNELS)
         self.left -= len(wave_WC)
         self.seen += len(wave_WC)
-        if not len(wave_WC) and (
-            self.seen < self.least or (self.left and self.process.wait() != 0)
-        ):
-            raise RuntimeError(
-                f"ffmpeg gave {self.seen:,} of about {self.seen + self.left:,} samples"
-            )
+        ended = not len(wave_WC)
+        if ended and (self.seen < self.least or (self.left and self.process.wait() != 0)):
+            total = self.seen + self.left
+            raise RuntimeError(f"ffmpeg gave {self.seen:,} of about {total:,} samples")
         return wave_WC
 
 
@@ -57,42 +55,16 @@ def opened(path: Path, frames: int, sample_rate: int) -> Iterator[Stream]:
     """The sound of an M4A as a stream. Raises AudioError when there is no ffmpeg."""
     program = shutil.which("ffmpeg")
     if program is None:
-        raise AudioError(
-            f"{path}: M4A needs the program ffmpeg, which is not there; install it or convert to "
-            "FLAC"
-        )
-    order = [
-        program,
-        "-nostdin",
-        "-v",
-        "error",
-        "-xerror",
-        "-threads",
-        "1",
-        "-protocol_whitelist",
-        "file",
-    ]
-    order += [
-        "-f",
-        "mov",
-        "-i",
-        f"file:{path}",
-        "-map",
-        "0:a:0",
-        "-ac",
-        str(CHANNELS),
-        "-ar",
-        str(sample_rate),
-    ]
-    order += ["-f", "f32le", "-protocol_whitelist", "pipe", "pipe:1"]
+        raise AudioError(f"{path}: M4A needs the program ffmpeg; install it or convert to FLAC")
+    options = "-nostdin -v error -xerror -threads 1 -protocol_whitelist file -f mov -i".split()
+    output = f"-map 0:a:0 -ac {CHANNELS} -ar {sample_rate} -f f32le -protocol_whitelist pipe pipe:1"
+    command = [program, *options, f"file:{path}", *output.split()]
     try:
         process = subprocess.Popen(
-            order, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         )
-    except OSError as problem:
-        raise AudioError(
-            f"{path}: ffmpeg cannot be started ({problem.strerror}); convert to FLAC"
-        ) from problem
+    except OSError as error:
+        raise AudioError(f"{path}: ffmpeg fails ({error.strerror}); convert to FLAC") from error
     try:
         yield Stream(process, path, frames)
     finally:

@@ -1,16 +1,14 @@
 """Sound in and out of files that this library trusts: training songs, curated or its own.
 
-`read` gives a waveform at the sample rate asked for or says what is wrong with the file; it never
-hands on silence, NaN or half a recording, because a model trained on those learns them. What a file
-promises is checked before it is decoded (see `decoding`, which also takes files that nobody vouches
-for), so that a small file cannot unpack into all the memory there is. `write` never clips: a wave
-above full scale is turned down as a whole.
+`read` gives a waveform at the sample rate asked for or says what is wrong with the file; never
+silence, NaN or half a recording, because a model trained on those learns them. What a file promises
+is checked before it is decoded (safe_decode.py, which also takes files that nobody vouches for).
+`write` never clips: a wave above full scale is turned down as a whole.
 
 What a codec does not speak is converted on the way, by these rules and no others
 (tests/test_audio_files.py holds them):
 
-    sample rate   soxr at its quality HQ (linear phase, flat to 91 % of the lower Nyquist frequency): a tone of 1 kHz
-                  keeps its level within 0.1 dB, and what would fold or be mirrored lies below -80 dB
+    sample rate   soxr at its quality HQ (resampling.py)
     channels      many into one: averaged; one into many: repeated; anything else is refused
 """
 
@@ -29,6 +27,7 @@ import soxr
 import torch
 from torch import Tensor
 
+from distill.audio.resampling import resample_array
 from distill.audio.safe_decode import Limits, decode, promise
 from distill.errors import AudioError
 from distill.folders import write_atomic
@@ -42,10 +41,9 @@ def read(
 ) -> Tensor:
     """The file as float32 wave_CW at `sample_rate` Hz, full scale +-1.
 
-    WAV, FLAC, Ogg (Vorbis, Opus), MP3; M4A where the program ffmpeg is installed. Sample rate and
-    channels are converted as the module says. Raises AudioError for a file that is missing, not
-    audio, empty, truncated, silent, not finite, of a channel count that is not converted, or that
-    would decode to more than `largest_bytes`.
+    WAV, FLAC, Ogg (Vorbis, Opus), MP3; M4A where the program ffmpeg is installed. AudioError for a
+    file that is missing, not audio, empty, truncated, silent, not finite, of a channel count that
+    is not converted, or that would decode to more than `largest_bytes`.
     """
     path = Path(path)
     frames, file_channels, file_rate = promise(path)
@@ -55,33 +53,32 @@ def read(
             f"{path}: decodes to {decoded_bytes / 2**20:,.0f} MiB, the limit is "
             f"{largest_bytes / 2**20:,.0f} MiB; cut it into shorter files"
         )
-    found_CW = decode(path, Limits(seconds=math.inf, bytes=largest_bytes)).wave_CW
-    if not np.isfinite(found_CW).all():
-        raise AudioError(
-            f"{path}: holds samples that are NaN or infinite; write it again from its source"
-        )
-    if float(np.abs(found_CW).max()) < SILENCE_PEAK:
+    wave_CW = decode(path, Limits(seconds=math.inf, bytes=largest_bytes)).wave_CW
+    if not np.isfinite(wave_CW).all():
+        raise AudioError(f"{path}: holds NaN or infinity; write it again from its source")
+    if float(np.abs(wave_CW).max()) < SILENCE_PEAK:
         raise AudioError(f"{path}: is silent; leave it out")
-    wave_CW = torch.from_numpy(np.ascontiguousarray(found_CW))
-    return resample(_fit_channels(wave_CW, channels, path), file_rate, sample_rate)
+    fitted_CW = _fit_channels(torch.from_numpy(np.ascontiguousarray(wave_CW)), channels, path)
+    return resample(fitted_CW, file_rate, sample_rate)
 
 
 def decoder(path: str | Path) -> str:
     """What decodes and resamples this file, with versions: another one may give other samples."""
-    told = f"soundfile {soundfile.__version__} {soundfile.__libsndfile_version__} soxr {soxr.__version__}"
+    libsndfile = f"soundfile {soundfile.__version__} {soundfile.__libsndfile_version__}"
+    versions = f"{libsndfile} soxr {soxr.__version__}"
     if Path(path).suffix.lower() in (".m4a", ".mp4") and (program := shutil.which("ffmpeg")):
-        told += " " + _version(program)
-    return told
+        versions += " " + _version(program)
+    return versions
 
 
 @cache
 def _version(program: str) -> str:
-    said = subprocess.run([program, "-version"], capture_output=True, check=False).stdout
-    return said.decode(errors="replace").partition("\n")[0]
+    output = subprocess.run([program, "-version"], capture_output=True, check=False).stdout
+    return output.decode(errors="replace").partition("\n")[0]
 
 
 def seconds(path: str | Path) -> float:
-    """Length of an audio file in seconds, from its header. Raises AudioError like `read`."""
+    """Length of an audio file in seconds, from its header. AudioError like `read`."""
     return promise(path).seconds
 
 
@@ -93,14 +90,14 @@ def write(path: str | Path, wave_CW: Tensor, sample_rate: int) -> float:
     """
     if wave_CW.ndim != 2 or wave_CW.shape[-1] == 0:
         raise AudioError(
-            f"{path}: a wave of shape {tuple(wave_CW.shape)} cannot be written; give [channels, "
-            "samples]"
+            f"{path}: a wave of shape {tuple(wave_CW.shape)} cannot be written; "
+            "give [channels, samples]"
         )
     wave_CW = wave_CW.detach().to("cpu", torch.float32)
     if not bool(torch.isfinite(wave_CW).all()):
         raise AudioError(
-            f"{path}: the wave holds NaN or infinity, so nothing was written; look for the step "
-            "that made it"
+            f"{path}: the wave holds NaN or infinity, so nothing was written; "
+            "look for the step that made it"
         )
     peak = float(wave_CW.abs().max())
     gain = 1.0 if peak <= 1.0 else 0.999 / peak
@@ -111,20 +108,18 @@ def write(path: str | Path, wave_CW: Tensor, sample_rate: int) -> float:
 
 
 def resample(wave_CW: Tensor, from_rate: int, to_rate: int) -> Tensor:
-    """wave_CW from one sample rate (Hz) to another, with soxr's HQ setting; ceil or floor of W * to
-    / from samples."""
+    """wave_CW from one sample rate (Hz) to another, as `resample_array`."""
     if from_rate == to_rate or wave_CW.shape[-1] == 0:
         return wave_CW
-    wave_WC = soxr.resample(wave_CW.T.contiguous().numpy(), from_rate, to_rate, quality="HQ")
-    return torch.from_numpy(np.ascontiguousarray(wave_WC.T))
+    return torch.from_numpy(resample_array(wave_CW.numpy(), from_rate, to_rate))
 
 
 def _fit_channels(wave_CW: Tensor, channels: int, path: Path) -> Tensor:
-    have = wave_CW.shape[0]
-    if have == channels:
+    count = wave_CW.shape[0]
+    if count == channels:
         return wave_CW
     if channels == 1:
         return wave_CW.mean(0, keepdim=True)
-    if have == 1:
+    if count == 1:
         return wave_CW.repeat(channels, 1)
-    raise AudioError(f"{path}: has {have} channels where {channels} are wanted; mix it down first")
+    raise AudioError(f"{path}: has {count} channels where {channels} are wanted; mix it down first")

@@ -1,10 +1,9 @@
 """MP3, frame by frame: how many there are, and whether each begins where the one before ends.
 
-An MP3 has no header of its own: it is a row of frames (ISO/IEC 11172-3 and 13818-3), each with its
-length in its first four bytes, with tags before and after. Encoders add a silent first frame that
-holds the number of the others (the Xing header); what is missing at the end shows there. A Layer
-III frame may keep a part of its sound in the frames before it, so a first frame that does is not
-the first one.
+An MP3 has no header: it is a row of frames (ISO/IEC 11172-3 and 13818-3), each with its length in
+its first four bytes, with tags before and after. Encoders add a silent first frame that holds the
+number of the others (the Xing header); what is missing at the end shows there. A Layer III frame
+may keep part of its sound in the frames before it, so a first frame that does is not the first.
 """
 
 from __future__ import annotations
@@ -17,6 +16,9 @@ from typing import BinaryIO, NamedTuple
 from distill.errors import AudioError
 
 FETCH = "fetch the file again"
+READABLE = "give WAV, FLAC, OGG or MP3"
+UNREADABLE = "not an audio file that can be read"
+SEVERAL = "are these several files in one?"
 LATEST_FIRST_FRAME = 1024  # bytes of padding before an MP3's first frame: what mpg123 searches, too
 TAGS = (b"TAG", b"ID3", b"APETAGEX", b"LYRICSBEGIN")  # what taggers append to any file
 
@@ -29,19 +31,23 @@ def after_id3(file: BinaryIO, size: int) -> int:
         head = file.read(10)
         if head[:3] != b"ID3" or len(head) < 10 or max(head[6:10]) >= 0x80 or at >= size:
             return at
-        length = sum(byte << 7 * place for place, byte in enumerate(reversed(head[6:10])))
+        length = sum(byte << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
         at += 10 + length + (10 if head[5] & 0x10 else 0)
 
 
 class Frame(NamedTuple):
-    """The header of one frame of MPEG audio (ISO/IEC 11172-3, 2.4.1.3): its bytes, and the samples
-    it holds."""
+    """A frame of MPEG audio by its header (ISO/IEC 11172-3, 2.4.1.3): its bytes and samples."""
 
     bytes: int
     samples: int
     sample_rate: int
     channels: int
     side_bytes: int  # of side information, behind which an encoder hides its Xing header
+
+    @property
+    def format(self) -> tuple[int, int, int]:
+        """What stays the same within a file."""
+        return self.sample_rate, self.channels, self.samples
 
 
 _RATES = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8000)}
@@ -56,8 +62,7 @@ _KBPS = {
 
 
 def frame_header(head: bytes) -> Frame | None:
-    """What four bytes say if they head a frame; None if they do not (or the frame is of free
-    format)."""
+    """The frame that four bytes head; None if they head none (or one of free format)."""
     if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE0 != 0xE0:
         return None
     version, layer = head[1] >> 3 & 3, 4 - (head[1] >> 1 & 3)
@@ -77,8 +82,7 @@ def frame_header(head: bytes) -> Frame | None:
 
 
 class Mp3(NamedTuple):
-    """What an MP3 holds: samples of each channel (some of which a decoder cuts off), and whether it
-    says how many."""
+    """An MP3: samples of each channel (a decoder cuts some off), and whether it counts them."""
 
     samples: int
     channels: int
@@ -87,54 +91,48 @@ class Mp3(NamedTuple):
 
 
 def walk(file: BinaryIO, path: Path) -> Mp3:
-    """Every frame of the file from where it stands. Raises AudioError where it is cut, damaged, or
-    no MP3."""
+    """Every frame of the file from where it stands. AudioError where it is cut or no MP3."""
     first = _first_frame(file, path)
     begin = file.tell() - 4
-    told, told_bytes = _xing(file, first)
-    if told is None:
+    promised, promised_bytes = _xing(file, first)
+    if promised is None:
         _begins_at_the_beginning(file, begin, first, path)
     frames, end = _walk_frames(file, begin, first, path)
-    audio_frames = frames - (told is not None)
-    whole = told_bytes is not None and end - begin >= told_bytes
-    # it counted itself
-    if told is not None and audio_frames < told and not (whole and audio_frames == told - 1):
-        raise AudioError(
-            f"{path}: truncated, {audio_frames:,} of {told:,} MPEG frames are there; {FETCH}"
-        )
-    if told is not None and audio_frames > told:
-        raise AudioError(
-            f"{path}: goes on after the {told:,} MPEG frames that it announces; are these several "
-            "files in one?"
-        )
+    audio_frames = frames - (promised is not None)
+    if promised is not None:
+        all_bytes = promised_bytes is not None and end - begin >= promised_bytes
+        counted_itself = all_bytes and audio_frames == promised - 1
+        if audio_frames < promised and not counted_itself:
+            raise AudioError(f"{path}: truncated, {audio_frames:,} of {promised:,} frames; {FETCH}")
+        if audio_frames > promised:
+            raise AudioError(f"{path}: goes on after the {promised:,} frames announced; {SEVERAL}")
     if not audio_frames:
         raise AudioError(f"{path}: holds no sound; leave it out")
     samples = audio_frames * first.samples
-    return Mp3(samples, first.channels, first.sample_rate, told is not None)
+    return Mp3(samples, first.channels, first.sample_rate, promised is not None)
 
 
 def _first_frame(file: BinaryIO, path: Path) -> Frame:
-    """Finds the first frame whose successor is one too; leaves `file` behind its four bytes."""
+    """The first frame whose successor is one too; leaves `file` behind its four bytes."""
     start = file.tell()
     front = file.read(LATEST_FIRST_FRAME + 4096)
     for at in range(min(LATEST_FIRST_FRAME, len(front))):
-        found = frame_header(front[at : at + 4])
-        if found is None:
+        frame = frame_header(front[at : at + 4])
+        if frame is None:
             continue
-        after = front[at + found.bytes : at + found.bytes + 4]
+        after = front[at + frame.bytes : at + frame.bytes + 4]
         follower = frame_header(after)
         if follower is None and len(after) == 4 and not after.startswith(TAGS[:1]):
             continue
         if front[:at].strip(b"\0"):
             break  # padding may stand there, but not half a frame
         file.seek(start + at + 4)
-        return found
-    raise AudioError(f"{path}: not an audio file that can be read; give WAV, FLAC, OGG or MP3")
+        return frame
+    raise AudioError(f"{path}: {UNREADABLE}; {READABLE}")
 
 
 def _xing(file: BinaryIO, first: Frame) -> tuple[int | None, int | None]:
-    """Frames and bytes as an encoder wrote them into a silent first frame (Xing for VBR, Info for
-    CBR)."""
+    """Frames and bytes as a silent first frame counts them (Xing for VBR, Info for CBR)."""
     rest = file.read(first.bytes - 4)[first.side_bytes :]
     if rest[:4] not in (b"Xing", b"Info"):
         return None, None
@@ -145,14 +143,13 @@ def _xing(file: BinaryIO, first: Frame) -> tuple[int | None, int | None]:
 
 
 def _begins_at_the_beginning(file: BinaryIO, begin: int, first: Frame, path: Path) -> None:
-    """The sound of a Layer III frame may begin in the frames before it; that of the first one
-    cannot."""
+    """A Layer III frame's sound may begin in the frames before it; that of the first one cannot."""
     file.seek(begin)
     head = file.read(8)
     layer_3, checked = head[1] & 6 == 2, not head[1] & 1
-    borrowed = int.from_bytes(head[6:8] if checked else head[4:6], "big") >> (
-        7 if first.samples == 1152 else 8
-    )
+    # main_data_begin: 9 bits in MPEG-1, 8 in MPEG-2 (ISO/IEC 13818-3, 2.4.1.7)
+    unused_bits = 7 if first.samples == 1152 else 8
+    borrowed = int.from_bytes(head[6:8] if checked else head[4:6], "big") >> unused_bits
     if layer_3 and borrowed:
         raise AudioError(
             f"{path}: begins in the middle, its first frame needs the one before; encode it again"
@@ -160,7 +157,7 @@ def _begins_at_the_beginning(file: BinaryIO, begin: int, first: Frame, path: Pat
 
 
 def _walk_frames(file: BinaryIO, begin: int, first: Frame, path: Path) -> tuple[int, int]:
-    """The number of frames, each beginning where the one before ended, and where the last one ends."""
+    """How many frames there are, each beginning where the one before ended, and where all end."""
     file.seek(begin)
     frames, at = 0, begin
     while head := file.read(4):
@@ -170,18 +167,10 @@ def _walk_frames(file: BinaryIO, begin: int, first: Frame, path: Path) -> tuple[
             break  # padding
         frame = frame_header(head)
         if frame is None:
-            where = "truncated" if len(head) < 4 else "damaged"
-            raise AudioError(
-                f"{path}: {where} at byte {at:,}, where an MPEG frame should begin; {FETCH}"
-            )
-        if (frame.sample_rate, frame.channels, frame.samples) != (
-            first.sample_rate,
-            first.channels,
-            first.samples,
-        ):
-            raise AudioError(
-                f"{path}: changes its format at byte {at:,}; are these several files in one?"
-            )
+            damage = "truncated" if len(head) < 4 else "damaged"
+            raise AudioError(f"{path}: {damage} at byte {at:,}, no MPEG frame; {FETCH}")
+        if frame.format != first.format:
+            raise AudioError(f"{path}: changes its format at byte {at:,}; {SEVERAL}")
         if len(file.read(frame.bytes - 4)) < frame.bytes - 4:
             raise AudioError(f"{path}: truncated in its last MPEG frame; {FETCH}")
         frames, at = frames + 1, at + frame.bytes
@@ -199,9 +188,8 @@ def _is_tag(head: bytes, file: BinaryIO) -> bool:
 def counted(path: Path) -> io.BytesIO:
     """The MPEG frames of a file behind a Xing header with their number.
 
-    libsndfile guesses the length of an MP3 without that header from the rate of its first frame,
-    and reads no further (529 times 1,152 samples became 112 in a trial). With the header it reads
-    to the end.
+    Without it libsndfile guesses the length of an MP3 from the rate of its first frame, and reads
+    no further (529 times 1,152 samples became 112 in a trial).
     """
     with path.open("rb") as file:
         size = file.seek(0, io.SEEK_END)

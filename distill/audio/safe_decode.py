@@ -1,17 +1,17 @@
 """Decoding files that nobody vouches for.
 
-Recordings come from anywhere, and decoders are large C libraries: a damaged file may crash one,
-hang it, or unpack from kilobytes into all the memory there is. So a file is decoded in a worker
-process of its own, which may use so much memory, so many seconds, and may give back so many bytes:
+Decoders are large C libraries: a damaged file may crash one, hang it, or unpack from kilobytes into
+all the memory there is. So a file is decoded in a worker process, which may use so much memory, so
+many seconds, and may give back so many bytes:
 
-    parent:  {"path": ...} ------------------------> worker: walks the container (containers.py), opens the file
+    parent:  {"path": ...} ------------------------> worker: walks the container (containers.py)
              limits held against the promise <------ P  frames, channels, sample rate
              room is made for exactly that   <------ B  a block of samples, again and again
                                              <------ D  as many as promised, or  E  what is wrong
 
-Nothing is allocated for what was only promised and refused. Whatever becomes of the worker (killed
-by the kernel, crashed, hanging), the file is named in an AudioError, a fresh worker takes the next
-one. A worker starts in a tenth of a second, lives for many files and imports no torch.
+Nothing is allocated for what was refused. Whatever becomes of the worker (killed, crashed, hung),
+an AudioError names the file and a fresh worker takes the next one. A worker starts in a tenth of a
+second, lives for many files and imports no torch.
 
 A decoder's silence is not trusted either: the samples that came are held against those that were
 promised, and a FLAC's against its MD5.
@@ -32,29 +32,29 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
 from distill.audio import ffmpeg, mpeg
-from distill.audio.containers import Told, tell
-from distill.errors import AudioError, SettingsError
+from distill.audio.containers import Header, tell
+from distill.audio.mpeg import FETCH, READABLE, UNREADABLE
+from distill.config.ranges import Checked, above
+from distill.errors import AudioError
 
 MIB = 2**20
 BLOCK_SAMPLES = 2**19  # of all channels together: 2 MiB on the way at a time
 # then a fresh one, so that what a decoder leaks never adds up to its memory limit
 FILES_PER_WORKER = 200
-FORMATS = {
-    "wav": ("WAV", "WAVEX", "RF64"),
-    "flac": ("FLAC",),
-    "ogg": ("OGG",),
-    "opus": ("OGG",),
-    "mp3": ("MP3",),
-}
+FORMATS = {  # a container -> libsndfile's names for it
+    "wav": {"WAV", "WAVEX", "RF64"}, "flac": {"FLAC"},
+    "ogg": {"OGG"}, "opus": {"OGG"}, "mp3": {"MP3"},
+}  # fmt: skip
+MESSAGE = struct.Struct("<cQ")  # of a worker: its kind, and how many bytes follow
 # samples that an MP3 decoder may cut off: two 12-bit fields of the LAME tag, and its own delay
 TRIMMED = 8190 + 529
 
@@ -87,7 +87,7 @@ class Promise(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Limits:
+class Limits(Checked):
     """How much a file may be, and how much its decoding may take.
 
     seconds: the longest recording. bytes: decoded, as float32 of all channels. memory: bytes that a
@@ -95,52 +95,42 @@ class Limits:
     wall_seconds: from question to answer.
     """
 
-    seconds: float = 1200.0
-    bytes: int = 2 * 1024**3
-    memory: int = 512 * MIB
-    wall_seconds: float = 60.0
-
-    def __post_init__(self) -> None:
-        for name in ("seconds", "bytes", "memory", "wall_seconds"):
-            if not getattr(self, name) > 0:
-                raise SettingsError(f"{name} is {getattr(self, name)}; give a limit above 0")
+    seconds: float = above(0, default=1200.0)
+    bytes: int = above(0, default=2 * 1024**3)
+    memory: int = above(0, default=512 * MIB)
+    wall_seconds: float = above(0, default=60.0)
 
     def hold(self, path: Path, promise: Promise) -> None:
         """Raises AudioError when a promise is more than what is allowed."""
         if promise.seconds > self.seconds:
             raise AudioError(
-                f"{path}: lasts {promise.seconds:,.0f} s, the limit is {self.seconds:,.0f} s; cut "
-                "it into shorter files"
+                f"{path}: lasts {promise.seconds:,.0f} s, the limit is {self.seconds:,.0f} s; "
+                "cut it into shorter files"
             )
         decoded = 4 * promise.frames * promise.channels
         if decoded > self.bytes:
             raise AudioError(
                 f"{path}: decodes to {decoded / MIB:,.0f} MiB, the limit is "
-                f"{self.bytes / MIB:,.0f} MiB; "
-                "cut it into shorter files"
+                f"{self.bytes / MIB:,.0f} MiB; cut it into shorter files"
             )
 
 
 def promise(path: str | Path) -> Promise:
-    """What the file promises, from its header and a walk through its container; nothing is decoded.
-
-    Raises AudioError for a file that is missing, not audio, empty, damaged or cut short. It runs in
-    this process; for files that nobody vouches for take `Decoder.promise`.
-    """
+    """What the file promises, by a walk through its container in this process; nothing is decoded.
+    AudioError for a file that is missing, not audio, empty, damaged or cut short."""
     with _opened(Path(path)) as (_, _, promised):
         return promised
 
 
 def decode(path: str | Path, limits: Limits = Limits()) -> Sound:
     """The whole file, in this process. Raises AudioError like `promise`, and for what is over the
-    limits on length and bytes, breaks off while decoding, or gives other samples than it promised.
-    """
+    limits on length and bytes, breaks off, or gives other samples than it promised."""
     path = Path(path)
-    with _opened(path) as (file, told, promised):
+    with _opened(path) as (file, header, promised):
         limits.hold(path, promised)
         wave_CW = np.empty((promised.channels, promised.frames), np.float32)
         at = 0
-        for block_WC in _blocks(path, file, told, promised):
+        for block_WC in _blocks(path, file, header, promised):
             wave_CW[:, at : at + len(block_WC)] = block_WC.T
             at += len(block_WC)
     return Sound(wave_CW[:, :at], promised.sample_rate)
@@ -148,8 +138,7 @@ def decode(path: str | Path, limits: Limits = Limits()) -> Sound:
 
 def decode_safely(path: str | Path, limits: Limits = Limits()) -> Sound:
     """The whole file, decoded in this process's worker (started when first needed). Raises
-    AudioError as `decode`, and when the worker crashes, is killed, or takes more than its limits.
-    """
+    AudioError as `Decoder.decode`."""
     return _own(limits).decode(path)
 
 
@@ -162,100 +151,84 @@ def promise_safely(path: str | Path, limits: Limits = Limits()) -> Promise:
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[tuple[Any, Told, Promise]]:
-    """The file, open for reading, what its container tells, and what decoder and container agree to
-    promise."""
+def _opened(path: Path) -> Iterator[tuple[soundfile.SoundFile | ffmpeg.Stream, Header, Promise]]:
+    """The open file, its container's header, and what decoder and container agree to promise."""
     if not path.is_file():
         raise AudioError(f"{path}: no such audio file; check the path")
-    told = tell(path)
-    if told.container == "mp4":
-        assert told.frames is not None and told.sample_rate is not None
-        with ffmpeg.opened(path, told.frames, told.sample_rate) as stream:
-            yield stream, told, Promise(told.frames, ffmpeg.CHANNELS, told.sample_rate)
+    header = tell(path)
+    if header.container == "mp4":
+        assert header.frames is not None and header.sample_rate is not None
+        with ffmpeg.opened(path, header.frames, header.sample_rate) as stream:
+            yield stream, header, Promise(header.frames, ffmpeg.CHANNELS, header.sample_rate)
         return
     try:
-        file = soundfile.SoundFile(os.fsencode(path) if told.counted else mpeg.counted(path))
-    except (soundfile.LibsndfileError, RuntimeError, OSError, TypeError) as problem:
-        raise AudioError(
-            f"{path}: not an audio file that can be read ({_reason(problem)}); give WAV, FLAC, "
-            "OGG or MP3"
-        ) from problem
+        file = soundfile.SoundFile(os.fsencode(path) if header.counted else mpeg.counted(path))
+    except (soundfile.LibsndfileError, RuntimeError, OSError, TypeError) as error:
+        raise AudioError(f"{path}: {UNREADABLE} ({_reason(error)}); {READABLE}") from error
     with file:
         if file.frames <= 0 or file.samplerate <= 0 or file.channels <= 0:
             raise AudioError(f"{path}: holds no sound; leave it out")
         promised = Promise(int(file.frames), int(file.channels), int(file.samplerate))
-        _agree(path, told, promised, file.format)
-        yield file, told, promised
+        _agree(path, header, promised, file.format)
+        yield file, header, promised
 
 
-def _agree(path: Path, told: Told, promised: Promise, found: str) -> None:
+def _agree(path: Path, header: Header, promised: Promise, format: str) -> None:
     """Container and decoder must see the same file: their parsers differ, and so does what they
     think is damaged."""
     if promised.frames >= 2**62:  # libsndfile's mark for "unknown"
         raise AudioError(f"{path}: does not say how long it is; convert it to WAV or FLAC")
-    most = told.frames
-    # positions count 48 kHz, decoded is at a rate like that of before
-    if told.container == "opus" and most is not None:
-        most, told = (
-            most * promised.sample_rate // 48_000,
-            told._replace(sample_rate=promised.sample_rate),
-        )
-    length = (
-        most is None
-        or most - (TRIMMED if told.container == "mp3" else 0) <= promised.frames <= most
-    )
-    same = told.channels in (None, promised.channels) and told.sample_rate in (
-        None,
-        promised.sample_rate,
-    )
-    if found not in FORMATS[told.container] or not length or not same:
-        raise AudioError(f"{path}: its header contradicts its content; fetch the file again")
+    most, sample_rate = header.frames, header.sample_rate
+    if header.container == "opus" and most is not None:
+        # positions count 48 kHz, decoded is at a rate like that of before
+        most, sample_rate = most * promised.sample_rate // 48_000, promised.sample_rate
+    trimmed = TRIMMED if header.container == "mp3" else 0
+    if (
+        format not in FORMATS[header.container]
+        or (most is not None and not most - trimmed <= promised.frames <= most)
+        or header.channels not in (None, promised.channels)
+        or sample_rate not in (None, promised.sample_rate)
+    ):
+        raise AudioError(f"{path}: its header contradicts its content; {FETCH}")
 
 
-def _blocks(path: Path, file: Any, told: Told, promised: Promise) -> Iterator[NDArray[np.float32]]:
-    """The samples, wave_WC a block; raises AudioError when they are not those that were promised."""
-    checked = told.container == "flac" and bool(told.md5) and told.bits in (8, 16, 24)
+def _blocks(
+    path: Path, file: soundfile.SoundFile | ffmpeg.Stream, header: Header, promised: Promise
+) -> Iterator[NDArray[np.float32]]:
+    """The samples, wave_WC a block; AudioError when they are not those that were promised."""
+    checked = header.container == "flac" and bool(header.md5) and header.bits in (8, 16, 24)
+    dtype = "int32" if checked else "float32"
     digest = hashlib.md5(usedforsecurity=False)
     size, seen = max(1, BLOCK_SAMPLES // promised.channels), 0
     while seen < promised.frames:
         try:
-            block_WC = file.read(
-                min(size, promised.frames - seen),
-                dtype="int32" if checked else "float32",
-                always_2d=True,
-            )
-        except (soundfile.LibsndfileError, RuntimeError, OSError) as problem:
-            raise AudioError(
-                f"{path}: breaks off while decoding ({_reason(problem)}); fetch the file again"
-            ) from problem
+            wanted = min(size, promised.frames - seen)
+            block_WC = file.read(wanted, dtype=dtype, always_2d=True)
+        except (soundfile.LibsndfileError, RuntimeError, OSError) as error:
+            raise AudioError(f"{path}: breaks off ({_reason(error)}); {FETCH}") from error
         if not len(block_WC):
-            if told.container == "mp4":
-                # whose length is true to a few thousand samples; the stream itself says what is too
-                # few
-                return
-            raise AudioError(
-                f"{path}: truncated, {seen:,} of {promised.frames:,} samples are there; fetch the "
-                "file again"
-            )
+            if header.container == "mp4":
+                return  # its length is true to a few thousand samples; the stream counts them
+            raise AudioError(f"{path}: truncated, {seen:,} of {promised.frames:,} samples; {FETCH}")
         seen += len(block_WC)
-        # libsndfile left-justifies; the MD5 is of little-endian integers of as many bytes as they
-        # need
         if checked:
-            bytes_WCB = (
-                block_WC.astype("<i4", copy=False).view(np.uint8).reshape(*block_WC.shape, 4)
-            )
-            digest.update(bytes_WCB[..., 4 - told.bits // 8 :].tobytes())
+            digest.update(_as_encoded(block_WC, header.bits))
             block_WC = block_WC.astype(np.float32) * np.float32(2**-31)
         yield block_WC
-    if checked and digest.digest() != told.md5:
-        raise AudioError(
-            f"{path}: its samples are not those that were encoded (MD5); fetch the file again"
-        )
+    if checked and digest.digest() != header.md5:
+        raise AudioError(f"{path}: its samples are not those that were encoded (MD5); {FETCH}")
 
 
-def _reason(problem: Exception) -> str:
+def _as_encoded(block_WC: NDArray[np.generic], bits: int) -> bytes:
+    """Samples that libsndfile left-justified, as a FLAC's MD5 counts them: little-endian integers
+    of as many bytes as they need."""
+    bytes_WCB = block_WC.astype("<i4", copy=False).view(np.uint8).reshape(*block_WC.shape, 4)
+    return bytes_WCB[..., 4 - bits // 8 :].tobytes()
+
+
+def _reason(error: Exception) -> str:
     """What libsndfile says, without the file's name and in one line."""
-    text = str(getattr(problem, "error_string", problem)).strip() or type(problem).__name__
+    text = str(getattr(error, "error_string", error)).strip() or type(error).__name__
     return text.splitlines()[0].rstrip(".")
 
 
@@ -264,35 +237,32 @@ def _serve() -> None:
     answers = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)  # what a C library prints must not stand among the answers
     for line in sys.stdin.buffer:
-        asked = json.loads(line)
-        _cap(asked["memory"], asked["wall_seconds"])
-        path = Path(asked["path"])
+        request = json.loads(line)
+        _cap(request["memory"], request["wall_seconds"])
+        path = Path(request["path"])
         try:
-            with _opened(path) as (file, told, promised):
+            with _opened(path) as (file, header, promised):
                 _send(answers, b"P", json.dumps(promised).encode())
-                if asked["whole"] and sys.stdin.buffer.readline() == b"go\n":
-                    for block_WC in _blocks(path, file, told, promised):
+                if request["whole"] and sys.stdin.buffer.readline() == b"go\n":
+                    for block_WC in _blocks(path, file, header, promised):
                         _send(answers, b"B", block_WC.T.tobytes())
                 _send(answers, b"D")
-        except AudioError as problem:
-            _send(answers, b"E", str(problem).encode(errors="surrogateescape"))
+        except AudioError as error:
+            _send(answers, b"E", str(error).encode(errors="surrogateescape"))
         except MemoryError:
             _send(answers, b"M")
 
 
 def _cap(memory: int, wall_seconds: float) -> None:
-    """Memory beyond what is in use now, once; and for each file the processor's time, should nobody
-    be left to watch."""
+    """Cap the memory (bytes beyond what is in use now), once; and for each file the processor's
+    time (seconds), should nobody be left to watch."""
     import resource  # not on Windows, which has no worker
 
-    if (
-        resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY
-        and Path("/proc/self/statm").exists()
-    ):
-        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(
-            resource.RLIMIT_AS, (used + memory, resource.getrlimit(resource.RLIMIT_AS)[1])
-        )
+    pages = Path("/proc/self/statm")
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    if soft == resource.RLIM_INFINITY and pages.exists():
+        used = int(pages.read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + memory, hard))
     spent = resource.getrusage(resource.RUSAGE_SELF)
     limit = int(spent.ru_utime + spent.ru_stime + wall_seconds) + 2
     resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.getrlimit(resource.RLIMIT_CPU)[1]))
@@ -300,7 +270,7 @@ def _cap(memory: int, wall_seconds: float) -> None:
 
 def _send(answers: IO[bytes], kind: bytes, content: bytes = b"") -> None:
     view = memoryview(content)
-    answers.write(struct.pack("<cQ", kind, len(view)))
+    answers.write(MESSAGE.pack(kind, len(view)))
     while len(view):
         view = view[answers.write(view) :]
 
@@ -309,7 +279,7 @@ def _send(answers: IO[bytes], kind: bytes, content: bytes = b"") -> None:
 
 
 class Decoder:
-    """A worker process that decodes one file after another; a context manager. Threads take turns."""
+    """A worker process that decodes file after file; a context manager. Threads take turns."""
 
     def __init__(self, limits: Limits = Limits()) -> None:
         self.limits = limits
@@ -324,17 +294,17 @@ class Decoder:
         self.close()
 
     def decode(self, path: str | Path) -> Sound:
-        """The whole file. Raises AudioError naming the file: whatever `decode` refuses, and a
-        worker that crashed, was killed, or took more memory or time than the limits allow."""
-        found = self._ask(Path(path), whole=True)
-        assert isinstance(found, Sound)
-        return found
+        """The whole file. Raises AudioError naming the file: as `decode`, and for a worker that
+        crashed, was killed, or took more memory or time than the limits allow."""
+        sound = self._ask(Path(path), whole=True)
+        assert isinstance(sound, Sound)
+        return sound
 
     def promise(self, path: str | Path) -> Promise:
         """What the file promises, whatever the limits on length and bytes. Raises AudioError."""
-        found = self._ask(Path(path), whole=False)
-        assert isinstance(found, Promise)
-        return found
+        promised = self._ask(Path(path), whole=False)
+        assert isinstance(promised, Promise)
+        return promised
 
     def close(self) -> None:
         """Ends the worker; the next call starts another."""
@@ -344,44 +314,36 @@ class Decoder:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(worker.pid, signal.SIGKILL)  # itself, and an ffmpeg that it may have started
         worker.wait()
-        for stream in (worker.stdin, worker.stdout):
+        for stream in filter(None, (worker.stdin, worker.stdout)):
             with contextlib.suppress(OSError):
-                stream.close()  # type: ignore[union-attr]
+                stream.close()
 
     def _ask(self, path: Path, whole: bool) -> Sound | Promise:
         with self._turn:
-            if self._files >= FILES_PER_WORKER or (
-                self._worker is not None and self._worker.poll() is not None
-            ):
+            died = self._worker is not None and self._worker.poll() is not None
+            if died or self._files >= FILES_PER_WORKER:
                 self.close()  # one that died between two files is nobody's fault
             if self._worker is None:
                 self._worker, self._files = _start(), 0
             self._files += 1
-            done = False
             try:
-                answer = self._answer(path, whole)
-                done = True
-                return answer
-            except AudioError as problem:
-                done = not isinstance(problem, _WorkerLostError)
-                raise AudioError(str(problem)) from problem.__cause__
-            finally:
-                if not done:  # also when interrupted: half an answer may still be on its way
-                    self.close()
+                return self._answer(_Pipe(self._worker, path, self.limits), whole)
+            except _WorkerLostError as error:
+                self.close()
+                raise AudioError(str(error)) from error.__cause__
+            except AudioError:
+                raise
+            except BaseException:  # interrupted: half an answer may still be on its way
+                self.close()
+                raise
 
-    def _answer(self, path: Path, whole: bool) -> Sound | Promise:
-        limits, pipe = self.limits, _Pipe(self._worker, path, self.limits)  # type: ignore[arg-type]
-        pipe.write(
-            {
-                "path": str(path),
-                "whole": whole,
-                "memory": limits.memory,
-                "wall_seconds": limits.wall_seconds,
-            }
-        )
+    def _answer(self, pipe: _Pipe, whole: bool) -> Sound | Promise:
+        path, limits = pipe.path, pipe.limits
+        request = {"path": str(path), "whole": whole, **asdict(limits)}
+        pipe.send(json.dumps(request).encode() + b"\n")
         wave_CW, at, promised = np.empty((0, 0), np.float32), 0, Promise(0, 0, 0)
         while True:
-            kind, size = struct.unpack("<cQ", pipe.read(9))
+            kind, size = MESSAGE.unpack(pipe.read(MESSAGE.size))
             if kind == b"P":
                 promised = Promise(*json.loads(pipe.read(size)))
                 if whole:
@@ -389,7 +351,7 @@ class Decoder:
                         limits.hold(path, promised)
                     except AudioError:
                         pipe.send(b"no\n")
-                        pipe.read(9)  # D: ready for the next file
+                        pipe.read(MESSAGE.size)  # D: ready for the next file
                         raise
                     wave_CW = np.empty((promised.channels, promised.frames), np.float32)
                     pipe.send(b"go\n")
@@ -423,9 +385,6 @@ class _Pipe:
         self.poll = select.poll()
         self.poll.register(self.out, select.POLLIN)
 
-    def write(self, request: dict[str, Any]) -> None:
-        self.send(json.dumps(request).encode() + b"\n")
-
     def send(self, line: bytes) -> None:
         try:
             self.to.write(line)
@@ -434,8 +393,7 @@ class _Pipe:
             raise self._lost() from None
 
     def read(self, size: int) -> bytearray:
-        """Exactly `size` bytes. Raises _WorkerLostError when the worker dies first, or the time is
-        over."""
+        """Exactly `size` bytes. _WorkerLostError when the worker dies first, or time is over."""
         content = bytearray(size)
         view = memoryview(content)
         while len(view):
@@ -445,10 +403,10 @@ class _Pipe:
                     f"{self.path}: took more than {self.limits.wall_seconds:g} s to be decoded; "
                     "cut it into shorter files, or leave it out"
                 )
-            got = os.readv(self.out, [view])
-            if not got:
+            count = os.readv(self.out, [view])
+            if not count:
                 raise self._lost()
-            view = view[got:]
+            view = view[count:]
         return content
 
     def _lost(self) -> AudioError:
@@ -456,14 +414,12 @@ class _Pipe:
             code = self.worker.wait(timeout=5)
         except subprocess.TimeoutExpired:
             code = 0
-        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
-        return _WorkerLostError(
-            f"{self.path}: its decoder died ({how}); leave it out or convert it to FLAC"
-        )
+        cause = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
+        return _WorkerLostError(f"{self.path}: its decoder died ({cause}); convert it to FLAC")
 
 
 def _start() -> subprocess.Popen[bytes]:
-    code = f"import sys; sys.path[:] = {sys.path!r}; from distill.audio.safe_decode import _serve; _serve()"
+    code = f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import _serve; _serve()"
     one_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # more only reserve memory
     return subprocess.Popen(
         [sys.executable, "-P", "-c", code],
@@ -471,8 +427,7 @@ def _start() -> subprocess.Popen[bytes]:
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         env={**os.environ, **one_thread},
-        # a group of its own, to be ended as one; Ctrl-C is the parent's business
-        start_new_session=True,
+        start_new_session=True,  # to be ended as one; Ctrl-C is the parent's business
     )
 
 
@@ -480,7 +435,7 @@ _OWN: dict[tuple[int, Limits], Decoder] = {}
 
 
 def _own(limits: Limits) -> Decoder:
-    """This process's decoder for these limits: a forked child must not talk to its parent's worker."""
+    """This process's decoder for these limits: a forked child must not use its parent's worker."""
     key = (os.getpid(), limits)
     if key not in _OWN:
         _OWN[key] = Decoder(limits)

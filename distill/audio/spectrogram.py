@@ -1,5 +1,4 @@
-"""Sound and pictures for pages and notebooks: Ogg Opus, spectrograms as small PNG files, and a
-player of both.
+"""Sound and pictures for pages and notebooks: Ogg Opus, spectrograms as PNGs, a player of both.
 
 A spectrogram has a logarithmic frequency axis, so that a semitone is as high everywhere.
 """
@@ -32,9 +31,10 @@ def player_html(wave_W: NDArray[np.float32], sample_rate: int, text: str) -> str
     """A player and a spectrogram of mono sound as HTML that needs nothing else."""
     sound = base64.b64encode(opus(wave_W, sample_rate)).decode()
     picture = base64.b64encode(spectrogram_png(wave_W, sample_rate)).decode()
+    style = "width:100%;max-width:60em;height:9em"
     return (
         f"<figure><figcaption>{html.escape(text)}</figcaption>"
-        f'<img src="data:image/png;base64,{picture}" style="width:100%;max-width:60em;height:9em"><br>'
+        f'<img src="data:image/png;base64,{picture}" style="{style}"><br>'
         f'<audio controls src="data:audio/ogg;base64,{sound}"></audio></figure>'
     )
 
@@ -44,15 +44,9 @@ def opus(wave_W: NDArray[np.float32], sample_rate: int) -> bytes:
     wave_W = np.asarray(wave_W, dtype=np.float64)
     if sample_rate != OPUS_RATE and len(wave_W):
         wave_W = resample_poly(wave_W, OPUS_RATE, sample_rate)
-    memory = io.BytesIO()
-    soundfile.write(
-        memory,
-        wave_W / max(1.0, np.abs(wave_W).max(initial=0)),
-        OPUS_RATE,
-        format="OGG",
-        subtype="OPUS",
-        compression_level=0.8,
-    )
+    wave_W = wave_W / max(1.0, np.abs(wave_W).max(initial=0))
+    memory, options = io.BytesIO(), {"format": "OGG", "subtype": "OPUS", "compression_level": 0.8}
+    soundfile.write(memory, wave_W, OPUS_RATE, **options)
     return memory.getvalue()
 
 
@@ -63,8 +57,7 @@ def spectrogram_png(
     columns: int | None = None,
     colours: int = COLOURS,
 ) -> bytes:
-    """Level over time (`hop_seconds` a pixel) and log frequency, as a PNG; its top is 8 kHz or half
-    the sample rate.
+    """Level over time (`hop_seconds` a pixel) and log frequency (55 Hz to 8 kHz), as a PNG.
 
     Sound that would be wider than `columns` pixels has neighbours averaged until it is not, for
     whole songs in small files; fewer `colours` make them smaller still.
@@ -79,8 +72,7 @@ def levels(
     hop_seconds: float = HOP_SECONDS,
     columns: int | None = None,
 ) -> NDArray[np.float64]:
-    """What `spectrogram_png` shows, [PICTURE_ROWS, columns], from 0 (quiet) to 1 (the loudest there
-    is)."""
+    """What `spectrogram_png` shows, [PICTURE_ROWS, columns], from 0 (quiet) to 1 (loudest)."""
     level_HF = 10 * np.log10(_power(wave_W, sample_rate, hop_seconds, columns) + 1e-12)
     return np.clip((level_HF - level_HF.max()) / RANGE_DB + 1, 0, 1)
 
@@ -88,8 +80,7 @@ def levels(
 def _power(
     wave_W: NDArray[np.float32], sample_rate: int, hop_seconds: float, columns: int | None
 ) -> NDArray[np.float64]:
-    """Mean power by picture row (top first) and column. A block at a time: an hour needs no more
-    memory than a line."""
+    """Mean power by picture row (top first) and column, a block at a time: memory stays flat."""
     hop = round(hop_seconds * sample_rate)
     wave_W = np.pad(wave_W, (0, max(0, 8 * hop - len(wave_W))))
     frames = len(wave_W) // hop - 3  # each of four hops
@@ -109,10 +100,9 @@ def _power(
 
 
 def _by_row(hertz_H: NDArray[np.float64], power_HF: NDArray[np.float32]) -> NDArray[np.float64]:
-    """The mean over the band of each picture row; where rows are finer than bins, the nearest bin."""
-    edges = LOWEST_HZ * (HIGHEST_HZ / LOWEST_HZ) ** (
-        (np.arange(PICTURE_ROWS + 1) - 0.5) / (PICTURE_ROWS - 1)
-    )
+    """The mean over each picture row's band; where rows are finer than bins, the nearest bin."""
+    heights = (np.arange(PICTURE_ROWS + 1) - 0.5) / (PICTURE_ROWS - 1)
+    edges = LOWEST_HZ * (HIGHEST_HZ / LOWEST_HZ) ** heights
     low_R = np.clip(np.searchsorted(hertz_H, edges[:-1]), 0, len(hertz_H) - 1)
     high_R = np.maximum(np.searchsorted(hertz_H, edges[1:]), low_R + 1)
     total_HF = np.cumsum(np.pad(power_HF, ((1, 0), (0, 0))), axis=0, dtype=np.float64)
@@ -127,30 +117,22 @@ def height(hertz: float) -> float:
 
 def palette(colours: int = COLOURS) -> NDArray[np.uint8]:
     """[colours, 3] RGB from quiet to loud."""
-    places, stops = np.linspace(0, 1, colours), np.linspace(0, 1, len(INK))
-    return (
-        np.stack([np.interp(places, stops, channel) for channel in zip(*INK, strict=True)], 1)
-        .round()
-        .astype(np.uint8)
-    )
+    levels, stops = np.linspace(0, 1, colours), np.linspace(0, 1, len(INK))
+    channels = [np.interp(levels, stops, channel) for channel in zip(*INK, strict=True)]
+    return np.stack(channels, 1).round().astype(np.uint8)
 
 
 def png(index_HF: NDArray[np.uint8], colours_C3: NDArray[np.uint8]) -> bytes:
     """A palette picture as a PNG file (RFC 2083); the format is short enough to need no library."""
 
     def chunk(name: bytes, data: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-        )
+        size, checksum = len(data), zlib.crc32(name + data)
+        return struct.pack(">I", size) + name + data + struct.pack(">I", checksum)
 
     height, width = index_HF.shape
     # each row begins with its filter, none
     rows = np.concatenate([np.zeros((height, 1), np.uint8), index_HF], axis=1)
     header = struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"PLTE", colours_C3.tobytes())
-        + chunk(b"IDAT", zlib.compress(rows.tobytes(), 9))
-        + chunk(b"IEND", b"")
-    )
+    chunks = chunk(b"IHDR", header) + chunk(b"PLTE", colours_C3.tobytes())
+    chunks += chunk(b"IDAT", zlib.compress(rows.tobytes(), 9)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunks

@@ -1,17 +1,9 @@
 """Codecs: sound <-> codes. One file per kind; its name is the recipe's `kind`.
 
 A codec turns a waveform into frames of S slots, each a number below the slot's size, and back.
-Every file here has
-
-    Settings            frozen dataclass of the recipe's words
-    Settings.format     CodecFormat, known before any weight is loaded
-    Settings.terms      licence of the weights: the one the recipe states, else the known one of these weights, else
-                        "unknown"; several with commas
-    Settings.load()     the Codec, on the CPU; `Placed` moves it
-
-A codec with several rates flattens itself to slots inside its own file; nobody else knows. Frame f
-covers the samples [f * hop, (f + 1) * hop), where hop = sample rate / frame rate; the last frame is
-filled up with silence.
+Every file here has a `Settings` (CodecSettings) that loads a Codec; one with several rates flattens
+itself to slots there. Frame f covers the samples [f * hop, (f + 1) * hop), where hop is the sample
+rate / frame rate; the last frame is filled up with silence.
 
 However long the song, memory stays flat: it is worked through in blocks of a grid that begins at
 its first sample (_blocks.py), so that codes and samples depend on the song and on nothing else.
@@ -38,49 +30,43 @@ class Codec(Protocol):
     fingerprint: str
 
     def encode(self, wave_CW: Tensor) -> Tensor:
-        """codes_FS (int64) of a float32 wave at the format's rate; F = ceil(W / hop). CodecError on
-        a wrong wave.
-        """
-        ...
+        """codes_FS (int64) of a float32 wave at the format's rate (full scale +-1);
+        F = ceil(W / hop). CodecError on a wrong wave."""
 
     def decode(self, codes_FS: Tensor, samples: int | None = None) -> Tensor:
-        """wave_CW of F * hop samples, or its first `samples`. CodecError on codes of another codec."""
-        ...
+        """wave_CW of F * hop samples at the format's rate, or its first `samples`. CodecError on
+        codes of another codec."""
 
     def codebooks(self) -> list[Tensor]:
         """Per slot [C, D] float32: what each code means, in one latent space for all slots."""
-        ...
 
     @property
     def device(self) -> torch.device:
-        """Where it computes. Waves and codes may lie anywhere; what comes out lies in main memory."""
-        ...
+        """Where it computes. Waves and codes may lie anywhere; results lie in main memory."""
 
     def to(self, device: torch.device | str) -> Self:
         """Moves its weights."""
-        ...
 
 
 class CodecSettings(Protocol):
-    """The `Settings` of every codec."""
+    """The `Settings` of every codec: a frozen dataclass of the recipe's words."""
 
     @property
     def format(self) -> CodecFormat:
         """What the codec speaks, known before any weight is loaded."""
-        ...
 
     @property
     def terms(self) -> str:
-        """Licence of the weights: stated, known, or "unknown"; several with commas."""
-        ...
+        """Licence of the weights: the recipe's, else the known one, else "unknown"; several with
+        commas."""
 
     def load(self) -> Codec:
-        """The codec, on the CPU. Raises CodecError or FolderError where its weights cannot be used."""
-        ...
+        """The codec, on the CPU; `to` moves it. CodecError or FolderError where its weights are
+        missing, damaged, or another codec's."""
 
 
 class Placed:
-    """`device` and `to` of a codec whose weights are the modules and tensors among its attributes."""
+    """`device` and `to` of a codec whose weights are modules and tensors among its attributes."""
 
     @property
     def device(self) -> torch.device:
@@ -95,31 +81,29 @@ class Placed:
 
 
 def check_wave(wave_CW: Tensor, format: CodecFormat) -> None:
-    """Raise CodecError unless the wave has the format's channels, at least one sample, all finite
-    floats."""
+    """CodecError unless the wave has the format's channels and at least one sample, all finite."""
     if wave_CW.ndim != 2 or wave_CW.shape[0] != format.channels or wave_CW.shape[1] == 0:
         raise CodecError(
             f"encode: a wave of shape {tuple(wave_CW.shape)}; give [{format.channels}, samples] "
-            "with "
-            f"at least one sample at {format.sample_rate} Hz"
+            f"with at least one sample at {format.sample_rate} Hz"
         )
     if not wave_CW.is_floating_point():
         raise CodecError(f"encode: a wave of type {wave_CW.dtype}; give float32, full scale +-1")
     # by pieces: of each of them isfinite makes a copy or two
     if not all(bool(torch.isfinite(piece).all()) for piece in wave_CW.split(2**20, dim=1)):
         raise CodecError(
-            "encode: the wave holds NaN or infinity; read it with distill.audio.files.read, which "
-            "refuses such"
+            "encode: the wave holds NaN or infinity; "
+            "read it with distill.audio.files.read, which refuses such"
         )
 
 
 def check_codes(codes_FS: Tensor, format: CodecFormat) -> None:
-    """Raise CodecError unless codes_FS is whole numbers, S wide, and inside every slot's size."""
+    """CodecError unless codes_FS is whole numbers, S wide, and inside every slot's size."""
     slots = len(format.slot_sizes)
     if codes_FS.ndim != 2 or codes_FS.shape[1] != slots or codes_FS.shape[0] == 0:
         raise CodecError(
-            f"decode: codes of shape {tuple(codes_FS.shape)}; give [frames, {slots}] with at "
-            "least one frame"
+            f"decode: codes of shape {tuple(codes_FS.shape)}; "
+            f"give [frames, {slots}] with at least one frame"
         )
     if codes_FS.is_floating_point() or codes_FS.dtype == torch.bool:
         raise CodecError(f"decode: codes of type {codes_FS.dtype}; give whole numbers (int64)")

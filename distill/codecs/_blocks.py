@@ -1,7 +1,7 @@
 """A long wave in blocks: the same codes and samples, in memory that does not grow with the song.
 
 Frames are cut on a fixed grid: block k is frames [k * block, (k + 1) * block). A network is given
-the block and `context` frames more on each side, and of what it gives only the block is kept:
+the block and `context` frames more on each side, and of its output only the block is kept:
 
     wave     ....[ context |        block        | context ]....
     kept                   |        block        |
@@ -11,12 +11,11 @@ can hear, the blocks together are what the network makes of the whole song, roun
 grid begins at the song's first sample however somebody cut, batched or resumed the work.
 
 How far a frame hears is asked of the network itself (`receptive_frames`): a frame of NaN goes in,
-and it is looked up how far from it NaN comes out. A NaN gets through every sum, zero weights
-included, so nothing is missed, and no table of kernel sizes has to be kept true by hand.
+and how far from it NaN comes out is the answer. A NaN gets through every sum, zero weights
+included, so no table of kernel sizes has to be kept true by hand.
 
 An LSTM, or attention to the past, hears everything before it: no context is enough. Where a network
-is causal its state is handed from block to block instead (`in_blocks_causal`), which again gives
-what the whole gives.
+is causal its state is handed from block to block instead (`in_blocks_causal`), to the same effect.
 """
 
 from __future__ import annotations
@@ -32,9 +31,9 @@ from torch.nn import functional
 from distill.errors import CodecError
 
 BLOCK_SECONDS = 10.0  # at most: long beside any context, short beside a song
-# glibc gives what is larger than 32 MiB back to the kernel when it is freed, and gets it again page
-# by page, zeroed, at the next layer: in blocks of 4 s DAC's 44.1 kHz encoder takes 1.4 to 1.5 times
-# the time of blocks of 2 s.
+# glibc gives what is larger than 32 MiB back to the kernel when it is freed, and gets it again,
+# zeroed, at the next layer: DAC's 44.1 kHz encoder takes 1.4 to 1.5 times as long in blocks of 4 s
+# as in blocks of 2 s
 KEPT_BYTES = 30 * 2**20
 SIDE_BY_SIDE_SECONDS = 30.0  # of sound on a GPU at once
 
@@ -49,11 +48,9 @@ class Block(NamedTuple):
 
 
 class Whole:
-    """A tensor of `length` along `dim`, laid together of pieces; the first one makes room for all.
-
-    Pieces that are kept one by one until the end lie in the heap between a network's large tensors,
-    which then find no room where the last block's lay: the process grows by more than the song.
-    """
+    """A tensor of `length` along `dim`, laid together of pieces; the first makes room for all.
+    Pieces kept one by one would lie in the heap where the next block's large tensors could, and the
+    process would grow by more than the song."""
 
     def __init__(self, length: int, dim: int = 0):
         self.length, self.dim = length, dim
@@ -61,9 +58,8 @@ class Whole:
 
     def lay(self, piece: Tensor, start: int) -> None:
         if self._laid is None:
-            self._laid = piece.new_empty(
-                *piece.shape[: self.dim], self.length, *piece.shape[self.dim + 1 :]
-            )
+            before, after = piece.shape[: self.dim], piece.shape[self.dim + 1 :]
+            self._laid = piece.new_empty(*before, self.length, *after)
         self._laid.narrow(self.dim, start, piece.shape[self.dim]).copy_(piece)
 
     @property
@@ -80,11 +76,16 @@ def blocks(frames: int, block_frames: int, context_frames: int) -> Iterator[Bloc
 
 
 def block_frames(frame_rate: float, values_a_frame: float, context_frames: int) -> int:
-    """Frames of a block whose largest float32 tensor, context included, keeps within KEPT_BYTES: 10
-    s at most, and at least four contexts, so that not much is worked twice.
-    """
+    """Frames of a block whose largest float32 tensor, context included, keeps within KEPT_BYTES:
+    BLOCK_SECONDS at most, and at least four contexts, so that not much is worked twice."""
     kept = int(KEPT_BYTES / 4 / values_a_frame) - 2 * context_frames
     return max(1, 4 * context_frames, min(math.ceil(BLOCK_SECONDS * frame_rate), kept))
+
+
+def whole_frames(wave_CW: Tensor, first: int, last: int, hop: int) -> Tensor:
+    """The samples of frames [first, last), filled up with silence behind the end of the wave."""
+    piece_CW = wave_CW[:, first * hop : last * hop]
+    return functional.pad(piece_CW, (0, (last - first) * hop - piece_CW.shape[1]))
 
 
 def in_blocks_encode(
@@ -95,14 +96,12 @@ def in_blocks_encode(
     context_frames: int,
 ) -> Tensor:
     """codes_FS of the whole wave, F = ceil(W / hop); the last frame is filled up with silence.
+    `encode` makes codes_FS (or latents_FD) of a block of whole frames, wave_CW."""
 
-    `encode` is given whole frames, wave_CW, and gives codes_FS, one row a frame; it may give
-    latents_FD as well. Only one block with its context is ever on its way through it.
-    """
-    alone = in_blocks_encode_many(
-        lambda wave_BCW: encode(wave_BCW[0])[None], [wave_CW], hop, block_frames, context_frames
-    )
-    return alone[0]
+    def alone(wave_BCW: Tensor) -> Tensor:
+        return encode(wave_BCW[0])[None]
+
+    return in_blocks_encode_many(alone, [wave_CW], hop, block_frames, context_frames)[0]
 
 
 def in_blocks_encode_many(
@@ -113,54 +112,43 @@ def in_blocks_encode_many(
     context_frames: int,
     together: int = 1,
 ) -> list[Tensor]:
-    """codes_FS of every wave_CW, as `in_blocks_encode` gives them. `encode` makes codes_BFS of
-    wave_BCW.
+    """codes_FS of every wave_CW, as `in_blocks_encode`; `encode` makes codes_BFS of wave_BCW.
+    CodecError when it gives another number of frames.
 
-    Up to `together` blocks go through it side by side, those of equal length, whichever song they
-    are from: inside a song all are, so that songs of any lengths keep a GPU busy, and nothing is
-    filled up to another's length.
+    Up to `together` blocks of equal length go through it side by side, whichever song they are
+    from: songs of any lengths keep a GPU busy, and nothing is filled up to another's length.
     """
-    made = [Whole(-(-wave_CW.shape[1] // hop)) for wave_CW in waves]
-    waiting: dict[int, list[tuple[int, Block]]] = {}
+    codes = [Whole(-(-wave_CW.shape[1] // hop)) for wave_CW in waves]
+    waiting: dict[int, list[tuple[int, Block]]] = {}  # by length: which song, which block
 
-    def work(places: list[tuple[int, Block]]) -> None:
-        wave_BCW = torch.stack([_filled(waves[song], block, hop) for song, block in places])
-        for (song, block), codes_FS in zip(places, encode(wave_BCW), strict=True):
+    def work(batch: list[tuple[int, Block]]) -> None:
+        pieces = [whole_frames(waves[song], block.first, block.last, hop) for song, block in batch]
+        for (song, block), codes_FS in zip(batch, encode(torch.stack(pieces)), strict=True):
             if len(codes_FS) != block.last - block.first:
                 raise CodecError(
                     f"encode: gave {len(codes_FS)} frames for {block.last - block.first}; "
                     "the model's strides and its hop do not belong together"
                 )
             kept_FS = codes_FS[block.start - block.first : block.stop - block.first]
-            made[song].lay(kept_FS, block.start)
-        places.clear()
+            codes[song].lay(kept_FS, block.start)
+        batch.clear()
 
-    for song, codes in enumerate(made):
-        for block in blocks(codes.length, block_frames, context_frames):
-            places = waiting.setdefault(block.last - block.first, [])
-            places.append((song, block))
-            if len(places) == together:
-                work(places)
-    for places in filter(None, waiting.values()):
-        work(places)
-    return [codes.tensor for codes in made]
-
-
-def _filled(wave_CW: Tensor, block: Block, hop: int) -> Tensor:
-    """What a block and its context hear, whole frames."""
-    piece_CW = wave_CW[:, block.first * hop : block.last * hop]
-    return functional.pad(piece_CW, (0, (block.last - block.first) * hop - piece_CW.shape[1]))
+    for song, song_codes in enumerate(codes):
+        for block in blocks(song_codes.length, block_frames, context_frames):
+            batch = waiting.setdefault(block.last - block.first, [])
+            batch.append((song, block))
+            if len(batch) == together:
+                work(batch)
+    for batch in filter(None, waiting.values()):
+        work(batch)
+    return [song_codes.tensor for song_codes in codes]
 
 
 def side_by_side(device: torch.device | str, block_seconds: float) -> int:
     """How many blocks are worth encoding together: one on a CPU, whose one thread a single block
-    keeps busy, and on a GPU what SIDE_BY_SIDE_SECONDS hold.
-    """
-    return (
-        1
-        if torch.device(device).type == "cpu"
-        else max(1, round(SIDE_BY_SIDE_SECONDS / block_seconds))
-    )
+    keeps busy, and on a GPU what SIDE_BY_SIDE_SECONDS hold."""
+    on_cpu = torch.device(device).type == "cpu"
+    return 1 if on_cpu else max(1, round(SIDE_BY_SIDE_SECONDS / block_seconds))
 
 
 def in_blocks_decode(
@@ -170,26 +158,25 @@ def in_blocks_decode(
     block_frames: int,
     context_frames: int,
 ) -> Tensor:
-    """wave_CW of F * hop samples. `decode` gives wave_CW of some codes_FS; it may be off by part of
-    a frame.
+    """wave_CW of F * hop samples. `decode` gives wave_CW of some codes_FS, off by part of a frame
+    at most (else CodecError).
 
-    What falls short (odd strides lose some samples) is silence at the end of the song, and inside
-    it is covered by the context, which must then be a frame wider than what a frame hears.
+    What falls short (odd strides lose some samples) is silence at the end of the song; inside it is
+    covered by the context, which must then be a frame wider than what a frame hears.
     """
-    whole = Whole(len(codes_FS) * hop, 1)
+    sound = Whole(len(codes_FS) * hop, 1)
     for block in blocks(len(codes_FS), block_frames, context_frames):
         wave_CW = decode(codes_FS[block.first : block.last])
         missing = (block.last - block.first) * hop - wave_CW.shape[1]
         if abs(missing) >= hop:
             raise CodecError(
                 f"decode: gave {wave_CW.shape[1]} samples for {block.last - block.first} frames "
-                f"of {hop}; "
-                "the model's strides and its hop do not belong together"
+                f"of {hop}; the model's strides and its hop do not belong together"
             )
         wave_CW = functional.pad(wave_CW, (0, max(0, missing)))
         kept_CW = wave_CW[:, (block.start - block.first) * hop : (block.stop - block.first) * hop]
-        whole.lay(kept_CW, block.start * hop)
-    return whole.tensor
+        sound.lay(kept_CW, block.start * hop)
+    return sound.tensor
 
 
 def in_blocks_causal(
@@ -202,24 +189,22 @@ def in_blocks_causal(
     inner: int,
     outer: int,
 ) -> Tensor:
-    """What before -> carry -> after makes of all frames, for a causal network with memory: [E,
-    frames * outer].
+    """[E, frames * outer]: before -> carry -> after over all frames, for a causal network.
 
     before    (first, last) -> [D, (last - first) * inner], of those frames of the input
     carry     [D, n * inner] -> the same length; called once a block, in order; keeps its own state
     after     [D, n * inner] -> [E, n * outer]
-
-    `contexts` is how many frames back `before` and `after` hear. A block is longer than either:
-    where a song begins, padding by reflection looks as far ahead.
+    contexts  how many frames back `before` and `after` hear; a block is longer than either, since
+              padding by reflection looks as far ahead where a song begins
     """
-    whole = Whole(frames * outer, 1)
+    output = Whole(frames * outer, 1)
     heard_DT: Tensor | None = None
     for block in blocks(frames, block_frames, contexts[0]):
-        told_DT = carry(before(block.first, block.stop)[:, (block.start - block.first) * inner :])
-        heard_DT = told_DT if heard_DT is None else torch.cat([heard_DT, told_DT], 1)
-        whole.lay(after(heard_DT)[:, -(block.stop - block.start) * outer :], block.start * outer)
+        new_DT = carry(before(block.first, block.stop)[:, (block.start - block.first) * inner :])
+        heard_DT = new_DT if heard_DT is None else torch.cat([heard_DT, new_DT], 1)
+        output.lay(after(heard_DT)[:, -(block.stop - block.start) * outer :], block.start * outer)
         heard_DT = heard_DT[:, max(0, heard_DT.shape[1] - contexts[1] * inner) :]
-    return whole.tensor
+    return output.tensor
 
 
 @torch.inference_mode()
@@ -231,11 +216,11 @@ def receptive_frames(
     most: int = 4096,
     device: torch.device | str = "cpu",
 ) -> int:
-    """How many frames away an input frame can still be heard in an output frame, to either side.
+    """How many frames away, to either side, an input frame can still be heard in an output frame.
 
     `run` takes float32 [1, channels, frames * samples_in] and gives a float tensor whose last axis
     is time, `samples_out` a frame: (channels of the wave, hop, 1) for an encoder up to its latents,
-    (width of the latents, 1, hop) for a decoder. Raises CodecError beyond `most` frames: an LSTM or
+    (width of the latents, 1, hop) for a decoder. CodecError beyond `most` frames: an LSTM or
     attention hears all.
     """
     reach = 8
@@ -243,18 +228,15 @@ def receptive_frames(
         input_1CT = torch.zeros(1, channels, (2 * reach + 1) * samples_in, device=device)
         input_1CT[..., reach * samples_in : (reach + 1) * samples_in] = float("nan")
         output = run(input_1CT)
-        heard = (
-            torch.isnan(output).reshape(-1, output.shape[-1]).any(0).nonzero()[:, 0] // samples_out
-        )
-        if not len(heard):
+        heard_NT = torch.isnan(output).reshape(-1, output.shape[-1])
+        heard_N = heard_NT.any(0).nonzero()[:, 0] // samples_out
+        if not len(heard_N):
             raise CodecError("receptive_frames: the network's output does not depend on its input")
-        farthest = max(reach - int(heard[0]), int(heard[-1]) - reach)
+        farthest = max(reach - int(heard_N[0]), int(heard_N[-1]) - reach)
         if farthest < reach:  # the edges stayed clean: nothing lies beyond them
             return farthest
         reach *= 2
-    raise CodecError(
-        f"receptive_frames: a frame hears more than {most} frames; work in the codec's own segments"
-    )
+    raise CodecError(f"receptive_frames: hears more than {most} frames; use a codec's segments")
 
 
 @torch.inference_mode()
@@ -265,9 +247,9 @@ def widest(
     `receptive_frames`."""
     frames, largest = 16, 0
 
-    def look(_: nn.Module, inputs: object, given: object) -> None:
+    def look(_: nn.Module, inputs: object, output: object) -> None:
         nonlocal largest
-        largest = max(largest, given.numel() if isinstance(given, Tensor) else 0)
+        largest = max(largest, output.numel() if isinstance(output, Tensor) else 0)
 
     hooks = [part.register_forward_hook(look) for part in module.modules()]
     try:

@@ -2,17 +2,16 @@
 
 Weights, by `path`:
 
-    44khz, 44khz-16kbps, 24khz, 16khz   the published model, by the package's own download (MIT)
-    weights.pth                         a checkpoint as the package writes it: state_dict and metadata
-    a folder or hub id                  config.json (the arguments of dac.DAC) and weights.safetensors
+    44khz, 44khz-16kbps, 24khz, 16khz   published models, by the package's own download (MIT)
+    weights.pth                         a checkpoint of the package: state_dict and metadata
+    a folder or hub id                  config.json (arguments of dac.DAC), weights.safetensors
 
 The package's `.load` first tries to run code found inside the file (torch.package); here a
 checkpoint is read as tensors and numbers, and one that brings code is refused.
 
-The package encodes and decodes a whole song at once or in unpadded chunks of a second; here it is
-blocks with as much context as its convolutions hear, which give the same codes and flat memory.
-With an odd stride (the 16 and 24 kHz models have a 5) the package's decoder ends some samples
-early; those few are silence.
+The package works on a whole song at once or in unpadded chunks of a second; here it is blocks with
+as much context as its convolutions hear, which give the same codes and flat memory. With an odd
+stride (the 16 and 24 kHz models have a 5) its decoder ends some samples early; those are silence.
 """
 
 from __future__ import annotations
@@ -62,22 +61,18 @@ import dac.utils
 
 NEEDED = ("encoder_rates", "n_codebooks", "codebook_size", "sample_rate")
 ARGUMENTS = (
-    "encoder_dim encoder_rates latent_dim decoder_dim decoder_rates n_codebooks codebook_size "
-    "codebook_dim "
-    "sample_rate"
-).split()
+    *("encoder_dim", "encoder_rates", "latent_dim", "decoder_dim", "decoder_rates"),
+    *("n_codebooks", "codebook_size", "codebook_dim", "sample_rate"),
+)
 # the package's conf/final/*.yml: what its downloads are, known before they are fetched
-PUBLISHED = {
-    "44khz": dict(sample_rate=44100, encoder_rates=[2, 4, 8, 8], n_codebooks=9, codebook_size=1024),
-    "44khz-16kbps": dict(
-        sample_rate=44100, encoder_rates=[2, 4, 8, 8], n_codebooks=18, codebook_size=1024
-    ),
-    "24khz": dict(
-        sample_rate=24000, encoder_rates=[2, 4, 5, 8], n_codebooks=32, codebook_size=1024
-    ),
-    "16khz": dict(
-        sample_rate=16000, encoder_rates=[2, 4, 5, 8], n_codebooks=12, codebook_size=1024
-    ),
+PUBLISHED: dict[str, dict[str, Any]] = {
+    name: dict(sample_rate=rate, encoder_rates=rates, n_codebooks=slots, codebook_size=1024)
+    for name, rate, rates, slots in (
+        ("44khz", 44100, [2, 4, 8, 8], 9),
+        ("44khz-16kbps", 44100, [2, 4, 8, 8], 18),
+        ("24khz", 24000, [2, 4, 5, 8], 32),
+        ("16khz", 16000, [2, 4, 5, 8], 12),
+    )
 }
 
 
@@ -91,37 +86,35 @@ class Settings:
 
     @property
     def format(self) -> CodecFormat:
-        """Read from what stands beside the weights; CodecError when it is missing or describes no
-        DAC."""
+        """Read from what stands beside the weights; CodecError when that is missing or no DAC's."""
         return _format(PUBLISHED.get(self.path) or _read(locate(self.path), shallow=True)[0], self)
 
     @property
     def terms(self) -> str:
-        """The licence of the weights: `licence`, or what is known of `path`."""
         return terms(self.licence, self.path, dict.fromkeys(PUBLISHED, "mit"))
 
     def load(self) -> DacCodec:
-        """The codec with its weights. CodecError names what is damaged, wants to run code or is not
-        a DAC."""
+        """The codec with its weights. CodecError names what is damaged, wants to run code, or is no
+        DAC's."""
         format = self.format
-        place = _download(self.path) if self.path in PUBLISHED else locate(self.path)
-        config, state = _read(place)
+        path = _download(self.path) if self.path in PUBLISHED else locate(self.path)
+        config, state = _read(path)
         if _format(config, self) != format:
-            raise CodecError(f"{place}: is not the model {self.path}; remove it and fetch it again")
-        with as_configured(place):
+            raise CodecError(f"{path}: is not the model {self.path}; remove it and fetch it again")
+        with as_configured(path):
             model = dac.DAC(**config)
-        fill(model, checked(state, place), place)
-        return DacCodec(model.eval(), format, identity(state, config))
+        weights = checked(state, path)
+        fill(model, weights, path)
+        return DacCodec(model.eval(), format, identity(weights, config))
 
 
 class DacCodec(Placed):
     """distill.codecs.Codec over a dac.DAC."""
 
-    def __init__(self, model: Any, format: CodecFormat, fingerprint: str):
+    def __init__(self, model: dac.DAC, format: CodecFormat, fingerprint: str):
         self.model, self.format, self.fingerprint = model, format, fingerprint
         self.hop = int(model.hop_length)
-        # blocks encoded side by side; None: as many as the device wants
-        self.together: int | None = None
+        self.together: int | None = None  # blocks encoded at once; None: as the device wants
 
     @cached_property
     def block_frames(self) -> int:
@@ -149,23 +142,20 @@ class DacCodec(Placed):
         """codes_FS of every wave_CW, whatever their lengths."""
         for wave_CW in waves:
             check_wave(wave_CW, self.format)
-        together = self.together or side_by_side(
-            self.device, self.block_frames / self.format.frame_rate
-        )
+        block_seconds = self.block_frames / self.format.frame_rate
+        together = self.together or side_by_side(self.device, block_seconds)
         grid = self.hop, self.block_frames, self.encoder_context
         return in_blocks_encode_many(self._codes, waves, *grid, together)
 
     @torch.inference_mode()
     def decode(self, codes_FS: Tensor, samples: int | None = None) -> Tensor:
         check_codes(codes_FS, self.format)
-        wave_CW = in_blocks_decode(
-            self._wave, codes_FS, self.hop, self.block_frames, self.decoder_context
-        )
-        return wave_CW[:, :samples]
+        grid = self.hop, self.block_frames, self.decoder_context
+        return in_blocks_decode(self._wave, codes_FS, *grid)[:, :samples]
 
     @torch.inference_mode()
     def codebooks(self) -> list[Tensor]:
-        """Every code as the vector it adds to the latent: the factorised codebooks projected back."""
+        """Every code as the vector it adds to the latent: factorised codebooks projected back."""
         slots = self.model.quantizer.quantizers[: self.format.slots]
         return [slot.out_proj(slot.codebook.weight.T[None])[0].T.clone().cpu() for slot in slots]
 
@@ -178,43 +168,38 @@ class DacCodec(Placed):
         return self.model.decode(self.model.quantizer.from_codes(codes_BSF)[0])[0].cpu()
 
 
-def export(model: Any, folder: str | Path) -> None:
+def export(model: dac.DAC, folder: str | Path) -> None:
     """Write a dac.DAC as a folder that this kind reads, without a pickle in it."""
     config = {name: getattr(model, name) for name in ARGUMENTS}
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    write_atomic(
-        Path(folder) / "weights.safetensors",
-        safetensors.torch.save(state, metadata={"format": "pt"}),
-    )
+    weights = safetensors.torch.save(state, metadata={"format": "pt"})
+    write_atomic(Path(folder) / "weights.safetensors", weights)
     write_atomic(Path(folder) / "config.json", (json.dumps(config, indent=1) + "\n").encode())
 
 
 def _download(name: str) -> Path:
-    """The package's own download of a published model, kept in its own cache."""
+    """A published model, fetched by the package into its own cache. CodecError without network."""
     model, _, bitrate = name.partition("-")
     try:
         return Path(dac.utils.download(model_type=model, model_bitrate=bitrate or "8kbps"))
-    except (OSError, ValueError) as problem:  # requests' errors are OSErrors
-        raise CodecError(
-            f"{name}: cannot be fetched ({problem}); check the network or give a path"
-        ) from problem
+    except (OSError, ValueError) as error:  # requests' errors are OSErrors
+        raise CodecError(f"{name}: not fetched ({error}); check network, or give a path") from error
 
 
-def _read(place: Path, shallow: bool = False) -> tuple[dict[str, Any], Any]:
-    """(arguments of dac.DAC, weights) of a checkpoint or folder; `shallow` is for the arguments
-    alone."""
-    if place.is_dir():
-        config = read_config(place / "config.json", NEEDED)
-        return config, {} if shallow else read_tensors(place / "weights.safetensors")
-    found = read_checkpoint(place, shallow)
+def _read(path: Path, shallow: bool = False) -> tuple[dict[str, Any], object]:
+    """(arguments of dac.DAC, weights) of a checkpoint or folder; `shallow`: the arguments alone."""
+    if path.is_dir():
+        config = read_config(path / "config.json", NEEDED)
+        return config, {} if shallow else read_tensors(path / "weights.safetensors")
+    checkpoint = read_checkpoint(path, shallow)
     try:
-        given, state = found["metadata"]["kwargs"], found["state_dict"]
+        given, state = checkpoint["metadata"]["kwargs"], checkpoint["state_dict"]
         return {name: given[name] for name in ARGUMENTS if name in given or name in NEEDED}, state
-    except (KeyError, TypeError) as problem:
+    except (KeyError, TypeError) as error:
         raise CodecError(
-            f"{place}: not a checkpoint of descript-audio-codec ({problem} is missing); give its "
-            "weights.pth"
-        ) from problem
+            f"{path}: not a checkpoint of descript-audio-codec ({error} is missing); "
+            "give its weights.pth"
+        ) from error
 
 
 def _format(config: dict[str, Any], settings: Settings) -> CodecFormat:

@@ -1,10 +1,9 @@
-"""The codec that ships with the library, and any other that `recipes/codec.yaml` makes
+"""The codec that ships with the library, and any other that recipes/codec.yaml makes
 (tasks/codec.py).
 
 Trained on synthesised song only, so it needs no download and nobody's recordings; not a codec for
-all music (embedded/codec/card.md says what it keeps of what). Songs pass in blocks (`_blocks.py`),
-so memory does not grow with them. On disk: `config.json` (format version, sizes) and
-`weights.safetensors` in half precision.
+all music (embedded/codec/card.md says what it keeps of what). On disk: `config.json` (format
+version, sizes) and `weights.safetensors` in half precision.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -51,8 +49,7 @@ VERSION = 1
 class Settings:
     """`path`: package folder, folder on disk or hub id. `slots`: how many of the trained slots to
     use (None: all). `licence`: of the weights; empty: this package's for its own, else those of the
-    songs they learnt from.
-    """
+    songs they learnt from."""
 
     path: str = "embedded/codec"
     slots: int | None = 2
@@ -60,9 +57,8 @@ class Settings:
 
     @property
     def format(self) -> CodecFormat:
-        """Read from config.json alone. Raises CodecError when it is missing, of another version or
-        has fewer slots.
-        """
+        """Read from config.json alone; CodecError when it is missing, of another version, or has
+        fewer slots."""
         folder = locate(self.path)
         with as_configured(folder / "config.json"):
             network = _config(folder)
@@ -70,22 +66,21 @@ class Settings:
 
     @property
     def terms(self) -> str:
-        """The licence of the weights: `licence`, or what config.json says of the songs, several
-        with commas."""
+        """The licence of the weights: `licence`, or config.json's of the songs, with commas."""
         if self.licence or self.path.startswith("embedded/"):
             return self.licence or "apache-2.0"
-        said = read_config(locate(self.path) / "config.json").get("licences")
-        return ", ".join(map(str, said if isinstance(said, list) else ())) or "unknown"
+        licences = read_config(locate(self.path) / "config.json").get("licences")
+        return ", ".join(map(str, licences if isinstance(licences, list) else ())) or "unknown"
 
     def load(self) -> EmbeddedCodec:
-        """The codec with its weights. Raises CodecError naming what is damaged."""
+        """The codec with its weights. CodecError names what is damaged."""
         folder = locate(self.path)
         with as_configured(folder / "config.json"):
             network = CodecNetwork(_config(folder))
         state = fill_from_halves(network.weights(), folder)
         network.quantiser.started.fill_(True)
-        same = identity(state, read_config(folder / "config.json")["network"])
-        return EmbeddedCodec(network.eval(), self._slots(network.settings), same)
+        fingerprint = identity(state, read_config(folder / "config.json")["network"])
+        return EmbeddedCodec(network.eval(), self._slots(network.settings), fingerprint)
 
     def _slots(self, network: NetworkSettings) -> int:
         return chosen(self.slots, network.slots, self.path)
@@ -99,39 +94,33 @@ class EmbeddedCodec(Placed):
         self.format = _format(network.settings, slots)
         self.hop = network.settings.hop
         self.block_frames = round(BLOCK_SECONDS * self.format.frame_rate)
-        # blocks encoded side by side; None: as many as the device wants
-        self.together: int | None = None
+        self.together: int | None = None  # blocks encoded at once; None: as the device wants
 
     @cached_property
     def encoder_context(self) -> int:
         """Frames on each side that a frame's codes can depend on."""
-        device = self.device
-        return receptive_frames(
-            lambda x_BCW: self.network.latent(x_BCW[:, 0]).transpose(1, 2),
-            1,
-            self.hop,
-            device=device,
-        )
+
+        def latent(wave_BCW: Tensor) -> Tensor:
+            return self.network.latent(wave_BCW[:, 0]).transpose(1, 2)
+
+        return receptive_frames(latent, 1, self.hop, device=self.device)
 
     @property
     def context_frames(self) -> int | None:
-        """What a stream must overlap; None with a source, whose phase depends on all that was sung
-        before."""
+        """What a stream must overlap; None with a source, whose phase depends on all before it."""
         return self.decoder_context if self.network.source is None else None
 
     @cached_property
     def decoder_context(self) -> int:
-        """Frames on each side that a decoded sample can depend on; but for the phase of a source,
-        which is handed on."""
-        quantiser, source = self.network.quantiser, self.network.source
-        width, device = quantiser.codebooks_SCD.shape[2], self.device
+        """Frames on each side that a decoded sample depends on; a source's phase is handed on."""
+        width, source = self.network.settings.latent_width, self.network.source
 
         def sound(latent_BDF: Tensor) -> Tensor:
             hidden_BTD = self.network.hidden(latent_BDF.transpose(1, 2))
             hertz_BT = None if source is None else hidden_BTD.new_full(hidden_BTD.shape[:2], 100.0)
             return self.network.voice(hidden_BTD, hertz_BT)
 
-        frames = receptive_frames(sound, width, 1, self.hop, device=device)
+        frames = receptive_frames(sound, width, 1, self.hop, device=self.device)
         return frames if source is None else frames + math.ceil(source.reach / STATES)
 
     @torch.inference_mode()
@@ -143,57 +132,46 @@ class EmbeddedCodec(Placed):
         """codes_FS of every wave_CW, whatever their lengths."""
         for wave_CW in waves:
             check_wave(wave_CW, self.format)
-        device = self.device
-
-        def codes(wave_BCW: Tensor) -> Tensor:
-            latent_BFD = self.network.latent(wave_BCW[:, 0].to(device, torch.float32))
-            codes_NS, _ = self.network.quantiser.quantise(
-                latent_BFD.flatten(0, 1), self.format.slots
-            )
-            return codes_NS.unflatten(0, latent_BFD.shape[:2]).cpu()
-
-        together = self.together or side_by_side(device, self.block_frames / self.format.frame_rate)
+        block_seconds = self.block_frames / self.format.frame_rate
+        together = self.together or side_by_side(self.device, block_seconds)
         grid = self.hop, self.block_frames, self.encoder_context
-        return in_blocks_encode_many(codes, waves, *grid, together)
+        return in_blocks_encode_many(self._codes, waves, *grid, together)
+
+    def _codes(self, wave_BCW: Tensor) -> Tensor:
+        latent_BFD = self.network.latent(wave_BCW[:, 0].to(self.device, torch.float32))
+        latent_ND = latent_BFD.flatten(0, 1)
+        codes_NS, _ = self.network.quantiser.quantise(latent_ND, self.format.slots)
+        return codes_NS.unflatten(0, latent_BFD.shape[:2]).cpu()
 
     @torch.inference_mode()
     def decode(self, codes_FS: Tensor, samples: int | None = None) -> Tensor:
         check_codes(codes_FS, self.format)
-        device = self.device
-
-        whole, passed_B = Whole(len(codes_FS) * self.hop, 1), None
+        state_hop, rate = self.hop // STATES, self.format.sample_rate
+        sound, passed_B = Whole(len(codes_FS) * self.hop, 1), None
         for block in blocks(len(codes_FS), self.block_frames, self.decoder_context):
-            latent_FD = self.network.quantiser.look_up(
-                codes_FS[block.first : block.last].to(device, torch.int64)
-            )
-            hidden_BTD = self.network.hidden(latent_FD[None])
+            block_FS = codes_FS[block.first : block.last].to(self.device, torch.int64)
+            hidden_BTD = self.network.hidden(self.network.quantiser.look_up(block_FS)[None])
             hertz_BT = self.network.hertz(hidden_BTD)
             begin, end = block.start - block.first, block.stop - block.first
             wave_CW = self.network.voice(hidden_BTD, hertz_BT, STATES * begin, passed_B)
-            whole.lay(wave_CW[:, begin * self.hop : end * self.hop].cpu(), block.start * self.hop)
+            sound.lay(wave_CW[:, begin * self.hop : end * self.hop].cpu(), block.start * self.hop)
             if hertz_BT is not None:
-                every, rate = self.hop // STATES, self.format.sample_rate
-                passed_B = cycles(hertz_BT, every, rate, STATES * begin, passed_B)[
-                    :, end * self.hop
-                ]
-        return whole.tensor[:, :samples]
+                passed_BW = cycles(hertz_BT, state_hop, rate, STATES * begin, passed_B)
+                passed_B = passed_BW[:, end * self.hop]
+        return sound.tensor[:, :samples]
 
     def codebooks(self) -> list[Tensor]:
-        return [
-            book_CD.clone().cpu()
-            for book_CD in self.network.quantiser.codebooks_SCD[: self.format.slots]
-        ]
+        books_SCD = self.network.quantiser.codebooks_SCD[: self.format.slots]
+        return [book_CD.clone().cpu() for book_CD in books_SCD]
 
 
 def save_codec(network: CodecNetwork, folder: Path, licences: Iterable[str] = ()) -> None:
-    """Write the folder, whole or not at all: config.json, weights.safetensors (half precision).
-    CodecError if a weight is not finite.
-
-    `licences`: of the songs it learnt from.
-    """
+    """Write the folder, whole or not at all. CodecError if a half-precision weight is not finite.
+    `licences`: of the songs it learnt from."""
     weights = halves(network.weights().items(), folder)
     config = {"version": VERSION, "kind": "embedded", "network": asdict(network.settings)}
-    config |= {"licences": said} if (said := sorted(set(licences))) else {}
+    if known := sorted(set(licences)):
+        config["licences"] = known
     with atomic_folder(folder) as inside:
         (inside / "weights.safetensors").write_bytes(weights)
         (inside / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
@@ -204,21 +182,12 @@ def _format(network: NetworkSettings, slots: int) -> CodecFormat:
 
 
 def _config(folder: Path) -> NetworkSettings:
-    place = folder / "config.json"
-    try:
-        config: dict[str, Any] = json.loads(place.read_text("utf-8"))
-        version, network = config["version"], config["network"]
-        if version == VERSION:
-            return NetworkSettings(
-                **{**network, "encoder_widths": tuple(network["encoder_widths"])}
-            )
-    except FileNotFoundError as problem:
-        raise CodecError(f"{place}: missing; name the folder that task codec saved") from problem
-    except (ValueError, KeyError, TypeError, OSError) as problem:
+    path = folder / "config.json"
+    config = read_config(path, ("version", "network"), "a codec")
+    if config["version"] != VERSION:
         raise CodecError(
-            f"{place}: not a codec's configuration ({problem}); copy the folder again"
-        ) from problem
-    raise CodecError(
-        f"{place}: format version {version}, this library reads {VERSION}; train the codec again "
-        "or upgrade"
-    )
+            f"{path}: format version {config['version']}, this library reads {VERSION}; "
+            "train the codec again or upgrade"
+        )
+    sizes = config["network"]
+    return NetworkSettings(**{**sizes, "encoder_widths": tuple(sizes["encoder_widths"])})

@@ -4,20 +4,20 @@
 EnCodec at 24 kHz gives 75 frames a second of 2, 4, 8 or 16 codebooks (1.5, 3, 6, 12 kb/s). Vocos
 turns the same codes back with one inverse Fourier transform, conditioned on the bit rate.
 
-    path      the published layout of a Vocos: config.yaml and pytorch_model.bin, e.g. charactr/vocos-encodec-24khz
-    encoder   the published layout of transformers: config.json and model.safetensors, e.g. facebook/encodec_24khz;
-              or the checkpoint of the package `encodec`, encodec_24khz-d7cc33bc.th, checked by the hash in its name
+    path      the published layout of a Vocos: config.yaml and pytorch_model.bin,
+              e.g. charactr/vocos-encodec-24khz
+    encoder   transformers' layout: config.json and model.safetensors, e.g. facebook/encodec_24khz;
+              or the checkpoint of the package `encodec`, encodec_24khz-d7cc33bc.th, checked by the
+              hash in its name
 
-The package `vocos` builds whatever classes config.yaml names. Here the classes are known and
-config.yaml gives their sizes; a name that is not among them is refused.
+The package `vocos` builds whatever classes config.yaml names; here only the known ones are built.
 
 EnCodec's encoder is causal, with an LSTM that hears all the past. It is run in blocks on a fixed
 grid, the LSTM's state handed on, so the codes are those of the whole song. The 48 kHz EnCodec is
-not here: each of its seconds has a loudness of its own beside the codes, and no Vocos for it is
-published.
+not here: its seconds have a loudness beside the codes, and no Vocos for it is published.
 
 The code is transformers' (Apache-2.0). EnCodec's weights are under CC-BY-NC-4.0, whichever way they
-come, and so is, by its metadata, the package `encodec` 0.1.1: `vocos` wants it installed, and
+come, and so is, by its metadata, the package `encodec` 0.1.1, which `vocos` wants installed:
 nothing of it is used here.
 """
 
@@ -32,7 +32,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from distill.audio.codec_format import CodecFormat
 from distill.codecs import Placed, check_codes, check_wave
@@ -41,6 +40,7 @@ from distill.codecs._blocks import (
     in_blocks_causal,
     in_blocks_decode,
     receptive_frames,
+    whole_frames,
     widest,
 )
 from distill.codecs._weights import (
@@ -69,6 +69,10 @@ from distill.codecs._pretrained import read_pretrained_config
 LICENCES = {"facebook/encodec_24khz": "cc-by-nc-4.0", "charactr/vocos-encodec-24khz": "mit"}
 PUBLISHED = "encodec_24khz"
 SAMPLE_RATE, HOP, CODES, KBPS_A_SLOT = 24000, 320, 1024, 0.75
+FIXED = {  # what transformers calls them; `hop` is the product of its upsampling ratios
+    "sampling_rate": SAMPLE_RATE, "hop": HOP, "codebook_size": CODES, "audio_channels": 1,
+    "use_causal_conv": True, "normalize": False, "norm_type": "weight_norm",
+}  # fmt: skip
 USED = ("encoder.", "quantizer.")  # of EnCodec; Vocos decodes
 NAMES = {  # the package's and older transformers' -> transformers'
     "encoder.model.": "encoder.layers.",
@@ -87,7 +91,7 @@ CLASSES = {  # a part of config.yaml -> its one class
 
 @dataclass(frozen=True)
 class Settings:
-    """`path`, `encoder`: see above. `bandwidth`: kb/s, one of those that the Vocos was trained for."""
+    """`path`, `encoder`: see above. `bandwidth`: kb/s, one that the Vocos was trained for."""
 
     path: str = "charactr/vocos-encodec-24khz"
     encoder: str = "facebook/encodec_24khz"
@@ -96,8 +100,8 @@ class Settings:
 
     @property
     def format(self) -> CodecFormat:
-        """Read from config.yaml alone; CodecError when it is missing, names other classes or lacks
-        the rate."""
+        """Read from config.yaml alone; CodecError when it is missing, names other classes, or lacks
+        the bandwidth."""
         _, bandwidths = _config(locate(self.path) / "config.yaml")
         self._rate(bandwidths)
         slots = round(self.bandwidth / KBPS_A_SLOT)
@@ -105,8 +109,7 @@ class Settings:
 
     @property
     def terms(self) -> str:
-        """The licence of the weights: `licence`, or what is known of `encoder` and of `path`, with
-        a comma."""
+        """The licence of the weights: `licence`, or what is known of `encoder` and of `path`."""
         parts = [terms(self.licence, where, LICENCES) for where in (self.encoder, self.path)]
         return ", ".join(dict.fromkeys(parts))
 
@@ -114,33 +117,27 @@ class Settings:
         """The codec with its weights. CodecError names what is damaged or wants to run code."""
         folder, format = locate(self.path), self.format
         config, bandwidths = _config(folder / "config.yaml")
-        place = folder / "pytorch_model.bin"
-        state = checked(read_checkpoint(place), place)
+        path = folder / "pytorch_model.bin"
+        state = checked(read_checkpoint(path), path)
         with as_configured(folder / "config.yaml"):
             backbone, head = VocosBackbone(**config["backbone"]), ISTFTHead(**config["head"])
         vocos = nn.ModuleDict({"backbone": backbone, "head": head})
-        fill(vocos, state, place)
+        fill(vocos, state, path)
         books = state.get("feature_extractor.codebook_weights")
         if books is None or books.ndim != 2 or len(books) < CODES * format.slots:
-            raise CodecError(
-                f"{place}: has no codebooks for {format.slots} slots; is it a Vocos of EnCodec?"
-            )
+            raise CodecError(f"{path}: has no codebooks for {format.slots} slots; is it EnCodec's?")
         encoder, sizes = _encoder(locate(self.encoder))
-        whole = {
-            **state,
-            **{f"encodec.{name}": value for name, value in encoder.state_dict().items()},
-        }
-        same = identity(whole, [config, sizes])
+        encodec = {f"encodec.{name}": value for name, value in encoder.state_dict().items()}
+        fingerprint = identity({**state, **encodec}, [config, sizes])
         settled(encoder)  # the identity is that of the weights as published
-        return EncodecVocos(encoder, vocos.eval(), books, self._rate(bandwidths), format, same)
+        rate = self._rate(bandwidths)
+        return EncodecVocos(encoder, vocos.eval(), books, rate, format, fingerprint)
 
     def _rate(self, bandwidths: list[float]) -> int:
-        """The place of the bandwidth among those trained: Vocos's `bandwidth_id`."""
+        """The number of the bandwidth among those trained: Vocos's `bandwidth_id`."""
         if self.bandwidth not in bandwidths:
             known = ", ".join(f"{rate:g}" for rate in bandwidths)
-            raise CodecError(
-                f"{self.path}: bandwidth is {self.bandwidth:g} kb/s; this one has {known}"
-            )
+            raise CodecError(f"{self.path}: not for {self.bandwidth:g} kb/s; this one has {known}")
         return bandwidths.index(self.bandwidth)
 
 
@@ -169,15 +166,12 @@ class EncodecVocos(Placed):
 
     @cached_property
     def block_frames(self) -> int:
-        return block_frames(
-            self.format.frame_rate,
-            widest(self.before, 1, HOP, device=self.device),
-            max(self.contexts),
-        )
+        values = widest(self.before, 1, HOP, device=self.device)
+        return block_frames(self.format.frame_rate, values, max(self.contexts))
 
     @cached_property
     def contexts(self) -> tuple[int, int, int]:
-        """How far the convolutions before and behind the LSTM hear, and Vocos."""
+        """How many frames the convolutions before and behind the LSTM hear, and Vocos."""
         width, device = self.memory.lstm.input_size, self.device
         return (
             receptive_frames(self.before, 1, HOP, device=device),
@@ -191,19 +185,17 @@ class EncodecVocos(Placed):
         frames, state = -(-wave_CW.shape[1] // HOP), None
 
         def before(first: int, last: int) -> Tensor:
-            piece_CW = wave_CW[:, first * HOP : last * HOP].to(self.device, torch.float32)
-            missing = (last - first) * HOP - piece_CW.shape[1]
-            return self.before(functional.pad(piece_CW, (0, missing))[None])[0]
+            frames_CW = whole_frames(wave_CW, first, last, HOP).to(self.device, torch.float32)
+            return self.before(frames_CW[None])[0]
 
         def carry(hidden_DF: Tensor) -> Tensor:  # EncodecLSTM.forward with its state kept
             nonlocal state
-            told_FBD, state = self.memory.lstm(hidden_DF.T[:, None], state)
-            return told_FBD[:, 0].T + hidden_DF
+            output_FBD, state = self.memory.lstm(hidden_DF.T[:, None], state)
+            return output_FBD[:, 0].T + hidden_DF
 
         def after(heard_DF: Tensor) -> Tensor:
-            return self.quantiser.encode(
-                self.after(heard_DF[None]), self.format.slots * KBPS_A_SLOT
-            )[:, 0]
+            latent_BDF, kbps = self.after(heard_DF[None]), self.format.slots * KBPS_A_SLOT
+            return self.quantiser.encode(latent_BDF, kbps)[:, 0]
 
         blocks = self.block_frames, self.contexts[:2]
         codes_SF = in_blocks_causal(before, carry, after, frames, *blocks, inner=1, outer=1)
@@ -224,69 +216,49 @@ class EncodecVocos(Placed):
         return self._sound(embedded_FSD.sum(1).T[None]).cpu()
 
     def _sound(self, features_BDF: Tensor) -> Tensor:
-        hidden_BFD = self.vocos["backbone"](
-            features_BDF, bandwidth_id=torch.tensor([self.rate], device=self.device)
-        )
-        return self.vocos["head"](hidden_BFD)
+        bandwidth_id = torch.tensor([self.rate], device=self.device)
+        return self.vocos["head"](self.vocos["backbone"](features_BDF, bandwidth_id=bandwidth_id))
 
 
-def _config(place: Path) -> tuple[dict[str, dict[str, Any]], list[float]]:
+def _config(path: Path) -> tuple[dict[str, dict[str, Any]], list[float]]:
     """(arguments of every part, bandwidths in kb/s) of a published config.yaml."""
-    with as_configured(place):
-        config = data(place.read_text("utf-8"), str(place))
+    with as_configured(path):
+        config = data(path.read_text("utf-8"), str(path))
         parts = {}
         for name, known in CLASSES.items():
-            if config[name]["class_path"] != known:
-                raise CodecError(
-                    f"{place}: {name} is {config[name]['class_path']}; this kind has {known} alone"
-                )
+            if (given := config[name]["class_path"]) != known:
+                raise CodecError(f"{path}: {name} is {given}; this kind has {known} alone")
             parts[name] = dict(config[name].get("init_args") or {})
         extractor, head = parts["feature_extractor"], parts["head"]
         if extractor.get("encodec_model", PUBLISHED) != PUBLISHED or head["hop_length"] != HOP:
-            raise CodecError(f"{place}: is not for {PUBLISHED}; other EnCodecs are not spoken here")
+            raise CodecError(f"{path}: is not for {PUBLISHED}; other EnCodecs are not spoken here")
         return parts, [float(rate) for rate in extractor.get("bandwidths", [1.5, 3.0, 6.0, 12.0])]
 
 
-def _encoder(place: Path) -> tuple[nn.ModuleDict, dict[str, Any]]:
-    """(EnCodec's encoder and quantiser with their weights, the configuration) of a folder or
-    checkpoint."""
-    folder = place.is_dir()
-    config = EncodecConfig()  # what the package's checkpoint is
-    if folder:
-        config = read_pretrained_config(EncodecConfig, place / "config.json", "encodec")
-        weights = place / "model.safetensors"
+def _encoder(path: Path) -> tuple[nn.ModuleDict, dict[str, Any]]:
+    """(EnCodec's encoder and quantiser, the configuration) of a folder or checkpoint."""
+    if path.is_dir():
+        config = read_pretrained_config(EncodecConfig, path / "config.json", "encodec")
+        weights = path / "model.safetensors"
         state = read_tensors(weights)
     else:
-        weights, promised = place, re.fullmatch(r".*-([0-9a-f]{8,64})", place.stem)
-        if promised and not sha256_file(place).startswith(promised[1]):
-            raise CodecError(f"{place}: is not what the hash in its name says; fetch it again")
-        state = checked(read_checkpoint(place), place)
-    with as_configured(place):
-        told = config.to_dict()
-        known: dict[str, Any] = {
-            "sampling_rate": SAMPLE_RATE,
-            "hop": HOP,
-            "codebook_size": CODES,
-            "audio_channels": 1,
-        }
-        known |= {"use_causal_conv": True, "normalize": False, "norm_type": "weight_norm"}
-        for name, value in known.items():
-            found = math.prod(config.upsampling_ratios) if name == "hop" else told[name]
-            if found != value:
-                raise CodecError(
-                    f"{place}: {name} is {found}, in {PUBLISHED} {value}; others are not spoken "
-                    "here"
-                )
+        config = EncodecConfig()  # what the package's checkpoint is
+        weights, promised = path, re.fullmatch(r".*-([0-9a-f]{8,64})", path.stem)
+        if promised and not sha256_file(path).startswith(promised[1]):
+            raise CodecError(f"{path}: is not what the hash in its name says; fetch it again")
+        state = checked(read_checkpoint(path), path)
+    with as_configured(path):
+        values = config.to_dict()
+        for name, wanted in FIXED.items():
+            value = math.prod(config.upsampling_ratios) if name == "hop" else values[name]
+            if value != wanted:
+                raise CodecError(f"{path}: {name} is {value}, in {PUBLISHED} {wanted}; use that")
         model = EncodecModel(config)
     encoder = nn.ModuleDict({"encoder": model.encoder, "quantizer": model.quantizer})
-    fill(
-        encoder,
-        {_named(name): value for name, value in state.items() if name.startswith(USED)},
-        weights,
-    )
-    return encoder.eval(), {
-        name: told[name] for name in EncodecConfig.__annotations__ if name in told
-    }
+    used = {_named(name): value for name, value in state.items() if name.startswith(USED)}
+    fill(encoder, used, weights)
+    sizes = {name: values[name] for name in EncodecConfig.__annotations__ if name in values}
+    return encoder.eval(), sizes
 
 
 def _named(name: str) -> str:

@@ -4,10 +4,9 @@ second.
 Up to 32 slots of 2,048 codes; the first is the semantic one, the rest code the residual of the
 sound itself. The published layout is that of `kyutai/mimi`: config.json and model.safetensors.
 
-Mimi is causal: convolutions, then attention to the last 10 seconds in each of its layers, so that
-through all of them a frame hears more than a minute. It is run in blocks on a fixed grid as it
-would be streamed, the attention's keys and values handed on. Codes and samples are those of the
-whole song, and memory stays flat.
+Mimi is causal: convolutions, then attention to the last 10 seconds in each of its layers, so that a
+frame hears more than a minute. It is run in blocks on a fixed grid, the attention's keys and values
+handed on: codes and samples are those of the whole song.
 """
 
 from __future__ import annotations
@@ -20,11 +19,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from distill.audio.codec_format import CodecFormat
 from distill.codecs import Placed, check_codes, check_wave
-from distill.codecs._blocks import block_frames, in_blocks_causal, receptive_frames, widest
+from distill.codecs._blocks import (
+    block_frames,
+    in_blocks_causal,
+    receptive_frames,
+    whole_frames,
+    widest,
+)
 from distill.codecs._weights import as_configured, chosen, identity, read_config, spoken, terms
 from distill.errors import CodecError
 from distill.folders import locate
@@ -33,7 +37,7 @@ from distill.runtime.torchaudio_standin import install
 
 install()
 
-from transformers import DynamicCache, MimiConfig, MimiModel
+from transformers import DynamicCache, MimiConfig, MimiModel, PreTrainedModel
 
 from distill.codecs._pretrained import open_pretrained, read_pretrained_config
 
@@ -52,10 +56,8 @@ class Settings:
         folder = locate(self.path)
         config = _config(folder)
         slots = chosen(self.slots, config.num_quantizers, self.path)
-        if slots < config.num_semantic_quantizers:
-            raise CodecError(
-                f"{self.path}: slots is {slots}; give {config.num_semantic_quantizers} or more"
-            )
+        if slots < (least := config.num_semantic_quantizers):
+            raise CodecError(f"{self.path}: slots is {slots}; give {least} or more")
         with as_configured(folder / "config.json"):
             hop = math.prod(config.upsampling_ratios or ()) * config.latent_stride
             codes = (config.codebook_size,) * slots
@@ -63,7 +65,6 @@ class Settings:
 
     @property
     def terms(self) -> str:
-        """The licence of the weights: `licence`, or what is known of `path`."""
         return terms(self.licence, self.path, {"kyutai/mimi": "cc-by-4.0"})
 
     def load(self) -> MimiCodec:
@@ -91,31 +92,27 @@ class MimiCodec(Placed):
 
     @cached_property
     def block_frames(self) -> int:
-        model, device, width = self.model, self.device, self.model.config.hidden_size
-        encoder = widest(
-            model.encoder.encoder_seanet, self.format.channels, self.hop, device=device
-        )
-        decoder = widest(model.decoder.decoder_seanet, width, self.inner, device=device)
+        device, width, channels = self.device, self.model.config.hidden_size, self.format.channels
+        encoder = widest(self.model.encoder.encoder_seanet, channels, self.hop, device=device)
+        decoder = widest(self.model.decoder.decoder_seanet, width, self.inner, device=device)
         context = max(*self.encoder_contexts, *self.decoder_contexts)
         return block_frames(self.format.frame_rate, max(encoder, decoder), context)
 
     @cached_property
     def encoder_contexts(self) -> tuple[int, int]:
-        """How far the convolutions before and behind the encoder's attention hear."""
-        encoder, device = self.model.encoder, self.device
-        channels, width = self.format.channels, self.model.config.hidden_size
-        before = receptive_frames(
-            encoder.encoder_seanet, channels, self.hop, self.inner, device=device
-        )
+        """How many frames the convolutions before and behind the encoder's attention hear."""
+        encoder, device, width = self.model.encoder, self.device, self.model.config.hidden_size
+        sizes = self.format.channels, self.hop, self.inner
+        before = receptive_frames(encoder.encoder_seanet, *sizes, device=device)
         return before, receptive_frames(encoder.downsample, width, self.inner, device=device)
 
     @cached_property
     def decoder_contexts(self) -> tuple[int, int]:
+        """The same of the decoder's."""
         decoder, device, width = self.model.decoder, self.device, self.model.config.hidden_size
         before = receptive_frames(decoder.upsample, width, 1, self.inner, device=device)
-        return before, receptive_frames(
-            decoder.decoder_seanet, width, self.inner, self.hop, device=device
-        )
+        sizes = width, self.inner, self.hop
+        return before, receptive_frames(decoder.decoder_seanet, *sizes, device=device)
 
     @torch.inference_mode()
     def encode(self, wave_CW: Tensor) -> Tensor:
@@ -123,26 +120,15 @@ class MimiCodec(Placed):
         encoder, attend = self.model.encoder, _Memory(self.model.encoder.encoder_transformer)
 
         def before(first: int, last: int) -> Tensor:
-            piece_CW = wave_CW[:, first * self.hop : last * self.hop].to(self.device, torch.float32)
-            missing = (last - first) * self.hop - piece_CW.shape[1]
-            return encoder.encoder_seanet(functional.pad(piece_CW, (0, missing))[None])[0]
+            frames_CW = whole_frames(wave_CW, first, last, self.hop).to(self.device, torch.float32)
+            return encoder.encoder_seanet(frames_CW[None])[0]
 
         def after(heard_DT: Tensor) -> Tensor:
-            return self.model.quantizer.encode(
-                encoder.downsample(heard_DT[None]), self.format.slots
-            )[:, 0]
+            latent_BDF = encoder.downsample(heard_DT[None])
+            return self.model.quantizer.encode(latent_BDF, self.format.slots)[:, 0]
 
-        frames = -(-wave_CW.shape[1] // self.hop)
-        codes_SF = in_blocks_causal(
-            before,
-            attend,
-            after,
-            frames,
-            self.block_frames,
-            self.encoder_contexts,
-            self.inner,
-            outer=1,
-        )
+        grid = -(-wave_CW.shape[1] // self.hop), self.block_frames, self.encoder_contexts
+        codes_SF = in_blocks_causal(before, attend, after, *grid, self.inner, outer=1)
         return codes_SF.T.contiguous().cpu()
 
     @torch.inference_mode()
@@ -157,52 +143,44 @@ class MimiCodec(Placed):
         def after(heard_DT: Tensor) -> Tensor:
             return decoder.decoder_seanet(heard_DT[None])[0]
 
-        frames, contexts = len(codes_FS), self.decoder_contexts
-        wave_CW = in_blocks_causal(
-            before, attend, after, frames, self.block_frames, contexts, self.inner, self.hop
-        )
+        grid = len(codes_FS), self.block_frames, self.decoder_contexts
+        wave_CW = in_blocks_causal(before, attend, after, *grid, self.inner, self.hop)
         return wave_CW[:, :samples].cpu()
 
     @torch.inference_mode()
     def codebooks(self) -> list[Tensor]:
         """Every code as the vector it adds to the latent."""
-        parts = self.model.quantizer
-        books = []
-        for part in (
-            parts.semantic_residual_vector_quantizer,
-            parts.acoustic_residual_vector_quantizer,
-        ):
+        parts, books = self.model.quantizer, []
+        for name in ("semantic", "acoustic"):
+            part = getattr(parts, f"{name}_residual_vector_quantizer")
             for layer in part.layers:
                 book_DC = layer.codebook.embed.T
-                books.append(
-                    (book_DC if part.output_proj is None else part.output_proj(book_DC[None])[0]).T
-                )
+                if part.output_proj is not None:
+                    book_DC = part.output_proj(book_DC[None])[0]
+                books.append(book_DC.T)
         return [book_CD.clone().cpu() for book_CD in books[: self.format.slots]]
 
 
 class _Memory:
     """Attention to the past, block after block: [D, T] -> [D, T]."""
 
-    def __init__(self, transformer: Any):
+    def __init__(self, transformer: PreTrainedModel):
         self.transformer = transformer
         self.past = DynamicCache(config=transformer.config)
 
     def __call__(self, hidden_DT: Tensor) -> Tensor:
         past = {cache_word(type(self.transformer)): self.past}
-        told = self.transformer(hidden_DT.T[None], **past, use_cache=True)
-        return told.last_hidden_state[0].T
+        output = self.transformer(hidden_DT.T[None], **past, use_cache=True)
+        return output.last_hidden_state[0].T
 
 
 def _config(folder: Path) -> MimiConfig:
-    place = folder / "config.json"
-    config = read_pretrained_config(MimiConfig, place, "mimi")
-    with as_configured(place):
-        causal = (
-            config.use_causal_conv and config.trim_right_ratio == 1.0 and config.latent_stride > 1
-        )
+    path = folder / "config.json"
+    config = read_pretrained_config(MimiConfig, path, "mimi")
+    with as_configured(path):
+        causal = config.use_causal_conv and config.trim_right_ratio == 1.0
+        strided = config.latent_stride > 1
         halves = config.encoder_config is not None and config.decoder_config is not None
-    if not causal or not halves:
-        raise CodecError(
-            f"{place}: half a Mimi, or one that is not causal; give a whole one as published"
-        )
+    if not (causal and strided and halves):
+        raise CodecError(f"{path}: half a Mimi, or not causal; give a whole one as published")
     return config

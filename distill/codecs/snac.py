@@ -10,10 +10,10 @@ in its time, level after level and in order of time within one:
     level 2   [3 ][4 ][5 ][6 ]
 
 The published layout is that of `hubertsiuzdak/snac_24khz`: config.json and pytorch_model.bin, read
-as tensors alone. Two things are done here that the package leaves to chance or to the caller. Its
-decoder adds noise, drawn anew each time: here every frame draws from its own number, so the same
-codes sound the same. Its larger models attend within windows of some frames: what is missing of the
-last window is silence when encoding and the last frame once more when decoding.
+as tensors alone. The package's decoder adds noise, drawn anew each time: here every frame draws
+from its own number, so the same codes sound the same. Its larger models attend within windows of
+some frames: what is missing of the last window is silence when encoding and the last frame once
+more when decoding.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -49,6 +49,9 @@ from distill.codecs._weights import (
 from distill.errors import CodecError
 from distill.folders import locate
 
+if TYPE_CHECKING:
+    from snac import SNAC
+
 LICENCES = {f"hubertsiuzdak/snac_{rate}khz": "mit" for rate in (24, 32, 44)}
 NEEDED = ("sampling_rate", "encoder_rates", "vq_strides", "codebook_size")
 
@@ -63,9 +66,9 @@ class Settings:
     @property
     def format(self) -> CodecFormat:
         """Read from config.json alone; CodecError when it is missing or not that of a SNAC."""
-        place = locate(self.path) / "config.json"
-        config = read_config(place, NEEDED)
-        with as_configured(place):
+        path = locate(self.path) / "config.json"
+        config = read_config(path, NEEDED)
+        with as_configured(path):
             strides, coarsest = config["vq_strides"], config["vq_strides"][0]
             if any(coarsest % stride for stride in strides):
                 raise ValueError(f"vq_strides {strides} do not divide {coarsest}")
@@ -75,7 +78,6 @@ class Settings:
 
     @property
     def terms(self) -> str:
-        """The licence of the weights: `licence`, or what is known of `path`."""
         return terms(self.licence, self.path, LICENCES)
 
     def load(self) -> SnacCodec:
@@ -83,22 +85,22 @@ class Settings:
         not installed."""
         try:
             from snac import SNAC
-        except ImportError as problem:
-            raise CodecError(f"{self.path}: needs the package snac; pip install snac") from problem
+        except ImportError as error:
+            raise CodecError(f"{self.path}: needs the package snac; pip install snac") from error
         folder, format = locate(self.path), self.format
-        config, place = read_config(folder / "config.json", NEEDED), folder / "pytorch_model.bin"
-        state = checked(read_checkpoint(place), place)
+        config, path = read_config(folder / "config.json", NEEDED), folder / "pytorch_model.bin"
+        state = checked(read_checkpoint(path), path)
         with as_configured(folder / "config.json"):
             model = SNAC(**config)
-        fill(model, state, place)
+        fill(model, state, path)
         return SnacCodec(settled(model), format, identity(state, config))
 
 
 class SnacCodec(Placed):
-    """distill.codecs.Codec over a snac.SNAC. A unit is the fewest frames that are whole windows of
+    """distill.codecs.Codec over a snac.SNAC. A unit: the fewest frames that are whole windows of
     attention."""
 
-    def __init__(self, model: Any, format: CodecFormat, fingerprint: str):
+    def __init__(self, model: SNAC, format: CodecFormat, fingerprint: str):
         self.model, self.format, self.fingerprint = model, format, fingerprint
         self.latents = model.vq_strides[0]  # of a frame
         self.hop = int(model.hop_length) * self.latents
@@ -118,14 +120,12 @@ class SnacCodec(Placed):
         encoder = widest(self.model.encoder, 1, self.hop * self.unit, device=self.device)
         self.numbers[:] = range(16 * self.unit)
         decoder = widest(self.model.decoder, self.model.latent_dim, unit, device=self.device)
-        return block_frames(
-            self.format.frame_rate, max(encoder, decoder) / self.unit, max(self.contexts)
-        )
+        values = max(encoder, decoder) / self.unit
+        return block_frames(self.format.frame_rate, values, max(self.contexts))
 
     @cached_property
     def contexts(self) -> tuple[int, int]:
-        """Frames that the encoder and the decoder hear, whole units of them; one more for odd
-        strides."""
+        """Frames that encoder and decoder hear, in whole units; one unit more for odd strides."""
         latents, hop, device = self.latents * self.unit, self.hop * self.unit, self.device
         encoder = receptive_frames(self.model.encoder, 1, hop, latents, device=device)
         decoder = receptive_frames(self._sound, self.model.latent_dim, latents, hop, device=device)
@@ -150,10 +150,8 @@ class SnacCodec(Placed):
         """Every code as the vector it adds to the latent; a level's slots have the same."""
         books = []
         for level, width in zip(self.model.quantizer.quantizers, self.widths, strict=True):
-            books += [
-                level.out_proj(level.codebook.weight.T[None])[0].T.clone().cpu()
-                for _ in range(width)
-            ]
+            book_CD = level.out_proj(level.codebook.weight.T[None])[0].T.cpu()
+            books += [book_CD.clone() for _ in range(width)]
         return books
 
     def _block(self) -> int:
@@ -161,15 +159,10 @@ class SnacCodec(Placed):
 
     def _codes(self, wave_CW: Tensor) -> Tensor:
         frames = wave_CW.shape[1] // self.hop
-        levels = self.model.encode(wave_CW.to(self.device, torch.float32)[None])
-        codes_FS = torch.cat(
-            [
-                codes_BT[0, : frames * width].reshape(frames, width)
-                for codes_BT, width in zip(levels, self.widths, strict=True)
-            ],
-            1,
-        )
-        return codes_FS.cpu()
+        encoded = self.model.encode(wave_CW.to(self.device, torch.float32)[None])
+        levels = zip(encoded, self.widths, strict=True)
+        codes = [codes_BT[0, : frames * width].reshape(frames, width) for codes_BT, width in levels]
+        return torch.cat(codes, 1).cpu()
 
     def _wave(self, numbered: Tensor) -> Tensor:
         levels = numbered[:, :-1].to(self.device).split(self.widths, 1)
@@ -183,8 +176,7 @@ class SnacCodec(Placed):
 
 class _SteadyNoise(nn.Module):
     """SNAC's noise, x + noise * linear(x), drawn by the frames' numbers: the same in every block,
-    every time, and another in every layer.
-    """
+    every time, and another in every layer."""
 
     def __init__(self, linear: nn.Module, numbers: list[int], layer: int):
         super().__init__()
@@ -194,12 +186,8 @@ class _SteadyNoise(nn.Module):
         return x_BDT + self.noise(x_BDT.shape[2]).to(x_BDT.device) * self.linear(x_BDT)
 
     def noise(self, values: int) -> Tensor:
-        """So many values (T) of normal noise, as many for each frame."""
+        """noise_T, normal: so many values, as many for each frame."""
         seeds = ((self.layer << 24) + number for number in self.numbers)  # of a seed 32 bits count
-        generator = (torch.Generator().manual_seed(seed) for seed in seeds)
-        return torch.cat(
-            [
-                torch.randn(values // len(self.numbers), generator=generator)
-                for generator in generator
-            ]
-        )
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        each = values // len(self.numbers)
+        return torch.cat([torch.randn(each, generator=generator) for generator in generators])

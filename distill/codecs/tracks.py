@@ -8,25 +8,24 @@ and stereo MusicGen). So whatever is sung comes apart into stems without a separ
 hears the voice before it plays to it.
 
 **Stereo** is mid and side by default, (L + R) / 2 and (L - R) / 2: what stands in the middle, a
-voice as a rule, has the side 0 and stays in the middle whatever a codec does to it, where the
-unlike errors of left and right blur it. The price is paid by what is panned hard: the side's error
-is heard in the silent channel too. Log-mel distance after the embedded codec, two slots, six
-seconds of two voices, left and right then mid and side: of the side 1.37 and 0.88 where they stand
-a little apart, at equal distance of the channels themselves; of the channels 0.32 and 1.60 where
-each has its own side. Such songs want `stereo: left_right`.
+voice as a rule, has the side 0 and stays in the middle, where unlike errors of left and right would
+blur it. What is panned hard pays: the side's error is heard in the silent channel too. Log-mel
+distance after the embedded codec (two slots, six seconds of two voices), left and right then mid
+and side: of the side 1.37 and 0.88 where the voices stand a little apart; of the channels 0.32 and
+1.60 where each has its own side. Such songs want `stereo: left_right`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from distill.audio.codec_format import CodecFormat
-from distill.codecs import Codec, check_codes, check_wave
+from distill.codecs import Codec, CodecSettings, check_codes, check_wave
 from distill.config.settings import part
 from distill.errors import SettingsError
 from distill.folders import sha256_bytes
@@ -36,58 +35,48 @@ from distill.songs import TRACKS
 @dataclass(frozen=True)
 class Settings:
     """`codec`: the codec of every stream. `tracks`: of a song's, in the order of their slots.
-    `channels` of each: 2 is stereo, by a codec that is mono, its streams as `stereo` says.
-    """
+    `channels` of each: 2 is stereo, by a codec that is mono, its streams as `stereo` says."""
 
-    codec: Any = part("codecs")
+    codec: CodecSettings = part("codecs")
     tracks: tuple[str, ...] = ("vocals", "accompaniment")
     channels: int = 1
     stereo: Literal["mid_side", "left_right"] = "mid_side"
 
     def __post_init__(self) -> None:
         if isinstance(self.codec, Settings):
+            raise SettingsError("codec is itself of kind tracks; name the codec of one stream")
+        twice = len(set(self.tracks)) < len(self.tracks)
+        if not self.tracks or twice or set(self.tracks) - set(TRACKS):
             raise SettingsError(
-                "codec is itself of kind tracks; name the codec that encodes one stream"
-            )
-        if (
-            not self.tracks
-            or len(set(self.tracks)) < len(self.tracks)
-            or set(self.tracks) - set(TRACKS)
-        ):
-            raise SettingsError(
-                f"tracks are {', '.join(self.tracks) or 'none'}; give one or more of "
-                f"{', '.join(TRACKS)}, each once"
+                f"tracks are {', '.join(self.tracks) or 'none'}; "
+                f"give one or more of {', '.join(TRACKS)}, each once"
             )
         if self.channels not in (1, 2):
             raise SettingsError(f"channels is {self.channels}; give 1, or 2 for stereo")
 
     @property
     def terms(self) -> str:
-        """The licence of the weights."""
-        return str(self.codec.terms)
+        return self.codec.terms
 
     @property
     def format(self) -> CodecFormat:
-        """The codec's, with its slots once a stream. Raises SettingsError for stereo of a codec
-        that is stereo itself."""
-        one = self.codec.format
-        if self.channels == 2 and one.channels != 1:
+        """The codec's, with its slots once a stream. SettingsError for stereo of a stereo codec."""
+        stream = self.codec.format
+        if self.channels == 2 and stream.channels != 1:
             raise SettingsError("channels is 2 and the codec speaks stereo itself; set channels: 1")
         streams = len(self.tracks) * self.channels
-        sizes = tuple(size for size in one.slot_sizes for _ in range(streams))
         return dataclasses.replace(
-            one,
-            slot_sizes=sizes,
-            channels=one.channels * streams,
+            stream,
+            slot_sizes=tuple(size for size in stream.slot_sizes for _ in range(streams)),
+            channels=stream.channels * streams,
             tracks=self.tracks,
             streams=streams,
         )
 
     def load(self) -> TracksCodec:
-        """The codec with its weights, which all streams share."""
-        return TracksCodec(
-            self.codec.load(), self.format, self.channels == 2 and self.stereo == "mid_side"
-        )
+        """The codec with its weights, which all streams share. Raises what `codec` raises."""
+        mid_side = self.channels == 2 and self.stereo == "mid_side"
+        return TracksCodec(self.codec.load(), self.format, mid_side)
 
 
 class TracksCodec:
@@ -95,8 +84,8 @@ class TracksCodec:
 
     def __init__(self, codec: Codec, format: CodecFormat, mid_side: bool):
         self.codec, self.format, self.mid_side = codec, format, mid_side
-        said = f"tracks 1 {codec.fingerprint} {format.tracks} {format.streams} {mid_side}"
-        self.fingerprint = sha256_bytes(said.encode())
+        words = f"tracks 1 {codec.fingerprint} {format.tracks} {format.streams} {mid_side}"
+        self.fingerprint = sha256_bytes(words.encode())
 
     @property
     def device(self) -> torch.device:
@@ -109,17 +98,16 @@ class TracksCodec:
     def encode(self, wave_CW: Tensor) -> Tensor:
         check_wave(wave_CW, self.format)
         streams = self._streams(wave_CW).chunk(self.format.streams)
-        many: Any = getattr(self.codec, "encode_many", None)  # side by side on a GPU
-        codes = many(streams) if many else [self.codec.encode(stream_CW) for stream_CW in streams]
+        encode_many = getattr(self.codec, "encode_many", None)  # side by side on a GPU
+        codes = encode_many(streams) if encode_many else [*map(self.codec.encode, streams)]
         return torch.stack(codes, -1).flatten(1)
 
     def decode(self, codes_FS: Tensor, samples: int | None = None) -> Tensor:
         check_codes(codes_FS, self.format)
         count = self.format.streams
-        streams = [
-            self.codec.decode(codes_FS[:, n::count].contiguous(), samples) for n in range(count)
-        ]
-        return self._channels(torch.cat(streams))
+        streams = [codes_FS[:, stream::count].contiguous() for stream in range(count)]
+        waves = [self.codec.decode(stream_FS, samples) for stream_FS in streams]
+        return self._channels(torch.cat(waves))
 
     def codebooks(self) -> list[Tensor]:
         return [book_CD for book_CD in self.codec.codebooks() for _ in range(self.format.streams)]

@@ -1,15 +1,14 @@
 """X-Codec (Ye 2024, arXiv 2408.17175), the codec of YuE: 16 kHz, 50 frames a second, eight slots of
 1,024 codes.
 
-It codes two things together: the sound, as a DAC hears it, and what a HuBERT makes of it. The
-published layout is transformers' own (`hf-audio/xcodec-hubert-general-balanced` and its like):
-config.json, model.safetensors.
+It codes the sound, as a DAC hears it, together with what a HuBERT makes of it. The published layout
+is transformers' (`hf-audio/xcodec-hubert-general-balanced` and its like): config.json,
+model.safetensors.
 
-HuBERT attends to all that it is given, and normalises over it, so a whole song would be another
-thing than its parts and would need memory with the square of its length. Here every song is encoded
-in segments of 30 s on a fixed grid, each seen with 2 s more on either side: up to 30 s the codes
-are the package's own, and beyond they depend on the song alone. The decoder is convolutions only;
-its blocks give what the whole gives.
+HuBERT attends to all that it is given, and normalises over it, so a whole song would need memory
+with the square of its length. Here every song is encoded in segments of 30 s on a fixed grid, each
+with 2 s more on either side: up to 30 s the codes are the package's own, and beyond they depend on
+the song alone. The decoder is convolutions only; its blocks give what the whole gives.
 """
 
 from __future__ import annotations
@@ -59,9 +58,7 @@ class Settings:
 
     @property
     def terms(self) -> str:
-        """The licence of the weights: `licence`, or "unknown": what is published is not all under
-        one licence."""
-        return terms(self.licence, self.path, {})
+        return terms(self.licence, self.path, {})  # what is published has not all one licence
 
     def load(self) -> Xcodec:
         """The codec with its weights. CodecError names what is damaged."""
@@ -69,9 +66,8 @@ class Settings:
         config = _config(folder)
         model, state = open_pretrained(XcodecModel, config, folder)
         grid = {"segment": SEGMENT_SECONDS, "context": CONTEXT_SECONDS}
-        return Xcodec(
-            model, format, identity(state, {**read_config(folder / "config.json"), **grid})
-        )
+        fingerprint = identity(state, {**read_config(folder / "config.json"), **grid})
+        return Xcodec(model, format, fingerprint)
 
 
 class Xcodec(Placed):
@@ -84,8 +80,7 @@ class Xcodec(Placed):
         self.encoder_context = math.ceil(CONTEXT_SECONDS * format.frame_rate)
 
     def __getstate__(self) -> dict[str, Any]:
-        """For an encoding process: without the hooks that transformers puts on a model at its first
-        call."""
+        """For an encoding process: without the hooks of transformers, put on at the first call."""
         model = copy.deepcopy(self.model)
         for part in model.modules():
             part._forward_hooks.clear()
@@ -100,23 +95,18 @@ class Xcodec(Placed):
     @torch.inference_mode()
     def encode(self, wave_CW: Tensor) -> Tensor:
         check_wave(wave_CW, self.format)
-        return in_blocks_encode(
-            self._codes, wave_CW, self.hop, self.block_frames, self.encoder_context
-        )
+        grid = self.hop, self.block_frames, self.encoder_context
+        return in_blocks_encode(self._codes, wave_CW, *grid)
 
     @torch.inference_mode()
     def decode(self, codes_FS: Tensor, samples: int | None = None) -> Tensor:
         check_codes(codes_FS, self.format)
-        wave_CW = in_blocks_decode(
-            self._wave, codes_FS, self.hop, self.block_frames, self.decoder_context
-        )
-        return wave_CW[:, :samples]
+        grid = self.hop, self.block_frames, self.decoder_context
+        return in_blocks_decode(self._wave, codes_FS, *grid)[:, :samples]
 
     def codebooks(self) -> list[Tensor]:
-        books = [
-            layer.codebook.embed for layer in self.model.quantizer.quantizers[: self.format.slots]
-        ]
-        return [book_CD.float().clone().cpu() for book_CD in books]
+        layers = self.model.quantizer.quantizers[: self.format.slots]
+        return [layer.codebook.embed.float().clone().cpu() for layer in layers]
 
     def _codes(self, wave_CW: Tensor) -> Tensor:
         """All codebooks, the last ones dropped: each codes the residual of those before it."""

@@ -1,7 +1,6 @@
 """Vocoders: codes -> sound. One file per kind; its name is the recipe's `kind`.
 
-Every file has a frozen dataclass `Settings` with `load(codec) -> Vocoder`. A vocoder is made for
-one codec's codes and refuses another's (CodecError).
+Every file has a `Settings` (VocoderSettings) that loads a Vocoder, made for one codec's codes.
 """
 
 from __future__ import annotations
@@ -28,35 +27,29 @@ class Vocoder(Protocol):
 
     def decode(self, codes_FS: Tensor) -> Tensor:
         """wave_CW of F * hop samples, float32: a head's within +-1, a codec's own as it comes.
-        CodecError on codes of another codec.
-        """
-        ...
+        CodecError on codes of another codec."""
 
     def stream(self, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
-        """The same sound in pieces, each as soon as the frames that it depends on have come."""
-        ...
+        """The same sound in pieces, each as soon as the frames that it depends on have come.
+        CodecError as `decode`, and when no frame comes."""
 
 
 class VocoderSettings(Protocol):
-    """The `Settings` of every vocoder."""
+    """The `Settings` of every vocoder: a frozen dataclass of the recipe's words."""
 
     def load(self, codec: Codec) -> Vocoder:
-        """The vocoder, for this codec's codes. Raises CodecError for another codec's."""
-        ...
+        """The vocoder, for this codec's codes. CodecError when it is damaged or another codec's."""
 
 
 def samples_a_frame(format: CodecFormat, sample_rate: int) -> int:
     """Samples at `sample_rate` Hz that one frame of the codec lasts. CodecError when that is no
     whole number."""
-    hop = round(format.sample_rate / format.frame_rate)
-    if (
-        abs(format.sample_rate / format.frame_rate - hop) > 1e-6
-        or sample_rate * hop % format.sample_rate
-    ):
+    exact = format.sample_rate / format.frame_rate
+    hop = round(exact)
+    if abs(exact - hop) > 1e-6 or sample_rate * hop % format.sample_rate:
         raise CodecError(
-            f"a frame of {format.sample_rate / format.frame_rate:g} samples at "
-            f"{format.sample_rate} Hz is no whole "
-            f"number of samples at {sample_rate} Hz; choose another sample rate"
+            f"a frame of {exact:g} samples at {format.sample_rate} Hz is no whole number of "
+            f"samples at {sample_rate} Hz; choose another sample rate"
         )
     return sample_rate * hop // format.sample_rate
 
@@ -67,9 +60,9 @@ def in_pieces(
     """Sound of codes_FS that come in chunks, where a sample depends on `context_frames` on each
     side of its frame.
 
-    Each window that is decoded has its context, clipped at the real ends only; so the pieces, laid
-    end to end, are what the whole would give, rounding aside. Memory holds one block and its
-    context, however long the song.
+    Each window that is decoded has its context, clipped at the song's ends only; so the pieces, end
+    to end, are what the whole would give, rounding aside. Memory holds one block and its context.
+    CodecError when no frame comes.
     """
     held_FS: Tensor | None = None
     first = sent = 0  # frame number of held_FS[0], and of the first frame that has not sounded yet

@@ -1,12 +1,11 @@
 """The adversary of the Vocos paper: discriminators over periods and over spectrograms, hinge and
 feature losses.
 
-It needs no optimiser of its own. What it learns is graded on a copy of the sound that hands no
-gradient back, and what it says of the sound is graded while its own weights are held; so one
-backward pass gives each side exactly its own gradient, and one AdamW, which treats every weight
-apart, steps both. Then checkpoints, resume, accumulation and several processes are the trainer's as
-for anything else. (The paper's code steps the discriminators first; here both step at once, each
-against the other as it was.)
+It needs no optimiser of its own. Its own loss sees a copy of the sound that hands no gradient back,
+and the sound's losses are taken while its parameters are held; so one backward pass gives each side
+exactly its own gradient, and one AdamW, which treats every parameter apart, steps both. (The
+paper's code steps the discriminators first; here both step at once, each against the other as it
+was.)
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -28,8 +26,7 @@ from vocos.loss import DiscriminatorLoss, FeatureMatchingLoss, GeneratorLoss
 
 class Adversary(nn.Module):
     """Two kinds of discriminators; those over spectrograms count `window_share` as much (0.1 in the
-    paper's recipes). A kind without `periods` or `windows` (samples) does not play.
-    """
+    paper's recipes). A kind without `periods` or `windows` (samples) is left out."""
 
     def __init__(self, periods: tuple[int, ...], windows: tuple[int, ...], window_share: float):
         super().__init__()
@@ -40,17 +37,18 @@ class Adversary(nn.Module):
             self.by_window = MultiResolutionDiscriminator(windows)
         self.window_share = window_share
 
-    def kinds(self) -> list[tuple[Any, float]]:
+    def kinds(self) -> list[tuple[nn.Module, float]]:
+        """The kinds that have discriminators, and how much each counts."""
         both = [(self.by_period, 1.0), (self.by_window, self.window_share)]
         return [(kind, share) for kind, share in both if len(kind.discriminators)]
 
     def judged(self, made_BW: Tensor, true_BW: Tensor) -> Tensor:
-        """How badly it tells made from true (hinge, a scalar): its own loss, which teaches nobody
-        else."""
+        """How badly it tells made from true (hinge, a scalar): its own loss, and nobody else's."""
         loss = made_BW.new_zeros(())
         for kind, share in self.kinds():
-            true, made, _, _ = kind(true_BW, made_BW.detach())
-            loss = loss + share * DiscriminatorLoss()(true, made)[0].sum() / len(true)
+            true_logits, made_logits, _, _ = kind(true_BW, made_BW.detach())
+            hinge = DiscriminatorLoss()(true_logits, made_logits)[0].sum()
+            loss = loss + share * hinge / len(true_logits)
         return loss
 
     def fooled(self, made_BW: Tensor, true_BW: Tensor) -> tuple[Tensor, Tensor]:
@@ -59,8 +57,8 @@ class Adversary(nn.Module):
         hinge, features = made_BW.new_zeros(()), made_BW.new_zeros(())
         with held(self):
             for kind, share in self.kinds():
-                _, made, true_features, made_features = kind(true_BW, made_BW)
-                hinge = hinge + share * GeneratorLoss()(made)[0].sum() / len(made)
+                _, made_logits, true_features, made_features = kind(true_BW, made_BW)
+                hinge = hinge + share * GeneratorLoss()(made_logits)[0].sum() / len(made_logits)
                 apart = FeatureMatchingLoss()(true_features, made_features).sum()
                 features = features + share * apart / len(made_features)
         return hinge, features
@@ -68,7 +66,7 @@ class Adversary(nn.Module):
 
 @contextmanager
 def held(module: nn.Module) -> Iterator[None]:
-    """No gradient reaches the weights through what is computed here."""
+    """No gradient reaches the module's parameters through what is computed here."""
     module.requires_grad_(False)
     try:
         yield

@@ -1,18 +1,17 @@
 """The head's network: Vocos (Siuzdak 2023, arXiv 2306.00814), hearing codes instead of a mel
 spectrogram.
 
-    codes -> sum of the slots' embeddings -> ConvNeXt at the codec's frame rate -> `ratio` frames out of each
-          -> Vocos backbone (ConvNeXt) at the head's frame rate -> magnitude and phase -> inverse STFT -> limit
+    codes -> sum of the slots' embeddings -> ConvNeXt at the codec's frame rate
+          -> `ratio` frames out of each -> Vocos backbone (ConvNeXt) at the head's frame rate
+          -> magnitude and phase -> inverse STFT -> limit
 
-Nothing works at the sample rate, which is why it is fast. Every layer is local in time, so a sample
-depends on frames at most `context_frames` away, which the network itself is asked for
-(codecs/_blocks.py).
+Nothing works at the sample rate, which is why it is fast. Every layer is local in time: a sample
+depends on frames at most `context_frames` away (measured, codecs/_blocks.py).
 
 Level, by construction. No DC: the synthesis window (Hann) leaks half of bin 1 into bin 0, so bin 0
 is set to the real part of bin 1, and every windowed frame sums to zero. No clipping: `limit` leaves
 what is below 0.9 as it is and bends the rest smoothly to below 1. Silence: where a codec has one
-frame of codes for silence, a frame in the midst of such frames is nothing but silence, and sounds
-as nothing.
+frame of codes for silence, a frame in the midst of such frames sounds as nothing.
 """
 
 from __future__ import annotations
@@ -26,6 +25,7 @@ from torch.nn import functional
 
 from distill.audio.codec_format import CodecFormat
 from distill.codecs._blocks import receptive_frames
+from distill.config.ranges import Checked, at_least, between
 from distill.errors import SettingsError
 from distill.runtime.torchaudio_standin import install
 from distill.vocoders import samples_a_frame
@@ -36,60 +36,47 @@ from vocos.heads import ISTFTHead
 from vocos.models import VocosBackbone
 from vocos.modules import ConvNeXtBlock
 
-KNEE = 0.9
+KNEE = 0.9  # of full scale, from which sound is limited
+LOUDEST = 1e2  # magnitude of a bin
 RATES = (16_000, 48_000)  # Hz
 STILL_FRAMES = 2  # frames of silence on each side that make a silent frame silent
 
 
 @dataclass(frozen=True)
-class HeadSettings:
-    """Sizes of the head. `sample_rate` None: the codec's. `hop` samples make a frame of the head,
-    of which a whole number fill one of the codec's; `window` samples (at least 4 hops) are what its
-    inverse STFT overlaps.
-    """
+class HeadSettings(Checked):
+    """Sizes of the head. `sample_rate` (Hz) None: the codec's. `hop` samples make a frame of the
+    head, of which a whole number fill one of the codec's; `window` samples (at least 4 hops) are
+    what its inverse STFT overlaps."""
 
-    sample_rate: int | None = None
-    hop: int = 160
-    window: int = 640
-    width: int = 256
-    inner: int = 768
-    blocks: int = 8
-    coarse_blocks: int = 2
+    sample_rate: int | None = between(*RATES, default=None)
+    hop: int = at_least(1, default=160)
+    window: int = at_least(1, default=640)
+    width: int = at_least(1, default=256)
+    inner: int = at_least(1, default=768)
+    blocks: int = at_least(1, default=8)
+    coarse_blocks: int = at_least(0, default=2)
 
     def __post_init__(self) -> None:
-        for name in ("hop", "window", "width", "inner", "blocks"):
-            if getattr(self, name) < 1:
-                raise SettingsError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        if self.coarse_blocks < 0:
-            raise SettingsError(f"coarse_blocks is {self.coarse_blocks}; it must be 0 or more")
+        super().__post_init__()
         if self.window % (2 * self.hop) or self.window < 4 * self.hop:
-            raise SettingsError(
-                f"window is {self.window}, hop {self.hop}; the window must be 4, 6, 8, ... hops "
-                "long"
-            )
-        if self.sample_rate is not None and not RATES[0] <= self.sample_rate <= RATES[1]:
-            raise SettingsError(
-                f"sample_rate is {self.sample_rate}; give {RATES[0]} to {RATES[1]} Hz"
-            )
+            raise SettingsError(f"window is {self.window}, hop {self.hop}; give 4, 6, 8, ... hops")
 
     def for_codec(self, format: CodecFormat) -> HeadSettings:
         """The same with the sample rate named. SettingsError unless a codec frame is a whole number
         of hops."""
-        made = replace(self, sample_rate=self.sample_rate or format.sample_rate)
-        samples = samples_a_frame(format, made.sample_rate or 0)
+        sample_rate = self.sample_rate or format.sample_rate
+        samples = samples_a_frame(format, sample_rate)
         if samples % self.hop:
             raise SettingsError(
                 f"hop is {self.hop}; a frame of the codec lasts {samples} samples at "
-                f"{made.sample_rate} Hz, and hop "
-                f"must divide that, say {_divisor(samples, self.hop)}"
+                f"{sample_rate} Hz, and hop must divide that, say {_divisor(samples, self.hop)}"
             )
-        return made
+        return replace(self, sample_rate=sample_rate)
 
 
 class HeadNetwork(nn.Module):
     """codes_BFS -> wave_BCW of F * ratio * hop samples. `silence_S`: the codec's codes of a silent
-    frame, if it has such.
-    """
+    frame, if it has such."""
 
     def __init__(
         self,
@@ -102,24 +89,20 @@ class HeadNetwork(nn.Module):
         self.silence_S = silence_S
         self.settings = settings.for_codec(format)
         assert self.settings.sample_rate is not None
-        width, self.format = settings.width, format
+        width, inner, self.format = settings.width, settings.inner, format
         self.hop = samples_a_frame(format, self.settings.sample_rate)
         ratio = self.hop // settings.hop
         self.latent_width = latent_width
         self.slots = nn.ModuleList(nn.Embedding(size, latent_width) for size in format.slot_sizes)
         self.project = nn.Linear(latent_width, width) if latent_width != width else nn.Identity()
+        coarse = range(settings.coarse_blocks)
         self.coarse = nn.Sequential(
-            *(
-                ConvNeXtBlock(
-                    width, settings.inner, layer_scale_init_value=1 / settings.coarse_blocks
-                )
-                for _ in range(settings.coarse_blocks)
-            )
+            *(ConvNeXtBlock(width, inner, layer_scale_init_value=1 / len(coarse)) for _ in coarse)
         )
-        self.finer = (
-            nn.ConvTranspose1d(width, width, ratio, stride=ratio) if ratio > 1 else nn.Identity()
-        )
-        self.backbone = VocosBackbone(width, width, settings.inner, settings.blocks)
+        self.finer: nn.Module = nn.Identity()
+        if ratio > 1:
+            self.finer = nn.ConvTranspose1d(width, width, ratio, stride=ratio)
+        self.backbone = VocosBackbone(width, width, inner, settings.blocks)
         self.heads = nn.ModuleList(
             ZeroMeanHead(width, settings.window, settings.hop) for _ in range(format.channels)
         )
@@ -127,7 +110,7 @@ class HeadNetwork(nn.Module):
         self.context_frames = max(heard, STILL_FRAMES + 1)
 
     def begin(self, codebooks: Sequence[Tensor]) -> None:
-        """Starts the embeddings from what the codec's own codes mean."""
+        """Start the embeddings from the codec's own codebooks."""
         with torch.no_grad():
             for slot, book_CD in zip(self.slots, codebooks, strict=True):
                 assert isinstance(slot, nn.Embedding)
@@ -135,8 +118,7 @@ class HeadNetwork(nn.Module):
 
     def forward(self, codes_BFS: Tensor, slots_B: Tensor | None = None) -> Tensor:
         """`slots_B`: how many slots, from the first, each song may use; the others are as if they
-        were not there. Codes with fewer slots than the head has are taken the same way.
-        """
+        were not there. Codes with fewer slots than the head has are taken the same way."""
         latent_BFD = torch.zeros((), device=codes_BFS.device)
         for s in range(codes_BFS.shape[2]):
             part_BFD = self.slots[s](codes_BFS[:, :, s])
@@ -149,7 +131,7 @@ class HeadNetwork(nn.Module):
         return limit(wave_BCW)
 
     def sound(self, latent_BFD: Tensor) -> Tensor:
-        """wave_BCW of summed embeddings, before its level is seen to; the inverse STFT in float32."""
+        """wave_BCW of summed embeddings, before silence and `limit`; inverse STFT in float32."""
         coarse_BDF = self.coarse(self.project(latent_BFD).transpose(1, 2))
         hidden_BTD = self.backbone(self.finer(coarse_BDF))
         with torch.autocast(hidden_BTD.device.type, enabled=False):
@@ -165,39 +147,35 @@ class HeadNetwork(nn.Module):
 
 
 class ZeroMeanHead(ISTFTHead):
-    """Vocos' head, whose windowed frames each sum to zero, and which gives `hop` samples a frame
-    also where that is odd."""
+    """Vocos' head, whose windowed frames each sum to zero; `hop` samples a frame, odd ones too."""
 
     def __init__(self, width: int, window: int, hop: int):
         super().__init__(width, window, hop, padding="same")
 
     def forward(self, hidden_BTD: Tensor) -> Tensor:
         log_BKT, phase_BKT = self.out(hidden_BTD).transpose(1, 2).chunk(2, dim=1)
-        bins_BKT = torch.polar(log_BKT.exp().clamp_max(1e2), phase_BKT)
+        bins_BKT = torch.polar(log_BKT.exp().clamp_max(LOUDEST), phase_BKT)
         zero_B1T = torch.complex(bins_BKT[:, 1:2].real, torch.zeros_like(phase_BKT[:, :1]))
         wave_BW = self.istft(torch.cat([zero_B1T, bins_BKT[:, 1:]], 1))
         return wave_BW[:, : hidden_BTD.shape[1] * self.istft.hop_length]
 
 
 def drawn_out(frames_B1F: Tensor, hop: int) -> Tensor:
-    """[B, 1, F * hop]: each frame's value in the middle of its hop, and straight lines between
-    them.
+    """[B, 1, F * hop]: each frame's value in the middle of its hop, and straight lines between.
 
     Not by `interpolate`: its float32 positions depend on where in a song a frame stands, so pieces
     would not be the whole.
     """
     away_H = (torch.arange(hop, device=frames_B1F.device) + 0.5) / hop - 0.5
     rise_B1F = frames_B1F.diff(dim=2)
-    before_B1F, behind_B1F = functional.pad(rise_B1F, (1, 0)), functional.pad(rise_B1F, (0, 1))
-    lines_B1FH = (
-        away_H.clamp_max(0) * before_B1F[..., None] + away_H.clamp_min(0) * behind_B1F[..., None]
-    )
+    before_B1F1 = functional.pad(rise_B1F, (1, 0))[..., None]
+    behind_B1F1 = functional.pad(rise_B1F, (0, 1))[..., None]
+    lines_B1FH = away_H.clamp_max(0) * before_B1F1 + away_H.clamp_min(0) * behind_B1F1
     return (frames_B1F[..., None] + lines_B1FH).flatten(2)
 
 
 def limit(wave: Tensor) -> Tensor:
-    """What is below 0.9 unchanged; above it, 0.9 + 0.1 tanh((|x| - 0.9) / 0.1): smooth, below 1,
-    sample by sample."""
+    """Sample by sample: what is below 0.9 unchanged; above, 0.9 + 0.1 tanh((|x| - 0.9) / 0.1)."""
     over = (wave.abs() - KNEE).clamp_min(0)
     return wave.clamp(-KNEE, KNEE) + wave.sign() * (1 - KNEE) * torch.tanh(over / (1 - KNEE))
 

@@ -22,7 +22,7 @@ class Settings:
 
 
 class CodecVocoder:
-    """codes_FS -> wave_CW through the codec itself, its level as it comes; raises its CodecErrors."""
+    """codes_FS -> wave_CW through the codec, its level as it comes; raises its CodecErrors."""
 
     def __init__(self, codec: Codec):
         self.codec, self.fingerprint = codec, codec.fingerprint
@@ -33,11 +33,10 @@ class CodecVocoder:
         return self.codec.decode(codes_FS)
 
     def stream(self, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
-        """A codec that does not say how far its frames reach (`context_frames`) sounds when its
+        """A codec that does not know how far its frames reach (`context_frames`) sounds when its
         last chunk has come."""
         context_frames: int | None = getattr(self.codec, "context_frames", None)
         if context_frames is None:
-            whole = [torch.cat(held)] if (held := list(chunks)) else []
-            yield from in_pieces(self.codec.decode, whole, self.hop, len(whole and whole[0]))
-        else:
-            yield from in_pieces(self.codec.decode, chunks, self.hop, context_frames)
+            chunks = [torch.cat(held)] if (held := list(chunks)) else []
+            context_frames = sum(map(len, chunks))
+        return in_pieces(self.codec.decode, chunks, self.hop, context_frames)

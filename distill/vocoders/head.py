@@ -1,10 +1,9 @@
-"""A Vocos head trained for one codec: its codes -> sound, at the head's own sample rate (see
-_network.py).
+"""A Vocos head trained for one codec: its codes -> sound, at the head's own sample rate
+(_network.py).
 
 Trained by task `vocoder`. On disk a folder with `config.json` (format version, sizes, the codec's
 kind, fingerprint and format, the licences of what it learnt from) and `weights.safetensors` in half
-precision. It was trained with 1 ... S slots, so it also speaks for the same codec cut to its first
-slots.
+precision. It was trained with 1 ... S slots, so it also speaks for its codec cut to the first.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor
@@ -46,8 +45,7 @@ class Settings:
     path: str
 
     def load(self, codec: Codec) -> HeadVocoder:
-        """The head, for this codec or its first slots. Raises CodecError for another codec, and
-        naming damage."""
+        """The head, for this codec or its first slots. CodecError for another, or naming damage."""
         return load_head(locate(self.path), codec)
 
 
@@ -61,7 +59,7 @@ class HeadVocoder:
         self.context_frames = network.context_frames
 
     def decode(self, codes_FS: Tensor) -> Tensor:
-        """Block by block, so that only the sound itself grows with the song."""
+        """wave_CW within +-1, block by block, so that only the sound grows with the song."""
         check_codes(codes_FS, self.format)
         wave_CW = torch.empty(self.format.channels, len(codes_FS) * self.hop)
         done = 0
@@ -72,16 +70,13 @@ class HeadVocoder:
 
     def stream(self, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
         """First sound after the first chunk that is longer than `context_frames`."""
-        return in_pieces(
-            self._sound,
-            (self._checked(piece_FS) for piece_FS in chunks if len(piece_FS)),
-            self.hop,
-            self.context_frames,
-        )
+        return in_pieces(self._sound, self._checked(chunks), self.hop, self.context_frames)
 
-    def _checked(self, codes_FS: Tensor) -> Tensor:
-        check_codes(codes_FS, self.format)
-        return codes_FS
+    def _checked(self, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
+        for codes_FS in chunks:
+            if len(codes_FS):
+                check_codes(codes_FS, self.format)
+                yield codes_FS
 
     @torch.inference_mode()
     def _sound(self, codes_FS: Tensor) -> Tensor:
@@ -92,8 +87,8 @@ class HeadVocoder:
 def save_head(
     network: HeadNetwork, folder: Path, codec: CodecCard, licences: Mapping[str, str]
 ) -> None:
-    """Write the folder, whole or not at all. CodecError if a weight is not finite in half
-    precision."""
+    """Write the folder, whole or not at all. CodecError if a half-precision weight is not finite.
+    `licences`: of what it learnt from."""
     weights = halves(network.named_parameters(), folder)
     config = {
         "version": VERSION,
@@ -110,77 +105,74 @@ def save_head(
 
 
 def load_head(folder: Path, codec: Codec) -> HeadVocoder:
-    """The head in a folder, if it was made for `codec`. Raises CodecError naming what is wrong."""
+    """The head in a folder, if it was made for `codec`. CodecError names what is wrong."""
     config = read_config(folder)
     made_for, format = config["codec"], codec.format
     if made_for.fingerprint != codec.fingerprint:
         raise CodecError(
             f"{folder}: made for codec {made_for.kind} {made_for.fingerprint[:12]}, these are "
-            "codes of "
-            f"{codec.fingerprint[:12]}; give it its own codec, or train a head for this one"
+            f"codes of {codec.fingerprint[:12]}; give it its codec, or train a head for this one"
         )
     if made_for.format.slot_sizes[: format.slots] != format.slot_sizes:
         raise CodecError(
-            f"{folder}: knows {made_for.format.slots} slots of {made_for.format.slot_sizes} "
-            "codes, the codec has "
-            f"{format.slots} of {format.slot_sizes}; train a head with as many slots"
+            f"{folder}: knows {made_for.format.slots} slots of {made_for.format.slot_sizes} codes, "
+            f"the codec has {format.slots} of {format.slot_sizes}; train a head with as many slots"
         )
-    with as_configured(folder / "config.json"):
-        network = HeadNetwork(
-            config["network"], made_for.format, config["latent_width"], config["silence"]
-        )
+    path = folder / "config.json"
+    with as_configured(path):
+        sizes = config["network"], made_for.format, config["latent_width"]
+        network = HeadNetwork(*sizes, config["silence"])
     state = fill_from_halves(dict(network.named_parameters()), folder)
-    made_of = {
-        key: value
-        for key, value in json_config(folder / "config.json").items()
-        if key != "licences"
-    }
-    return HeadVocoder(network, format, identity(state, made_of))
+    described = json_config(path)
+    described.pop("licences")  # they do not decide how it sounds
+    return HeadVocoder(network, format, identity(state, described))
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """config.json: `network`, `latent_width`, `silence`, `codec`, `licences`. CodecError when it is
-    not a head's."""
-    place = folder / "config.json"
-    try:
-        config: dict[str, Any] = json.loads(place.read_text("utf-8"))
-        version = (config["kind"], config["version"])
-        if version == ("head", VERSION):
-            card = dict(config["codec"])
-            said = card.pop("format")
-            format: dict[str, Any] = {
-                k: tuple(v) if isinstance(v, list) else v for k, v in said.items()
-            }
-            format["slot_sizes"] = tuple(int(size) for size in format["slot_sizes"])
-            format |= {
-                "sample_rate": int(format["sample_rate"]),
-                "frame_rate": float(format["frame_rate"]),
-            }
-            return {
-                "network": HeadSettings(**config["network"]),
-                "latent_width": int(config["latent_width"]),
-                "silence": _silence(config["silence"], format["slot_sizes"]),
-                "codec": CodecCard(**card, format=CodecFormat(**format)),
-                "licences": {str(part): str(said) for part, said in config["licences"].items()},
-            }
-    except FileNotFoundError as problem:
-        raise CodecError(f"{place}: missing; name the folder that task vocoder saved") from problem
-    except (ValueError, KeyError, TypeError, AttributeError, OSError) as problem:
+class Config(TypedDict):
+    """What config.json says of a head."""
+
+    network: HeadSettings
+    latent_width: int
+    silence: tuple[int, ...] | None
+    codec: CodecCard
+    licences: dict[str, str]
+
+
+def read_config(folder: Path) -> Config:
+    """config.json of a head's folder. CodecError when it is not a head's."""
+    path, whose = folder / "config.json", "a vocoder head"
+    config = json_config(path, ("kind", "version"), whose)
+    if (config["kind"], config["version"]) != ("head", VERSION):
         raise CodecError(
-            f"{place}: not a vocoder head's configuration ({problem}); copy the folder again"
-        ) from problem
-    raise CodecError(
-        f"{place}: is {version[0]} version {version[1]}, this library reads head version "
-        f"{VERSION}; "
-        "train it again or upgrade"
-    )
+            f"{path}: is {config['kind']} version {config['version']}, this library reads head "
+            f"version {VERSION}; train it again or upgrade"
+        )
+    with as_configured(path, whose):
+        codec = dict(config["codec"])
+        format = _format(codec.pop("format"))
+        return {
+            "network": HeadSettings(**config["network"]),
+            "latent_width": int(config["latent_width"]),
+            "silence": _silence(config["silence"], format.slot_sizes),
+            "codec": CodecCard(**codec, format=format),
+            "licences": {str(part): str(terms) for part, terms in config["licences"].items()},
+        }
 
 
-def _silence(said: Any, slot_sizes: tuple[int, ...]) -> tuple[int, ...] | None:
+def _format(words: dict[str, Any]) -> CodecFormat:
+    """JSON's lists as tuples, and the numbers of the type that they must have."""
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in words.items()}
+    values["slot_sizes"] = tuple(int(size) for size in values["slot_sizes"])
+    values["sample_rate"] = int(values["sample_rate"])
+    values["frame_rate"] = float(values["frame_rate"])
+    return CodecFormat(**values)
+
+
+def _silence(words: list[int] | None, slot_sizes: tuple[int, ...]) -> tuple[int, ...] | None:
     """A code of each slot, or None. ValueError for what is neither."""
-    if said is None:
+    if words is None:
         return None
-    codes_S = tuple(map(int, said))
+    codes_S = tuple(map(int, words))
     if not all(0 <= code < size for code, size in zip(codes_S, slot_sizes, strict=True)):
         raise ValueError(f"silence is {codes_S}")
     return codes_S
