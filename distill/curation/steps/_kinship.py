@@ -1,4 +1,4 @@
-"""Which songs belong together, once it is known what pairs of them have in common, and what follows.
+"""Which songs belong together, once it is known what pairs have in common, and what follows.
 
 links between pairs -> groups -> what not to train on, what need not be kept, what to hold out
 """

@@ -2,7 +2,7 @@
 side of the split.
 
     the same sound    an acoustic fingerprint of each recording (_fingerprint.py)
-    the same words    MinHash of the lyrics (_minhash.py): covers and other takes, however they sound
+    the same words    MinHash of the lyrics (_minhash.py): covers, other takes, however they sound
 
 Both find pairs; pairs make groups (`Song.group`), and a group is held out as a whole or not at all.
 Three things follow (_kinship.py):
@@ -26,7 +26,7 @@ import base64
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal, TypedDict
 
 import numpy as np
 
@@ -76,7 +76,7 @@ class Settings(Checked):
             text = f"too little sound to compare ({len(peaks)} spectral peaks)"
             item = item.remark(NAME, "noted", text)
         digest = hashlib.sha256(file.encode(errors="surrogateescape")).hexdigest()
-        trace = {
+        trace: Trace = {
             "peaks": base64.b64encode(peaks.astype("<u4").tobytes()).decode(),
             "seconds": round(sound.seconds, 3),
             "sample_rate": sound.sample_rate,
@@ -145,12 +145,23 @@ class Settings(Checked):
         return item
 
 
-def _trace(item: Item) -> dict[str, Any]:
-    return item.traces.get(NAME, {})
+class Trace(TypedDict, total=False):
+    """What `curate` leaves for `curate_all`: peaks in base64 of 32-bit integers, the file's hash."""
+
+    peaks: str
+    seconds: float
+    sample_rate: int
+    lossless: bool
+    file: str
+
+
+def _trace(item: Item) -> Trace:
+    trace: Trace = item.traces.get(NAME, {})
+    return trace
 
 
 def _peaks(item: Item) -> Peaks:
-    """The recording's fingerprint; empty where there is none or too little to tell it from others."""
+    """The recording's fingerprint; empty where there is none or too little to tell it by."""
     peaks = np.frombuffer(base64.b64decode(_trace(item).get("peaks", "")), "<u4").astype(np.int64)
     return peaks if len(peaks) >= LEAST_PEAKS else peaks[:0]
 
