@@ -146,7 +146,7 @@ class Settings(Checked):
 
 
 class Trace(TypedDict, total=False):
-    """What `curate` leaves for `curate_all`: peaks in base64 of 32-bit integers, the file's hash."""
+    """What `curate` leaves for `curate_all`: peaks (32-bit integers, base64), the file's hash."""
 
     peaks: str
     seconds: float

@@ -133,7 +133,7 @@ def _lines(count: int) -> str:
 
 @dataclass
 class Block:
-    """A section on its way: its lines (repeated ones once, with how often), how often it is sung."""
+    """A section on its way: its lines (each once, with how often), and how often it is sung."""
 
     name: str
     times: int = 1
