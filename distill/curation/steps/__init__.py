@@ -57,7 +57,7 @@ class Item:
 
     @property
     def voice(self) -> Sound | None:
-        """Where to look for the voice: in the vocals where they are apart, else in the recording."""
+        """Where to look for the voice: the vocals where they are apart, else the recording."""
         return self.tracks.get("vocals", self.tracks.get("audio"))
 
     def remark(self, step: str, verdict: Verdict, text: str) -> Item:

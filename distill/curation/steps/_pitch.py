@@ -32,7 +32,7 @@ OCTAVE = 0.02  # favour for an octave higher, else every period's double ties wi
 JUMP = 0.5  # cost of an octave between neighbouring frames
 TURN = 0.2  # cost of voicing that begins or ends
 NO_PEAK, WORST = -1.0, -9.0  # the worth of a lag that is no peak, while lags are compared and after
-BLOCK = 512  # frames at a time: the working set stays in the cache
+BLOCK = 512  # frames at a time: memory does not grow with the song
 
 
 class Pitch(NamedTuple):

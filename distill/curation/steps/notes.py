@@ -57,8 +57,8 @@ LEAST_VOICED_FRAMES = 5  # a syllable with less has no pitch
 MIDDLE = (0.2, 0.9)  # of a note, where its pitch is looked at
 NEAR_SEMITONES = 0.5
 STEADY = 0.75  # the steadiness of a voice that certainly sings these notes
-# The confidence from the mean vowel at the starts: on generated songs whose word times were pushed
-# about, the share of right notes followed this curve. Below the first, no syllable is in its place.
+# The confidence from the mean vowel at the starts: as the share of right notes fell when the word
+# times of generated songs were moved (bench/music.py). Below the first, no syllable is in its place.
 CLEAR_FROM, CLEAR_POWER = 0.6, 1.5
 MIX_FACTOR = 0.5
 IMPOSSIBLE = -1e9  # worth
@@ -110,9 +110,8 @@ class Settings(Checked):
         kept = sum(sure >= self.least_confidence for sure in known)
         mean = round(float(np.mean(known)), 3) if known else 0.0
         item = item.know(Fact("notes_confidence", list(confidences), STEP, mean))
-        text = (
-            f"notes found for {kept} of {wanting} lines (mean confidence {mean:.2f}, a weak label)"
-        )
+        text = f"notes found for {kept} of {wanting} lines"
+        text += f" (mean confidence {mean:.2f}, a weak label)"
         if kept < wanting:
             text += f"; left word by word: {len(known) - kept} unsure, "
             text += f"{wanting - len(known)} with a syllable without pitch"

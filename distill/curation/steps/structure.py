@@ -8,10 +8,9 @@ are nearly the same line. Of all blocks that return, the one that covers most li
 (occurrences - 1) x length. This is self-similarity as music structure analysis uses it on sound
 (Foote, 1999, "Visualizing music and audio using self-similarity"), on text.
 
-At 0.6 for a block and 0.4 for its first and last line, no chorus was found in 583 generated songs
-without one, and every one in 179 that sing it twice; with each tenth word changed in every line, 97
-% of lines of random songs had the right name. Lower bounds forgive more, but verses of real songs
-often share half of their words.
+The bounds, 0.6 for a block and 0.4 for its first and last line, find no chorus in songs without one
+and most in songs whose words return misheard (bench/structure.py). Lower bounds forgive more, but
+verses of real songs often share half of their words.
 
 It is a guess, and its Fact("structure") says so with a confidence. What it cannot know: which verse
 is a bridge, and where a chorus begins that is sung once. Where nothing returns, the sections stay
