@@ -58,7 +58,7 @@ MIDDLE = (0.2, 0.9)  # of a note, where its pitch is looked at
 NEAR_SEMITONES = 0.5
 STEADY = 0.75  # the steadiness of a voice that certainly sings these notes
 # The confidence from the mean vowel at the starts: as the share of right notes fell when the word
-# times of generated songs were moved (bench/music.py). Below the first, no syllable is in its place.
+# times of generated songs were moved (bench/music.py). Below the first, no syllable is in place.
 CLEAR_FROM, CLEAR_POWER = 0.6, 1.5
 MIX_FACTOR = 0.5
 IMPOSSIBLE = -1e9  # worth
