@@ -9,7 +9,7 @@ read no file, write none and know nothing of each other. What they have to say i
 song; the source is never changed.
 
     kept        nothing to say
-    mended      the copy that goes on is better than its source was (level, encoding of the lyrics, ...)
+    mended      the copy that goes on is better than its source was (level, encoding, ...)
     noted       worth knowing, nothing was changed
     set aside   the song goes no further, and the remark says why
 """
@@ -57,13 +57,13 @@ class Item:
 
     @property
     def voice(self) -> Sound | None:
-        """The track to look for the voice in: the vocals where they are apart, else the recording."""
+        """Where to look for the voice: the vocals where they are apart, else the recording."""
         return self.tracks.get("vocals", self.tracks.get("audio"))
 
     def remark(self, step: str, verdict: Verdict, text: str) -> Item:
         return replace(self, remarks=(*self.remarks, Remark(step, verdict, text)))
 
-    def leave(self, step: str, trace: Any) -> Item:
+    def leave(self, step: str, trace: object) -> Item:
         return replace(self, traces={**self.traces, step: trace})
 
     def know(self, *facts: Fact) -> Item:

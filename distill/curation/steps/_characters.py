@@ -31,18 +31,13 @@ _MARKUP = re.compile(
 )
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#x[0-9a-f]{1,6}|[a-z][a-z0-9]{1,30});", re.IGNORECASE)
 _ODD = re.compile(f"[{re.escape(APOSTROPHES)}]")
+_ALPHABETS = {"LATIN", "GREEK", "CYRILLIC"}
 
 
 def mend(text: str, changed: Counter[str]) -> str:
     """The text in NFC and made plain, at both ends as it was; what was changed is counted by kind
     in `changed`."""
-    if (
-        text.isascii()
-        and "&" not in text
-        and "<" not in text
-        and text.isprintable()
-        and "`" not in text
-    ):
+    if text.isascii() and text.isprintable() and not set("&<`") & set(text):
         return text
     for kind, step in _STEPS:
         if (after := step(text)) != text:
@@ -71,12 +66,8 @@ def _decoded(text: str) -> tuple[str, str]:
     if text.isascii():
         return text, ""
     fixed, plan = ftfy.fix_encoding_and_explain(text)
-    if (
-        fixed == text
-        or ftfy.badness.is_bad(fixed)
-        or _mixed(fixed) > _mixed(text)
-        or "\ufffd" in fixed
-    ):
+    wrong = "\ufffd" in fixed or ftfy.badness.is_bad(fixed)
+    if fixed == text or wrong or _mixed(fixed) > _mixed(text):
         return text, ""
     name = next((step.parameter for step in plan or () if step.action == "encode"), "latin-1")
     return fixed, {"latin-1": "Windows-1252"}.get(name, name.replace("sloppy-windows", "Windows"))
@@ -89,20 +80,9 @@ def looks_wrong(text: str) -> bool:
 
 def _mixed(text: str) -> int:
     """Words in letters of more than one of the alphabets Latin, Greek and Cyrillic."""
-    return sum(
-        len(
-            {
-                name
-                for letter in word
-                if (name := unicodedata.name(letter, "").split(" ")[0]) in _ALPHABETS
-            }
-        )
-        > 1
-        for word in re.findall(r"[^\W\d_]+", text)
-    )
-
-
-_ALPHABETS = {"LATIN", "GREEK", "CYRILLIC"}
+    words = re.findall(r"[^\W\d_]+", text)
+    names = [{unicodedata.name(letter, "").split(" ")[0] for letter in word} for word in words]
+    return sum(len(of_word & _ALPHABETS) > 1 for of_word in names)
 
 
 def _without_markup(text: str) -> str:
@@ -115,12 +95,12 @@ def _visible(text: str) -> str:
     """Without control, private and unassigned characters, marks of direction, and joiners that join
     nothing."""
     kept = []
-    for place, letter in enumerate(text):
+    for n, letter in enumerate(text):
         category = unicodedata.category(letter)
         # spelling in Persian and in India, rubbish between Latin letters
         if letter in "\u200c\u200d":
-            around = text[place - 1 : place] + text[place + 1 : place + 2]
-            if len(around) == 2 and all("\u0590" <= one < "\u1c80" for one in around):
+            around = text[n - 1 : n] + text[n + 1 : n + 2]
+            if len(around) == 2 and all("\u0590" <= beside < "\u1c80" for beside in around):
                 kept.append(letter)
         elif letter in "\t\n":
             kept.append(" ")

@@ -1,8 +1,6 @@
-"""Which songs belong together, once it is known what pairs of them have in common, and what follows
-from it.
+"""Which songs belong together, once it is known what pairs have in common, and what follows.
 
-links between pairs -> groups -> what must not be trained on, what need not be kept, what to hold
-out
+links between pairs -> groups -> what not to train on, what need not be kept, what to hold out
 """
 
 from __future__ import annotations
@@ -70,10 +68,8 @@ class Worth(NamedTuple):
     def over(self, other: Worth) -> str:
         """Why this one is the better."""
         pairs = zip(self._fields, self, other, strict=True)
-        return next(
-            (name.replace("_", " ") for name, mine, theirs in pairs if mine > theirs),
-            "first by name",
-        )
+        better = (name.replace("_", " ") for name, mine, theirs in pairs if mine > theirs)
+        return next(better, "first by name")
 
 
 @dataclass(frozen=True)
@@ -93,20 +89,18 @@ class Family:
     @cached_property
     def linked(self) -> list[list[tuple[int, Link]]]:
         """For each song those that it has something in common with, the closest first."""
-        found: list[list[tuple[int, Link]]] = [[] for _ in self.songs]
+        links: list[list[tuple[int, Link]]] = [[] for _ in self.songs]
         for (a, b), link in self.links.items():
-            found[a].append((b, link))
-            found[b].append((a, link.turned()))
-        return [
-            sorted(pairs, key=lambda p: (*(-x for x in p[1].strength), p[0])) for pairs in found
-        ]
+            links[a].append((b, link))
+            links[b].append((a, link.turned()))
+        for of_song in links:
+            of_song.sort(key=lambda pair: (*(-x for x in pair[1].strength), pair[0]))
+        return links
 
     def groups(self, among: Iterable[int]) -> dict[int, str]:
         """The group of each of these songs: its source's, or the first id of those that hang
-        together; "" for one alone.
-
-        Songs cut from one file go together too, unless the source has split them itself.
-        """
+        together; "" for one alone. Songs cut from one file go together too, unless the source has
+        split them itself."""
         among = sorted(set(among))
         above: dict[str, str] = {}
 
@@ -130,51 +124,39 @@ class Family:
         return {n: _name(members[root(self.songs[n].id)]) for n in among}
 
     def leaks(self) -> dict[int, str]:
-        """The training songs that hang together with held-out ones, with the reason.
-
-        A part of a file whose other part is held out was cut off on purpose: only what it shares
-        itself counts.
-        """
+        """The training songs that hang together with held-out ones, with the reason. A part of a
+        file whose other part is held out was cut off on purpose: only what it shares itself
+        counts."""
         groups = self.groups(range(len(self.songs)))
         held: dict[str, list[int]] = {}
         for n, song in enumerate(self.songs):
             if song.split != "train" and groups[n]:
                 held.setdefault(groups[n], []).append(n)
-        found = {}
+        reasons = {}
         for n, song in enumerate(self.songs):
             others = held.get(groups[n], [])
             if song.split != "train" or not others:
                 continue
             direct = next((pair for pair in self.linked[n] if pair[0] in others), None)
             if direct is not None:
-                found[n] = f"{direct[1].words(self.songs[direct[0]].id)}, which is held out"
+                reasons[n] = f"{direct[1].words(self.songs[direct[0]].id)}, which is held out"
             elif not self.files[n] or self.files[n] not in (self.files[other] for other in others):
-                found[n] = f"in one group with {self.songs[others[0]].id}, which is held out"
-        return found
+                reasons[n] = f"in one group with {self.songs[others[0]].id}, which is held out"
+        return reasons
 
     def copies(self, among: Iterable[int], worth: Sequence[Worth]) -> dict[int, str]:
-        """The songs of which a better copy with the same lyrics is kept, with the reason.
-
-        Only a direct link counts, so of more copies than are linked to each other (32) a few are
-        kept.
-        """
-        kept, found = set[int](), {}
+        """The songs of which a better copy with the same lyrics is kept, with the reason. Only a
+        direct link counts, so of more copies than are linked to each other (32) a few are kept."""
+        kept, reasons = set[int](), {}
         for n in sorted(among, key=lambda n: ([-x for x in worth[n]], n)):
-            better = [
-                (k, link)
-                for k, link in self.linked[n]
-                if k in kept and link.is_copy and link.jaccard >= SAME_WORDS
-            ]
-            if better:
-                k, link = better[0]
-                why = worth[k].over(worth[n])
-                found[n] = (
-                    f"{link.words(self.songs[k].id)}, same lyrics; {self.songs[k].id} is kept: "
-                    f"{why}"
-                )
+            for k, link in self.linked[n]:
+                if k in kept and link.is_copy and link.jaccard >= SAME_WORDS:
+                    id, why = self.songs[k].id, worth[k].over(worth[n])
+                    reasons[n] = f"{link.words(id)}, same lyrics; {id} is kept: {why}"
+                    break
             else:
                 kept.add(n)
-        return found
+        return reasons
 
     def drawn(self, groups: Mapping[int, str], share: float) -> set[int]:
         """The songs to hold out. Each group draws a number by its songs' ids, those below `share`
@@ -182,9 +164,7 @@ class Family:
         members: dict[str, list[int]] = {}
         for n, song in enumerate(self.songs):
             members.setdefault(groups[n] or song.id, []).append(n)
-        draws = sorted(
-            (min(_draw(self.songs[n].id) for n in group)[1], group) for group in members.values()
-        )
+        draws = sorted((min(_draw(self.songs[n].id) for n in g)[1], g) for g in members.values())
         below = sum(number < share for number, _ in draws)
         return {n for _, group in draws[: min(max(1, below), len(draws) - 1)] for n in group}
 

@@ -6,18 +6,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 SILENT_PEAK = 3e-5  # about one step of 16-bit PCM, -90 dBFS
+NOTHING_DB = -200.0
 
 
 def frame_decibels(wave_W: NDArray[np.float32], frame: int) -> NDArray[np.float64]:
-    """RMS of each whole frame of `frame` samples, in dB of full scale (-200 for nothing at all)."""
-    whole = len(wave_W) // frame * frame
-    power_F = np.square(wave_W[:whole].reshape(-1, frame), dtype=np.float64).mean(1)
-    return 10 * np.log10(np.maximum(power_F, 1e-20))
+    """RMS of each full frame of `frame` samples, in dB of full scale (-200 for nothing at all)."""
+    frames_FW = wave_W[: len(wave_W) // frame * frame].reshape(-1, frame)
+    power_F = np.square(frames_FW, dtype=np.float64).mean(1)
+    return 10 * np.log10(np.maximum(power_F, 10 ** (NOTHING_DB / 10)))
 
 
 def loud_decibels(decibels_F: NDArray[np.float64]) -> float:
     """The level of the loud parts: what the loudest twentieth of the frames exceeds."""
-    return float(np.percentile(decibels_F, 95)) if len(decibels_F) else -200.0
+    return float(np.percentile(decibels_F, 95)) if len(decibels_F) else NOTHING_DB
 
 
 def equal_runs(
@@ -30,8 +31,7 @@ def equal_runs(
     same[0] = same[-1] = 0
     same[1:-1] = wave_W[1:] == wave_W[:-1]  # same[i]: sample i equals the one before
     change = np.diff(same)
-    # the first of the run: the sample before the first equal one
-    starts = np.flatnonzero(change == 1)
-    ends = np.flatnonzero(change == -1)
-    lengths = ends - starts + 1
-    return starts[lengths >= least].astype(np.int64), lengths[lengths >= least].astype(np.int64)
+    starts_R = np.flatnonzero(change == 1)  # the sample before the first that equals one
+    lengths_R = np.flatnonzero(change == -1) - starts_R + 1
+    long_R = lengths_R >= least
+    return starts_R[long_R].astype(np.int64), lengths_R[long_R].astype(np.int64)

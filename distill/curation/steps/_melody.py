@@ -11,6 +11,7 @@ begins, which is how two notes on one key are told apart.
 
 from __future__ import annotations
 
+import itertools
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +23,9 @@ from distill.curation.steps._pitch import HOP, HOP_SECONDS, RATE, at_rate, track
 
 BANDS_HZ = (200, 400, 600, 900, 1300, 1900, 2800, 4000)
 VOWEL_WINDOW = 400  # samples, 25 ms
+SIZE = 512  # of the transform
+BLOCK = 1024  # frames at a time: memory does not grow with the song
+SMOOTH_FRAMES = 2.0  # the bands' levels over time, before they are compared
 FLOOR = 1e-4  # of a band's loud frames: what is softer is silence
 RISE_FRAMES = 2  # a rise is the difference over twice this
 MOST_DB = 20.0  # a rise out of silence counts no more than this
@@ -70,17 +74,16 @@ def vowel_starts(wave_W: NDArray[np.float32]) -> NDArray[np.float64]:
     """How surely a vowel begins at each frame of wave_W (RATE Hz): the mean rise of the bands, 1
     for FULL_DB."""
     padded = np.pad(wave_W, (VOWEL_WINDOW // 2, VOWEL_WINDOW))
-    frames_FW = np.lib.stride_tricks.sliding_window_view(padded, VOWEL_WINDOW)[
-        : len(wave_W) + 1 : HOP
-    ]
+    frames_FW = np.lib.stride_tricks.sliding_window_view(padded, VOWEL_WINDOW)
+    frames_FW = frames_FW[: len(wave_W) + 1 : HOP]
     window_W = np.hanning(VOWEL_WINDOW).astype(np.float32)
-    edges = [round(hz * 512 / RATE) for hz in BANDS_HZ]
+    edges = [round(hz * SIZE / RATE) for hz in BANDS_HZ]
     level_FB = np.empty((len(frames_FW), len(edges) - 1))
-    for start in range(0, len(frames_FW), 1024):
-        power_FB = np.abs(np.fft.rfft(frames_FW[start : start + 1024] * window_W, 512)) ** 2
-        level_FB[start : start + 1024] = np.add.reduceat(power_FB, edges, axis=1)[:, :-1]
+    for start in range(0, len(frames_FW), BLOCK):
+        power_FB = np.abs(np.fft.rfft(frames_FW[start : start + BLOCK] * window_W, SIZE)) ** 2
+        level_FB[start : start + BLOCK] = np.add.reduceat(power_FB, edges, axis=1)[:, :-1]
     level_FB = 10 * np.log10(level_FB + FLOOR * np.percentile(level_FB, 95, axis=0) + 1e-12)
-    level_FB = gaussian_filter1d(level_FB, 2.0, axis=0, mode="nearest")
+    level_FB = gaussian_filter1d(level_FB, SMOOTH_FRAMES, axis=0, mode="nearest")
     ahead_FB = np.roll(level_FB, -RISE_FRAMES, axis=0)
     behind_FB = np.roll(level_FB, RISE_FRAMES, axis=0)
     rise_F = np.clip(ahead_FB - behind_FB, 0.0, MOST_DB).mean(1) / FULL_DB
@@ -98,22 +101,20 @@ def tuning(midi_F: NDArray[np.float64]) -> float:
 
 def transcribe(voice: Voice) -> list[Found]:
     """The notes of a voice of which nothing else is known."""
-    peaks_F = np.where(
-        maximum_filter1d(voice.vowel_F, 2 * SHORTEST_FRAMES - 1) == voice.vowel_F, voice.vowel_F, 0
-    )
+    highest_F = maximum_filter1d(voice.vowel_F, 2 * SHORTEST_FRAMES - 1)
+    peaks_F = np.where(highest_F == voice.vowel_F, voice.vowel_F, 0)
     price_F = NEW_NOTE * (1 - np.minimum(VOWEL_WORTH * peaks_F, MOST_WORTH))
-    return legato(_long_enough(keys(voice, price_F, tuning(voice.midi_F))))
+    notes = keys(voice, price_F, tuning(voice.midi_F))
+    # what is too short to be sung is what a slide passes through
+    return legato([note for note in notes if note.stop - note.first >= SHORTEST_FRAMES])
 
 
 def keys(
     voice: Voice, price_F: NDArray[np.float64], off: float, starts: frozenset[int] | None = None
 ) -> list[Found]:
     """The cheapest row of notes. price_F: of a new note at each frame, in semitone-frames. off: see
-    `tuning`.
-
-    With `starts`, a note begins at each of these frames, and none begins out of silence anywhere
-    else.
-    """
+    `tuning`. With `starts`, a note begins at each of these frames, and none begins out of silence
+    anywhere else."""
     midi_F, voiced_F = np.nan_to_num(voice.midi_F - off), voice.voiced_F
     key_K = np.arange(LOWEST_KEY, HIGHEST_KEY + 1, dtype=np.float64)
     silent = len(key_K)
@@ -123,7 +124,7 @@ def keys(
     cost_FS[:, silent] = np.where(voiced_F, MISSED, 0.0)
     back_FS = np.empty(cost_FS.shape, dtype=np.int16)
     new_FS = np.zeros(cost_FS.shape, dtype=bool)
-    own_S = np.arange(silent + 1, dtype=np.int16)
+    state_S = np.arange(silent + 1, dtype=np.int16)
     total_S = cost_FS[0].copy()
     total_S[:silent] += NEW_NOTE
     new_FS[0, :silent] = True
@@ -134,10 +135,9 @@ def keys(
         from_rest = total_S[silent] + (price_F[frame] if starts is None or forced else np.inf)
         entry, source = (from_sung, sung) if from_sung <= from_rest else (from_rest, silent)
         begins_S = np.full(silent + 1, forced) | (entry < total_S)
-        rest, rest_source = total_S[silent], silent
-        if total_S[sung] < rest:
-            rest, rest_source = total_S[sung], sung
-        back_FS[frame] = np.where(begins_S, source, own_S)
+        rest_source = sung if total_S[sung] < total_S[silent] else silent
+        rest = total_S[rest_source]
+        back_FS[frame] = np.where(begins_S, source, state_S)
         new_FS[frame] = begins_S
         total_S = np.where(begins_S, entry, total_S)
         total_S[silent], back_FS[frame, silent], new_FS[frame, silent] = rest, rest_source, False
@@ -151,29 +151,24 @@ def _runs(
     back_FS: NDArray[np.int16], new_FS: NDArray[np.bool_], state: int, key_K: NDArray[np.float64]
 ) -> list[Found]:
     """Notes in order, read backwards along the cheapest way."""
-    found, stop = [], None
+    notes, stop = [], None
     for frame in range(len(back_FS) - 1, -1, -1):
         if state < len(key_K):
             stop = frame + 1 if stop is None else stop
             if new_FS[frame, state]:
-                found.append(Found(frame, stop, float(key_K[state])))
+                notes.append(Found(frame, stop, float(key_K[state])))
                 stop = None
         state = int(back_FS[frame, state]) if frame else state
-    return found[::-1]
-
-
-def _long_enough(notes: list[Found]) -> list[Found]:
-    """Without what is too short to be sung: it is what a slide passes through."""
-    return [note for note in notes if note.stop - note.first >= SHORTEST_FRAMES]
+    return notes[::-1]
 
 
 def legato(notes: list[Found]) -> list[Found]:
     """Notes that last to the next one where the gap is short: a singer counts so."""
-    following = [*[note.first for note in notes[1:]], 10**9][: len(notes)]
-    return [
-        note._replace(stop=after) if after - note.stop <= LEGATO_FRAMES else note
-        for note, after in zip(notes, following, strict=True)
+    lasting = [
+        note._replace(stop=after.first) if after.first - note.stop <= LEGATO_FRAMES else note
+        for note, after in itertools.pairwise(notes)
     ]
+    return [*lasting, *notes[-1:]]
 
 
 def seconds(frame: int) -> float:

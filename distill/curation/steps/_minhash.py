@@ -1,17 +1,16 @@
 """Which lyrics are nearly the same words, found without comparing every song with every other.
 
-    lyrics -> tokens -> shingles (runs of a few tokens) -> MinHash signature -> bands -> candidates -> exact Jaccard
+    lyrics -> tokens -> shingles (runs of a few tokens) -> MinHash signature -> bands
+           -> candidates -> exact Jaccard index
 
 The chance that two sets have the same least hash is their Jaccard index (Broder, "On the
-resemblance and containment of documents", 1997), so sets that are alike share whole bands of a
-signature. The signature only nominates: what is told is the exact index of the shingles, and no
-pair is found that is not there.
+resemblance and containment of documents", 1997), so sets that are alike share bands of a signature.
+The signature only nominates: the index is the exact one of the shingles.
 """
 
 from __future__ import annotations
 
 import hashlib
-import itertools
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -52,12 +51,10 @@ def wording(lines: Iterable[str]) -> Wording:
     tokens = tuple(token for line in lines for word in words(line) for token in _tokens(word))
     unspaced = sum(bool(_UNSPACED.match(token)) for token in tokens)
     size = LETTERS if 2 * unspaced > len(tokens) else WORDS
-    runs = {" ".join(tokens[at : at + size]) for at in range(len(tokens) - size + 1)}
-    hashed = [
-        int.from_bytes(hashlib.blake2b(run.encode(), digest_size=8).digest(), "little")
-        for run in runs
-    ]
-    return Wording(tokens, np.array(sorted(hashed), np.uint64))
+    runs = {" ".join(tokens[n : n + size]) for n in range(len(tokens) - size + 1)}
+    digests = [hashlib.blake2b(run.encode(), digest_size=8).digest() for run in runs]
+    hashed = sorted(int.from_bytes(digest, "little") for digest in digests)
+    return Wording(tokens, np.array(hashed, np.uint64))
 
 
 def _tokens(word: str) -> list[str]:
@@ -74,39 +71,35 @@ def jaccard(a: Wording, b: Wording) -> float:
 
 
 def alike(wordings: Sequence[Wording], least: float) -> dict[tuple[int, int], float]:
-    """The Jaccard index of pairs a < b that reach `least`; the many copies of one text as a chain."""
-    found = {}
-    for a, b in sorted(_nominated(wordings)):
-        index = jaccard(wordings[a], wordings[b])
-        if index >= least:
-            found[a, b] = index
-    return found
+    """The Jaccard index of pairs a < b that reach `least`; the copies of one text as a chain."""
+    pairs = sorted(_nominated(wordings))
+    indices = {(a, b): jaccard(wordings[a], wordings[b]) for a, b in pairs}
+    return {pair: index for pair, index in indices.items() if index >= least}
 
 
 def _nominated(wordings: Sequence[Wording]) -> set[tuple[int, int]]:
+    """Pairs of songs (by number) that may be alike: equal short lyrics, a band in common."""
     short: dict[tuple[str, ...], list[int]] = {}
-    for place, one in enumerate(wordings):
-        if len(one.shingles) < LEAST_SHINGLES:
-            short.setdefault(one.tokens, []).append(place)
-    pairs = {pair for places in short.values() for pair in _chained(places)}
-    long = [place for place, one in enumerate(wordings) if len(one.shingles) >= LEAST_SHINGLES]
+    long: list[int] = []
+    for n, lyrics in enumerate(wordings):
+        few = len(lyrics.shingles) < LEAST_SHINGLES
+        (short.setdefault(lyrics.tokens, []) if few else long).append(n)
+    pairs = {pair for songs in short.values() for pair in _chained(songs)}
     if not long:
         return pairs
-    signature_SP = np.stack([_signature(wordings[place].shingles) for place in long])
+    signature_NP = np.stack([_signature(wordings[n].shingles) for n in long])
     for band in range(BANDS):
         alike: dict[bytes, list[int]] = {}
-        for place, row in zip(long, signature_SP[:, band * ROWS : (band + 1) * ROWS], strict=True):
-            alike.setdefault(row.tobytes(), []).append(place)
-        for places in alike.values():
-            pairs.update(_chained(places))
+        for n, rows in zip(long, signature_NP[:, band * ROWS : (band + 1) * ROWS], strict=True):
+            alike.setdefault(rows.tobytes(), []).append(n)
+        for songs in alike.values():
+            pairs.update(_chained(songs))
     return pairs
 
 
-def _chained(places: list[int]) -> Iterable[tuple[int, int]]:
-    """Each place with the next few."""
-    return (
-        (a, b) for n, a in enumerate(places) for b in itertools.islice(places, n + 1, n + 1 + REACH)
-    )
+def _chained(songs: list[int]) -> Iterable[tuple[int, int]]:
+    """Each song with the next few."""
+    return ((a, b) for n, a in enumerate(songs) for b in songs[n + 1 : n + 1 + REACH])
 
 
 def _signature(shingles: NDArray[np.uint64]) -> NDArray[np.uint32]:
@@ -118,8 +111,8 @@ def _signature(shingles: NDArray[np.uint64]) -> NDArray[np.uint32]:
 
 
 def _factors() -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-    draw = np.random.Generator(np.random.PCG64(1997))
-    factor, added = draw.integers(0, 2**64, (2, BANDS * ROWS), np.uint64)
+    generator = np.random.Generator(np.random.PCG64(1997))
+    factor, added = generator.integers(0, 2**64, (2, BANDS * ROWS), np.uint64)
     return factor | np.uint64(1), added
 
 

@@ -28,6 +28,7 @@ FLATTEN_BINS = 81  # 300 Hz: wider than the harmonics of a voice are apart, narr
 REACH = 8  # candidates that a frame may move, beyond which it counts as a leap
 MOVE, LEAP = 0.04, 0.5
 BLOCK = 512  # frames at a time
+QUIET = 0.05  # of the level of loud frames, below which there is no pitch
 
 
 def track(wave_W: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -40,17 +41,15 @@ def track(wave_W: NDArray[np.float32]) -> NDArray[np.float64]:
     )
     level_F = np.sqrt(np.mean(frames_FW**2, axis=1))
     midi_C = LOWEST_MIDI + np.arange(salience_FC.shape[1]) / STEPS
-    return np.where(
-        level_F > 0.05 * np.percentile(level_F, 95), midi_C[_smoothest(salience_FC)], np.nan
-    )
+    sounds_F = level_F > QUIET * np.percentile(level_F, 95)
+    return np.where(sounds_F, midi_C[_smoothest(salience_FC)], np.nan)
 
 
 def _salience(frames_FW: NDArray[np.float32]) -> NDArray[np.float64]:
     """The worth of each candidate pitch: its harmonics' levels over their neighbourhood's, weighted
     down as they rise."""
-    level_FH = np.log10(
-        np.abs(fft.rfft(frames_FW * np.hanning(WINDOW).astype(np.float32), SIZE)) + 1e-4
-    )
+    window_W = np.hanning(WINDOW).astype(np.float32)
+    level_FH = np.log10(np.abs(fft.rfft(frames_FW * window_W, SIZE)) + 1e-4)
     flat_FH = np.maximum(level_FH - uniform_filter1d(level_FH, FLATTEN_BINS, axis=1), 0)
     hz_C = 440 * 2 ** ((np.arange(LOWEST_MIDI, HIGHEST_MIDI, 1 / STEPS) - 69) / 12)
     total_FC, weight_C = np.zeros((len(frames_FW), len(hz_C))), np.zeros(len(hz_C))
@@ -64,20 +63,20 @@ def _salience(frames_FW: NDArray[np.float32]) -> NDArray[np.float64]:
 
 def _smoothest(salience_FC: NDArray[np.float64]) -> NDArray[np.int64]:
     """Viterbi: the candidate of each frame; a small move costs by its size, any other a leap."""
-    count, many = salience_FC.shape
+    count, candidates = salience_FC.shape
     moves = np.arange(-REACH, REACH + 1)
     costs_M1 = MOVE * np.abs(moves)[:, None]
-    back_FC = np.zeros((count, many), dtype=np.int64)
+    back_FC = np.zeros((count, candidates), dtype=np.int64)
     total_C = salience_FC[0]
-    places_C = np.arange(many)
+    order_C = np.arange(candidates)
     for frame in range(1, count):
         padded = np.pad(total_C, REACH, constant_values=-np.inf)
-        ways_MC = np.lib.stride_tricks.sliding_window_view(padded, many) - costs_M1
+        ways_MC = np.lib.stride_tricks.sliding_window_view(padded, candidates) - costs_M1
         best_C = ways_MC.argmax(0)
-        near_C = ways_MC[best_C, places_C]
+        near_C = ways_MC[best_C, order_C]
         far = int(total_C.argmax())
         leap_C = near_C < total_C[far] - LEAP
-        back_FC[frame] = np.where(leap_C, far, places_C + moves[best_C])
+        back_FC[frame] = np.where(leap_C, far, order_C + moves[best_C])
         total_C = np.where(leap_C, total_C[far] - LEAP, near_C) + salience_FC[frame]
     chosen_F = np.zeros(count, dtype=np.int64)
     chosen_F[-1] = total_C.argmax()

@@ -3,8 +3,9 @@
 Times that came with the song are kept. What has none is looked for between its timed neighbours:
 words inside their lines, lines inside the song. Two ways:
 
-    synthesis   offline, any song: lyrics are read to sounds, a small network taught on synthesised singing hears sounds
-                in the recording, and all ways to sing the one along the other are weighed (`_alignment`)
+    synthesis   offline, any song: lyrics are read to sounds, a small network taught on synthesised
+                singing hears sounds in the recording, and all ways to sing the one along the other
+                are weighed (`_alignment`)
     ctc         a transformers CTC model, by hub id or folder (`model`)
 
 A confidence is the probability that a word starts within 0.2 s of where it is said to, a line
@@ -21,47 +22,45 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
+from distill.config.ranges import Checked, share
 from distill.curation.steps import Item, Sound
 from distill.curation.steps._alignment import ctc, hearing, phones
-from distill.curation.steps._alignment.placing import Placement, Singing, Spelling
+from distill.curation.steps._alignment.placing import Placed, Placement, Singing, Spelling
 from distill.errors import SettingsError
 from distill.songs import Line, Song, Word
 
 STEP = "alignment"
 STRANGE = 0.4  # lines less sure than this, in the median, look like another song's
 SLACK_SECONDS = 0.15  # given line times are a person's: its first word may begin a little before
+LEAST_SECONDS = 0.02  # of a word
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(Checked):
     """method: "auto" takes `ctc` where a `model` is named, else `synthesis`; "given" looks for
-    nothing.
-
-    keep_given: false looks for all times anew and forgets those that came with the song. starts:
-    what a word's start means, its first "sound" (as people stamp it) or its first "vowel" (as the
-    songbook and notes count).
-    """
+    nothing. keep_given: false looks for all times anew and forgets those that came with the song.
+    starts: what a word's start means, its first "sound" (as people stamp it) or its first "vowel"
+    (as the songbook and notes count)."""
 
     method: Literal["auto", "given", "synthesis", "ctc"] = "auto"
     model: str = ""
     keep_given: bool = True
     starts: Literal["sound", "vowel"] = "sound"
-    least_confidence: float = 0.5
-    least_line_confidence: float = 0.2
+    least_confidence: float = share(default=0.5)
+    least_line_confidence: float = share(default=0.2)
 
     def __post_init__(self) -> None:
-        for name in ("least_confidence", "least_line_confidence"):
-            if not 0.0 <= (value := getattr(self, name)) <= 1.0:
-                raise SettingsError(f"alignment.{name}: {value} is no probability; give 0 to 1")
+        try:
+            super().__post_init__()
+        except SettingsError as error:
+            raise SettingsError(f"alignment.{error}") from None
         if self.method == "ctc" and not self.model:
-            raise SettingsError(
-                "alignment.model: method ctc needs a model; give a hub id or folder"
-            )
+            raise SettingsError("alignment.model: method ctc needs a hub id or folder")
         if self.model and self.method in ("given", "synthesis"):
-            raise SettingsError(
-                f"alignment.model: method {self.method} uses no model; say method: ctc"
-            )
+            text = f"alignment.model: method {self.method} uses no model; say method: ctc"
+            raise SettingsError(text)
 
     def curate(self, item: Item) -> Item:
         """The song with times where they could be found. Needs lyrics and sound; without, it passes
@@ -73,28 +72,24 @@ class Settings:
         if self.method == "given" or not any(wanted):
             item = replace(item, song=song)
             bare = sum(line.start is None for line in song.lines)
-            said = (
-                f"{bare} of {len(song.lines)} lines have no times, and method: given looks for none"
-            )
-            return item.remark(STEP, "noted", said) if bare else item
+            text = f"{bare} of {len(song.lines)} lines have no times, and method: given"
+            return item.remark(STEP, "noted", f"{text} looks for none") if bare else item
         sound = item.voice
         if sound is None:
             return item.remark(STEP, "noted", "no sound to align the lyrics with")
         lines = list(song.lines)
         ear = self._ear(sound)
         for first, last, begin, end in _stretches(song.lines, wanted, sound.seconds):
-            units = [phones.units(line.text) for line in lines[first:last]]
-            sung = [place for place, words in enumerate(units) if words]
-            if not sung:
+            units = {n: words for n in range(first, last) if (words := phones.units(lines[n].text))}
+            if not units:
                 continue
-            found = ear.place([units[place] for place in sung], song.language, begin, end)
-            if found is not None:
-                placed = self._timed(
-                    [lines[first + place] for place in sung], [units[p] for p in sung], found
-                )
-                for place, line in zip(sung, placed, strict=True):
-                    lines[first + place] = line
-        text, trace = _told(song.lines, lines, "ctc" if isinstance(ear, Spelling) else "synthesis")
+            placement = ear.place([*units.values()], song.language, begin, end)
+            if placement is not None:
+                timed = self._timed([lines[n] for n in units], [*units.values()], placement)
+                for n, line in zip(units, timed, strict=True):
+                    lines[n] = line
+        method = "ctc" if isinstance(ear, Spelling) else "synthesis"
+        text, trace = _summary(song.lines, lines, method)
         return replace(item, song=_with(song, lines)).remark(STEP, "noted", text).leave(STEP, trace)
 
     def _ear(self, sound: Sound) -> Singing | Spelling:
@@ -102,41 +97,40 @@ class Settings:
             return Spelling(ctc.hear(sound, self.model))
         return Singing(hearing.hear(sound))
 
-    def _timed(self, lines: list[Line], units: list[list[str]], found: Placement) -> list[Line]:
-        """The lines with what was found of them, as fine as can be trusted."""
-        starts = found.words.start_N if self.starts == "sound" else found.words.vowel_N
-        line_starts = found.lines.start_N if self.starts == "sound" else found.lines.vowel_N
-        done, at = [], 0
+    def _timed(
+        self, lines: list[Line], units: list[list[str]], placement: Placement
+    ) -> Iterator[Line]:
+        """The lines with their times, as fine as can be trusted."""
+        placed = placement.words
+        starts_N = placed.start_N if self.starts == "sound" else placed.vowel_N
+        stop = 0
         for number, (line, words) in enumerate(zip(lines, units, strict=True)):
-            here = slice(at, at + len(words))
-            at += len(words)
-            start, end = float(line_starts[number]), float(found.lines.end_N[number])
+            here = slice(stop, stop + len(words))
+            stop = here.stop
+            start, end, sure = self._span(placement.lines, number)
             if line.start is not None:
                 start, end = line.start, end if line.end is None else line.end
-            spans = _inside(starts[here], found.words.end_N[here], start, end)
-            sures = found.words.sure_N[here]
+            spans = _inside(starts_N[here], placed.end_N[here], start, end)
+            sures = placed.sure_N[here]
             timed = tuple(
-                Word(word, round(a, 3), round(b, 3), round(float(c), 3))
-                for word, (a, b), c in zip(words, spans, sures, strict=True)
+                Word(word, round(begin, 3), round(until, 3), round(float(confidence), 3))
+                for word, (begin, until), confidence in zip(words, spans, sures, strict=True)
             )
             if float(np.mean(sures)) < self.least_confidence:
                 timed = ()
-            sure = round(float(found.lines.sure_N[number]), 3)
             if line.start is not None:
-                done.append(
-                    replace(
-                        line,
-                        end=round(end, 3) if line.end is None and timed else line.end,
-                        words=timed,
-                    )
-                )
+                until = round(end, 3) if line.end is None and timed else line.end
+                yield replace(line, end=until, words=timed)
             elif sure < self.least_line_confidence:
-                done.append(replace(line, confidence=sure))
+                yield replace(line, confidence=sure)
             else:
-                done.append(
-                    Line(line.text, round(start, 3), round(end, 3), timed, line.notes, sure)
-                )
-        return done
+                yield Line(line.text, round(start, 3), round(end, 3), timed, line.notes, sure)
+
+    def _span(self, lines: Placed, number: int) -> tuple[float, float, float]:
+        """Start and end (seconds) of a placed line, and its confidence."""
+        start_N = lines.start_N if self.starts == "sound" else lines.vowel_N
+        sure = round(float(lines.sure_N[number]), 3)
+        return float(start_N[number]), float(lines.end_N[number]), sure
 
 
 def _forget(song: Song) -> Song:
@@ -158,52 +152,44 @@ def _stretches(
 ) -> Iterator[tuple[int, int, float, float]]:
     """(first line, last line + 1, begin, end) to look in: a timed line alone, untimed ones between
     timed neighbours."""
-    at = 0
-    while at < len(lines):
-        line, upto = lines[at], at + 1
+    first = 0
+    while first < len(lines):
+        line, last = lines[first], first + 1
         if line.start is not None:
-            following = next(
-                (other.start for other in lines[upto:] if other.start is not None), seconds
+            after = next(
+                (later.start for later in lines[last:] if later.start is not None), seconds
             )
-            end = following if line.end is None else line.end
-            if wanted[at]:
-                yield (
-                    at,
-                    upto,
-                    max(0.0, line.start - SLACK_SECONDS),
-                    min(seconds, end + SLACK_SECONDS),
-                )
+            end = after if line.end is None else line.end
+            if wanted[first]:
+                begin = max(0.0, line.start - SLACK_SECONDS)
+                yield first, last, begin, min(seconds, end + SLACK_SECONDS)
         else:
-            while upto < len(lines) and lines[upto].start is None:
-                upto += 1
-            begin = 0.0
-            if at:
-                begin = (
-                    lines[at - 1].end if lines[at - 1].end is not None else lines[at - 1].start
-                ) or 0.0
-            after = lines[upto].start if upto < len(lines) else seconds
-            yield at, upto, begin, seconds if after is None else after
-        at = upto
+            while last < len(lines) and lines[last].start is None:
+                last += 1
+            before = lines[first - 1] if first else Line("", 0.0)
+            begin = (before.start if before.end is None else before.end) or 0.0
+            following = lines[last].start if last < len(lines) else None
+            yield first, last, begin, seconds if following is None else following
+        first = last
 
 
 def _inside(
-    starts: np.ndarray, ends: np.ndarray, first: float, last: float, least: float = 0.02
+    starts_N: NDArray[np.float64], ends_N: NDArray[np.float64], first: float, last: float
 ) -> list[tuple[float, float]]:
     """Spans in order, not over one another, inside the line, none empty."""
     spans: list[tuple[float, float]] = []
-    for number, (start, end) in enumerate(zip(starts, ends, strict=True)):
-        after = starts[number + 1] if number + 1 < len(starts) else last
-        begin = max(float(start), first, spans[-1][1] if spans else first)
-        spans.append(
-            (begin, max(begin + least, min(float(end), float(after), max(last, begin + least))))
-        )
+    afters = [*map(float, starts_N[1:]), last]
+    for start, end, after in zip(map(float, starts_N), map(float, ends_N), afters, strict=True):
+        begin = max(start, first, spans[-1][1] if spans else first)
+        least = begin + LEAST_SECONDS
+        spans.append((begin, max(least, min(end, after, max(last, least)))))
     return spans
 
 
-def _told(
+def _summary(
     before: Sequence[Line], after: Sequence[Line], method: str
 ) -> tuple[str, dict[str, object]]:
-    """One sentence for the report, and its numbers."""
+    """A remark's text, and its numbers."""
     sought = [new for old, new in zip(before, after, strict=True) if old.start is None]
     given, lost = len(before) - len(sought), sum(line.start is None for line in sought)
     worded = sum(bool(line.words) for line in after)
@@ -233,7 +219,7 @@ def _told(
 
 
 def _median(confidences: Iterable[float | None]) -> float | None:
-    known = [one for one in confidences if one is not None]
+    known = [confidence for confidence in confidences if confidence is not None]
     return round(float(np.median(known)), 3) if known else None
 
 

@@ -8,7 +8,7 @@ where a song has them, else of the notes heard in the vocals.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +29,9 @@ STEP = "music"
 RARE = 0.01
 LEAST_SUNG_SECONDS = 2.0
 TEMPO_TOLERANCE = 0.04  # MIREX: a tempo within 4 % is the same tempo
+OCTAVES = (1 / 3, 0.5, 1, 2, 3)  # of a tempo: between which listeners waver
 RANGE_TOLERANCE = 2.0  # semitones
+SEMITONES = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
 GIVEN_CONFIDENCE = 0.9
 
 
@@ -49,19 +51,19 @@ class Settings:
 
     def curate(self, item: Item) -> Item:
         """Adds key, tempo_bpm, beats_seconds and vocal_range_midi, each by "music"."""
-        whole = together(item)
-        if whole is None:
+        sound = together(item)
+        if sound is None:
             return item
-        found: list[Fact] = []
-        if self.key and (heard := harmony.key(harmony.chroma(_at_rate(whole, harmony.RATE)))):
-            found.append(Fact("key", heard.name, STEP, round(heard.confidence, 3)))
-        if self.tempo and (beat := rhythm.rhythm(_at_rate(whole, rhythm.RATE))):
+        facts: list[Fact] = []
+        if self.key and (key := harmony.key(harmony.chroma(_at_rate(sound, harmony.RATE)))):
+            facts.append(Fact("key", key.name, STEP, round(key.confidence, 3)))
+        if self.tempo and (beat := rhythm.rhythm(_at_rate(sound, rhythm.RATE))):
             sure = round(beat.confidence, 3)
-            found.append(Fact("tempo_bpm", round(beat.tempo_bpm, 2), STEP, sure))
-            found.append(Fact("beats_seconds", list(beat.beats), STEP, sure))
+            facts.append(Fact("tempo_bpm", round(beat.tempo_bpm, 2), STEP, sure))
+            facts.append(Fact("beats_seconds", list(beat.beats), STEP, sure))
         if self.range and (span := vocal_range(item, self.unaccompanied)):
-            found.append(span)
-        return _known(item, found)
+            facts.append(span)
+        return _known(item, facts)
 
 
 def together(item: Item) -> Sound | None:
@@ -84,24 +86,20 @@ def _at_rate(sound: Sound, rate: int) -> NDArray[np.float32]:
 
 
 def vocal_range(item: Item, unaccompanied: bool = False) -> Fact | None:
-    """Fact vocal_range_midi: the lowest and the highest key of the voice.
-
-    Of the notes, where a song has them; else of the notes that are heard, without the outermost
-    RARE of their time.
-    """
+    """Fact vocal_range_midi: the lowest and the highest key of a song's notes, where it has them;
+    else of the notes that are heard in its voice, without the outermost RARE of their time."""
     given = [note.midi for line in item.song.lines for note in line.notes if note.midi is not None]
     if given:
-        return Fact(
-            "vocal_range_midi", [round(min(given)), round(max(given))], STEP, GIVEN_CONFIDENCE
-        )
+        ends = [round(min(given)), round(max(given))]
+        return Fact("vocal_range_midi", ends, STEP, GIVEN_CONFIDENCE)
     if item.voice is None or not ("vocals" in item.tracks or unaccompanied):
         return None
     voice = melody.listen(item.voice)
-    found = melody.transcribe(voice)
-    frames_N = np.array([note.stop - note.first for note in found])
+    notes = melody.transcribe(voice)
+    frames_N = np.array([note.stop - note.first for note in notes])
     if frames_N.sum() * HOP_SECONDS < LEAST_SUNG_SECONDS:
         return None
-    key_N = np.array([note.key for note in found])
+    key_N = np.array([note.key for note in notes])
     order_N = np.argsort(key_N, kind="stable")
     share_N = np.cumsum(frames_N[order_N]) / frames_N.sum()
     low, high = (int(key_N[order_N][np.searchsorted(share_N, part)]) for part in (RARE, 1 - RARE))
@@ -109,20 +107,21 @@ def vocal_range(item: Item, unaccompanied: bool = False) -> Fact | None:
     return Fact("vocal_range_midi", [low, high], STEP, round(strength, 3))
 
 
-def _known(item: Item, found: Sequence[Fact]) -> Item:
+def _known(item: Item, facts: Sequence[Fact]) -> Item:
     """The item with what was not given, and a remark for each given fact that the sound
     contradicts."""
-    for fact in found:
+    for fact in facts:
         given = item.song.fact(fact.name)
         if given is None or given.by == STEP:
             item = item.know(fact)
         elif fact.name in DIFFERS and DIFFERS[fact.name](given.value, fact.value):
-            text = f"{fact.name}: given as {given.value}, heard as {fact.value} (confidence {fact.confidence:.2f})"
-            item = item.remark(STEP, "noted", f"{text}; the given one is kept")
+            heard = f"heard as {fact.value} (confidence {fact.confidence:.2f})"
+            text = f"{fact.name}: given as {given.value}, {heard}; the given one is kept"
+            item = item.remark(STEP, "noted", text)
     return item
 
 
-def _other_key(given: Any, heard: Any) -> bool:
+def _other_key(given: object, heard: object) -> bool:
     """Whether both are keys, and not the same one. What is no plain key (a mode, a word)
     contradicts nothing."""
     keys = _named(str(given)), _named(str(heard))
@@ -133,35 +132,31 @@ def _named(name: str) -> tuple[int, bool] | None:
     """A key's tonic (0 is C) and whether it is minor: "C# minor", "Dbm", "c-moll", "A"; None for
     anything else."""
     plain = name.strip().replace("\u266f", "#").replace("\u266d", "b")
-    found = re.fullmatch(r"([A-Ga-g])(#{0,2}|b{0,2})[ -]*(m|min|minor|moll|maj|major|dur|)", plain)
-    if found is None:
+    match = re.fullmatch(r"([A-Ga-g])(#{0,2}|b{0,2})[ -]*(m|min|minor|moll|maj|major|dur|)", plain)
+    if match is None:
         return None
-    letter, bent, mode = found.groups()
-    steps = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
-    return (steps[letter.upper()] + bent.count("#") - bent.count("b")) % 12, mode in (
-        "m",
-        "min",
-        "minor",
-        "moll",
-    )
+    letter, bent, mode = match.groups()
+    tonic = SEMITONES[letter.upper()] + bent.count("#") - bent.count("b")
+    return tonic % 12, mode in ("m", "min", "minor", "moll")
 
 
-def _other_tempo(given: Any, heard: Any) -> bool:
+def _other_tempo(given: object, heard: float) -> bool:
     """Whether no octave of the tempo heard is the tempo given."""
     if not isinstance(given, (int, float)) or given <= 0:
         return False
-    return all(
-        abs(heard * factor / given - 1) > TEMPO_TOLERANCE for factor in (1 / 3, 0.5, 1, 2, 3)
-    )
+    return all(abs(heard * factor / given - 1) > TEMPO_TOLERANCE for factor in OCTAVES)
 
 
-def _other_range(given: Any, heard: Any) -> bool:
+def _other_range(given: Any, heard: Sequence[float]) -> bool:
     try:
-        return any(
-            abs(float(a) - float(b)) > RANGE_TOLERANCE for a, b in zip(given, heard, strict=True)
-        )
+        pairs = zip(given, heard, strict=True)
+        return any(abs(float(a) - float(b)) > RANGE_TOLERANCE for a, b in pairs)
     except (TypeError, ValueError):
         return False
 
 
-DIFFERS = {"key": _other_key, "tempo_bpm": _other_tempo, "vocal_range_midi": _other_range}
+DIFFERS: dict[str, Callable[[Any, Any], bool]] = {
+    "key": _other_key,
+    "tempo_bpm": _other_tempo,
+    "vocal_range_midi": _other_range,
+}

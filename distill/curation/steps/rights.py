@@ -17,61 +17,37 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
 
+from distill.config.ranges import Checked
 from distill.curation.steps import Item
-from distill.errors import SettingsError
-from distill.licences import (
-    PURPOSES,
-    TOOL,
-    UNKNOWN,
-    Purpose,
-    allows,
-    most_restrictive,
-    named,
-    named_so,
-)
+from distill.licences import TOOL, UNKNOWN, Purpose, allows, most_restrictive, named, named_so
+from distill.songs import Song
 
 STEP = "rights"
+MOST = 100  # of a thousand songs' reasons nobody reads more
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(Checked):
     """purpose: what the result is for. unknown: what becomes of songs without a known licence when
-    that is private.
-
-    missing_credit: what becomes of songs whose licence asks for credit when nobody is named and the
-    result leaves the house. conflicts: what becomes of songs under a licence that cannot go
-    together with those of the songs before.
-    """
+    that is private. missing_credit: of songs whose licence asks for credit when nobody is named and
+    the result leaves the house. conflicts: of songs under a licence that cannot go together with
+    those of the songs before."""
 
     purpose: Purpose = "private"
     unknown: Literal["note", "set aside"] = "note"
     missing_credit: Literal["note", "set aside"] = "set aside"
     conflicts: Literal["note", "set aside"] = "note"
 
-    def __post_init__(self) -> None:
-        for name, choices in (
-            ("purpose", PURPOSES),
-            ("unknown", ("note", "set aside")),
-            ("missing_credit", ("note", "set aside")),
-            ("conflicts", ("note", "set aside")),
-        ):
-            if getattr(self, name) not in choices:
-                raise SettingsError(
-                    f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(choices)}"
-                )
-
     def curate(self, item: Item) -> Item:
         """The item, set aside where its licence forbids the purpose."""
         song = item.song
         licence = named(song.licence)
         if reason := allows(song.licence, self.purpose):
-            kept = licence is UNKNOWN and self.purpose == "private" and self.unknown == "note"
-            end = (
-                "; nothing made from it may leave the house"
-                if kept
-                else f" (purpose: {self.purpose}){_advice(song.licence)}"
-            )
-            return item.remark(STEP, "noted" if kept else "set aside", reason + end)
+            if licence is UNKNOWN and self.purpose == "private" and self.unknown == "note":
+                text = f"{reason}; nothing made from it may leave the house"
+                return item.remark(STEP, "noted", text)
+            text = f"{reason} (purpose: {self.purpose}){_advice(song.licence)}"
+            return item.remark(STEP, "set aside", text)
         if licence.credit and not song.credit.strip():
             missing = f"{licence.id} asks for credit, and nobody is named; write the song's credit"
             if self.purpose != "private" and self.missing_credit == "set aside":
@@ -86,16 +62,14 @@ class Settings:
         items = [self._by_tools(item) for item in items]
         if self.conflicts == "set aside":
             items = self._without_conflicts(items)
-        left = [place for place, item in enumerate(items) if not item.aside]
+        left = [item for item in items if not item.aside]
         if not left:
             return items
-        used = {f"song: {items[place].song.id}": items[place].song.licence for place in left}
-        joint = most_restrictive(
-            used | {k: v for place in left for k, v in _tools(items[place]).items()}
-        )
-        credits = [
-            _credit(items[place]) for place in left if named(items[place].song.licence).credit
-        ]
+        used = {f"song: {item.song.id}": item.song.licence for item in left}
+        for item in left:
+            used |= _tools(item)
+        joint = most_restrictive(used)
+        credits = [_credit(item.song) for item in left if named(item.song.licence).credit]
         trace = {
             "purpose": self.purpose,
             **asdict(joint),
@@ -104,68 +78,53 @@ class Settings:
             "because": joint.because[:MOST],
             "conflicts": joint.conflicts[:MOST],
         }
-        first = left[0]
-        items[first] = items[first].leave(STEP, trace)
+        first = left[0].leave(STEP, trace)
         if joint.conflicts and self.purpose != "private":
-            items[first] = items[first].remark(
-                STEP, "noted", f"all songs together: {joint.conflicts[0]}"
-            )
-        return items
+            first = first.remark(STEP, "noted", f"all songs together: {joint.conflicts[0]}")
+        return [first if item is left[0] else item for item in items]
 
     def _by_tools(self, item: Item) -> Item:
-        """The item, set aside where the tool that made its stems may not be used for the purpose."""
-        for what, licence in _tools(item).items():
-            if (
-                self.purpose != "private"
-                and not item.aside
-                and (reason := allows(licence, self.purpose, TOOL))
-            ):
-                item = item.remark(
-                    STEP, "set aside", f"its stems, {what}: {reason} (purpose: {self.purpose})"
-                )
+        """The item, set aside where the tool that made its stems may not serve the purpose."""
+        if self.purpose == "private" or item.aside:
+            return item
+        for tool, licence in _tools(item).items():
+            if reason := allows(licence, self.purpose, TOOL):
+                text = f"its stems, {tool}: {reason} (purpose: {self.purpose})"
+                return item.remark(STEP, "set aside", text)
         return item
 
     def _without_conflicts(self, items: list[Item]) -> list[Item]:
         """In order, each song that no licence holds together with those before it is set aside."""
         licences: dict[str, str] = {}
-        for place, item in enumerate(items):
+        for number, item in enumerate(items):
             if item.aside or item.song.licence in licences.values():
                 continue
             tried = {**licences, f"song: {item.song.id}": item.song.licence}
             if (conflicts := most_restrictive(tried).conflicts) and self.purpose != "private":
-                items[place] = item.remark(STEP, "set aside", conflicts[0])
+                items[number] = item.remark(STEP, "set aside", conflicts[0])
             else:
                 licences = tried
         return items
 
 
-MOST = 100  # of a thousand songs' reasons nobody reads more
-
-
 def _tools(item: Item) -> dict[str, str]:
     """What made the song's stems, with its licence (see `separation`)."""
     fact = item.song.fact("stems")
-    said = fact.value if fact is not None and isinstance(fact.value, dict) else {}
-    return (
-        {f"{TOOL}: {said.get('weights')}": str(said["weights_licence"])}
-        if "weights_licence" in said
-        else {}
-    )
+    stems = fact.value if fact is not None and isinstance(fact.value, dict) else {}
+    if "weights_licence" not in stems:
+        return {}
+    return {f"{TOOL}: {stems.get('weights')}": str(stems["weights_licence"])}
 
 
 def _advice(licence: str) -> str:
     if named(licence) is not UNKNOWN:
         return ""
-    said = (
-        "give an SPDX identifier such as CC-BY-4.0"
-        if named_so(licence)
-        else "state the licence, `own` if it is yours"
-    )
-    return f"; {said}"
+    if named_so(licence):
+        return "; give an SPDX identifier such as CC-BY-4.0"
+    return "; state the licence, `own` if it is yours"
 
 
-def _credit(item: Item) -> str:
+def _credit(song: Song) -> str:
     """A line for the card: "Fantasma" by Los Rombos (CC-BY-SA; fantasma.mp3)."""
-    song = item.song
     inside = "; ".join(part for part in (named(song.licence).id, song.source) if part)
     return f"{song.credit.strip() or song.id} ({inside})"

@@ -14,41 +14,32 @@ import re
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from itertools import product
+from typing import TypeGuard
 
+from distill.config.ranges import Checked, share
 from distill.curation.steps import Item
-from distill.errors import SettingsError
 from distill.songs import Fact, Song
 
 STEP = "style"
 LONGEST_STYLE = 400  # characters; it stands before every passage that the model learns
 LONGEST_TAG = 5  # words; what is longer is prose
-SPELLED = {
-    "hip hop": "hip-hop", "hiphop": "hip-hop", "rnb": "r&b", "r n b": "r&b", "r and b": "r&b", "r & b": "r&b", "lofi": "lo-fi",
-    "lo fi": "lo-fi", "synthpop": "synth-pop", "synth pop": "synth-pop", "kpop": "k-pop", "k pop": "k-pop", "jpop": "j-pop",
-    "j pop": "j-pop", "acapella": "a cappella", "a capella": "a cappella", "acappella": "a cappella", "dnb": "drum and bass",
-    "drum n bass": "drum and bass", "drum & bass": "drum and bass", "drum'n'bass": "drum and bass", "rock n roll": "rock and roll",
-    "rock & roll": "rock and roll", "rock'n'roll": "rock and roll", "singer songwriter": "singer-songwriter",
-    "slow tempo": "slow", "medium tempo": "medium", "mid tempo": "medium", "mid-tempo": "medium", "midtempo": "medium",
-    "moderate tempo": "medium", "fast tempo": "fast", "up tempo": "fast", "up-tempo": "fast", "uptempo": "fast",
-    "major key": "major", "minor key": "minor",
+LONGEST_BAND, LONGEST_SHOWN = 40, 60  # characters
+_SPELLINGS = {
+    "hip-hop": "hip hop, hiphop", "r&b": "rnb, r n b, r and b, r & b", "lo-fi": "lofi, lo fi",
+    "synth-pop": "synthpop, synth pop", "k-pop": "kpop, k pop", "j-pop": "jpop, j pop",
+    "a cappella": "acapella, a capella, acappella",
+    "drum and bass": "dnb, drum n bass, drum & bass, drum'n'bass",
+    "rock and roll": "rock n roll, rock & roll, rock'n'roll",
+    "singer-songwriter": "singer songwriter", "slow": "slow tempo",
+    "medium": "medium tempo, mid tempo, mid-tempo, midtempo, moderate tempo",
+    "fast": "fast tempo, up tempo, up-tempo, uptempo", "major": "major key", "minor": "minor key",
 }  # fmt: skip
+SPELLED = {spelled: tag for tag, tags in _SPELLINGS.items() for spelled in tags.split(", ")}
 _GENRES = "pop folk rock jazz classical electronic country dance soul blues gospel latin world"
 SPELLED |= {f"{genre} music": genre for genre in _GENRES.split()}
-SPELLED |= {
-    f"{who} {what}": f"{who} voice"
-    for who in ("female", "male")
-    for what in (
-        "vocal",
-        "vocals",
-        "vocalist",
-        "vocalists",
-        "singer",
-        "singers",
-        "lead vocals",
-        "voices",
-    )
-}
+_SINGERS = "vocal,vocals,vocalist,vocalists,singer,singers,lead vocals,voices".split(",")
+SPELLED |= {f"{sex} {word}": f"{sex} voice" for sex, word in product(("female", "male"), _SINGERS)}
 # Beats a minute and MIDI pitch from which on the next word holds: the songbook sings slow songs at
 # 68 to 83 beats a minute, medium ones at 88 to 115, fast ones at 125 to 167.
 TEMPI = ((0.0, "slow"), (86.0, "medium"), (120.0, "fast"))
@@ -56,16 +47,12 @@ RANGES = ((0.0, "low range"), (55.0, "middle range"), (64.0, "high range"))
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(Checked):
     """compose: whether songs without a style get one from their facts. sure: confidence below which
     a fact is not used."""
 
     compose: bool = True
-    sure: float = 0.5
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.sure <= 1:
-            raise SettingsError(f"sure is {self.sure}; it must be between 0 and 1")
+    sure: float = share(default=0.5)
 
     def curate(self, item: Item) -> Item:
         """The item with its style made uniform, or composed where it has none."""
@@ -78,46 +65,34 @@ class Settings:
             return item
         words = list(self.heard(item.song))
         if not words:
-            return item.remark(
-                STEP,
-                "noted",
-                "no style is given, and nothing is known surely enough to compose one",
-            )
+            text = "no style is given, and nothing is known surely enough to compose one"
+            return item.remark(STEP, "noted", text)
         style = ", ".join(word for word, _ in words)
         confidence = min(sure for _, sure in words)
         item = replace(item, song=replace(item.song, style=style))
         item = item.know(Fact("style", style, STEP, round(confidence, 3)))
-        return item.remark(
-            STEP, "mended", f"composed from what was heard: {style!r} (a guess, {confidence:.2f})"
-        )
+        text = f"composed from what was heard: {style!r} (a guess, {confidence:.2f})"
+        return item.remark(STEP, "mended", text)
 
     def heard(self, song: Song) -> Iterator[tuple[str, float]]:
         """What the song's facts say in words, each with its confidence (a given fact: 1)."""
-        for name, word in (
-            ("key", _mode),
-            ("tempo_bpm", _tempo),
-            ("vocal_range_midi", _range),
-            ("accompaniment", _band),
-        ):
+        for name, word_of in WORDS.items():
             fact = song.fact(name)
             sure = 1.0 if fact is None or fact.confidence is None else fact.confidence
-            if fact is not None and sure >= self.sure and (said := word(fact.value)):
-                yield said, sure
+            if fact is not None and sure >= self.sure and (word := word_of(fact.value)):
+                yield word, sure
 
 
 def normalised(style: str) -> str:
     """A style in one line: tags uniform, each once; prose as it is; at most LONGEST_STYLE
     characters."""
-    text = " ".join(
-        "".join(
-            c for c in unicodedata.normalize("NFC", style) if c.isprintable() or c.isspace()
-        ).split()
-    )
-    items = [tag.strip(" \t.'\"[](){}#*-–") for tag in re.split(r"[,;|/、，；]|\s#|\n", text)]
-    if any(len(tag.split()) > LONGEST_TAG for tag in items) or re.search(r"[.!?]\s+\w", text):
+    letters = unicodedata.normalize("NFC", style)
+    text = " ".join("".join(c for c in letters if c.isprintable() or c.isspace()).split())
+    tags = [tag.strip(" \t.'\"[](){}#*-–") for tag in re.split(r"[,;|/、，；]|\s#|\n", text)]
+    if any(len(tag.split()) > LONGEST_TAG for tag in tags) or re.search(r"[.!?]\s+\w", text):
         text = text.replace(";", ",")  # the header of a prompt is cut at semicolons
     else:
-        text = ", ".join(dict.fromkeys(_tag(tag) for tag in items if tag))
+        text = ", ".join(dict.fromkeys(_tag(tag) for tag in tags if tag))
     if len(text) > LONGEST_STYLE:
         text = re.sub(r"[\s,]*[^\s,]*$", "", text[:LONGEST_STYLE]) or text[:LONGEST_STYLE]
     return text
@@ -128,51 +103,40 @@ def _tag(tag: str) -> str:
     return SPELLED.get(plain, plain)
 
 
-def _mode(value: Any) -> str:
-    return next(
-        (
-            word
-            for word in ("major", "minor")
-            if isinstance(value, str) and word in value.lower().split()
-        ),
-        "",
-    )
+def _mode(value: object) -> str:
+    words = value.lower().split() if isinstance(value, str) else []
+    return next((mode for mode in ("major", "minor") if mode in words), "")
 
 
-def _tempo(value: Any) -> str:
+def _tempo(value: object) -> str:
     return _word(value, TEMPI)
 
 
-def _range(value: Any) -> str:
+def _range(value: object) -> str:
     """[low, high] in MIDI -> "low range"."""
-    if not (
-        isinstance(value, list | tuple)
-        and len(value) == 2
-        and all(_is_number(one) for one in value)
-    ):
+    if not isinstance(value, list | tuple) or len(value) != 2 or not all(map(_is_number, value)):
         return ""
     return _word((value[0] + value[1]) / 2, RANGES)
 
 
-def _band(value: Any) -> str:
-    return (
-        value.strip().lower()[:40]
-        if isinstance(value, str) and value.strip().lower() not in ("", "none", "unknown")
-        else ""
-    )
+def _band(value: object) -> str:
+    name = value.strip().lower() if isinstance(value, str) else ""
+    return "" if name in ("none", "unknown") else name[:LONGEST_BAND]
 
 
-def _word(value: Any, bounds: tuple[tuple[float, str], ...]) -> str:
-    return (
-        [word for bound, word in bounds if value >= bound][-1]
-        if _is_number(value) and value > 0
-        else ""
-    )
+# A fact's name -> the word for its value, "" where the value is of no use.
+WORDS = {"key": _mode, "tempo_bpm": _tempo, "vocal_range_midi": _range, "accompaniment": _band}
 
 
-def _is_number(value: Any) -> bool:
+def _word(value: object, bounds: tuple[tuple[float, str], ...]) -> str:
+    if not (_is_number(value) and value > 0):  # NaN is not
+        return ""
+    return [word for bound, word in bounds if value >= bound][-1]
+
+
+def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _short(text: str) -> str:
-    return text if len(text) <= 60 else text[:57] + "..."
+    return text if len(text) <= LONGEST_SHOWN else text[: LONGEST_SHOWN - 3] + "..."
