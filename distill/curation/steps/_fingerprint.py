@@ -22,9 +22,10 @@ from typing import NamedTuple
 
 import numpy as np
 import scipy.fft
-import soxr
 from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter, maximum_filter1d
+
+from distill.audio.resampling import resample_array
 
 Peaks = NDArray[np.int64]
 
@@ -75,7 +76,7 @@ class Overlap(NamedTuple):
 
 def constellation(wave_CW: NDArray[np.float32], sample_rate: int) -> Peaks:
     """The peaks of a recording, in order. Time 0 is its first sample."""
-    wave = soxr.resample(_one_channel(wave_CW), sample_rate, RATE, quality="MQ")
+    wave = resample_array(_one_channel(wave_CW), sample_rate, RATE, quality="MQ")
     wave = np.pad(wave, WINDOW // 2)  # frame f is centred on f x HOP
     frames_FW = np.lib.stride_tricks.sliding_window_view(wave, WINDOW)[::HOP]
     window = np.hanning(WINDOW).astype(np.float32)

@@ -12,9 +12,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-import soxr
 from numpy.typing import NDArray
 from scipy import fft
+
+from distill.audio.resampling import resample_array
 
 RATE = 16_000  # Hz
 HOP_SECONDS = 0.01
@@ -46,7 +47,7 @@ class Pitch(NamedTuple):
 def at_rate(wave_W: NDArray[np.floating], sample_rate: int) -> NDArray[np.float32]:
     """The wave at the tracker's RATE."""
     wave_W = np.ascontiguousarray(wave_W, dtype=np.float32)
-    return wave_W if sample_rate == RATE else soxr.resample(wave_W, sample_rate, RATE)
+    return resample_array(wave_W, sample_rate, RATE)
 
 
 def track(wave_W: NDArray[np.float32]) -> Pitch:

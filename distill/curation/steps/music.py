@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import soxr
 from numpy.typing import NDArray
 
+from distill.audio.resampling import resample_array
 from distill.curation.steps import Item, Sound
 from distill.curation.steps import _harmony as harmony
 from distill.curation.steps import _melody as melody
@@ -82,7 +82,7 @@ def together(item: Item) -> Sound | None:
 
 def _at_rate(sound: Sound, rate: int) -> NDArray[np.float32]:
     wave_W = np.ascontiguousarray(sound.mono(), dtype=np.float32)
-    return wave_W if sound.sample_rate == rate else soxr.resample(wave_W, sound.sample_rate, rate)
+    return resample_array(wave_W, sound.sample_rate, rate)
 
 
 def vocal_range(item: Item, unaccompanied: bool = False) -> Fact | None:

@@ -25,9 +25,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import soxr
 from numpy.typing import NDArray
 
+from distill.audio.resampling import resample_array
 from distill.config import plain_yaml
 from distill.config.ranges import Checked, share
 from distill.curation.steps import Item, Sound
@@ -103,7 +103,7 @@ def vocals(network: Network, mix: Sound, overlap: float = 0.25) -> NDArray[np.fl
     from demucs.apply import apply_model
 
     channels, length = mix.wave_CW.shape
-    given_CW = _resample(mix.wave_CW, mix.sample_rate, network.samplerate)
+    given_CW = resample_array(mix.wave_CW, mix.sample_rate, network.samplerate)
     if channels != network.audio_channels:
         given_CW = np.repeat(given_CW.mean(0, keepdims=True), network.audio_channels, axis=0)
     mean, spread = float(given_CW.mean()), float(given_CW.mean(0).std()) + LEAST_SPREAD
@@ -114,16 +114,9 @@ def vocals(network: Network, mix: Sound, overlap: float = 0.25) -> NDArray[np.fl
     voice_CW = stems_1SCW[0, list(network.sources).index(VOCALS)].numpy() * spread
     if channels != network.audio_channels:
         voice_CW = np.repeat(voice_CW.mean(0, keepdims=True), channels, axis=0)
-    back_CW = _resample(voice_CW.astype(np.float32), network.samplerate, mix.sample_rate)
+    back_CW = resample_array(voice_CW.astype(np.float32), network.samplerate, mix.sample_rate)
     back_CW = back_CW[:, :length]
     return np.pad(back_CW, ((0, 0), (0, length - back_CW.shape[1])))
-
-
-def _resample(wave_CW: NDArray[np.float32], from_rate: int, to_rate: int) -> NDArray[np.float32]:
-    if from_rate == to_rate or not wave_CW.size:
-        return wave_CW
-    wave_WC = soxr.resample(np.ascontiguousarray(wave_CW.T), from_rate, to_rate)
-    return np.ascontiguousarray(wave_WC.T)
 
 
 @functools.lru_cache(maxsize=1)

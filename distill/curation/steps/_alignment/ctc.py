@@ -15,9 +15,9 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-import soxr
 from numpy.typing import NDArray
 
+from distill.audio.resampling import resample_array
 from distill.curation.steps import Sound
 from distill.errors import SettingsError
 from distill.lyrics import pinyin, pronounce
@@ -88,9 +88,7 @@ def hear(sound: Sound, model: str, network: tuple[Any, Any] | None = None) -> He
 
     net, processor = network or load(model)
     rate = int(processor.feature_extractor.sampling_rate)
-    wave_W = sound.mono()
-    if sound.sample_rate != rate:
-        wave_W = soxr.resample(wave_W, sound.sample_rate, rate)
+    wave_W = resample_array(sound.mono(), sound.sample_rate, rate)
     vocabulary = processor.tokenizer.get_vocab()
     # samples from row to row; 20 ms of them where a network does not say
     stride = int(np.prod(getattr(net.config, "conv_stride", (rate // 50,))))

@@ -17,9 +17,9 @@ import functools
 
 import numpy as np
 import safetensors.numpy
-import soxr
 from numpy.typing import NDArray
 
+from distill.audio.resampling import resample_array
 from distill.curation.steps import Sound
 from distill.curation.steps._alignment.path import FRAME_SECONDS
 from distill.folders import package_path
@@ -40,7 +40,9 @@ def hear(sound: Sound) -> NDArray[np.float32]:
 
 def mel_power(sound: Sound) -> NDArray[np.float32]:
     """Power in 40 mel bands, mel_TB; of two channels that of their middle (`middle_power`)."""
-    wave_CW = np.stack([_resample(channel, sound.sample_rate) for channel in sound.wave_CW[:2]])
+    wave_CW = np.stack(
+        [resample_array(channel, sound.sample_rate, RATE) for channel in sound.wave_CW[:2]]
+    )
     half = WINDOW // 2
     wave_CW = np.pad(wave_CW, ((0, 0), (half, half)))
     count = (wave_CW.shape[1] - WINDOW) // HOP + 1
@@ -62,10 +64,6 @@ def middle_power(spectrum_CTF: NDArray[np.complex128]) -> NDArray[np.float64]:
     both = (spectrum_CTF[0] * spectrum_CTF[1].conj()).real
     likeness = np.clip(2.0 * both / (power_CTF.sum(0) + 1e-12), 0.0, 1.0)
     return likeness**2 * power_CTF.mean(0)
-
-
-def _resample(wave_W: NDArray[np.float32], rate: int) -> NDArray[np.float32]:
-    return wave_W if rate == RATE else soxr.resample(wave_W, rate, RATE)
 
 
 @functools.cache
