@@ -30,8 +30,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
 NAME = "distill_songs_apart"
-# Not cuDNN's: it seems to prepare itself for every length anew (an H100 took 2 s a step until it
-# had seen most of them).
+# not cuDNN's: it prepares itself for every length anew (an H100 took 2 s a step for a while)
 KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 _lengths: list[int] = []  # of the songs of the forward that is under way, row after row
 

@@ -1,13 +1,12 @@
 """The base LLM: opening it, knowing it again, and writing text in its own ids.
 
 **Knowing it again.** An adapter fits one base. PEFT loads it onto any base of the same shape
-without a word, and the result is noise; so an adapter carries its base's fingerprint: sha256 over
-every weight (dtype, shape, bytes; not its name, which transformers changes between memory and disk)
-and over what its tokenizer does (its pieces and ids, and how it cuts a few sentences).
+without a word, and the result is noise; so an adapter has its base's fingerprint: sha256 over every
+weight (dtype, shape, bytes; not its name, which transformers changes between memory and disk) and
+over what its tokenizer does (its pieces and ids, and how it cuts a few sentences).
 
-**Text stays text.** Lyrics may spell `</s>` or `<custom_token_5>`. A tokenizer that knows such a
-token makes one id of it, and a singer would be told to stop, or be handed sound. `TextCoder` writes
-them as the plain letters they are.
+**Text stays text.** Lyrics may spell `</s>` or `<custom_token_5>`; a tokenizer that knows such a
+token makes one id of it, and a singer would stop or hear sound. `TextCoder` writes plain letters.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -45,7 +44,6 @@ from transformers import (
 # its bars would stand before every one-line error of ours
 transformers.utils.logging.disable_progress_bar()
 
-Base: TypeAlias = tuple[PreTrainedModel, PreTrainedTokenizerBase]
 Quantisation = Literal["none", "int8", "nf4"]
 SENTENCES = (
     "Row, row, row your boat,\ngently down the stream.",
@@ -54,7 +52,9 @@ SENTENCES = (
 )
 
 
-def open_base(where: str | Path, dtype: str = "float32", quantise: Quantisation = "none") -> Base:
+def open_base(
+    where: str | Path, dtype: str = "float32", quantise: Quantisation = "none"
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """(model, tokenizer) of a causal LM: a folder, `embedded/base`, or a hub id. Safetensors only,
     never remote code.
 
@@ -71,9 +71,8 @@ def open_base(where: str | Path, dtype: str = "float32", quantise: Quantisation 
         model = AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True, **options)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise FolderError(
-            f"{where}: transformers cannot load it as a causal LM ({reason}); check it"
-        ) from error
+        unread = f"transformers cannot load it as a causal LM ({reason})"
+        raise FolderError(f"{where}: {unread}; check it") from error
     # bitsandbytes repacks 4-bit weights in place at the first forward without gradients, for a
     # kernel that has no backward: training after any evaluation would go wrong in silence
     module: Any
@@ -155,9 +154,7 @@ class TextCoder:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, pieces: int):
         if not getattr(tokenizer, "is_fast", False):
-            raise FolderError(
-                "this base has only a slow tokenizer; convert it to a tokenizer.json first"
-            )
+            raise FolderError("this base's tokenizer is slow; convert it to a tokenizer.json first")
         plan = json.loads(tokenizer.backend_tokenizer.to_str())
         plan["added_tokens"] = [token for token in plan["added_tokens"] if token["id"] < pieces]
         self._backend = Tokenizer.from_str(json.dumps(plan))

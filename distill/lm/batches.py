@@ -93,13 +93,11 @@ def pack_rows(lengths: Sequence[int], order: Sequence[int], row_tokens: int) -> 
         if length > row_tokens:
             sizes = f"passage {index} has {length} tokens, rows hold {row_tokens}"
             raise FitError(f"{sizes}; raise packing.row_tokens")
-        fit = next((i for i, (room, _) in enumerate(open_rows) if room >= length), None)
-        if fit is None:
+        fit = next((i for i, (room, _) in enumerate(open_rows) if room >= length), len(open_rows))
+        if fit == len(open_rows):
             open_rows.append((row_tokens, []))
-            fit = len(open_rows) - 1
         room, members = open_rows[fit]
-        members.append(index)
-        open_rows[fit] = (room - length, members)
+        open_rows[fit] = (room - length, [*members, index])
         if len(open_rows) > OPEN_ROWS:
             fullest = min(range(len(open_rows)), key=lambda i: open_rows[i][0])
             closed.append(open_rows.pop(fullest)[1])
@@ -136,47 +134,20 @@ def build(
     seed: int = 0,
 ) -> Batch:
     """Pack written passages (row by row) into one Batch; `signals` has the same shape as `rows`."""
-    count = len(rows)
-    ids_BT = torch.zeros(count, row_tokens, dtype=torch.int64)
-    positions_BT = torch.arange(row_tokens).repeat(count, 1)
-    place_BT = torch.full((count, row_tokens), HEADER)
-    flat_signals: list[Signal] = []
-    for row, members in enumerate(rows):
-        at = 0
-        for column, written in enumerate(members):
-            stop = at + len(written)
-            ids_BT[row, at:stop] = written.ids_T
-            place_BT[row, at:stop] = written.place_T
-            positions_BT[row, at:] = torch.arange(row_tokens - at)
-            at = stop
-            if signals is not None:
-                flat_signals.append(signals[row][column])
-        positions_BT[row, at:] = torch.arange(row_tokens - at)
-    return _targets(ids_BT, positions_BT, place_BT, vocabulary, flat_signals, format_share, seed)
-
-
-def _targets(
-    ids_BT: Tensor,
-    positions_BT: Tensor,
-    place_BT: Tensor,
-    vocabulary: AudioVocabulary,
-    signals: list[Signal],
-    format_share: float,
-    seed: int,
-) -> Batch:
-    """The batch of filled rows; a target's position is the one before it."""
+    ids_BT, positions_BT, place_BT = _fill(rows, row_tokens)
     ids_N, place_N = ids_BT.flatten(), place_BT.flatten()
+    teacher = [signal for row in signals or () for signal in row]
 
-    def targets(mask_N: Tensor, first: int = 0, teacher: list[Tensor] | None = None) -> Targets:
+    def targets(mask_N: Tensor, first: int = 0, logp_NC: Sequence[Tensor] = ()) -> Targets:
         at_N = mask_N.nonzero().flatten()
-        return Targets(at_N - 1, ids_N[at_N] - first, torch.cat(teacher) if teacher else None)
+        return Targets(at_N - 1, ids_N[at_N] - first, torch.cat([*logp_NC]) if logp_NC else None)
 
     def within(span: Span) -> Tensor:
         return (ids_N >= span.start) & (ids_N < span.stop)
 
     spans = [vocabulary.span(slot) for slot in range(vocabulary.format.slots)]
     slots = [
-        targets(within(span), span.start, [signal.slots[slot] for signal in signals])
+        targets(within(span), span.start, [signal.slots[slot] for signal in teacher])
         for slot, span in enumerate(spans)
     ]
     song_N = place_N != HEADER
@@ -186,16 +157,32 @@ def _targets(
     song_at_N = song_N.nonzero().flatten()
     generator = torch.Generator().manual_seed(seed)
     format_N = song_at_N[torch.rand(len(song_at_N), generator=generator) < format_share]
-    pitch_PK = [signal.pitch_PK for signal in signals]
+    pitch_PK = [signal.pitch_PK for signal in teacher]
     return Batch(
         ids_BT,
         positions_BT,
         slots=tuple(slots),
         pieces=targets(is_piece_N),
-        lengths=targets(is_length_N, teacher=[signal.length_PL for signal in signals]),
+        lengths=targets(is_length_N, logp_NC=[signal.length_PL for signal in teacher]),
         opens=targets(place_N == OPEN),
         pitches=targets(is_pitch_N, vocabulary.pitch_span.start, pitch_PK),
         format_N=format_N - 1,
         format_place_N=place_N[format_N],
         audio_seconds=len(slots[0].at_N) / vocabulary.format.frame_rate,
     )
+
+
+def _fill(rows: Sequence[Sequence[Written]], row_tokens: int) -> tuple[Tensor, Tensor, Tensor]:
+    """ids_BT, positions_BT (from 0 in each passage, and in the padding) and place_BT of rows."""
+    ids_BT = torch.zeros(len(rows), row_tokens, dtype=torch.int64)
+    positions_BT = torch.arange(row_tokens).repeat(len(rows), 1)
+    place_BT = torch.full((len(rows), row_tokens), HEADER)
+    for row, members in enumerate(rows):
+        start = 0
+        for written in members:
+            stop = start + len(written)
+            ids_BT[row, start:stop] = written.ids_T
+            place_BT[row, start:stop] = written.place_T
+            positions_BT[row, stop:] = torch.arange(row_tokens - stop)
+            start = stop
+    return ids_BT, positions_BT, place_BT

@@ -59,9 +59,8 @@ def read_text(where: str, split: Literal["train", "held-out"]) -> str:
             return lzma.decompress(packed.read_bytes()).decode()
         return plain.read_text(encoding="utf-8")
     except (OSError, lzma.LZMAError, UnicodeDecodeError) as error:
-        raise FolderError(
-            f"{where}: {split}.txt.xz cannot be read ({error}); give a folder with both splits"
-        ) from None
+        unread = f"{split}.txt.xz cannot be read ({error})"
+        raise FolderError(f"{where}: {unread}; give a folder with both splits") from None
 
 
 def make(settings: FromScratchSettings, seed: int) -> tuple[Any, PreTrainedTokenizerBase]:
@@ -69,25 +68,23 @@ def make(settings: FromScratchSettings, seed: int) -> tuple[Any, PreTrainedToken
     text = read_text(settings.text, "train")
     train = _sentencepiece if settings.tokenizer == "sentencepiece" else _bytes
     tokenizer = train(text, settings.pieces)
-    head_width = settings.width // settings.heads
-    if head_width * settings.heads != settings.width:
-        raise SettingsError(
-            f"width {settings.width} is not a multiple of heads {settings.heads}; change one"
-        )
+    width, heads = settings.width, settings.heads
+    if width % heads:
+        raise SettingsError(f"width {width} is not a multiple of heads {heads}; change one")
     config = AutoConfig.for_model(
         settings.family,
         vocab_size=len(tokenizer),
-        hidden_size=settings.width,
+        hidden_size=width,
         intermediate_size=settings.inner,
         num_hidden_layers=settings.layers,
-        num_attention_heads=settings.heads,
-        num_key_value_heads=settings.heads,
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
         max_position_embeddings=settings.context,
         tie_word_embeddings=settings.tied,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=None,
-        **({"head_dim": head_width} if settings.family == "qwen3" else {}),
+        **({"head_dim": width // heads} if settings.family == "qwen3" else {}),
     )
     state = torch.random.get_rng_state()
     torch.manual_seed(seed)

@@ -6,9 +6,9 @@ is two matrix products; the logits of one slot are a product with that slot's ro
 ever builds a full vocabulary-sized gradient, which `modules_to_save` and `trainable_token_indices`
 of PEFT both do. (Higgs-audio splits its head in the same way.)
 
-**First values.** transformers' own `resize_token_embeddings` gives all new rows nearly one and the
-same vector (spread 3e-5 of the old one): right for one special token, wrong for thousands of codes.
-A codec's codebook says which codes sound alike, so row k of a slot starts at
+**First values.** transformers' own `resize_token_embeddings` gives all new rows nearly the same
+vector (spread 3e-5 of the old one): right for a special token, wrong for thousands of codes. A
+codec's codebook says which codes sound alike, so row k of a slot starts at
 
     mean(old rows) + s * ((C_k - mean C) P + offset of the slot)
 
@@ -112,16 +112,14 @@ def check_tables(embedding: nn.Module, head: nn.Module, where: str) -> None:
     """Raises GraftError where two tables could not stand in for this model's one."""
     if not isinstance(embedding, nn.Embedding) or not isinstance(head, nn.Linear):
         kinds = f"{type(embedding).__name__} and {type(head).__name__}"
-        raise GraftError(
-            f"{where}: its tables are {kinds}, not Embedding and Linear; graft another base"
-        )
-    if head.bias is not None:  # stock PEFT leaves it out of an adapter with trainable head rows
-        raise GraftError(
-            f"{where}: its head has a bias, which stock adapters drop; graft another base"
-        )
-    if head.out_features != embedding.num_embeddings:
-        rows = f"{embedding.num_embeddings} input and {head.out_features} output rows"
-        raise GraftError(f"{where}: {rows}, which should be equal; graft another base")
+        wrong = f"its tables are {kinds}, not Embedding and Linear"
+    elif head.bias is not None:  # stock PEFT leaves it out of an adapter with trainable head rows
+        wrong = "its head has a bias, which stock adapters drop"
+    elif head.out_features != embedding.num_embeddings:
+        wrong = f"{embedding.num_embeddings} input but {head.out_features} output rows"
+    else:
+        return
+    raise GraftError(f"{where}: {wrong}; graft another base")
 
 
 # --- first values ---------------------------------------------------------------------------------

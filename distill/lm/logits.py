@@ -21,6 +21,7 @@ from distill.lm.signals import Signal
 from distill.lm.student import Student
 from distill.lm.vocabulary import AudioVocabulary
 
+NatsOf = Callable[[Tensor, Tensor, Tensor], Tensor]  # (hidden_ND, target_N, at_N) -> nats_N
 CHUNK_LOGITS = 2**26  # held at once where whole rows are needed: 256 MiB in float32
 
 
@@ -101,8 +102,8 @@ def format_nats_N(student: Student, hidden_ND: Tensor, batch: Batch) -> Tensor:
     def nats_N(rows_ND: Tensor, place_N: Tensor, _: Tensor) -> Tensor:
         logits_NV = student.logits(rows_ND, 0, v.rows).float()
         legal_NV = legal_by_place(v, logits_NV.device)[_row_of(place_N, v)]
-        legal_N = logits_NV.masked_fill(~legal_NV, -torch.inf).logsumexp(-1)
-        return logits_NV.logsumexp(-1) - legal_N
+        all_N = logits_NV.logsumexp(-1)
+        return all_N - logits_NV.masked_fill(~legal_NV, -torch.inf).logsumexp(-1)
 
     return _in_chunks(nats_N, hidden_ND, Targets(batch.format_N, batch.format_place_N), v.rows)
 
@@ -134,13 +135,8 @@ def legal_by_place(v: AudioVocabulary, device: torch.device | str = "cpu") -> Te
     return legal
 
 
-def _in_chunks(
-    nats_N: Callable[[Tensor, Tensor, Tensor], Tensor],
-    hidden_ND: Tensor,
-    targets: Targets,
-    rows: int,
-) -> Tensor:
-    """nats_N(hidden_ND, target_N, at_N) of all targets, as many at once as CHUNK_LOGITS allows."""
+def _in_chunks(nats_N: NatsOf, hidden_ND: Tensor, targets: Targets, rows: int) -> Tensor:
+    """The nats_N of all targets, as many at once as CHUNK_LOGITS allows."""
     step = max(1, CHUNK_LOGITS // rows)
     chunks = []
     for start in range(0, len(targets.at_N), step):
@@ -151,7 +147,7 @@ def _in_chunks(
 
 # --- figures on held-out songs --------------------------------------------------------------------
 class Teacher(Protocol):
-    """As much of a teacher as is needed here (see distill.teachers)."""
+    """As much of a teacher as is needed here."""
 
     def signals(self, coded: Sequence[Coded]) -> list[Signal]: ...
 
@@ -168,7 +164,7 @@ def held_out(
     student.model.eval()
     sums: dict[str, float] = defaultdict(float)
     for batch in _batches(student, coded, teacher, tokens):
-        for name, value in _sums(student, batch).items():
+        for name, value in _sums(student, batch):
             sums[name] += value
     format, frames = student.vocabulary.format, sums["frames"]
     nats = [sums[f"nats{slot}"] / frames for slot in range(format.slots)]
@@ -203,18 +199,18 @@ def _batches(
         yield build(packed, v, longest, signals, format_share=0.0).to(student.device)
 
 
-def _sums(student: Student, batch: Batch) -> dict[str, float]:
+def _sums(student: Student, batch: Batch) -> Iterator[tuple[str, float]]:
     """Nats of a batch, by what they are of, and how many tokens they are of."""
     hidden = hidden_ND(student, batch)
-    sums: dict[str, float] = {}
     for s, slot in enumerate(batch.slots):
         logits_NC = slot_logits_NC(student, hidden, batch, s)
-        sums[f"nats{s}"] = float(CrossEntropy()(logits_NC, slot.target_N).sum())
+        yield f"nats{s}", float(CrossEntropy()(logits_NC, slot.target_N).sum())
         if slot.teacher_NC is not None:
-            sums[f"kl{s}"] = float(ForwardKl()(logits_NC, slot.target_N, slot.teacher_NC).sum())
+            yield f"kl{s}", float(ForwardKl()(logits_NC, slot.target_N, slot.teacher_NC).sum())
     span, lengths = student.vocabulary.length_span, batch.lengths
     length_NC = symbol_logits_NC(student, hidden, lengths, span.start, span.stop).float()
-    sums["piece_nats"] = float(piece_nats_N(student, hidden, batch).sum())
-    sums["length_nats"] = float(CrossEntropy()(length_NC, lengths.target_N - span.start).sum())
-    sums |= {"frames": len(batch.slots[0].at_N), "pieces": len(batch.pieces.at_N)}
-    return sums | {"lengths": len(lengths.at_N)}
+    yield "frames", len(batch.slots[0].at_N)
+    yield "pieces", len(batch.pieces.at_N)
+    yield "piece_nats", float(piece_nats_N(student, hidden, batch).sum())
+    yield "lengths", len(lengths.at_N)
+    yield "length_nats", float(CrossEntropy()(length_NC, lengths.target_N - span.start).sum())

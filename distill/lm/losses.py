@@ -32,9 +32,9 @@ class CrossEntropy:
 
 
 @dataclass(frozen=True)
-class ForwardKl:
-    """KL(p || q) at a temperature, times its square (Hinton et al., arXiv 1503.02531): cover the
-    teacher."""
+class _Divergence:
+    """Of p, the teacher, and q, the student, at a temperature; times its square (Hinton et al.,
+    arXiv 1503.02531)."""
 
     weight: float = 1.0
     temperature: float = 1.0
@@ -43,33 +43,29 @@ class ForwardKl:
     def __call__(
         self, logits_NC: Tensor, codes_N: Tensor, teacher_NC: Tensor | None = None
     ) -> Tensor:
-        p_NC, q_NC = _pair(logits_NC, teacher_NC, self.temperature)
-        return _kl(p_NC, q_NC) * self.temperature**2
+        assert teacher_NC is not None, "this loss needs a teacher"
+        p_NC = log_softmax(teacher_NC.float() / self.temperature, -1)
+        q_NC = log_softmax(logits_NC.float() / self.temperature, -1)
+        return self.between(p_NC, q_NC) * self.temperature**2
+
+    def between(self, p_NC: Tensor, q_NC: Tensor) -> Tensor:
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
-class ReverseKl:
-    """KL(q || p): stay where the teacher is (Gu et al., arXiv 2306.08543). Exact, since p is known
-    for every code."""
+class ForwardKl(_Divergence):
+    """KL(p || q): cover the teacher."""
 
-    weight: float = 1.0
-    temperature: float = 1.0
-    needs_teacher = True
-
-    def __call__(
-        self, logits_NC: Tensor, codes_N: Tensor, teacher_NC: Tensor | None = None
-    ) -> Tensor:
-        p_NC, q_NC = _pair(logits_NC, teacher_NC, self.temperature)
-        return _kl(q_NC, p_NC) * self.temperature**2
+    def between(self, p_NC: Tensor, q_NC: Tensor) -> Tensor:
+        return _kl(p_NC, q_NC)
 
 
-def _pair(
-    logits_NC: Tensor, teacher_NC: Tensor | None, temperature: float
-) -> tuple[Tensor, Tensor]:
-    """Log-probabilities of teacher and student at a temperature."""
-    assert teacher_NC is not None, "this loss needs a teacher"
-    p_NC = log_softmax(teacher_NC.float() / temperature, -1)
-    return p_NC, log_softmax(logits_NC.float() / temperature, -1)
+@dataclass(frozen=True)
+class ReverseKl(_Divergence):
+    """KL(q || p), exact: stay where the teacher is (Gu et al., arXiv 2306.08543)."""
+
+    def between(self, p_NC: Tensor, q_NC: Tensor) -> Tensor:
+        return _kl(q_NC, p_NC)
 
 
 def _kl(p_NC: Tensor, q_NC: Tensor) -> Tensor:

@@ -3,9 +3,9 @@
 A merged folder is what plain transformers, vLLM or llama.cpp load: stock architecture, one table
 with `config.vocab_size` rows, `tie_word_embeddings` as it is in fact, a tokenizer that names every
 new id `<custom_token_N>` (plain added tokens: llama.cpp hides special ones), and a generation
-config that stops at the song's end. What breaks such merges elsewhere is silent: a tied flag that
-overwrites a trained head at the next load, rows that were trained but not saved. So the folder is
-written aside, loaded again, and compared by logits; only then does it get its name.
+config that stops at the song's end. Merges elsewhere break in silence: a tied flag overwrites a
+trained head at the next load, trained rows are not saved. So the folder is written aside, loaded
+again, and compared by logits; only then does it get its name.
 """
 
 from __future__ import annotations
@@ -64,12 +64,9 @@ def merge(
     """
     with atomic_folder(folder) as inside:
         model = stock_model(student, getattr(torch, dtype))
-        values = {
-            "do_sample": True,
-            "eos_token_id": student.vocabulary.end,
-            "pad_token_id": model.config.pad_token_id,
-        }
-        model.generation_config = GenerationConfig(**(values | dict(generation or {})))
+        ids = {"eos_token_id": student.vocabulary.end, "pad_token_id": model.config.pad_token_id}
+        values = {"do_sample": True, **ids, **(generation or {})}
+        model.generation_config = GenerationConfig(**values)
         model.save_pretrained(inside)
         del model
         tokenizer_with_names(student).save_pretrained(inside)
@@ -79,10 +76,7 @@ def merge(
 
 
 def load_merged(folder: str | Path, dtype: str = "float32") -> Student:
-    """A student from a merged folder: it sings and can be trained in full.
-
-    Raises AdapterError or FolderError.
-    """
+    """A student that sings and can be trained in full. Raises AdapterError or FolderError."""
     path = locate(str(folder))
     card, vocabulary = read_card(path, "merged")
     model, tokenizer = open_base(path, dtype)
@@ -90,20 +84,12 @@ def load_merged(folder: str | Path, dtype: str = "float32") -> Student:
         raise AdapterError(
             f"{path.name}: its tables lack the {vocabulary.rows} rows of its {CARD}; merge again"
         )
-    return Student(
-        model,
-        tokenizer,
-        vocabulary,
-        base=card["base"],
-        base_fingerprint=card["base_fingerprint"],
-        base_pieces=card["base_pieces"],
-        tied=is_tied(model),
-    )
+    about = {name: card[name] for name in ("base", "base_fingerprint", "base_pieces")}
+    return Student(model, tokenizer, vocabulary, tied=is_tied(model), **about)
 
 
 def stock_model(student: Student, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
-    """The student as one model of its stock class, on the CPU; merged in float32, then rounded to
-    `dtype`."""
+    """The student as one stock model, on the CPU; merged in float32, then rounded to `dtype`."""
     config = copy.deepcopy(student.model.config)
     config.vocab_size = student.vocabulary.rows
     config.tie_word_embeddings = student.tied
@@ -117,10 +103,8 @@ def stock_model(student: Student, dtype: torch.dtype = torch.float32) -> PreTrai
     missing, unexpected = model.load_state_dict(state, strict=False, assign=True)
     head = f"{name_of(student.model, student.head)}.weight"
     if unexpected or set(missing) - ({head} if student.tied else set()):
-        odd = [*unexpected, *missing][0]
-        raise AdapterError(
-            f"{student.base}: merged weights do not fit its class ({odd}); graft another base"
-        )
+        wrong = f"merged weights do not fit its class ({[*unexpected, *missing][0]})"
+        raise AdapterError(f"{student.base}: {wrong}; graft another base")
     model.tie_weights()
     return model
 
@@ -163,8 +147,7 @@ def _plain(module: Any) -> Tensor:
 
 
 def tokenizer_with_names(student: Student) -> PreTrainedTokenizerBase:
-    """The base's tokenizer plus a name for every new id; rows that the base never used are named
-    `<unused_token_k>`."""
+    """The base's tokenizer with a name for each new id; rows without one are `<unused_token_k>`."""
     vocabulary = student.vocabulary
     tokenizer = copy.deepcopy(student.tokenizer)
     have = 1 + max(tokenizer.get_vocab().values())
@@ -180,9 +163,7 @@ def _check_names(tokenizer: PreTrainedTokenizerBase, vocabulary: AudioVocabulary
         name = vocabulary.name(id)
         written = tokenizer.encode(name, add_special_tokens=False)
         if tokenizer.convert_tokens_to_ids(name) != id or written[-1:] != [id]:
-            raise AdapterError(
-                f"{name}: this tokenizer does not give it the id {id}; graft another base"
-            )
+            raise AdapterError(f"{name}: its id is not {id} in this tokenizer; graft another base")
 
 
 def _compare(student: Student, folder: Path, dtype: str, where: str) -> tuple[float, float]:
@@ -190,25 +171,18 @@ def _compare(student: Student, folder: Path, dtype: str, where: str) -> tuple[fl
     again, tokenizer = open_base(folder)
     _check_names(tokenizer, student.vocabulary)
     if is_tied(again) != student.tied:
-        state = "tied" if is_tied(again) else "untied"
-        raise AdapterError(
-            f"{where}: came back with its head {state}, unlike the student; keep the adapter"
-        )
+        head = f"its head {'tied' if is_tied(again) else 'untied'}"
+        raise AdapterError(f"{where}: came back with {head}, unlike the student; keep the adapter")
     quantised = any(_is_quantised(module) for module in student.model.modules())
     exact = dtype == "float32" and student.dtype == torch.float32 and not quantised
     difference, largest = _difference(student.model, again)
-    if exact:
-        allowed = LARGEST_DIFFERENCE * max(1.0, largest / 10)
-    else:
-        allowed = HALF_DIFFERENCE * max(1.0, largest)
-    # a sharp model amplifies float32 rounding itself: ask again in float64
-    if exact and difference > allowed:
+    rounding = LARGEST_DIFFERENCE * max(1.0, largest / 10)
+    allowed = rounding if exact else HALF_DIFFERENCE * max(1.0, largest)
+    if exact and difference > allowed:  # a sharp model amplifies rounding: again in float64
         difference, largest = _difference(copy.deepcopy(student.model).double(), again.double())
     if not difference <= allowed:  # also when it is not a number
-        amount = f"{difference:.2g} (allowed {allowed:.2g})"
-        raise AdapterError(
-            f"{where}: merged logits differ by {amount}; nothing was written, keep the adapter"
-        )
+        wrong = f"merged logits differ by {difference:.2g} (allowed {allowed:.2g})"
+        raise AdapterError(f"{where}: {wrong}; nothing was written, keep the adapter")
     return difference, largest
 
 

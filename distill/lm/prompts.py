@@ -2,24 +2,21 @@
 
     header, `sing`, then for each piece of text:  text* pitch length frame^length ..., `end`
 
-(a `layout` may write a frame's finer codes some frames later; those still owed at the end stand
-before `end`.)
+(a `layout` may write a frame's finer codes some frames later; the last of them before `end`).
 
-Each piece of text stands *directly before* the frames it is sung to. That is the lever of the whole
-library: the same small model sings at its codec's ceiling this way and at chance when the lyrics
-are only a prefix. A piece is a note's syllable when the song knows its notes, else a word, a line,
-or nothing: the finest grain the song's times allow.
+Each piece of text stands *directly before* the frames it is sung to: the same small model sings at
+its codec's ceiling this way and at chance when the lyrics are only a prefix. A piece is a note's
+syllable when the song knows its notes, else a word, a line, or nothing: the finest grain the song's
+times allow. A note begins with its vowel, so the consonants that lead into the *next* vowel sound
+inside the present note; its piece looks ahead: `s t r I m, d` is "strIm", then a syllable with d.
 
-A note begins with its vowel, so the consonants that lead into the *next* vowel sound inside the
-present note. A note-wise piece therefore looks ahead: `s t r I m, d` is the syllable "strIm"
-followed by a syllable that starts with d.
-
-What may come next is said in one place (grammar.py): `Written.place_T` names for every id what it
-was chosen among.
+grammar.py has what may come next; `Written.place_T` names for every id what it was chosen among.
 """
 
 from __future__ import annotations
 
+import itertools
+import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -33,11 +30,12 @@ from distill.config.ranges import Checked, at_least, share
 from distill.errors import FitError, SongError
 from distill.lm import layouts
 from distill.lm.vocabulary import AudioVocabulary
-from distill.songs import Line, Note, Song, Word
+from distill.songs import Line, Song, Word
 
 Grain = Literal["finest", "note", "word", "line", "none"]
 Encode = Callable[[str], list[int]]  # a text to the ids of an LLM's tokenizer
 JOIN = ", "
+TINY_S = 1e-6  # by which times of notes and words may differ and be the same
 
 
 @dataclass(frozen=True)
@@ -142,8 +140,7 @@ def passages(
 
 
 def _untimed(song: Song, settings: WritingSettings) -> Passage:
-    """A song without times: its lyrics are a prefix, one open piece holds all frames (stop = -1: to
-    the end)."""
+    """A song without times: its lyrics are a prefix, one open piece has all frames (stop = -1)."""
     if not song.lines:
         raise SongError(f"song {song.id}: it has no lines; give it lyrics")
     text = header(song.style, song.voice, song.lines, settings, song.language)
@@ -250,14 +247,14 @@ def note_texts(line: Line, settings: WritingSettings) -> list[str]:
     """The piece of text begun on each note of a line, in the recipe's spelling."""
     if settings.spelling == "phones":
         return [note.text for note in line.notes]
-    return [_letters_of_note(line, index, note) for index, note in enumerate(line.notes)]
+    starts = [-math.inf, *(note.start for note in line.notes)]
+    return [_letters(line, before, now) for before, now in itertools.pairwise(starts)]
 
 
-def _letters_of_note(line: Line, index: int, note: Note) -> str:
-    """Plain letters: the first note of a word carries all of its letters, the others go on."""
-    word = next((w for w in line.words if w.start - 1e-6 <= note.start < w.end - 1e-6), None)
-    begun = word is not None and (index == 0 or line.notes[index - 1].start < word.start - 1e-6)
-    return " ".join(word.text.lower()) if begun and word is not None else ""
+def _letters(line: Line, before: float, now: float) -> str:
+    """All letters of the word that a note beginning `now` is in, unless one `before` was in it."""
+    word = next((w for w in line.words if w.start - TINY_S <= now < w.end - TINY_S), None)
+    return " ".join(word.text.lower()) if word and before < word.start - TINY_S else ""
 
 
 def words_texts(
@@ -361,10 +358,9 @@ def _stops(passage: Passage, total: int) -> list[int]:
         count = total - stop if piece.frames is None and last else piece.frames or 0
         stop += count
         if count < 1 or stop > total:
-            more = f"pieces ask for more than its {total} frames"
-            raise FitError(f"passage {passage.id}: {more}; check its times")
+            break
         stops.append(stop)
-    if stop != total or not stops:
+    if stop != total or len(stops) < max(1, len(passage.pieces)):
         raise FitError(
             f"passage {passage.id}: its pieces end at frame {stop} of {total}; check its times"
         )

@@ -59,34 +59,24 @@ class LoraSettings(Checked):
     dropout: float = share(default=0.0, one=False)
 
 
+@dataclass(eq=False, repr=False)
 class Student:
-    """A causal LM of transformers that also speaks an AudioVocabulary.
+    """A causal LM of transformers that also speaks an AudioVocabulary: from `graft`, `load` or
+    `merge.load_merged`."""
 
-    Made by `graft`, `load` or `merge.load_merged`.
-    """
+    model: Any  # a PreTrainedModel, whose tables and forward no type describes
+    tokenizer: PreTrainedTokenizerBase
+    vocabulary: AudioVocabulary
+    base: str
+    base_fingerprint: str
+    base_pieces: int
+    tied: bool
+    lora: LoraSettings | None = None
+    packing: Packing = "positions"
 
-    def __init__(
-        self,
-        model: Any,  # a PreTrainedModel, whose tables and forward no type describes
-        tokenizer: PreTrainedTokenizerBase,
-        vocabulary: AudioVocabulary,
-        *,
-        base: str,
-        base_fingerprint: str,
-        base_pieces: int,
-        tied: bool,
-    ):
-        self.model = model
-        self.tokenizer = tokenizer
-        self.vocabulary = vocabulary
-        self.base = base
-        self.base_fingerprint = base_fingerprint
-        self.base_pieces = base_pieces
-        self.tied = tied
-        self.lora: LoraSettings | None = None
-        self.text = TextCoder(tokenizer, base_pieces)
-        self.packing: Packing = "positions"
-        self._finish = after_head(model.config)
+    def __post_init__(self) -> None:
+        self.text = TextCoder(self.tokenizer, self.base_pieces)
+        self._finish = after_head(self.model.config)
 
     @property
     def embedding(self) -> nn.Embedding | GraftedEmbedding:
@@ -115,8 +105,7 @@ class Student:
         return int(getattr(self.model.config, "max_position_embeddings", 1 << 30))
 
     def encode_text(self, text: str) -> list[int]:
-        """Ids of a text, all below `vocabulary.base_rows`: whatever it spells, no special token and
-        no codec token."""
+        """Ids of a text, all of them text (below `vocabulary.base_rows`) whatever it spells."""
         return self.text.encode(text)
 
     def decode_text(self, ids: Sequence[int]) -> str:
@@ -155,11 +144,14 @@ class Student:
 
     def _packing_now(self) -> Packing:
         """With gradient checkpoints layers run again in the backward pass, after `apart`'s end."""
-        again = any(getattr(m, "gradient_checkpointing", False) for m in self.model.modules())
-        return "mask" if self.packing == "songs" and again else self.packing
+        again = self.packing == "songs" and any(
+            getattr(module, "gradient_checkpointing", False) for module in self.model.modules()
+        )
+        return "mask" if again else self.packing
 
     def _songs_apart(self, positions_BT: Tensor) -> Tensor | None:
-        """The mask of packed songs; None where each row is one song."""
+        """Additive mask (B, 1, T, T): a token sees its own song, up to itself. None where each row
+        is one song."""
         starts_BT = attention.song_starts(positions_BT)
         if not bool(starts_BT[:, 1:].any()):
             return None
@@ -167,7 +159,10 @@ class Student:
             raise GraftError(
                 f"{self.base}: this family cannot keep packed songs apart; put one song in a row"
             )
-        return _block_mask(starts_BT.cumsum(-1), self.dtype)
+        song_BT = starts_BT.cumsum(-1)
+        seen_BTT = (song_BT[:, :, None] == song_BT[:, None, :]).tril()
+        mask_BTT = torch.zeros(seen_BTT.shape, dtype=self.dtype, device=song_BT.device)
+        return mask_BTT.masked_fill(~seen_BTT, torch.finfo(self.dtype).min)[:, None]
 
     def logits(self, hidden_ND: Tensor, start: int, end: int) -> Tensor:
         """Logits for rows start ... end-1 of the joint vocabulary, scaled and capped as the stock
@@ -226,9 +221,7 @@ class Student:
             if isinstance(module, nn.Linear | Conv1D) and ".lora_" not in name
         }
         if not linear:
-            raise GraftError(
-                f"{self.base}: its body has no linear layers for LoRA; train all of it"
-            )
+            raise GraftError(f"{self.base}: no linear layers for LoRA in its body; train all of it")
         return LoraConfig(
             r=settings.rank,
             lora_alpha=settings.alpha,
@@ -251,9 +244,8 @@ class Student:
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Takes back what `state` gave. Raises AdapterError unless names and shapes agree."""
         parameters = self.trainable()
-        wrong = sorted(parameters.keys() ^ state.keys()) or sorted(
-            name for name in parameters if parameters[name].shape != state[name].shape
-        )
+        odd = sorted(parameters.keys() ^ state.keys())
+        wrong = odd or sorted(n for n, p in parameters.items() if p.shape != state[n].shape)
         if wrong:
             raise AdapterError(
                 f"{wrong[0]} and {len(wrong) - 1} more: model and state differ; use the same recipe"
@@ -292,13 +284,12 @@ class Student:
             raise AdapterError(
                 f"{self.base}: was trained in full, which no adapter can hold; write it with merge"
             )
-        names, kind = self._names_on_disk(), getattr(torch, dtype)
-        state = {
-            names[name]: tensor.to(kind).cpu().contiguous() for name, tensor in self.state().items()
-        }
-        for name, tensor in state.items():
+        names, state = self._names_on_disk(), {}
+        for name, tensor in self.state().items():
+            tensor = tensor.to(getattr(torch, dtype)).cpu().contiguous()
             if not bool(torch.isfinite(tensor).all()):
                 raise AdapterError(f"{name}: has values that {dtype} cannot hold; save in float32")
+            state[names[name]] = tensor
         new_ids = list(range(self.vocabulary.base_rows, self.vocabulary.rows))
         tables = [name.split(".")[-2] for name in self.new_rows()]
         config = self._lora_config(
@@ -321,15 +312,6 @@ class Student:
         return names | rows
 
 
-def _block_mask(song_BT: Tensor, dtype: torch.dtype) -> Tensor:
-    """Additive mask (B, 1, T, T): a token sees itself and what is before it in the same song."""
-    length = song_BT.shape[1]
-    causal_TT = torch.ones(length, length, dtype=torch.bool, device=song_BT.device).tril()
-    seen_BTT = (song_BT[:, :, None] == song_BT[:, None, :]) & causal_TT
-    mask_BTT = torch.zeros(seen_BTT.shape, dtype=dtype, device=song_BT.device)
-    return mask_BTT.masked_fill(~seen_BTT, torch.finfo(dtype).min)[:, None]
-
-
 # --- making one -----------------------------------------------------------------------------------
 def rows_of(model: Any) -> int:
     """Rows of a base's tables: its new ids begin there. Often more than its tokenizer's pieces."""
@@ -345,29 +327,25 @@ def graft(
     init: str = "codebooks",
     base: str | None = None,
 ) -> Student:
-    """Puts the vocabulary's new rows beside the model's own, in place, and gives the student;
-    nothing trains yet.
+    """Puts the vocabulary's new rows beside the model's own, in place; nothing trains yet.
 
     `init` as in `graft.first_rows`; `base`: the name by which others find this base (recorded in
     adapters). The graft is checked before it is handed out (see graft_checks). Raises GraftError.
     """
     where = base or _public_name(model)
     pieces = 1 + max(tokenizer.get_vocab().values())
-    check_tables(model.get_input_embeddings(), model.get_output_embeddings(), where)
+    tables = (model.get_input_embeddings(), model.get_output_embeddings())
+    check_tables(*tables, where)
     _check_rows(rows_of(model), pieces, vocabulary.base_rows, where)
     before_BTV = text_logits(model, vocabulary.base_rows)
     tied = is_tied(model)
     identity = fingerprint(model, tokenizer, folder_of(model))
-    _add_rows(model, pieces, vocabulary, codebooks, seed, init)
-    student = Student(
-        model,
-        tokenizer,
-        vocabulary,
-        base=where,
-        base_fingerprint=identity,
-        base_pieces=pieces,
-        tied=tied,
-    )
+    rows = [
+        first_rows(table.weight[:pieces], vocabulary, codebooks, table_seed, init)
+        for table_seed, table in enumerate(tables[:1] if tied else tables, seed)
+    ]
+    _add_rows(model, rows, vocabulary.rows)
+    student = Student(model, tokenizer, vocabulary, where, identity, pieces, tied)
     check_graft(student, before_BTV)
     return student
 
@@ -381,26 +359,14 @@ def _check_rows(rows: int, pieces: int, begin: int, where: str) -> None:
         raise GraftError(f"{where}: {counts}; use its own tokenizer")
 
 
-def _add_rows(
-    model: Any,
-    pieces: int,
-    vocabulary: AudioVocabulary,
-    codebooks: Sequence[Tensor] | None,
-    seed: int,
-    init: str,
-) -> None:
-    """Grafted tables in place of the model's two, all frozen; a tied head shares its rows."""
+def _add_rows(model: Any, rows: Sequence[Tensor], count: int) -> None:
+    """Grafted tables of `count` rows in place of the model's two, all frozen. `rows`: new_ND of the
+    input's and of the head's; where it is tied, of both."""
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
-
-    def first(table: nn.Embedding | nn.Linear, seed: int) -> nn.Parameter:
-        rows_ND = first_rows(table.weight[:pieces], vocabulary, codebooks, seed, init)
-        return nn.Parameter(rows_ND.to(embedding.weight.device))
-
-    new = first(embedding, seed)
-    new_head = new if is_tied(model) else first(head, seed + 1)
-    model.set_input_embeddings(GraftedEmbedding(embedding, new))
-    model.set_output_embeddings(GraftedHead(head, new_head))
-    model.config.vocab_size = model.vocab_size = vocabulary.rows
+    new = [nn.Parameter(rows_ND.to(embedding.weight.device)) for rows_ND in rows]
+    model.set_input_embeddings(GraftedEmbedding(embedding, new[0]))
+    model.set_output_embeddings(GraftedHead(head, new[-1]))
+    model.config.vocab_size = model.vocab_size = count
     model.requires_grad_(False)
 
 
@@ -433,9 +399,8 @@ def load(
     try:
         state = load_file(folder / WEIGHTS)
     except (OSError, SafetensorError) as error:
-        raise AdapterError(
-            f"{folder.name}: {WEIGHTS} cannot be read ({error}); fetch or save it again"
-        ) from error
+        unread = f"{WEIGHTS} cannot be read ({error})"
+        raise AdapterError(f"{folder.name}: {unread}; fetch or save it again") from error
     student.load_state({ours.get(name, name): tensor for name, tensor in state.items()})
     return student
 

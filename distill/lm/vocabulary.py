@@ -7,9 +7,8 @@ says what it is:
 
 A **slot** is one codebook of one track; its code c has the id `span(slot).start + c`. Because the
 slot is in the id, a lost token is noticed and never shifts what follows (Orpheus and YuE count
-positions instead; see ARCHITECTURE.md). Pitch symbols: unknown, rest, then MIDI keys. Length
-symbols: open, then 1 ... `longest` codec frames. Rows are padded to a multiple of 64; padding is
-never sampled.
+positions). Pitch symbols: unknown, rest, then MIDI keys. Length symbols: open, then 1 ... `longest`
+codec frames. Rows are padded to a multiple of 64; padding is never sampled.
 """
 
 from __future__ import annotations
@@ -185,9 +184,8 @@ class AudioVocabulary:
     def length(self, frames: int | None) -> int:
         """Length symbol: None is open (as long as it takes)."""
         if frames is not None and not 1 <= frames <= self.longest:
-            raise VocabularyError(
-                f"a piece of {frames} frames; pieces have 1 to {self.longest} frames, split it"
-            )
+            least_most = f"pieces have 1 to {self.longest} frames"
+            raise VocabularyError(f"a piece of {frames} frames; {least_most}, split it")
         return self.length_span.start + (frames or 0)
 
     def frames(self, id: int) -> int | None:

@@ -3,10 +3,8 @@
 A syllable is what one note holds: consonants, one vowel, consonants. It is cut by maximal onset:
 between two vowels as many consonants as can begin an English syllable go to the later one. A
 *piece* is a syllable's letters separated by spaces ("s t r I m"), one ASCII letter a phone
-(`g2p.LETTER_OF`), so that every tokenizer reads it alike.
-
-All of it is plain text work. Lyrics that spell a codec token (`<custom_token_5>`) are the words
-custom, token, five.
+(`g2p.LETTER_OF`), so that every tokenizer reads it alike. Lyrics that spell a codec token
+(`<custom_token_5>`) are the words custom, token, five.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """How a written word sounds: a dictionary, and for words it does not hold a model learned from it.
 
 Sounds are written with one ASCII letter each ("stream" -> "strIm"), so that every tokenizer cuts
-them alike once they are separated by spaces. The letters stand one to one for the 39 phones of the
-CMU dictionary (ARPABET without stress).
+them alike between spaces: one for each of the CMU dictionary's 39 phones (ARPABET without stress).
 
 The dictionary is CMUdict as the CMU Sphinx project distributes it (BSD; see
 `embedded/lexicon/LICENSE`), first pronunciations only, read on first use.

@@ -2,13 +2,11 @@
 
     一样长大  ->  yi yang zhang da  ->  I, yAN, JAN, dA
 
-One character is one syllable, and in songs one word. How it is read may depend on its neighbours
-(长 is chang, in 长大 zhang), so a whole line is read at once: by pypinyin (MIT), whose 47,000
-phrases are looked for first, then its first reading of each character. Tones are left out: the
-melody takes their place.
-
-Readings are spelled in the 39 English sounds, near enough to tell syllables apart: x and sh, q and
-ch, j and zh fall together.
+One character is one syllable, and in songs one word. Its neighbours may change how it is read
+(长 is chang, in 长大 zhang), so a line is read at once: by pypinyin (MIT), phrases first, then its
+first reading of each character. Tones are left out: the melody takes their place. Readings are
+spelled in the 39 English sounds, near enough to tell syllables apart: x and sh, q and ch, j and zh
+fall together.
 """
 
 from __future__ import annotations
@@ -19,9 +17,7 @@ import re
 HAN = "\u3005\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 AGAIN = "\u3005"  # 々: the character before it once more
 # alone, where pypinyin's first reading is rarer in songs, or no syllable
-_ALONE = dict(
-    pair.split() for pair in "长 chang;長 chang;佛 fo;弹 tan;彈 tan;咯 lo;嗯 en;欸 ei".split(";")
-)
+_ALONE = dict(zip("长長佛弹彈咯嗯欸", "chang chang fo tan tan lo en ei".split(), strict=True))
 _INITIALS = {"j": "J", "q": "C", "x": "S", "zh": "J", "ch": "C", "sh": "S", "z": "dz", "c": "ts"}
 _FINALS = {  # with its glide
     "a": "A", "o": "O", "e": "u", "i": "I", "u": "V", "v": "yV", "ê": "e",
@@ -67,7 +63,7 @@ def spell(pinyin: str) -> str:
 
 
 def split(pinyin: str) -> tuple[str, str]:
-    """(initial, final) of a syllable, y and w undone: "yuan" -> ("", "van"), "liu" -> ("l", "iu")."""
+    """(initial, final) of a syllable, y and w undone: "yuan" -> "", "van"; "liu" -> "l", "iu"."""
     match = re.fullmatch("(zh|ch|sh|[bpmfdtnlgkhjqxrzcs]?)(.*)", pinyin)
     assert match is not None
     initial, final = match.groups()
