@@ -55,12 +55,9 @@ SENTENCES = (
 def open_base(
     where: str | Path, dtype: str = "float32", quantise: Quantisation = "none"
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """(model, tokenizer) of a causal LM: a folder, `embedded/base`, or a hub id. Safetensors only,
-    never remote code.
-
-    `quantise` holds the linear layers in 8 or 4 bits (bitsandbytes; QLoRA, arXiv 2305.14314).
-    Raises FolderError.
-    """
+    """(model, tokenizer) of a causal LM in a folder, `embedded/base` or a hub id: safetensors only,
+    no remote code. `quantise`: linear layers in 8 or 4 bits (QLoRA, arXiv 2305.14314). Raises
+    FolderError."""
     folder = locate(str(where))
     options: dict[str, Any] = {"dtype": getattr(torch, dtype)}
     if quantise != "none":
@@ -99,11 +96,8 @@ def _quantisation(quantise: Quantisation, dtype: torch.dtype) -> BitsAndBytesCon
 def fingerprint(
     model: nn.Module, tokenizer: PreTrainedTokenizerBase, folder: Path | None = None
 ) -> str:
-    """sha256 (hex) of a base: of the weights in its folder where there is one, else in memory.
-
-    The two agree for a model that was saved with `save_pretrained` and is held in the dtype that it
-    was saved in.
-    """
+    """sha256 (hex) of a base: of the weights in its folder where there is one, else in memory. The
+    two agree for a model that `save_pretrained` wrote, held in the dtype that it was saved in."""
     tensors = _stored(folder) if folder is not None else _held(model)
     digest = hashlib.sha256(b"".join(sorted(map(_digest, tensors))))
     pieces = sorted(tokenizer.get_vocab().items())
@@ -146,11 +140,8 @@ def name_of(model: nn.Module, module: nn.Module) -> str:
 
 # --- text stays text ------------------------------------------------------------------------------
 class TextCoder:
-    """Writes text in a base LLM's own ids: never a special token, never an id at or above `pieces`.
-
-    `pieces`: how many ids the base's own tokenizer has; tokens above it (a merged singer's codec
-    tokens) are unlearnt.
-    """
+    """Writes text in a base LLM's own ids: never a special token, never an id from `pieces` up,
+    where a merged singer's tokenizer has codec tokens."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, pieces: int):
         if not getattr(tokenizer, "is_fast", False):

@@ -65,6 +65,5 @@ def after_head(config: PreTrainedConfig) -> Callable[[Tensor], Tensor]:
 
 
 def cache_word(kind: type[nn.Module]) -> str:
-    """What a transformers class calls the keys and values that it is handed on: later ones `cache`,
-    those before `past_key_values`."""
+    """What a transformers class calls its key-value cache; it depends on the version."""
     return "cache" if "cache" in inspect.signature(kind.forward).parameters else "past_key_values"

@@ -35,8 +35,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FromScratchSettings:
-    """Shape of a small LLM: family (transformers' model_type), sizes, whether its head is tied, and
-    its tokenizer: kind, number of pieces, and the text that both learn from."""
+    """Shape of a small LLM (family: transformers' model_type), its tokenizer, and their text."""
 
     family: Literal["llama", "qwen2", "qwen3"] = "llama"
     width: int = 256
@@ -113,8 +112,7 @@ def _sentencepiece(text: str, pieces: int) -> PreTrainedTokenizerBase:
 
 
 def _llama_tokenizer(model: SentencePieceProcessor) -> PreTrainedTokenizerBase:
-    """The trained pieces as transformers' LLaMA tokenizer; BPE merges in the order of the pieces'
-    log-probabilities."""
+    """The trained pieces as transformers' LLaMA tokenizer, merges by a piece's log-probability."""
     vocabulary = {model.id_to_piece(i): i for i in range(model.get_piece_size())}
     merges = []
     for piece, id in vocabulary.items():

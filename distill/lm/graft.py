@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -43,13 +43,26 @@ PITCH_PERIOD = 48.0  # of the slowest sine, in semitones
 LENGTH_PERIOD = 8.0  # of the slowest sine, in octaves of length
 
 
-class GraftedEmbedding(nn.Module):
-    """Input embedding: ids below `old.num_embeddings` read the stock table, others `new` (N, D)."""
+class Grafted(nn.Module):
+    """Two tables side by side: the stock one, and the new rows new_ND."""
 
-    def __init__(self, old: nn.Embedding, new: nn.Parameter):
+    old: nn.Embedding | nn.Linear
+
+    def __init__(self, old: nn.Embedding | nn.Linear, new: nn.Parameter):
         super().__init__()
         self.old = old
         self.new = new
+
+    def joined(self) -> Tensor:
+        """weight_VD of the one table that a merged model has, in the finer of the two dtypes."""
+        dtype = torch.promote_types(self.old.weight.dtype, self.new.dtype)
+        return torch.cat([self.old.weight.detach().to(dtype), self.new.detach().to(dtype)])
+
+
+class GraftedEmbedding(Grafted):
+    """Input embedding: ids below `old.num_embeddings` read the stock table, others the new rows."""
+
+    old: nn.Embedding
 
     def forward(self, ids: Tensor) -> Tensor:
         old_rows = self.old.num_embeddings
@@ -61,18 +74,11 @@ class GraftedEmbedding(nn.Module):
             added = added * scale.to(added.dtype)
         return torch.where(is_new.unsqueeze(-1), added.to(known.dtype), known)
 
-    def joined(self) -> Tensor:
-        """weight_VD of the one table that a merged model has."""
-        return joined(self.old.weight, self.new)
 
-
-class GraftedHead(nn.Module):
+class GraftedHead(Grafted):
     """Output head of two tables, two matrix products."""
 
-    def __init__(self, old: nn.Linear, new: nn.Parameter):
-        super().__init__()
-        self.old = old
-        self.new = new
+    old: nn.Linear
 
     def forward(self, hidden: Tensor) -> Tensor:
         known = self.old(hidden)
@@ -92,15 +98,16 @@ class GraftedHead(nn.Module):
             return parts[0]
         return torch.cat([part.to(parts[0].dtype) for part in parts], dim=-1)
 
-    def joined(self) -> Tensor:
-        """weight_VD of the one head that a merged model has."""
-        return joined(self.old.weight, self.new)
 
-
-def joined(old_VD: Tensor, new_ND: Tensor) -> Tensor:
-    """One table out of two, in the finer of the two dtypes; the caller rounds."""
-    dtype = torch.promote_types(old_VD.dtype, new_ND.dtype)
-    return torch.cat([old_VD.detach().to(dtype), new_ND.detach().to(dtype)])
+def add_rows(model: Any, rows: Sequence[Tensor], count: int) -> None:
+    """Grafted tables of `count` rows in place of the model's two, all frozen. `rows`: new_ND of the
+    input's and of the head's; where it is tied, of both."""
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    new = [nn.Parameter(rows_ND.to(embedding.weight.device)) for rows_ND in rows]
+    model.set_input_embeddings(GraftedEmbedding(embedding, new[0]))
+    model.set_output_embeddings(GraftedHead(head, new[-1]))
+    model.config.vocab_size = model.vocab_size = count
+    model.requires_grad_(False)
 
 
 def is_tied(model: PreTrainedModel) -> bool:
@@ -197,8 +204,7 @@ def _place_score(
 
 
 def _smooth(values_N: Tensor, longest: float, width: int, generator: torch.Generator) -> Tensor:
-    """Unit rows (N, width) that turn slowly with the value: sines mapped at random, their periods
-    an octave apart and at most `longest`."""
+    """Unit rows that turn slowly with the value: sines an octave apart, mapped at random."""
     periods = longest / 2.0 ** torch.arange(min(SINES, width // 2))
     turns = 2 * math.pi * values_N[:, None] / periods
     # slow sines count more, so that neighbours stay neighbours

@@ -19,8 +19,7 @@ class State(NamedTuple):
     """Where a song stands: `kind` names what comes next.
 
     owed: at "slot" and "tail", the slots to come before anything else may. left: frames the piece
-    still owes behind this step (None: open). frames: how many were begun, counted up to the
-    layout's depth.
+    still owes behind this step (None: open). frames: those begun, at most the layout's depth.
     """
 
     kind: Literal["start", "boundary", "slot", "text", "length", "tail", "end", "ended"]
@@ -31,10 +30,7 @@ class State(NamedTuple):
 
 @dataclass(frozen=True)
 class Grammar:
-    """What may follow what, in the vocabulary's layout; every piece sounds for a frame at least.
-
-    Pure: the same state always gives the same spans.
-    """
+    """What may follow what, in the vocabulary's layout; every piece sounds for a frame at least."""
 
     vocabulary: AudioVocabulary
 

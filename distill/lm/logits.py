@@ -44,8 +44,7 @@ def symbol_logits_NC(
 
 
 def piece_nats_N(student: Student, hidden_ND: Tensor, batch: Batch) -> Tensor:
-    """-log P of each text token, pitch or ending among the legal ones: text, pitch and, between
-    pieces, the ending."""
+    """-log P of each text token, pitch or ending among text, pitch and, between pieces, ending."""
     v = student.vocabulary
     ids_N = batch.ids_BT.flatten()
 
@@ -156,11 +155,8 @@ class Teacher(Protocol):
 def held_out(
     student: Student, coded: Sequence[Coded], teacher: Teacher | None = None, tokens: int = 8192
 ) -> dict[str, Any]:
-    """Teacher-forced figures on passages: nats per token and per second of audio by slot, and per
-    token of pieces and lengths.
-
-    With a teacher also KL(teacher || student) in nats per token by slot.
-    """
+    """Teacher-forced figures on passages: nats per token and per second of audio by slot, per token
+    of pieces and lengths; with a teacher also KL(teacher || student), nats per token by slot."""
     student.model.eval()
     sums: dict[str, float] = defaultdict(float)
     for batch in _batches(student, coded, teacher, tokens):

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from distill.errors import AdapterError
 from distill.folders import atomic_folder, locate
 from distill.lm.base import name_of, open_base
-from distill.lm.graft import GraftedEmbedding, GraftedHead, is_tied
+from distill.lm.graft import Grafted, is_tied
 from distill.lm.student import CARD, Student, read_card, rows_of
 from distill.lm.vocabulary import AudioVocabulary
 from distill.runtime import torchaudio_standin
@@ -32,7 +32,6 @@ from peft.tuners.lora import LoraLayer
 from peft.utils.integrations import dequantize_bnb_weight
 from transformers import AddedToken, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-GRAFTED = (GraftedEmbedding, GraftedHead)
 # of the logits of a float32 merge, where the largest is up to ten; beyond that in proportion
 LARGEST_DIFFERENCE = 1e-5
 # of the largest logit, where base or folder are in half precision or quantised
@@ -58,9 +57,8 @@ def merge(
     """Writes the student as one stock model; the folder appears only if, loaded again, it gives the
     student's logits.
 
-    `dtype`: of the stored parameters. `generation`: values for generation_config.json, say a
-    temperature. The student stays as it is. Raises AdapterError when the reloaded model or
-    tokenizer gives something else.
+    `dtype`: of the stored parameters. `generation`: more values for generation_config.json. The
+    student stays as it is. Raises AdapterError when what was loaded gives something else.
     """
     with atomic_folder(folder) as inside:
         model = stock_model(student, getattr(torch, dtype))
@@ -131,7 +129,7 @@ def _merged_state(student: Student) -> dict[str, Tensor]:
             update: Any = module.get_delta_weight  # type: ignore[attr-defined]
             state[f"{name}.weight"] = state[f"{name}.weight"].float() + update("default").float()
     for name, table in tables.items():
-        state[f"{name}.weight"] = table.joined() if isinstance(table, GRAFTED) else table.weight
+        state[f"{name}.weight"] = table.joined() if isinstance(table, Grafted) else table.weight
     return {name: tensor.detach().cpu() for name, tensor in state.items()}
 
 

@@ -118,9 +118,8 @@ def passages(
 ) -> list[Passage]:
     """Cut a song into passages of 1 to `max_lines` lines; the cut depends on the song's id alone.
 
-    A line without times that can be trusted is left out, and no passage reaches across it: its
-    words are sung there. A song without any such times is one passage, all of its lyrics. Raises
-    SongError for one without lines.
+    A line without trusted times is left out, and no passage reaches across it: its words are sung
+    there. A song without any is one passage, all of its lyrics. SongError for one without lines.
     """
     lines = song.lines
     trusted = [
@@ -274,8 +273,7 @@ def _line_texts(line: Line, settings: WritingSettings, language: str) -> list[st
 
 
 def grain_of(passages: Sequence[Passage], settings: WritingSettings) -> Grain:
-    """How finely these passages were in fact written: so a singer taught on them writes lyrics
-    without a score."""
+    """How finely passages were in fact written; their singer writes lyrics without a score so."""
     pieces = [piece for passage in passages for piece in passage.pieces]
     if any(piece.midi is not None for piece in pieces):
         return "note"
@@ -320,7 +318,7 @@ def piece_ids(piece: Piece, encode: Encode, vocabulary: AudioVocabulary) -> list
 def write(
     passage: Passage, codes_FS: Tensor, encode: Encode, vocabulary: AudioVocabulary
 ) -> Written:
-    """A passage and its codes (F frames, S slots) as ids, each with its place in the grammar.
+    """A passage and its codes as ids, each with its place in the grammar.
 
     Raises FitError when the pieces do not promise as many frames as there are codes.
     """

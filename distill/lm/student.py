@@ -34,7 +34,7 @@ from distill.folders import atomic_folder, locate
 from distill.lm import attention
 from distill.lm.base import Quantisation, TextCoder, fingerprint, folder_of, name_of, open_base
 from distill.lm.families import after_head, cache_word
-from distill.lm.graft import GraftedEmbedding, GraftedHead, check_tables, first_rows, is_tied
+from distill.lm.graft import Grafted, GraftedHead, add_rows, check_tables, first_rows, is_tied
 from distill.lm.graft_checks import Packing, check_graft, text_logits
 from distill.lm.vocabulary import AudioVocabulary
 from distill.runtime import torchaudio_standin
@@ -61,8 +61,7 @@ class LoraSettings(Checked):
 
 @dataclass(eq=False, repr=False)
 class Student:
-    """A causal LM of transformers that also speaks an AudioVocabulary: from `graft`, `load` or
-    `merge.load_merged`."""
+    """A causal LM that also speaks an AudioVocabulary: of `graft`, `load`, `merge.load_merged`."""
 
     model: Any  # a PreTrainedModel, whose tables and forward no type describes
     tokenizer: PreTrainedTokenizerBase
@@ -79,7 +78,7 @@ class Student:
         self._finish = after_head(self.model.config)
 
     @property
-    def embedding(self) -> nn.Embedding | GraftedEmbedding:
+    def embedding(self) -> nn.Embedding | Grafted:
         """The input table."""
         return self.model.get_input_embeddings()
 
@@ -97,7 +96,7 @@ class Student:
     def dtype(self) -> torch.dtype:
         """What the base is held in (the new rows are float32 in any case)."""
         table = self.embedding
-        return (table.old if isinstance(table, GraftedEmbedding) else table).weight.dtype
+        return (table.old if isinstance(table, Grafted) else table).weight.dtype
 
     @property
     def longest(self) -> int:
@@ -150,8 +149,7 @@ class Student:
         return "mask" if again else self.packing
 
     def _songs_apart(self, positions_BT: Tensor) -> Tensor | None:
-        """Additive mask (B, 1, T, T): a token sees its own song, up to itself. None where each row
-        is one song."""
+        """Additive mask (B, 1, T, T): a token sees its song up to itself. None: a row is a song."""
         starts_BT = attention.song_starts(positions_BT)
         if not bool(starts_BT[:, 1:].any()):
             return None
@@ -165,8 +163,7 @@ class Student:
         return mask_BTT.masked_fill(~seen_BTT, torch.finfo(self.dtype).min)[:, None]
 
     def logits(self, hidden_ND: Tensor, start: int, end: int) -> Tensor:
-        """Logits for rows start ... end-1 of the joint vocabulary, scaled and capped as the stock
-        model's are."""
+        """logits_NC of rows start ... end-1 of the joint vocabulary, as of the stock model."""
         rows = self.vocabulary.rows
         if not 0 <= start < end <= rows:
             raise GraftError(f"rows {start} to {end}: this model has 0 to {rows}; ask within them")
@@ -205,10 +202,10 @@ class Student:
         tables = self._grafted()[:1] if self.tied else self._grafted()
         return {f"{name_of(self.model, table)}.new": table.new for table in tables}
 
-    def _grafted(self) -> tuple[GraftedEmbedding | GraftedHead, ...]:
+    def _grafted(self) -> tuple[Grafted, ...]:
         """Both grafted tables, the input's first. Raises GraftError for a merged model."""
         embedding, head = self.embedding, self.head
-        if isinstance(embedding, GraftedEmbedding) and isinstance(head, GraftedHead):
+        if isinstance(embedding, Grafted) and isinstance(head, Grafted):
             return embedding, head
         raise GraftError(
             f"{self.base}: is merged, its tables are one; graft its base instead, or train it all"
@@ -344,7 +341,7 @@ def graft(
         first_rows(table.weight[:pieces], vocabulary, codebooks, table_seed, init)
         for table_seed, table in enumerate(tables[:1] if tied else tables, seed)
     ]
-    _add_rows(model, rows, vocabulary.rows)
+    add_rows(model, rows, vocabulary.rows)
     student = Student(model, tokenizer, vocabulary, where, identity, pieces, tied)
     check_graft(student, before_BTV)
     return student
@@ -359,17 +356,6 @@ def _check_rows(rows: int, pieces: int, begin: int, where: str) -> None:
         raise GraftError(f"{where}: {counts}; use its own tokenizer")
 
 
-def _add_rows(model: Any, rows: Sequence[Tensor], count: int) -> None:
-    """Grafted tables of `count` rows in place of the model's two, all frozen. `rows`: new_ND of the
-    input's and of the head's; where it is tied, of both."""
-    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
-    new = [nn.Parameter(rows_ND.to(embedding.weight.device)) for rows_ND in rows]
-    model.set_input_embeddings(GraftedEmbedding(embedding, new[0]))
-    model.set_output_embeddings(GraftedHead(head, new[-1]))
-    model.config.vocab_size = model.vocab_size = count
-    model.requires_grad_(False)
-
-
 def _public_name(model: PreTrainedModel) -> str:
     """A name for the base that means something elsewhere: a hub id, or the last part of a path."""
     name = str(getattr(model, "name_or_path", "") or model.config.model_type)
@@ -381,9 +367,7 @@ def load(
     base: str | Path, adapter: str | Path, dtype: str = "float32", quantise: Quantisation = "none"
 ) -> Student:
     """A student from a base and an adapter that `save_adapter` wrote, ready to sing or to train on.
-
-    Raises AdapterError when the adapter was made for another base, even one of the same shape.
-    """
+    Raises AdapterError when the adapter was made for another base, even one of the same shape."""
     folder = locate(str(adapter))
     card, vocabulary = read_card(folder, "adapter")
     model, tokenizer = open_base(base, dtype, quantise)
@@ -406,8 +390,7 @@ def load(
 
 
 def read_card(folder: Path, form: str) -> tuple[dict[str, Any], AudioVocabulary]:
-    """`distill.json` of a folder, and its vocabulary. Raises AdapterError when there is none, or
-    it is of another form or version."""
+    """`distill.json` of a folder, and its vocabulary. AdapterError unless it is of this form."""
     try:
         card = json.loads((folder / CARD).read_text(encoding="utf-8"))
         is_form, version = card["form"], card["version"]

@@ -44,10 +44,8 @@ class Span:
 
 @dataclass(frozen=True)
 class AudioVocabulary:
-    """A bijection between (slot, code), score symbols and token ids above `base_rows`.
-
-    layout: the order in which codes are written (see `layouts`); no id depends on it.
-    """
+    """A bijection between (slot, code), score symbols and token ids from `base_rows` up. No id
+    depends on `layout`, the order in which codes are written (see `layouts`)."""
 
     base_rows: int
     format: CodecFormat
@@ -121,8 +119,7 @@ class AudioVocabulary:
         return (codes_FS.long() + self._slot_starts_S())[self.order.order(len(codes_FS))]
 
     def read(self, ids_N: Tensor) -> Tensor:
-        """ids_N -> codes_FS. Raises VocabularyError, naming the first id that is of another slot
-        than its place asks for."""
+        """ids_N -> codes_FS. VocabularyError names the first id of another slot than is due."""
         slots, count = self.format.slots, ids_N.numel()
         if count % slots:
             raise VocabularyError(
@@ -160,8 +157,10 @@ class AudioVocabulary:
 
     # --- score symbols ----------------------------------------------------------------------------
     def pitch(self, midi: float | None, known: bool = True) -> int:
-        """Pitch symbol: `known=False` is unknown, None a rest, else the nearest key. Raises
-        VocabularyError for a key out of range."""
+        """Pitch symbol: unknown unless `known`, a rest for None, else the nearest key's.
+
+        Raises VocabularyError for a key out of range.
+        """
         if not known:
             return self.pitch_span.start
         if midi is None:

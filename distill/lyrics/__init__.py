@@ -59,10 +59,7 @@ class Verse(NamedTuple):
 
 def phones(word: str, language: str = "en") -> tuple[str, ...]:
     """The ARPABET phones of a word, without stress marks: "stream" -> ("S", "T", "R", "IY", "M").
-
-    () only where nothing can be sung (no letter and no digit); otherwise at least one phone is a
-    vowel.
-    """
+    () where it has no letter and no digit; else at least one of them is a vowel."""
     return tuple(PHONE_OF[letter] for letter in sound(word, language))
 
 
@@ -78,8 +75,7 @@ def read(line_words: Sequence[str], language: str = "en") -> list[list[Syllable]
 
 
 def cut(sounds: str) -> list[Syllable]:
-    """Cuts a word's sound letters into syllables by maximal onset. Consonants alone give no
-    syllable."""
+    """The syllables of a word's sound letters, by maximal onset; none of consonants alone."""
     nuclei = [index for index, letter in enumerate(sounds) if letter in VOWELS]
     if not nuclei:
         return []
@@ -112,8 +108,7 @@ def sing_texts(line: str, language: str = "en") -> list[str]:
 
 
 def words(line: str) -> list[str]:
-    """The words of a line: lower case, accents and inner apostrophes kept, other marks and emoji
-    dropped.
+    """The words of a line: lower case, accents and inner apostrophes kept, other marks dropped.
 
     "Row, row - don't STOP!" -> ["row", "row", "don't", "stop"]; an opening apostrophe stays where
     the dictionary has such a word ('til), and so does a closing one after n (singin'). A Chinese
@@ -141,8 +136,7 @@ def parse(lyrics: str, where: str = "lyrics") -> list[Verse]:
     chorus-x2), "[Am]" is a chord and opens none. A tag stays without lines too: "[instrumental]"
     says that nobody sings there, "[chorus]" alone that it comes again. Untagged lyrics are cut at
     blank lines into sections tagged "verse"; within tagged lyrics a blank line means nothing.
-    Raises LyricsError (naming `where`) on lyrics that are not text, empty, too long, or have
-    nothing to sing.
+    LyricsError (naming `where`) on what is not text, empty, too long, or has nothing to sing.
     """
     if not isinstance(lyrics, str):
         raise LyricsError(f"{where}: lyrics are {type(lyrics).__name__}, not text; give a string")

@@ -57,8 +57,7 @@ def lexicon() -> dict[str, str]:
 
 
 def compile_lexicon(dictionary: Path, out: Path = HOME / "lexicon.txt.xz") -> int:
-    """Writes the lexicon from a CMU Sphinx dictionary (rows `word PHONE PHONE ...`); gives the
-    number of its words."""
+    """Writes the lexicon from a CMU Sphinx dictionary (`word PHONE PHONE ...`); how many words."""
     sounds: dict[str, str] = {}
     for row in dictionary.read_text("utf-8").splitlines():
         word, *phones = row.split()
@@ -95,10 +94,7 @@ class LetterModel:
         return chance
 
     def contexts(self, history: int) -> list[tuple[int, float]]:
-        """The known contexts (key, share yielded) that end a history, shortest first.
-
-        A history is the key of at most order - 1 symbols.
-        """
+        """The known contexts (key, share yielded) that end a history's key, shortest first."""
         contexts: list[tuple[int, float]] = []
         for length in range(1, self.order):
             key = history % BASE**length

@@ -36,17 +36,15 @@ def sound(word: str, language: str = "en") -> str:
 
     Spanish is read by its rules, Chinese characters in Mandarin (but in Japanese). Everything else
     is read as English: from the dictionary, else by the letter-to-sound model, accents folded,
-    digits said as numbers, Greek, Cyrillic, kana and hangul by their Roman letters; a character of
+    digits as numbers, Greek, Cyrillic, kana and hangul by their Roman letters; a character of
     any other script is sung on an open vowel.
     """
     return "".join(sounds([word], language)[0])
 
 
 def sounds(words: Sequence[str], language: str = "en") -> list[list[str]]:
-    """The sounds of neighbouring words, of each its parts: every Chinese character is a part.
-
-    Such a character is read among its neighbours, so give a whole line.
-    """
+    """The sounds of a line's words, of each its parts: every Chinese character is a part, and read
+    among its neighbours."""
     plain = language.partition("-")[0].lower()
     parts = [(index, part) for index, word in enumerate(words) for part in _PARTS.findall(word)]
     han = "".join(part if _HAN.match(part) else " " for _, part in parts)
