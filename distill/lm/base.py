@@ -1,13 +1,12 @@
 """The base LLM: opening it, knowing it again, and writing text in its own ids.
 
 **Knowing it again.** An adapter fits one base. PEFT loads it onto any base of the same shape
-without a word, and the result is noise; so an adapter carries its base's fingerprint: sha256 over
-every weight (dtype, shape, bytes; not its name, which transformers changes between memory and disk)
-and over what its tokenizer does (its pieces and ids, and how it cuts a few sentences).
+without a word, and the result is noise; so an adapter has its base's fingerprint: sha256 over every
+weight (dtype, shape, bytes; not its name, which transformers changes between memory and disk) and
+over what its tokenizer does (its pieces and ids, and how it cuts a few sentences).
 
-**Text stays text.** Lyrics may spell `</s>` or `<custom_token_5>`. A tokenizer that knows such a
-token makes one id of it, and a singer would be told to stop, or be handed sound. `TextCoder` writes
-them as the plain letters they are.
+**Text stays text.** Lyrics may spell `</s>` or `<custom_token_5>`; a tokenizer that knows such a
+token makes one id of it, and a singer would stop or hear sound. `TextCoder` writes plain letters.
 """
 
 from __future__ import annotations
@@ -34,7 +33,16 @@ import transformers
 
 # an optional package: not our user's care
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+# its bars would stand before every one-line error of ours
+transformers.utils.logging.disable_progress_bar()
 
 Quantisation = Literal["none", "int8", "nf4"]
 SENTENCES = (
@@ -44,72 +52,61 @@ SENTENCES = (
 )
 
 
-# its bars would stand before every one-line error of ours
-transformers.utils.logging.disable_progress_bar()
-
-
 def open_base(
     where: str | Path, dtype: str = "float32", quantise: Quantisation = "none"
-) -> tuple[Any, Any]:
-    """(model, tokenizer) of a causal LM: a folder, `embedded/base`, or a hub id. Safetensors only,
-    never remote code.
-
-    `quantise` holds the linear layers in 8 or 4 bits (bitsandbytes; QLoRA, arXiv 2305.14314).
-    Raises FolderError.
-    """
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """(model, tokenizer) of a causal LM in a folder, `embedded/base` or a hub id: safetensors only,
+    no remote code. `quantise`: linear layers in 8 or 4 bits (QLoRA, arXiv 2305.14314). Raises
+    FolderError."""
     folder = locate(str(where))
     options: dict[str, Any] = {"dtype": getattr(torch, dtype)}
-    if quantise == "int8":  # it writes one line per matrix product, of no use to anyone
-        logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
     if quantise != "none":
-        options["quantization_config"] = (
-            BitsAndBytesConfig(load_in_8bit=True)
-            if quantise == "int8"
-            else BitsAndBytesConfig(
-                load_in_4bit=True,
-                bnb_4bit_quant_type="nf4",
-                bnb_4bit_use_double_quant=True,
-                bnb_4bit_compute_dtype=getattr(torch, dtype),
-            )
-        )
+        options["quantization_config"] = _quantisation(quantise, getattr(torch, dtype))
         options["device_map"] = {"": best_device()}
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
         model = AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True, **options)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise FolderError(
-            f"{where}: transformers cannot load it as a causal LM ({reason}); check it"
-        ) from error
-    linear: Any
-    for linear in model.modules():
-        if hasattr(linear, "support_avx512bf16_for_cpu"):
-            # bitsandbytes repacks 4-bit weights in place at the first forward without gradients,
-            # for a kernel that has no backward: training after any evaluation would go wrong in
-            # silence.
-            linear.support_avx512bf16_for_cpu = False
+        unread = f"transformers cannot load it as a causal LM ({reason})"
+        raise FolderError(f"{where}: {unread}; check it") from error
+    # bitsandbytes repacks 4-bit weights in place at the first forward without gradients, for a
+    # kernel that has no backward: training after any evaluation would go wrong in silence
+    module: Any
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
     return model.eval(), tokenizer
 
 
-# --- knowing it again -----------------------------------------------------------------------------
-def fingerprint(model: nn.Module | None, tokenizer: Any, folder: Path | None = None) -> str:
-    """sha256 (hex) of a base: from the weights in its folder where there is one, else from the
-    model in memory.
+def _quantisation(quantise: Quantisation, dtype: torch.dtype) -> BitsAndBytesConfig:
+    if quantise == "int8":
+        # it writes one line per matrix product, of no use to anyone
+        logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
 
-    The two agree for a model that was saved with `save_pretrained` and is held in the dtype that it
-    was saved in.
-    """
+
+# --- knowing it again -----------------------------------------------------------------------------
+def fingerprint(
+    model: nn.Module, tokenizer: PreTrainedTokenizerBase, folder: Path | None = None
+) -> str:
+    """sha256 (hex) of a base: of the weights in its folder where there is one, else in memory. The
+    two agree for a model that `save_pretrained` wrote, held in the dtype that it was saved in."""
     tensors = _stored(folder) if folder is not None else _held(model)
-    digest = hashlib.sha256()
-    for one in sorted(map(_digest, tensors)):
-        digest.update(one)
+    digest = hashlib.sha256(b"".join(sorted(map(_digest, tensors))))
     pieces = sorted(tokenizer.get_vocab().items())
     cuts = [tokenizer.encode(sentence, add_special_tokens=False) for sentence in SENTENCES]
     digest.update(json.dumps([pieces, cuts]).encode())
     return digest.hexdigest()
 
 
-def folder_of(model: Any) -> Path | None:
+def folder_of(model: nn.Module) -> Path | None:
     """The local folder of safetensors that a model was loaded from, if any."""
     folder = Path(getattr(model, "name_or_path", "") or "missing")
     return folder if folder.is_dir() and any(folder.glob("*.safetensors")) else None
@@ -128,8 +125,8 @@ def _stored(folder: Path) -> Iterator[Tensor]:
                 yield file.get_tensor(name)
 
 
-def _held(model: Any) -> Iterator[Tensor]:
-    seen = set()  # a tied head is stored once
+def _held(model: nn.Module) -> Iterator[Tensor]:
+    seen: set[int] = set()  # a tied head is stored once
     for tensor in model.state_dict().values():
         if tensor.data_ptr() not in seen or not tensor.numel():
             seen.add(tensor.data_ptr())
@@ -143,49 +140,34 @@ def name_of(model: nn.Module, module: nn.Module) -> str:
 
 # --- text stays text ------------------------------------------------------------------------------
 class TextCoder:
-    """Writes text in a base LLM's own ids: never a special token, never an id at or above `pieces`.
+    """Writes text in a base LLM's own ids: never a special token, never an id from `pieces` up,
+    where a merged singer's tokenizer has codec tokens."""
 
-    `pieces`: how many ids the base's own tokenizer has; tokens above it (a merged singer's codec
-    tokens) are unlearnt.
-    """
-
-    def __init__(self, tokenizer: Any, pieces: int):
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, pieces: int):
         if not getattr(tokenizer, "is_fast", False):
-            raise FolderError(
-                "this base has only a slow tokenizer; convert it to a tokenizer.json first"
-            )
+            raise FolderError("this base's tokenizer is slow; convert it to a tokenizer.json first")
         plan = json.loads(tokenizer.backend_tokenizer.to_str())
         plan["added_tokens"] = [token for token in plan["added_tokens"] if token["id"] < pieces]
         self._backend = Tokenizer.from_str(json.dumps(plan))
         self._backend.no_padding()
         self._backend.no_truncation()
         self._backend.encode_special_tokens = True  # "</s>" in a text is four letters
-        unknown = tokenizer.unk_token_id
-        self._special = {
-            id: tokenizer.convert_ids_to_tokens(id)
-            for id in tokenizer.all_special_ids
-            if id != unknown
-        }
-        whole = tokenizer.encode("a", add_special_tokens=True)
-        plain = tokenizer.encode("a", add_special_tokens=False)
-        self.opening = (
-            whole[: len(whole) - len(plain)] if plain and whole[-len(plain) :] == plain else []
-        )
+        special = [id for id in tokenizer.all_special_ids if id != tokenizer.unk_token_id]
+        self._special = {id: str(tokenizer.convert_ids_to_tokens(id)) for id in special}
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text as it stands, with nothing put before or after it."""
-        ids = self._backend.encode(text, add_special_tokens=False).ids
+        ids = self._encode(text)
         if self._special.keys().isdisjoint(ids):
             return ids
-        # A unigram model holds "</s>" as an ordinary piece: cut such words in two so that no piece
-        # can match.
+        # a unigram model has "</s>" among its pieces: cut such words in two, so that none matches
         parts = [text]
         for word in self._special.values():
-            parts = [cut for part in parts for cut in _cut(part, word)]
-        ids = [
-            id for part in parts for id in self._backend.encode(part, add_special_tokens=False).ids
-        ]
-        return [id for id in ids if id not in self._special]
+            parts = [half for part in parts for half in _cut(part, word)]
+        return [id for part in parts for id in self._encode(part) if id not in self._special]
+
+    def _encode(self, text: str) -> list[int]:
+        return self._backend.encode(text, add_special_tokens=False).ids
 
     def decode(self, ids: list[int]) -> str:
         """Text of ids below `pieces`."""
@@ -193,6 +175,7 @@ class TextCoder:
 
 
 def _cut(text: str, word: str) -> list[str]:
+    """The text cut inside each occurrence of a word, behind its first letter."""
     first, *others = text.split(word)
     parts = [first]
     for other in others:

@@ -7,36 +7,36 @@ run sees what it would have seen.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from distill.errors import FitError, SettingsError
+from distill.config.ranges import Checked, at_least
+from distill.errors import FitError
 from distill.lm.prompts import END, HEADER, OPEN, Written
 from distill.lm.signals import Signal
-from distill.lm.vocabulary import AudioVocabulary
+from distill.lm.vocabulary import AudioVocabulary, Span
+
+OPEN_ROWS = 8  # in which packing looks for room
+EPOCHS = 1_000_003  # more than a run has: each has a seed that no other run's has
 
 
 @dataclass(frozen=True)
-class PackingSettings:
-    """row_tokens: length of a packed row, and so the longest passage. rows: rows in a
-    (micro-)batch."""
+class PackingSettings(Checked):
+    """Packed rows: their length in tokens, and so the longest passage; rows in a (micro-)batch."""
 
-    row_tokens: int = 1024
-    rows: int = 4
-
-    def __post_init__(self) -> None:
-        for name in ("row_tokens", "rows"):
-            if getattr(self, name) < 1:
-                raise SettingsError(f"{name} is {getattr(self, name)}; it must be at least 1")
+    row_tokens: int = at_least(1, default=1024)
+    rows: int = at_least(1, default=4)
 
 
 @dataclass(frozen=True)
 class Targets:
     """Positions that predict something of one kind: flat index into (B*T) of the *predicting*
-    token, and its target."""
+    token, its target, and a teacher's log-probabilities."""
 
     at_N: Tensor
     target_N: Tensor
@@ -52,10 +52,10 @@ class Batch:
     """Packed rows and what each position must say next.
 
     slots[s]: audio targets of slot s as codes, in frame order. pieces, lengths, opens: targets as
-    ids, audio ids among them where a frame or a tail is one of several outcomes (which code it is,
-    its slot says). pitches: the pitch symbols among the pieces (their offset in the pitch block),
-    for the teacher's sake. format_N: a sample of positions at which the format term is taken, with
-    their place in format_place_N.
+    ids, audio ids among them where a frame or a tail is one of several outcomes (which code it is
+    is its slot's target). pitches: the pitch symbols among the pieces (their offset in the pitch
+    block), for the teacher's sake. format_N: a sample of positions for the format term, with their
+    place in format_place_N.
     """
 
     ids_BT: Tensor
@@ -76,33 +76,29 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The batch on a device."""
-        moved = {f.name: getattr(self, f.name) for f in fields(self)}
-        moved = {
-            n: v.to(device) if isinstance(v, Tensor | Targets) else v for n, v in moved.items()
-        }
-        return Batch(**{**moved, "slots": tuple(slot.to(device) for slot in self.slots)})
+        moved: dict[str, Any] = {"slots": tuple(slot.to(device) for slot in self.slots)}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Tensor | Targets):
+                moved[field.name] = value.to(device)
+        return replace(self, **moved)
 
 
 def pack_rows(lengths: Sequence[int], order: Sequence[int], row_tokens: int) -> list[list[int]]:
-    """First-fit packing over a small window of open rows; returns passage indices by row, in order
-    of closing."""
+    """First-fit packing over OPEN_ROWS rows; passage indices by row, in order of closing."""
     open_rows: list[tuple[int, list[int]]] = []
     closed: list[list[int]] = []
     for index in order:
         length = lengths[index]
         if length > row_tokens:
-            raise FitError(
-                f"passage {index} has {length} tokens, rows hold {row_tokens}; raise "
-                "packing.row_tokens"
-            )
-        fit = next((i for i, (room, _) in enumerate(open_rows) if room >= length), None)
-        if fit is None:
+            sizes = f"passage {index} has {length} tokens, rows hold {row_tokens}"
+            raise FitError(f"{sizes}; raise packing.row_tokens")
+        fit = next((i for i, (room, _) in enumerate(open_rows) if room >= length), len(open_rows))
+        if fit == len(open_rows):
             open_rows.append((row_tokens, []))
-            fit = len(open_rows) - 1
         room, members = open_rows[fit]
-        members.append(index)
-        open_rows[fit] = (room - length, members)
-        if len(open_rows) > 8:
+        open_rows[fit] = (room - length, [*members, index])
+        if len(open_rows) > OPEN_ROWS:
             fullest = min(range(len(open_rows)), key=lambda i: open_rows[i][0])
             closed.append(open_rows.pop(fullest)[1])
     return closed + [members for _, members in open_rows]
@@ -111,9 +107,8 @@ def pack_rows(lengths: Sequence[int], order: Sequence[int], row_tokens: int) -> 
 def epoch(
     lengths: Sequence[int], packing: PackingSettings, seed: int, number: int
 ) -> list[list[list[int]]]:
-    """The batches of one pass over the data: batch -> row -> passage indices. A last, smaller batch
-    is kept."""
-    generator = torch.Generator().manual_seed(seed * 1_000_003 + number)
+    """The batches of one pass over the data, a smaller last one too: batch -> row -> passages."""
+    generator = torch.Generator().manual_seed(seed * EPOCHS + number)
     order = torch.randperm(len(lengths), generator=generator).tolist()
     rows = pack_rows(lengths, order, packing.row_tokens)
     shuffled = [rows[i] for i in torch.randperm(len(rows), generator=generator).tolist()]
@@ -124,12 +119,10 @@ def schedule(
     lengths: Sequence[int], packing: PackingSettings, seed: int, start: int = 0
 ) -> Iterator[list[list[int]]]:
     """Endless batches of passage indices from batch `start` on."""
-    number = 0
-    while True:
+    for number in itertools.count():
         batches = epoch(lengths, packing, seed, number)
         yield from batches[start:]
         start = max(0, start - len(batches))
-        number += 1
 
 
 def build(
@@ -141,61 +134,55 @@ def build(
     seed: int = 0,
 ) -> Batch:
     """Pack written passages (row by row) into one Batch; `signals` has the same shape as `rows`."""
-    count = len(rows)
-    ids_BT = torch.zeros(count, row_tokens, dtype=torch.int64)
-    positions_BT = torch.arange(row_tokens).repeat(count, 1)
-    place_BT = torch.full((count, row_tokens), HEADER)
-    flat_signals: list[Signal] = []
-    for row, members in enumerate(rows):
-        at = 0
-        for column, written in enumerate(members):
-            stop = at + len(written)
-            ids_BT[row, at:stop] = written.ids_T
-            place_BT[row, at:stop] = written.place_T
-            positions_BT[row, at:] = torch.arange(row_tokens - at)
-            at = stop
-            if signals is not None:
-                flat_signals.append(signals[row][column])
-        positions_BT[row, at:] = torch.arange(row_tokens - at)
-    return _targets(ids_BT, positions_BT, place_BT, vocabulary, flat_signals, format_share, seed)
+    ids_BT, positions_BT, place_BT = _fill(rows, row_tokens)
+    ids_N, place_N = ids_BT.flatten(), place_BT.flatten()
+    teacher = [signal for row in signals or () for signal in row]
 
+    def targets(mask_N: Tensor, first: int = 0, logp_NC: Sequence[Tensor] = ()) -> Targets:
+        at_N = mask_N.nonzero().flatten()
+        return Targets(at_N - 1, ids_N[at_N] - first, torch.cat([*logp_NC]) if logp_NC else None)
 
-def _targets(
-    ids_BT: Tensor,
-    positions_BT: Tensor,
-    place_BT: Tensor,
-    vocabulary: AudioVocabulary,
-    signals: list[Signal],
-    format_share: float,
-    seed: int,
-) -> Batch:
-    ids, place = ids_BT.flatten(), place_BT.flatten()
+    def within(span: Span) -> Tensor:
+        return (ids_N >= span.start) & (ids_N < span.stop)
 
-    def targets(mask: Tensor, first: int = 0, teacher: list[Tensor] | None = None) -> Targets:
-        found = mask.nonzero().flatten()
-        return Targets(found - 1, ids[found] - first, torch.cat(teacher) if teacher else None)
-
-    slots = []
-    for slot in range(vocabulary.format.slots):
-        span = vocabulary.span(slot)
-        mask = (ids >= span.start) & (ids < span.stop)
-        slots.append(targets(mask, span.start, [s.slots[slot] for s in signals]))
-    pitch, length = vocabulary.pitch_span, vocabulary.length_span
-    is_pitch = (place != HEADER) & (ids >= pitch.start) & (ids < pitch.stop)
-    is_length = (place != HEADER) & (ids >= length.start) & (ids < length.stop)
-    predicted = (place != HEADER).nonzero().flatten()
+    spans = [vocabulary.span(slot) for slot in range(vocabulary.format.slots)]
+    slots = [
+        targets(within(span), span.start, [signal.slots[slot] for signal in teacher])
+        for slot, span in enumerate(spans)
+    ]
+    song_N = place_N != HEADER
+    is_pitch_N = song_N & within(vocabulary.pitch_span)
+    is_length_N = song_N & within(vocabulary.length_span)
+    is_piece_N = (place_N < HEADER) & (place_N != OPEN) & (place_N != END) & ~is_length_N
+    song_at_N = song_N.nonzero().flatten()
     generator = torch.Generator().manual_seed(seed)
-    sample = predicted[torch.rand(len(predicted), generator=generator) < format_share]
-    frames = len(slots[0].at_N)
+    format_N = song_at_N[torch.rand(len(song_at_N), generator=generator) < format_share]
+    pitch_PK = [signal.pitch_PK for signal in teacher]
     return Batch(
         ids_BT,
         positions_BT,
-        tuple(slots),
-        targets((place < HEADER) & (place != OPEN) & (place != END) & ~is_length),
-        targets(is_length, teacher=[s.length_PL for s in signals]),
-        targets(place == OPEN),
-        targets(is_pitch, pitch.start, [s.pitch_PK for s in signals]),
-        sample - 1,
-        place[sample],
-        frames / vocabulary.format.frame_rate,
+        slots=tuple(slots),
+        pieces=targets(is_piece_N),
+        lengths=targets(is_length_N, logp_NC=[signal.length_PL for signal in teacher]),
+        opens=targets(place_N == OPEN),
+        pitches=targets(is_pitch_N, vocabulary.pitch_span.start, pitch_PK),
+        format_N=format_N - 1,
+        format_place_N=place_N[format_N],
+        audio_seconds=len(slots[0].at_N) / vocabulary.format.frame_rate,
     )
+
+
+def _fill(rows: Sequence[Sequence[Written]], row_tokens: int) -> tuple[Tensor, Tensor, Tensor]:
+    """ids_BT, positions_BT (from 0 in each passage, and in the padding) and place_BT of rows."""
+    ids_BT = torch.zeros(len(rows), row_tokens, dtype=torch.int64)
+    positions_BT = torch.arange(row_tokens).repeat(len(rows), 1)
+    place_BT = torch.full((len(rows), row_tokens), HEADER)
+    for row, members in enumerate(rows):
+        start = 0
+        for written in members:
+            stop = start + len(written)
+            ids_BT[row, start:stop] = written.ids_T
+            place_BT[row, start:stop] = written.place_T
+            positions_BT[row, stop:] = torch.arange(row_tokens - stop)
+            start = stop
+    return ids_BT, positions_BT, place_BT

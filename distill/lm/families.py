@@ -2,10 +2,10 @@
 
 Most causal LMs give `logits = head(hidden)`. Some scale that product by a number from their config,
 some press it softly into a range (`cap * tanh(logits / cap)`, Gemma 2, arXiv 2408.00118). A student
-that scores only one slot's rows calls the head itself, so it has to do the same. Adding a family is
-usually nothing: a family that is not listed has no scale, and soft-capping is found by its config's
-name for every family. `student.graft` compares scores with the stock model's own logits before it
-hands a student out, so a missing row is noticed at once and not during training.
+that computes only one slot's logits calls the head itself, so it has to do the same. A new family
+usually needs nothing: one that is not listed has no scale, and soft-capping is found by its
+config's name for all. `student.graft` compares its logits with the stock model's before it hands a
+student out, so a missing row is noticed at once and not during training.
 """
 
 from __future__ import annotations
@@ -13,15 +13,18 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 
 @dataclass(frozen=True)
 class Family:
-    """Names of config values: the head's product is multiplied by the one and divided by the other."""
+    """Names of config values: the head's product is multiplied by the one, divided by the other."""
 
     multiply_by: str = ""
     divide_by: str = ""
@@ -41,13 +44,9 @@ FAMILIES = {  # by config.model_type, as in transformers 5.23
 }
 
 
-def after_head(config: Any) -> Callable[[Tensor], Tensor]:
-    """What this LLM does to the head's product: scaling, then soft-capping; each in the order of
-    the stock forward.
-
-    `config` is the model's own. The function takes and gives scores of any shape, in the same
-    dtype.
-    """
+def after_head(config: PreTrainedConfig) -> Callable[[Tensor], Tensor]:
+    """What a model of this config does to the head's product, in the order of the stock forward:
+    scaling, then soft-capping. Logits of any shape in and out, in the same dtype."""
     family = FAMILIES.get(config.model_type, PLAIN)
     multiplier = getattr(config, family.multiply_by) if family.multiply_by else None
     divisor = getattr(config, family.divide_by) if family.divide_by else None
@@ -65,7 +64,6 @@ def after_head(config: Any) -> Callable[[Tensor], Tensor]:
     return finish
 
 
-def cache_word(kind: Any) -> str:
-    """What a transformers class calls the keys and values that it is handed on: later ones `cache`,
-    those before `past_key_values`."""
+def cache_word(kind: type[nn.Module]) -> str:
+    """What a transformers class calls its key-value cache; it depends on the version."""
     return "cache" if "cache" in inspect.signature(kind.forward).parameters else "past_key_values"

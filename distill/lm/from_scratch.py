@@ -1,9 +1,8 @@
-"""An LLM from scratch: a tokenizer trained on text and a stock transformers model with random
-weights.
+"""An LLM from scratch: a tokenizer trained on text and a stock model with random weights.
 
 Two uses: the embedded base is pretrained from one (task `text`), and a teacher of another family
-can start from one without any text of its own. Whatever comes out is a stock folder that
-transformers loads; nothing here is ours alone.
+can start from one without any text of its own. It is saved as a stock folder of transformers;
+nothing here is ours alone.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import lzma
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
@@ -26,14 +25,17 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     LlamaTokenizerFast,
+    PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
 )
+
+if TYPE_CHECKING:
+    from sentencepiece import SentencePieceProcessor
 
 
 @dataclass(frozen=True)
 class FromScratchSettings:
-    """Shape of a small LLM: family (transformers' model_type), sizes, tied head, tokenizer kind and
-    vocabulary size."""
+    """Shape of a small LLM (family: transformers' model_type), its tokenizer, and their text."""
 
     family: Literal["llama", "qwen2", "qwen3"] = "llama"
     width: int = 256
@@ -48,45 +50,41 @@ class FromScratchSettings:
 
 
 def read_text(where: str, split: Literal["train", "held-out"]) -> str:
-    """The text of a folder holding `train.txt.xz` and `held-out.txt.xz` (or the same uncompressed)."""
+    """The text of a folder with `train.txt.xz` and `held-out.txt.xz`, or the same uncompressed."""
     folder = locate(where)
     packed, plain = folder / f"{split}.txt.xz", folder / f"{split}.txt"
     try:
-        return (
-            lzma.decompress(packed.read_bytes()).decode()
-            if packed.exists()
-            else plain.read_text(encoding="utf-8")
-        )
+        if packed.exists():
+            return lzma.decompress(packed.read_bytes()).decode()
+        return plain.read_text(encoding="utf-8")
     except (OSError, lzma.LZMAError, UnicodeDecodeError) as error:
-        raise FolderError(
-            f"{where}: {split}.txt.xz cannot be read ({error}); give a folder with both splits"
-        ) from None
+        unread = f"{split}.txt.xz cannot be read ({error})"
+        raise FolderError(f"{where}: {unread}; give a folder with both splits") from None
 
 
-def make(settings: FromScratchSettings, seed: int) -> tuple[Any, Any]:
+def make(settings: FromScratchSettings, seed: int) -> tuple[Any, PreTrainedTokenizerBase]:
     """(model, tokenizer): random weights from `seed`, tokenizer trained on the settings' text."""
-    tokenizer = _tokenizer(settings)
-    head_width = settings.width // settings.heads
-    if head_width * settings.heads != settings.width:
-        raise SettingsError(
-            f"width {settings.width} is not a multiple of heads {settings.heads}; change one"
-        )
-    options: dict[str, Any] = {
-        "vocab_size": len(tokenizer),
-        "hidden_size": settings.width,
-        "intermediate_size": settings.inner,
-        "num_hidden_layers": settings.layers,
-        "num_attention_heads": settings.heads,
-        "num_key_value_heads": settings.heads,
-        "max_position_embeddings": settings.context,
-        "tie_word_embeddings": settings.tied,
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": None,
-    }
-    if settings.family == "qwen3":
-        options["head_dim"] = head_width
-    config = AutoConfig.for_model(settings.family, **options)
+    text = read_text(settings.text, "train")
+    train = _sentencepiece if settings.tokenizer == "sentencepiece" else _bytes
+    tokenizer = train(text, settings.pieces)
+    width, heads = settings.width, settings.heads
+    if width % heads:
+        raise SettingsError(f"width {width} is not a multiple of heads {heads}; change one")
+    config = AutoConfig.for_model(
+        settings.family,
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=settings.inner,
+        num_hidden_layers=settings.layers,
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
+        max_position_embeddings=settings.context,
+        tie_word_embeddings=settings.tied,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=None,
+        **({"head_dim": width // heads} if settings.family == "qwen3" else {}),
+    )
     state = torch.random.get_rng_state()
     torch.manual_seed(seed)
     try:
@@ -96,57 +94,49 @@ def make(settings: FromScratchSettings, seed: int) -> tuple[Any, Any]:
     return model, tokenizer
 
 
-def _tokenizer(settings: FromScratchSettings) -> Any:
-    text = read_text(settings.text, "train")
-    return (
-        _sentencepiece(text, settings.pieces)
-        if settings.tokenizer == "sentencepiece"
-        else _bytes(text, settings.pieces)
-    )
-
-
-def _sentencepiece(text: str, pieces: int) -> Any:
-    """A SentencePiece BPE model with byte fallback, in the LLaMA manner."""
+def _sentencepiece(text: str, pieces: int) -> PreTrainedTokenizerBase:
+    """A SentencePiece BPE model with byte fallback, as LLaMA has."""
     import sentencepiece
 
     with tempfile.TemporaryDirectory() as folder:
         source, prefix = Path(folder, "text.txt"), Path(folder, "tokenizer")
         source.write_text(text, encoding="utf-8")
         sentencepiece.SentencePieceTrainer.train(
-            input=str(source), model_prefix=str(prefix), vocab_size=pieces, model_type="bpe", byte_fallback=True,
-            character_coverage=1.0, max_sentence_length=1 << 20, num_threads=1, minloglevel=2,
-            normalization_rule_name="identity", remove_extra_whitespaces=False, split_digits=True,
+            input=str(source), model_prefix=str(prefix), vocab_size=pieces, model_type="bpe",
+            byte_fallback=True, character_coverage=1.0, max_sentence_length=1 << 20, num_threads=1,
+            minloglevel=2, normalization_rule_name="identity", remove_extra_whitespaces=False,
+            split_digits=True,
         )  # fmt: skip
         model = sentencepiece.SentencePieceProcessor(model_file=f"{prefix}.model")
     return _llama_tokenizer(model)
 
 
-def _llama_tokenizer(model: Any) -> Any:
-    """The trained pieces as transformers' LLaMA tokenizer (BPE merges recovered from the pieces'
-    ranks)."""
+def _llama_tokenizer(model: SentencePieceProcessor) -> PreTrainedTokenizerBase:
+    """The trained pieces as transformers' LLaMA tokenizer, merges by a piece's log-probability."""
     vocabulary = {model.id_to_piece(i): i for i in range(model.get_piece_size())}
-    logits = {piece: model.get_score(i) for piece, i in vocabulary.items()}
     merges = []
     for piece, id in vocabulary.items():
         if model.is_byte(id) or model.is_control(id) or model.is_unknown(id):
             continue
         halves = [(piece[:cut], piece[cut:]) for cut in range(1, len(piece))]
         halves = [(a, b) for a, b in halves if a in vocabulary and b in vocabulary]
-        merges += [(logits[piece], min(vocabulary[a], vocabulary[b]), a, b) for a, b in halves]
-    merges.sort(key=lambda m: (-m[0], m[1]))
+        order = -model.get_score(id)
+        merges += [(order, min(vocabulary[a], vocabulary[b]), a, b) for a, b in halves]
+    merges.sort(key=lambda m: m[:2])
     return LlamaTokenizerFast(vocab=vocabulary, merges=[(a, b) for _, _, a, b in merges])
 
 
-def _bytes(text: str, pieces: int) -> Any:
-    """Byte-level BPE in the GPT-2 and Qwen manner."""
+def _bytes(text: str, pieces: int) -> PreTrainedTokenizerBase:
+    """Byte-level BPE, as GPT-2 and Qwen have."""
+    end = "<|endoftext|>"
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=pieces, special_tokens=["<|endoftext|>"], show_progress=False,
+        vocab_size=pieces,
+        special_tokens=[end],
+        show_progress=False,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-    )  # fmt: skip
-    backend.train_from_iterator(text.splitlines(keepends=True), trainer)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend, bos_token="<|endoftext|>", eos_token="<|endoftext|>"
     )
+    backend.train_from_iterator(text.splitlines(keepends=True), trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token=end, eos_token=end)

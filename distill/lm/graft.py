@@ -2,13 +2,13 @@
 
 Two tables stand side by side, in the input embedding and in the output head: the old rows, frozen
 and untouched (so text logits stay bit-identical), and the new rows, float32 and trained. The head
-is two matrix products, and a score over one slot is a product with that slot's rows alone. No step
+is two matrix products; the logits of one slot are a product with that slot's rows alone. No step
 ever builds a full vocabulary-sized gradient, which `modules_to_save` and `trainable_token_indices`
 of PEFT both do. (Higgs-audio splits its head in the same way.)
 
-**First values.** transformers' own `resize_token_embeddings` gives all new rows nearly one and the
-same vector (spread 3e-5 of the old one): right for one special token, wrong for thousands of codes.
-A codec's codebook says which codes sound alike, so row k of a slot starts at
+**First values.** transformers' own `resize_token_embeddings` gives all new rows nearly the same
+vector (spread 3e-5 of the old one): right for a special token, wrong for thousands of codes. A
+codec's codebook says which codes sound alike, so row k of a slot starts at
 
     mean(old rows) + s * ((C_k - mean C) P + offset of the slot)
 
@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -29,45 +30,55 @@ from torch.nn import functional as F
 from distill.errors import GraftError
 from distill.lm.vocabulary import AudioVocabulary, Span
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 # enough for a mean and a median; a copy of all rows of a large table would cost gigabytes
 SAMPLED_ROWS = 20_000
 # of a code row's squared distance from the mean: which slot; the rest: which code
 OFFSET_SHARE = 0.25
+NOISE = 1e-3  # of the distance from the mean, where rows begin at the mean
+SINES = 8  # in the first rows of score symbols
+PITCH_PERIOD = 48.0  # of the slowest sine, in semitones
+LENGTH_PERIOD = 8.0  # of the slowest sine, in octaves of length
 
 
-class GraftedEmbedding(nn.Module):
-    """Input embedding of two tables: ids below `old.num_embeddings` read the stock one, the others
-    `new` (rows, D).
-    """
+class Grafted(nn.Module):
+    """Two tables side by side: the stock one, and the new rows new_ND."""
 
-    def __init__(self, old: nn.Embedding, new: nn.Parameter):
+    old: nn.Embedding | nn.Linear
+
+    def __init__(self, old: nn.Embedding | nn.Linear, new: nn.Parameter):
         super().__init__()
         self.old = old
         self.new = new
+
+    def joined(self) -> Tensor:
+        """weight_VD of the one table that a merged model has, in the finer of the two dtypes."""
+        dtype = torch.promote_types(self.old.weight.dtype, self.new.dtype)
+        return torch.cat([self.old.weight.detach().to(dtype), self.new.detach().to(dtype)])
+
+
+class GraftedEmbedding(Grafted):
+    """Input embedding: ids below `old.num_embeddings` read the stock table, others the new rows."""
+
+    old: nn.Embedding
 
     def forward(self, ids: Tensor) -> Tensor:
         old_rows = self.old.num_embeddings
         is_new = ids >= old_rows
         known = self.old(ids.masked_fill(is_new, 0))
         added = F.embedding((ids - old_rows).clamp(min=0), self.new)
-        # Gemma: the table's own forward multiplies by sqrt(D)
-        scale = getattr(self.old, "embed_scale", None)
+        scale = getattr(self.old, "embed_scale", None)  # Gemma: its forward multiplies by sqrt(D)
         if scale is not None:
             added = added * scale.to(added.dtype)
         return torch.where(is_new.unsqueeze(-1), added.to(known.dtype), known)
 
-    def joined(self) -> Tensor:
-        """weight_VD of the one table that a merged model holds."""
-        return joined(self.old.weight, self.new)
 
-
-class GraftedHead(nn.Module):
+class GraftedHead(Grafted):
     """Output head of two tables, two matrix products."""
 
-    def __init__(self, old: nn.Linear, new: nn.Parameter):
-        super().__init__()
-        self.old = old
-        self.new = new
+    old: nn.Linear
 
     def forward(self, hidden: Tensor) -> Tensor:
         known = self.old(hidden)
@@ -83,45 +94,39 @@ class GraftedHead(nn.Module):
         if end > old_rows:
             new_ND = self.new[max(start - old_rows, 0) : end - old_rows]
             parts.append(F.linear(hidden_ND, new_ND.to(hidden_ND.dtype)))
-        return (
-            parts[0]
-            if len(parts) == 1
-            else torch.cat([part.to(parts[0].dtype) for part in parts], dim=-1)
-        )
-
-    def joined(self) -> Tensor:
-        """weight_VD of the one head that a merged model holds."""
-        return joined(self.old.weight, self.new)
+        if len(parts) == 1:
+            return parts[0]
+        return torch.cat([part.to(parts[0].dtype) for part in parts], dim=-1)
 
 
-def joined(old_VD: Tensor, new_ND: Tensor) -> Tensor:
-    """One table out of two, in the finer of the two dtypes; the caller rounds."""
-    dtype = torch.promote_types(old_VD.dtype, new_ND.dtype)
-    return torch.cat([old_VD.detach().to(dtype), new_ND.detach().to(dtype)])
+def add_rows(model: Any, rows: Sequence[Tensor], count: int) -> None:
+    """Grafted tables of `count` rows in place of the model's two, all frozen. `rows`: new_ND of the
+    input's and of the head's; where it is tied, of both."""
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    new = [nn.Parameter(rows_ND.to(embedding.weight.device)) for rows_ND in rows]
+    model.set_input_embeddings(GraftedEmbedding(embedding, new[0]))
+    model.set_output_embeddings(GraftedHead(head, new[-1]))
+    model.config.vocab_size = model.vocab_size = count
+    model.requires_grad_(False)
 
 
-def is_tied(model: nn.Module) -> bool:
+def is_tied(model: PreTrainedModel) -> bool:
     """Whether head and embedding are one tensor in fact, whatever the config says."""
-    return model.get_input_embeddings().weight is model.get_output_embeddings().weight  # type: ignore[operator]
+    return model.get_input_embeddings().weight is model.get_output_embeddings().weight
 
 
 def check_tables(embedding: nn.Module, head: nn.Module, where: str) -> None:
     """Raises GraftError where two tables could not stand in for this model's one."""
     if not isinstance(embedding, nn.Embedding) or not isinstance(head, nn.Linear):
-        found = f"{type(embedding).__name__} and {type(head).__name__}"
-        raise GraftError(
-            f"{where}: its tables are {found}, not Embedding and Linear; graft another base"
-        )
-    if head.bias is not None:
-        # A stock PEFT adapter with trainable head rows leaves the bias out: ours could not be
-        # loaded there.
-        raise GraftError(
-            f"{where}: its head has a bias, which stock PEFT adapters would drop; graft another "
-            "base"
-        )
-    if head.out_features != embedding.num_embeddings:
-        rows = f"{embedding.num_embeddings} input and {head.out_features} output rows"
-        raise GraftError(f"{where}: {rows}, which should be equal; graft another base")
+        kinds = f"{type(embedding).__name__} and {type(head).__name__}"
+        wrong = f"its tables are {kinds}, not Embedding and Linear"
+    elif head.bias is not None:  # stock PEFT leaves it out of an adapter with trainable head rows
+        wrong = "its head has a bias, which stock adapters drop"
+    elif head.out_features != embedding.num_embeddings:
+        wrong = f"{embedding.num_embeddings} input but {head.out_features} output rows"
+    else:
+        return
+    raise GraftError(f"{where}: {wrong}; graft another base")
 
 
 # --- first values ---------------------------------------------------------------------------------
@@ -135,9 +140,8 @@ def first_rows(
     """First values new_ND (float32) of the new rows, in the statistics of the old ones.
 
     `init`: "codebooks" as in the chapter's head; "gaussian", random directions at the same
-    distance; "mean", every row the mean of the old ones plus noise of a thousandth of that distance
-    (what the other two are measured against). `codebooks`: per slot the code vectors (C codes, d),
-    d the same for all slots.
+    distance; "mean", the mean of the old rows plus NOISE (what the other two are measured against).
+    `codebooks`: per slot the code vectors (C codes, d), d the same for all slots.
     """
     step = max(1, len(old_VD) // SAMPLED_ROWS)
     sample_VD = old_VD.detach()[::step].float().cpu()
@@ -150,11 +154,11 @@ def first_rows(
     used = vocabulary.used_rows - vocabulary.base_rows  # padding stays at the mean
     around_ND[:used] = random_ND[:used]
     if init == "mean":
-        around_ND *= 1e-3
+        around_ND *= NOISE
     elif init == "codebooks":
         if codebooks is None:
             raise GraftError(
-                'init "codebooks" without codebooks; give the codec\'s, or choose init "gaussian"'
+                'init "codebooks" without codebooks; give the codec\'s, or init "gaussian"'
             )
         _place_score(around_ND, vocabulary, generator)
         _place_codes(around_ND, vocabulary, codebooks, generator)
@@ -175,45 +179,37 @@ def _place_codes(
         raise GraftError(
             f"codebooks of shapes {shapes} for slots of {list(sizes)} codes; give the codec's own"
         )
-    map_dD = _orthonormal(shapes[0][1], around_ND.shape[1], generator)
+    width = around_ND.shape[1]
+    map_dD = _orthonormal(shapes[0][1], width, generator)
     for slot, book_Cd in enumerate(codebooks):
-        centred_Cd = book_Cd.detach().float().cpu() - book_Cd.detach().float().cpu().mean(0)
-        codes_CD = centred_Cd @ map_dD
+        vectors_Cd = book_Cd.detach().float().cpu()
+        codes_CD = (vectors_Cd - vectors_Cd.mean(0)) @ map_dD
         codes_CD = codes_CD / codes_CD.norm(dim=1).median().clamp(min=1e-12)
-        offset_D = F.normalize(torch.randn(around_ND.shape[1], generator=generator), dim=0)
-        rows = _rows(vocabulary.span(slot), vocabulary)
-        around_ND[rows] = (
-            math.sqrt(1 - OFFSET_SHARE) * codes_CD + math.sqrt(OFFSET_SHARE) * offset_D
-        )
+        offset_D = F.normalize(torch.randn(width, generator=generator), dim=0)
+        rows_CD = math.sqrt(1 - OFFSET_SHARE) * codes_CD + math.sqrt(OFFSET_SHARE) * offset_D
+        around_ND[_rows(vocabulary.span(slot), vocabulary)] = rows_CD
 
 
 def _place_score(
     around_ND: Tensor, vocabulary: AudioVocabulary, generator: torch.Generator
 ) -> None:
+    width, pitch, length = around_ND.shape[1], vocabulary.pitch_span, vocabulary.length_span
     keys = torch.arange(vocabulary.lowest_midi, vocabulary.highest_midi + 1).float()
-    pitch = vocabulary.pitch_span
-    around_ND[_rows(Span(pitch.start + 2, pitch.stop), vocabulary)] = _smooth(
-        keys, 48.0, around_ND.shape[1], generator
-    )
-    # of length: 1 frame to 2 as 8 frames to 16
+    behind_rest = _rows(Span(pitch.start + 2, pitch.stop), vocabulary)
+    around_ND[behind_rest] = _smooth(keys, PITCH_PERIOD, width, generator)
+    # 1 frame is to 2 as 8 frames to 16
     octaves = torch.arange(1, vocabulary.longest + 1).float().log2()
-    length = vocabulary.length_span
-    around_ND[_rows(Span(length.start + 1, length.stop), vocabulary)] = _smooth(
-        octaves, 8.0, around_ND.shape[1], generator
-    )
+    behind_open = _rows(Span(length.start + 1, length.stop), vocabulary)
+    around_ND[behind_open] = _smooth(octaves, LENGTH_PERIOD, width, generator)
 
 
-def _smooth(
-    values_N: Tensor, longest_period: float, width: int, generator: torch.Generator
-) -> Tensor:
-    """Unit rows (N, width) that turn slowly with the value: sines of eight periods an octave apart,
-    mapped at random.
-    """
-    periods = longest_period / 2.0 ** torch.arange(min(8, width // 2))
+def _smooth(values_N: Tensor, longest: float, width: int, generator: torch.Generator) -> Tensor:
+    """Unit rows that turn slowly with the value: sines an octave apart, mapped at random."""
+    periods = longest / 2.0 ** torch.arange(min(SINES, width // 2))
     turns = 2 * math.pi * values_N[:, None] / periods
-    # slow sines weigh more, so that neighbours stay neighbours
-    weights = periods.rsqrt().reciprocal().repeat(2)
-    waves = torch.cat([turns.sin(), turns.cos()], dim=1) * weights
+    # slow sines count more, so that neighbours stay neighbours
+    strengths = periods.rsqrt().reciprocal().repeat(2)
+    waves = torch.cat([turns.sin(), turns.cos()], dim=1) * strengths
     return F.normalize(waves @ _orthonormal(waves.shape[1], width, generator), dim=1)
 
 

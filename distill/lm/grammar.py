@@ -2,8 +2,8 @@
 
 `Grammar.legal(state)` says which ids may come: inside a frame one slot, after a pitch a length, at
 a boundary the next frame, the next piece or the end. The singer asks it before every id, so that it
-cannot emit one that its codec cannot decode; what the losses score at a place is the same choice,
-which `make test` holds against it id by id.
+cannot emit one that its codec cannot decode; the losses compare the same ids at each place, which
+`make test` holds against it id by id.
 """
 
 from __future__ import annotations
@@ -19,8 +19,7 @@ class State(NamedTuple):
     """Where a song stands: `kind` names what comes next.
 
     owed: at "slot" and "tail", the slots to come before anything else may. left: frames the piece
-    still owes behind this step (None: open). frames: how many were begun, counted up to the
-    layout's depth.
+    still owes behind this step (None: open). frames: those begun, at most the layout's depth.
     """
 
     kind: Literal["start", "boundary", "slot", "text", "length", "tail", "end", "ended"]
@@ -31,11 +30,7 @@ class State(NamedTuple):
 
 @dataclass(frozen=True)
 class Grammar:
-    """What may follow what, in the vocabulary's layout. Pure: the same state always gives the same
-    spans.
-
-    Every piece sounds for at least one frame.
-    """
+    """What may follow what, in the vocabulary's layout; every piece sounds for a frame at least."""
 
     vocabulary: AudioVocabulary
 
@@ -74,9 +69,10 @@ class Grammar:
             frames = v.frames(id)
             return self._frame(None if frames is None else frames - 1, state.frames)
         if state.kind == "boundary":
-            going_on = id in v.span(0)
-            state = self._frame(None, state.frames) if going_on else state._replace(kind="tail")
-            state = state if going_on else state._replace(owed=order.tail(state.frames))
+            if id in v.span(0):
+                state = self._frame(None, state.frames)
+            else:
+                state = state._replace(kind="tail", owed=order.tail(state.frames))
         if state.owed[1:]:
             return state._replace(owed=state.owed[1:])
         if state.kind == "tail":

@@ -8,14 +8,14 @@ slot 0 first:
 
 Entries before the first and behind the last frame are not written, so a song has as many tokens in
 every layout, and no id is filler. A piece of text stands before the step of its first frame's slot
-0; what is still owed when no frame is left is the **tail**: it begins with the first late slot,
+0; the slots still owed when no frame is left are the **tail**: it begins with the first late slot,
 where a frame or a piece could have come, and only `end` may follow.
 
 A flat stream of tokens takes as many steps either way. (MusicGen saves steps because it predicts a
 whole step at once.) What a delay changes is the context: a fine code is written knowing the next
 coarse ones, a coarse code without the finest ones of the moment before.
 
-Each subclass of Layout here is one, by its name in lower case.
+Each subclass of Layout here is a layout, by its name in lower case.
 """
 
 from __future__ import annotations
@@ -32,12 +32,8 @@ from distill.errors import SettingsError
 
 
 class Layout(ABC):
-    """Delays of the slots, in frames, from their levels: 0 for a codec's coarsest codebook, 1 for
-    the next, ...
-
-    Delays begin at 0 and never fall, nor rise by more than 1, so that a tail always begins with the
-    same slot.
-    """
+    """Delays of the slots in frames, from their levels (0: a codec's coarsest codebook). They begin
+    at 0 and never fall, nor rise by more than 1, so that all tails begin with the same slot."""
 
     def __init__(self, levels: Sequence[int]):
         self.delays = tuple(self.late(level) for level in levels)
@@ -53,12 +49,11 @@ class Layout(ABC):
         return self.delays.index(1) if self.depth else None
 
     def step(self, begun: int) -> tuple[int, ...]:
-        """The slots of a step with a frame in it, `begun` frames (counted up to `depth`) behind the
-        first."""
+        """The slots of the step of a frame, `begun` frames (at most `depth`) after frame 0."""
         return tuple(slot for slot, delay in enumerate(self.delays) if delay <= begun)
 
     def tail(self, frames: int) -> tuple[int, ...]:
-        """The slots still owed behind the last of `frames` frames (counted up to `depth`)."""
+        """The slots still owed behind the last of `frames` frames (at most `depth`)."""
         return tuple(
             slot
             for more in range(self.depth)
@@ -70,8 +65,8 @@ class Layout(ABC):
         """(frame_N, slot_N) of all codes as they are written, N = frames * slots."""
         slots = len(self.delays)
         steps_FS = torch.arange(frames)[:, None] + torch.tensor(self.delays)
-        place_N = (steps_FS * slots + torch.arange(slots)).flatten().argsort()
-        return place_N // slots, place_N % slots
+        written_N = (steps_FS * slots + torch.arange(slots)).flatten().argsort()
+        return written_N // slots, written_N % slots
 
     def starts(self, frames: int) -> list[int]:
         """Where in that order each frame's step begins, and behind the last one the tail."""
@@ -95,21 +90,20 @@ class Delayed(Layout):
 
 def names() -> list[str]:
     """The layouts there are."""
-    return sorted(_found())
+    return sorted(_kinds())
 
 
 def of(name: str, levels: Sequence[int]) -> Layout:
-    """The layout of this name for slots of these levels. Raises SettingsError for a name that is
-    none."""
+    """The layout of this name for slots of these levels. Raises SettingsError as `check` does."""
     check(name)
-    return _found()[name](levels)
+    return _kinds()[name](levels)
 
 
 def check(name: str) -> None:
     """Raise SettingsError unless there is a layout of this name."""
-    if name not in _found():
+    if name not in _kinds():
         raise SettingsError(f"layout is {name!r}; give one of {', '.join(names())}")
 
 
-def _found() -> dict[str, type[Layout]]:
+def _kinds() -> dict[str, type[Layout]]:
     return {kind.__name__.lower(): kind for kind in Layout.__subclasses__()}

@@ -1,13 +1,14 @@
-"""What a student says about a packed batch: scores of the legal ids only, place by place.
+"""A student's logits on a packed batch: of the legal ids only, place by place.
 
-An audio token is scored against its own slot's codes (~1/150 of a Qwen-size vocabulary); only where
-text is legal are full rows needed, and those are taken in chunks so that memory stays flat.
+At an audio token they are its own slot's codes (~1/150 of a Qwen-size vocabulary); only where text
+is legal are full rows needed, and those are taken in chunks so that memory stays flat.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -16,10 +17,12 @@ from torch.nn.functional import cross_entropy
 from distill.lm.batches import Batch, Targets, build, pack_rows
 from distill.lm.losses import CrossEntropy, ForwardKl
 from distill.lm.prompts import END, LENGTH, OPEN, PIECE, TEXT, Coded, write
+from distill.lm.signals import Signal
 from distill.lm.student import Student
 from distill.lm.vocabulary import AudioVocabulary
 
-CHUNK_LOGITS = 2**26  # scores held at once where whole rows are needed: 256 MiB in float32
+NatsOf = Callable[[Tensor, Tensor, Tensor], Tensor]  # (hidden_ND, target_N, at_N) -> nats_N
+CHUNK_LOGITS = 2**26  # held at once where whole rows are needed: 256 MiB in float32
 
 
 def hidden_ND(student: Student, batch: Batch) -> Tensor:
@@ -28,7 +31,7 @@ def hidden_ND(student: Student, batch: Batch) -> Tensor:
 
 
 def slot_logits_NC(student: Student, hidden_ND: Tensor, batch: Batch, slot: int) -> Tensor:
-    """Scores of one slot's codes at each of its positions."""
+    """Logits of one slot's codes at each of its positions."""
     span = student.vocabulary.span(slot)
     return student.logits(hidden_ND[batch.slots[slot].at_N], span.start, span.stop)
 
@@ -36,41 +39,41 @@ def slot_logits_NC(student: Student, hidden_ND: Tensor, batch: Batch, slot: int)
 def symbol_logits_NC(
     student: Student, hidden_ND: Tensor, targets: Targets, start: int, stop: int
 ) -> Tensor:
-    """Scores of a block of score symbols (pitch or length)."""
+    """Logits of a block of score symbols (pitch or length)."""
     return student.logits(hidden_ND[targets.at_N], start, stop)
 
 
 def piece_nats_N(student: Student, hidden_ND: Tensor, batch: Batch) -> Tensor:
-    """-log P of each text token, pitch or ending among the legal ones: text, pitch and, between
-    pieces, the ending."""
+    """-log P of each text token, pitch or ending among text, pitch and, between pieces, ending."""
     v = student.vocabulary
     ids_N = batch.ids_BT.flatten()
-    found = []
-    for rows_ND, target_N, at_N in _chunks(hidden_ND, batch.pieces, v.rows):
+
+    def nats_N(rows_ND: Tensor, target_N: Tensor, at_N: Tensor) -> Tensor:
         logits_NV = _stop_logits_NV(student, rows_ND)
         within_N = ids_N[at_N] <= v.sing  # behind `sing` or text, where the song cannot end
         logits_NV[within_N, _ending(v)] = -torch.inf
         target_N = target_N.clamp(max=v.pitch_span.stop)  # any code: the song's tail begins
-        found.append(cross_entropy(logits_NV, target_N, reduction="none"))
-    return torch.cat(found) if found else hidden_ND.new_zeros(0)
+        return cross_entropy(logits_NV, target_N, reduction="none")
+
+    return _in_chunks(nats_N, hidden_ND, batch.pieces, v.rows)
 
 
 def open_nats_N(student: Student, hidden_ND: Tensor, batch: Batch) -> Tensor:
-    """At boundaries where anything may come: -log P(a frame) if one came, else -log P of what came."""
+    """At boundaries where anything may come: -log P(a frame) if one came, else of what came."""
     v = student.vocabulary
-    found = []
-    for rows_ND, target_N, _ in _chunks(hidden_ND, batch.opens, v.rows):
+
+    def nats_N(rows_ND: Tensor, target_N: Tensor, _: Tensor) -> Tensor:
         stop_NV = _stop_logits_NV(student, rows_ND)
         is_frame_N = (target_N >= v.span(0).start) & (target_N < v.span(0).stop)
         target_N = torch.where(is_frame_N, stop_NV.shape[1], target_N.clamp(max=v.pitch_span.stop))
         logits_NV = torch.cat([stop_NV, _any_code_N1(student, rows_ND, 0)], -1)
-        found.append(cross_entropy(logits_NV, target_N, reduction="none"))
-    return torch.cat(found) if found else hidden_ND.new_zeros(0)
+        return cross_entropy(logits_NV, target_N, reduction="none")
+
+    return _in_chunks(nats_N, hidden_ND, batch.opens, v.rows)
 
 
 def _stop_logits_NV(student: Student, rows_ND: Tensor) -> Tensor:
-    """Text, control and pitch by id and, behind them, the tail as one outcome; what can never come
-    is -inf."""
+    """Text, control and pitch by id, then the tail as one outcome; what can never come is -inf."""
     v = student.vocabulary
     logits_NV = student.logits(rows_ND, 0, v.pitch_span.stop).float()
     logits_NV[:, v.sing] = -torch.inf
@@ -82,7 +85,7 @@ def _stop_logits_NV(student: Student, rows_ND: Tensor) -> Tensor:
 
 
 def _ending(v: AudioVocabulary) -> int:
-    """The column of those scores that ends a song: `end`, or the tail before it."""
+    """The column of those logits that ends a song: `end`, or the tail before it."""
     return v.end if v.order.first_late is None else v.pitch_span.stop
 
 
@@ -92,18 +95,16 @@ def _any_code_N1(student: Student, rows_ND: Tensor, slot: int) -> Tensor:
 
 
 def format_nats_N(student: Student, hidden_ND: Tensor, batch: Batch) -> Tensor:
-    """-log P(legal) over all rows, padding included: what keeps a plain sampler inside the grammar."""
+    """-log P(legal) of all rows, padding included: it keeps a plain sampler inside the grammar."""
     v = student.vocabulary
-    found = []
-    for rows_ND, place_N, _ in _chunks(
-        hidden_ND, Targets(batch.format_N, batch.format_place_N), v.rows
-    ):
+
+    def nats_N(rows_ND: Tensor, place_N: Tensor, _: Tensor) -> Tensor:
         logits_NV = student.logits(rows_ND, 0, v.rows).float()
         legal_NV = legal_by_place(v, logits_NV.device)[_row_of(place_N, v)]
-        found.append(
-            logits_NV.logsumexp(-1) - logits_NV.masked_fill(~legal_NV, -torch.inf).logsumexp(-1)
-        )
-    return torch.cat(found) if found else hidden_ND.new_zeros(0)
+        all_N = logits_NV.logsumexp(-1)
+        return all_N - logits_NV.masked_fill(~legal_NV, -torch.inf).logsumexp(-1)
+
+    return _in_chunks(nats_N, hidden_ND, Targets(batch.format_N, batch.format_place_N), v.rows)
 
 
 PLACES = (PIECE, TEXT, LENGTH, OPEN, END)
@@ -111,8 +112,8 @@ PLACES = (PIECE, TEXT, LENGTH, OPEN, END)
 
 def _row_of(place_N: Tensor, v: AudioVocabulary) -> Tensor:
     row_N = place_N.clone()
-    for number, place in enumerate(PLACES):
-        row_N[place_N == place] = v.format.slots + number
+    for row, kind in enumerate(PLACES, v.format.slots):
+        row_N[place_N == kind] = row
     return row_N
 
 
@@ -133,62 +134,79 @@ def legal_by_place(v: AudioVocabulary, device: torch.device | str = "cpu") -> Te
     return legal
 
 
-def _chunks(
-    hidden_ND: Tensor, targets: Targets, rows: int
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+def _in_chunks(nats_N: NatsOf, hidden_ND: Tensor, targets: Targets, rows: int) -> Tensor:
+    """The nats_N of all targets, as many at once as CHUNK_LOGITS allows."""
     step = max(1, CHUNK_LOGITS // rows)
+    chunks = []
     for start in range(0, len(targets.at_N), step):
         at_N = targets.at_N[start : start + step]
-        yield hidden_ND[at_N], targets.target_N[start : start + step], at_N
+        chunks.append(nats_N(hidden_ND[at_N], targets.target_N[start : start + step], at_N))
+    return torch.cat(chunks) if chunks else hidden_ND.new_zeros(0)
+
+
+# --- figures on held-out songs --------------------------------------------------------------------
+class Teacher(Protocol):
+    """As much of a teacher as is needed here."""
+
+    def signals(self, coded: Sequence[Coded]) -> list[Signal]: ...
 
 
 @torch.no_grad()
 def held_out(
-    student: Student, coded: Sequence[Coded], teacher: Any = None, tokens: int = 8192
+    student: Student, coded: Sequence[Coded], teacher: Teacher | None = None, tokens: int = 8192
 ) -> dict[str, Any]:
-    """Teacher-forced figures on passages: nats per token and per second of audio by slot, of pieces
-    and lengths.
-
-    With a teacher also KL(teacher || student) in nats per token by slot.
-    """
+    """Teacher-forced figures on passages: nats per token and per second of audio by slot, per token
+    of pieces and lengths; with a teacher also KL(teacher || student), nats per token by slot."""
     student.model.eval()
-    v = student.vocabulary
-    written = [write(c.passage, c.codes_FS, student.encode_text, v) for c in coded]
-    longest = max(len(w) for w in written)
-    rows = pack_rows([len(w) for w in written], range(len(written)), longest)
-    slots = v.format.slots
-    nats, kl = [0.0] * slots, [0.0] * slots
-    frames, pieces, length_nats, count = 0, 0.0, 0.0, [0, 0]
-    step = max(1, tokens // longest)
-    for first in range(0, len(rows), step):
-        some = rows[first : first + step]
-        signals = (
-            [teacher.signals([coded[i] for i in row]) for row in some]
-            if teacher is not None
-            else None
-        )
-        batch = build([[written[i] for i in row] for row in some], v, longest, signals, 0.0).to(
-            student.device
-        )
-        hidden = hidden_ND(student, batch)
-        for s, slot in enumerate(batch.slots):
-            logits_NC = slot_logits_NC(student, hidden, batch, s)
-            nats[s] += float(CrossEntropy()(logits_NC, slot.target_N).sum())
-            if slot.teacher_NC is not None:
-                kl[s] += float(ForwardKl()(logits_NC, slot.target_N, slot.teacher_NC).sum())
-        frames += len(batch.slots[0].at_N)
-        pieces += float(piece_nats_N(student, hidden, batch).sum())
-        span = v.length_span
-        length_NC = symbol_logits_NC(student, hidden, batch.lengths, span.start, span.stop).float()
-        length_nats += float(CrossEntropy()(length_NC, batch.lengths.target_N - span.start).sum())
-        count = [count[0] + len(batch.pieces.at_N), count[1] + len(batch.lengths.at_N)]
-    found: dict[str, Any] = {
-        "nats_per_token": [n / frames for n in nats],
-        "nats_per_second": [n / frames * v.format.frame_rate for n in nats],
-        "piece_nats_per_token": pieces / max(1, count[0]),
-        "length_nats_per_token": length_nats / max(1, count[1]),
-        "seconds": frames / v.format.frame_rate,
+    sums: dict[str, float] = defaultdict(float)
+    for batch in _batches(student, coded, teacher, tokens):
+        for name, value in _sums(student, batch):
+            sums[name] += value
+    format, frames = student.vocabulary.format, sums["frames"]
+    nats = [sums[f"nats{slot}"] / frames for slot in range(format.slots)]
+    figures: dict[str, Any] = {
+        "nats_per_token": nats,
+        "nats_per_second": [n * format.frame_rate for n in nats],
+        "piece_nats_per_token": sums["piece_nats"] / max(1, sums["pieces"]),
+        "length_nats_per_token": sums["length_nats"] / max(1, sums["lengths"]),
+        "seconds": frames / format.frame_rate,
     }
     if teacher is not None:
-        found["kl_per_token"] = [k / frames for k in kl]
-    return found
+        figures["kl_per_token"] = [sums[f"kl{slot}"] / frames for slot in range(format.slots)]
+    return figures
+
+
+def _batches(
+    student: Student, coded: Sequence[Coded], teacher: Teacher | None, tokens: int
+) -> Iterator[Batch]:
+    """All passages, packed in order, about `tokens` at once, with the teacher's signals."""
+    v = student.vocabulary
+    written = [write(c.passage, c.codes_FS, student.encode_text, v) for c in coded]
+    lengths = [len(w) for w in written]
+    longest = max(lengths)
+    rows = pack_rows(lengths, range(len(lengths)), longest)
+    step = max(1, tokens // longest)
+    for first in range(0, len(rows), step):
+        members = rows[first : first + step]
+        signals = None
+        if teacher is not None:
+            signals = [teacher.signals([coded[i] for i in row]) for row in members]
+        packed = [[written[i] for i in row] for row in members]
+        yield build(packed, v, longest, signals, format_share=0.0).to(student.device)
+
+
+def _sums(student: Student, batch: Batch) -> Iterator[tuple[str, float]]:
+    """Nats of a batch, by what they are of, and how many tokens they are of."""
+    hidden = hidden_ND(student, batch)
+    for s, slot in enumerate(batch.slots):
+        logits_NC = slot_logits_NC(student, hidden, batch, s)
+        yield f"nats{s}", float(CrossEntropy()(logits_NC, slot.target_N).sum())
+        if slot.teacher_NC is not None:
+            yield f"kl{s}", float(ForwardKl()(logits_NC, slot.target_N, slot.teacher_NC).sum())
+    span, lengths = student.vocabulary.length_span, batch.lengths
+    length_NC = symbol_logits_NC(student, hidden, lengths, span.start, span.stop).float()
+    yield "frames", len(batch.slots[0].at_N)
+    yield "pieces", len(batch.pieces.at_N)
+    yield "piece_nats", float(piece_nats_N(student, hidden, batch).sum())
+    yield "lengths", len(lengths.at_N)
+    yield "length_nats", float(CrossEntropy()(length_NC, lengths.target_N - span.start).sum())

@@ -1,10 +1,10 @@
 """Divergences between a student and what it should have said: pure functions, nats per token out.
 
-Each takes scores_NC (the student's unnormalised scores over the C codes that are legal), codes_N
-(what was sung) and teacher_NC (the teacher's log-probabilities, or None) and returns nats_N. No
-masking, weighting or reduction inside. Scoring only the legal slice equals the full softmax
-conditioned on the slot (chain rule), so all of these are exact. A class here is a loss: its
-snake_case name is the recipe's `kind`.
+Each takes logits_NC (the student's, of the C codes that are legal), codes_N (what was sung) and
+teacher_NC (the teacher's log-probabilities, or None) and returns nats_N. No masking, weighting or
+reduction inside. The legal slice alone equals the full softmax conditioned on the slot (chain
+rule), so all of these are exact. A class here is a loss: its snake_case name is the recipe's
+`kind`, its `weight` what the task multiplies it by.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, log_softmax
+
+IMPOSSIBLE = -30.0  # a log-probability, below which a code does not count
 
 
 @dataclass(frozen=True)
@@ -30,9 +32,9 @@ class CrossEntropy:
 
 
 @dataclass(frozen=True)
-class ForwardKl:
-    """KL(p || q) at a temperature, times temperature squared (Hinton et al., arXiv 1503.02531):
-    cover the teacher."""
+class _Divergence:
+    """Of p, the teacher, and q, the student, at a temperature; times its square (Hinton et al.,
+    arXiv 1503.02531)."""
 
     weight: float = 1.0
     temperature: float = 1.0
@@ -41,36 +43,31 @@ class ForwardKl:
     def __call__(
         self, logits_NC: Tensor, codes_N: Tensor, teacher_NC: Tensor | None = None
     ) -> Tensor:
-        p_NC, q_NC = _pair(logits_NC, teacher_NC, self.temperature)
-        return _kl(p_NC, q_NC) * self.temperature**2
+        assert teacher_NC is not None, "this loss needs a teacher"
+        p_NC = log_softmax(teacher_NC.float() / self.temperature, -1)
+        q_NC = log_softmax(logits_NC.float() / self.temperature, -1)
+        return self.between(p_NC, q_NC) * self.temperature**2
+
+    def between(self, p_NC: Tensor, q_NC: Tensor) -> Tensor:
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
-class ReverseKl:
-    """KL(q || p): stay where the teacher is (Gu et al., arXiv 2306.08543). Exact, since p is known
-    for every code."""
+class ForwardKl(_Divergence):
+    """KL(p || q): cover the teacher."""
 
-    weight: float = 1.0
-    temperature: float = 1.0
-    needs_teacher = True
-
-    def __call__(
-        self, logits_NC: Tensor, codes_N: Tensor, teacher_NC: Tensor | None = None
-    ) -> Tensor:
-        p_NC, q_NC = _pair(logits_NC, teacher_NC, self.temperature)
-        return _kl(q_NC, p_NC) * self.temperature**2
+    def between(self, p_NC: Tensor, q_NC: Tensor) -> Tensor:
+        return _kl(p_NC, q_NC)
 
 
-def _pair(
-    logits_NC: Tensor, teacher_NC: Tensor | None, temperature: float
-) -> tuple[Tensor, Tensor]:
-    """Log-probabilities of teacher and student at a temperature."""
-    assert teacher_NC is not None, "this loss needs a teacher"
-    return log_softmax(teacher_NC.float() / temperature, -1), log_softmax(
-        logits_NC.float() / temperature, -1
-    )
+@dataclass(frozen=True)
+class ReverseKl(_Divergence):
+    """KL(q || p), exact: stay where the teacher is (Gu et al., arXiv 2306.08543)."""
+
+    def between(self, p_NC: Tensor, q_NC: Tensor) -> Tensor:
+        return _kl(q_NC, p_NC)
 
 
 def _kl(p_NC: Tensor, q_NC: Tensor) -> Tensor:
     """sum_c p (log p - log q), where p = 0 counts nothing."""
-    return torch.where(p_NC > -30.0, p_NC.exp() * (p_NC - q_NC), 0.0).sum(-1)
+    return torch.where(p_NC > IMPOSSIBLE, p_NC.exp() * (p_NC - q_NC), 0.0).sum(-1)

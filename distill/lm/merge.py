@@ -1,49 +1,46 @@
-"""Merging: one stock model out of base, graft and LoRA, and no word of success before it was loaded
-again.
+"""Merging: one stock model out of base, graft and LoRA, loaded again before it counts as done.
 
 A merged folder is what plain transformers, vLLM or llama.cpp load: stock architecture, one table
 with `config.vocab_size` rows, `tie_word_embeddings` as it is in fact, a tokenizer that names every
 new id `<custom_token_N>` (plain added tokens: llama.cpp hides special ones), and a generation
-config that stops at the song's end. What breaks such merges elsewhere is silent: a tied flag that
-overwrites a trained head at the next load, rows that were trained but not saved. So the folder is
-written aside, loaded again, and compared by logits; only then does it get its name.
+config that stops at the song's end. Merges elsewhere break in silence: a tied flag overwrites a
+trained head at the next load, trained rows are not saved. So the folder is written aside, loaded
+again, and compared by logits; only then does it get its name.
 """
 
 from __future__ import annotations
 
 import copy
-import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from torch import Tensor
+from torch import Tensor, nn
 
-from distill.errors import AdapterError, FolderError
+from distill.errors import AdapterError
 from distill.folders import atomic_folder, locate
-from distill.lm.base import name_of
-from distill.lm.graft import GraftedEmbedding, GraftedHead, is_tied
-from distill.lm.student import CARD, Student, read_card
+from distill.lm.base import name_of, open_base
+from distill.lm.graft import Grafted, is_tied
+from distill.lm.student import CARD, Student, read_card, rows_of
 from distill.lm.vocabulary import AudioVocabulary
 from distill.runtime import torchaudio_standin
 
 torchaudio_standin.install()
 from peft.tuners.lora import LoraLayer
 from peft.utils.integrations import dequantize_bnb_weight
-from transformers import AddedToken, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import AddedToken, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-GRAFTED = (GraftedEmbedding, GraftedHead)
-LARGEST_DIFFERENCE = 1e-5  # of a float32 merge, for logits up to ten; beyond that in proportion
+# of the logits of a float32 merge, where the largest is up to ten; beyond that in proportion
+LARGEST_DIFFERENCE = 1e-5
 # of the largest logit, where base or folder are in half precision or quantised
 HALF_DIFFERENCE = 0.05
 
 
 @dataclass(frozen=True)
 class Merged:
-    """Where the merged model is, and the largest absolute difference of its logits from the
-    student's."""
+    """Where the merged model is, and the largest difference of its logits from the student's."""
 
     folder: Path
     largest_difference: float
@@ -55,67 +52,42 @@ def merge(
     student: Student,
     folder: str | Path,
     dtype: str = "float32",
-    generation: dict[str, Any] | None = None,
+    generation: Mapping[str, object] | None = None,
 ) -> Merged:
-    """Writes the student as one stock model, loads it again, compares logits; the folder appears
-    only if they agree.
+    """Writes the student as one stock model; the folder appears only if, loaded again, it gives the
+    student's logits.
 
-    `dtype` of the stored weights; `generation`: values for generation_config.json, say temperature.
-    The student stays as it is. Raises AdapterError when the reloaded model or tokenizer says
-    something else.
+    `dtype`: of the stored parameters. `generation`: more values for generation_config.json. The
+    student stays as it is. Raises AdapterError when what was loaded gives something else.
     """
     with atomic_folder(folder) as inside:
         model = stock_model(student, getattr(torch, dtype))
-        values = {
-            "do_sample": True,
-            "eos_token_id": student.vocabulary.end,
-            "pad_token_id": model.config.pad_token_id,
-        }
-        model.generation_config = GenerationConfig(**(values | (generation or {})))
+        ids = {"eos_token_id": student.vocabulary.end, "pad_token_id": model.config.pad_token_id}
+        values = {"do_sample": True, **ids, **(generation or {})}
+        model.generation_config = GenerationConfig(**values)
         model.save_pretrained(inside)
         del model
         tokenizer_with_names(student).save_pretrained(inside)
-        (inside / CARD).write_text(json.dumps(student.card("merged"), indent=1) + "\n")
+        student.write_card(inside, "merged")
         difference, largest = _compare(student, inside, dtype, Path(folder).name)
     return Merged(Path(folder), difference, largest, student.tied)
 
 
 def load_merged(folder: str | Path, dtype: str = "float32") -> Student:
-    """A student from a merged folder: it sings and can be trained in full. Raises AdapterError or
-    FolderError.
-    """
+    """A student that sings and can be trained in full. Raises AdapterError or FolderError."""
     path = locate(str(folder))
-    card = read_card(path, "merged")
-    vocabulary = AudioVocabulary.from_json(json.dumps(card["vocabulary"]))
-    try:
-        model = AutoModelForCausalLM.from_pretrained(
-            path, use_safetensors=True, dtype=getattr(torch, dtype)
-        ).eval()
-        tokenizer = AutoTokenizer.from_pretrained(path)
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        reason = (str(error).strip().splitlines() or ["?"])[0]
-        raise FolderError(
-            f"{path.name}: transformers cannot load it ({reason}); merge again"
-        ) from error
-    if model.get_input_embeddings().weight.shape[0] != vocabulary.rows:
+    card, vocabulary = read_card(path, "merged")
+    model, tokenizer = open_base(path, dtype)
+    if rows_of(model) != vocabulary.rows:
         raise AdapterError(
-            f"{path.name}: its tables have not the {vocabulary.rows} rows of its {CARD}; merge "
-            "again"
+            f"{path.name}: its tables lack the {vocabulary.rows} rows of its {CARD}; merge again"
         )
-    return Student(
-        model,
-        tokenizer,
-        vocabulary,
-        base=card["base"],
-        base_fingerprint=card["base_fingerprint"],
-        base_pieces=card["base_pieces"],
-        tied=is_tied(model),
-    )
+    about = {name: card[name] for name in ("base", "base_fingerprint", "base_pieces")}
+    return Student(model, tokenizer, vocabulary, tied=is_tied(model), **about)
 
 
-def stock_model(student: Student, dtype: torch.dtype = torch.float32) -> Any:
-    """The student as one model of its stock class, on the CPU; folded in float32, then rounded to
-    `dtype`."""
+def stock_model(student: Student, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    """The student as one stock model, on the CPU; merged in float32, then rounded to `dtype`."""
     config = copy.deepcopy(student.model.config)
     config.vocab_size = student.vocabulary.rows
     config.tie_word_embeddings = student.tied
@@ -123,22 +95,20 @@ def stock_model(student: Student, dtype: torch.dtype = torch.float32) -> Any:
     config.dtype = dtype
     if hasattr(config, "quantization_config"):
         del config.quantization_config
-    with torch.device("meta"):  # shapes only: the weights are put in, not copied over
+    with torch.device("meta"):  # shapes only: the parameters are put in, not copied over
         model = type(student.model)(config)
     state = {name: tensor.to(dtype).contiguous() for name, tensor in _merged_state(student).items()}
     missing, unexpected = model.load_state_dict(state, strict=False, assign=True)
     head = f"{name_of(student.model, student.head)}.weight"
     if unexpected or set(missing) - ({head} if student.tied else set()):
-        odd = [*unexpected, *missing][0]
-        raise AdapterError(
-            f"{student.base}: merged weights do not fit its class ({odd}); graft another base"
-        )
+        wrong = f"merged weights do not fit its class ({[*unexpected, *missing][0]})"
+        raise AdapterError(f"{student.base}: {wrong}; graft another base")
     model.tie_weights()
     return model
 
 
 def _merged_state(student: Student) -> dict[str, Tensor]:
-    """Weights by their stock names, on the CPU; in float32 where something was added to them."""
+    """Tensors by their stock names, on the CPU; in float32 where something was added to them."""
     model = student.model
     head = name_of(model, student.head)
     tables = {name_of(model, student.embedding): student.embedding} | (
@@ -159,26 +129,23 @@ def _merged_state(student: Student) -> dict[str, Tensor]:
             update: Any = module.get_delta_weight  # type: ignore[attr-defined]
             state[f"{name}.weight"] = state[f"{name}.weight"].float() + update("default").float()
     for name, table in tables.items():
-        state[f"{name}.weight"] = table.joined() if isinstance(table, GRAFTED) else table.weight
+        state[f"{name}.weight"] = table.joined() if isinstance(table, Grafted) else table.weight
     return {name: tensor.detach().cpu() for name, tensor in state.items()}
 
 
-def _is_quantised(module: Any) -> bool:
+def _is_quantised(module: nn.Module) -> bool:
     return type(getattr(module, "weight", None)).__name__ in ("Params4bit", "Int8Params")
 
 
 def _plain(module: Any) -> Tensor:
-    return (
-        dequantize_bnb_weight(module.weight, getattr(module, "state", None))
-        if _is_quantised(module)
-        else module.weight
-    )
+    """A module's weight_OI, as numbers where it is quantised."""
+    if _is_quantised(module):
+        return dequantize_bnb_weight(module.weight, getattr(module, "state", None))
+    return module.weight
 
 
-def tokenizer_with_names(student: Student) -> Any:
-    """The base's tokenizer plus a name for every new id; rows that the base never used are named
-    `<unused_token_k>`.
-    """
+def tokenizer_with_names(student: Student) -> PreTrainedTokenizerBase:
+    """The base's tokenizer with a name for each new id; rows without one are `<unused_token_k>`."""
     vocabulary = student.vocabulary
     tokenizer = copy.deepcopy(student.tokenizer)
     have = 1 + max(tokenizer.get_vocab().values())
@@ -189,45 +156,36 @@ def tokenizer_with_names(student: Student) -> Any:
     return tokenizer
 
 
-def _check_names(tokenizer: Any, vocabulary: AudioVocabulary) -> None:
+def _check_names(tokenizer: PreTrainedTokenizerBase, vocabulary: AudioVocabulary) -> None:
     for id in (vocabulary.sing, vocabulary.end, vocabulary.audio_span.start, vocabulary.rows - 1):
         name = vocabulary.name(id)
         written = tokenizer.encode(name, add_special_tokens=False)
         if tokenizer.convert_tokens_to_ids(name) != id or written[-1:] != [id]:
-            raise AdapterError(
-                f"{name}: this tokenizer does not give it the id {id}; graft another base"
-            )
+            raise AdapterError(f"{name}: its id is not {id} in this tokenizer; graft another base")
 
 
 def _compare(student: Student, folder: Path, dtype: str, where: str) -> tuple[float, float]:
     """(largest difference, largest logit) between the student and the folder, loaded again."""
-    _check_names(AutoTokenizer.from_pretrained(folder), student.vocabulary)
-    again = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    again, tokenizer = open_base(folder)
+    _check_names(tokenizer, student.vocabulary)
     if is_tied(again) != student.tied:
-        state = "tied" if is_tied(again) else "untied"
-        raise AdapterError(
-            f"{where}: came back with its head {state}, unlike the student; keep the adapter"
-        )
-    exact = dtype == "float32" and student.dtype == torch.float32 and not _any_quantised(student)
+        head = f"its head {'tied' if is_tied(again) else 'untied'}"
+        raise AdapterError(f"{where}: came back with {head}, unlike the student; keep the adapter")
+    quantised = any(_is_quantised(module) for module in student.model.modules())
+    exact = dtype == "float32" and student.dtype == torch.float32 and not quantised
     difference, largest = _difference(student.model, again)
-    allowed = (
-        LARGEST_DIFFERENCE * max(1.0, largest / 10)
-        if exact
-        else HALF_DIFFERENCE * max(1.0, largest)
-    )
-    # a sharp model amplifies float32 rounding itself: ask again in float64
-    if exact and difference > allowed:
+    rounding = LARGEST_DIFFERENCE * max(1.0, largest / 10)
+    allowed = rounding if exact else HALF_DIFFERENCE * max(1.0, largest)
+    if exact and difference > allowed:  # a sharp model amplifies rounding: again in float64
         difference, largest = _difference(copy.deepcopy(student.model).double(), again.double())
     if not difference <= allowed:  # also when it is not a number
-        amount = f"{difference:.2g} (allowed {allowed:.2g})"
-        raise AdapterError(
-            f"{where}: merged logits differ by {amount}; nothing was written, keep the adapter"
-        )
+        wrong = f"merged logits differ by {difference:.2g} (allowed {allowed:.2g})"
+        raise AdapterError(f"{where}: {wrong}; nothing was written, keep the adapter")
     return difference, largest
 
 
 @torch.no_grad()
-def _difference(ours: Any, theirs: Any) -> tuple[float, float]:
+def _difference(ours: PreTrainedModel, theirs: PreTrainedModel) -> tuple[float, float]:
     """(largest difference, largest logit) of two models on the same random ids."""
     generator = torch.Generator().manual_seed(0)
     ids_BT = torch.randint(ours.config.vocab_size, (2, 48), generator=generator)
@@ -237,7 +195,3 @@ def _difference(ours: Any, theirs: Any) -> tuple[float, float]:
     ours.train(training)
     theirs_BTV = theirs(input_ids=ids_BT, use_cache=False).logits.double()
     return float((ours_BTV - theirs_BTV).abs().max()), float(ours_BTV.abs().max())
-
-
-def _any_quantised(student: Student) -> bool:
-    return any(_is_quantised(module) for module in student.model.modules())

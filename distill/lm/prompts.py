@@ -2,67 +2,61 @@
 
     header, `sing`, then for each piece of text:  text* pitch length frame^length ..., `end`
 
-(a `layout` may write a frame's finer codes some frames later; those still owed at the end stand
-before `end`.)
+(a `layout` may write a frame's finer codes some frames later; the last of them before `end`).
 
-Each piece of text stands *directly before* the frames it is sung to. That is the lever of the whole
-library: the same small model sings at its codec's ceiling this way and at chance when the lyrics
-are only a prefix. A piece is a note's syllable when the song knows its notes, else a word, a line,
-or nothing: the finest grain the song's times allow.
+Each piece of text stands *directly before* the frames it is sung to: the same small model sings at
+its codec's ceiling this way and at chance when the lyrics are only a prefix. A piece is a note's
+syllable when the song knows its notes, else a word, a line, or nothing: the finest grain the song's
+times allow. A note begins with its vowel, so the consonants that lead into the *next* vowel sound
+inside the present note; its piece looks ahead: `s t r I m, d` is "strIm", then a syllable with d.
 
-A note begins with its vowel, so the consonants that lead into the *next* vowel sound inside the
-present note. A note-wise piece therefore looks ahead: `s t r I m, d` is the syllable "strIm"
-followed by a syllable that starts with d.
-
-What may come next is said in one place (grammar.py): `Written.place_T` names for every id what it
-was chosen among.
+grammar.py has what may come next; `Written.place_T` names for every id what it was chosen among.
 """
 
 from __future__ import annotations
 
+import itertools
+import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from distill import lyrics
-from distill.errors import FitError, SettingsError, SongError
+from distill.config.ranges import Checked, at_least, share
+from distill.errors import FitError, SongError
 from distill.lm import layouts
 from distill.lm.vocabulary import AudioVocabulary
-from distill.songs import Line, Note, Song, Word
+from distill.songs import Line, Song, Word
 
 Grain = Literal["finest", "note", "word", "line", "none"]
+Encode = Callable[[str], list[int]]  # a text to the ids of an LLM's tokenizer
 JOIN = ", "
+TINY_S = 1e-6  # by which times of notes and words may differ and be the same
 
 
 @dataclass(frozen=True)
-class WritingSettings:
+class WritingSettings(Checked):
     """How songs are cut and spelled.
 
     grain: the finest piece of text to use. max_lines: lines in one passage (one training example,
-    one context). least_confidence: times that a machine found and is less sure of (0 to 1) are not
-    used: then the coarser grain is. spelling: pieces as phones (one letter each, see `lyrics`) or
-    as plain letters of the word. layout: the order in which a frame's codes are written (see
-    `layouts`).
+    one context). spelling: pieces as phones (one letter each, see `lyrics`) or as plain letters of
+    the word. least_confidence: times that a machine is less sure of are not used; the coarser grain
+    is. layout: the order in which a frame's codes are written (see `layouts`).
     """
 
     grain: Grain = "finest"
-    max_lines: int = 2
+    max_lines: int = at_least(1, default=2)
     spelling: Literal["phones", "letters"] = "phones"
-    least_confidence: float = 0.5
+    least_confidence: float = share(default=0.5)
     layout: str = "flat"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         layouts.check(self.layout)
-        if self.max_lines < 1:
-            raise SettingsError(f"max_lines is {self.max_lines}; a passage has at least 1 line")
-        if not 0 <= self.least_confidence <= 1:
-            raise SettingsError(
-                f"least_confidence is {self.least_confidence}; give a share from 0 to 1"
-            )
 
     def trusts(self, timed: Line | Word) -> bool:
         """Whether the times of a line or word are to be used."""
@@ -75,7 +69,7 @@ class Piece:
 
     `pitched` False: nobody knows the pitch. `open`: the length symbol leaves the end of the piece
     to the singer. `goes_on`: a part of the note before it, which was longer than a length symbol
-    can say (nothing that is written depends on it, so neither does the name of a recorded signal).
+    can say (nothing that is written depends on it, so neither does a recorded signal's name).
     """
 
     text: str
@@ -88,8 +82,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Passage:
-    """Some consecutive lines of a song as they are written: frames `start` to `stop` of the song's
-    codes."""
+    """Consecutive lines of a song as they are written: frames `start` to `stop` of its codes."""
 
     id: str
     header: str
@@ -115,7 +108,7 @@ class Coded:
 def header(
     style: str, voice: str, lines: Sequence[Line], settings: WritingSettings, language: str = "en"
 ) -> str:
-    """The text before the song: style, voice and the whole lyrics, spelled as the pieces will be."""
+    """The text before the song: style, voice and all lyrics, spelled as the pieces will be."""
     words = "\n".join(JOIN.join(_line_texts(line, settings, language)) for line in lines)
     return f"style: {style}; voice: {voice}\n{words}\n"
 
@@ -125,107 +118,98 @@ def passages(
 ) -> list[Passage]:
     """Cut a song into passages of 1 to `max_lines` lines; the cut depends on the song's id alone.
 
-    A line without times that can be trusted is left out, and no passage reaches across it: its
-    words are sung there. A song without any such times is one passage, its whole lyrics. Raises
-    SongError for one without lines.
+    A line without trusted times is left out, and no passage reaches across it: its words are sung
+    there. A song without any is one passage, all of its lyrics. SongError for one without lines.
     """
     lines = song.lines
-    timed = [
+    trusted = [
         line.start is not None and line.end is not None and settings.trusts(line) for line in lines
     ]
-    if not any(timed):
+    if not any(trusted):
         return [_untimed(song, settings)]
-    chooser = random.Random(song.id)
-    found, first = [], 0
+    generator = random.Random(song.id)
+    result, first = [], 0
     while first < len(lines):
-        stop = min(len(lines), first + chooser.randint(1, settings.max_lines))
-        stop = next((n for n in range(first, stop) if not timed[n]), stop)
+        stop = min(len(lines), first + generator.randint(1, settings.max_lines))
+        stop = next((n for n in range(first, stop) if not trusted[n]), stop)
         if stop > first:
-            take = lines[first:stop]
-            found.append(_passage(f"{song.id}:{first}", song, take, frame_rate, longest, settings))
+            result.append(_passage(song, first, stop, frame_rate, longest, settings))
         first = max(stop, first + 1)
-    return found
+    return result
 
 
 def _untimed(song: Song, settings: WritingSettings) -> Passage:
-    """A song without times: its lyrics are a prefix, one open piece holds all frames (stop = -1: to
-    the end)."""
+    """A song without times: its lyrics are a prefix, one open piece has all frames (stop = -1)."""
     if not song.lines:
         raise SongError(f"song {song.id}: it has no lines; give it lyrics")
     text = header(song.style, song.voice, song.lines, settings, song.language)
-    return Passage(
-        f"{song.id}:all", text, (Piece("", None, None, False, open=True),), 0, -1, song.lines
-    )
+    piece = Piece("", None, None, pitched=False, open=True)
+    return Passage(f"{song.id}:all", text, (piece,), 0, -1, song.lines)
 
 
 def _passage(
-    id: str,
-    song: Song,
-    lines: Sequence[Line],
-    frame_rate: float,
-    longest: int,
-    settings: WritingSettings,
+    song: Song, first: int, stop: int, frame_rate: float, longest: int, settings: WritingSettings
 ) -> Passage:
-    start = round((lines[0].start or 0.0) * frame_rate)
-    # (first frame, frame after the last, piece without its frames)
-    timed: list[tuple[int, int, Piece]] = []
+    """Lines `first` ... `stop`-1 of a song, all of them timed."""
+    lines = song.lines[first:stop]
+    timed: list[Timed] = []
     for line in lines:
         timed += _timed_pieces(line, frame_rate, settings, song.language)
-    stop = max(round((lines[-1].end or 0.0) * frame_rate), timed[-1][1] if timed else 0)
-    pieces = _fill(timed, start, stop, longest)
+    start, end = (round((s or 0.0) * frame_rate) for s in (lines[0].start, lines[-1].end))
+    pieces = _fill(timed, start, max(end, timed[-1].stop if timed else 0), longest)
+    frames = sum(piece.frames or 0 for piece in pieces)
     text = header(song.style, song.voice, lines, settings, song.language)
-    return Passage(
-        id, text, pieces, start, start + sum(piece.frames or 0 for piece in pieces), tuple(lines)
-    )
+    return Passage(f"{song.id}:{first}", text, pieces, start, start + frames, lines)
+
+
+class Timed(NamedTuple):
+    """A piece without its frames, sung from frame `start` to `stop`-1 if nothing is in its way."""
+
+    start: int
+    stop: int
+    piece: Piece
 
 
 def _timed_pieces(
     line: Line, frame_rate: float, settings: WritingSettings, language: str
-) -> list[tuple[int, int, Piece]]:
-    def frame(seconds: float) -> int:
-        return round(seconds * frame_rate)
+) -> Iterator[Timed]:
+    """The pieces of a line, as fine as its times and the settings allow."""
 
-    grain = settings.grain
+    def frame(seconds: float | None) -> int:
+        return round((seconds or 0.0) * frame_rate)
+
+    grain, words = settings.grain, line.words
     if grain in ("finest", "note") and line.notes:
-        texts = note_texts(line, settings)
-        return [
-            (frame(note.start), frame(note.end), Piece(text, note.midi, None))
-            for note, text in zip(line.notes, texts, strict=True)
-        ]
-    if grain in ("finest", "note", "word") and line.words and all(map(settings.trusts, line.words)):
-        return [
-            (frame(word.start), frame(word.end), Piece(JOIN.join(texts), None, None, False))
-            for word, texts in zip(
-                line.words,
-                words_texts([w.text for w in line.words], settings, language),
-                strict=True,
-            )
-        ]
-    text = "" if grain == "none" else JOIN.join(_line_texts(line, settings, language))
-    return [(frame(line.start or 0.0), frame(line.end or 0.0), Piece(text, None, None, False))]
+        for note, text in zip(line.notes, note_texts(line, settings), strict=True):
+            yield Timed(frame(note.start), frame(note.end), Piece(text, note.midi, None))
+    elif grain in ("finest", "note", "word") and words and all(map(settings.trusts, words)):
+        texts = words_texts([word.text for word in words], settings, language)
+        for word, syllables in zip(words, texts, strict=True):
+            piece = Piece(JOIN.join(syllables), None, None, pitched=False)
+            yield Timed(frame(word.start), frame(word.end), piece)
+    else:
+        text = "" if grain == "none" else JOIN.join(_line_texts(line, settings, language))
+        yield Timed(frame(line.start), frame(line.end), Piece(text, None, None, pitched=False))
 
 
-def _fill(
-    timed: list[tuple[int, int, Piece]], start: int, stop: int, longest: int
-) -> tuple[Piece, ...]:
-    """Give every piece its frames, put rests in the gaps, split what is longer than a length symbol
-    can say.
+def _fill(timed: Sequence[Timed], start: int, stop: int, longest: int) -> tuple[Piece, ...]:
+    """Pieces with their frames, rests in the gaps, split where longer than a length symbol says.
 
     What is shorter than a frame gets one, so that its text is sung, and moves what follows.
     """
-    whole: list[Piece] = []
+    pieces: list[Piece] = []
     now = start
     for index, (first, last, piece) in enumerate(timed):
         first = max(first, now)
-        following = timed[index + 1][0] if index + 1 < len(timed) else stop
+        following = timed[index + 1].start if index + 1 < len(timed) else stop
         last = max(first + 1, min(last, following, stop))
         if first > now:
-            whole.append(Piece("", None, first - now))
-        whole.append(replace(piece, frames=last - first))
+            pieces.append(Piece("", None, first - now))
+        pieces.append(replace(piece, frames=last - first))
         now = last
     if stop > now:
-        whole.append(Piece("", None, stop - now))
-    return tuple(look_ahead([part for piece in whole for part in _split(piece, longest)]))
+        pieces.append(Piece("", None, stop - now))
+    return tuple(look_ahead([part for piece in pieces for part in _split(piece, longest)]))
 
 
 def _split(piece: Piece, longest: int) -> list[Piece]:
@@ -240,12 +224,13 @@ def _split(piece: Piece, longest: int) -> list[Piece]:
 
 def look_ahead(pieces: Sequence[Piece]) -> list[Piece]:
     """Write behind each pitched piece the consonants that lead into the next one."""
-    found = []
-    for index, piece in enumerate(pieces):
-        following = next((p for p in pieces[index + 1 : index + 2] if p.pitched), None)
-        onset = onset_of(following.text) if following is not None and piece.pitched else ""
-        found.append(replace(piece, text=f"{piece.text}{JOIN}{onset}".strip()) if onset else piece)
-    return found
+    result = []
+    for piece, following in zip(pieces, [*pieces[1:], None], strict=True):
+        onset = ""
+        if piece.pitched and following is not None and following.pitched:
+            onset = onset_of(following.text)
+        result.append(replace(piece, text=f"{piece.text}{JOIN}{onset}".strip()) if onset else piece)
+    return result
 
 
 def onset_of(text: str) -> str:
@@ -261,46 +246,41 @@ def note_texts(line: Line, settings: WritingSettings) -> list[str]:
     """The piece of text begun on each note of a line, in the recipe's spelling."""
     if settings.spelling == "phones":
         return [note.text for note in line.notes]
-    return [_letters_of_note(line, index, note) for index, note in enumerate(line.notes)]
+    starts = [-math.inf, *(note.start for note in line.notes)]
+    return [_letters(line, before, now) for before, now in itertools.pairwise(starts)]
 
 
-def _letters_of_note(line: Line, index: int, note: Note) -> str:
-    """Plain letters: the first note of a word carries all of its letters, the others go on."""
-    word = next((w for w in line.words if w.start - 1e-6 <= note.start < w.end - 1e-6), None)
-    begun = word is not None and (index == 0 or line.notes[index - 1].start < word.start - 1e-6)
-    return " ".join(word.text.lower()) if begun and word is not None else ""
+def _letters(line: Line, before: float, now: float) -> str:
+    """All letters of the word that a note beginning `now` is in, unless one `before` was in it."""
+    word = next((w for w in line.words if w.start - TINY_S <= now < w.end - TINY_S), None)
+    return " ".join(word.text.lower()) if word and before < word.start - TINY_S else ""
 
 
 def words_texts(
     words: Sequence[str], settings: WritingSettings, language: str = "en"
 ) -> list[list[str]]:
-    """The pieces of each word of a line that no notes are known for: its syllables, or all its
-    letters."""
+    """The pieces of each word of a line without notes: its syllables, or all its letters."""
     if settings.spelling == "letters":
         return [[" ".join(word.lower())] for word in words]
-    return [[lyrics.sing_text(one) for one in word] for word in lyrics.read(words, language)]
+    return [list(map(lyrics.sing_text, word)) for word in lyrics.read(words, language)]
 
 
 def _line_texts(line: Line, settings: WritingSettings, language: str) -> list[str]:
     if settings.spelling == "phones" and line.notes:
         return [note.text for note in line.notes if note.text]
-    return [
-        text for word in words_texts(lyrics.words(line.text), settings, language) for text in word
-    ]
+    texts = words_texts(lyrics.words(line.text), settings, language)
+    return [text for word in texts for text in word]
 
 
 def grain_of(passages: Sequence[Passage], settings: WritingSettings) -> Grain:
-    """How finely these passages were in fact written; a singer taught on them writes lyrics without
-    a score so."""
+    """How finely passages were in fact written; their singer writes lyrics without a score so."""
     pieces = [piece for passage in passages for piece in passage.pieces]
     if any(piece.midi is not None for piece in pieces):
         return "note"
     if not any(piece.text for piece in pieces):
         return "none"
-    by_words = settings.grain != "line" and any(
-        line.words for passage in passages for line in passage.lines
-    )
-    return "word" if by_words else "line"
+    words = any(line.words for passage in passages for line in passage.lines)
+    return "word" if words and settings.grain != "line" else "line"
 
 
 # --- writing --------------------------------------------------------------------------------------
@@ -314,9 +294,9 @@ class Written:
     ids_T: all ids. place_T: what each id is predicted as: its slot (>= 0), HEADER (no loss), PIECE
     (text, pitch, or that the song ends), TEXT (within a piece: text or pitch), LENGTH, OPEN (as
     PIECE, and a frame may come too), or END (`end` behind a tail: nothing else can come). Songs end
-    with `end`, or where the layout is late with their tail: so codes too have the places PIECE and
-    OPEN, namely slot 0 within an open piece and the first of a tail. frame_T: index of the frame an
-    audio id belongs to, -1 elsewhere. piece_T: index of the piece, -1 in the header.
+    with `end`, or where the layout is late with their tail: so codes too have the places PIECE (the
+    first of a tail) and OPEN (slot 0 within an open piece). frame_T: index of the frame of an audio
+    id, -1 elsewhere. piece_T: index of the piece, -1 in the header.
     """
 
     ids_T: Tensor
@@ -328,9 +308,7 @@ class Written:
         return len(self.ids_T)
 
 
-def piece_ids(
-    piece: Piece, encode: Callable[[str], list[int]], vocabulary: AudioVocabulary
-) -> list[int]:
+def piece_ids(piece: Piece, encode: Encode, vocabulary: AudioVocabulary) -> list[int]:
     """Token ids of one piece: its text, its pitch, its length."""
     text = encode(piece.text) if piece.text else []
     length = vocabulary.length(None if piece.open else piece.frames)
@@ -338,13 +316,9 @@ def piece_ids(
 
 
 def write(
-    passage: Passage,
-    codes_FS: Tensor,
-    encode: Callable[[str], list[int]],
-    vocabulary: AudioVocabulary,
+    passage: Passage, codes_FS: Tensor, encode: Encode, vocabulary: AudioVocabulary
 ) -> Written:
-    """A passage and its codes (F frames, S slots) as ids with the place of each, as the grammar
-    would have it.
+    """A passage and its codes as ids, each with its place in the grammar.
 
     Raises FitError when the pieces do not promise as many frames as there are codes.
     """
@@ -353,43 +327,39 @@ def write(
     frame_N, slot_N = (column_N.tolist() for column_N in v.order.order(total))
     starts = v.order.starts(total)
     ids = [*encode(passage.header), v.sing]
-    place, at_frame, at_piece = ([-1] * len(ids) for _ in range(3))
+    places, frames, pieces = ([HEADER] * len(ids), [-1] * len(ids), [-1] * len(ids))
     # the place of what comes between pieces; behind `sing` nothing but text or pitch can
-    boundary, first = (TEXT, 0)
-    for index, (said, stop) in enumerate(zip(passage.pieces, _stops(passage, total), strict=True)):
-        begin, end, piece = starts[first], starts[stop], piece_ids(said, encode, v)
-        ids += piece + audio[begin:end]
-        place += [boundary, *[TEXT] * (len(piece) - 2), LENGTH, *slot_N[begin:end]]
-        at_frame += [-1] * len(piece) + frame_N[begin:end]
-        at_piece += [index] * (len(piece) + end - begin)
-        boundary = OPEN if said.open or said.frames is None else PIECE
+    boundary, first = TEXT, 0
+    for index, (piece, stop) in enumerate(zip(passage.pieces, _stops(passage, total), strict=True)):
+        begin, end, symbols = starts[first], starts[stop], piece_ids(piece, encode, v)
+        ids += symbols + audio[begin:end]
+        places += [boundary, *[TEXT] * (len(symbols) - 2), LENGTH, *slot_N[begin:end]]
+        frames += [-1] * len(symbols) + frame_N[begin:end]
+        pieces += [index] * (len(symbols) + end - begin)
+        boundary = OPEN if piece.open or piece.frames is None else PIECE
         for frame in range(first + 1, stop if boundary == OPEN else 0):  # its first frame must come
-            place[starts[frame] - end] = OPEN
+            places[starts[frame] - end] = OPEN
         first = stop
     tail = starts[total]
     ids += [*audio[tail:], v.end]
-    place += [boundary, *slot_N[tail + 1 :], END] if audio[tail:] else [boundary]
-    at_frame += [*frame_N[tail:], -1]
-    at_piece += [len(passage.pieces) - 1] * (len(ids) - len(at_piece))
-    return Written(*(torch.tensor(column) for column in (ids, place, at_frame, at_piece)))
+    places += [boundary, *slot_N[tail + 1 :], END] if audio[tail:] else [boundary]
+    frames += [*frame_N[tail:], -1]
+    pieces += [len(passage.pieces) - 1] * (len(ids) - len(pieces))
+    return Written(*map(torch.tensor, (ids, places, frames, pieces)))
 
 
 def _stops(passage: Passage, total: int) -> list[int]:
-    """The frame behind each piece's last. Raises FitError unless they are `total`, at least one
-    each."""
-    stop, found = 0, []
+    """The frame behind each piece's last. FitError unless they are `total`, at least one each."""
+    stop, stops = 0, []
     for index, piece in enumerate(passage.pieces):
         last = index == len(passage.pieces) - 1
         count = total - stop if piece.frames is None and last else piece.frames or 0
         stop += count
         if count < 1 or stop > total:
-            raise FitError(
-                f"passage {passage.id}: pieces ask for more than its {total} frames; check its "
-                "times"
-            )
-        found.append(stop)
-    if stop != total or not found:
+            break
+        stops.append(stop)
+    if stop != total or len(stops) < max(1, len(passage.pieces)):
         raise FitError(
             f"passage {passage.id}: its pieces end at frame {stop} of {total}; check its times"
         )
-    return found
+    return stops

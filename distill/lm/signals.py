@@ -1,5 +1,4 @@
-"""What a teacher says about a song: distributions over *codes*, never over token ids or token
-positions.
+"""A teacher's signal for a passage: distributions over *codes*, never over token ids or positions.
 
 So teacher and student may be different LLM families with different tokenizers, each writing the
 same pieces before the same frames in its own way, as long as they speak the same codec. A whole
@@ -21,6 +20,8 @@ from torch import Tensor
 from distill.errors import TeacherError
 from distill.folders import write_atomic
 
+LEAST = -6e4  # a log-probability that half precision can hold
+
 
 @dataclass(frozen=True)
 class Signal:
@@ -41,10 +42,10 @@ class Signal:
 
 
 def write_signal(path: str | Path, signal: Signal) -> None:
-    """Save in half precision as safetensors, atomically."""
+    """Records a signal in half precision as safetensors, atomically."""
     tensors = {f"slot{s}": logp_FC for s, logp_FC in enumerate(signal.slots)}
     tensors |= {"pitch": signal.pitch_PK, "length": signal.length_PL}
-    halves = {name: tensor.clamp(min=-6e4).half().contiguous() for name, tensor in tensors.items()}
+    halves = {name: x.clamp(min=LEAST).half().contiguous() for name, x in tensors.items()}
     about = {"version": "1", "slots": str(len(signal.slots)), "teacher": signal.fingerprint}
     write_atomic(Path(path), save(halves, {"about": json.dumps(about)}))
 
@@ -54,26 +55,23 @@ def read_signal(path: str | Path) -> Signal:
     try:
         with safe_open(str(path), "pt") as file:
             about = json.loads((file.metadata() or {})["about"])
-            tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 (not a dict)
+            names = list(file.keys())
+            tensors = {name: file.get_tensor(name).float() for name in names}
         slots = tuple(tensors[f"slot{s}"] for s in range(int(about["slots"])))
         return Signal(slots, tensors["pitch"], tensors["length"], about["teacher"])
     except (OSError, KeyError, ValueError, SafetensorError) as error:
         raise TeacherError(
-            f"{path}: not a recorded signal ({error}); delete it and score again"
+            f"{path}: not a recorded signal ({error}); delete it and record it again"
         ) from None
 
 
 def check_signal(signal: Signal, codes_FS: Tensor, pieces: int, where: str) -> None:
-    """A signal belongs to these codes and pieces, or TeacherError says which count differs."""
-    if (
-        signal.frames != len(codes_FS)
-        or len(signal.slots) != codes_FS.shape[1]
-        or len(signal.pitch_PK) != pieces
-    ):
+    """Raise TeacherError unless a signal is of as many frames, slots and pieces, and of numbers."""
+    sizes = (signal.frames, len(signal.slots), len(signal.pitch_PK))
+    if sizes != (*codes_FS.shape, pieces):
         raise TeacherError(
-            f"{where}: the signal has {signal.frames} frames, {len(signal.slots)} slots, "
-            f"{len(signal.pitch_PK)} pieces, "
-            f"the song {len(codes_FS)}, {codes_FS.shape[1]}, {pieces}; score it again"
+            f"{where}: the signal has {sizes[0]} frames, {sizes[1]} slots, {sizes[2]} pieces, the "
+            f"song {len(codes_FS)}, {codes_FS.shape[1]}, {pieces}; record it again"
         )
     if any(bool(torch.isnan(slot).any()) for slot in signal.slots):
-        raise TeacherError(f"{where}: the signal holds NaN; score it again")
+        raise TeacherError(f"{where}: the signal holds NaN; record it again")

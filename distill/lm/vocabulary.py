@@ -7,9 +7,8 @@ says what it is:
 
 A **slot** is one codebook of one track; its code c has the id `span(slot).start + c`. Because the
 slot is in the id, a lost token is noticed and never shifts what follows (Orpheus and YuE count
-positions instead; see ARCHITECTURE.md). Pitch symbols: unknown, rest, then MIDI keys. Length
-symbols: open, then 1 ... `longest` codec frames. Rows are padded to a multiple of 64; padding is
-never sampled.
+positions). Pitch symbols: unknown, rest, then MIDI keys. Length symbols: open, then 1 ... `longest`
+codec frames. Rows are padded to a multiple of 64; padding is never sampled.
 """
 
 from __future__ import annotations
@@ -45,10 +44,8 @@ class Span:
 
 @dataclass(frozen=True)
 class AudioVocabulary:
-    """A bijection between (slot, code), score symbols and token ids above `base_rows`.
-
-    layout: the order in which codes are written (see `layouts`); no id depends on it.
-    """
+    """A bijection between (slot, code), score symbols and token ids from `base_rows` up. No id
+    depends on `layout`, the order in which codes are written (see `layouts`)."""
 
     base_rows: int
     format: CodecFormat
@@ -117,21 +114,18 @@ class AudioVocabulary:
 
     # --- codes ------------------------------------------------------------------------------------
     def spell(self, codes_FS: Tensor) -> Tensor:
-        """codes_FS (F frames, S slots) -> ids_N in the layout's order, N = F * S. CodecError on a
-        code out of range."""
+        """codes_FS -> ids_N in the layout's order, N = F * S. CodecError on a code out of range."""
         self.check(codes_FS)
         return (codes_FS.long() + self._slot_starts_S())[self.order.order(len(codes_FS))]
 
     def read(self, ids_N: Tensor) -> Tensor:
-        """ids_N -> codes_FS. Raises VocabularyError naming the first id that is not of the slot its
-        place asks for."""
-        slots = self.format.slots
-        if ids_N.numel() % slots:
+        """ids_N -> codes_FS. VocabularyError names the first id of another slot than is due."""
+        slots, count = self.format.slots, ids_N.numel()
+        if count % slots:
             raise VocabularyError(
-                f"{ids_N.numel()} audio ids are not whole frames of {slots} slots; drop the last "
-                "ones"
+                f"{count} audio ids are not whole frames of {slots} slots; drop the last ones"
             )
-        frame_N, slot_N = self.order.order(ids_N.numel() // slots)
+        frame_N, slot_N = self.order.order(count // slots)
         codes_N = ids_N.long().flatten() - self._slot_starts_S()[slot_N]
         wrong_N = (codes_N < 0) | (codes_N >= torch.tensor(self.format.slot_sizes)[slot_N])
         if bool(wrong_N.any()):
@@ -140,7 +134,7 @@ class AudioVocabulary:
             raise VocabularyError(
                 f"frame {frame}: id {id} is not a code of slot {slot} (ids {self.span(slot)})"
             )
-        codes_FS = torch.empty(ids_N.numel() // slots, slots, dtype=torch.int64)
+        codes_FS = torch.empty(count // slots, slots, dtype=torch.int64)
         codes_FS[frame_N, slot_N] = codes_N
         return codes_FS
 
@@ -148,36 +142,36 @@ class AudioVocabulary:
         """Refuse codes of another codec: wrong number of slots, or out of a slot's range."""
         slots = self.format.slots
         if codes_FS.ndim != 2 or codes_FS.shape[1] != slots:
+            shape = tuple(codes_FS.shape)
             raise CodecError(
-                f"codes of shape {tuple(codes_FS.shape)}: this vocabulary has {slots} slots; use "
-                "its codec"
+                f"codes of shape {shape}: this vocabulary has {slots} slots; use its codec"
             )
         for slot, size in enumerate(self.format.slot_sizes):
-            low, high = (int(v) for v in codes_FS[:, slot].aminmax()) if len(codes_FS) else (0, 0)
+            low, high = map(int, codes_FS[:, slot].aminmax()) if len(codes_FS) else (0, 0)
             if low < 0 or high >= size:
-                raise CodecError(
-                    f"slot {slot}: codes {low} to {high} do not fit 0 to {size - 1}; another "
-                    "codec made them"
-                )
+                wrong = f"codes {low} to {high} do not fit 0 to {size - 1}"
+                raise CodecError(f"slot {slot}: {wrong}; another codec made them")
 
     def _slot_starts_S(self) -> Tensor:
         return torch.tensor([self.span(slot).start for slot in range(self.format.slots)])
 
     # --- score symbols ----------------------------------------------------------------------------
     def pitch(self, midi: float | None, known: bool = True) -> int:
-        """Pitch symbol: `known=False` is unknown, None a rest, else the nearest key. Out of range:
-        VocabularyError."""
+        """Pitch symbol: unknown unless `known`, a rest for None, else the nearest key's.
+
+        Raises VocabularyError for a key out of range.
+        """
         if not known:
             return self.pitch_span.start
         if midi is None:
             return self.pitch_span.start + 1
         key = round(midi)
-        if not self.lowest_midi <= key <= self.highest_midi:
+        low, high = self.lowest_midi, self.highest_midi
+        if not low <= key <= high:
             raise VocabularyError(
-                f"MIDI pitch {midi:g} is outside {self.lowest_midi} to {self.highest_midi}; "
-                "transpose the song"
+                f"MIDI pitch {midi:g} is outside {low} to {high}; transpose the song"
             )
-        return self.pitch_span.start + 2 + key - self.lowest_midi
+        return self.pitch_span.start + 2 + key - low
 
     def midi(self, id: int) -> int | None:
         """MIDI key of a pitch symbol; None for unknown and rest."""
@@ -189,9 +183,8 @@ class AudioVocabulary:
     def length(self, frames: int | None) -> int:
         """Length symbol: None is open (as long as it takes)."""
         if frames is not None and not 1 <= frames <= self.longest:
-            raise VocabularyError(
-                f"a piece of {frames} frames; pieces have 1 to {self.longest} frames, split it"
-            )
+            least_most = f"pieces have 1 to {self.longest} frames"
+            raise VocabularyError(f"a piece of {frames} frames; {least_most}, split it")
         return self.length_span.start + (frames or 0)
 
     def frames(self, id: int) -> int | None:

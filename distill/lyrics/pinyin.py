@@ -1,13 +1,12 @@
-"""Chinese characters as they are read in Mandarin, and how a reading is spelled in the letters of `letters.py`.
+"""Chinese characters as they are read in Mandarin, and readings spelled in the letters of `g2p.py`.
 
     一样长大  ->  yi yang zhang da  ->  I, yAN, JAN, dA
 
-One character is one syllable, and in songs one word. How it is read may depend on its neighbours (长 is chang, in 长大
-zhang), so a whole line is read at once: by pypinyin (MIT), whose 47,000 phrases are looked for first, then its first
-reading of each character. Tones are left out: the melody takes their place.
-
-Readings are spelled in the 39 English sounds, near enough to tell syllables apart: x and sh, q and ch, j and zh fall
-together.
+One character is one syllable, and in songs one word. Its neighbours may change how it is read
+(长 is chang, in 长大 zhang), so a line is read at once: by pypinyin (MIT), phrases first, then its
+first reading of each character. Tones are left out: the melody takes their place. Readings are
+spelled in the 39 English sounds, near enough to tell syllables apart: x and sh, q and ch, j and zh
+fall together.
 """
 
 from __future__ import annotations
@@ -17,34 +16,35 @@ import re
 # for between brackets
 HAN = "\u3005\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 AGAIN = "\u3005"  # 々: the character before it once more
-# Alone, where pypinyin's first reading is the rarer one in songs, or no syllable.
-_ALONE = dict(
-    pair.split() for pair in "长 chang;長 chang;佛 fo;弹 tan;彈 tan;咯 lo;嗯 en;欸 ei".split(";")
-)
+# alone, where pypinyin's first reading is rarer in songs, or no syllable
+_ALONE = dict(zip("长長佛弹彈咯嗯欸", "chang chang fo tan tan lo en ei".split(), strict=True))
 _INITIALS = {"j": "J", "q": "C", "x": "S", "zh": "J", "ch": "C", "sh": "S", "z": "dz", "c": "ts"}
 _FINALS = {  # with its glide
-    "a": "A", "o": "O", "e": "u", "i": "I", "u": "V", "v": "yV", "ê": "e", "ai": "Y", "ei": "E", "ao": "W", "ou": "o",
-    "an": "An", "en": "un", "ang": "AN", "eng": "uN", "ong": "UN", "er": "R", "ia": "yA", "ie": "ye", "iao": "yW",
-    "iu": "yo", "ian": "yen", "in": "In", "iang": "yAN", "ing": "IN", "iong": "yUN", "io": "yO", "ua": "wA", "uo": "wO",
-    "uai": "wY", "ui": "wE", "uan": "wAn", "un": "wun", "uang": "wAN", "ueng": "wuN", "ve": "ye", "van": "yen", "vn": "yVn",
+    "a": "A", "o": "O", "e": "u", "i": "I", "u": "V", "v": "yV", "ê": "e",
+    "ai": "Y", "ei": "E", "ao": "W", "ou": "o",
+    "an": "An", "en": "un", "ang": "AN", "eng": "uN", "ong": "UN", "er": "R",
+    "ia": "yA", "ie": "ye", "iao": "yW", "iu": "yo", "io": "yO",
+    "ian": "yen", "in": "In", "iang": "yAN", "ing": "IN", "iong": "yUN",
+    "ua": "wA", "uo": "wO", "uai": "wY", "ui": "wE",
+    "uan": "wAn", "un": "wun", "uang": "wAN", "ueng": "wuN", "ve": "ye", "van": "yen", "vn": "yVn",
 }  # fmt: skip
 _HUMS = {"m": "um", "hm": "hum", "n": "un", "ng": "uN", "hng": "huN"}
 
 
 def readings(text: str) -> list[str]:
-    """The pinyin of each character, without tones and with v for ü; "" for what is no Chinese character we know."""
+    """The pinyin of each character, without tones and with v for ü; "" for what has no reading."""
     from pypinyin import Style, lazy_pinyin  # 56 MB, which only Chinese songs need
     from pypinyin.seg.mmseg import seg
 
     while AGAIN in text.lstrip(AGAIN):
         text = re.sub(f"([^{AGAIN}]){AGAIN}", r"\1\1", text)
-    found: list[str] = []
+    result: list[str] = []
     for phrase in seg.cut(text):
         if phrase in _ALONE:
-            found.append(_ALONE[phrase])
+            result.append(_ALONE[phrase])
         else:
-            found += lazy_pinyin(phrase, Style.NORMAL, errors=_unread)  # type: ignore[arg-type]
-    return found
+            result += lazy_pinyin(phrase, Style.NORMAL, errors=_unread)  # type: ignore[arg-type]
+    return result
 
 
 def _unread(characters: str) -> list[str]:
@@ -52,7 +52,7 @@ def _unread(characters: str) -> list[str]:
 
 
 def spell(pinyin: str) -> str:
-    """A reading in the letters of `letters.py`: "hua" -> "hwA"; "" for what is no syllable of Mandarin."""
+    """A reading in the letters of `g2p.py`: "hua" -> "hwA"; "" for no syllable of Mandarin."""
     if pinyin in _HUMS:
         return _HUMS[pinyin]
     initial, final = split(pinyin)
@@ -63,7 +63,7 @@ def spell(pinyin: str) -> str:
 
 
 def split(pinyin: str) -> tuple[str, str]:
-    """(initial, final) of a syllable, y and w undone: "yuan" -> ("", "van"), "liu" -> ("l", "iu")."""
+    """(initial, final) of a syllable, y and w undone: "yuan" -> "", "van"; "liu" -> "l", "iu"."""
     match = re.fullmatch("(zh|ch|sh|[bpmfdtnlgkhjqxrzcs]?)(.*)", pinyin)
     assert match is not None
     initial, final = match.groups()
