@@ -29,7 +29,7 @@ LARGER, GAP = 2, 8  # times; pixels of white
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; 2 and one line on standard error where something is wrong with what was given."""
+    """The command; 2 and a line on standard error where something is wrong with what was given."""
     parser = argparse.ArgumentParser(
         prog="eval/picture.py",
         description=__doc__,

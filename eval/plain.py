@@ -89,7 +89,7 @@ def hear(ids: Sequence[int], v: AudioVocabulary, decode: Callable[[list[int]], s
 
 
 def _step(v: AudioVocabulary, frames: int, tail: bool) -> list[tuple[int, int]]:
-    """(frame, slot) of the step that begins a song's newest frame, or of the tail behind its last."""
+    """(frame, slot) of the step that begins the newest frame, or of the tail behind the last."""
     if not tail:
         slots = v.order.step(min(frames - 1, v.order.depth))
         return [(frames - 1 - v.order.delays[s], s) for s in slots]

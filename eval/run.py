@@ -64,7 +64,7 @@ class Suite:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; 2 and one line on standard error where something is wrong with what was given."""
+    """The command; 2 and a line on standard error where something is wrong with what was given."""
     options = _options(arguments)
     try:
         options.singers = singers_by_row([*options.where, *options.singer])
