@@ -15,7 +15,8 @@ with DAC's published shapes and random weights:
     package: model alone   the least that a user of it would write: AudioSignal, resample,
                            DAC.encode of the whole file
     ours, one process      distill.coded_songs on as many threads
-    ours                   distill.coded_songs as it chooses: where it pays, a process of one thread a core
+    ours                   distill.coded_songs as it chooses: where it pays, a process of one thread
+                           a core
 
 `error` is the equality row: the share of codes that are not those of `model alone` (compress turns
 every file to -16 LUFS first, so its codes are of another sound and nothing can be held against

@@ -222,11 +222,12 @@ def run(options: argparse.Namespace) -> None:
         torch.manual_seed(1)
         return peer_like(head)
 
-    seconds: float = options.seconds
-    peers = contest(task, "DAC decoder", fresh_peer, options.rates, seconds=seconds)
-    runs = peers + contest(task, "head, equal time", fresh_head, options.rates, seconds=seconds)
-    steps = max(peer.steps for peer in peers)
-    runs += contest(task, "head, equal steps", fresh_head, options.rates, steps=steps)
+    rates, seconds = options.rates, options.seconds
+    equal_time = TrainSettings(seconds=seconds, betas=(0.8, 0.95))
+    peers = contest(task, "DAC decoder", fresh_peer, equal_time, rates)
+    runs = peers + contest(task, "head, equal time", fresh_head, equal_time, rates)
+    equal_steps = replace(equal_time, seconds=None, steps=max(peer.steps for peer in peers))
+    runs += contest(task, "head, equal steps", fresh_head, equal_steps, rates)
     vocoders: dict[str, Vocoder] = {"codec": CodecVocoder(task.codec)}
     vocoders |= {trained.name: NetworkVocoder(trained.network) for trained in runs}
     figures = compare(vocoders, task.codec, task.held_out, options.held_out)
@@ -239,15 +240,15 @@ def contest(
     task: VocoderTask,
     title: str,
     fresh: Callable[[], HeadNetwork | Peer],
+    settings: TrainSettings,
     rates: list[float],
-    **budget: float,
 ) -> list[Run]:
     """A fresh network trained by the task at each learning rate."""
     runs = []
     for rate in rates:
         task.network = network = fresh()
-        settings = TrainSettings(learning_rate=rate, betas=(0.8, 0.95), **budget)
-        steps, seconds = learn(task, settings, f"{title}, rate {rate:g}")
+        at_rate = replace(settings, learning_rate=rate)
+        steps, seconds = learn(task, at_rate, f"{title}, rate {rate:g}")
         task.to("cpu")
         runs.append(Run(title, rate, network, steps, seconds))
     return runs

@@ -202,8 +202,8 @@ def contestant(
 
         return of_slots, [student.head.new], teacher_FSC
     teacher_NV = full_teacher(problem.v, problem.teacher_FSC) if kind == "kl" else None
-    peers: dict[str, Callable[..., Tensor]] = {"ce": torch_ce, "kl": torch_kl}
-    peer = peers[kind] if side == "torch" else trl_kl
+    peers: dict[str, Callable[..., Tensor]] = {"ce": torch_ce, "kl": torch_kl, "trl": trl_kl}
+    peer = peers[kind if side == "torch" else side]
     table_VD.requires_grad_(extra)
 
     def of_rows(tokens: int) -> Tensor:

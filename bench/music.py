@@ -239,7 +239,7 @@ def dio(wave_W: Array) -> Tracker | None:
 
     def run() -> Array:
         wave = wave_W.astype(np.float64)
-        span = {
+        span: dict[str, Any] = {
             "f0_floor": pitch.LOWEST_HZ,
             "f0_ceil": pitch.HIGHEST_HZ,
             "frame_period": 1000 * pitch.HOP_SECONDS,

@@ -163,8 +163,10 @@ def test_what_cannot_be_meant_is_one_line(
     calls: list[tuple[Any, ...]], capsys: pytest.CaptureFixture[str], typed: str, says: str
 ) -> None:
     assert cli.main(typed.split()) == 2
-    said = capsys.readouterr()
-    assert said.out == "" and said.err.count("\n") == 1 and says in said.err and calls == []
+    printed = capsys.readouterr()
+    assert (
+        printed.out == "" and printed.err.count("\n") == 1 and says in printed.err and calls == []
+    )
 
 
 def test_a_refusal_of_the_library_is_one_line(

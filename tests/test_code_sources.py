@@ -23,11 +23,11 @@ def value(song: Song, name: str) -> Any:
     return fact.value if fact is not None else None
 
 
-def yue_row(place: Path, **changed: Any) -> dict[str, Any]:
+def yue_row(folder: Path, **changed: Any) -> dict[str, Any]:
     """The guide's own example, with lyrics."""
     for name in ("dummy", "dummy.Vocals", "dummy.Instrumental"):
-        (place / "npy").mkdir(parents=True, exist_ok=True)
-        np.save(place / "npy" / f"{name}.npy", np.zeros((8, 1000), np.int16))
+        (folder / "npy").mkdir(parents=True, exist_ok=True)
+        np.save(folder / "npy" / f"{name}.npy", np.zeros((8, 1000), np.int16))
     row: dict[str, Any] = {
         "id": "1", "codec": "npy/dummy.npy", "vocals_codec": "npy/dummy.Vocals.npy",
         "instrumental_codec": "npy/dummy.Instrumental.npy", "audio_length_in_sec": 20.0,
@@ -123,14 +123,14 @@ def test_yue_codes_are_never_a_pickle(tmp_path: Path):
     path.write_text(json.dumps(yue_row(tmp_path)), encoding="utf-8")
     for content in (np.array([[object()]], object), np.zeros(9), np.zeros((8, 1000))):
         np.save(tmp_path / "npy" / "dummy.npy", content, allow_pickle=True)
-        [one] = Yue(str(path)).scan()
-        assert isinstance(one, Refusal) and "dummy.npy" in one.reason
+        [refusal] = Yue(str(path)).scan()
+        assert isinstance(refusal, Refusal) and "dummy.npy" in refusal.reason
 
 
 def muse_row(*codes: int, **more: Any) -> dict[str, Any]:
     """As examples/train_inputs/messages.jsonl writes it, in English."""
     sung = "".join(f"<AUDIO_{code}>" for code in codes)
-    said = [
+    turns = [
         "Please generate a song in the following style:Pop, Piano.\nNext, I will tell you the "
         "requirements and lyrics for "
         "the song fragment to be generated, section by section.\n[Intro][desc:A gentle piano.]",
@@ -142,7 +142,7 @@ def muse_row(*codes: int, **more: Any) -> dict[str, Any]:
     ]
     roles = ("user", "assistant")
     return {
-        "messages": [{"role": roles[n % 2], "content": text} for n, text in enumerate(said)],
+        "messages": [{"role": roles[n % 2], "content": text} for n, text in enumerate(turns)],
         **more,
     }
 
@@ -202,13 +202,15 @@ def test_muse_rows_that_are_none(tmp_path: Path):
     ]
     path = tmp_path / "a.jsonl"
     path.write_text("not json\n" + "\n".join(map(json.dumps, rows)) + "\n[1]\n", encoding="utf-8")
-    found = list(Muse(str(path), cache=str(tmp_path / "cache")).scan())
-    assert [isinstance(one, Song) for one in found] == [False] * 7 + [True, False]
+    songs = list(Muse(str(path), cache=str(tmp_path / "cache")).scan())
+    assert [isinstance(song, Song) for song in songs] == [False] * 7 + [True, False]
     assert all(
-        "\n" not in one.reason and "; " in one.reason for one in found if isinstance(one, Refusal)
+        "\n" not in song.reason and "; " in song.reason
+        for song in songs
+        if isinstance(song, Refusal)
     )
     # for inference: lyrics, no codes
-    assert isinstance(found[7], Song) and found[7].fact("codes_path_mix") is None
+    assert isinstance(songs[7], Song) and songs[7].fact("codes_path_mix") is None
 
 
 def test_a_missing_file():

@@ -109,7 +109,7 @@ def later_version(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "said"),
+    ("damage", "complaint"),
     [
         (nan_weight, "NaN"),
         (cut_weights, "cut short"),
@@ -121,11 +121,11 @@ def later_version(folder: Path) -> None:
     ],
 )
 def test_a_damaged_codec_is_named(
-    tmp_path: Path, damage: Callable[[Path], None], said: str
+    tmp_path: Path, damage: Callable[[Path], None], complaint: str
 ) -> None:
     embedded_codec(tmp_path)
     damage(tmp_path)
-    with pytest.raises(CodecError, match=said):
+    with pytest.raises(CodecError, match=complaint):
         embedded.Settings(str(tmp_path)).load()
 
 
@@ -244,7 +244,7 @@ def test_the_task_learns_saves_and_evaluates(songs: list[Song], tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "complaint"),
     [
         ({"batch": 0}, "batch >= 1"),
         ({"crop_frames": 7}, "crop_frames >= 8"),
@@ -255,13 +255,13 @@ def test_the_task_learns_saves_and_evaluates(songs: list[Song], tmp_path: Path) 
         ({"sung_slots": 0}, "sung_slots is 0"),
     ],
 )
-def test_a_recipe_that_means_nothing_is_refused(wrong: dict[str, Any], said: str) -> None:
-    with pytest.raises(SettingsError, match=said):
+def test_a_recipe_that_means_nothing_is_refused(wrong: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(SettingsError, match=complaint):
         Settings(songs=None, network=SMALL, **wrong)
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "complaint"),
     [
         ({"slots": 0}, "slots is 0"),
         ({"hop": 660}, "multiple of 8"),
@@ -271,8 +271,8 @@ def test_a_recipe_that_means_nothing_is_refused(wrong: dict[str, Any], said: str
         ({"pitch_window": 32}, "widen it"),
     ],
 )
-def test_sizes_that_do_not_fit_are_refused(wrong: dict[str, Any], said: str) -> None:
-    with pytest.raises(SettingsError, match=said):
+def test_sizes_that_do_not_fit_are_refused(wrong: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(SettingsError, match=complaint):
         replace(SMALL, **wrong)
 
 

@@ -51,10 +51,10 @@ def test_dac_reads_its_folder_and_its_checkpoint_alike(tmp_path: Path) -> None:
     model = small_dac([2, 4])
     dac.export(model, tmp_path / "folder")
     model.save(tmp_path / "weights.pth", package=False)
-    one = dac.Settings(str(tmp_path / "folder")).load()
+    of_folder = dac.Settings(str(tmp_path / "folder")).load()
     other = dac.Settings(str(tmp_path / "weights.pth")).load()
-    assert one.format == other.format and one.fingerprint == other.fingerprint
-    whole_FS = one.encode(noise(1, 800))
+    assert of_folder.format == other.format and of_folder.fingerprint == other.fingerprint
+    whole_FS = of_folder.encode(noise(1, 800))
     for slots in (1, 2, 3):  # at any number of codebooks, the first ones
         fewer = dac.Settings(str(tmp_path / "weights.pth"), slots).load()
         assert torch.equal(fewer.encode(noise(1, 800)), whole_FS[:, :slots])
@@ -110,14 +110,14 @@ def test_dac_refuses_what_is_no_dac(tmp_path: Path) -> None:
         dac.Settings(str(tmp_path / "weights.pth")).load()
     dac.export(small_dac([2, 4]), tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
-    for change, said in (
+    for change, complaint in (
         ({"encoder_rates": [2, 8]}, "its configuration says"),
         ({"n_codebooks": 5}, "is missing"),
         ({"encoder_rates": "fast"}, "not this codec's configuration"),
         ({"speed": 3}, "speed"),
     ):
         (tmp_path / "config.json").write_text(json.dumps({**config, **change}))
-        with pytest.raises(CodecError, match=said):
+        with pytest.raises(CodecError, match=complaint):
             dac.Settings(str(tmp_path)).load()
 
 
@@ -186,13 +186,13 @@ def test_encodec_never_builds_a_class_that_a_download_names(small: Path) -> None
     finally:
         sys.path.remove(str(small))
     assert "mischief" not in sys.modules
-    for text, said in (
+    for text, complaint in (
         ("a: !!python/object:os.system []", "tag"),
         ("", "empty"),
         ("head: 3", "KeyError"),
     ):
         (small / "config.yaml").write_text(text)
-        with pytest.raises(CodecError, match=said):
+        with pytest.raises(CodecError, match=complaint):
             encodec.Settings(str(small)).load()
 
 
@@ -220,7 +220,7 @@ def test_encodec_reads_the_names_of_older_transformers(small: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "complaint"),
     [
         ({"sampling_rate": 48000}, "sampling_rate is 48000, in encodec_24khz 24000"),
         ({"normalize": True}, "normalize is True"),
@@ -230,10 +230,12 @@ def test_encodec_reads_the_names_of_older_transformers(small: Path) -> None:
         ({"model_type": "mimi"}, "is a mimi, not a encodec"),
     ],
 )
-def test_encodec_refuses_another_encodec(small: Path, change: dict[str, Any], said: str) -> None:
+def test_encodec_refuses_another_encodec(
+    small: Path, change: dict[str, Any], complaint: str
+) -> None:
     config = json.loads((small / "config.json").read_text())
     (small / "config.json").write_text(json.dumps({**config, **change}))
-    with pytest.raises(CodecError, match=said):
+    with pytest.raises(CodecError, match=complaint):
         encodec.Settings(str(small), str(small)).load()
 
 
@@ -245,13 +247,13 @@ def test_a_pretrained_folder_runs_no_code_and_lacks_nothing(tmp_path: Path, kind
     name = kind.__name__.rpartition(".")[2]
     made = tiny_codecs.MAKERS[name][0](tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
-    for change, said in (
+    for change, complaint in (
         ({"auto_map": {"AutoModel": "mischief.Model"}}, "code to run"),
         ({"deep": {"auto_map": {}}}, "code to run"),
         ({"model_type": "bert"}, "is a bert"),
     ):
         (tmp_path / "config.json").write_text(json.dumps({**config, **change}))
-        with pytest.raises(CodecError, match=said):
+        with pytest.raises(CodecError, match=complaint):
             made.settings.load()
     (tmp_path / "config.json").write_text(json.dumps(config))
     weights = safetensors.torch.load_file(tmp_path / "model.safetensors")

@@ -74,9 +74,9 @@ def damaged(count: int, seed: int) -> Iterator[tuple[str, bytes]]:
         yield form, mutated(SEEDS[form], generator)
 
 
-def read_any(form: str, content: bytes, place: Path) -> object:
+def read_any(form: str, content: bytes, folder: Path) -> object:
     """As the folder source reads it, without the recording."""
-    path = place / "a.bin"
+    path = folder / "a.bin"
     path.write_bytes(content)
     if form in ("musicxml", "mxl"):
         return read_musicxml(read_score(path), 8.0, str(path), "en")
@@ -87,13 +87,13 @@ def read_any(form: str, content: bytes, place: Path) -> object:
     )
 
 
-def survive(count: int, seed: int, place: Path) -> int:
+def survive(count: int, seed: int, folder: Path) -> int:
     """Reads damaged files; gives back how many could still be read. Anything but one line of
     LyricsError fails."""
     read = 0
     for number, (form, content) in enumerate(damaged(count, seed)):
         try:
-            assert read_any(form, content, place) is not None
+            assert read_any(form, content, folder) is not None
             read += 1
         except LyricsError as error:
             assert "\n" not in str(error) and len(str(error)) < 600, (number, form, error)
@@ -123,8 +123,8 @@ def test_a_folder_of_damaged_lyrics_is_scanned_to_its_end(tmp_path: Path):
     for number, (form, content) in enumerate(damaged(30, 3)):
         (tmp_path / f"{number}.wav").write_bytes(recording)
         (tmp_path / f"{number}{endings[form]}").write_bytes(content)
-    found = list(Settings(str(tmp_path)).scan())
-    assert len(found) == 30 and {type(one) for one in found} == {Song, Refusal}
+    songs = list(Settings(str(tmp_path)).scan())
+    assert len(songs) == 30 and {type(song) for song in songs} == {Song, Refusal}
 
 
 BIG = 2 * 2**20

@@ -36,20 +36,20 @@ def embedded() -> list[Song]:
     return [s for name in ("manifest.jsonl", "held-out.jsonl") for s in read_manifest(home / name)]
 
 
-def read(one: Song) -> Sound:
-    wave, rate = soundfile.read(str(one.audio), dtype="float32", always_2d=True)
+def read(song: Song) -> Sound:
+    wave, rate = soundfile.read(str(song.audio), dtype="float32", always_2d=True)
     return Sound(np.ascontiguousarray(wave.T), rate)
 
 
-def heard(one: Song, sound: Sound, step: Settings = STEP) -> Item:
+def heard(song: Song, sound: Sound, step: Settings = STEP) -> Item:
     """The song with its fingerprint, as `curate_all` gets it."""
-    return replace(step.curate(Item(one, {"audio": sound})), tracks={})
+    return replace(step.curate(Item(song, {"audio": sound})), tracks={})
 
 
 @pytest.fixture(scope="module")
 def sounds() -> dict[str, Sound]:
     """All embedded songs: synthetic voices of one speaker, who sing the same words again and again."""
-    return {one.id: read(one) for one in embedded()}
+    return {song.id: read(song) for song in embedded()}
 
 
 @pytest.fixture(scope="module")
@@ -121,13 +121,13 @@ def test_every_copy_finds_its_original_and_nothing_else(
     for id in chosen:
         assert done[id].song.group == done[f"{id} copy"].song.group == id
         # without its silent end a trimmed one may be less than a copy
-        said = remarks(done[f"{id} copy"])
-        found = (
+        texts = remarks(done[f"{id} copy"])
+        ways = (
             ("same recording as", "an excerpt of")
             if mutation in ("trimmed", "all")
             else ("same recording as",)
         )
-        assert any(f"{how} {id}, offset" in said for how in found)
+        assert any(f"{how} {id}, offset" in texts for how in ways)
     assert {item.song.group for id, item in done.items() if id in sounds and id not in chosen} == {
         ""
     }
@@ -152,13 +152,13 @@ def test_a_remark_tells_offset_and_share(sounds: dict[str, Sound], items: list[I
 def test_excerpts_and_edits_are_grouped_and_kept(sounds: dict[str, Sound]) -> None:
     id, other = sorted(sounds)[-2:]
     whole = sounds[id]
-    found = [
+    items = [
         heard(song("whole"), whole),
         heard(song("excerpt"), part(whole, 0.3, 0.7)),
         heard(song("edit"), joined(part(whole, 0, 0.4), part(whole, 0.7, 1))),
         heard(song("half another song"), joined(sounds[other], part(whole, 0, 0.2))),
     ]
-    done = by_id(STEP.curate_all(found))
+    done = by_id(STEP.curate_all(items))
     assert {done[name].song.group for name in ("whole", "excerpt", "edit")} == {"edit"}
     assert done["half another song"].song.group == ""
     assert not any(item.aside for item in done.values())
@@ -218,9 +218,9 @@ def test_two_tones_and_two_noises(sounds: dict[str, Sound]) -> None:
     noises = [
         Sound(0.1 * draw.standard_normal((1, len(time)), np.float32), 16000) for _ in range(2)
     ]
-    found = [heard(song("tone"), tone), heard(song("n1"), noises[0]), heard(song("n2"), noises[1])]
-    found.append(heard(song("n1 copy"), coded(noises[0], "MP3", 22050, 0.5)))
-    groups = {item.song.id: item.song.group for item in STEP.curate_all(found)}
+    items = [heard(song("tone"), tone), heard(song("n1"), noises[0]), heard(song("n2"), noises[1])]
+    items.append(heard(song("n1 copy"), coded(noises[0], "MP3", 22050, 0.5)))
+    groups = {item.song.id: item.song.group for item in STEP.curate_all(items)}
     assert groups == {"tone": "", "n1": "n1", "n1 copy": "n1", "n2": ""}
 
 
@@ -234,15 +234,15 @@ def test_one_backing_track_does_not_make_one_song(sounds: dict[str, Sound]) -> N
         hit + sum(np.sin(2 * np.pi * f * beat) for f in chord) * np.exp(-4 * beat) / 3
         for chord in CHORDS
     ]
-    found = []
+    items = []
     for id in sorted(sounds)[-8:]:
         assert sounds[id].sample_rate == rate
         sung_W = sounds[id].wave_CW[0]
         wave = np.pad(sung_W[: np.flatnonzero(np.abs(sung_W) > 1e-3)[-1]], 3 * rate)
         loop = np.resize(np.concatenate(bars), len(wave))
         loop *= np.sqrt(np.square(wave).mean() / np.square(loop).mean())
-        found.append(heard(song(id), Sound((wave + loop).astype(np.float32)[None], rate)))
-    assert {item.song.group for item in STEP.curate_all(found)} == {""}
+        items.append(heard(song(id), Sound((wave + loop).astype(np.float32)[None], rate)))
+    assert {item.song.group for item in STEP.curate_all(items)} == {""}
 
 
 CHORDS = [
@@ -387,7 +387,7 @@ def test_the_best_copy_is_kept(
 ) -> None:
     sound = sounds["songbook-train-1-00014"]
     for pair in ([better, worse], [worse, better]):
-        done = by_id(STEP.curate_all([heard(one, sound) for one in pair]))
+        done = by_id(STEP.curate_all([heard(copy, sound) for copy in pair]))
         assert not done[better.id].aside and done[worse.id].aside
         assert f"same lyrics; {better.id} is kept: {why}" in remarks(done[worse.id])
 
@@ -409,14 +409,14 @@ def test_other_lyrics_to_one_recording_are_kept(sounds: dict[str, Sound]) -> Non
 # --- the split ------------------------------------------------------------------------------------
 def test_training_copies_of_held_out_songs_are_set_aside(sounds: dict[str, Sound]) -> None:
     sound, other = sounds["songbook-train-1-00014"], sounds["songbook-train-1-00005"]
-    found = [
+    items = [
         # the better file, yet the held-out set stays as it is
         heard(song("copy", audio="copy.flac"), sound),
         heard(song("cover", VERSE), other),
         heard(song("held", VERSE, split="held-out", audio="held.mp3"), sound),
         heard(song("stranger"), sounds["songbook-train-1-00003"]),
     ]
-    done = by_id(STEP.curate_all(found))
+    done = by_id(STEP.curate_all(items))
     assert {id for id, item in done.items() if item.aside} == {"copy", "cover"}
     assert "same recording as held" in remarks(done["copy"]) and "held is held out" not in remarks(
         done["copy"]
@@ -428,12 +428,12 @@ def test_training_copies_of_held_out_songs_are_set_aside(sounds: dict[str, Sound
 
 
 def test_a_group_by_the_source_counts() -> None:
-    found = [
+    items = [
         Item(song("a", group="g")),
         Item(song("b", group="g", split="held-out")),
         Item(song("c", group="h")),
     ]
-    done = by_id(STEP.curate_all(found))
+    done = by_id(STEP.curate_all(items))
     assert done["a"].aside and "in one group with b, which is held out" in remarks(done["a"])
     assert [done[id].song.group for id in "bc"] == ["g", "h"] and not done["c"].aside
 
@@ -514,19 +514,19 @@ def test_a_source_that_holds_songs_out_decides_itself() -> None:
 def test_order_does_not_matter_and_all_songs_come_back(
     sounds: dict[str, Sound], items: list[Item]
 ) -> None:
-    found = [*items[:12]]
+    pool = [*items[:12]]
     for n, item in enumerate(items[:6]):
-        found.append(
+        pool.append(
             heard(
                 song(f"copy {n}", VERSE if n % 2 else ()),
                 later(part(sounds[item.song.id], 0, 0.9), n / 3),
             )
         )
-    found[2] = replace(found[2], song=replace(found[2].song, split="held-out"))
-    done = STEP.curate_all(found)
-    assert [item.song.id for item in done] == [item.song.id for item in found]
+    pool[2] = replace(pool[2], song=replace(pool[2].song, split="held-out"))
+    done = STEP.curate_all(pool)
+    assert [item.song.id for item in done] == [item.song.id for item in pool]
     for seed in range(3):
-        again = STEP.curate_all(random.Random(seed).sample(found, len(found)))
+        again = STEP.curate_all(random.Random(seed).sample(pool, len(pool)))
         assert by_id(again) == by_id(done)
 
 

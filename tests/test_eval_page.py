@@ -173,9 +173,9 @@ def suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             for k, m in enumerate(pitches)
         ]
         notes += own
-        told = tuple(songs.Note(*note, text="l a") for note in own)
+        with_text = tuple(songs.Note(*note, text="l a") for note in own)
         text = ("row the boat", "down the stream", "life a dream")[i]
-        lines.append(songs.Line(text, 1.4 * i, 1.4 * (i + 1), (), told))
+        lines.append(songs.Line(text, 1.4 * i, 1.4 * (i + 1), (), with_text))
     soundfile.write(tmp_path / "song.wav", tone(notes, 4.2), RATE)
     song = songs.Song(
         "a", (songs.Section("verse", tuple(lines)),), "folk", audio="song.wav", split="held-out"
@@ -258,8 +258,8 @@ def test_bad_takes_are_named_in_one_line(
 ) -> None:
     (tmp_path / "takes.jsonl").write_text(text)
     assert run.main(["--takes", str(tmp_path / "takes.jsonl"), "--out", str(tmp_path / "out")]) == 2
-    said = capsys.readouterr().err
-    assert complaint in said and said.count("\n") == 1
+    printed = capsys.readouterr().err
+    assert complaint in printed and printed.count("\n") == 1
     assert not (tmp_path / "out").exists()
 
 

@@ -73,9 +73,9 @@ def without_files(song: Song) -> Song:
     return replace(song, audio=None, vocals=None, accompaniment=None)
 
 
-def same_sound(one: Song, other: Song) -> bool:
-    pairs = [(one.tracks[name], other.tracks[name]) for name in one.tracks]
-    return one.tracks.keys() == other.tracks.keys() and all(
+def same_sound(song: Song, other: Song) -> bool:
+    pairs = [(song.tracks[name], other.tracks[name]) for name in song.tracks]
+    return song.tracks.keys() == other.tracks.keys() and all(
         Path(a).read_bytes() == Path(b).read_bytes() for a, b in pairs
     )
 
@@ -170,11 +170,11 @@ def test_ultrastar_songs_of_the_songbook_come_back(tmp_path: Path):
     back = {Path(str(song.audio)).stem: song for song in Folder(str(tmp_path / "out")).load()}
     notes = wrong = 0
     for song in songs:
-        for given, found in zip(song.lines, back[key_of(song.id)].lines, strict=True):
-            assert found.text == given.text and [w.text for w in found.words] == [
+        for given, line in zip(song.lines, back[key_of(song.id)].lines, strict=True):
+            assert line.text == given.text and [w.text for w in line.words] == [
                 w.text for w in given.words
             ]
-            for a, b in zip(given.notes, found.notes, strict=True):
+            for a, b in zip(given.notes, line.notes, strict=True):
                 assert (a.start, a.end, a.midi) == pytest.approx(
                     (b.start, b.end, b.midi), abs=0.011
                 )
@@ -288,10 +288,10 @@ def test_a_dataset_comes_back_equal(
 def test_a_dataset_of_others(library: Any, tmp_path: Path):
     """Columns by other names, LRC and plain lyrics, sound by path; a bad row does not stop the
     others."""
-    one, two = record(tmp_path / "x" / "1.flac"), record(tmp_path / "x" / "2.wav")
+    first_wav, two = record(tmp_path / "x" / "1.flac"), record(tmp_path / "x" / "2.wav")
     (tmp_path / "x" / "3.wav").write_bytes(b"RIFF nothing")
     rows = {
-        "sound": [one, two, str(tmp_path / "x" / "3.wav"), two],
+        "sound": [first_wav, two, str(tmp_path / "x" / "3.wav"), two],
         "text": ["[00:01.00]la la\n[00:02.00]oh", "row row\n\nyour boat", "[00:01.00]la", ""],
         "lang": ["en", "en-GB", "en", "en"],
         "license": ["CC0-1.0", "CC-BY-4.0", "", None],
@@ -299,10 +299,10 @@ def test_a_dataset_of_others(library: Any, tmp_path: Path):
     kept = library.Dataset.from_dict(rows).cast_column("sound", library.Audio())
     kept.save_to_disk(tmp_path / "out")
     columns = {"audio": "sound", "lyrics": "text", "language": "lang", "licence": "license"}
-    found = list(
+    scanned = list(
         Hub(str(tmp_path / "out"), columns=columns, style="folk", licence="unknown").scan()
     )
-    first, second = found[:2]
+    first, second = scanned[:2]
     assert (
         isinstance(first, Song)
         and [line.start for line in first.lines] == [1.0, 2.0]
@@ -316,11 +316,11 @@ def test_a_dataset_of_others(library: Any, tmp_path: Path):
     assert first.id == "train-000001" and safe_decode.promise_safely(
         str(first.audio)
     ).seconds == pytest.approx(6.0)
-    assert [isinstance(one, Refusal) for one in found[2:]] == [True, True]
+    assert [isinstance(first_wav, Refusal) for first_wav in scanned[2:]] == [True, True]
     assert all(
-        "\n" not in one.reason and ", row " in one.reason
-        for one in found[2:]
-        if isinstance(one, Refusal)
+        "\n" not in first_wav.reason and ", row " in first_wav.reason
+        for first_wav in scanned[2:]
+        if isinstance(first_wav, Refusal)
     )
     assert len(Hub(str(tmp_path / "out"), columns=columns, songs=2).load()) == 2
     with pytest.raises(SongError, match="has no column words"):

@@ -148,9 +148,9 @@ def test_a_codec_out_of_tune_is_found_out(
     report = run(
         monkeypatch, tmp_path, sharp, "--songs", str(manifest), "--slots", "2", "--lines", "2"
     )
-    found = report["voices"]["all"]["2 slots"]
-    assert found["lines"] == 2 and found["in_tune_before"]["value"] == 1
-    assert found["in_tune_quotient"]["value"] < 0.5 and found["still_in_tune"]["value"] < 0.5
+    figures = report["voices"]["all"]["2 slots"]
+    assert figures["lines"] == 2 and figures["in_tune_before"]["value"] == 1
+    assert figures["in_tune_quotient"]["value"] < 0.5 and figures["still_in_tune"]["value"] < 0.5
 
 
 def test_files_are_heard_in_pieces_against_their_own_pitch(
@@ -222,17 +222,21 @@ def test_tracks_are_heard_apart_and_in_the_mix(
     assert report["track"] == "vocals + accompaniment" and report["lines"] == 3 * 4
     assert list(report["voices"])[:3] == ["mix", "vocals", "accompaniment"]
     assert {"mix: tenor", "vocals: alto", "accompaniment: tenor"} < set(report["voices"])
-    found = {name: report["voices"][name]["4 slots"] for name in ("mix", "vocals", "accompaniment")}
+    figures = {
+        name: report["voices"][name]["4 slots"] for name in ("mix", "vocals", "accompaniment")
+    }
     assert (
-        found["vocals"]["in_tune_before"]["count"] == found["mix"]["in_tune_before"]["count"] == 16
+        figures["vocals"]["in_tune_before"]["count"]
+        == figures["mix"]["in_tune_before"]["count"]
+        == 16
     )
-    assert found["vocals"]["still_in_tune"]["value"] == 1 and found["vocals"]["lines"] == 4
+    assert figures["vocals"]["still_in_tune"]["value"] == 1 and figures["vocals"]["lines"] == 4
     assert (
-        found["accompaniment"]["in_tune_before"]
-        is found["accompaniment"]["word_error_before"]
+        figures["accompaniment"]["in_tune_before"]
+        is figures["accompaniment"]["word_error_before"]
         is None
     )
-    mel = {name: report["likeness"][name]["4"]["mel"]["value"] for name in found}
+    mel = {name: report["likeness"][name]["4"]["mel"]["value"] for name in figures}
     assert (
         mel["vocals"] < 0.3 < mel["accompaniment"]
         and mel["vocals"] < mel["mix"] < mel["accompaniment"]
@@ -264,7 +268,7 @@ def test_the_page_needs_nothing_else_and_shows_every_voice(
     # two lines, before and after
     assert page.count("data:audio/ogg") == page.count("data:image/png") == 4
     shown = fidelity_page.chosen(report, report, 2)
-    assert {report["voice_of_line"][place] for place in shown} == {"tenor", "alto"}
+    assert {report["voice_of_line"][number] for number in shown} == {"tenor", "alto"}
     for row in text.split("\n"):
         if row.startswith("|"):
             assert row.count("|") == row.count(" | ") + 2
@@ -313,8 +317,11 @@ def test_likeness_of_noise_added() -> None:
     total, frames = likeness.mel(wave_W, math.e * wave_W, RATE)
     assert total / frames == pytest.approx(1, abs=1e-3)
     noisy = [wave_W + level * torch.randn(len(wave_W), generator=rng) for level in (0.01, 0.1, 1.0)]
-    scores = [likeness.stoi(wave_W, each)[0] for each in noisy]
-    assert scores == sorted(scores, reverse=True) and scores[0] > 0.9 > scores[2]
+    intelligible = [likeness.stoi(wave_W, each)[0] for each in noisy]
+    assert (
+        intelligible == sorted(intelligible, reverse=True)
+        and intelligible[0] > 0.9 > intelligible[2]
+    )
     assert likeness.stoi(wave_W[:1600], wave_W[:1600]) == (0.0, 0)
     if likeness.has_pesq():
         assert likeness.pesq(wave_W, wave_W)[0] > 4.6 > likeness.pesq(wave_W, noisy[2])[0]
@@ -338,5 +345,5 @@ def test_what_is_wrong_is_said_in_one_line(
     arguments: list[str], complaint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert fidelity.main([*arguments, "--out", str(tmp_path / "out")]) == 2
-    said = capsys.readouterr().err
-    assert complaint in said and said.count("\n") == 1 and not (tmp_path / "out").exists()
+    printed = capsys.readouterr().err
+    assert complaint in printed and printed.count("\n") == 1 and not (tmp_path / "out").exists()

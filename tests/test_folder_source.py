@@ -163,8 +163,10 @@ def test_a_section_with_a_time_is_not_sung():
         "[Bridge: both]\n[00:06.00]la\n[00:07.00][outro] ah\n"
     )
     read = read_lrc(text, 8.0, "x.lrc")
-    said = [(s.tag, [(line.text, line.start, line.end) for line in s.lines]) for s in read.sections]
-    assert said == [
+    sections = [
+        (s.tag, [(line.text, line.start, line.end) for line in s.lines]) for s in read.sections
+    ]
+    assert sections == [
         ("verse", [("row row", 2, 4)]), ("chorus", [("oh", 5, 6)]), ("bridge", [("la", 6, 7)]), ("outro", [("ah", 7, 8)]),
     ]  # fmt: skip
 
@@ -185,7 +187,7 @@ def test_words_timed_in_square_brackets():
 def test_who_wrote_the_words_and_in_which_language():
     about = read_lrc("[au:Ann]\n[by:Bob]\n[la:English]\n[00:01.00]la", 8.0, "x.lrc").about
     assert about["language"] == "en" and credit(about) == "words by Ann; timed by Bob"
-    assert [language_of(one) for one in ("EN", "zh_CN", "German (Swiss), French", "Klingon!", "")] == [
+    assert [language_of(tag) for tag in ("EN", "zh_CN", "German (Swiss), French", "Klingon!", "")] == [
         "en", "zh-CN", "de", "", "",
     ]  # fmt: skip
 
@@ -268,8 +270,8 @@ def test_rights_of_a_song_that_is_refused_are_not_called_unused(songs: Path):
     (songs / "rights.csv").write_text(
         "file,licence\nbad.mp3,CC0-1.0\nboat,CC0-1.0\n", encoding="utf-8"
     )
-    found = list(Settings(str(songs)).scan())
-    assert [one.name for one in found if isinstance(one, Refusal)] == ["bad"]
+    scanned = list(Settings(str(songs)).scan())
+    assert [song.name for song in scanned if isinstance(song, Refusal)] == ["bad"]
 
 
 def test_hidden_folders_hold_no_songs(songs: Path):
@@ -361,18 +363,20 @@ def test_one_bad_song_does_not_stop_the_others(tmp_path: Path):
     (tmp_path / "c.txt").write_text("", encoding="utf-8")
     (tmp_path / "d.txt").unlink()
     (tmp_path / "e.lrc").write_text("[00:01.00]la", encoding="utf-8")
-    found = list(Settings(str(tmp_path)).scan())
-    assert [one.id if isinstance(one, Song) else one.name for one in found] == [
+    scanned = list(Settings(str(tmp_path)).scan())
+    assert [song.id if isinstance(song, Song) else song.name for song in scanned] == [
         "a",
         "b",
         "c",
         "d",
         "e",
     ]
-    assert [type(one) for one in found] == [Song, Refusal, Refusal, Song, Refusal]
-    assert not found[3].lines  # a recording without lyrics can be looked at, and not learnt from
-    for one in (*found[1:3], found[4]):
-        assert isinstance(one, Refusal) and str(tmp_path) in one.reason and "\n" not in one.reason
+    assert [type(song) for song in scanned] == [Song, Refusal, Refusal, Song, Refusal]
+    assert not scanned[3].lines  # a recording without lyrics can be looked at, and not learnt from
+    for song in (*scanned[1:3], scanned[4]):
+        assert (
+            isinstance(song, Refusal) and str(tmp_path) in song.reason and "\n" not in song.reason
+        )
     with pytest.raises(SongError, match=r"b\.wav"):
         Settings(str(tmp_path)).load()
 

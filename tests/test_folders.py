@@ -118,10 +118,10 @@ def test_the_newest_whole_one_is_taken_and_damaged_newer_ones_named(
 
 
 def test_a_fingerprint_is_of_content_alone(tmp_path: Path) -> None:
-    one, other = _fill(tmp_path / "one"), _fill(tmp_path / "other")
-    assert folders.fingerprint(one) == folders.fingerprint(other)
-    (other / "a.txt").rename(other / "c.txt")
-    assert folders.fingerprint(one) != folders.fingerprint(other)
+    first, second = _fill(tmp_path / "one"), _fill(tmp_path / "other")
+    assert folders.fingerprint(first) == folders.fingerprint(second)
+    (second / "a.txt").rename(second / "c.txt")
+    assert folders.fingerprint(first) != folders.fingerprint(second)
     table_VD = torch.arange(6.0).reshape(2, 3)
     tensors = {"a": table_VD, "b": table_VD.bfloat16()}
     # other order, other strides

@@ -65,10 +65,10 @@ def test_ultrastar_relative_times():
 
 @pytest.mark.parametrize("marks", [("P1", "P2", "P3"), ("P 1", "P 2", "P 3")])
 def test_ultrastar_duets(marks: tuple[str, str, str]):
-    one, two, both = marks
+    first, second, both = marks
     text = (
-        f"#TITLE:a\n#BPM:150\n#DUETSINGERP1:Ann\n#P2:Bob\n{one}\n: 0 4 0 la\n- 5\n: 10 4 0 oh\n"
-        f"{two}\n: 20 4 0 ah\n- 25\n: 11 4 7 no\n{both}\n: 30 4 0 yes\n"
+        f"#TITLE:a\n#BPM:150\n#DUETSINGERP1:Ann\n#P2:Bob\n{first}\n: 0 4 0 la\n- 5\n: 10 4 0 oh\n"
+        f"{second}\n: 20 4 0 ah\n- 25\n: 11 4 7 no\n{both}\n: 30 4 0 yes\n"
     )
     read = read_ultrastar(text, 8.0, "x.txt", "en")
     assert [line.text for line in read.sections[0].lines] == ["la", "oh", "ah", "yes"]
@@ -197,8 +197,8 @@ def test_sections_and_lines_that_the_score_names():
     ended = note("C", 4, 2, "la").replace("</lyric>", "<end-line/></lyric>")
     content = score(ended + note("C", 4, 2, "oh"), mark + note("C", 4, 2, "ah"))
     read = read_musicxml(content, 60.0, "x.xml", "en")
-    said = [(s.tag, [line.text for line in s.lines]) for s in read.sections]
-    assert said == [("verse", ["la", "oh"]), ("chorus", ["ah"])]
+    sections = [(s.tag, [line.text for line in s.lines]) for s in read.sections]
+    assert sections == [("verse", ["la", "oh"]), ("chorus", ["ah"])]
     assert "lines_cut_by" not in {fact.name for fact in read.facts}
 
 
@@ -290,10 +290,10 @@ def test_scores_written_by_music21(tmp_path: Path):
     ]
     melody = [("C4", 1), ("C4", 1.5), ("E4", 0.5), ("F4", 1), ("G4", 0.5), ("A-4", 3)]
     for (name, long), text in zip(melody, texts, strict=True):
-        one = music21.note.Note(name, quarterLength=long)
+        sung = music21.note.Note(name, quarterLength=long)
         if text is not None:
-            one.lyrics.append(music21.note.Lyric(text=text[0], number=1, syllabic=text[1]))
-        part.append(one)
+            sung.lyrics.append(music21.note.Lyric(text=text[0], number=1, syllabic=text[1]))
+        part.append(sung)
     path = Path(music21.stream.Score([part]).write("musicxml", tmp_path / "x.musicxml"))
     [line] = musicxml(path.read_bytes())
     assert line.text == "Row, row gently stream."
@@ -308,15 +308,15 @@ def suite() -> Path:
     music21 = pytest.importorskip(
         "music21", reason="music21, which brings the suite, is not installed"
     )
-    place = Path(music21.__file__).parent / "musicxml" / "lilypondTestSuite"
-    if not place.is_dir():
+    folder = Path(music21.__file__).parent / "musicxml" / "lilypondTestSuite"
+    if not folder.is_dir():
         pytest.skip("this music21 brings no LilyPond test suite")
-    return place
+    return folder
 
 
 def test_the_unofficial_musicxml_test_suite():
     """Every file is read, or refused in one line; its chapter on lyrics word by word."""
-    said = {
+    texts = {
         "61a-Lyrics": "Tralali Ja! Trara! Bah!", "61b-MultipleLyrics": "Tralala, ja! Trara...",
         "61c-Lyrics-Pianostaff": "tralali ja!", "61d-Lyrics-Melisma": "Melisma.",
         "61e-Lyrics-Chords": "Lyrics on chords", "61f-Lyrics-GracedNotes": "Lyrics on notes with "
@@ -331,9 +331,9 @@ def test_the_unofficial_musicxml_test_suite():
         except LyricsError as error:
             assert "\n" not in str(error)
             lines = []
-        if path.stem in said:
-            assert " ".join(line.text for line in lines) == said.pop(path.stem)
-    assert said == {}
+        if path.stem in texts:
+            assert " ".join(line.text for line in lines) == texts.pop(path.stem)
+    assert texts == {}
 
 
 def order_of(name: str) -> list[str | None]:
@@ -343,10 +343,10 @@ def order_of(name: str) -> list[str | None]:
 
 @pytest.mark.parametrize("name", ["45a-SimpleRepeat", "45b-RepeatWithAlternatives"])
 def test_repeats_are_played_as_music21_plays_them(name: str):
-    place = suite()
+    folder = suite()
     import music21
 
-    read: Any = music21.converter.parse(place / f"{name}.xml")
+    read: Any = music21.converter.parse(folder / f"{name}.xml")
     theirs = read.parts[0].expandRepeats().getElementsByClass("Measure")
     assert order_of(name) == [str(measure.measureNumber) for measure in theirs]
 

@@ -43,8 +43,8 @@ def encode(text: str) -> list[int]:
 
 def coded(v: AudioVocabulary, times: str, seed: int, lines: int = 1) -> list[Coded]:
     song = tiny_singer.song(seed, lines=2, times=times)
-    found = passages(song, 25.0, LONGEST, WritingSettings(max_lines=lines))
-    return [Coded(p, codes(v, p.frames if p.stop >= 0 else 1 + seed, seed)) for p in found]
+    cut = passages(song, 25.0, LONGEST, WritingSettings(max_lines=lines))
+    return [Coded(p, codes(v, p.frames if p.stop >= 0 else 1 + seed, seed)) for p in cut]
 
 
 def sung(ids: list[int], v: AudioVocabulary) -> list[int]:
@@ -87,9 +87,9 @@ def test_every_code_is_written_once_and_read_back(layout, slots, streams):
         assert pairs == by_definition(order.delays, frames) and len(set(pairs)) == frames * slots
         assert order.starts(frames)[:-1] == [pairs.index((frame, 0)) for frame in range(frames)]
         begun = [min(frame, order.depth) for frame in range(frames)]
-        told = [slot for frame in begun for slot in order.step(frame)]
-        assert order.starts(frames)[-1] == len(told)
-        assert slot_N.tolist() == told + list(order.tail(min(frames, order.depth)))
+        in_steps = [slot for frame in begun for slot in order.step(frame)]
+        assert order.starts(frames)[-1] == len(in_steps)
+        assert slot_N.tolist() == in_steps + list(order.tail(min(frames, order.depth)))
         codes_FS = codes(v, frames)
         ids_N = v.spell(codes_FS)
         assert ids_N.tolist() == [v.span(s).start + int(codes_FS[f, s]) for f, s in pairs]

@@ -222,11 +222,11 @@ def test_the_joint_licence_depends_on_no_order_and_agrees_with_itself() -> None:
         "own",
     ]
     for three in itertools.combinations(some, 3):
-        found = {
+        licences = {
             (most_restrictive({f"song: {n}": id for n, id in enumerate(order)}).licence)
             for order in itertools.permutations(three)
         }
-        assert len(found) == 1
+        assert len(licences) == 1
         joint = most_restrictive({f"song: {n}": id for n, id in enumerate(three)})
         if not joint.conflicts:
             assert all(may_carry(joint.licence, id) is None for id in three)
@@ -295,8 +295,8 @@ def test_all_songs_leave_the_joint_licence_and_whom_to_credit() -> None:
 
 def test_the_tool_that_made_the_stems_counts() -> None:
     def separated(id: str, licence: str) -> Item:
-        said = {"by": "separation", "weights": "some/weights", "weights_licence": licence}
-        return song(id, "CC0").know(Fact("stems", said, "separation", 0.5))
+        stems = {"by": "separation", "weights": "some/weights", "weights_licence": licence}
+        return song(id, "CC0").know(Fact("stems", stems, "separation", 0.5))
 
     items = [separated("a", "research only"), separated("b", "MIT"), song("c", "CC0")]
     done = Settings(purpose="commercial").curate_all(items)

@@ -45,13 +45,13 @@ SCORE = Line(
 
 
 def about(**more) -> About:
-    said = {
+    values = {
         "codec": {"kind": "toy"},
         "codec_fingerprint": ToyCodec.fingerprint,
         "slot_sizes": FORMAT.slot_sizes,
     }
     return About(
-        **{**said, "base": "", "tokens": 600, "styles": ("folk",), "voices": ("low",), **more}
+        **{**values, "base": "", "tokens": 600, "styles": ("folk",), "voices": ("low",), **more}
     )
 
 
@@ -68,11 +68,11 @@ def singer(student):
 @pytest.fixture
 def sent(monkeypatch) -> dict[object, list[int]]:
     """Every id that is sung, behind `sing`, by passage."""
-    found: dict[object, list[int]] = {}
+    by_step: dict[object, list[int]] = {}
 
     def watched(*arguments):
         steps = script(*arguments)
-        ids = found.setdefault(steps, [])
+        ids = by_step.setdefault(steps, [])
         request = next(steps)
         while True:
             ids.append((yield request))
@@ -84,7 +84,7 @@ def sent(monkeypatch) -> dict[object, list[int]]:
                 ids.pop()  # a drawn stop, which is not written
 
     monkeypatch.setattr(distill.singing.singer, "script", watched)
-    return found
+    return by_step
 
 
 def check_legal(ids: list[int], v: AudioVocabulary) -> int:
@@ -137,8 +137,8 @@ def test_open_pieces_end_where_a_stop_is_drawn_and_within_the_room(student, sent
     assert len(lengths) > 3
 
 
-def same(one, other) -> bool:
-    return torch.equal(one.codes_FS, other.codes_FS) and one.notes == other.notes
+def same(take, other) -> bool:
+    return torch.equal(take.codes_FS, other.codes_FS) and take.notes == other.notes
 
 
 def test_greedy_and_seeded_takes_repeat_and_other_seeds_differ(singer):
@@ -146,9 +146,13 @@ def test_greedy_and_seeded_takes_repeat_and_other_seeds_differ(singer):
     greedy = [singer.sing(text, seed=seed, temperature=0.0) for seed in (1, 2)]
     assert same(*greedy)
     torch.rand(3)
-    one, two, other = (singer.sing(text, seed=seed, temperature=1.0) for seed in (7, 7, 8))
-    assert same(one, two) and torch.equal(one.wave_CW, two.wave_CW) and not same(one, other)
-    assert one.seed == 7 and one.text == text
+    first, second, other = (singer.sing(text, seed=seed, temperature=1.0) for seed in (7, 7, 8))
+    assert (
+        same(first, second)
+        and torch.equal(first.wave_CW, second.wave_CW)
+        and not same(first, other)
+    )
+    assert first.seed == 7 and first.text == text
     unseeded = [singer.sing("row", temperature=1.0) for _ in range(3)]
     assert len({take.seed for take in unseeded}) > 1
     again = singer.sing("row", seed=unseeded[0].seed, temperature=1.0)
@@ -168,7 +172,7 @@ def test_a_take_does_not_depend_on_its_neighbours(singer):
         (alone,) = singer.sing_lines([line], seed=11 + number)
         assert same(alone, together[number]) and alone.seed == together[number].seed
     in_pairs = singer.sing_lines(lines, seed=11, at_once=2)
-    assert all(same(one, other) for one, other in zip(in_pairs, together, strict=True))
+    assert all(same(take, other) for take, other in zip(in_pairs, together, strict=True))
 
 
 def test_a_score_is_followed_exactly(singer):
@@ -226,8 +230,8 @@ def test_lines_of_a_song_are_joined_in_one_take(singer):
     shift = parts[0].seconds
     later = [(start + shift, end + shift, midi) for start, end, midi in parts[1].notes]
     assert [midi for *_, midi in whole.notes] == [midi for *_, midi in (*parts[0].notes, *later)]
-    for one, other in zip(whole.notes, (*parts[0].notes, *later), strict=True):
-        assert one[:2] == pytest.approx(other[:2])
+    for note, other in zip(whole.notes, (*parts[0].notes, *later), strict=True):
+        assert note[:2] == pytest.approx(other[:2])
     assert whole.seconds == pytest.approx(sum(part.seconds for part in parts))
 
 
@@ -291,8 +295,8 @@ def test_a_syllable_is_expected_to_take_its_time_at_any_frame_rate(student, fram
     codec.format = replace(FORMAT, frame_rate=frame_rate)
     with pytest.raises(FitError, match="s of song needs") as refused:
         Singer(student, codec, about()).sing_lines([Line("merrily " * 300)])
-    said = float(str(refused.value).split(" s of song")[0].split()[-1])
-    frames = said * student.vocabulary.format.frame_rate
+    seconds = float(str(refused.value).split(" s of song")[0].split()[-1])
+    frames = seconds * student.vocabulary.format.frame_rate
     assert frames == pytest.approx(0.4 * frame_rate * 3 * 300, rel=0.01)
 
 
@@ -480,7 +484,7 @@ def test_a_take_is_saved_as_a_wave_file_of_its_length(singer, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def shelf(tmp_path_factory):
+def singer_home(tmp_path_factory):
     """A codec, a base, and one singer on them as adapter and as merged folder, each with its
     singer.json."""
     home = tmp_path_factory.mktemp("shelf")
@@ -502,19 +506,19 @@ def shelf(tmp_path_factory):
         for name, parameter in student.trainable().items():
             amount = 0.5 if name.endswith(".new") else 0.05
             parameter.add_(torch.randn(parameter.shape, generator=generator) * amount)
-    said = about(
+    singer_about = about(
         codec={"kind": "embedded", "path": str(home / "codec"), "slots": 2},
         codec_fingerprint=codec.fingerprint, slot_sizes=codec.format.slot_sizes, base=str(home / "base"), recipe="seed: 1\n",
     )  # fmt: skip
     student.save_adapter(home / "run" / "singer", "float32")
     merge(student, home / "merged")
     for folder in (home / "run" / "singer", home / "merged"):
-        write_about(folder, said)
-    return home, Singer(student, codec, said)
+        write_about(folder, singer_about)
+    return home, Singer(student, codec, singer_about)
 
 
-def test_adapter_and_merged_form_load_and_sing_the_same(shelf):
-    home, ours = shelf
+def test_adapter_and_merged_form_load_and_sing_the_same(singer_home):
+    home, ours = singer_home
     ids_BT = torch.randint(
         ours.student.vocabulary.rows, (1, 30), generator=torch.Generator().manual_seed(1)
     )
@@ -522,22 +526,22 @@ def test_adapter_and_merged_form_load_and_sing_the_same(shelf):
     with torch.no_grad():
         wanted_BTV = ours.student.model(input_ids=ids_BT).logits
         for where in (home / "run", home / "run" / "singer", home / "merged"):
-            found = load_singer(where, device="cpu")
-            assert (found.student.model(input_ids=ids_BT).logits - wanted_BTV).abs().max() < 2e-5
-            assert found.about == ours.about == read_about(home / "merged")
-            assert same(found.sing("row your boat", seed=4), take)
+            singer = load_singer(where, device="cpu")
+            assert (singer.student.model(input_ids=ids_BT).logits - wanted_BTV).abs().max() < 2e-5
+            assert singer.about == ours.about == read_about(home / "merged")
+            assert same(singer.sing("row your boat", seed=4), take)
     assert take.wave_CW.shape == (1, 640 * len(take.codes_FS)) and take.wave_CW.isfinite().all()
 
 
-def test_another_codec_or_base_or_folder_is_refused(shelf, tmp_path):
-    home, ours = shelf
+def test_another_codec_or_base_or_folder_is_refused(singer_home, tmp_path):
+    home, ours = singer_home
     text = (home / "merged" / "singer.json").read_text()
     row = json.loads(text)
     embedded.save_codec(random_network(seed=9), tmp_path / "codec")
     try:
         for wrong in (tmp_path / "codec", tmp_path / "none"):
-            said = {**row, "codec": {**row["codec"], "path": str(wrong)}}
-            (home / "merged" / "singer.json").write_text(json.dumps(said))
+            complaint = {**row, "codec": {**row["codec"], "path": str(wrong)}}
+            (home / "merged" / "singer.json").write_text(json.dumps(complaint))
             with pytest.raises((AdapterError, FolderError, CodecError)) as refused:
                 load_singer(home / "merged")
             if wrong.exists():
@@ -561,12 +565,12 @@ def test_another_codec_or_base_or_folder_is_refused(shelf, tmp_path):
     tokenizer.save_pretrained(tmp_path / "base")
     adapter = home / "run" / "singer" / "singer.json"
     try:
-        for base, said in (
+        for base, complaint in (
             (tmp_path / "base", "was made for base"),
             (tmp_path / "gone", "base cannot be opened"),
         ):
             adapter.write_text(json.dumps({**row, "base": str(base)}))
-            with pytest.raises(AdapterError, match=said):
+            with pytest.raises(AdapterError, match=complaint):
                 load_singer(home / "run")
     finally:
         adapter.write_text(text)
@@ -576,9 +580,9 @@ def test_another_codec_or_base_or_folder_is_refused(shelf, tmp_path):
         load_singer(tmp_path)
 
 
-def test_figures_of_songs_are_those_of_their_passages(shelf, tmp_path, monkeypatch):
+def test_figures_of_songs_are_those_of_their_passages(singer_home, tmp_path, monkeypatch):
     """nats and kl, from audio files through codec and cache."""
-    home, ours = shelf
+    home, ours = singer_home
     monkeypatch.setenv("DISTILL_CACHE", str(tmp_path / "cache"))
     wave_CW = ours.sing("row your boat", seed=4, score=[SCORE]).wave_CW
     soundfile.write(tmp_path / "a.wav", wave_CW[0].numpy(), 16_000)

@@ -103,10 +103,10 @@ def test_stanzas_keep_their_metre_and_rhyme(held_out: bool) -> None:
         for row, letter in enumerate(metre.scheme):
             first = metre.scheme.index(letter)
             if first < row:
-                one, other = (lines[place].split()[-1] for place in (row, first))
+                word, other = (lines[number].split()[-1] for number in (row, first))
                 assert (
-                    one != other
-                    and lyrics.syllables(one)[-1][1:] == lyrics.syllables(other)[-1][1:]
+                    word != other
+                    and lyrics.syllables(word)[-1][1:] == lyrics.syllables(other)[-1][1:]
                 )
     assert len(used) == sum(len(metre.syllables) for metre in stanzas.METRES)
 
@@ -270,8 +270,8 @@ def test_tunes_lie_on_their_chords() -> None:
         for line in song.lines:
             for note in line.notes:
                 if note.start in chords:
-                    place = song.fact("downbeats_seconds").value.index(note.start)  # type: ignore[union-attr]
-                    on_chord.append(int(note.midi or 0) % 12 in score.setting.chords[place])
+                    bar = song.fact("downbeats_seconds").value.index(note.start)  # type: ignore[union-attr]
+                    on_chord.append(int(note.midi or 0) % 12 in score.setting.chords[bar])
     assert np.mean(on_chord) > 0.9
 
 

@@ -31,7 +31,7 @@ def cleaned(lyrics: str, step: text.Settings | None = None) -> Item:
     return (step or text.Settings()).curate(Item(typed(lyrics)))
 
 
-def said(item: Item) -> str:
+def remarks(item: Item) -> str:
     return " | ".join(remark.text for remark in item.remarks)
 
 
@@ -47,9 +47,9 @@ def test_a_tag_without_lines_repeats_or_says_that_nobody_sings() -> None:
         ("intro", []), ("verse", ["row row"]), ("chorus", ["la la"]), ("chorus", ["la la"]), ("instrumental", []),
         ("chorus", ["la la"]), ("bridge", []),
     ]  # fmt: skip
-    assert "repeats written out: 2 lines" in said(item)
-    assert "sections without words, here or before: bridge" in said(item)
-    assert "rows that say to repeat, but not what: 1, not written out" in said(item)
+    assert "repeats written out: 2 lines" in remarks(item)
+    assert "sections without words, here or before: bridge" in remarks(item)
+    assert "rows that say to repeat, but not what: 1, not written out" in remarks(item)
     assert text.Settings().curate(replace(item, remarks=())).song == item.song
     assert structure.Settings().curate(item).song.fact("structure") == Fact(
         "structure", ["intro", "verse", "chorus", "chorus", "instrumental", "chorus", "bridge"]
@@ -69,8 +69,8 @@ def test_a_guess_at_the_structure_keeps_what_is_not_sung() -> None:
     song = typed(
         f"[intro]\n[verse]\n{chr(10).join(verses[:3])}\n{two}\n[solo]\n[verse]\n{chr(10).join(verses[3:])}\n{two}\n[outro]"
     )
-    found = structure.Settings().curate(text.Settings().curate(Item(song))).song
-    assert [s.tag for s in found.sections] == [
+    guess = structure.Settings().curate(text.Settings().curate(Item(song))).song
+    assert [s.tag for s in guess.sections] == [
         "intro",
         "verse",
         "chorus",
@@ -79,7 +79,7 @@ def test_a_guess_at_the_structure_keeps_what_is_not_sung() -> None:
         "chorus",
         "outro",
     ]
-    assert found.lines == song.lines
+    assert guess.lines == song.lines
 
 
 # --- text: characters -----------------------------------------------------------------------------
@@ -119,10 +119,10 @@ def test_characters_become_what_was_meant_and_stay_so(wrong: str, right: str) ->
 
 def test_a_wrong_encoding_is_named_and_an_uncertain_one_left_alone() -> None:
     item = cleaned("[verse]\ncorazÃ³n\nmÃ¡s\nlove")
-    assert said(item) == "2 lines re-encoded from Windows-1252"
+    assert remarks(item) == "2 lines re-encoded from Windows-1252"
     item = cleaned("[verse]\nc\ufffdur de mer\nlove")
     assert (
-        "1 line may be wrongly encoded" in said(item)
+        "1 line may be wrongly encoded" in remarks(item)
         and item.song.lines[0].text == "c\ufffdur de mer"
     )
     assert characters.decoded("Bäñà") == "Bäñà"
@@ -215,8 +215,10 @@ def test_lyrics_as_people_type_them() -> None:
         ("verse", ["Hello darkness my", "Hello darkness my"]),
         ("chorus", ["oh"]),
     ]
-    assert "rows taken out: addresses 1, chords 1, credits 1" in said(item)
-    assert "tags: '副歌' -> chorus" in said(item) and "repeats written out: 3 lines" in said(item)
+    assert "rows taken out: addresses 1, chords 1, credits 1" in remarks(item)
+    assert "tags: '副歌' -> chorus" in remarks(item) and "repeats written out: 3 lines" in remarks(
+        item
+    )
     assert not cleaned("[verse]\nrow row\n[chorus]\nla la").remarks
 
 
@@ -245,12 +247,12 @@ def test_timed_lines_keep_times_words_and_notes() -> None:
     mended = section.lines[0]
     assert (mended.text, mended.start, mended.end, mended.notes) == ("lä la", 1.0, 3.0, line.notes)
     assert [word.text for word in mended.words] == ["lä", "la"]
-    assert "marks of repetition in timed lyrics: 1, sung as timed" in said(item)
+    assert "marks of repetition in timed lyrics: 1, sung as timed" in remarks(item)
 
 
 def test_nothing_to_sing_and_too_much() -> None:
     empty = Item(Song("x", (Section("verse", (Line("[Instrumental]"), Line("Am G"))),)))
-    assert not text.Settings().curate(empty).aside and "instrumental" in said(
+    assert not text.Settings().curate(empty).aside and "instrumental" in remarks(
         text.Settings().curate(empty)
     )
     assert text.Settings(instrumental="set aside").curate(empty).aside
@@ -315,11 +317,11 @@ def test_what_becomes_of_a_stated_language() -> None:
 
 def test_mixed_languages_and_songs_that_say_nothing() -> None:
     item = language.Settings().curate(song_in("en", "ko"))
-    assert "mixed languages" in said(item)
+    assert "mixed languages" in remarks(item)
     shares = item.song.fact("languages")
     assert shares is not None and set(shares.value) == {"en", "ko"}
     silent = language.Settings().curate(Item(typed("la la la\noh oh yeah")))
-    assert silent.song.fact("language") is None and "too little text" in said(silent)
+    assert silent.song.fact("language") is None and "too little text" in remarks(silent)
     assert not language.Settings().curate(Item(Song("x", ()))).remarks
     with pytest.raises(SettingsError, match="'klingon' is not known"):
         language.Settings(languages=("klingon",))
@@ -361,7 +363,7 @@ def test_a_line_that_cannot_be_true_loses_its_times(
 ) -> None:
     item = pace.Settings().curate(Item(timed(*GOOD[:9], wrong), silence(20)))
     assert (
-        said(item) == f"times of 1 of 10 lines dropped: {reason} 1"
+        remarks(item) == f"times of 1 of 10 lines dropped: {reason} 1"
         and item.remarks[0].verdict == "mended"
     )
     assert item.song.lines[:9] == timed(*GOOD[:9]).lines
@@ -372,9 +374,9 @@ def test_slow_long_and_overlapping_lines() -> None:
     item = pace.Settings().curate(
         Item(timed(*GOOD, (20.0, 50.0, "oh"), (51.0, 120.0, "la " * 40)), silence(200))
     )
-    assert "too slow 1" in said(item) and "too long 1" in said(item)
+    assert "too slow 1" in remarks(item) and "too long 1" in remarks(item)
     item = pace.Settings().curate(Item(timed(*GOOD, (20.0, 24.0), (21.0, 25.0)), silence(30)))
-    assert "overlapping 2" in said(item)
+    assert "overlapping 2" in remarks(item)
 
 
 def test_too_many_wrong_lines_or_too_much_text_set_the_song_aside() -> None:
@@ -382,9 +384,10 @@ def test_too_many_wrong_lines_or_too_much_text_set_the_song_aside() -> None:
     item = pace.Settings().curate(Item(typed("row row row your boat\n" * 40), silence(20)))
     assert (
         item.aside
-        and said(item) == "200 syllables in 20.0 s of audio (10.0 a second); are these its lyrics?"
+        and remarks(item)
+        == "200 syllables in 20.0 s of audio (10.0 a second); are these its lyrics?"
     )
-    assert "are lyrics missing" in said(pace.Settings().curate(Item(typed("row"), silence(100))))
+    assert "are lyrics missing" in remarks(pace.Settings().curate(Item(typed("row"), silence(100))))
     # without sound only the order can be looked at
     assert not pace.Settings().curate(Item(timed(*GOOD))).aside
 
@@ -447,7 +450,7 @@ def test_given_tags_are_the_structure_and_no_returns_mean_no_guess() -> None:
         item.song.fact("structure") == Fact("structure", ["verse", "chorus"]) and not item.remarks
     )
     item = structure.Settings().curate(Item(typed("\n".join(VERSES))))
-    assert len(item.song.sections) == 1 and "no block of lines returns" in said(item)
+    assert len(item.song.sections) == 1 and "no block of lines returns" in remarks(item)
     # a row sung on and on is no chorus
     assert structure.Settings().guess(typed("\n".join(["la la la"] * 6))) is None
 
@@ -486,12 +489,12 @@ def test_structure_of_generated_songs() -> None:
             for _ in range(generator.randint(2, 3))
             for part in ([line() for _ in range(generator.randint(2, 5))], chorus)
         ]
-        found = (
+        sections = (
             structure.Settings()
             .curate(Item(typed("\n".join(changed(row) for part in parts for row in part))))
             .song.sections
         )
-        right += [len(section.lines) for section in found] == [len(part) for part in parts]
+        right += [len(section.lines) for section in sections] == [len(part) for part in parts]
     assert right >= 45  # of 60; where both ends of a chorus were changed, its edge moves
 
 
@@ -527,7 +530,7 @@ def test_a_missing_style_is_composed_from_what_is_known_and_no_genre_is_invented
     assert item.song.style == "minor, slow, guitar"
     assert item.song.fact("style") == Fact(
         "style", "minor, slow, guitar", "style", 0.7
-    ) and "a guess" in said(item)
+    ) and "a guess" in remarks(item)
     given = style.Settings().curate(Item(Song("x", (), style="folk", facts=facts)))
     assert given.song.style == "folk" and given.song.fact("style") is None and not given.remarks
     assert style.Settings().curate(Item(Song("x", ()))).song.style == ""

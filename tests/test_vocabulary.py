@@ -67,8 +67,8 @@ def test_spell_and_read_are_a_bijection(seed):
     ids_N = words.spell(codes_FS)
     assert torch.equal(words.read(ids_N), codes_FS)
     assert sorted(set(ids_N.tolist())) == list(range(words.audio_span.start, words.audio_span.stop))
-    for place, id in enumerate(ids_N.tolist()):  # frame-major, and the slot is in the id
-        frame, slot = divmod(place, words.format.slots)
+    for position, id in enumerate(ids_N.tolist()):  # frame-major, and the slot is in the id
+        frame, slot = divmod(position, words.format.slots)
         assert id == words.span(slot).start + int(codes_FS[frame, slot])
         assert id in words.span(slot)
     assert words.read(words.spell(codes_FS[:0])).shape == (0, words.format.slots)

@@ -382,19 +382,19 @@ MAKERS: dict[str, tuple[Callable[[Path], Made], ...]] = {
 }
 
 
-def read_config(place: Path) -> dict[str, Any]:
-    text = place.read_text()
-    return yaml.safe_load(text) if place.suffix == ".yaml" else json.loads(text)
+def read_config(path: Path) -> dict[str, Any]:
+    text = path.read_text()
+    return yaml.safe_load(text) if path.suffix == ".yaml" else json.loads(text)
 
 
-def write_config(place: Path, path: tuple[str, ...], value: Any) -> None:
+def write_config(file: Path, path: tuple[str, ...], value: Any) -> None:
     """Give one key of a JSON or YAML configuration another value."""
-    holder = config = read_config(place)
+    holder = config = read_config(file)
     for name in path[:-1]:
         holder = holder[name]
     assert holder[path[-1]] != value
     holder[path[-1]] = value
-    place.write_text(yaml.safe_dump(config) if place.suffix == ".yaml" else json.dumps(config))
+    file.write_text(yaml.safe_dump(config) if file.suffix == ".yaml" else json.dumps(config))
 
 
 def keys(config: dict[str, Any]) -> list[tuple[str, ...]]:

@@ -161,7 +161,7 @@ def coded(
 ) -> list[Coded]:
     """Passages of random songs with random codes."""
     generator = torch.Generator().manual_seed(seed)
-    found = []
+    codings = []
     for number in range(songs):
         for passage in passages(
             song(seed + number, times=times), 25.0, LONGEST, writing or WritingSettings()
@@ -170,5 +170,5 @@ def coded(
             codes = [
                 torch.randint(size, (frames,), generator=generator) for size in FORMAT.slot_sizes
             ]
-            found.append(Coded(passage, torch.stack(codes, 1)))
-    return found
+            codings.append(Coded(passage, torch.stack(codes, 1)))
+    return codings
