@@ -320,8 +320,9 @@ def test_a_ctc_model_of_the_published_layout(tmp_path):
     extractor = transformers.Wav2Vec2FeatureExtractor(return_attention_mask=False)
     transformers.Wav2Vec2Processor(extractor, tokenizer).save_pretrained(tmp_path)
     config = transformers.Wav2Vec2Config(
-        vocab_size=len(signs), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
-        conv_dim=(8,) * 7, num_conv_pos_embeddings=16, num_conv_pos_embedding_groups=2, pad_token_id=0,
+        vocab_size=len(signs), hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=16, conv_dim=(8,) * 7, num_conv_pos_embeddings=16,
+        num_conv_pos_embedding_groups=2, pad_token_id=0,
     )  # fmt: skip
     transformers.Wav2Vec2ForCTC(config).save_pretrained(tmp_path)
     song, whole = embedded(7)

@@ -76,7 +76,7 @@ def test_a_tone_of_1_khz_keeps_its_level_and_length(source: int, target: int) ->
 
 @pytest.mark.parametrize(("source", "target"), PAIRS)
 def test_nothing_folds_or_is_mirrored_above_minus_80_db(source: int, target: int) -> None:
-    """Tones that the new rate cannot hold are gone; those that both can hold have no mirror image."""
+    """Tones that the new rate cannot hold are gone; those that both hold have no mirror image."""
     lost = [
         round(target / 2 * factor)
         for factor in (1.005, 1.1, 1.3, 1.6)

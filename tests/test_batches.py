@@ -1,4 +1,4 @@
-"""Packing loses and doubles nothing, batches are numbered, and every target is where its song says."""
+"""Packing loses and doubles nothing, batches are numbered, every target is where its song says."""
 
 from __future__ import annotations
 

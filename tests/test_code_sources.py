@@ -31,7 +31,10 @@ def yue_row(folder: Path, **changed: Any) -> dict[str, Any]:
     row: dict[str, Any] = {
         "id": "1", "codec": "npy/dummy.npy", "vocals_codec": "npy/dummy.Vocals.npy",
         "instrumental_codec": "npy/dummy.Instrumental.npy", "audio_length_in_sec": 20.0,
-        "msa": [{"start": 0, "end": 5.5, "label": "intro"}, {"start": 5.5, "end": 20, "label": "chorus"}],
+        "msa": [
+            {"start": 0, "end": 5.5, "label": "intro"},
+            {"start": 5.5, "end": 20, "label": "chorus"},
+        ],
         "genres": "male, youth, rock",
     }  # fmt: skip
     texts = [
@@ -40,7 +43,10 @@ def yue_row(folder: Path, **changed: Any) -> dict[str, Any]:
         (12, 8, "merrily\n"),
     ]
     segments = [
-        {"offset": at, "duration": long, "codec_frame_start": at * 50, "codec_frame_end": (at + long) * 50, "line_content": text}
+        {
+            "offset": at, "duration": long, "codec_frame_start": at * 50,
+            "codec_frame_end": (at + long) * 50, "line_content": text,
+        }
         for at, long, text in texts
     ]  # fmt: skip
     return row | {"splitted_lyrics": {"segmented_lyrics": segments}} | changed
@@ -174,7 +180,8 @@ def test_muse_rows(tmp_path: Path, listed: bool):
 
 def test_muse_labels_of_its_own_examples(tmp_path: Path):
     """infer/test.jsonl: no ids, no language, empty answers, and labels such as "Chorus (Outro)"."""
-    asked = "[Chorus (Outro)][desc:It ends [softly]][lyrics:\n你是我心中，\n最美的旋律][phoneme:\nn i sp]"
+    lyrics = "[lyrics:\n你是我心中，\n最美的旋律]"
+    asked = f"[Chorus (Outro)][desc:It ends [softly]]{lyrics}[phoneme:\nn i sp]"
     turns = [
         *muse_row()["messages"],
         {"role": "user", "content": asked},

@@ -20,11 +20,14 @@ from distill.sources._formats.text import read_text
 from distill.sources._formats.xml import read_score
 from distill.sources.folder import Settings
 
-LRC = b"[ti:Boat]\n[offset:+50]\n[00:01.00]<00:01.00>row <00:01.50>row\n[00:03.50]gently down\n[chorus]\n[00:05.25]merrily\n"
+LRC = (
+    b"[ti:Boat]\n[offset:+50]\n[00:01.00]<00:01.00>row <00:01.50>row\n[00:03.50]gently down\n"
+    b"[chorus]\n[00:05.25]merrily\n"
+)
+TXT = "[Verse]\nrow row row your boat\ngently down the stream\n\n[Chorus]\nla tristeza extraña"
 SEEDS: dict[str, bytes] = {
     "lrc": LRC,
-    "txt": "[Verse]\nrow row row your boat\ngently down the stream\n\n[Chorus]\nla tristeza "
-    "extraña".encode(),
+    "txt": TXT.encode(),
     "ultrastar": BOAT.replace("\nE\n", "\nP2\n: 50 4 0 la\n- 55\nE\n").encode(),
     "musicxml": score(
         '<sound tempo="90"/>' + note("C", 4, 2, "Gen", "begin") + note("D", 4, 2, "tly", "end"),
@@ -34,9 +37,11 @@ SEEDS: dict[str, bytes] = {
     "mxl": mxl(score(note("C", 4, 2, "la"))),
 }
 TOKENS = [
-    b"\0", b"\xff\xfe", b"\xef\xbb\xbf", b"99999999999999999999", b"-1", b"1e308", b"NaN", b"[", b"]", b"<", b">", b"&",
-    b":", b"#", b"\n", b"\r", b"~", b"E\n", b"P1\n", b"- 5\n", b"[99:99.99]", b"<00:00.00>", b"\xf0\x9f\x8e\xb5", b"\xd8\x00",
-    b"</measure>", b"<!DOCTYPE a [<!ENTITY b 'c'>]>", b"<backup><duration>9</duration></backup>", b"0" * 5000, b"a" * 3000,
+    b"\0", b"\xff\xfe", b"\xef\xbb\xbf", b"99999999999999999999", b"-1", b"1e308", b"NaN",
+    b"[", b"]", b"<", b">", b"&", b":", b"#", b"\n", b"\r", b"~", b"E\n", b"P1\n", b"- 5\n",
+    b"[99:99.99]", b"<00:00.00>", b"\xf0\x9f\x8e\xb5", b"\xd8\x00", b"</measure>",
+    b"<!DOCTYPE a [<!ENTITY b 'c'>]>", b"<backup><duration>9</duration></backup>",
+    b"0" * 5000, b"a" * 3000,
 ]  # fmt: skip
 
 
@@ -130,23 +135,29 @@ def test_a_folder_of_damaged_lyrics_is_scanned_to_its_end(tmp_path: Path):
 BIG = 2 * 2**20
 NOTE = note("C", 4, 1, "la")
 ROOM = BIG // len(NOTE)
+ONE_AFTER_ANOTHER = b"".join(b": %d 1 0 ~\n" % n for n in range(25_000))
+ONE_WORD = b"".join(b": %d 1 0 la\n" % n for n in range(25_000))
+MANY_PARTS = score(NOTE).replace(b"</part>", b"</part>" + b"<part><measure/></part>" * 30_000)
+MANY_LYRICS = NOTE.replace("</note>", "<lyric><text>la</text></lyric>" * 30_000 + "</note>")
+OFTEN = END.replace("/>", ' times="20"/>', 1)
 HEAVY: dict[str, tuple[str, bytes]] = {
     "one row with all times": ("lrc", b"[00:01.00]" * 39_000 + b"la"),
     "a row for every time": ("lrc", b"[00:01.00]" * 150 + b"la " * 6_000),
     "endless word times": ("lrc", b"[00:01.00]" + b"<00:01.00>" * 39_000),
-    "one note after another": ("ultrastar", b"#BPM:6000\n" + b"".join(b": %d 1 0 ~\n" % n for n in range(25_000))),
-    "one word on all notes": ("ultrastar", b"#BPM:6000\n" + b"".join(b": %d 1 0 la\n" % n for n in range(25_000))),
+    "one note after another": ("ultrastar", b"#BPM:6000\n" + ONE_AFTER_ANOTHER),
+    "one word on all notes": ("ultrastar", b"#BPM:6000\n" + ONE_WORD),
     "an endless row": ("ultrastar", b"#BPM:6000\n: 0 4 0 " + b" " * 300_000 + b"la"),
     "all notes in one measure": ("musicxml", score(NOTE * (ROOM - 100))),
     "a measure for every note": ("musicxml", score(*[NOTE] * 8_000)),
     "everything repeated": ("musicxml", score(*[START + NOTE + END] * 4_000)),
-    "repeats without an end": ("musicxml", score(*[NOTE] * 4_000, END.replace("/>", ' times="20"/>', 1))),
-    "a hundred thousand "
-    "parts": ("musicxml", score(NOTE).replace(b"</part>", b"</part>" + b"<part><measure/></part>" * 30_000)),
+    "repeats without an end": ("musicxml", score(*[NOTE] * 4_000, OFTEN)),
+    "a hundred thousand parts": ("musicxml", MANY_PARTS),
     "a tempo for every moment": ("musicxml", score('<sound tempo="90"/>' * 30_000 + NOTE * 1_000)),
-    "all lyrics on one note": ("musicxml", score(NOTE.replace("</note>", "<lyric><text>la</text></lyric>" * 30_000 + "</note>"))),
+    "all lyrics on one note": ("musicxml", score(MANY_LYRICS)),
     "one word of megabytes": ("musicxml", score(note("C", 4, 1, "la" * 2_000_000))),
-    "nothing but elements": ("musicxml", b"<score-partwise>" + b"<a/>" * 400_000 + b"</score-partwise>"),
+    "nothing but elements": (
+        "musicxml", b"<score-partwise>" + b"<a/>" * 400_000 + b"</score-partwise>",
+    ),
 }  # fmt: skip
 
 

@@ -48,7 +48,7 @@ def heard(song: Song, sound: Sound, step: Settings = STEP) -> Item:
 
 @pytest.fixture(scope="module")
 def sounds() -> dict[str, Sound]:
-    """All embedded songs: synthetic voices of one speaker, who sing the same words again and again."""
+    """All embedded songs: synthetic voices of one speaker, who sing the same words repeatedly."""
     return {song.id: read(song) for song in embedded()}
 
 
@@ -321,8 +321,16 @@ def test_a_cover_is_grouped_and_kept(sounds: dict[str, Sound]) -> None:
 @pytest.mark.parametrize(
     ("a", "b", "same"),
     [
-        (["月亮代表我的心", "你问我爱你有多深我爱你有几分"], ["月亮代表我的心", "你问我爱你有多深", "我爱你有几分"], True),
-        (["月亮代表我的心", "你问我爱你有多深我爱你有几分"], ["甜蜜蜜你笑得甜蜜蜜", "好像花儿开在春风里开在春风里"], False),
+        (
+            ["月亮代表我的心", "你问我爱你有多深我爱你有几分"],
+            ["月亮代表我的心", "你问我爱你有多深", "我爱你有几分"],
+            True,
+        ),
+        (
+            ["月亮代表我的心", "你问我爱你有多深我爱你有几分"],
+            ["甜蜜蜜你笑得甜蜜蜜", "好像花儿开在春风里开在春风里"],
+            False,
+        ),
         # short: the same words or nothing
         (["café olé, mañana nos vamos"], ["Cafe ole manana nos vamos"], True),
         (["row your boat gently down"], ["row your boat softly down"], False),

@@ -53,15 +53,19 @@ def melody() -> Line:
 def songs(tmp_path: Path) -> list[Song]:
     home = tmp_path / "found"
     boat = Song(
-        id="boats/row 1", sections=(Section("verse", (melody(),)), Section("chorus", (Line("merrily", 4.0, 5.0),))),
-        style="folk, calm", voice="low voice", language="en-GB", licence="CC-BY-4.0", source="https://example.org/boat",
-        credit="Boat by Nobody", audio=record(home / "a.flac"), vocals=record(home / "a.vocals.flac", pitch=330),
+        id="boats/row 1",
+        sections=(
+            Section("verse", (melody(),)), Section("chorus", (Line("merrily", 4.0, 5.0),)),
+        ),
+        style="folk, calm", voice="low voice", language="en-GB", licence="CC-BY-4.0",
+        source="https://example.org/boat", credit="Boat by Nobody",
+        audio=record(home / "a.flac"), vocals=record(home / "a.vocals.flac", pitch=330),
         group="7", facts=(Fact("tempo_bpm", 90.5, "music", 0.4),),
     )  # fmt: skip
     timed = (Word("la", 1.0, 1.5, 0.9), Word("oh", 1.5, 2.5, 0.2))
     words = replace(
-        boat, id="words", sections=(Section("verse", (Line("la oh", 1.0, 3.0, timed, (), 0.5),)),), split="held-out",
-        audio=record(home / "b.wav"), vocals=None, credit="", facts=(), group="",
+        boat, id="words", sections=(Section("verse", (Line("la oh", 1.0, 3.0, timed, (), 0.5),)),),
+        split="held-out", audio=record(home / "b.wav"), vocals=None, credit="", facts=(), group="",
     )  # fmt: skip
     typed = replace(
         words, id="typed", sections=(Section("verse", (Line("nobody knows when"),)),), split="train"

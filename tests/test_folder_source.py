@@ -1,4 +1,4 @@
-"""A user's folder of recordings and lyrics: what comes out of it, and what is refused in one line."""
+"""A user's folder of recordings and lyrics: what comes out of it, what is refused in one line."""
 
 from __future__ import annotations
 
@@ -121,7 +121,10 @@ def test_timed_lyrics_win_over_plain_ones(songs: Path):
 
 
 def test_words_with_times():
-    text = "[00:01.00]<00:01.00>row <00:01.50>row <00:02.00>your boat<00:02.75>\n[00:04.00]la <00:05.00>la"
+    text = (
+        "[00:01.00]<00:01.00>row <00:01.50>row <00:02.00>your boat<00:02.75>\n"
+        "[00:04.00]la <00:05.00>la"
+    )
     sections = read_lrc(text, 8.0, "x.lrc").sections
     first, second = sections[0].lines
     assert first.text == "row row your boat" and (first.start, first.end) == (1.0, 2.75)
@@ -167,7 +170,8 @@ def test_a_section_with_a_time_is_not_sung():
         (s.tag, [(line.text, line.start, line.end) for line in s.lines]) for s in read.sections
     ]
     assert sections == [
-        ("verse", [("row row", 2, 4)]), ("chorus", [("oh", 5, 6)]), ("bridge", [("la", 6, 7)]), ("outro", [("ah", 7, 8)]),
+        ("verse", [("row row", 2, 4)]), ("chorus", [("oh", 5, 6)]), ("bridge", [("la", 6, 7)]),
+        ("outro", [("ah", 7, 8)]),
     ]  # fmt: skip
 
 
@@ -187,9 +191,8 @@ def test_words_timed_in_square_brackets():
 def test_who_wrote_the_words_and_in_which_language():
     about = read_lrc("[au:Ann]\n[by:Bob]\n[la:English]\n[00:01.00]la", 8.0, "x.lrc").about
     assert about["language"] == "en" and credit(about) == "words by Ann; timed by Bob"
-    assert [language_of(tag) for tag in ("EN", "zh_CN", "German (Swiss), French", "Klingon!", "")] == [
-        "en", "zh-CN", "de", "", "",
-    ]  # fmt: skip
+    tags = ("EN", "zh_CN", "German (Swiss), French", "Klingon!", "")
+    assert [language_of(tag) for tag in tags] == ["en", "zh-CN", "de", "", ""]
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
@@ -288,7 +291,10 @@ def test_hidden_folders_hold_no_songs(songs: Path):
         ("[00:01.00]la\nrow", r"boat.lrc:2: no time"),
         ("[0x:01]la", "no time that can be read"),
         ("[00:75.00]la", "boat.lrc:1: 00:75.00 is no time"),
-        ("[00:01.00]la\n[00:09.00]oh", r"boat.lrc:2: 00:09.00 is beyond the recording \(00:08.00\)"),
+        (
+            "[00:01.00]la\n[00:09.00]oh",
+            r"boat.lrc:2: 00:09.00 is beyond the recording \(00:08.00\)",
+        ),
         ("[00:01.00]la\n[12:00.00]", "beyond the recording"),
         ("[00:01.00]la\n[00:01.00]oh", "another line starts at 00:01.00 too"),
         ("[00:01.00]<00:02.00>la <00:01.50>oh", "do not grow"),
@@ -387,8 +393,10 @@ def test_stems_by_name(tmp_path: Path):
     (tmp_path / "boat.txt").write_text("la la", encoding="utf-8")
     [song] = Settings(str(tmp_path)).load()
     assert {name: Path(path).name for name, path in song.tracks.items()} == {
-        "audio": "boat.flac", "vocals": "boat.vocals.flac", "accompaniment": "boat.accompaniment.wav",
-    }  # fmt: skip
+        "audio": "boat.flac",
+        "vocals": "boat.vocals.flac",
+        "accompaniment": "boat.accompaniment.wav",
+    }
     record(tmp_path / "boat.vocals.flac", 4.0)
     refuses(Settings(str(tmp_path)).load, "4.00 s long and its recording 8.00 s", SongError)
     (tmp_path / "boat.flac").unlink()

@@ -54,8 +54,12 @@ def files_under(folder: Path) -> dict[str, bytes]:
 def songs(tmp_path: Path) -> list[Song]:
     return [
         Song(
-            f"song-{n}", (Section("verse", (Line("row row", 0.5, 1.5),)),), licence="CC-BY-4.0", credit="Boat by Nobody",
-            source="https://example.org", audio=record(tmp_path / f"{n}.flac", 2 + n),
+            f"song-{n}",
+            (Section("verse", (Line("row row", 0.5, 1.5),)),),
+            licence="CC-BY-4.0",
+            credit="Boat by Nobody",
+            source="https://example.org",
+            audio=record(tmp_path / f"{n}.flac", 2 + n),
         )
         for n in range(2)
     ]  # fmt: skip
@@ -79,7 +83,12 @@ def test_our_own_dataset_by_its_id(
 
 def test_a_folder_of_recordings_on_the_hub(hub: StandInHub, tmp_path: Path):
     """`datasets`' own AudioFolder: sound in files, the rest in metadata.csv."""
-    csv = "file_name,lyrics,license\na.wav,row row,CC0-1.0\nsub/b.wav,,CC0-1.0\nsub/c.wav,[00:00.50]la,CC0-1.0\n"
+    csv = (
+        "file_name,lyrics,license\n"
+        "a.wav,row row,CC0-1.0\n"
+        "sub/b.wav,,CC0-1.0\n"
+        "sub/c.wav,[00:00.50]la,CC0-1.0\n"
+    )
     sound = Path(record(tmp_path / "a.wav", 1.0)).read_bytes()
     hub.put(
         "org/folder",

@@ -1,4 +1,4 @@
-"""Lyrics and scores as others write them: the formats' own examples and reference libraries' files."""
+"""Lyrics and scores as others write them: the formats' examples and reference libraries' files."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ def test_ultrastar_notes_words_and_times():
     first, second = ultrastar(BOAT)  # a beat is 15 / 150 = 0.1 s
     assert (first.text, second.text) == ("Row, row your boat", "gently down the stream")
     assert notes(first) == [
-        (1.0, 1.4, 60, "r o"), (1.5, 1.9, 60, "r o"), (2.0, 2.3, 64, "y O r"), (2.3, 2.7, 65, "b o t"),
+        (1.0, 1.4, 60, "r o"), (1.5, 1.9, 60, "r o"),
+        (2.0, 2.3, 64, "y O r"), (2.3, 2.7, 65, "b o t"),
     ]  # fmt: skip
     assert [(w.text, round(w.start, 2), round(w.end, 2)) for w in first.words] == [
         ("row", 1.0, 1.4), ("row", 1.5, 1.9), ("your", 2.0, 2.3), ("boat", 2.3, 2.7),
@@ -59,7 +60,10 @@ def test_the_formats_own_examples():
 
 
 def test_ultrastar_relative_times():
-    text = "#TITLE:a\n#BPM:150\n#GAP:500\n#RELATIVE:yes\n: 0 4 0 la\n- 6 10\n: 0 4 2 oh\n- 5 7\n: 1 2 4 ah\n"
+    text = (
+        "#TITLE:a\n#BPM:150\n#GAP:500\n#RELATIVE:yes\n"
+        ": 0 4 0 la\n- 6 10\n: 0 4 2 oh\n- 5 7\n: 1 2 4 ah\n"
+    )
     assert [line.notes[0].start for line in ultrastar(text)] == pytest.approx([0.5, 1.5, 2.3])
 
 
@@ -153,14 +157,15 @@ def test_the_specifications_hello_world_has_no_words():
 def test_syllables_ties_melismas_and_rests():
     tie, tied = '<tie type="start"/>', '<tie type="stop"/>'
     content = score(
-        '<direction><sound tempo="60"/></direction>'
-        + note("C", 4, 2, "Gen", "begin") + note("D", 4, 2, "tly", "end") + note("E", 4, 4, "down", more=tie),
+        '<direction><sound tempo="60"/></direction>' + note("C", 4, 2, "Gen", "begin")
+        + note("D", 4, 2, "tly", "end") + note("E", 4, 4, "down", more=tie),
         note("E", 4, 2, more=tied) + note("F", 4, 2) + note("", 0, 2) + note("G", 4, 2, "Oh"),
     )  # fmt: skip
     first, second = musicxml(content)
     assert (first.text, second.text) == ("Gently down", "Oh")
     assert notes(first) == [
-        (0.0, 1.0, 60, "J e n t"), (1.0, 2.0, 62, "l I"), (2.0, 5.0, 64, "d W n"), (5.0, 6.0, 65, ""),
+        (0.0, 1.0, 60, "J e n t"), (1.0, 2.0, 62, "l I"),
+        (2.0, 5.0, 64, "d W n"), (5.0, 6.0, 65, ""),
     ]  # fmt: skip
     assert notes(second) == [(7.0, 8.0, 67, "o")]
 
@@ -168,9 +173,11 @@ def test_syllables_ties_melismas_and_rests():
 def test_tempo_changes_of_any_part_count_for_all():
     sung = score(note("C", 4, 2, "la") + note("C", 4, 2, "la"), note("C", 4, 4, "oh")).decode()
     other = (
-        '<part id="P2"><measure><sound tempo="60"/><note><rest/><duration>1</duration></note><sound tempo="120"/>'
-        "</measure><measure><direction><direction-type><metronome><beat-unit>half</beat-unit><per-minute>30"
-        "</per-minute></metronome></direction-type></direction></measure></part></score-partwise>"
+        '<part id="P2"><measure><sound tempo="60"/>'
+        '<note><rest/><duration>1</duration></note><sound tempo="120"/></measure>'
+        "<measure><direction><direction-type><metronome><beat-unit>half</beat-unit>"
+        "<per-minute>30</per-minute></metronome></direction-type></direction></measure></part>"
+        "</score-partwise>"
     )
     [line] = musicxml(sung.replace("</score-partwise>", other).encode())
     assert [(n.start, n.end) for n in line.notes] == [(0, 1), (1, 1.5), (1.5, 3.5)]
@@ -203,7 +210,10 @@ def test_sections_and_lines_that_the_score_names():
 
 
 def test_the_singing_voice_is_found_and_sounds_as_transposed():
-    second = "<note><pitch><step>C</step><octave>3</octave></pitch><duration>4</duration><voice>2</voice></note>"
+    second = (
+        "<note><pitch><step>C</step><octave>3</octave></pitch>"
+        "<duration>4</duration><voice>2</voice></note>"
+    )
     transposed = "<attributes><transpose><chromatic>-2</chromatic></transpose></attributes>"
     content = score(
         transposed + note("D", 4, 4, "la") + "<backup><duration>4</duration></backup>" + second

@@ -129,7 +129,7 @@ def test_five_kills_in_one_run(
 def test_a_kill_before_every_disk_operation(
     server: ForkServerContext, whole: tuple[dict[str, str], float], tmp_path: Path
 ) -> None:
-    """From the first file written through three saves and the first removal of an old checkpoint."""
+    """From the first file written through three saves and the first removal of a checkpoint."""
     for operation in range(1, 60):
         run = tmp_path / str(operation)
         assert _trained(server, run, die_at=operation) == -9

@@ -1,4 +1,4 @@
-"""What may be done with what: spellings, purposes, and which licence holds a work made from others."""
+"""What may be done with what: spellings, purposes, and the licence of a work made from others."""
 
 from __future__ import annotations
 

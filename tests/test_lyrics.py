@@ -128,8 +128,8 @@ def test_spanish_is_read_by_its_rules():
     line = "soy un fantasma que la tristeza es muy extraña huella guerra"
     sung = [" ".join(pieces(word, "es")) for word in words(line)]
     assert sung == [
-        "s Q", "V n", "f A n t A s m A", "k e", "l A", "t r I s t e s A", "e s", "m w I", "e k s t r A n y A",
-        "w e y A", "g e r A",
+        "s Q", "V n", "f A n t A s m A", "k e", "l A", "t r I s t e s A", "e s", "m w I",
+        "e k s t r A n y A", "w e y A", "g e r A",
     ]  # fmt: skip
     assert [len(syllables(word, "es")) for word in ("día", "aire", "atraviesa", "ooh")] == [
         2,
@@ -154,9 +154,15 @@ def test_a_chinese_character_is_a_word_and_a_syllable():
     assert pieces("食べる", "ja") == ["A", "b I", "r V"]  # its kanji are not Mandarin
 
 
+AMONG_NEIGHBOURS = {
+    "长大": "zhang da", "很长": "hen chang", "音乐": "yin yue", "快乐": "kuai le",
+    "银行": "yin hang", "行走": "xing zou", "还给": "huan gei", "还有": "hai you",
+    "了解": "liao jie",
+}  # fmt: skip
+
+
 def test_a_chinese_character_is_read_among_its_neighbours():
-    for line, spoken in {"长大": "zhang da", "很长": "hen chang", "音乐": "yin yue", "快乐": "kuai le", "银行": "yin hang",
-                       "行走": "xing zou", "还给": "huan gei", "还有": "hai you", "了解": "liao jie"}.items():  # fmt: skip
+    for line, spoken in AMONG_NEIGHBOURS.items():
         assert " ".join(pinyin.readings(line)) == spoken
         assert [sing_text(syllable) for word in read(words(line), "zh") for syllable in word] == [
             " ".join(pinyin.spell(syllable)) for syllable in spoken.split()
@@ -176,9 +182,9 @@ def test_every_reading_of_mandarin_is_one_syllable():
     }
     assert len(common) > 20_000 and not unread and odd <= {"wong"}
     assert pinyin.split("yuan") == ("", "van") and pinyin.split("qu") == ("q", "v")
-    assert [pinyin.spell(reading) for reading in ("qiong", "lve", "ng", "shi", "weng", "er", "wong", "")] == [
-        "CyUN", "lye", "uN", "SR", "wuN", "R", "", "",
-    ]  # fmt: skip
+    readings = ("qiong", "lve", "ng", "shi", "weng", "er", "wong", "")
+    spelled = ["CyUN", "lye", "uN", "SR", "wuN", "R", "", ""]
+    assert [pinyin.spell(reading) for reading in readings] == spelled
 
 
 @pytest.mark.parametrize(
@@ -225,8 +231,8 @@ def test_sections():
     assert verses[0].lines == ("row row", "gently")
     assert [verse.lines for verse in parse("a b\n\nc")] == [("a b",), ("c",)]
     assert parse("[intro]\n[verse]\nla\n\nla la\n[chorus x 2]\nhey\n[Guitar solo]\n[chorus]") == [
-        Verse("intro", ()), Verse("verse", ("la", "la la")), Verse("chorus-x2", ("hey",)), Verse("guitar-solo", ()),
-        Verse("chorus", ()),
+        Verse("intro", ()), Verse("verse", ("la", "la la")), Verse("chorus-x2", ("hey",)),
+        Verse("guitar-solo", ()), Verse("chorus", ()),
     ]  # fmt: skip
 
 
@@ -298,9 +304,9 @@ def test_a_model_is_its_file(small):
 
 def test_alignment_gives_back_word_and_sound():
     some = {"singing": "siNiN", "box": "bAks", "knee": "nI", "phone": "fon"}
-    for pairs, (word, phones) in zip(train_g2p.align(some, every=1), some.items(), strict=True):
+    for pairs, (word, spelled) in zip(train_g2p.align(some, every=1), some.items(), strict=True):
         assert "".join(letter for letter, _ in pairs) == word
-        assert "".join(part for _, part in pairs) == phones
+        assert "".join(part for _, part in pairs) == spelled
 
 
 def test_the_shipped_model_is_small_and_good():

@@ -143,8 +143,11 @@ def test_a_voice_tuned_low_is_heard_on_its_own_keys() -> None:
 
 # --- notes with words -----------------------------------------------------------------------------
 LINE = Line(
-    "Row a, boat away!", 0.0, 3.4, (Word("Row", 0.3, 0.8), Word("a,", 0.8, 1.1), Word("boat", 1.1, 1.4), Word("away!", 1.4, 3.2))
-)  # fmt: skip
+    "Row a, boat away!",
+    0.0,
+    3.4,
+    (Word("Row", 0.3, 0.8), Word("a,", 0.8, 1.1), Word("boat", 1.1, 1.4), Word("away!", 1.4, 3.2)),
+)
 TEXTS = [text for word in LINE.words for text in lyrics.sing_texts(word.text)]
 
 
@@ -358,9 +361,16 @@ def test_given_facts_are_kept_and_contradictions_noted() -> None:
 
 @pytest.mark.parametrize(
     ("given", "heard", "differs"),
-    [("Db major", "C# major", False), ("A minor", "Am", False), ("C major", "A minor", True), ("c-moll", "C minor", False),
-     ("B major", "Bb major", True), ("Abm", "G# minor", False), ("dorian on D", "D minor", False)],
-)  # fmt: skip
+    [
+        ("Db major", "C# major", False),
+        ("A minor", "Am", False),
+        ("C major", "A minor", True),
+        ("c-moll", "C minor", False),
+        ("B major", "Bb major", True),
+        ("Abm", "G# minor", False),
+        ("dorian on D", "D minor", False),
+    ],
+)
 def test_keys_are_compared_by_what_they_mean(given: str, heard: str, differs: bool) -> None:
     assert music.DIFFERS["key"](given, heard) is differs
 

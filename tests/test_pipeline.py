@@ -33,7 +33,8 @@ base: {{path: "{home}/base", licence: mit}}
 adapter: {{rank: 4, alpha: 8}}
 losses: [{{kind: cross_entropy}}]
 packing: {{row_tokens: 400, rows: 2}}
-train: {{steps: 6, learning_rate: 1e-2, warmup_steps: 1, checkpoint_every_steps: 2, precision: fp32}}
+train:
+  {{steps: 6, learning_rate: 1e-2, warmup_steps: 1, checkpoint_every_steps: 2, precision: fp32}}
 judge: {{lines: 0}}
 """
 BY_TEACHER = """
@@ -43,8 +44,8 @@ songs: {{kind: folder, held_out_lines: 1, style: folk, voice: low}}
 codec: {{kind: embedded, path: "{home}/codec"}}
 base:
   path: ""
-  from_scratch: {{family: qwen3, width: 48, inner: 48, layers: 1, heads: 3, context: 512, tied: true, tokenizer: bytes, pieces: 300,
-           text: "{home}/text"}}
+  from_scratch: {{family: qwen3, width: 48, inner: 48, layers: 1, heads: 3, context: 512,
+           tied: true, tokenizer: bytes, pieces: 300, text: "{home}/text"}}
 adapter: null
 teacher: {{kind: recorded, singer: "{home}/run"}}
 losses: [{{kind: cross_entropy, weight: 0.3}}, {{kind: forward_kl, weight: 0.7}}]

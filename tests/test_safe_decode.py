@@ -236,7 +236,8 @@ with Decoder() as worker:
     worker.decode(small)
     pid, before = worker._worker.pid, peak()
     def theirs():
-        return int(next(l for l in open(f"/proc/{pid}/status") if l.startswith("VmHWM")).split()[1]) / 1024
+        peak = next(l for l in open(f"/proc/{pid}/status") if l.startswith("VmHWM"))
+        return int(peak.split()[1]) / 1024
     worker_before = theirs()
     for refuse in (decode, worker.decode):
         try:
@@ -305,7 +306,10 @@ def test_limits_hold_for_the_worker_and_here(tmp_path: Path) -> None:
 
 
 def test_the_worker_imports_nothing_heavy() -> None:
-    code = "import sys, distill.audio.safe_decode; print({'torch', 'scipy', 'transformers', 'soxr'} & set(sys.modules))"
+    code = (
+        "import sys, distill.audio.safe_decode\n"
+        "print({'torch', 'scipy', 'transformers', 'soxr'} & set(sys.modules))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 

@@ -121,7 +121,8 @@ import importlib, os, sys
 folder, raised = sys.argv[1], sys.argv[2]
 os.makedirs(f"{folder}/torchaudio/_extension")
 open(f"{folder}/torchaudio/__init__.py", "w").write("from . import _extension\\nready = True\\n")
-open(f"{folder}/torchaudio/_extension/__init__.py", "w").write(f"raise {raised}" if raised else "fine = True")
+with open(f"{folder}/torchaudio/_extension/__init__.py", "w") as extension:
+    extension.write(f"raise {raised}" if raised else "fine = True")
 sys.path.insert(0, folder)
 from distill.runtime import torchaudio_standin
 print(torchaudio_standin.install(), torchaudio_standin.install())
@@ -196,7 +197,11 @@ def test_a_stranger_is_refused_and_written_down(forgiven: Path) -> None:
 
 
 def test_processes_that_tests_start_are_held_to_it(forgiven: Path) -> None:
-    code = "import socket\ntry: socket.create_connection(('192.0.2.7', 80))\nexcept OSError as e: print(e)"
+    code = (
+        "import socket\n"
+        "try: socket.create_connection(('192.0.2.7', 80))\n"
+        "except OSError as e: print(e)"
+    )
     assert "no socket but loopback" in python(code)
     assert "192.0.2.7" in forgiven.read_text()
 

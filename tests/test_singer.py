@@ -40,7 +40,10 @@ from distill.teachers.model import kl
 
 SCORE = Line(
     "row your boat", 0.0, 2.0, (),
-    (Note(0.24, 0.6, 60, "r o"), Note(0.6, 0.8, 62, ""), Note(0.8, 1.2, 64, "y O r"), Note(1.28, 1.6, 55, "b o t")),
+    (
+        Note(0.24, 0.6, 60, "r o"), Note(0.6, 0.8, 62, ""),
+        Note(0.8, 1.2, 64, "y O r"), Note(1.28, 1.6, 55, "b o t"),
+    ),
 )  # fmt: skip
 
 
@@ -301,7 +304,7 @@ def test_a_syllable_is_expected_to_take_its_time_at_any_frame_rate(student, fram
 
 
 def test_what_is_made_up_stays_within_what_the_model_holds(student, sent, monkeypatch):
-    """Sampled lengths are drawn from what is left, so a composed line never runs past the context."""
+    """Lengths are drawn from what is left, so a composed line never runs past the context."""
     monkeypatch.setattr(distill.singing.singer, "SYLLABLE_SECONDS", 0.08)  # far too few
     singer, free = (
         Singer(student, ToyCodec(), about(tokens=110)),
@@ -345,7 +348,7 @@ def test_choosing_follows_temperature_top_k_and_top_p():
 
 
 def test_whether_a_piece_goes_on_is_drawn_at_the_models_own_odds():
-    """One stop against forty codes: a cold temperature over all of them would nearly always stop."""
+    """One stop against forty codes: cold over all of them, a piece would nearly always stop."""
     logits_C = torch.cat([torch.tensor([0.2, 0.1]), torch.full((40,), 0.7 / 40)]).log()
     generator = torch.Generator().manual_seed(0)
     for temperature in (0.2, 1.0):
@@ -508,8 +511,11 @@ def singer_home(tmp_path_factory):
             parameter.add_(torch.randn(parameter.shape, generator=generator) * amount)
     singer_about = about(
         codec={"kind": "embedded", "path": str(home / "codec"), "slots": 2},
-        codec_fingerprint=codec.fingerprint, slot_sizes=codec.format.slot_sizes, base=str(home / "base"), recipe="seed: 1\n",
-    )  # fmt: skip
+        codec_fingerprint=codec.fingerprint,
+        slot_sizes=codec.format.slot_sizes,
+        base=str(home / "base"),
+        recipe="seed: 1\n",
+    )
     student.save_adapter(home / "run" / "singer", "float32")
     merge(student, home / "merged")
     for folder in (home / "run" / "singer", home / "merged"):

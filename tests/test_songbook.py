@@ -560,11 +560,14 @@ def test_songs_are_what_their_seeds_compose_in_any_process(hash_seed: str) -> No
         "    for index, song in enumerate(embedded.Settings(split=split).load()):\n"
         "        assert scores.as_song(alone.score(index), song.audio) == song, song.id\n"
         "import hashlib\n"
-        "print(hashlib.sha256(str([composing.compose(1, k, 'train') for k in "
-        "range(6)]).encode()).hexdigest())\n"
+        "plans = [composing.compose(1, k, 'train') for k in range(6)]\n"
+        "print(hashlib.sha256(str(plans).encode()).hexdigest())\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program], check=True, env={**os.environ, "PYTHONHASHSEED": hash_seed},
-        capture_output=True, text=True,
-    )  # fmt: skip
+        [sys.executable, "-c", program],
+        check=True,
+        env={**os.environ, "PYTHONHASHSEED": hash_seed},
+        capture_output=True,
+        text=True,
+    )
     assert done.stdout.split()[-1] == hashlib.sha256(str(TRAIN[:6]).encode()).hexdigest()

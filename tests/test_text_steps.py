@@ -44,8 +44,8 @@ def test_a_tag_without_lines_repeats_or_says_that_nobody_sings() -> None:
         "[Intro]\n[Verse]\nrow row\n[Chorus x2]\nla la\n(x2)\n[Guitar solo]\n[Chorus]\n[Bridge]"
     )
     assert [(s.tag, [line.text for line in s.lines]) for s in item.song.sections] == [
-        ("intro", []), ("verse", ["row row"]), ("chorus", ["la la"]), ("chorus", ["la la"]), ("instrumental", []),
-        ("chorus", ["la la"]), ("bridge", []),
+        ("intro", []), ("verse", ["row row"]), ("chorus", ["la la"]), ("chorus", ["la la"]),
+        ("instrumental", []), ("chorus", ["la la"]), ("bridge", []),
     ]  # fmt: skip
     assert "repeats written out: 2 lines" in remarks(item)
     assert "sections without words, here or before: bridge" in remarks(item)
@@ -185,9 +185,10 @@ def test_what_may_be_sung_is_no_tag(row: str) -> None:
 @pytest.mark.parametrize(
     "row",
     [
-        "作词：周杰伦", "词：方文山 曲：周杰伦", "Lyrics by: A. Body", "Words & Music: A. Body", "Written by John Body", "© 2010 Somebody",
-        "Am  G/B  Cmaj7", "F#m7b5 | G | N.C.", "A  D  E", "e|--3-5--|", "www.lyrics.com", "see http://x.y", "You might also like",
-        "12Embed", "(repeat to fade)", "[?]", "Capo 2", "纯音乐，请欣赏",
+        "作词：周杰伦", "词：方文山 曲：周杰伦", "Lyrics by: A. Body", "Words & Music: A. Body",
+        "Written by John Body", "© 2010 Somebody", "Am  G/B  Cmaj7", "F#m7b5 | G | N.C.", "A  D  E",
+        "e|--3-5--|", "www.lyrics.com", "see http://x.y", "You might also like", "12Embed",
+        "(repeat to fade)", "[?]", "Capo 2", "纯音乐，请欣赏",
     ],
 )  # fmt: skip
 def test_rows_that_nobody_sings(row: str) -> None:
@@ -196,8 +197,11 @@ def test_rows_that_nobody_sings(row: str) -> None:
 
 @pytest.mark.parametrize(
     "row",
-    ["A", "Am I", "A B C D E F G", "Be", "Dear John: I love you", "Written by the moon", "song by song", "love.it", "I said: go",
-     "Copyright on my heart", "Add it up", "words by the sea", "(yeah)", "Go"],
+    [
+        "A", "Am I", "A B C D E F G", "Be", "Dear John: I love you", "Written by the moon",
+        "song by song", "love.it", "I said: go", "Copyright on my heart", "Add it up",
+        "words by the sea", "(yeah)", "Go",
+    ],
 )  # fmt: skip
 def test_rows_that_may_be_sung_stay(row: str) -> None:
     assert not unsung.why(row, first_or_last=True)
@@ -205,8 +209,8 @@ def test_rows_that_may_be_sung_stay(row: str) -> None:
 
 def test_lyrics_as_people_type_them() -> None:
     item = cleaned(
-        "作词：周杰伦\n[副歌]\n好一朵美丽的茉莉花\n(副歌 x2)\n[Verse 2]\n[Am]Hello dark[G]ness my (x2)\nAm  G  "
-        "F\nRefrain:\n♪ oh ♪\nwww.foo.com"
+        "作词：周杰伦\n[副歌]\n好一朵美丽的茉莉花\n(副歌 x2)\n[Verse 2]\n"
+        "[Am]Hello dark[G]ness my (x2)\nAm  G  F\nRefrain:\n♪ oh ♪\nwww.foo.com"
     )
     assert [(s.tag, [line.text for line in s.lines]) for s in item.song.sections] == [
         ("chorus", ["好一朵美丽的茉莉花"]),
@@ -216,9 +220,8 @@ def test_lyrics_as_people_type_them() -> None:
         ("chorus", ["oh"]),
     ]
     assert "rows taken out: addresses 1, chords 1, credits 1" in remarks(item)
-    assert "tags: '副歌' -> chorus" in remarks(item) and "repeats written out: 3 lines" in remarks(
-        item
-    )
+    assert "tags: '副歌' -> chorus" in remarks(item)
+    assert "repeats written out: 3 lines" in remarks(item)
     assert not cleaned("[verse]\nrow row\n[chorus]\nla la").remarks
 
 
@@ -233,7 +236,10 @@ def test_a_hymn_with_numbers_and_a_chorus_by_name() -> None:
 def test_timed_lines_keep_times_words_and_notes() -> None:
     line = Line(
         "[Chorus] lä\u200b la x2", 1.0, 3.0,
-        (Word("[Chorus]", 1.0, 1.1), Word("lä\u200b", 1.1, 2.0, 0.5), Word("la", 2.0, 2.5), Word("x2", 2.5, 3.0)),
+        (
+            Word("[Chorus]", 1.0, 1.1), Word("lä\u200b", 1.1, 2.0, 0.5),
+            Word("la", 2.0, 2.5), Word("x2", 2.5, 3.0),
+        ),
         (Note(1.1, 2.0, 60.0, "l A"), Note(2.0, 2.5, 62.0, "l A")),
     )  # fmt: skip
     other = Line("go", 3.0, 4.0)
@@ -425,9 +431,14 @@ def test_pace_settings() -> None:
 
 # --- structure ------------------------------------------------------------------------------------
 
-VERSES = "soy un fantasma que|se asusta de si mismo|un hueco dentro de otro|soy el sombrero de un mago|donde no hay conejo|un beso sin huella".split(
-    "|"
-)
+VERSES = [
+    "soy un fantasma que",
+    "se asusta de si mismo",
+    "un hueco dentro de otro",
+    "soy el sombrero de un mago",
+    "donde no hay conejo",
+    "un beso sin huella",
+]
 CHORUS = ["la tristeza es muy extraña", "se alimenta de la belleza"]
 
 
@@ -553,8 +564,9 @@ STEPS = (
     style.Settings(),
 )
 BITS = [
-    "[Chorus]", "(x2)", "x9", "[", "]", "(", "：", "作词：", "&#99999999;", "&amp;lt;", "\u202e", "\ufffd", "\ud83d", "Ã©", "â€™", "\x00",
-    "<custom_token_5>", "<|im_end|>", "www.a.b", "Am G", "A" * 70, "好" * 90, "\u0301" * 40, "ﷺ", "🎵", "1. ", "II", "\u2028", "\t", "%", "",
+    "[Chorus]", "(x2)", "x9", "[", "]", "(", "：", "作词：", "&#99999999;", "&amp;lt;", "\u202e",
+    "\ufffd", "\ud83d", "Ã©", "â€™", "\x00", "<custom_token_5>", "<|im_end|>", "www.a.b", "Am G",
+    "A" * 70, "好" * 90, "\u0301" * 40, "ﷺ", "🎵", "1. ", "II", "\u2028", "\t", "%", "",
 ]  # fmt: skip
 
 

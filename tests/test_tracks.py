@@ -223,8 +223,8 @@ songs: {{kind: manifest, path: "{home}/songs/manifest.jsonl"}}
 codec: {{kind: tracks, codec: {{kind: embedded, path: "{home}/codec"}}, channels: {channels}}}
 base:
   path: ""
-  from_scratch: {{family: llama, width: 32, inner: 48, layers: 1, heads: 2, context: 512, tied: true, tokenizer: bytes, pieces: 300,
-           text: "{home}/text"}}
+  from_scratch: {{family: llama, width: 32, inner: 48, layers: 1, heads: 2, context: 512,
+           tied: true, tokenizer: bytes, pieces: 300, text: "{home}/text"}}
 adapter: null
 losses: [{{kind: cross_entropy}}]
 writing: {{layout: delayed, max_lines: 1}}
@@ -313,8 +313,8 @@ def test_songs_of_tracks_that_hold_none_out_are_not_judged_by_songs_without(
         and "so none are" in capsys.readouterr().out
     )
     head = text[: text.index("base:")].replace("task: sing", "task: vocoder")
-    head += "network: {hop: 160, window: 640, width: 8, inner: 8, blocks: 1}\ncrop_frames: 4\nbatch: 1\n"
-    head += "train: {steps: 1, precision: fp32}\n"
+    head += "network: {hop: 160, window: 640, width: 8, inner: 8, blocks: 1}\n"
+    head += "crop_frames: 4\nbatch: 1\ntrain: {steps: 1, precision: fp32}\n"
     printed = pipeline.run(recipe.parse(head, "head"), None, tmp_path / "three")
     # the last recording was held out
     assert '"better"' in printed and "embedded" not in capsys.readouterr().out

@@ -481,9 +481,14 @@ def test_a_time_budget_counts_training_alone_and_survives_stops(
     clock = Clock()
     monkeypatch.setattr(trainer, "time", clock)
     settings = dataclasses.replace(
-        SETTINGS, steps=None, seconds=20.0, accumulate=1, warmup_steps=0, checkpoint_every_steps=None,
+        SETTINGS,
+        steps=None,
+        seconds=20.0,
+        accumulate=1,
+        warmup_steps=0,
+        checkpoint_every_steps=None,
         checkpoint_every_seconds=3.0,
-    )  # fmt: skip
+    )
     seen: list[Step] = []
     for step in train(Toy(lambda _: clock.tick(1.0)), settings, tmp_path, seed=3):
         seen.append(step)

@@ -25,7 +25,9 @@ torchaudio_standin.install()
 
 FORMAT = CodecFormat(16_000, 25.0, (40, 24))
 LONGEST = 16  # frames that a length symbol can say
-WORDS = "row your boat gently down the stream merrily life is but a dream sing low sweet morning bell".split()
+WORDS = (
+    "row your boat gently down the stream merrily life is but a dream sing low sweet morning bell"
+).split()
 SYLLABLES = [
     "r o",
     "y O r",
@@ -81,7 +83,7 @@ def _text() -> str:
 
 
 def from_scratch(family: str = "llama", text: str = "", **more: Any) -> FromScratchSettings:
-    """A Llama with sentencepiece pieces, or a Qwen3 with byte pieces, a tied head and other sizes."""
+    """A Llama with sentencepiece pieces, or a Qwen3 with byte pieces, tied head and other sizes."""
     shape: dict[str, Any] = {"width": 32, "inner": 48, "layers": 2, "heads": 2, "context": 1024}
     if family == "llama":
         own: dict[str, Any] = {"tokenizer": "sentencepiece", "pieces": 330, "tied": False}

@@ -30,7 +30,7 @@ SETTINGS = TrainSettings(
 
 @dataclass
 class Toy:
-    """Learns the sum of eight numbers. `before_loss` is called with the number of each micro-batch."""
+    """Learns the sum of eight numbers; `before_loss` gets the number of each micro-batch."""
 
     before_loss: Callable[[int], None] = lambda number: None
     dropout: float = 0.1
