@@ -60,9 +60,8 @@ def test_every_passage_is_packed_once_and_no_row_overflows(seed):
     assert sum(fullness) / (512 * len(rows)) > 0.8  # packing packs
     for number in range(3):
         batches = epoch(sizes, PackingSettings(512, 4), seed, number)
-        assert Counter(i for batch in batches for row in batch for i in row) == Counter(
-            range(len(sizes))
-        )
+        packed = Counter(i for batch in batches for row in batch for i in row)
+        assert packed == Counter(range(len(sizes)))
         assert all(len(batch) == 4 for batch in batches[:-1]) and 1 <= len(batches[-1]) <= 4
         assert all(sum(sizes[i] for i in row) <= 512 for batch in batches for row in batch)
 

@@ -337,9 +337,8 @@ def test_the_manifest_source(songs: list[Song], monkeypatch: pytest.MonkeyPatch)
         "song-1",
         "song-2",
     ]
-    assert [song.id for song in manifest.Settings("manifest.jsonl", split="held-out").load()] == [
-        "song-1"
-    ]
+    held_out = manifest.Settings("manifest.jsonl", split="held-out").load()
+    assert [song.id for song in held_out] == ["song-1"]
     assert len(manifest.Settings("manifest.jsonl", hours=3.0 / 3600).load()) == 1
     assert (
         len(Settings(songs=manifest.Settings("manifest.jsonl"), network=SMALL).task(0).songs.ends_N)

@@ -37,9 +37,8 @@ def tone(notes: list[tuple[float, float, float]], seconds: float) -> np.ndarray:
     for start, end, midi in notes:
         hertz_W[(clock_W >= start) & (clock_W < end)] = 440 * 2 ** ((midi - 69) / 12)
     phase_W = 2 * np.pi * np.cumsum(hertz_W) / RATE
-    return (0.2 * sum(np.sin(k * phase_W) / k for k in range(1, 9)) * (hertz_W > 0)).astype(
-        np.float32
-    )
+    wave_W = 0.2 * sum(np.sin(k * phase_W) / k for k in range(1, 9)) * (hertz_W > 0)
+    return wave_W.astype(np.float32)
 
 
 def performance(text: str, *midi: float, offset: float = 0.0) -> Performance:
@@ -183,8 +182,8 @@ def suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     songs.write_manifest(tmp_path / "manifest.jsonl", [song])
     path = tmp_path / "suite.yaml"
     path.write_text(
-        f"songs: {{kind: manifest, path: {tmp_path / 'manifest.jsonl'}, split: held-out}}\nlines: "
-        "3\n"
+        f"songs: {{kind: manifest, path: {tmp_path / 'manifest.jsonl'}, split: held-out}}\n"
+        "lines: 3\n"
     )
     return path
 

@@ -44,10 +44,9 @@ def test_every_fault_in_every_file_is_seen(tmp_path: Path, file: str, fault: str
         (path / file).unlink()
     else:
         content[len(content) // 2] ^= 1
-        changed = {"truncated": content[: len(content) // 2], "one bit": content, "empty": b""}[
-            fault
-        ]
-        (path / file).write_bytes(changed)
+        half = content[: len(content) // 2]
+        changed = {"truncated": half, "one bit": content, "empty": b""}
+        (path / file).write_bytes(changed[fault])
     assert not folders.whole(path)
     assert folders.damage(path)
 

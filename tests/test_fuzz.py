@@ -47,9 +47,8 @@ def originals(folder: Path) -> dict[str, list[tuple[bytes, int]]]:
     files: dict[str, list[tuple[bytes, int]]] = {name: [] for name in CONTAINERS}
     t = np.arange(24_000) / 24_000
     noise = 0.05 * np.random.default_rng(0).standard_normal((24_000, 2))
-    wave_WC = (0.4 * np.sin(2 * np.pi * (200 * t + 300 * t * t))[:, None] + noise).astype(
-        np.float32
-    )
+    glide = 0.4 * np.sin(2 * np.pi * (200 * t + 300 * t * t))[:, None]
+    wave_WC = (glide + noise).astype(np.float32)
     for name, kinds in KINDS.items():
         for kind in kinds:
             for channels in (1, 2):

@@ -43,9 +43,8 @@ def test_ultrastar_notes_words_and_times():
         (67, "J e n t"), (64, "l I"), (None, "d W n"), (None, "D u"), (60, "s t r I m"), (62, ""),
     ]  # fmt: skip
     assert second.words[-1].end == pytest.approx(4.8)  # with the note that goes on
-    assert first.start == pytest.approx(0.76) and first.end == pytest.approx(
-        second.start
-    ) == pytest.approx(2.76)
+    assert first.start == pytest.approx(0.76)
+    assert first.end == pytest.approx(second.start) == pytest.approx(2.76)
     assert second.end == pytest.approx(4.8 + 0.4)
 
 
@@ -329,8 +328,8 @@ def test_the_unofficial_musicxml_test_suite():
     texts = {
         "61a-Lyrics": "Tralali Ja! Trara! Bah!", "61b-MultipleLyrics": "Tralala, ja! Trara...",
         "61c-Lyrics-Pianostaff": "tralali ja!", "61d-Lyrics-Melisma": "Melisma.",
-        "61e-Lyrics-Chords": "Lyrics on chords", "61f-Lyrics-GracedNotes": "Lyrics on notes with "
-                                                                           "graces",
+        "61e-Lyrics-Chords": "Lyrics on chords",
+        "61f-Lyrics-GracedNotes": "Lyrics on notes with graces",
         "61h-Lyrics-BeamsMelismata": "Melisma Melisma Melisma Melisma",
         "61k-Lyrics-SpannersExtenders": "A longer Text",
         "42a-MultiVoice-TwoVoicesOnStaff-Lyrics": "This is the lyrics of Voice1",

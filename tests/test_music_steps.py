@@ -76,9 +76,8 @@ def test_pitch_is_the_same_at_any_sample_rate_and_loudness() -> None:
 
 def test_a_missing_fundamental_is_still_the_pitch() -> None:
     clock_W = np.arange(RATE) / RATE
-    wave_W = np.sum([np.sin(2 * np.pi * 110 * k * clock_W) for k in (2, 3, 4, 5)], axis=0).astype(
-        np.float32
-    )
+    partials = [np.sin(2 * np.pi * 110 * k * clock_W) for k in (2, 3, 4, 5)]
+    wave_W = np.sum(partials, axis=0).astype(np.float32)
     assert np.abs(np.nanmedian(pitch.track(0.1 * wave_W).midi_F) - 45) < 0.05
 
 

@@ -119,9 +119,8 @@ def test_an_mp3_of_variable_rate_without_a_count_is_read_to_its_end(tmp_path: Pa
     """libsndfile guesses 129,719 of 531,072 samples for such a file, and stops there."""
     wave_WC = melody(12.0, 44100)
     wave_WC[: 6 * 44100] *= 1e-4
-    wave_WC[6 * 44100 :] += 0.2 * np.random.default_rng(0).standard_normal((6 * 44100, 1)).astype(
-        np.float32
-    )
+    noise_WC = np.random.default_rng(0).standard_normal((6 * 44100, 1)).astype(np.float32)
+    wave_WC[6 * 44100 :] += 0.2 * noise_WC
     data = write(
         tmp_path / "a.mp3", wave_WC, 44100, bitrate_mode="VARIABLE", compression_level=0.5
     ).read_bytes()

@@ -185,9 +185,8 @@ def test_a_score_is_followed_exactly(singer):
     assert take.notes[0] == (0.0, 0.24, None) and take.notes[-1] == (1.6, 2.0, None)
     # no gap
     assert [start for start, _, _ in take.notes][1:] == [end for _, end, _ in take.notes][:-1]
-    assert [p for p in take.pieces if p] == ["r o", "y O r", "b o t"] and len(take.pieces) == len(
-        take.notes
-    )
+    assert [p for p in take.pieces if p] == ["r o", "y O r", "b o t"]
+    assert len(take.pieces) == len(take.notes)
     assert len(take.codes_FS) == 50 and take.seconds == 2.0 and take.wave_CW.shape == (1, 32_000)
     low = replace(SCORE, notes=tuple(replace(note, midi=note.midi - 12) for note in SCORE.notes))
     other = singer.sing("row your boat", seed=3, score=[low])
@@ -448,9 +447,8 @@ def test_whatever_is_answered_a_script_makes_whole_frames(layout, slots, streams
         assert check_legal(ids, v) == sum(piece.frames for piece in sung.pieces) <= 40
         codes_FS = v.read(torch.tensor(sung.ids))
         assert sung.ids == [id for id in ids if id in v.audio_span]
-        assert len(codes_FS) == sum(piece.frames for piece in sung.pieces) and len(
-            sung.pieces
-        ) == len(some)
+        assert len(codes_FS) == sum(piece.frames for piece in sung.pieces)
+        assert len(sung.pieces) == len(some)
         assert all(
             piece.frames == 5
             for asked, piece in zip(some, sung.pieces, strict=True)

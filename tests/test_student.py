@@ -190,9 +190,8 @@ def test_half_precision_base_trains_in_float32(tmp_path):
     student.adapt(LoraSettings(rank=4, alpha=8))
     assert student.dtype == torch.bfloat16 and student.packing == "songs"
     assert all(parameter.dtype == torch.float32 for parameter in student.trainable().values())
-    student.logits(student.hidden(torch.arange(290, 310)[None])[0], 0, 400).float().logsumexp(
-        -1
-    ).sum().backward()
+    logits_TV = student.logits(student.hidden(torch.arange(290, 310)[None])[0], 0, 400)
+    logits_TV.float().logsumexp(-1).sum().backward()
     assert merge(student, tmp_path / "merged", dtype="bfloat16").largest_difference < 0.05
 
 

@@ -290,9 +290,8 @@ def test_a_recipe_of_two_tracks_and_a_delay_becomes_a_singer_of_stems(home, run,
         soundfile.read(path)[0].mean()
         for path in replace(take, stems=loud).save_stems(tmp_path / "loud")
     ]
-    assert heard[0] == pytest.approx(0.999, abs=1e-3) and heard[0] / heard[1] == pytest.approx(
-        4, abs=0.01
-    )
+    assert heard[0] == pytest.approx(0.999, abs=1e-3)
+    assert heard[0] / heard[1] == pytest.approx(4, abs=0.01)
     with pytest.raises(SettingsError, match="no stems"):
         replace(take, stems={}).save_stems(tmp_path / "none")
 

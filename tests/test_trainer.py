@@ -334,9 +334,9 @@ def test_another_run_in_the_same_folder_is_refused_by_name(ended: Path) -> None:
 
 def test_a_second_living_process_is_refused_and_a_dead_one_is_not(tmp_path: Path) -> None:
     hold = (
-        "import fcntl, os, sys, time; f = open(sys.argv[1] + '/lock', 'a+'); fcntl.flock(f, "
-        "fcntl.LOCK_EX);"
-        "f.write(str(os.getpid())); f.flush(); print('held', flush=True); time.sleep(600)"
+        "import fcntl, os, sys, time; f = open(sys.argv[1] + '/lock', 'a+');"
+        "fcntl.flock(f, fcntl.LOCK_EX); f.write(str(os.getpid())); f.flush();"
+        "print('held', flush=True); time.sleep(600)"
     )
     process = subprocess.Popen(
         [sys.executable, "-S", "-c", hold, str(tmp_path)], stdout=subprocess.PIPE
@@ -572,9 +572,8 @@ def test_two_processes_are_one_with_twice_the_accumulation(tmp_path: Path) -> No
         "MASTER_PORT": port,
         "GLOO_SOCKET_IFNAME": "lo",
     }
-    running = [start("two", 2, RANK=rank, LOCAL_RANK=rank, **meet) for rank in "01"] + [
-        start("one", 4)
-    ]
+    running = [start("two", 2, RANK=rank, LOCAL_RANK=rank, **meet) for rank in "01"]
+    running += [start("one", 4)]
     ends = [process.communicate(timeout=600) for process in running]
     assert [process.returncode for process in running] == [0, 0, 0], ends
     last = [json.loads(out.splitlines()[-1]) for out, _ in ends]

@@ -342,9 +342,8 @@ def test_crops_are_codes_beside_their_own_sound(home: Path, codec: Any, songs: l
     buffer = CodedSongs(learnt, codec, 16_000, 640, 1.0, 0)
     assert len(buffer.codes_FS) * 640 == buffer.wave_CW.shape[1] and len(buffer.ends_N) == 2
     buffer.codes_FS[:] = torch.arange(len(buffer.codes_FS), dtype=torch.int32)[:, None]
-    buffer.wave_CW[:] = torch.arange(len(buffer.codes_FS), dtype=torch.int16).repeat_interleave(
-        640
-    )[None]
+    frame_F = torch.arange(len(buffer.codes_FS), dtype=torch.int16)
+    buffer.wave_CW[:] = frame_F.repeat_interleave(640)[None]
     still_FS, chance = torch.full((30, 3), -7), torch.Generator().manual_seed(0)
     padded = 0
     for _ in range(100):
