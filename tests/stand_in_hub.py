@@ -235,8 +235,7 @@ class StandInHub:
 
 
 def card_problems(text: str) -> list[str]:
-    """What the hub would say against a model card's metadata (the part of its rules that we could
-    break)."""
+    """What the hub says against a card's metadata (the part of its rules that we could break)."""
     match = re.match(r"---\n(.*?)\n---\n", text, re.DOTALL)
     data = yaml.safe_load(match.group(1)) if match else None
     if not isinstance(data, dict):

@@ -1,5 +1,4 @@
-"""Lyrics are placed where they are sung, confidences know when they are not, and nothing is
-invented."""
+"""Lyrics are placed where they are sung, confidences tell when not, nothing is invented."""
 
 from __future__ import annotations
 
@@ -303,8 +302,7 @@ def test_ctc_words_get_their_frames():
 
 
 def test_a_ctc_model_of_the_published_layout(tmp_path):
-    """Random weights: it aligns nonsense, but through the same files, windows and settings as a
-    trained one."""
+    """Random weights: it aligns nonsense, through the files and settings of a trained one."""
     import json
 
     from distill.runtime import torchaudio_standin

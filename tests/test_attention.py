@@ -1,5 +1,4 @@
-"""Songs attended to one by one: the same hidden states and gradients as with a mask over the whole
-row."""
+"""Songs attended to one by one: states and gradients as with a mask over the whole row."""
 
 from __future__ import annotations
 

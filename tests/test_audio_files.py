@@ -50,16 +50,14 @@ PAIRS = [(44_100, 24_000), (48_000, 24_000), (24_000, 16_000), (16_000, 24_000),
 
 
 def pure(rate: int, hertz: float) -> torch.Tensor:
-    """A second and a half of a sine of full scale; its phase in float64, whose rounding nobody
-    hears."""
+    """1.5 s of a sine of full scale; its phase in float64, whose rounding nobody hears."""
     return torch.sin(
         2 * torch.pi * hertz * torch.arange(3 * rate // 2, dtype=torch.float64) / rate
     ).float()[None]
 
 
 def spectrum_dB(wave_CW: torch.Tensor, rate: int) -> tuple[np.ndarray, np.ndarray]:
-    """Frequencies, and levels against a sine of full scale; the window's side lobes lie below -92
-    dB."""
+    """Frequencies, and levels against a sine of full scale; side lobes lie below -92 dB."""
     middle_W = wave_CW[0, rate // 4 : rate // 4 + rate].double().numpy()
     window_W = signal.windows.blackmanharris(len(middle_W))
     level_H = 2 * np.abs(np.fft.rfft(middle_W * window_W)) / window_W.sum()

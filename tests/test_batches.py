@@ -255,8 +255,7 @@ def test_the_terms_are_what_the_stock_logits_say(student, coded, written):
 
 
 def outcome(v, row_V: torch.Tensor, id: int) -> torch.Tensor:
-    """Score of a text, pitch or end, or of any code of a slot together: which one it is, its slot's
-    term says."""
+    """Logit of a text, pitch or end, or of all codes of a slot together: which, its term says."""
     span = next((v.span(s) for s in range(v.format.slots) if id in v.span(s)), None)
     return row_V[id] if span is None else row_V[span.start : span.stop].logsumexp(-1)
 

@@ -1,5 +1,4 @@
-"""Songs that come as codes: YuE's fine-tuning rows and Muse's chats, in the layouts of their own
-guides and examples."""
+"""Songs that come as codes: YuE's fine-tuning rows and Muse's chats, as their guides show."""
 
 from __future__ import annotations
 

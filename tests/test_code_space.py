@@ -1,5 +1,4 @@
-"""Distillation in code space: teacher and student of other families and tokenizers mean the same
-frame and slot."""
+"""Code space: teacher and student of unlike tokenizers mean the same frame and slot."""
 
 from __future__ import annotations
 
@@ -60,8 +59,7 @@ def written_by(student, coded):
 
 
 def used(batch, rows, written) -> list[tuple[int, ...]]:
-    """(slot, passage, frame) of every hidden state that an audio target is predicted from, in
-    order."""
+    """(slot, passage, frame) of every hidden state that predicts an audio target, in order."""
     where = {}
     for number, row in enumerate(rows):
         at = number * ROW
@@ -306,8 +304,7 @@ def test_a_foreign_codec_is_refused_by_name(run_folder):
 
 @pytest.mark.parametrize("layout", layouts.names())
 def test_a_student_of_one_family_learns_from_a_teacher_of_another(qwen, coded, layout):
-    """Some steps of forward KL alone bring a Llama towards a flat Qwen3 that it shares no token
-    with, nor the order."""
+    """Forward KL alone brings a Llama towards a flat Qwen3 that shares no token with it."""
     student = tiny_singer.student("llama", seed=7, lively=0.1, layout=layout)
     some = coded[:3]
     teacher = ModelTeacher(qwen, 2000, "qwen")

@@ -1,5 +1,4 @@
-"""The embedded codec on disk, its quantiser, and the task that trains it (its laws:
-laws/test_codecs.py)."""
+"""The embedded codec on disk, its quantiser, and task codec (its laws: laws/test_codecs.py)."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""What each codec takes from its publisher, and what it refuses by name; what all have in common is
-in laws/."""
+"""What each codec takes from its publisher, and refuses by name (the laws of all: laws/)."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Lyrics with flipped bits, torn ends, foreign encodings and huge numbers: refused in one line, and
-soon."""
+"""Lyrics with flipped bits, torn ends, foreign encodings, huge numbers: refused, and soon."""
 
 from __future__ import annotations
 
@@ -46,8 +45,7 @@ TOKENS = [
 
 
 def mutated(content: bytes, generator: random.Random) -> bytes:
-    """One to eight changes: bits, bytes, truncation, doubling, tokens of the formats, another
-    encoding, another order."""
+    """One to eight changes: bits, bytes, ends, doubling, tokens, encoding, order."""
     data = bytearray(content)
     for _ in range(generator.randint(1, 8)):
         at, how = generator.randrange(len(data) + 1), generator.randrange(8)
@@ -93,8 +91,7 @@ def read_any(form: str, content: bytes, folder: Path) -> object:
 
 
 def survive(count: int, seed: int, folder: Path) -> int:
-    """Reads damaged files; gives back how many could still be read. Anything but one line of
-    LyricsError fails."""
+    """How many damaged files could be read; anything but one line of LyricsError fails."""
     read = 0
     for number, (form, content) in enumerate(damaged(count, seed)):
         try:

@@ -165,8 +165,7 @@ def test_excerpts_and_edits_are_grouped_and_kept(sounds: dict[str, Sound]) -> No
 
 
 def test_two_songs_cut_from_one_file_are_no_duplicates(sounds: dict[str, Sound]) -> None:
-    """As `folder` makes them with `held_out_lines`: same file, same words, even the same chorus,
-    but other seconds."""
+    """As `folder` makes them with `held_out_lines`: same file, same words, other seconds."""
     id = max(sounds, key=lambda id: sounds[id].seconds)
     sound = joined(sounds[id], sounds[id])
     words = "we sing this very line again and again until the morning comes"
@@ -224,8 +223,7 @@ def test_two_tones_and_two_noises(sounds: dict[str, Sound]) -> None:
 
 
 def test_one_backing_track_does_not_make_one_song(sounds: dict[str, Sound]) -> None:
-    """The same loop, as loud as the voice, from the same moment on, and alone for three seconds
-    before and after."""
+    """The same loop, as loud as the voice, from the same moment on; alone before and after."""
     draw, rate = np.random.default_rng(2), 24000
     beat = np.arange(rate // 2) / rate
     hit = 0.4 * draw.standard_normal(len(beat)) * np.exp(-40 * beat)

@@ -1,5 +1,4 @@
-"""What leaves: read back by our own sources, by Python's tarfile, by `webdataset` and by
-`datasets`."""
+"""What is exported, read back by our sources, by tarfile, `webdataset` and `datasets`."""
 
 from __future__ import annotations
 
@@ -290,8 +289,7 @@ def test_a_dataset_comes_back_equal(
 
 
 def test_a_dataset_of_others(library: Any, tmp_path: Path):
-    """Columns by other names, LRC and plain lyrics, sound by path; a bad row does not stop the
-    others."""
+    """Columns by other names, LRC and plain lyrics, sound by path; a bad row stops no other."""
     first_wav, two = record(tmp_path / "x" / "1.flac"), record(tmp_path / "x" / "2.wav")
     (tmp_path / "x" / "3.wav").write_bytes(b"RIFF nothing")
     rows = {

@@ -1,5 +1,4 @@
-"""eval/fidelity.py on songs made of tones, through a codec whose faults are known: plain PCM, a
-byte a slot."""
+"""eval/fidelity.py on songs made of tones, through plain PCM, a byte a slot, with known faults."""
 
 from __future__ import annotations
 
@@ -28,8 +27,7 @@ RATE = 16_000
 
 
 class Pcm:
-    """A frame is a sample: slot 0 is the high byte of 16-bit PCM, slot 1 the low one; `sharp` plays
-    it too fast."""
+    """A frame is a sample of 16-bit PCM, slot 0 its high byte; `sharp` plays it too fast."""
 
     def __init__(self, slots: int, sharp: float) -> None:
         self.format, self.sharp, self.fingerprint = (
@@ -310,8 +308,7 @@ def test_codebook_use_is_counted() -> None:
 
 
 def test_likeness_of_noise_added() -> None:
-    """Known answers: a gain of e is one nat of mel distance; more noise is a worse score; silence
-    is not scored."""
+    """A gain of e is one nat of mel; more noise is a worse figure; silence is not counted."""
     rng = torch.Generator().manual_seed(0)
     wave_W = 0.1 * torch.randn(2 * RATE, generator=rng)
     total, frames = likeness.mel(wave_W, math.e * wave_W, RATE)

@@ -146,8 +146,7 @@ def swap(data: bytearray, other: bytes, rng: Generator) -> None:
 
 
 def with_true_checksums(data: bytearray) -> None:
-    """Pages of an Ogg whose checksums are right again, so that the damage reaches the decoder
-    behind them."""
+    """Pages of an Ogg with checksums that are right again, so that damage reaches the decoder."""
     at = data.find(b"OggS")
     while 0 <= at <= len(data) - 27:
         count = data[at + 26]

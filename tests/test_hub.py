@@ -1,5 +1,4 @@
-"""A merged folder goes to a hub in one commit, comes back bit for bit, and does not go when it must
-not."""
+"""A merged folder goes to a hub in one commit, comes back bit for bit, or must not go."""
 
 from __future__ import annotations
 

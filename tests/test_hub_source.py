@@ -1,5 +1,4 @@
-"""A dataset by its id on a hub: a stand-in on loopback answers, `datasets` and its client are the
-real ones."""
+"""A dataset by its id on a hub: a stand-in on loopback answers, the client is the real one."""
 
 from __future__ import annotations
 
@@ -21,8 +20,7 @@ from distill.sources.hub import Settings
 
 @pytest.fixture
 def hub(hub_server: StandInHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> StandInHub:
-    """The stand-in, with `datasets` pointed at it. Its separate viewer server is not played: nobody
-    asks it."""
+    """The stand-in, with `datasets` pointed at it; its viewer server, which nobody asks, is not."""
     config = pytest.importorskip("datasets", reason="datasets is not installed").config
     for name, value in {
         "HF_ENDPOINT": hub_server.url,

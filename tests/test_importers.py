@@ -49,8 +49,7 @@ def test_ultrastar_notes_words_and_times():
 
 
 def test_the_formats_own_examples():
-    """Section 3.3.2: 10,5 means 42 beats a minute. Section 4.1: where the space stands makes no
-    difference."""
+    """Section 3.3.2: 10,5 means 42 beats a minute. 4.1: where the space stands means nothing."""
     [line] = ultrastar("#TITLE:a\n#BPM:10,5\n: 0 4 5 la\n: 7 7 -2  la\n", 60)
     assert notes(line) == [(0.0, 5.714, 65, "l A"), (10.0, 20.0, 58, "l A")]  # F4 and A#3
     before = ultrastar("#BPM:100\n: 0 4 0 Hello \n: 8 4 0 World\n")

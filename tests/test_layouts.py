@@ -1,5 +1,4 @@
-"""Every layout there is: nothing lost, nothing doubled, one grammar, and no slip of a slot goes
-unnoticed."""
+"""Every layout: nothing lost, nothing doubled, one grammar, no slip of a slot unnoticed."""
 
 from __future__ import annotations
 
@@ -167,8 +166,7 @@ def test_what_is_written_is_what_the_grammar_says(layout, slots, streams, times)
 @EVERY
 @pytest.mark.parametrize(("slots", "streams"), [shape for shape in SHAPES if shape[0] > 1])
 def test_no_slip_of_a_slot_goes_unnoticed(layout, slots, streams):
-    """One id of another slot, one lost or one doubled: every such song is refused, at whatever
-    place."""
+    """One id of another slot, one lost or one doubled, wherever: every such song is refused."""
     v = words(layout, slots, streams)
     for times in ("notes", "words", "lines", "none"):
         for item in coded(v, times, 2)[:2]:

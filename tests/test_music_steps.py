@@ -37,8 +37,7 @@ def flat(midi: float, seconds: float, rate: int = RATE) -> np.ndarray:
 
 
 def mouth(length: int) -> np.ndarray:
-    """How loud a syllable of `length` samples is: a vowel at once, and 70 ms of a soft consonant at
-    its end."""
+    """Loudness of a syllable of `length` samples: a vowel, and 70 ms of a soft consonant."""
     closing_W = np.clip((np.arange(length)[::-1] - 0.05 * RATE) / (0.02 * RATE), 0.03, 1.0)
     return np.minimum(closing_W, np.maximum(0.03, np.arange(length) / (0.01 * RATE)))
 

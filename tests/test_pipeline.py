@@ -1,5 +1,4 @@
-"""The whole chain on a small folder of songs: coded, trained on, merged, sung; called again;
-interrupted; refused."""
+"""The whole chain on a small folder: coded, trained, merged, sung; again; interrupted; refused."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""How a song is written: every passage is legal id by id, reads back as what it was, and loses
-nothing."""
+"""How a song is written: every passage is legal id by id, and reads back as what it was."""
 
 from __future__ import annotations
 
@@ -258,8 +257,7 @@ def test_a_song_without_times_is_one_open_passage():
 
 
 def test_what_nobody_is_sure_of_is_left_out():
-    """A line without trusted times belongs to no passage, and none reaches across it; unsure words
-    fall to the line."""
+    """A line without trusted times belongs to no passage; unsure words fall to the line."""
     sure = Line(
         "row row",
         0.0,

@@ -1,5 +1,4 @@
-"""distill/audio/safe_decode.py and what it stands on (containers, mpeg, ffmpeg): whole or refused,
-by whatever means the file tries."""
+"""distill/audio/safe_decode.py, containers, mpeg, ffmpeg: sound comes whole or is refused."""
 
 from __future__ import annotations
 
@@ -136,8 +135,7 @@ def test_an_mp3_of_variable_rate_without_a_count_is_read_to_its_end(tmp_path: Pa
 
 
 def test_tags_around_the_sound_are_no_damage(tmp_path: Path) -> None:
-    """ID3 in front of and behind an MP3 and a FLAC, APE behind an MP3, a LIST chunk and ID3 behind
-    a WAV's sound."""
+    """ID3 around an MP3 and a FLAC, APE behind an MP3, LIST and ID3 behind a WAV's sound."""
     front = b"ID3\x04\0\0" + bytes([0, 0, 1, 10]) + bytes(138)
     for ending, head, tail in (
         ("mp3", front, b"TAG" + bytes(125)),

@@ -1,5 +1,4 @@
-"""The singer: legal to the last id, repeatable, alone as among others, true to its score, and
-loaded as it was saved."""
+"""The singer: legal to the last id, repeatable, true to its score, loaded as it was saved."""
 
 from __future__ import annotations
 
@@ -413,8 +412,7 @@ def test_the_coarsest_slot_of_every_track_is_drawn_alike(layout):
 @pytest.mark.parametrize("layout", layouts.names())
 @pytest.mark.parametrize(("slots", "streams"), [(1, 1), (3, 1), (4, 1), (4, 2), (3, 3)])
 def test_whatever_is_answered_a_script_makes_whole_frames(layout, slots, streams):
-    """Every slot count and layout, pieces of given, drawn and open length; a stop is drawn one time
-    in nine."""
+    """Every slot count and layout, lengths given, drawn and open; a stop is drawn 1 time in 9."""
     v = AudioVocabulary(
         300,
         CodecFormat(16_000, 25.0, (7,) * slots, streams=streams),
@@ -486,8 +484,7 @@ def test_a_take_is_saved_as_a_wave_file_of_its_length(singer, tmp_path):
 
 @pytest.fixture(scope="module")
 def singer_home(tmp_path_factory):
-    """A codec, a base, and one singer on them as adapter and as merged folder, each with its
-    singer.json."""
+    """A codec, a base, and one singer on them as adapter and as merged folder."""
     home = tmp_path_factory.mktemp("shelf")
     embedded.save_codec(random_network(), home / "codec")
     codec = embedded.Settings(str(home / "codec"), slots=2).load()

@@ -1,5 +1,4 @@
-"""The songbook: what a seed composes, what the voices sing, how stems add up, and the songs inside
-the package."""
+"""The songbook: what a seed composes, what voices sing, how stems add up, the shipped songs."""
 
 from __future__ import annotations
 

@@ -42,8 +42,7 @@ def sine(
 def voice(
     seconds: float = 6.0, rate: int = 44_100, level: float = 0.1, seed: int = 0
 ) -> NDArray[np.float32]:
-    """Something like singing: harmonics of a vibrating tone, syllables that swell and fade, breath.
-    Copy it to write."""
+    """Like singing: harmonics of a vibrating tone, syllables that swell, breath. Copy to write."""
     rng = np.random.default_rng(seed)
     t = np.arange(round(seconds * rate)) / rate
     phase = 2 * np.pi * np.cumsum(220 + 4 * np.sin(2 * np.pi * 5.5 * t)) / rate
@@ -95,8 +94,7 @@ def test_ebu_tech_3341_signals(case: str, parts: list[tuple[float, float]]) -> N
 
 
 def test_true_peak_sees_between_the_samples() -> None:
-    """A sine of a quarter of the sample rate, 45 degrees off: no sample is above 0.707 of it (Tech
-    3341, case 15 on)."""
+    """A sine of a quarter of the rate, 45 degrees off: no sample above 0.707 (Tech 3341, case 15)."""
     wave_CW = sine(1, -6.0, RATE / 4, phase=math.pi / 4)
     fade_W = np.minimum(1, np.minimum(np.arange(RATE), np.arange(RATE)[::-1]) / 4800)
     assert 20 * math.log10(np.abs(wave_CW).max()) == pytest.approx(-9.01, abs=0.02)

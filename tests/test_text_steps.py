@@ -1,5 +1,4 @@
-"""The steps that read lyrics: text, language, pace, structure, style; and 200 mutated songs through
-all of them."""
+"""The steps that read lyrics: text, language, pace, structure, style; 200 mutated songs too."""
 
 from __future__ import annotations
 
@@ -475,8 +474,7 @@ def test_all_lines_are_kept_in_order_whatever_is_guessed() -> None:
 
 
 def test_structure_of_generated_songs() -> None:
-    """Verses and a chorus of random words: the chorus is found where it returns, also with a word
-    of ten changed."""
+    """Random verses and a chorus, found where it returns, also with a word of ten changed."""
     generator = random.Random(9)
     vocabulary = sorted(
         {word for lines in SUNG.values() for line in lines for word in line.split()}

@@ -1,5 +1,4 @@
-"""Songs of several tracks, and stereo: encoded apart, interleaved, taken apart again, mixed; up to
-a singer of stems."""
+"""Songs of several tracks, and stereo: encoded apart, interleaved, mixed; a singer of stems."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""The trainer: accumulation is one batch, resuming is the same call, and nothing wrong is stepped
-over."""
+"""The trainer: accumulation is one batch, resuming is the same call, errors are not skipped."""
 
 from __future__ import annotations
 

@@ -428,8 +428,7 @@ def test_it_learns_saves_and_is_measured_beside_its_codec(
 
 
 class Stereo:
-    """A codec of two channels at 16 kHz without a network: a frame is the loudest of 16 levels of
-    each channel."""
+    """A codec of two channels at 16 kHz: a frame is the loudest of 16 levels a channel."""
 
     fingerprint = "stereo" * 10
     device = torch.device("cpu")

@@ -1,5 +1,4 @@
-"""A vocoder head by recipe, and with a singer: measured, carried, merged, chosen, forced, refused,
-pushed."""
+"""A vocoder head by recipe, and with a singer: measured, carried, chosen, refused, pushed."""
 
 from __future__ import annotations
 

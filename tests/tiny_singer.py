@@ -1,5 +1,4 @@
-"""A singer small enough to test in a blink: text, a codec, LLMs of two families with unlike
-tokenizers, songs."""
+"""A singer small enough to test in a blink: text, a codec, LLMs of two families, songs."""
 
 from __future__ import annotations
 

@@ -184,8 +184,7 @@ def test_many_waves_give_the_codes_of_each(codec: Any) -> None:
 
 
 def test_what_is_far_away_changes_nothing_before_it(codec: Any) -> None:
-    """How a caller cut the song's end, or what another segment holds, is not heard in the frames
-    before."""
+    """How a song's end was cut, or what another segment holds, is not heard in frames before."""
     if not hasattr(codec, "block_frames"):
         pytest.skip("works on whole songs")
     codec.block_frames = 8
@@ -266,8 +265,7 @@ def test_it_says_where_it_is(codec: Any) -> None:
 
 
 def _weights_of(codec: Any) -> Iterator[Tensor]:
-    """Every tensor that it holds, whoever holds it: what stayed behind would meet the rest in one
-    operation."""
+    """Every tensor that it holds: one that stayed behind would meet the rest in one operation."""
     for value in vars(codec).values():
         if isinstance(value, Tensor):
             yield value

@@ -1,5 +1,4 @@
-"""Laws of the graft, for ten tiny random bases: Llama, Qwen2, Qwen3, Gemma and GPT-NeoX, tied and
-untied."""
+"""Laws of the graft, for ten tiny random bases: five families, head tied and untied."""
 
 from __future__ import annotations
 

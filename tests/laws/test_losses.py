@@ -1,5 +1,4 @@
-"""Laws of every loss in distill/lm/losses.py: right against float64, right gradient, right at the
-edges."""
+"""Laws of every loss in distill/lm/losses.py: value and gradient against float64, edges too."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""What every vocoder keeps, whatever its kind: length, level, repeatability, and sound in pieces as
-in one."""
+"""Laws of every vocoder: length, level, repeatability, and sound in pieces as in one."""
 
 from __future__ import annotations
 
