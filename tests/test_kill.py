@@ -50,7 +50,7 @@ def whole(
 def _trained(
     server: ForkServerContext, folder: Path, kill_after: float | None = None, die_at: int = 0
 ) -> int | None:
-    """The exit code of the toy task in a process of its own, killed after some seconds if wanted."""
+    """Exit code of the toy task in a process of its own, killed after some seconds if wanted."""
     process = server.Process(target=toy_task.run, args=(str(folder), die_at))
     process.start()
     process.join(kill_after)

@@ -485,7 +485,7 @@ def test_a_take_is_saved_as_a_wave_file_of_its_length(singer, tmp_path):
 @pytest.fixture(scope="module")
 def singer_home(tmp_path_factory):
     """A codec, a base, and one singer on them as adapter and as merged folder."""
-    home = tmp_path_factory.mktemp("shelf")
+    home = tmp_path_factory.mktemp("singer")
     embedded.save_codec(random_network(), home / "codec")
     codec = embedded.Settings(str(home / "codec"), slots=2).load()
     model, tokenizer = tiny_singer.make(tiny_singer.from_scratch(), 0)

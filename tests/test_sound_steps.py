@@ -94,7 +94,7 @@ def test_ebu_tech_3341_signals(case: str, parts: list[tuple[float, float]]) -> N
 
 
 def test_true_peak_sees_between_the_samples() -> None:
-    """A sine of a quarter of the rate, 45 degrees off: no sample above 0.707 (Tech 3341, case 15)."""
+    """A sine of a quarter of the rate, 45 degrees off, sampled below 0.708 (Tech 3341, case 15)."""
     wave_CW = sine(1, -6.0, RATE / 4, phase=math.pi / 4)
     fade_W = np.minimum(1, np.minimum(np.arange(RATE), np.arange(RATE)[::-1]) / 4800)
     assert 20 * math.log10(np.abs(wave_CW).max()) == pytest.approx(-9.01, abs=0.02)

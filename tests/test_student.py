@@ -216,7 +216,7 @@ def test_state_comes_back_and_foreign_state_is_refused():
             other.load_state(wrong)
 
 
-def test_lora_begins_the_same_for_the_same_seed_and_leaves_torchs_dice_alone():
+def test_lora_begins_the_same_for_the_same_seed_and_leaves_torchs_generator_alone():
     first, second, third = fresh(), fresh(), fresh()
     torch.manual_seed(9)
     first.adapt(LoraSettings(rank=4, alpha=8), seed=1)

@@ -30,8 +30,8 @@ class Take:
 class Singer:
     """Sings what it is given, and remembers it."""
 
-    def sing_lines(self, lines: list[Line], *manner: Any) -> list[Take]:
-        self.lines, self.manner = lines, manner
+    def sing_lines(self, lines: list[Line], *sampling: Any) -> list[Take]:
+        self.lines, self.sampling = lines, sampling
         return [
             Take([(0.0, 0.2, None), *((n.start, n.end, n.midi) for n in line.notes)])
             for line in lines
@@ -73,7 +73,7 @@ def test_one_row_a_take(tmp_path: Path, lines: Path) -> None:
         (tmp_path / "out" / row["wav"]).is_file() and set(row) == {"line", "wav", "notes"}
         for row in rows
     )
-    assert singer.manner == ("folk", "high", 7, 0.5)
+    assert singer.sampling == ("folk", "high", 7, 0.5)
     merrily = singer.lines[1]
     assert [note.text for note in merrily.notes][-1] == "" and all(
         note.text for note in merrily.notes[:3]

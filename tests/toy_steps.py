@@ -65,7 +65,7 @@ class Level:
 
 @dataclass(frozen=True)
 class Odd:
-    """Does with one song what `does` says; leaves the others, with a trace nobody asks for again."""
+    """Does with one song what `does` says; leaves the others, with a trace nobody asks for."""
 
     song: str
     does: str
