@@ -75,7 +75,6 @@ def test_one_forward_inside_another_leaves_the_outer_songs_as_they_were():
         outer = attention._lengths[:]
         with attention.apart(config, POSITIONS_BT[:1, 5:] + 0):
             assert attention._lengths == [8, 20, 7]
-        assert (
-            attention._lengths == outer == [13, 20, 7] * 2 and config._attn_implementation == NAME
-        )
+        assert attention._lengths == outer == [13, 20, 7] * 2
+        assert config._attn_implementation == NAME
     assert attention._lengths == [] and config._attn_implementation != NAME

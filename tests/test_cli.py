@@ -164,9 +164,10 @@ def test_what_cannot_be_meant_is_one_line(
 ) -> None:
     assert cli.main(typed.split()) == 2
     printed = capsys.readouterr()
-    assert (
-        printed.out == "" and printed.err.count("\n") == 1 and says in printed.err and calls == []
-    )
+    assert printed.out == ""
+    assert printed.err.count("\n") == 1
+    assert says in printed.err
+    assert calls == []
 
 
 def test_a_refusal_of_the_library_is_one_line(

@@ -56,17 +56,13 @@ def test_yue_rows(tmp_path: Path):
     path.parent.mkdir()
     path.write_text(json.dumps(yue_row(tmp_path)) + "\n", encoding="utf-8")
     [song] = settings.parse(f"path: {path}\nlicence: CC0-1.0", Yue).load()
-    assert (
-        song.text == "[verse]\nrow row\ndown the stream\n[chorus]\nmerrily"
-        and song.style == "male, youth, rock"
-    )
+    assert song.text == "[verse]\nrow row\ndown the stream\n[chorus]\nmerrily"
+    assert song.style == "male, youth, rock"
     assert [(line.start, line.end) for line in song.lines] == [(None, None), (None, None), (12, 20)]
     assert value(song, "codes_path_vocals") == str((tmp_path / "npy/dummy.Vocals.npy").resolve())
     assert value(song, "codes_path_instrumental") and value(song, "codes_frame_rate_hz") == 50
-    assert (
-        value(song, "sections")[0] == {"tag": "intro", "start": 0, "end": 5.5}
-        and song.audio is None
-    )
+    assert value(song, "sections")[0] == {"tag": "intro", "start": 0, "end": 5.5}
+    assert song.audio is None
 
 
 @pytest.mark.parametrize(
@@ -158,12 +154,10 @@ def test_muse_rows(tmp_path: Path, listed: bool):
     row = muse_row(*range(25), song_id="s7", track_index=1, lang="en")
     path.write_text(json.dumps([row], indent=1) if listed else json.dumps(row), encoding="utf-8")
     [song] = Muse(str(path), cache=str(tmp_path / "cache")).load()
-    assert (
-        song.id == "s7-1"
-        and song.style == "Pop, Piano"
-        and song.language == "en"
-        and song.audio is None
-    )
+    assert song.id == "s7-1"
+    assert song.style == "Pop, Piano"
+    assert song.language == "en"
+    assert song.audio is None
     assert song.text == "[verse]\nrow row\ndown the stream\n[pre-chorus]\nmerrily"
     assert [(line.start, line.end) for line in song.lines] == [
         (None, None),

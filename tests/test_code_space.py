@@ -232,11 +232,9 @@ def test_signals_that_are_damaged_or_of_another_song_are_refused(coded, tmp_path
     path = tmp_path / "s.safetensors"
     write_signal(path, certain)
     again = read_signal(path)
-    assert (
-        again.slots[0].isfinite().all()
-        and (again.slots[0].argmax(-1) == 3).all()
-        and again.fingerprint == "me"
-    )
+    assert again.slots[0].isfinite().all()
+    assert (again.slots[0].argmax(-1) == 3).all()
+    assert again.fingerprint == "me"
     check_signal(again, item.codes_FS, pieces, "here")
     for codes_FS, count in (
         (item.codes_FS[1:], pieces),

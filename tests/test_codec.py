@@ -146,10 +146,8 @@ def test_a_frame_reaches_no_further_than_the_context_says(tmp_path: Path) -> Non
     differs_W = (codec.decode(codes_FS) - codec.decode(other_FS))[0].abs() > 0
     frames = differs_W.nonzero()[:, 0] // 640
     assert bool(differs_W[40 * 640 : 41 * 640].any())
-    assert (
-        int(frames.min()) >= 40 - codec.context_frames
-        and int(frames.max()) <= 40 + codec.context_frames
-    )
+    assert int(frames.min()) >= 40 - codec.context_frames
+    assert int(frames.max()) <= 40 + codec.context_frames
 
 
 # --- quantiser ------------------------------------------------------------------------------------
@@ -226,9 +224,8 @@ def test_the_task_learns_saves_and_evaluates(songs: list[Song], tmp_path: Path) 
     assert sum(totals[-5:]) < 0.8 * sum(totals[:5])
     figures = task.evaluate([song for song in songs if song.split == "held-out"])
     assert figures["seconds"] == pytest.approx(6.0) and len(figures["mel_l1_by_slots"]) == 4
-    assert all(0 < value < 5 for value in figures["mel_l1_by_slots"]) and all(
-        1 <= used <= 32 for used in figures["codes_used"]
-    )
+    assert all(0 < value < 5 for value in figures["mel_l1_by_slots"])
+    assert all(1 <= used <= 32 for used in figures["codes_used"])
     task.save(tmp_path)
     codec = embedded.Settings(str(tmp_path), slots=4).load()
     wave_CW = melody(4.0)

@@ -76,9 +76,8 @@ def test_dac_fetches_a_published_model_by_its_name(
     published = dac.Settings("44khz", slots=9).format
     assert (published.sample_rate, published.slot_sizes) == (44100, (1024,) * 9)
     assert published.frame_rate == pytest.approx(86.13, abs=0.01)
-    assert (
-        dac.Settings("16khz").format.frame_rate == 50 and dac.Settings("24khz").format.slots == 32
-    )
+    assert dac.Settings("16khz").format.frame_rate == 50
+    assert dac.Settings("24khz").format.slots == 32
     model = small_dac([2, 4])
     model.save(tmp_path / "weights.pth", package=False)
     asked: list[dict[str, str]] = []
@@ -143,9 +142,8 @@ def test_encodec_at_its_published_size_is_the_packages(tmp_path: Path) -> None:
     with torch.inference_mode():
         theirs_FS = encode(wave_CW)
         assert torch.equal(codec.encode(wave_CW), theirs_FS) and theirs_FS.shape == (30, 16)
-        assert (
-            torch.equal(other.encode(wave_CW), theirs_FS) and other.fingerprint == codec.fingerprint
-        )
+        assert torch.equal(other.encode(wave_CW), theirs_FS)
+        assert other.fingerprint == codec.fingerprint
         torch.testing.assert_close(codec.decode(theirs_FS), decode(theirs_FS))
 
 

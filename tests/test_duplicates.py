@@ -425,9 +425,8 @@ def test_training_copies_of_held_out_songs_are_set_aside(sounds: dict[str, Sound
     assert {id for id, item in done.items() if item.aside} == {"copy", "cover"}
     assert "same recording as held" in remarks(done["copy"])
     assert "held is held out" not in remarks(done["copy"])
-    assert remarks(done["cover"]).startswith(
-        "set aside: same words as held"
-    ) and "held out" in remarks(done["cover"])
+    assert remarks(done["cover"]).startswith("set aside: same words as held")
+    assert "held out" in remarks(done["cover"])
     assert done["held"].song.split == "held-out" and done["stranger"].song.split == "train"
 
 

@@ -113,12 +113,8 @@ def test_ultrastar_comes_back_note_by_note(songs: list[Song], tmp_path: Path):
     times = [(n.start, n.end) for n in line.notes] + [(w.start, w.end) for w in line.words]
     true = [(n.start, n.end) for n in given.notes] + [(w.start, w.end) for w in given.words]
     assert np.abs(np.array(times) - np.array(true)).max() < 0.006  # the grid is 10 ms
-    assert [w.text for w in line.words] == [
-        "gently",
-        "down",
-        "the",
-        "fire",
-    ] and merrily.text == "merrily"
+    assert [w.text for w in line.words] == ["gently", "down", "the", "fire"]
+    assert merrily.text == "merrily"
     assert [(w.text, w.start, w.end) for w in words.lines[0].words] == [
         ("la", 1.0, 1.5),
         ("oh", 1.5, 2.5),
@@ -174,9 +170,8 @@ def test_ultrastar_songs_of_the_songbook_come_back(tmp_path: Path):
     notes = wrong = 0
     for song in songs:
         for given, line in zip(song.lines, back[key_of(song.id)].lines, strict=True):
-            assert line.text == given.text and [w.text for w in line.words] == [
-                w.text for w in given.words
-            ]
+            assert line.text == given.text
+            assert [w.text for w in line.words] == [w.text for w in given.words]
             for a, b in zip(given.notes, line.notes, strict=True):
                 assert (a.start, a.end, a.midi) == pytest.approx(
                     (b.start, b.end, b.midi), abs=0.011
@@ -282,10 +277,8 @@ def test_a_dataset_comes_back_equal(
     for name in ("audio", "vocals", "accompaniment"):
         assert isinstance(read.features[name], library.Audio)
         read = read.cast_column(name, library.Audio(decode=False))
-    assert (
-        read[0]["lyrics"].startswith("[verse]\nGently down")
-        and read[0]["audio"]["bytes"][:4] == b"fLaC"
-    )
+    assert read[0]["lyrics"].startswith("[verse]\nGently down")
+    assert read[0]["audio"]["bytes"][:4] == b"fLaC"
 
 
 def test_a_dataset_of_others(library: Any, tmp_path: Path):
@@ -305,19 +298,13 @@ def test_a_dataset_of_others(library: Any, tmp_path: Path):
         Hub(str(tmp_path / "out"), columns=columns, style="folk", licence="unknown").scan()
     )
     first, second = scanned[:2]
-    assert (
-        isinstance(first, Song)
-        and [line.start for line in first.lines] == [1.0, 2.0]
-        and first.licence == "CC0-1.0"
-    )
-    assert isinstance(second, Song) and (second.language, second.style, len(second.sections)) == (
-        "en-GB",
-        "folk",
-        2,
-    )
-    assert first.id == "train-000001" and safe_decode.promise_safely(
-        str(first.audio)
-    ).seconds == pytest.approx(6.0)
+    assert isinstance(first, Song)
+    assert [line.start for line in first.lines] == [1.0, 2.0]
+    assert first.licence == "CC0-1.0"
+    assert isinstance(second, Song)
+    assert (second.language, second.style, len(second.sections)) == ("en-GB", "folk", 2)
+    assert first.id == "train-000001"
+    assert safe_decode.promise_safely(str(first.audio)).seconds == pytest.approx(6.0)
     assert [isinstance(first_wav, Refusal) for first_wav in scanned[2:]] == [True, True]
     assert all(
         "\n" not in first_wav.reason and ", row " in first_wav.reason

@@ -118,25 +118,20 @@ def test_a_codec_that_keeps_everything_loses_nothing(
 ) -> None:
     report = run(monkeypatch, tmp_path, PcmSettings(), "--songs", str(manifest), "--judged", "1,2")
     both, tenor, alto = (report["voices"][voice] for voice in ("all", "tenor", "alto"))
-    assert (
-        both["2 slots"]["in_tune_before"]["count"] == 16
-        and both["2 slots"]["in_tune_before"]["value"] == 1
-    )
+    assert both["2 slots"]["in_tune_before"]["count"] == 16
+    assert both["2 slots"]["in_tune_before"]["value"] == 1
     for figure in ("in_tune_quotient", "still_in_tune"):
         assert both["2 slots"][figure]["value"] == both["2 slots"][figure]["low"] == 1
-    assert (
-        tenor["2 slots"]["word_error_before"]["count"] == 6
-        and alto["2 slots"]["word_error_before"] is None
-    )
+    assert tenor["2 slots"]["word_error_before"]["count"] == 6
+    assert alto["2 slots"]["word_error_before"] is None
     assert tenor["2 slots"]["word_error_difference"] == {"value": 0, "low": 0, "high": 0}
     coarse, fine = report["likeness"]["all"]["1"], report["likeness"]["all"]["2"]
     assert fine["mel"]["value"] < 0.3 < 1 < coarse["mel"]["value"]
     assert fine["stoi"]["value"] > 0.99 > coarse["stoi"]["value"]
     assert report["rates"]["2"] == [2 * RATE, 16 * RATE / 1000]
     assert [of["frames"] for of in report["codebooks"]] == 2 * [2 * round(3.6 * RATE)]
-    assert {of["slots"] for of in report["speed"]} == {1, 2} and min(
-        report["speed"][0].values()
-    ) > 0
+    assert {of["slots"] for of in report["speed"]} == {1, 2}
+    assert min(report["speed"][0].values()) > 0
 
 
 def test_a_codec_out_of_tune_is_found_out(
@@ -235,10 +230,8 @@ def test_tracks_are_heard_apart_and_in_the_mix(
         is None
     )
     mel = {name: report["likeness"][name]["4"]["mel"]["value"] for name in figures}
-    assert (
-        mel["vocals"] < 0.3 < mel["accompaniment"]
-        and mel["vocals"] < mel["mix"] < mel["accompaniment"]
-    )
+    assert mel["vocals"] < 0.3 < mel["accompaniment"]
+    assert mel["vocals"] < mel["mix"] < mel["accompaniment"]
     assert len(report["codebooks"]) == 4
     for arguments in (["--songs", where, "--track", "vocals"], [str(manifest.parent / "band.wav")]):
         assert fidelity.main([*arguments, "--out", str(tmp_path / "no")]) == 2
@@ -270,10 +263,8 @@ def test_the_page_needs_nothing_else_and_shows_every_voice(
     for row in text.split("\n"):
         if row.startswith("|"):
             assert row.count("|") == row.count(" | ") + 2
-    assert (
-        "| DAC 44.1 kHz, 9 slots | 775 | 7.75 |" in text
-        and "| Mimi 24 kHz, 8 slots | 100 | 1.10 |" in text
-    )
+    assert "| DAC 44.1 kHz, 9 slots | 775 | 7.75 |" in text
+    assert "| Mimi 24 kHz, 8 slots | 100 | 1.10 |" in text
 
 
 def test_a_codec_is_held_once_for_all_its_numbers_of_slots(tmp_path: Path) -> None:
@@ -294,9 +285,8 @@ def test_of_no_note_in_tune_no_share_is_kept() -> None:
     rows = {row: {"per_line": [line]} for row in (fidelity.UNCODED, "1 slots")}
     report = {"rows": rows, "voice_of_line": ["alto"], "track_of_line": [""]}
     figures = fidelity.shares_by_voice(report)["alto"]["1 slots"]
-    assert (
-        figures["in_tune_before"]["count"] == 2 and figures["word_error_difference"]["value"] == 0
-    )
+    assert figures["in_tune_before"]["count"] == 2
+    assert figures["word_error_difference"]["value"] == 0
     assert figures["in_tune_quotient"] is figures["still_in_tune"] is None
 
 
@@ -315,10 +305,8 @@ def test_likeness_of_noise_added() -> None:
     assert total / frames == pytest.approx(1, abs=1e-3)
     noisy = [wave_W + level * torch.randn(len(wave_W), generator=rng) for level in (0.01, 0.1, 1.0)]
     intelligible = [likeness.stoi(wave_W, each)[0] for each in noisy]
-    assert (
-        intelligible == sorted(intelligible, reverse=True)
-        and intelligible[0] > 0.9 > intelligible[2]
-    )
+    assert intelligible == sorted(intelligible, reverse=True)
+    assert intelligible[0] > 0.9 > intelligible[2]
     assert likeness.stoi(wave_W[:1600], wave_W[:1600]) == (0.0, 0)
     if likeness.has_pesq():
         assert likeness.pesq(wave_W, wave_W)[0] > 4.6 > likeness.pesq(wave_W, noisy[2])[0]

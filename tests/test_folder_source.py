@@ -181,11 +181,9 @@ def test_words_timed_in_square_brackets():
     read = read_lrc(square, 8.0, "x.lrc")
     assert read == read_lrc(angled, 8.0, "x.lrc")
     line = read.sections[0].lines[0]
-    assert (
-        line.text == "row row your boat"
-        and line.words[1] == Word("row", 1.5, 2.0)
-        and line.end == 2.75
-    )
+    assert line.text == "row row your boat"
+    assert line.words[1] == Word("row", 1.5, 2.0)
+    assert line.end == 2.75
 
 
 def test_who_wrote_the_words_and_in_which_language():
@@ -261,9 +259,8 @@ def test_ultrastar_headers_in_any_order(tmp_path: Path):
     text = "#CREATOR:Ann\n#YEAR:1850\n\n" + BOAT.replace("boat.wav", "X.WAV")
     (tmp_path / "boat.txt").write_text(text, encoding="utf-8")
     [song] = Settings(str(tmp_path)).load()
-    assert song.lines[0].text == "Row, row your boat" and song.audio == str(
-        (tmp_path / "x.wav").resolve()
-    )
+    assert song.lines[0].text == "Row, row your boat"
+    assert song.audio == str((tmp_path / "x.wav").resolve())
     assert song.vocals == str((tmp_path / "x.vocals.wav").resolve())
     assert not is_ultrastar("# to be sung: slowly\n#TITLE\nla la")
 
@@ -380,9 +377,9 @@ def test_one_bad_song_does_not_stop_the_others(tmp_path: Path):
     assert [type(song) for song in scanned] == [Song, Refusal, Refusal, Song, Refusal]
     assert not scanned[3].lines  # a recording without lyrics can be looked at, and not learnt from
     for song in (*scanned[1:3], scanned[4]):
-        assert (
-            isinstance(song, Refusal) and str(tmp_path) in song.reason and "\n" not in song.reason
-        )
+        assert isinstance(song, Refusal)
+        assert str(tmp_path) in song.reason
+        assert "\n" not in song.reason
     with pytest.raises(SongError, match=r"b\.wav"):
         Settings(str(tmp_path)).load()
 
@@ -416,11 +413,9 @@ def test_ultrastar_names_its_own_files(tmp_path: Path):
     lyrics = tmp_path / "Nobody - Boat.txt"
     lyrics.write_text(text, encoding="utf-8")
     [song] = Settings(str(tmp_path)).load()
-    assert (
-        song.id == "Nobody - Boat"
-        and song.source == "sound.wav"
-        and Path(str(song.vocals)).name == "voice.wav"
-    )
+    assert song.id == "Nobody - Boat"
+    assert song.source == "sound.wav"
+    assert Path(str(song.vocals)).name == "voice.wav"
     lyrics.write_text(text.replace("sound.wav", "../sound.wav"), encoding="utf-8")
     refuses(Settings(str(tmp_path)).load, "no recording of this name", SongError)
 

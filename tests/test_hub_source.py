@@ -98,10 +98,8 @@ def test_a_folder_of_recordings_on_the_hub(hub: StandInHub, tmp_path: Path):
             source.load()
         return
     first, second, third = source.scan()
-    assert isinstance(first, Song) and (first.text, first.licence) == (
-        "[verse]\nrow row",
-        "CC0-1.0",
-    )
+    assert isinstance(first, Song)
+    assert (first.text, first.licence) == ("[verse]\nrow row", "CC0-1.0")
     assert Path(str(first.audio)).read_bytes() == sound
     assert isinstance(second, Refusal) and "has no lyrics" in second.reason
     assert isinstance(third, Song) and third.lines[0].start == 0.5

@@ -249,9 +249,8 @@ def song(id: str, licence: str, credit: str = "") -> Item:
 
 def test_unknown_is_not_permission() -> None:
     private = Settings().curate(song("x", "unknown"))
-    assert (
-        not private.aside and "nothing made from it may leave the house" in private.remarks[0].text
-    )
+    assert not private.aside
+    assert "nothing made from it may leave the house" in private.remarks[0].text
     for purpose in PURPOSES[1:]:
         item = Settings(purpose=purpose).curate(song("x", "unknown"))
         assert item.aside and "unknown is not permission" in item.remarks[0].text
@@ -284,11 +283,9 @@ def test_all_songs_leave_the_joint_licence_and_whom_to_credit() -> None:
     done = step.curate_all([step.curate(item) for item in items])
     assert [item.aside for item in done] == [True, False, False, False]
     trace = done[1].traces["rights"]
-    assert (
-        trace["licence"] == "CC-BY-SA-4.0"
-        and trace["hub"] == "cc-by-sa-4.0"
-        and not trace["conflicts"]
-    )
+    assert trace["licence"] == "CC-BY-SA-4.0"
+    assert trace["hub"] == "cc-by-sa-4.0"
+    assert not trace["conflicts"]
     assert trace["credits"] == ['"B" by Bee (CC-BY-SA; b.mp3)', "Dee (CC-BY-3.0; d.mp3)"]
     assert not any("rights" in item.traces for item in done[2:])
 
@@ -312,10 +309,8 @@ def test_songs_that_cannot_go_together() -> None:
         song("c", "CC-BY-SA-4.0", "C"),
     ]
     noted = Settings(purpose="publish").curate_all(items)
-    assert (
-        not any(item.aside for item in noted)
-        and "no licence that is known holds both" in noted[0].remarks[0].text
-    )
+    assert not any(item.aside for item in noted)
+    assert "no licence that is known holds both" in noted[0].remarks[0].text
     apart = Settings(purpose="publish", conflicts="set aside").curate_all(items)
     assert [item.aside for item in apart] == [False, True, False]
     assert apart[0].traces["rights"]["licence"] == "CC-BY-SA-4.0"

@@ -218,9 +218,9 @@ def test_in_a_mix_notes_are_found_only_when_asked_for_and_count_half() -> None:
     alone = notes.Settings(unaccompanied=True).curate(heard(wave_W, [LINE], "audio"))
     assert alone.song == apart.song
     sure, half = (item.song.fact("notes_confidence") for item in (apart, mixed))
-    assert (
-        sure and half and half.value[0] == pytest.approx(notes.MIX_FACTOR * sure.value[0], abs=2e-3)
-    )
+    assert sure
+    assert half
+    assert half.value[0] == pytest.approx(notes.MIX_FACTOR * sure.value[0], abs=2e-3)
 
 
 def test_word_times_outside_the_sound_are_no_crash() -> None:
@@ -449,10 +449,8 @@ def test_stems_add_up_to_the_mix(demucs_folder: Path, channels: int, rate: int) 
     separated, again = step.curate(item), step.curate(item)
     mix, voice, rest = (separated.tracks[name] for name in ("audio", "vocals", "accompaniment"))
     assert voice.sample_rate == rest.sample_rate == rate
-    assert (
-        voice.wave_CW.shape == rest.wave_CW.shape == wave_CW.shape
-        and voice.wave_CW.dtype == np.float32
-    )
+    assert voice.wave_CW.shape == rest.wave_CW.shape == wave_CW.shape
+    assert voice.wave_CW.dtype == np.float32
     assert np.abs(voice.wave_CW + rest.wave_CW - mix.wave_CW).max() < 1e-6
     assert max(np.abs(track.wave_CW).max() for track in separated.tracks.values()) <= 1
     assert np.abs(voice.wave_CW).max() > 0

@@ -210,9 +210,8 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(home, run, monkeypatch):
     resumed, other = (
         load_file(where / "singer" / "adapter_model.safetensors") for where in (folder, run)
     )
-    assert resumed.keys() == other.keys() and all(
-        torch.equal(resumed[name], other[name]) for name in resumed
-    )
+    assert resumed.keys() == other.keys()
+    assert all(torch.equal(resumed[name], other[name]) for name in resumed)
     losses = [[row["loss"] for row in rows(where)] for where in (folder, run)]
     assert losses[0] == losses[1]
 
@@ -239,10 +238,8 @@ def test_a_student_of_another_family_learns_from_the_run_as_recorded_teacher(hom
         rows(home / "taught")[0]["terms"]
     )
     singer = load_singer(home / "taught", device="cpu")
-    assert (
-        singer.student.model.config.model_type == "qwen3"
-        and len(singer.sing("row", seed=0).codes_FS) > 0
-    )
+    assert singer.student.model.config.model_type == "qwen3"
+    assert len(singer.sing("row", seed=0).codes_FS) > 0
     embedded.save_codec(random_network(seed=5), home / "codec2", ["apache-2.0"])
     foreign = recipe.parse(BY_TEACHER.format(home=home).replace("/codec", "/codec2"), "foreign")
     with pytest.raises(TeacherError, match="another codec"):

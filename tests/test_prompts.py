@@ -191,12 +191,10 @@ def test_consonants_that_lead_into_the_next_vowel_stand_behind_the_piece_before(
         ("i z", 65, 5),
         ("", None, 5),
     ]
-    assert (
-        onset_of("s t r I m") == "s t r"
-        and onset_of("i z") == ""
-        and onset_of("") == ""
-        and onset_of("m") == ""
-    )
+    assert onset_of("s t r I m") == "s t r"
+    assert onset_of("i z") == ""
+    assert onset_of("") == ""
+    assert onset_of("m") == ""
 
 
 def test_a_long_note_is_split_and_its_last_part_leads_into_what_follows():

@@ -103,10 +103,8 @@ def test_stanzas_keep_their_metre_and_rhyme(held_out: bool) -> None:
             first = metre.scheme.index(letter)
             if first < row:
                 word, other = (lines[number].split()[-1] for number in (row, first))
-                assert (
-                    word != other
-                    and lyrics.syllables(word)[-1][1:] == lyrics.syllables(other)[-1][1:]
-                )
+                assert word != other
+                assert lyrics.syllables(word)[-1][1:] == lyrics.syllables(other)[-1][1:]
     assert len(used) == sum(len(metre.syllables) for metre in stanzas.METRES)
 
 
@@ -215,9 +213,8 @@ def check_times(score: scores.Score, song: Song) -> None:
         )
         limit = end if later is None or later.start is None else later.start
         assert line.start >= 0 and line.notes[-1].end <= line.end + 1e-6 <= limit + 2e-6
-        assert (
-            line.words[0].start == line.notes[0].start and line.words[-1].end == line.notes[-1].end
-        )
+        assert line.words[0].start == line.notes[0].start
+        assert line.words[-1].end == line.notes[-1].end
         assert [word.text for word in line.words] == (
             list(line.text) if song.language == "zh" else line.text.split()
         )
@@ -250,10 +247,8 @@ def test_facts_are_what_was_composed() -> None:
         assert all((pitch - home) % 12 in scale for pitch in pitches)
         beats, downbeats = facts["beats_seconds"], facts["downbeats_seconds"]
         assert np.diff(beats) == pytest.approx(60 / facts["tempo_bpm"], abs=1e-3)
-        assert (
-            downbeats == beats[:: bars.METRES[facts["metre"]][0]]
-            and len(beats) % len(downbeats) == 0
-        )
+        assert downbeats == beats[:: bars.METRES[facts["metre"]][0]]
+        assert len(beats) % len(downbeats) == 0
         assert [start for start, _, _ in facts["chords"]] == downbeats
         assert all(a[1] == b[0] for a, b in zip(facts["chords"], facts["chords"][1:], strict=False))
         assert facts["chords"][-1][1] <= score.steps * 0.04
@@ -327,9 +322,8 @@ def test_crowded_syllables_have_room() -> None:
 def test_traditional_songs_are_for_judging_only_and_fill_their_bars() -> None:
     songs = traditional.songs(accompaniments=("guitar", "none"))
     assert len(songs) > 60 and {song.split for song in songs} == {"held-out"}
-    assert {song.language for song in songs} == {"en", "zh"} and {
-        song.voice for song in songs
-    } == set(SINGERS)
+    assert {song.language for song in songs} == {"en", "zh"}
+    assert {song.voice for song in songs} == set(SINGERS)
     assert len({song.id for song in songs}) == len(songs)
     for score in songs:
         song = scores.as_song(score, None)

@@ -84,8 +84,9 @@ def test_a_sine_of_full_scale_in_one_channel_is_minus_3_01_lufs() -> None:
     ],
 )
 def test_ebu_tech_3341_signals(case: str, parts: list[tuple[float, float]]) -> None:
-    """Stereo sines of 1 kHz, "peak level per channel" (cases 1 to 5): -23 LUFS but for case 2, -33,
-    within 0.1 LU."""
+    """Stereo sines of 1 kHz, "peak level per channel" (cases 1 to 5): -23 LUFS but for case 2, -33.
+
+    All within 0.1 LU."""
     rate = 24_000  # half the samples; the weighting is designed for each rate
     wave_CW = np.concatenate(
         [sine(seconds, dbfs, rate=rate, channels=2) for seconds, dbfs in parts], 1
@@ -252,9 +253,8 @@ def test_flat_tops_of_a_clipped_sine() -> None:
     # samples above, a period
     over = 2 * (math.pi / 2 - math.asin(1 / 1.2)) / (2 * math.pi * 100) * 48_000
     assert len(lengths) == 100 and abs(lengths.mean() - over) < 1
-    assert not len(flat_tops(np.zeros(100, np.float32))) and not len(
-        flat_tops(np.zeros(0, np.float32))
-    )
+    assert not len(flat_tops(np.zeros(100, np.float32)))
+    assert not len(flat_tops(np.zeros(0, np.float32)))
 
 
 def test_a_constant_offset_is_subtracted_from_all_tracks() -> None:

@@ -75,9 +75,8 @@ def test_one_row_a_take(tmp_path: Path, lines: Path) -> None:
     )
     assert singer.sampling == ("folk", "high", 7, 0.5)
     merrily = singer.lines[1]
-    assert [note.text for note in merrily.notes][-1] == "" and all(
-        note.text for note in merrily.notes[:3]
-    )
+    assert [note.text for note in merrily.notes][-1] == ""
+    assert all(note.text for note in merrily.notes[:3])
     assert merrily.start == 0 and merrily.end == pytest.approx(1.4)
 
 

@@ -120,10 +120,8 @@ def test_a_wrong_encoding_is_named_and_an_uncertain_one_left_alone() -> None:
     item = cleaned("[verse]\ncorazÃ³n\nmÃ¡s\nlove")
     assert remarks(item) == "2 lines re-encoded from Windows-1252"
     item = cleaned("[verse]\nc\ufffdur de mer\nlove")
-    assert (
-        "1 line may be wrongly encoded" in remarks(item)
-        and item.song.lines[0].text == "c\ufffdur de mer"
-    )
+    assert "1 line may be wrongly encoded" in remarks(item)
+    assert item.song.lines[0].text == "c\ufffdur de mer"
     assert characters.decoded("Bäñà") == "Bäñà"
 
 
@@ -246,9 +244,9 @@ def test_timed_lines_keep_times_words_and_notes() -> None:
         Item(Song("t", (Section("サビ", (Line("作曲:A", 0.0, 1.0), line, other)),)))
     )
     (section,) = item.song.sections
-    assert (
-        section.tag == "chorus" and section.lines[1] is not None and section.lines[1].start == 3.0
-    )
+    assert section.tag == "chorus"
+    assert section.lines[1] is not None
+    assert section.lines[1].start == 3.0
     mended = section.lines[0]
     assert (mended.text, mended.start, mended.end, mended.notes) == ("lä la", 1.0, 3.0, line.notes)
     assert [word.text for word in mended.words] == ["lä", "la"]
@@ -257,9 +255,8 @@ def test_timed_lines_keep_times_words_and_notes() -> None:
 
 def test_nothing_to_sing_and_too_much() -> None:
     empty = Item(Song("x", (Section("verse", (Line("[Instrumental]"), Line("Am G"))),)))
-    assert not text.Settings().curate(empty).aside and "instrumental" in remarks(
-        text.Settings().curate(empty)
-    )
+    assert not text.Settings().curate(empty).aside
+    assert "instrumental" in remarks(text.Settings().curate(empty))
     assert text.Settings(instrumental="set aside").curate(empty).aside
     assert text.Settings().curate(Item(Song("x", (Section("verse", (Line("la " * 7000),)),)))).aside
     assert text.Settings().curate(Item(Song("x", (Section("verse", (Line("a" * 65),)),)))).aside
@@ -367,10 +364,8 @@ def test_a_line_that_cannot_be_true_loses_its_times(
     wrong: tuple[float, float], reason: str
 ) -> None:
     item = pace.Settings().curate(Item(timed(*GOOD[:9], wrong), silence(20)))
-    assert (
-        remarks(item) == f"times of 1 of 10 lines dropped: {reason} 1"
-        and item.remarks[0].verdict == "mended"
-    )
+    assert remarks(item) == f"times of 1 of 10 lines dropped: {reason} 1"
+    assert item.remarks[0].verdict == "mended"
     assert item.song.lines[:9] == timed(*GOOD[:9]).lines
     assert item.song.lines[9] == Line("row row row your boat")
 
@@ -387,10 +382,9 @@ def test_slow_long_and_overlapping_lines() -> None:
 def test_too_many_wrong_lines_or_too_much_text_set_the_song_aside() -> None:
     assert pace.Settings().curate(Item(timed(*GOOD), silence(8))).aside
     item = pace.Settings().curate(Item(typed("row row row your boat\n" * 40), silence(20)))
+    assert item.aside
     assert (
-        item.aside
-        and remarks(item)
-        == "200 syllables in 20.0 s of audio (10.0 a second); are these its lyrics?"
+        remarks(item) == "200 syllables in 20.0 s of audio (10.0 a second); are these its lyrics?"
     )
     assert "are lyrics missing" in remarks(pace.Settings().curate(Item(typed("row"), silence(100))))
     # without sound only the order can be looked at
@@ -456,9 +450,8 @@ def test_what_returns_is_the_chorus() -> None:
 
 def test_given_tags_are_the_structure_and_no_returns_mean_no_guess() -> None:
     item = structure.Settings().curate(Item(typed("[verse]\na b\n[chorus]\nc d")))
-    assert (
-        item.song.fact("structure") == Fact("structure", ["verse", "chorus"]) and not item.remarks
-    )
+    assert item.song.fact("structure") == Fact("structure", ["verse", "chorus"])
+    assert not item.remarks
     item = structure.Settings().curate(Item(typed("\n".join(VERSES))))
     assert len(item.song.sections) == 1 and "no block of lines returns" in remarks(item)
     # a row sung on and on is no chorus
@@ -537,9 +530,8 @@ def test_a_missing_style_is_composed_from_what_is_known_and_no_genre_is_invented
     )
     item = style.Settings().curate(Item(Song("x", (), facts=facts)))
     assert item.song.style == "minor, slow, guitar"
-    assert item.song.fact("style") == Fact(
-        "style", "minor, slow, guitar", "style", 0.7
-    ) and "a guess" in remarks(item)
+    assert item.song.fact("style") == Fact("style", "minor, slow, guitar", "style", 0.7)
+    assert "a guess" in remarks(item)
     given = style.Settings().curate(Item(Song("x", (), style="folk", facts=facts)))
     assert given.song.style == "folk" and given.song.fact("style") is None and not given.remarks
     assert style.Settings().curate(Item(Song("x", ()))).song.style == ""

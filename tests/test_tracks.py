@@ -50,9 +50,8 @@ def test_every_track_has_the_codes_it_would_have_alone(one_stream):
     wave_CW = wave(2)
     codes_FS = both.encode(wave_CW)
     vocals_FS, accompaniment_FS = alone.encode(wave_CW[:1]), alone.encode(wave_CW[1:])
-    assert torch.equal(codes_FS[:, [0, 2]], vocals_FS) and torch.equal(
-        codes_FS[:, [1, 3]], accompaniment_FS
-    )
+    assert torch.equal(codes_FS[:, [0, 2]], vocals_FS)
+    assert torch.equal(codes_FS[:, [1, 3]], accompaniment_FS)
     decoded_CW = both.decode(codes_FS, wave_CW.shape[1])
     assert decoded_CW.shape == wave_CW.shape
     assert torch.equal(decoded_CW[:1], alone.decode(vocals_FS, wave_CW.shape[1]))
@@ -131,10 +130,8 @@ def test_a_codec_of_ones_own_goes_where_its_singer_goes_inside_tracks_too(one_st
     beside = singer_folder.put_codec(tmp_path, about)
     assert beside.codec == {**codec_row, "codec": {**codec_row["codec"], "path": "./codec"}}
     loaded = singer_folder.codec_settings(tmp_path, beside)
-    assert (
-        Path(loaded["codec"]["path"]).samefile(tmp_path / "codec")
-        and loaded["tracks"] == codec_row["tracks"]
-    )
+    assert Path(loaded["codec"]["path"]).samefile(tmp_path / "codec")
+    assert loaded["tracks"] == codec_row["tracks"]
     assert (
         replace(one_stream, path=loaded["codec"]["path"]).load().fingerprint
         == one_stream.load().fingerprint
@@ -145,10 +142,8 @@ def test_a_codec_of_ones_own_goes_where_its_singer_goes_inside_tracks_too(one_st
     ):
         # the package's own, and a folder that was never put beside it
         about = replace(about, codec=other)
-        assert (
-            singer_folder.put_codec(tmp_path / "none", about) == about
-            and not (tmp_path / "none").exists()
-        )
+        assert singer_folder.put_codec(tmp_path / "none", about) == about
+        assert not (tmp_path / "none").exists()
         assert singer_folder.codec_settings(tmp_path, about) == other
 
 
@@ -172,11 +167,9 @@ def test_songs_are_read_track_by_track_and_kept_by_every_file(one_stream, tmp_pa
     codec = tracks.Settings(one_stream).load()
     song = song_of(tmp_path, "a", {"audio": 1.0, "vocals": 1.0, "accompaniment": 0.5})
     wave_CW = stems.read(stems.files(song, codec.format), codec.format)
-    assert (
-        wave_CW.shape == (2, RATE)
-        and not wave_CW[1, RATE // 2 :].any()
-        and wave_CW[1, : RATE // 2].any()
-    )
+    assert wave_CW.shape == (2, RATE)
+    assert not wave_CW[1, RATE // 2 :].any()
+    assert wave_CW[1, : RATE // 2].any()
     codes_FS = coded_songs.codes_of(song, codec)
     assert codes_FS.shape == (25, 4) and torch.equal(codes_FS, codec.encode(wave_CW))
     assert torch.equal(
@@ -209,9 +202,8 @@ def test_a_mix_is_the_sum_and_never_clips(one_stream):
     # vocals left, right, accompaniment left, right
     left_CW = torch.tensor([[0.1], [0.2], [0.3], [0.4]])
     assert torch.allclose(stems.mixed(left_CW, stereo), torch.tensor([[0.4], [0.6]]))
-    assert stems.apart(wave(1), one_stream.format) == {} and torch.equal(
-        stems.mixed(wave(1), one_stream.format), wave(1)
-    )
+    assert stems.apart(wave(1), one_stream.format) == {}
+    assert torch.equal(stems.mixed(wave(1), one_stream.format), wave(1))
 
 
 # --- the whole way --------------------------------------------------------------------------------
@@ -272,11 +264,9 @@ def test_a_recipe_of_two_tracks_and_a_delay_becomes_a_singer_of_stems(home, run,
         assert settings.plain(singer.about.writing)["layout"] == "delayed"
     line = Line("row boat", 0.0, 0.8, (), (Note(0.12, 0.4, 60, "r o"), Note(0.4, 0.8, 62, "b o t")))
     take = singer.sing("row boat\nrow boat", seed=1, score=[line, line])
-    assert (
-        take.codes_FS.shape == (40, 4)
-        and take.wave_CW.shape == (1, 40 * HOP)
-        and list(take.stems) == list(BOTH)
-    )
+    assert take.codes_FS.shape == (40, 4)
+    assert take.wave_CW.shape == (1, 40 * HOP)
+    assert list(take.stems) == list(BOTH)
     both_CW = singer.codec.decode(take.codes_FS)
     assert torch.equal(torch.cat(list(take.stems.values())), both_CW)
     assert torch.equal(take.wave_CW, stems.mixed(both_CW, singer.codec.format))
@@ -305,11 +295,9 @@ def test_songs_of_tracks_that_hold_none_out_are_not_judged_by_songs_without(
     write_manifest(home / "songs" / "all.jsonl", songs)
     text = RECIPE.format(home=home, channels=1).replace("manifest.jsonl", "all.jsonl")
     stage = pipeline.Stage(recipe.parse(text, "tracks"))
-    assert (
-        len(stage.songs) == 3
-        and stage.held_out_songs == []
-        and "so none are" in capsys.readouterr().out
-    )
+    assert len(stage.songs) == 3
+    assert stage.held_out_songs == []
+    assert "so none are" in capsys.readouterr().out
     head = text[: text.index("base:")].replace("task: sing", "task: vocoder")
     head += "network: {hop: 160, window: 640, width: 8, inner: 8, blocks: 1}\n"
     head += "crop_frames: 4\nbatch: 1\ntrain: {steps: 1, precision: fp32}\n"

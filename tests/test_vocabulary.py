@@ -110,9 +110,8 @@ def test_score_symbols_come_back_and_what_is_out_of_range_is_refused():
     ]
     assert sorted(symbols) == list(range(words.pitch_span.start, words.pitch_span.stop))
     assert [words.midi(words.pitch(midi)) for midi in range(45, 73)] == list(range(45, 73))
-    assert (
-        words.midi(words.pitch(None)) is None and words.midi(words.pitch(60, known=False)) is None
-    )
+    assert words.midi(words.pitch(None)) is None
+    assert words.midi(words.pitch(60, known=False)) is None
     assert words.midi(words.pitch(60.4)) == 60 and words.midi(words.pitch(59.6)) == 60
     lengths = [words.length(frames) for frames in [None, *range(1, 17)]]
     assert lengths == list(range(words.length_span.start, words.length_span.stop))

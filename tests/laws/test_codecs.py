@@ -111,10 +111,8 @@ def test_frames_and_lengths_are_those_promised(codec: Any) -> None:
         8 * size + size // 3,
     ):
         codes_FS = codec.encode(whole_CW[:, :samples])
-        assert (
-            codes_FS.shape == (-(-samples // size), codec.format.slots)
-            and codes_FS.dtype == torch.int64
-        )
+        assert codes_FS.shape == (-(-samples // size), codec.format.slots)
+        assert codes_FS.dtype == torch.int64
         assert all(
             int(slot_F.min()) >= 0 and int(slot_F.max()) < codes
             for slot_F, codes in zip(codes_FS.T, codec.format.slot_sizes, strict=True)
