@@ -490,17 +490,9 @@ def test_a_share_is_held_out_in_whole_groups_whatever_the_order() -> None:
 
 def test_a_few_songs_leave_something_on_both_sides() -> None:
     for count in range(2, 8):
+        few = [Item(song(f"s{n}", lyrics(n))) for n in range(count)]
         for share in (0.01, 0.99):
-            assert (
-                len(
-                    set(
-                        sides(
-                            [Item(song(f"s{n}", lyrics(n))) for n in range(count)], share
-                        ).values()
-                    )
-                )
-                == 2
-            )
+            assert len(set(sides(few, share).values())) == 2
     assert sides([Item(song("alone", VERSE))]) == {"alone": "train"}
 
 
