@@ -1,16 +1,19 @@
-"""How well lyrics are placed, and whether the aligner knows it.
+"""Errors of lyric alignment in seconds, and the calibration of its confidences.
 
     python bench/alignment.py --songs MANIFEST [--count 200] [--track vocals|audio] [--wrong]
-    python bench/alignment.py --folder FOLDER          # NAME.mp3 (wav, flac, ogg) + NAME.lines.csv (+ NAME.words.csv)
-    python bench/alignment.py --songs MANIFEST --fit   # the weights of distill/curation/_alignment/confidence.py
+    python bench/alignment.py --folder FOLDER
+    python bench/alignment.py --songs MANIFEST --fit
+
+FOLDER holds NAME.mp3 (wav, flac, ogg), NAME.lines.csv and perhaps NAME.words.csv for each song.
+`--fit` prints new weights for distill/curation/steps/_alignment/confidence.py.
 
 All times are taken away and looked for anew with the offline method. A line's truth is its first
 word's start and its last word's end. Errors are in seconds, absolute. `uniform` spreads the
 syllables evenly over the song: what knowing nothing gives. Generated songs count a word from its
 first vowel, people from its first sound: `--starts`. `--wrong` gives each song the next one's
-lyrics: all confidences should be low. Calibration: of the words said to be sure to between 0.6 and
-0.8, 60 to 80 % should be right (0.2 s; lines 0.3 s); ECE is the mean gap, Brier the mean squared
-one (a constant guess at the base rate scores share * (1 - share)).
+lyrics: all confidences should be low. Calibration: of the words with a confidence of 0.6 to 0.8,
+60 to 80 % should be right (0.2 s; lines 0.3 s); ECE is the mean gap, Brier the mean squared one (a
+constant guess at the base rate gives share * (1 - share)).
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ import argparse
 import csv
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -40,8 +43,8 @@ from distill.songs import Line, Section, Song, Word, read_manifest
 
 
 @dataclass
-class Found:
-    """Errors (seconds) and confidences over all songs, and what confidences were made from."""
+class Errors:
+    """Errors (seconds) and confidences over all songs."""
 
     line_start: list[float] = field(default_factory=list)
     line_end: list[float] = field(default_factory=list)
@@ -50,8 +53,6 @@ class Found:
     uniform_words: list[float] = field(default_factory=list)
     line_sure: list[float] = field(default_factory=list)
     word_sure: list[float] = field(default_factory=list)
-    line_seen: list[np.ndarray] = field(default_factory=list)
-    word_seen: list[np.ndarray] = field(default_factory=list)
     skipped_lines: int = 0
     lost_lines: int = 0
     seconds: float = 0.0
@@ -59,26 +60,7 @@ class Found:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--songs", type=Path, nargs="+")
-    parser.add_argument("--folder", type=Path)
-    parser.add_argument("--count", type=int, default=200)
-    parser.add_argument(
-        "--skip", type=int, default=0, help="leave out the first songs (those fitted on)"
-    )
-    parser.add_argument("--track", choices=("vocals", "audio"), default="vocals")
-    parser.add_argument("--starts", choices=("sound", "vowel"))
-    parser.add_argument("--language", default="es", help="of --folder")
-    parser.add_argument(
-        "--inside", action="store_true", help="keep line times, look for words only"
-    )
-    parser.add_argument("--wrong", action="store_true")
-    parser.add_argument("--fit", action="store_true")
-    options = parser.parse_args(arguments)
-    if (options.songs is None) == (options.folder is None):
-        parser.error("give --songs MANIFEST or --folder FOLDER")
+    options = _options(arguments)
     if options.songs:
         kept = slice(options.skip, options.skip + options.count)
         songs = [song for manifest in options.songs for song in read_manifest(manifest)[kept]]
@@ -93,42 +75,62 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.fit:
         fit(songs, settings)
         return
-    found = Found()
+    errors = Errors()
     for number, song in enumerate(songs):
         other = songs[(number + 1) % len(songs)] if options.wrong else None
-        measure(song, settings, options, found, other)
-    show(found, len(songs), options)
+        measure(song, settings, options, errors, other)
+    show(errors, len(songs), options)
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--songs", type=Path, nargs="+")
+    parser.add_argument("--folder", type=Path)
+    parser.add_argument("--count", type=int, default=200)
+    parser.add_argument("--skip", type=int, default=0, help="first songs (those fitted on)")
+    parser.add_argument("--track", choices=("vocals", "audio"), default="vocals")
+    parser.add_argument("--starts", choices=("sound", "vowel"))
+    parser.add_argument("--language", default="es", help="of --folder")
+    parser.add_argument("--inside", action="store_true", help="keep line times, look for words")
+    parser.add_argument("--wrong", action="store_true")
+    parser.add_argument("--fit", action="store_true")
+    options = parser.parse_args(arguments)
+    if (options.songs is None) == (options.folder is None):
+        parser.error("give --songs MANIFEST or --folder FOLDER")
+    return options
 
 
 def timed_folder(folder: Path, language: str) -> Iterator[Song]:
-    """Songs as JamendoLyrics has them: start_time,end_time,lyrics_line and
-    word_start,word_end,line_end."""
+    """Songs as JamendoLyrics has them: lines with start_time, end_time and lyrics_line, words with
+    word_start, word_end and line_end."""
     for lines_csv in sorted(folder.glob("*.lines.csv")):
         name = lines_csv.name.removesuffix(".lines.csv")
-        recording = next(
-            (p for s in ("mp3", "wav", "flac", "ogg") if (p := folder / f"{name}.{s}").is_file()),
-            None,
-        )
+        recordings = [folder / f"{name}.{suffix}" for suffix in ("mp3", "wav", "flac", "ogg")]
+        recording = next(filter(Path.is_file, recordings), None)
         if recording is None:
             continue
         rows = list(csv.DictReader(lines_csv.open(encoding="utf-8")))
         lines = [Line(r["lyrics_line"], float(r["start_time"]), float(r["end_time"])) for r in rows]
         words_csv = folder / f"{name}.words.csv"
         if words_csv.is_file():
-            spans = [
-                (float(r["word_start"]), float(r["word_end"]))
-                for r in csv.DictReader(words_csv.open())
-            ]
-            counts = [len(phones.units(line.text)) for line in lines]
-            if sum(counts) == len(spans):
-                rest = iter(spans)
-                lines = [
-                    replace(
-                        line, words=tuple(Word(u, *next(rest)) for u in phones.units(line.text))
-                    )
-                    for line in lines
-                ]
+            rows = list(csv.DictReader(words_csv.open()))
+            spans = [(float(row["word_start"]), float(row["word_end"])) for row in rows]
+            lines = with_words(lines, spans)
         yield Song(name, (Section("verse", tuple(lines)),), language=language, audio=str(recording))
+
+
+def with_words(lines: list[Line], spans: list[tuple[float, float]]) -> list[Line]:
+    """Lines whose words have these spans; without words where the numbers do not agree."""
+    words = [phones.units(line.text) for line in lines]
+    if sum(map(len, words)) != len(spans):
+        return lines
+    rest = iter(spans)
+    return [
+        replace(line, words=tuple(Word(word, *next(rest)) for word in units))
+        for line, units in zip(lines, words, strict=True)
+    ]
 
 
 def sound_of(song: Song, track: str) -> Sound:
@@ -137,21 +139,9 @@ def sound_of(song: Song, track: str) -> Sound:
     return Sound(np.ascontiguousarray(wave_WC.T), rate)
 
 
-def without_times(song: Song) -> Song:
-    sections = tuple(
-        Section(s.tag, tuple(Line(line.text) for line in s.lines)) for s in song.sections
-    )
-    return replace(song, sections=sections)
-
-
-def line_times_only(song: Song) -> Song:
-    def bare(line: Line) -> Line:
-        start, end = truth(line)
-        return Line(line.text, start, end)
-
-    return replace(
-        song, sections=tuple(Section(s.tag, tuple(map(bare, s.lines))) for s in song.sections)
-    )
+def with_lines(song: Song, change: Callable[[Line], Line]) -> Song:
+    sections = [Section(s.tag, tuple(map(change, s.lines))) for s in song.sections]
+    return replace(song, sections=tuple(sections))
 
 
 def truth(line: Line) -> tuple[float, float]:
@@ -164,42 +154,48 @@ def measure(
     song: Song,
     settings: step.Settings,
     options: argparse.Namespace,
-    found: Found,
+    errors: Errors,
     other: Song | None,
 ) -> None:
+    """Add one song's errors; `other` is the song whose lyrics are aligned in place of its own."""
     sound = sound_of(song, options.track)
-    bare = line_times_only(song) if options.inside else without_times(other or song)
+    if options.inside:
+        bare = with_lines(song, lambda line: Line(line.text, *truth(line)))
+    else:
+        bare = with_lines(other or song, lambda line: Line(line.text))
     clock = time.process_time()
-    placed = settings.curate(Item(bare, {"audio": sound})).song
-    found.cpu_seconds += time.process_time() - clock
-    found.seconds += sound.seconds
+    aligned = settings.curate(Item(bare, {"audio": sound})).song
+    errors.cpu_seconds += time.process_time() - clock
+    errors.seconds += sound.seconds
     if other:
-        found.line_sure += [line.confidence for line in placed.lines if line.confidence is not None]
-        found.word_sure += [
-            w.confidence for line in placed.lines for w in line.words if w.confidence is not None
-        ]
+        words = [word for line in aligned.lines for word in line.words]
+        errors.line_sure += sureness(aligned.lines)
+        errors.word_sure += sureness(words)
         return
     evenly = uniform(song, sound.seconds)
-    for line, new, guess in zip(song.lines, placed.lines, evenly, strict=True):
+    for line, new, guess in zip(song.lines, aligned.lines, evenly, strict=True):
         start, end = truth(line)
         if new.start is None or new.end is None:
-            found.lost_lines += 1
+            errors.lost_lines += 1
             continue
-        found.line_start.append(abs(new.start - start))
-        found.line_end.append(abs(new.end - end))
-        found.uniform.append(abs(guess[0] - start))
-        if new.confidence is not None:
-            found.line_sure.append(new.confidence)
+        errors.line_start.append(abs(new.start - start))
+        errors.line_end.append(abs(new.end - end))
+        errors.uniform.append(abs(guess[0] - start))
+        errors.line_sure += sureness([new])
         if not line.words:
             continue
         if len(new.words) != len(line.words):
-            found.skipped_lines += 1
+            errors.skipped_lines += 1
             continue
-        found.uniform_words += [abs(g - w.start) for g, w in zip(guess, line.words, strict=True)]
-        found.word_start += [
-            abs(n.start - w.start) for n, w in zip(new.words, line.words, strict=True)
-        ]
-        found.word_sure += [w.confidence for w in new.words if w.confidence is not None]
+        starts = [word.start for word in line.words]
+        errors.uniform_words += [abs(g - at) for g, at in zip(guess, starts, strict=True)]
+        errors.word_start += [abs(w.start - at) for w, at in zip(new.words, starts, strict=True)]
+        errors.word_sure += sureness(new.words)
+
+
+def sureness(parts: Sequence[Line] | Sequence[Word]) -> list[float]:
+    """Confidences of those that have one."""
+    return [part.confidence for part in parts if part.confidence is not None]
 
 
 def uniform(song: Song, seconds: float) -> list[list[float]]:
@@ -208,82 +204,70 @@ def uniform(song: Song, seconds: float) -> list[list[float]]:
         [max(1, len(lyrics.syllables(unit, song.language))) for unit in phones.units(line.text)]
         for line in song.lines
     ]
-    total, at, out = sum(map(sum, counts)), 0, []
+    total, at, starts = sum(map(sum, counts)), 0, []
     for line in counts:
-        out.append(
-            [(at + sum(line[:place])) * seconds / total for place in range(len(line))] or [0.0]
-        )
+        before = [at + sum(line[:word]) for word in range(len(line))]
+        starts.append([syllables * seconds / total for syllables in before] or [0.0])
         at += sum(line)
-    return out
+    return starts
 
 
-def show(found: Found, songs: int, options: argparse.Namespace) -> None:
-    print(
-        f"{songs} songs, {found.seconds:.0f} s of sound; {found.seconds / found.cpu_seconds:.0f} "
-        "s a CPU second"
-    )
+def show(errors: Errors, songs: int, options: argparse.Namespace) -> None:
+    speed = errors.seconds / errors.cpu_seconds
+    print(f"{songs} songs, {errors.seconds:.0f} s of sound; {speed:.0f} s a CPU second")
     if options.wrong:
-        for name, sure in (("line", found.line_sure), ("word", found.word_sure)):
-            low, mid, high = np.percentile(sure, [10, 50, 90])
-            print(
-                f"wrong lyrics, {name} confidence: {low:.2f} {mid:.2f} {high:.2f} (10 %, median, "
-                "90 %)"
-            )
+        for name, sure in (("line", errors.line_sure), ("word", errors.word_sure)):
+            shares = " ".join(f"{share:.2f}" for share in np.percentile(sure, [10, 50, 90]))
+            print(f"wrong lyrics, {name} confidence: {shares} (10 %, median, 90 %)")
         return
-    print(
-        "| error in seconds | n | median | 90 % | within 0.2 | 0.5 | 1.0 "
-        "|\n|---|---|---|---|---|---|---|"
-    )
+    print("| error in seconds | n | median | 90 % | within 0.2 | 0.5 | 1.0 |")
+    print("|---|---|---|---|---|---|---|")
     rows = {
-        "line start": found.line_start,
-        "line end": found.line_end,
-        "word start": found.word_start,
-        "uniform: line start": found.uniform,
-        "uniform: word start": found.uniform_words,
+        "line start": errors.line_start,
+        "line end": errors.line_end,
+        "word start": errors.word_start,
+        "uniform: line start": errors.uniform,
+        "uniform: word start": errors.uniform_words,
     }
-    for name, errors in rows.items():
-        if errors:
-            error = np.array(errors)
-            shares = " | ".join(
-                f"{100 * (error <= limit).mean():.1f} %" for limit in (0.2, 0.5, 1.0)
-            )
-            print(
-                f"| {name} | {len(error)} | {np.median(error):.3f} | "
-                f"{np.percentile(error, 90):.3f} | {shares} |"
-            )
-    if found.lost_lines or found.skipped_lines:
-        print(
-            f"{found.lost_lines} lines not placed, {found.skipped_lines} with other words than "
-            "the truth's"
-        )
-    for name, sure, errors, limit in (
-        ("lines", found.line_sure, found.line_start, confidence.LINE_SECONDS),
-        ("words", found.word_sure, found.word_start, confidence.WORD_SECONDS),
+    for name, row in rows.items():
+        if row:
+            error_N = np.array(row)
+            within = [f"{100 * (error_N <= limit).mean():.1f} %" for limit in (0.2, 0.5, 1.0)]
+            high = f"{np.percentile(error_N, 90):.3f}"
+            cells = (name, str(len(row)), f"{np.median(error_N):.3f}", high, *within)
+            print(f"| {' | '.join(cells)} |")
+    if errors.lost_lines or errors.skipped_lines:
+        lost, skipped = errors.lost_lines, errors.skipped_lines
+        print(f"{lost} lines not placed, {skipped} with other words than the truth's")
+    for name, sure, row, limit in (
+        ("lines", errors.line_sure, errors.line_start, confidence.LINE_SECONDS),
+        ("words", errors.word_sure, errors.word_start, confidence.WORD_SECONDS),
     ):
-        if sure and len(sure) == len(errors):
-            calibration(name, np.array(sure), np.array(errors) <= limit)
+        if sure and len(sure) == len(row):
+            calibration(name, np.array(sure), np.array(row) <= limit)
 
 
 def calibration(name: str, sure_N: np.ndarray, right_N: np.ndarray) -> None:
-    """A reliability table, the mean gap between said and seen, and the Brier score."""
+    """A reliability table, the mean gap between confidence and share right, the Brier figure."""
     gap = 0.0
     print(f"| {name} said to be sure | n | mean said | right |\n|---|---|---|---|")
     for low in np.arange(0.0, 1.0, 0.2):
         inside = (sure_N >= low) & (sure_N < low + 0.2 + (low > 0.7))
         if inside.any():
-            said, right = sure_N[inside].mean(), right_N[inside].mean()
-            gap += inside.mean() * abs(said - right)
-            print(f"| {low:.1f} to {low + 0.2:.1f} | {inside.sum()} | {said:.2f} | {right:.2f} |")
+            sure, right = sure_N[inside].mean(), right_N[inside].mean()
+            gap += inside.mean() * abs(sure - right)
+            print(f"| {low:.1f} to {low + 0.2:.1f} | {inside.sum()} | {sure:.2f} | {right:.2f} |")
     brier, base = ((sure_N - right_N) ** 2).mean(), right_N.mean()
-    print(
-        f"ECE {gap:.3f}, Brier {brier:.3f} (constant: {base * (1 - base):.3f}), right "
-        f"{100 * base:.1f} %"
-    )
+    constant, percent = base * (1 - base), 100 * base
+    print(f"ECE {gap:.3f}, Brier {brier:.3f} (constant: {constant:.3f}), right {percent:.1f} %")
 
 
 def fit(songs: Sequence[Song], settings: step.Settings) -> None:
-    """Weights of both grains: every fourth song alone, the others under a band 12 dB softer to 12
-    dB louder than the voice, their own where they have a stem of it."""
+    """New weights of both grains.
+
+    Every fourth song is heard alone, the others under a band 12 dB softer to 12 dB louder than the
+    voice, their own where they have a stem of it.
+    """
     rng = np.random.default_rng(0)
     seen: dict[str, list[np.ndarray]] = {"words": [], "lines": []}
     right: dict[str, list[np.ndarray]] = {"words": [], "lines": []}
@@ -293,28 +277,19 @@ def fit(songs: Sequence[Song], settings: step.Settings) -> None:
         mixed = (vocals.mono() + loud * under(song, vocals, rng))[None].astype(np.float32)
         ear = placing.Singing(hearing.hear(Sound(mixed, vocals.sample_rate)))
         for lines in texts(song, songs[(number + 1) % len(songs)], rng):
-            found = ear.place(
-                [phones.units(line.text) for line in lines], song.language, 0.0, vocals.seconds
-            )
-            if found is None:
+            units = [phones.units(line.text) for line in lines]
+            aligned = ear.place(units, song.language, 0.0, vocals.seconds)
+            if aligned is None:
                 continue
-            for name, placed, real, within in (
-                (
-                    "words",
-                    found.words,
-                    [t for line in lines for t in word_truth(line)],
-                    confidence.WORD_SECONDS,
-                ),
-                (
-                    "lines",
-                    found.lines,
-                    [word_truth(line)[0] for line in lines],
-                    confidence.LINE_SECONDS,
-                ),
+            of_words = [start for line in lines for start in word_truth(line)]
+            of_lines = [word_truth(line)[0] for line in lines]
+            for name, grain, true, within in (
+                ("words", aligned.words, of_words, confidence.WORD_SECONDS),
+                ("lines", aligned.lines, of_lines, confidence.LINE_SECONDS),
             ):
-                starts = placed.start_N if settings.starts == "sound" else placed.vowel_N
-                seen[name].append(placed.seen_NX)
-                right[name].append(np.abs(starts - np.array(real)) <= within)
+                starts = grain.start_N if settings.starts == "sound" else grain.vowel_N
+                seen[name].append(grain.seen_NX)
+                right[name].append(np.abs(starts - np.array(true)) <= within)
     for name in ("words", "lines"):
         inputs, hits = np.concatenate(seen[name]), np.concatenate(right[name])
         shipped = confidence.WORD_WEIGHTS if name == "words" else confidence.LINE_WEIGHTS
@@ -325,17 +300,15 @@ def fit(songs: Sequence[Song], settings: step.Settings) -> None:
 
 
 def under(song: Song, vocals: Sound, rng: np.random.Generator) -> np.ndarray:
-    """A band as loud as the voice: the song's own, else one of those that the network was taught
-    with."""
+    """A band as loud as the voice: the song's, else one of those that the network learnt with."""
     size = vocals.wave_CW.shape[1]
     if "accompaniment" in song.tracks:
         band = sound_of(song, "accompaniment").mono()
     else:
         band = soxr.resample(aligner_bands.band(rng), hearing.RATE, vocals.sample_rate)
     band = np.resize(band, size)
-    return band * np.sqrt((vocals.wave_CW**2).mean() / ((band**2).mean() + 1e-12)).astype(
-        np.float32
-    )
+    gain = np.sqrt((vocals.wave_CW**2).mean() / ((band**2).mean() + 1e-12))
+    return band * gain.astype(np.float32)
 
 
 def texts(song: Song, other: Song, rng: np.random.Generator) -> Iterator[list[Line]]:
@@ -346,11 +319,11 @@ def texts(song: Song, other: Song, rng: np.random.Generator) -> Iterator[list[Li
     if lines:
         yield lines
         yield [line for line in lines if rng.random() > 0.35] or lines[:1]
-        mixed = [
-            (line, strange[rng.integers(len(strange))] if rng.random() < 0.3 else None)
-            for line in lines
-        ]
-        yield [one for pair in mixed for one in pair if one is not None]
+        mixed: list[Line] = []
+        for line in lines:
+            unsung = [strange[rng.integers(len(strange))]] if rng.random() < 0.3 else []
+            mixed += [line, *unsung]
+        yield mixed
     yield strange
 
 

@@ -1,12 +1,12 @@
-"""Do copies of songs find each other, do strangers stay apart, and what does it cost?
+"""Copies of songs that are found, strangers that are falsely paired, and what it costs.
 
     python bench/duplicates.py --songs songs/manifest.jsonl [MORE ...] --count 1000
 
 Songs of the manifests are the originals; where they are fewer than --count, the longest are cut at
 a line into two recordings with other words and notes. Each is copied once in every way of
 MUTATIONS, and the step looks at originals and the copies of one way together (so that no copy is
-found through a milder one), then at everything at once. Sound and words are judged apart. A copy is
-found when it is in its original's group; a song is falsely paired when its group holds another
+found through a milder one), then at everything at once, sound and words each by themselves. A copy
+is found when it is in its original's group; a song is falsely paired when its group holds another
 original.
 """
 
@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import soundfile
@@ -34,28 +34,28 @@ from distill.curation.steps.duplicates import NAME, Settings
 from distill.songs import Line, Section, Song, read_manifest
 
 Wave = NDArray[np.float32]
+Copy = Callable[[Wave, int], Sound]
+Reword = Callable[[list[str], np.random.Generator], list[str]]
 SHORTEST_HALF_SECONDS = 6.0
 
 
 # --- copies of a recording ------------------------------------------------------------------------
-def coded(
-    kbps: int, rate: int, format: str = "MP3", subtype: str | None = None
-) -> Callable[[Wave, int], Sound]:
-    """Encoded at this sample rate and decoded again. MP3 holds its bit rate; Vorbis is set by
-    quality."""
+def coded(kbps: int, rate: int, format: str = "MP3", subtype: str | None = None) -> Copy:
+    """Encoded at this sample rate and decoded again.
+
+    MP3 holds its bit rate; Vorbis is set by quality.
+    """
 
     def copy(wave: Wave, from_rate: int) -> Sound:
         most, least = (320, 32) if rate >= 32000 else (160, 8)  # MPEG-1 and MPEG-2
         # libsndfile's scale from 0 (best) to 1
-        how: dict[str, Any] = {"compression_level": (most - kbps) / (most - least)}
-        how |= {"bitrate_mode": "CONSTANT"} if format == "MP3" else {}
+        level: dict[str, object] = {"compression_level": (most - kbps) / (most - least)}
+        level |= {"bitrate_mode": "CONSTANT"} if format == "MP3" else {}
+        kind: dict[str, object] = {"format": format, "subtype": subtype}
         file = io.BytesIO()
-        soundfile.write(
-            file, soxr.resample(wave, from_rate, rate), rate, format=format, subtype=subtype, **how
-        )
-        SENT.setdefault(f"{subtype or format} {kbps}", []).append(
-            file.tell() * 8e-3 / (len(wave) / from_rate)
-        )
+        soundfile.write(file, soxr.resample(wave, from_rate, rate), rate, **kind, **level)
+        sent_kbps = file.tell() * 8e-3 / (len(wave) / from_rate)
+        SENT.setdefault(f"{subtype or format} {kbps}", []).append(sent_kbps)
         file.seek(0)
         again, heard_rate = soundfile.read(file, dtype="float32", always_2d=True)
         return Sound(np.ascontiguousarray(again.T), heard_rate)
@@ -66,18 +66,21 @@ def coded(
 SENT: dict[str, list[float]] = {}  # kb/s as measured
 
 
-def cut(first: float, last: float) -> Callable[[Wave, int], Sound]:
+def cut(first: float, last: float) -> Copy:
     """Without these shares of the song at its start and end."""
-    return lambda wave, rate: Sound(
-        wave[None, int(first * len(wave)) : len(wave) - int(last * len(wave))], rate
-    )
+
+    def copy(wave: Wave, rate: int) -> Sound:
+        kept = slice(int(first * len(wave)), len(wave) - int(last * len(wave)))
+        return Sound(wave[None, kept], rate)
+
+    return copy
 
 
-def later(seconds: float) -> Callable[[Wave, int], Sound]:
+def later(seconds: float) -> Copy:
     return lambda wave, rate: Sound(np.pad(wave, (round(seconds * rate), 0))[None], rate)
 
 
-def gain(factor: float) -> Callable[[Wave, int], Sound]:
+def gain(factor: float) -> Copy:
     return lambda wave, rate: Sound(np.clip(factor * wave, -1, 1)[None], rate)
 
 
@@ -88,12 +91,11 @@ def all_at_once(wave: Wave, rate: int) -> Sound:
 
 def edited(wave: Wave, rate: int) -> Sound:
     """A fifth of the song taken out of its middle."""
-    return Sound(
-        np.concatenate([wave[: int(0.4 * len(wave))], wave[int(0.6 * len(wave)) :]])[None], rate
-    )
+    before, after = wave[: int(0.4 * len(wave))], wave[int(0.6 * len(wave)) :]
+    return Sound(np.concatenate([before, after])[None], rate)
 
 
-MUTATIONS: dict[str, Callable[[Wave, int], Sound]] = {
+MUTATIONS: dict[str, Copy] = {
     "MP3, 64 kb/s": coded(64, 22050),
     "MP3, 128 kb/s": coded(128, 22050),
     "MP3, 320 kb/s": coded(320, 44100),
@@ -110,24 +112,26 @@ MUTATIONS: dict[str, Callable[[Wave, int], Sound]] = {
 
 
 # --- copies of lyrics -----------------------------------------------------------------------------
-def misheard(share: float) -> Callable[[list[str], np.random.Generator], list[str]]:
+def misheard(share: float) -> Reword:
     """This share of the words is another one."""
 
-    def copy(lines: list[str], draw: np.random.Generator) -> list[str]:
+    def copy(lines: list[str], generator: np.random.Generator) -> list[str]:
         words = [line.split() for line in lines]
-        places = [(row, at) for row, line in enumerate(words) for at in range(len(line))]
-        for n in draw.permutation(len(places))[: round(share * len(places))]:
-            row, at = places[n]
-            words[row][at] = f"mis{draw.integers(10**6)}"
+        indices = [(row, at) for row, line in enumerate(words) for at in range(len(line))]
+        for n in generator.permutation(len(indices))[: round(share * len(indices))]:
+            row, at = indices[n]
+            words[row][at] = f"mis{generator.integers(10**6)}"
         return [" ".join(line) for line in words]
 
     return copy
 
 
-REWORDED: dict[str, Callable[[list[str], np.random.Generator], list[str]]] = {
-    "capitals, marks, first two lines sung twice": lambda lines, _: [
-        f"{x.upper()}!" for x in [*lines, *lines[:2]]
-    ],
+def shouted(lines: list[str], _: np.random.Generator) -> list[str]:
+    return [f"{line.upper()}!" for line in [*lines, *lines[:2]]]
+
+
+REWORDED: dict[str, Reword] = {
+    "capitals, marks, first two lines sung twice": shouted,
     "5 % of words misheard": misheard(0.05),
     "10 % of words misheard": misheard(0.1),
     "15 % of words misheard": misheard(0.15),
@@ -148,42 +152,42 @@ class Original(NamedTuple):
 
 def originals(manifests: Sequence[str], count: int) -> list[Original]:
     """Songs in order; from the longest on cut into two where that makes up the number."""
-    whole = []
+    songs = []
     for number, manifest in enumerate(manifests):
         for song in read_manifest(manifest):
             seconds = soundfile.info(str(song.audio)).duration
             lines = tuple(line.text for line in song.lines)
-            whole.append(Original(replace(song, id=f"{number}/{song.id}"), 0.0, seconds, lines))
-    whole = whole[:count]
-    whole.sort(key=lambda one: -one.end)
-    found = []
-    for place, one in enumerate(whole):
-        left = len(whole) - place  # songs not looked at yet, this one counted
-        found += list(halves(one)) if len(found) + left < count else [one]
-    if len(found) < count:
-        sys.exit(f"bench: the manifests make {len(found)} recordings, not {count}; name more")
-    return sorted(found, key=lambda one: one.song.id)
+            songs.append(Original(replace(song, id=f"{number}/{song.id}"), 0.0, seconds, lines))
+    songs = songs[:count]
+    songs.sort(key=lambda original: -original.end)
+    recordings: list[Original] = []
+    for number, original in enumerate(songs):
+        left = len(songs) - number  # songs not looked at yet, this one counted
+        enough = len(recordings) + left >= count
+        recordings += [original] if enough else halves(original)
+    if len(recordings) < count:
+        sys.exit(f"bench: the manifests make {len(recordings)} recordings, not {count}; name more")
+    return sorted(recordings, key=lambda original: original.song.id)
 
 
-def halves(one: Original) -> Iterator[Original]:
-    """Both parts of a song, cut where a line starts near its middle; the song itself if a part
-    would be too short.
+def halves(original: Original) -> Iterator[Original]:
+    """Both parts of a song, cut where a line starts near its middle.
 
-    Or if a line is in both: a chorus that returns is the same sound twice, and finding that would
-    be no mistake.
+    The song itself if a part would be too short, or if a line is in both: a chorus that returns is
+    the same sound twice, and finding that would be no mistake.
     """
-    starts = [float(line.start or 0.0) for line in one.song.lines]
-    at = min(range(len(starts)), key=lambda n: abs(starts[n] - one.end / 2))
-    shared = set(one.lines[:at]) & set(one.lines[at:])
-    if shared or min(starts[at], one.end - starts[at]) < SHORTEST_HALF_SECONDS:
-        yield one
+    song, _, seconds, lines = original
+    starts = [float(line.start or 0.0) for line in song.lines]
+    at = min(range(len(starts)), key=lambda n: abs(starts[n] - seconds / 2))
+    shared = set(lines[:at]) & set(lines[at:])
+    if shared or min(starts[at], seconds - starts[at]) < SHORTEST_HALF_SECONDS:
+        yield original
         return
-    parts = (("a", 0.0, starts[at], one.lines[:at]), ("b", starts[at], one.end, one.lines[at:]))
-    for name, start, end, lines in parts:
-        yield Original(replace(one.song, id=f"{one.song.id}/{name}"), start, end, lines)
+    yield Original(replace(song, id=f"{song.id}/a"), 0.0, starts[at], lines[:at])
+    yield Original(replace(song, id=f"{song.id}/b"), starts[at], seconds, lines[at:])
 
 
-def told(id: str, lines: Sequence[str]) -> Song:
+def song_of(id: str, lines: Sequence[str]) -> Song:
     """A song of these words, without times."""
     return Song(id, (Section("verse", tuple(Line(line) for line in lines)),))
 
@@ -191,21 +195,23 @@ def told(id: str, lines: Sequence[str]) -> Song:
 # --- the campaign ---------------------------------------------------------------------------------
 @dataclass
 class Spent:
-    """CPU seconds and sound seconds."""
+    """CPU seconds, seconds of sound, and the bytes of every fingerprint."""
 
     cpu: float = 0.0
     sound: float = 0.0
     bytes: list[int] = field(default_factory=list)
 
 
-def heard(one: Original, step: Settings, spent: Spent) -> dict[str, Item]:
+def fingerprinted(original: Original, step: Settings, spent: Spent) -> dict[str, Item]:
     """The original ("") and its copies, fingerprinted."""
-    wave, rate = soundfile.read(str(one.song.audio), dtype="float32", always_2d=True)
-    wave = wave.mean(1)[int(one.start * rate) : int(one.end * rate)]
+    song, start, end, _ = original
+    wave, rate = soundfile.read(str(song.audio), dtype="float32", always_2d=True)
+    wave = wave.mean(1)[int(start * rate) : int(end * rate)]
     items = {}
     for name, mutate in {"": gain(1.0), **MUTATIONS}.items():
         sound = mutate(wave, rate)
-        item = Item(told(f"{one.song.id}{'' if not name else ' | ' + name}", ()), {"audio": sound})
+        id = f"{song.id} | {name}" if name else song.id
+        item = Item(song_of(id, ()), {"audio": sound})
         began = time.process_time()
         item = step.curate(item)
         spent.cpu += time.process_time() - began
@@ -215,86 +221,79 @@ def heard(one: Original, step: Settings, spent: Spent) -> dict[str, Item]:
     return items
 
 
-def judged(items: Sequence[Item], step: Settings) -> tuple[set[str], set[str], float]:
-    """(copies in their original's group, originals in a group with another original, CPU seconds)."""
+def grouped(items: Sequence[Item], step: Settings) -> tuple[set[str], set[str], float]:
+    """(copies in their original's group, originals grouped with another original, CPU seconds)."""
     began = time.process_time()
-    done = step.curate_all(items)
+    curated = step.curate_all(items)
     seconds = time.process_time() - began
     groups: dict[str, list[str]] = {}
-    for item in done:
+    for item in curated:
         groups.setdefault(item.song.group or item.song.id, []).append(item.song.id)
-    found, false = set(), set()
+    copies, false = set(), set()
     for ids in groups.values():
         roots = {id.partition(" | ")[0] for id in ids}
-        found |= {id for id in ids if " | " in id and id.partition(" | ")[0] in ids}
+        copies |= {id for id in ids if " | " in id and id.partition(" | ")[0] in ids}
         if len(roots) > 1:
             false |= roots
-    return found, false, seconds
+    return copies, false, seconds
+
+
+def show(name: str, copies: set[str], of: int, false: set[str]) -> None:
+    """A row of the table."""
+    recall = f"{100 * len(copies) / of:.1f}"
+    print(f"| {name} | {len(copies)} | {of} | {recall} | {len(false)} |", flush=True)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(
-        description="Recall and false pairs of distill/curation/duplicates.py."
+        description="Recall and false pairs of distill/curation/steps/duplicates.py."
     )
     parser.add_argument("--songs", nargs="+", required=True, metavar="MANIFEST")
     parser.add_argument("--count", type=int, default=1000, help="recordings to copy (1000)")
-    asked = parser.parse_args()
-    songs = originals(asked.songs, asked.count)
-    by_sound, by_words = (
-        Settings(lyrics_jaccard=None, keep="all"),
-        Settings(audio_share=None, keep="all"),
-    )
-    spent = Spent()
-    items = []
-    for n, one in enumerate(songs, 1):
-        items.append(heard(one, by_sound, spent))
+    options = parser.parse_args()
+    songs = originals(options.songs, options.count)
+    by_sound = Settings(lyrics_jaccard=None, keep="all")
+    spent, items = Spent(), []
+    for n, original in enumerate(songs, 1):
+        items.append(fingerprinted(original, by_sound, spent))
         if n % 50 == 0:
             print(f"{n} of {len(songs)} songs copied", file=sys.stderr, flush=True)
-    lengths = [one.end - one.start for one in songs]
-    print(
-        f"{len(songs)} recordings of {min(lengths):.0f} to {max(lengths):.0f} s, "
-        f"{sum(lengths) / 3600:.1f} h\n"
-    )
+    lengths = [original.end - original.start for original in songs]
+    shortest, longest, hours = min(lengths), max(lengths), sum(lengths) / 3600
+    print(f"{len(songs)} recordings of {shortest:.0f} to {longest:.0f} s, {hours:.1f} h\n")
     print("| copies by | found | of | recall % | songs falsely paired |\n|---|---|---|---|---|")
     wrong = 0
     for name in MUTATIONS:
-        found, false, _ = judged(
-            [item for both in items for item in (both[""], both[name])], by_sound
-        )
-        wrong += len(false) > 1 or ("excerpt" not in name and len(found) < 0.99 * len(songs))
-        print(
-            f"| {name} | {len(found)} | {len(songs)} | {100 * len(found) / len(songs):.1f} | "
-            f"{len(false)} |",
-            flush=True,
-        )
-    everything = [item for copies in items for item in copies.values()]
-    found, false, seconds = judged(everything, by_sound)
-    of = len(everything) - len(songs)
-    print(
-        f"| all of these in one pool | {len(found)} | {of} | {100 * len(found) / of:.1f} | "
-        f"{len(false)} |"
-    )
-    draw = np.random.default_rng(3)
-    for name, reword in REWORDED.items():
-        copies = [told(f"{one.song.id} | {name}", reword(list(one.lines), draw)) for one in songs]
-        pool = [Item(song) for song in [*(told(one.song.id, one.lines) for one in songs), *copies]]
-        found, false, _ = judged(pool, by_words)
-        print(
-            f"| words: {name} | {len(found)} | {len(songs)} | {100 * len(found) / len(songs):.1f} "
-            f"| {len(false)} |"
-        )
+        pairs = [item for both in items for item in (both[""], both[name])]
+        copies, false, _ = grouped(pairs, by_sound)
+        wrong += len(false) > 1 or ("excerpt" not in name and len(copies) < 0.99 * len(songs))
+        show(name, copies, len(songs), false)
+    everything = [item for of_song in items for item in of_song.values()]
+    copies, false, seconds = grouped(everything, by_sound)
+    show("all of these in one pool", copies, len(everything) - len(songs), false)
+    by_words(songs)
     print(f"\nfingerprints: {spent.sound / spent.cpu:.0f} s of sound per CPU second")
     print(f"pairing: {len(everything):,} recordings in {seconds:.1f} CPU seconds")
-    print(
-        f"kept for a song: {np.mean(spent.bytes) / 1e3:.1f} kB "
-        f"({sum(spent.bytes) / spent.sound:.0f} bytes a second)"
-    )
-    print(
-        "bit rates: "
-        + ", ".join(f"{name}: {np.mean(rates):.0f} kb/s" for name, rates in SENT.items())
-    )
+    kilobytes, rate = np.mean(spent.bytes) / 1e3, sum(spent.bytes) / spent.sound
+    print(f"kept for a song: {kilobytes:.1f} kB ({rate:.0f} bytes a second)")
+    bit_rates = [f"{name}: {np.mean(rates):.0f} kb/s" for name, rates in SENT.items()]
+    print(f"bit rates: {', '.join(bit_rates)}")
     print(f"peak memory: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10:.0f} MiB")
     return 1 if wrong else 0
+
+
+def by_words(songs: Sequence[Original]) -> None:
+    """A row of the table for every way of REWORDED."""
+    step = Settings(audio_share=None, keep="all")
+    generator = np.random.default_rng(3)
+    unchanged = [song_of(song.id, lines) for song, _, _, lines in songs]
+    for name, reword in REWORDED.items():
+        reworded = [
+            song_of(f"{song.id} | {name}", reword(list(lines), generator))
+            for song, _, _, lines in songs
+        ]
+        copies, false, _ = grouped([Item(song) for song in [*unchanged, *reworded]], step)
+        show(f"words: {name}", copies, len(songs), false)
 
 
 if __name__ == "__main__":

@@ -1,17 +1,22 @@
 """Encoding a data set, beside the codec package's own loop; and memory against duration.
 
-    python bench/encode.py [--files 6] [--seconds 30] [--threads 2] [--repeats 3] [--shapes 16khz,44khz,embedded]
-    python bench/encode.py --memory [--shapes embedded,16khz] [--durations 10,30,60,300,600] [--svg bench/encode.svg]
-    python bench/encode.py --tiny           # seconds: shows that it runs, and says nothing about speed
+    python bench/encode.py [--files 6] [--seconds 30] [--threads 2] [--repeats 3]
+                           [--shapes 16khz,44khz,embedded]
+    python bench/encode.py --memory [--shapes embedded,16khz] [--durations 10,30,60,300,600]
+                           [--svg bench/encode.svg]
+    python bench/encode.py --tiny      # seconds: shows that it runs, and says nothing about speed
 
 The same mono FLAC files (seeded: gliding tones, noise and pauses; at the model's own rate, so that
 nobody resamples), the same thread count, the same run; each row in a process of its own, models
 with DAC's published shapes and random weights:
 
-    package: its loop      what `python -m dac encode` does: AudioSignal, DAC.compress in windows of 5 s, .dac files
-    package: model alone   the least that a user of it would write: AudioSignal, resample, DAC.encode of the whole file
+    package: its loop      what `python -m dac encode` does: AudioSignal, DAC.compress in windows
+                           of 5 s, .dac files
+    package: model alone   the least that a user of it would write: AudioSignal, resample,
+                           DAC.encode of the whole file
     ours, one process      distill.coded_songs on as many threads
-    ours                   distill.coded_songs as it chooses: where it pays, a process of one thread a core
+    ours                   distill.coded_songs as it chooses: where it pays, a process of one thread
+                           a core
 
 `error` is the equality row: the share of codes that are not those of `model alone` (compress turns
 every file to -16 LUFS first, so its codes are of another sound and nothing can be held against
@@ -34,7 +39,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import soundfile
@@ -50,23 +55,28 @@ torchaudio_standin.install()
 warnings.filterwarnings("ignore", category=FutureWarning)  # the package's weight_norm
 
 from distill.audio import files as audio_files
+from distill.codecs import Codec, embedded
 from distill.codecs import dac as our_dac
-from distill.codecs import embedded
 from distill.songs import Song
 
 MIB = 2**20
 WINDOW_SECONDS = 5.0  # of the package's command
-SHAPES: dict[str, dict[str, Any]] = {
-    "16khz": dict(sample_rate=16_000, encoder_rates=[2, 4, 5, 8], decoder_rates=[8, 5, 4, 2], n_codebooks=12),
-    "44khz": dict(sample_rate=44_100, encoder_rates=[2, 4, 8, 8], decoder_rates=[8, 8, 4, 2], n_codebooks=9),
-    "tiny": dict(
-        sample_rate=16_000, encoder_rates=[2, 4, 5, 8], decoder_rates=[8, 5, 4, 2], n_codebooks=2, encoder_dim=4,
-        decoder_dim=32, codebook_size=16,
-    ),
-    "embedded": {},
+AT_16KHZ = {
+    "sample_rate": 16_000, "encoder_rates": [2, 4, 5, 8], "decoder_rates": [8, 5, 4, 2],
 }  # fmt: skip
+AT_44KHZ = {
+    "sample_rate": 44_100, "encoder_rates": [2, 4, 8, 8], "decoder_rates": [8, 8, 4, 2],
+}  # fmt: skip
+TINY = {"n_codebooks": 2, "encoder_dim": 4, "decoder_dim": 32, "codebook_size": 16}
+SHAPES: dict[str, dict[str, Any]] = {  # what dac.DAC is made with
+    "16khz": {**AT_16KHZ, "n_codebooks": 12},
+    "44khz": {**AT_44KHZ, "n_codebooks": 9},
+    "tiny": {**AT_16KHZ, **TINY},
+    "embedded": {},
+}
 LOOP, ALONE, ONE, OURS = "package: its loop", "package: model alone", "ours, one process", "ours"
 WRONG_SHARE = 0.005
+MEMORY = ("seconds", "wave_mib", "encode_mib", "decode_mib")
 
 
 @dataclass(frozen=True)
@@ -78,6 +88,14 @@ class Row:
     folder: str  # holds audio/ and one folder of weights a shape
     threads: int
     repeats: int
+
+
+class Result(TypedDict):
+    """What a row measured; error: the share of codes that are not the package's."""
+
+    seconds_of_audio: float
+    seconds: list[float]  # of each run
+    error: float | None
 
 
 # --- what everybody gets --------------------------------------------------------------------------
@@ -101,9 +119,8 @@ def sound(seconds: float, rate: int, seed: int) -> np.ndarray:
     clock_W = np.arange(round(seconds * rate)) / rate
     hertz_W = 200 * 2 ** (0.5 * np.sin(clock_W * generator.uniform(1, 3)))
     tones_W = sum(np.sin(2 * np.pi * np.cumsum(k * hertz_W) / rate) / k for k in range(1, 8))
-    return (
-        0.1 * tones_W * (np.sin(clock_W * 2) > -0.7) + 0.01 * generator.normal(size=len(clock_W))
-    ).astype("f4")
+    sung_W = 0.1 * tones_W * (np.sin(clock_W * 2) > -0.7)
+    return (sung_W + 0.01 * generator.normal(size=len(clock_W))).astype("f4")
 
 
 def package(shape: str) -> Any:
@@ -120,20 +137,18 @@ def model(shape: str, folder: Path) -> None:
         our_dac.export(package(shape), folder / shape)
 
 
-def load(shape: str, folder: Path) -> Any:
+def load(shape: str, folder: Path) -> Codec:
     """Our codec of a shape; `embedded` is the one in the package."""
-    return (
-        our_dac.Settings(str(folder / shape)).load()
-        if SHAPES[shape]
-        else embedded.Settings().load()
-    )
+    if SHAPES[shape]:
+        return our_dac.Settings(str(folder / shape)).load()
+    return embedded.Settings().load()
 
 
 # --- one row, in a process of its own -------------------------------------------------------------
 
 
-def measure(row: Row) -> dict[str, Any]:
-    """{seconds_of_audio, seconds: of each run, peak_mib, error} of one row."""
+def measure(row: Row) -> Result:
+    """One row, in this process."""
     torch.set_num_threads(row.threads)
     folder = Path(row.folder)
     codec = load(row.shape, folder)
@@ -188,7 +203,7 @@ def package_alone(model: Any, files: list[Path]) -> list[Tensor]:
     return codes
 
 
-def ours(codec: Any, files: list[Path], cache: Path, processes: int | None) -> list[Tensor]:
+def ours(codec: Codec, files: list[Path], cache: Path, processes: int | None) -> list[Tensor]:
     """The data set through distill.coded_songs, into an empty cache."""
     os.environ["DISTILL_CACHE"] = str(cache)
     songs = [Song(file.stem, (), audio=str(file)) for file in files]
@@ -199,27 +214,29 @@ def ours(codec: Any, files: list[Path], cache: Path, processes: int | None) -> l
 
 
 def memory(shape: str, folder: Path, seconds: float, threads: int) -> dict[str, float]:
-    """MiB at the peak of encode and decode above what was in use before, and what the wave itself
-    weighs."""
+    """MiB at the peak of encode and decode above what was in use before, and of the wave itself."""
     torch.set_num_threads(threads)
     codec = load(shape, folder)
     rate = codec.format.sample_rate
     wave_CW = torch.from_numpy(sound(seconds, rate, 0))[None]
     codec.decode(codec.encode(wave_CW[:, :rate]))
-    told: dict[str, float] = {"seconds": seconds, "wave_mib": wave_CW.numel() * 4 / MIB}
-    codes_FS, told["encode_mib"] = peak_above(lambda: codec.encode(wave_CW))
-    _, told["decode_mib"] = peak_above(lambda: codec.decode(codes_FS))
-    return told
+    codes_FS, encode_mib = peak_above(lambda: codec.encode(wave_CW))
+    _, decode_mib = peak_above(lambda: codec.decode(codes_FS))
+    return {
+        "seconds": seconds,
+        "wave_mib": wave_CW.numel() * 4 / MIB,
+        "encode_mib": encode_mib,
+        "decode_mib": decode_mib,
+    }
 
 
-def peak_above(run: Callable[[], Any]) -> tuple[Any, float]:
-    """What a run gives, and the MiB in use at its peak above what was in use before it (Linux with
-    glibc)."""
+def peak_above(run: Callable[[], Tensor]) -> tuple[Tensor, float]:
+    """What a run gives, and MiB at its peak above what was in use before (Linux with glibc)."""
     ctypes.CDLL(None).malloc_trim(0)  # what was freed before is not in use
     Path("/proc/self/clear_refs").write_text("5")  # the highest mark is where we stand
     before = _resident("VmRSS")
-    given = run()
-    return given, max(0.0, _resident("VmHWM") - before)
+    result = run()
+    return result, max(0.0, _resident("VmHWM") - before)
 
 
 def _resident(name: str) -> float:
@@ -237,11 +254,11 @@ def svg(rows: dict[str, list[dict[str, float]]]) -> str:
     right = max(x for _, line in points for x, _ in line)
     top = max(y for _, line in points for _, y in line) or 1.0
     drawn = [
-        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 640 300" font-family="sans-serif" font-size="12">'
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 640 300" '
+        'font-family="sans-serif" font-size="12">',
+        '<rect width="640" height="300" fill="white"/>'
+        '<path d="M50 20V260H470" fill="none" stroke="gray"/>',
     ]
-    drawn.append(
-        '<rect width="640" height="300" fill="white"/><path d="M50 20V260H470" fill="none" stroke="gray"/>'
-    )
     for number, (name, line) in enumerate(points):
         colour = f"hsl({360 * number // len(points)} 70% 40%)"
         way = " ".join(f"{50 + 420 * x / right:.1f},{260 - 240 * y / top:.1f}" for x, y in line)
@@ -256,20 +273,19 @@ def svg(rows: dict[str, list[dict[str, float]]]) -> str:
 
 
 def floor(shape: str, folder: Path, threads: int) -> str:
-    """The encoder's multiplications for a second of sound, and how long they take at the rate of a
-    large product."""
+    """The encoder's multiplications for a second of sound, and their time at the rate of a large
+    product."""
     torch.set_num_threads(threads)
-    codec, counted = load(shape, folder), [0]
+    codec, operations = our_dac.Settings(str(folder / shape)).load(), 0
     network = codec.model.encoder
 
-    def count(layer: Any, given: Any, made: Tensor) -> None:
-        counted[0] += 2 * made.numel() * layer.in_channels // layer.groups * layer.kernel_size[0]
+    def count(layer: torch.nn.Conv1d, _: object, output: Tensor) -> None:
+        nonlocal operations
+        weights = layer.in_channels // layer.groups * layer.kernel_size[0]
+        operations += 2 * output.numel() * weights
 
-    hooks = [
-        each.register_forward_hook(count)
-        for each in network.modules()
-        if isinstance(each, torch.nn.Conv1d)
-    ]
+    convolutions = [layer for layer in network.modules() if isinstance(layer, torch.nn.Conv1d)]
+    hooks = [layer.register_forward_hook(count) for layer in convolutions]
     frames = round(codec.format.frame_rate)
     with torch.inference_mode():
         network(torch.zeros(1, 1, frames * codec.hop))
@@ -280,21 +296,19 @@ def floor(shape: str, folder: Path, threads: int) -> str:
         began = time.perf_counter()
         left @ left
         spent.append(time.perf_counter() - began)
-    rate, operations = 2 * 1024**3 / min(spent), counted[0] * codec.format.frame_rate / frames
+    rate, needed = 2 * 1024**3 / min(spent), operations * codec.format.frame_rate / frames
     window = package_window(codec.model)
     return (
-        f"floor, {shape}: {operations / 1e9:.1f} G operations a second of sound, {rate / 1e9:.0f} "
-        "G a second in one "
-        f"product on {threads} threads: {rate / operations:.0f} x real time. The package's "
-        "windows of 5 s give "
-        f"{100 * window:.0f} % of what they are given, and the last one of a file is filled up to "
-        "5 s."
+        f"floor, {shape}: {needed / 1e9:.1f} G operations a second of sound, "
+        f"{rate / 1e9:.0f} G a second in one product on {threads} threads: "
+        f"{rate / needed:.0f} x real time. The package's windows of 5 s give "
+        f"{100 * window:.0f} % of what they are given, "
+        "and the last one of a file is filled up to 5 s."
     )
 
 
 def package_window(model: Any) -> float:
-    """How much of a window the package keeps: the rest is context that the next window computes
-    again."""
+    """The share of a window that the package keeps; the next window computes the rest again."""
     model.padding = False
     samples = -(-int(WINDOW_SECONDS * model.sample_rate) // model.hop_length) * model.hop_length
     kept = model.get_output_length(samples) / samples
@@ -302,28 +316,22 @@ def package_window(model: Any) -> float:
     return float(kept)
 
 
-def table(rows: list[tuple[Row, dict[str, Any]]]) -> str:
-    """Markdown: seconds of sound a second, the median of the runs, and against the package's loop."""
+def table(rows: list[tuple[Row, Result]]) -> str:
+    """Markdown: seconds of sound a second, median of the runs, and against the package's loop."""
     lines = [
         "| shape | row | x real time | least .. most | against its loop | error |",
         "|---|---|---|---|---|---|",
     ]
     loops: dict[str, float] = {}
-    for row, told in rows:
-        speeds = sorted(told["seconds_of_audio"] / seconds for seconds in told["seconds"])
+    for row, result in rows:
+        speeds = sorted(result["seconds_of_audio"] / seconds for seconds in result["seconds"])
         median = statistics.median(speeds)
         if row.work == LOOP:
             loops[row.shape] = median
         against = f"{median / loops[row.shape]:.2f}" if row.shape in loops else ""
-        error = "" if told["error"] is None else f"{100 * told['error']:.3f} %"
-        cells = (
-            row.shape,
-            row.work,
-            f"{median:.2f}",
-            f"{speeds[0]:.2f} .. {speeds[-1]:.2f}",
-            against,
-            error,
-        )
+        error = "" if result["error"] is None else f"{100 * result['error']:.3f} %"
+        span = f"{speeds[0]:.2f} .. {speeds[-1]:.2f}"
+        cells = (row.shape, row.work, f"{median:.2f}", span, against, error)
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -334,65 +342,52 @@ def main() -> int:
         print(json.dumps(measure(Row(**json.loads(options.row)))))
         return 0
     if options.weigh:
-        print(
-            json.dumps(
-                memory(options.shapes[0], Path(options.folder), options.weigh, options.threads)
-            )
-        )
+        shape, folder = options.shapes[0], Path(options.folder)
+        print(json.dumps(memory(shape, folder, options.weigh, options.threads)))
         return 0
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
-        print(
-            f"torch {torch.__version__}, {options.threads} threads, {os.cpu_count()} cores\n",
-            flush=True,
-        )
+    with tempfile.TemporaryDirectory() as temporary:
+        folder, cores = Path(temporary), os.cpu_count()
+        print(f"torch {torch.__version__}, {options.threads} threads, {cores} cores\n", flush=True)
         if options.memory:
             return _memory(options, folder)
         prepare(folder, options.shapes, options.files, options.seconds)
-        rows: list[tuple[Row, dict[str, Any]]] = []
+        rows: list[tuple[Row, Result]] = []
         for shape in options.shapes:
             for work in (LOOP, ALONE, ONE, OURS) if SHAPES[shape] else (ONE, OURS):
-                row = Row(work, shape, place, options.threads, options.repeats)
+                row = Row(work, shape, temporary, options.threads, options.repeats)
                 rows.append((row, _apart("--row", json.dumps(vars(row)))))
         print(table(rows) + "\n")
         for shape in filter(SHAPES.get, options.shapes):
             print(floor(shape, folder, options.threads))
-        wrong = [row for row, told in rows if (told["error"] or 0) > WRONG_SHARE]
+        wrong = [row.work for row, result in rows if (result["error"] or 0) > WRONG_SHARE]
         if wrong:
-            print(
-                f"bench: {wrong[0].work} gives other codes; its time means nothing", file=sys.stderr
-            )
+            print(f"bench: {wrong[0]} gives other codes; its time means nothing", file=sys.stderr)
         return 1 if wrong else 0
 
 
 def _memory(options: argparse.Namespace, folder: Path) -> int:
     rows: dict[str, list[dict[str, float]]] = {}
-    print(
-        "| shape | seconds | the wave itself, MiB | encode, MiB above it | decode, MiB "
-        "|\n|---|---|---|---|---|"
-    )
+    print("| shape | seconds | the wave itself, MiB | encode, MiB above it | decode, MiB |")
+    print("|---|---|---|---|---|")
     for shape in options.shapes:
         model(shape, folder)
         for seconds in options.durations:
-            given = ("--weigh", str(seconds), "--shapes", shape, "--folder", str(folder))
-            told = _apart(*given, "--threads", str(options.threads))
-            rows.setdefault(shape, []).append(told)
-            cells = (
-                f"{told[name]:.0f}" for name in ("seconds", "wave_mib", "encode_mib", "decode_mib")
-            )
+            arguments = ("--weigh", str(seconds), "--shapes", shape, "--folder", str(folder))
+            figures = _apart(*arguments, "--threads", str(options.threads))
+            rows.setdefault(shape, []).append(figures)
+            cells = (f"{figures[name]:.0f}" for name in MEMORY)
             print(f"| {shape} | {' | '.join(cells)} |", flush=True)
     if options.svg:
         options.svg.write_text(svg(rows), encoding="utf-8")
     return 0
 
 
-def _apart(*arguments: str) -> dict[str, Any]:
-    """Measured in a fresh process."""
+def _apart(*arguments: str) -> Any:
+    """The JSON that this script prints in a fresh process."""
     done = subprocess.run([sys.executable, __file__, *arguments], capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"bench: {' '.join(arguments)} failed:\n{done.stderr}")
-    told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return told
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def _options() -> argparse.Namespace:
@@ -400,20 +395,15 @@ def _options() -> argparse.Namespace:
         description="Encoding a data set, beside the codec package's own loop."
     )
     parser.add_argument("--files", type=int, default=6)
-    parser.add_argument(
-        "--seconds", type=float, default=30.0, help="of a file; they differ by a fifth either way"
-    )
+    parser.add_argument("--seconds", type=float, default=30.0, help="of a file, a fifth up or down")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument(
-        "--shapes", type=lambda text: text.split(","), default=["16khz", "44khz", "embedded"]
-    )
+    shapes = ["16khz", "44khz", "embedded"]
+    parser.add_argument("--shapes", type=lambda text: text.split(","), default=shapes)
     parser.add_argument("--memory", action="store_true")
     parser.add_argument("--durations", type=lambda text: [float(part) for part in text.split(",")])
     parser.add_argument("--svg", type=Path)
-    parser.add_argument(
-        "--tiny", action="store_true", help="two short files, a small network, one run"
-    )
+    parser.add_argument("--tiny", action="store_true", help="two short files, a small network")
     for hidden in ("--row", "--folder"):
         parser.add_argument(hidden, help=argparse.SUPPRESS)
     parser.add_argument("--weigh", type=float, help=argparse.SUPPRESS)

@@ -1,13 +1,13 @@
-"""Does the head learn as well as a DAC-style decoder of its size? Same codec, same codes, same
-crops, same losses.
+"""What a Vocos head learns beside a DAC-style decoder of its size, from the same codes.
 
-    python bench/head.py --seconds 360 [--codec FOLDER] [--kind embedded] [--songs MANIFEST] [--rates 1e-3,3e-4]
-    python bench/head.py --tiny          # a minute: shows that it runs, and says nothing about sound
+    python bench/head.py --seconds 360 [--codec FOLDER] [--kind embedded] [--songs MANIFEST]
+                         [--rates 1e-3,3e-4]
+    python bench/head.py --tiny       # a minute: shows that it runs, and says nothing about sound
 
-Both are trained by `distill.training.trainer` on what task vocoder draws (slot dropout and all, no
-adversary): codes, as the sum of embeddings that start from the codec's codebooks, to sound. The
-peer behind the embeddings is `dac.model.dac.Decoder` with even strides, as wide as gives it the
-head's number of parameters (within 5 %, or this stops).
+Same codec, same crops, same losses. Both are trained by `distill.training.trainer` on what task
+vocoder draws (slot dropout and all, no adversary): codes, as the sum of embeddings that start from
+the codec's codebooks, to sound. The peer behind the embeddings is `dac.model.dac.Decoder` with even
+strides, as wide as gives it the head's number of parameters (within 5 %, or this stops).
 
     equal time     each learns for `seconds`, its learning rate falling by the clock
     equal steps    the head again, for as many steps as the peer came to in that time
@@ -26,10 +26,10 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -44,7 +44,8 @@ from distill.tasks._sound import compare
 from distill.tasks.vocoder import Settings, VocoderTask
 from distill.training.progress import show
 from distill.training.trainer import TrainSettings, train
-from distill.vocoders._network import HeadSettings
+from distill.vocoders import Vocoder
+from distill.vocoders._network import HeadNetwork, HeadSettings
 from distill.vocoders.codec import CodecVocoder
 
 torchaudio_standin.install()
@@ -54,7 +55,7 @@ from dac.model.dac import Decoder
 
 
 @dataclass(frozen=True)
-class Songs:
+class LoadedSongs:
     """A source of songs that were read already."""
 
     songs: tuple[Song, ...]
@@ -66,30 +67,30 @@ class Songs:
 class Peer(nn.Module):
     """The head's embeddings and DAC's decoder; [B, F, S] -> [B, C, W] like the head."""
 
-    def __init__(self, like: Any, width: int):
+    def __init__(self, head: HeadNetwork, width: int):
         super().__init__()
-        self.hop, self.settings, self.format = like.hop, like.settings, like.format
-        self.slots = nn.ModuleList(nn.Embedding(*slot.weight.shape) for slot in like.slots)
-        for mine, slot in zip(self.slots, like.slots, strict=True):
-            mine.weight.data.copy_(slot.weight)
+        self.hop, self.settings, self.format = head.hop, head.settings, head.format
+        self.slots = nn.ModuleList(nn.Embedding(*slot.weight.shape) for slot in head.slots)
+        for embedding, slot in zip(self.slots, head.slots, strict=True):
+            embedding.weight.data.copy_(slot.weight)
         self.decoder = Decoder(
-            like.latent_width, width, strides(like.hop), d_out=like.format.channels
+            head.latent_width, width, strides(head.hop), d_out=head.format.channels
         )
 
     def forward(self, codes_BFS: Tensor, slots_B: Tensor | None = None) -> Tensor:
-        latent_BFD: Any = 0
+        latent_BFD: Tensor | int = 0
         for s in range(codes_BFS.shape[2]):
             part_BFD = self.slots[s](codes_BFS[:, :, s])
-            latent_BFD = latent_BFD + (
-                part_BFD if slots_B is None else part_BFD * (s < slots_B)[:, None, None]
-            )
+            if slots_B is not None:
+                part_BFD = part_BFD * (s < slots_B)[:, None, None]
+            latent_BFD = latent_BFD + part_BFD
         return self.decoder(latent_BFD.mT).float()
 
 
-class Whole:
+class NetworkVocoder:
     """A network as a vocoder, song by song."""
 
-    def __init__(self, network: Any):
+    def __init__(self, network: HeadNetwork | Peer):
         self.network, self.fingerprint = network.eval(), "in training"
         self.hop, self.sample_rate = network.hop, network.settings.sample_rate
 
@@ -104,46 +105,43 @@ class Whole:
 
 def strides(hop: int) -> list[int]:
     """Four even strides, the large ones first, as DAC has them: odd ones lose samples."""
-    even = [n for n in range(2, hop + 1, 2)]
-    found = [
+    products = [
         (a, b, c, hop // (a * b * c))
-        for a in even
-        for b in even
-        if b <= a and hop % (a * b) == 0
-        for c in even
-        if c <= b
-        and hop % (a * b * c) == 0
-        and hop // (a * b * c) % 2 == 0
-        and hop // (a * b * c) <= c
+        for a in range(2, hop + 1, 2)
+        for b in range(2, a + 1, 2)
+        if hop % (a * b) == 0
+        for c in range(2, b + 1, 2)
+        if hop % (a * b * c) == 0
     ]
-    if not found:
+    fours = [four for four in products if four[3] % 2 == 0 and four[3] <= four[2]]
+    if not fours:
         sys.exit(f"bench: a hop of {hop} samples is no product of four even strides")
-    return list(min(found, key=lambda four: (max(four) / min(four), four)))
+    return list(min(fours, key=lambda four: (max(four) / min(four), four)))
 
 
 def size_of(network: nn.Module) -> int:
     return sum(p.numel() for p in network.parameters())
 
 
-def peer_like(head: Any) -> Peer:
+def peer_like(head: HeadNetwork) -> Peer:
     """As wide as comes nearest to the head's size; stops when that is not within 5 %."""
     widths = range(16, 8192, 16)  # four halvings stay whole
 
     def size(width: int) -> int:
         return size_of(_unfilled(head, width))
 
-    over = bisect.bisect_left(widths, size_of(head), hi=len(widths) - 1, key=size)
+    wanted = size_of(head)
+    over = bisect.bisect_left(widths, wanted, hi=len(widths) - 1, key=size)
     near = widths[max(0, over - 1) : over + 1]
-    peer = Peer(head, min(near, key=lambda width: abs(size(width) / size_of(head) - 1)))
-    if abs(size_of(peer) / size_of(head) - 1) > 0.05:
+    peer = Peer(head, min(near, key=lambda width: abs(size(width) / wanted - 1)))
+    if abs(size_of(peer) / wanted - 1) > 0.05:
         sys.exit(
-            f"bench: {size_of(peer)} parameters are not within 5 % of {size_of(head)}; change "
-            "--width"
+            f"bench: {size_of(peer)} parameters are not within 5 % of {wanted}; change --width"
         )
     return peer
 
 
-def _unfilled(head: Any, width: int) -> nn.Module:
+def _unfilled(head: HeadNetwork, width: int) -> nn.Module:
     """The peer's shapes without memory or numbers."""
     with torch.device("meta"):
         decoder = Decoder(head.latent_width, width, strides(head.hop), d_out=head.format.channels)
@@ -159,96 +157,116 @@ def learn(task: VocoderTask, settings: TrainSettings, name: str) -> tuple[int, f
     return steps, time.perf_counter() - begun
 
 
-def songs_of(said: argparse.Namespace) -> tuple[Song, ...]:
+def songs_of(options: argparse.Namespace) -> tuple[Song, ...]:
     """Songs with split train or held-out."""
-    if said.songs is None:
-        given = [
-            *EmbeddedSongs().load(),
-            *(replace(s, split="held-out") for s in EmbeddedSongs("held-out").load()),
-        ]
+    if options.songs is None:
+        held_out = [replace(song, split="held-out") for song in EmbeddedSongs("held-out").load()]
+        songs = [*EmbeddedSongs().load(), *held_out]
     else:
-        given = [song for song in read_manifest(Path(said.songs)) if song.audio is not None]
-    if all(song.split == "train" for song in given):
-        given = [
+        songs = [song for song in read_manifest(Path(options.songs)) if song.audio is not None]
+    if all(song.split == "train" for song in songs):
+        songs = [
             replace(song, split="held-out" if i % 10 == 9 else "train")
-            for i, song in enumerate(given)
+            for i, song in enumerate(songs)
         ]
-    return tuple(given)
+    return tuple(songs)
 
 
-def settings_of(said: argparse.Namespace) -> Settings:
-    codec = strict.settings_class("codecs", said.kind)(path=said.codec, slots=said.slots or None)
+def settings_of(options: argparse.Namespace) -> Settings:
+    codec_settings = strict.settings_class("codecs", options.kind)
     head = HeadSettings(
-        hop=said.hop,
-        window=4 * said.hop,
-        width=said.width,
-        inner=3 * said.width,
-        blocks=said.blocks,
+        hop=options.hop,
+        window=4 * options.hop,
+        width=options.width,
+        inner=3 * options.width,
+        blocks=options.blocks,
     )
     return Settings(
-        songs=Songs(songs_of(said)),
-        codec=codec,
+        songs=LoadedSongs(songs_of(options)),
+        codec=codec_settings(path=options.codec, slots=options.slots or None),
         network=head,
-        batch=said.batch,
-        crop_frames=said.crop_frames,
-        hours=said.hours,
+        batch=options.batch,
+        crop_frames=options.crop_frames,
+        hours=options.hours,
     )
 
 
-def run(said: argparse.Namespace) -> None:
-    settings = settings_of(said)
+class Run(NamedTuple):
+    """A network, learnt."""
+
+    title: str
+    rate: float
+    network: HeadNetwork | Peer
+    steps: int
+    seconds: float
+
+    @property
+    def name(self) -> str:
+        return f"{self.title}, rate {self.rate:g}"
+
+
+def run(options: argparse.Namespace) -> None:
+    settings = settings_of(options)
     task = settings.task(seed=1)  # reads and codes the songs, once
-    begin = {name: value.clone() for name, value in task.state().items()}
-    vocoders: dict[str, Any] = {"codec": CodecVocoder(task.codec)}
-    rows: dict[str, tuple[str, int, int, float]] = {}
+    first = {name: value.clone() for name, value in task.state().items()}
     head = task.network
     head.silence_S = None
 
-    def contest(title: str, make: Any, **budget: Any) -> None:
-        for rate in said.rates:
-            task.network = network = make()
-            name = f"{title}, rate {rate:g}"
-            steps, seconds = learn(
-                task, TrainSettings(learning_rate=rate, betas=(0.8, 0.95), **budget), name
-            )
-            task.to("cpu")
-            rows[name], vocoders[name] = (title, size_of(network), steps, seconds), Whole(network)
-
-    def fresh_head() -> Any:
+    def fresh_head() -> HeadNetwork:
         torch.manual_seed(1)
-        made = type(head)(settings.network, head.format, head.latent_width)
-        made.load_state_dict(begin, strict=False)
-        return made
+        network = type(head)(settings.network, head.format, head.latent_width)
+        network.load_state_dict(first, strict=False)
+        return network
 
-    def fresh_peer() -> Any:
+    def fresh_peer() -> Peer:
         torch.manual_seed(1)
         return peer_like(head)
 
-    contest("DAC decoder", fresh_peer, seconds=said.seconds)
-    contest("head, equal time", fresh_head, seconds=said.seconds)
-    steps = max(rows[f"DAC decoder, rate {rate:g}"][2] for rate in said.rates)
-    contest("head, equal steps", fresh_head, steps=steps)
-    figures = compare(vocoders, task.codec, task.held_out, said.held_out)
-    print(
-        f"\n## {figures['seconds']:.0f} s held out; {said.seconds:g} s of training each, "
-        f"{torch.__version__}\n"
-    )
-    print(
-        "| decoder | parameters | steps | training, s | rate | mel distance "
-        "|\n|---|---|---|---|---|---|"
-    )
-    print(f"| the codec's own | - | - | - | - | {figures['codec']['mel_l1']:.4f} |")
-    for title in dict.fromkeys(row[0] for row in rows.values()):
-        names = sorted(
-            (n for n, row in rows.items() if row[0] == title), key=lambda n: figures[n]["mel_l1"]
-        )
-        for place, name in enumerate(names):
-            _, size, steps, seconds = rows[name]
-            shown = title if place == 0 else f"({title})"
-            rate = name.rpartition(" ")[2]
+    rates, seconds = options.rates, options.seconds
+    equal_time = TrainSettings(seconds=seconds, betas=(0.8, 0.95))
+    peers = contest(task, "DAC decoder", fresh_peer, equal_time, rates)
+    runs = peers + contest(task, "head, equal time", fresh_head, equal_time, rates)
+    equal_steps = replace(equal_time, seconds=None, steps=max(peer.steps for peer in peers))
+    runs += contest(task, "head, equal steps", fresh_head, equal_steps, rates)
+    vocoders: dict[str, Vocoder] = {"codec": CodecVocoder(task.codec)}
+    vocoders |= {trained.name: NetworkVocoder(trained.network) for trained in runs}
+    figures = compare(vocoders, task.codec, task.held_out, options.held_out)
+    held_out = f"{figures['seconds']:.0f} s held out"
+    print(f"\n## {held_out}; {seconds:g} s of training each, {torch.__version__}\n")
+    print_table(runs, {name: figures[name]["mel_l1"] for name in vocoders})
+
+
+def contest(
+    task: VocoderTask,
+    title: str,
+    fresh: Callable[[], HeadNetwork | Peer],
+    settings: TrainSettings,
+    rates: list[float],
+) -> list[Run]:
+    """A fresh network trained by the task at each learning rate."""
+    runs = []
+    for rate in rates:
+        task.network = network = fresh()
+        at_rate = replace(settings, learning_rate=rate)
+        steps, seconds = learn(task, at_rate, f"{title}, rate {rate:g}")
+        task.to("cpu")
+        runs.append(Run(title, rate, network, steps, seconds))
+    return runs
+
+
+def print_table(runs: list[Run], mel_l1: dict[str, float]) -> None:
+    """Of every title the best rate first, the others in brackets."""
+    print("| decoder | parameters | steps | training, s | rate | mel distance |")
+    print("|---|---|---|---|---|---|")
+    print(f"| the codec's own | - | - | - | - | {mel_l1['codec']:.4f} |")
+    for title in dict.fromkeys(trained.title for trained in runs):
+        of_title = [trained for trained in runs if trained.title == title]
+        of_title.sort(key=lambda trained: mel_l1[trained.name])
+        for rank, trained in enumerate(of_title):
+            shown, size = title if rank == 0 else f"({title})", size_of(trained.network)
             print(
-                f"| {shown} | {size:,} | {steps} | {seconds:.0f} | {rate} | "
-                f"{figures[name]['mel_l1']:.4f} |"
+                f"| {shown} | {size:,} | {trained.steps} | {trained.seconds:.0f} | "
+                f"{trained.rate:g} | {mel_l1[trained.name]:.4f} |"
             )
 
 
@@ -265,25 +283,21 @@ def main() -> None:
     parser.add_argument(
         "--rates", type=lambda text: [float(r) for r in text.split(",")], default=[1e-3]
     )
-    parser.add_argument(
-        "--held-out", type=float, default=120.0, help="seconds of song to measure on"
-    )
-    parser.add_argument(
-        "--hop", type=int, default=240, help="of the head; divides the codec's frame"
-    )
+    parser.add_argument("--held-out", type=float, default=120.0, help="seconds to measure on")
+    parser.add_argument("--hop", type=int, default=240, help="of the head; divides a codec's frame")
     parser.add_argument("--width", type=int, default=256)
     parser.add_argument("--blocks", type=int, default=8)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--crop-frames", type=int, default=16)
     parser.add_argument("--threads", type=int, help="of torch (all there are)")
     parser.add_argument("--tiny", action="store_true")
-    said = parser.parse_args()
-    if said.threads:
-        torch.set_num_threads(said.threads)
-    if said.tiny:
-        said.seconds, said.rates, said.held_out, said.hours = 3.0, [1e-3], 4.0, 0.01
-        said.width, said.blocks, said.batch, said.crop_frames = 64, 2, 2, 8
-    run(said)
+    options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    if options.tiny:
+        options.seconds, options.rates, options.held_out, options.hours = 3.0, [1e-3], 4.0, 0.01
+        options.width, options.blocks, options.batch, options.crop_frames = 64, 2, 2, 8
+    run(options)
 
 
 if __name__ == "__main__":

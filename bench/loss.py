@@ -1,21 +1,25 @@
 """What the loss over one slot's codes costs, beside the same loss over the whole vocabulary.
 
-    python bench/loss.py [--tokens 512] [--rows 160128] [--width 896] [--slots 8] [--codes 1024] [--repeats 5]
-    python bench/loss.py --tiny         # seconds: shows that it runs, and says nothing about speed
+    python bench/loss.py [--tokens 512] [--rows 160128] [--width 896] [--slots 8] [--codes 1024]
+                         [--repeats 5]
+    python bench/loss.py --tiny        # seconds: shows that it runs, and says nothing about speed
 
 Forward and backward, from hidden states to their gradient, of `tokens` audio tokens in float32.
 Default sizes: Qwen2.5's 896 wide, 151,744 rows of text, 8,192 codes and a score's symbols. Rows of
 the table:
 
-    ours              distill.lm.logits.slot_scores_NC and distill.lm.losses: each token against its own slot's rows
-    ours + format     the same and -log P(legal) over all rows on every 16th position, as recipes train
-    peer, frozen      torch's F.cross_entropy or F.kl_div over full rows of one frozen table: the least a plain loss costs
-    peer, trained     the same with the gradient of the whole table, as `modules_to_save` trains it
+    ours              distill.lm.logits.slot_logits_NC and distill.lm.losses: each token against
+                      its own slot's rows
+    ours + format     the same and -log P(legal) over all rows on every 16th position, as recipes
+                      train
+    torch, frozen     F.cross_entropy or F.kl_div over full rows of one frozen table: the least a
+                      plain loss costs
+    torch, trained    the same with the gradient of the whole table, as `modules_to_save` trains it
     trl               generalized_jsd_loss(beta=0), which is forward KL; where trl is installed
 
 In both of ours the new rows learn, so their gradient is paid for. `peak` is memory above inputs
-(model, hidden states, what the teacher said), in a process of its own for each row. `teacher` is
-the size of what the teacher said. `error` is the equality row: the largest difference, loss or
+(model, hidden states, signals), in a process of its own for each row. `teacher` is the size of the
+teacher's signals. `error` is the equality row: the largest difference, loss or
 gradient of the hidden states, from float64 over full rows, relative. For ours, float64 is
 conditioned on the slot: that the slice equals it is the chain rule, and here it is measured. The
 floor is what must be read, written and multiplied, at the rates measured for a copy and for one
@@ -34,7 +38,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -47,11 +51,13 @@ from distill.lm import logits
 from distill.lm.batches import Batch, Targets
 from distill.lm.graft import GraftedHead
 from distill.lm.losses import CrossEntropy, ForwardKl
+from distill.lm.student import Student
 from distill.lm.vocabulary import AudioVocabulary
 
 MIB = 2**20
 FORMAT_EVERY = 16
 CHECKED = 32  # tokens of the equality row, so that float64 stays small
+WRONG = 1e-3  # of the reference
 FAR = -1e4  # a teacher's logit for what cannot come: zero probability, and no infinity times zero
 CASES = {
     "ours: cross entropy": ("ours", "ce", False),
@@ -86,9 +92,8 @@ class Sizes:
         return vocabulary
 
 
-class Speaker:
-    """As much of a Student as `distill.lm.logits` asks for: its vocabulary and its head of two
-    tables."""
+class BareStudent:
+    """As much of a Student as `distill.lm.logits` asks for: its vocabulary and its two tables."""
 
     def __init__(self, vocabulary: AudioVocabulary, table_VD: Tensor):
         self.vocabulary = vocabulary
@@ -111,29 +116,26 @@ def make_batch(vocabulary: AudioVocabulary, codes_FS: Tensor, teacher_FSC: Tenso
     )
     none = Targets(at_N[:0], at_N[:0])
     sample_N = at_N[::FORMAT_EVERY]
-    return Batch(
-        at_N[None],
-        at_N[None],
-        slot_targets,
-        none,
-        none,
-        none,
-        none,
-        sample_N,
-        sample_N % slots,
-        0.0,
-    )
+    no_score = (none, none, none, none)
+    ids_BT = positions_BT = at_N[None]
+    return Batch(ids_BT, positions_BT, slot_targets, *no_score, sample_N, sample_N % slots, 0.0)
 
 
 # --- the contestants: mean nats per token ---------------------------------------------------------
-def ours(speaker: Any, hidden_ND: Tensor, batch: Batch, loss: Any, with_format: bool) -> Tensor:
+def ours(
+    student: Student,
+    hidden_ND: Tensor,
+    batch: Batch,
+    loss: CrossEntropy | ForwardKl,
+    with_format: bool,
+) -> Tensor:
     """As tasks/sing.py does it."""
     total = hidden_ND.new_zeros(())
     for s, slot in enumerate(batch.slots):
-        logits_NC = logits.slot_logits_NC(speaker, hidden_ND, batch, s)
+        logits_NC = logits.slot_logits_NC(student, hidden_ND, batch, s)
         total = total + loss(logits_NC, slot.target_N, slot.teacher_NC).sum()
     total = total / len(hidden_ND)
-    return total + logits.format_nats_N(speaker, hidden_ND, batch).mean() if with_format else total
+    return total + logits.format_nats_N(student, hidden_ND, batch).mean() if with_format else total
 
 
 def torch_ce(
@@ -144,9 +146,8 @@ def torch_ce(
 
 def torch_kl(table_VD: Tensor, hidden_ND: Tensor, target_N: Tensor, teacher_NV: Tensor) -> Tensor:
     student_NV = functional.linear(hidden_ND, table_VD).log_softmax(-1)
-    return functional.kl_div(
-        student_NV, teacher_NV.log_softmax(-1), reduction="batchmean", log_target=True
-    )
+    teacher_NV = teacher_NV.log_softmax(-1)
+    return functional.kl_div(student_NV, teacher_NV, reduction="batchmean", log_target=True)
 
 
 def trl_kl(table_VD: Tensor, hidden_ND: Tensor, target_N: Tensor, teacher_NV: Tensor) -> Tensor:
@@ -172,14 +173,10 @@ class Problem:
     def __init__(self, sizes: Sizes, device: str):
         generator = torch.Generator().manual_seed(0)
         frames, self.v = sizes.tokens // sizes.slots, sizes.vocabulary()
-        self.table_VD = (
-            torch.randn(sizes.rows, sizes.width, generator=generator) / sizes.width**0.5
-        ).to(device)
-        self.hidden_ND = (
-            torch.randn(sizes.tokens, sizes.width, generator=generator)
-            .to(device)
-            .requires_grad_(True)
-        )
+        table_VD = torch.randn(sizes.rows, sizes.width, generator=generator)
+        self.table_VD = (table_VD / sizes.width**0.5).to(device)
+        hidden_ND = torch.randn(sizes.tokens, sizes.width, generator=generator)
+        self.hidden_ND = hidden_ND.to(device).requires_grad_(True)
         codes_FS = torch.randint(sizes.codes, (frames, sizes.slots), generator=generator)
         self.target_N, self.codes_FS = self.v.spell(codes_FS).to(device), codes_FS.to(device)
         teacher_FSC = torch.randn(frames, sizes.slots, sizes.codes, generator=generator)
@@ -187,50 +184,52 @@ class Problem:
 
 
 def contestant(
-    name: str, given: Problem
+    name: str, problem: Problem
 ) -> tuple[Callable[[int], Tensor], list[Tensor], Tensor | None]:
-    """(loss of the first so many tokens, weights that learn, what the teacher said) of one row."""
+    """(loss of the first so many tokens, parameters that learn, teacher's signals) of one row."""
     side, kind, extra = CASES[name]
-    table_VD, hidden_ND, slots = given.table_VD, given.hidden_ND, given.v.format.slots
+    table_VD, hidden_ND, slots = problem.table_VD, problem.hidden_ND, problem.v.format.slots
     if side == "ours":
-        speaker, loss = Speaker(given.v, table_VD), CrossEntropy() if kind == "ce" else ForwardKl()
-        said_FSC = given.teacher_FSC if kind == "kl" else None
+        student = BareStudent(problem.v, table_VD)
+        loss = CrossEntropy() if kind == "ce" else ForwardKl()
+        teacher_FSC = problem.teacher_FSC if kind == "kl" else None
 
         def of_slots(tokens: int) -> Tensor:
-            frames = tokens // slots
-            batch = make_batch(
-                given.v, given.codes_FS[:frames], None if said_FSC is None else said_FSC[:frames]
-            )
-            return ours(speaker, hidden_ND[:tokens], batch, loss, extra)
+            frames = slice(tokens // slots)
+            signals_FSC = None if teacher_FSC is None else teacher_FSC[frames]
+            batch = make_batch(problem.v, problem.codes_FS[frames], signals_FSC)
+            return ours(cast(Student, student), hidden_ND[:tokens], batch, loss, extra)
 
-        return of_slots, [speaker.head.new], said_FSC
-    said_NV = full_teacher(given.v, given.teacher_FSC) if kind == "kl" else None
-    peer: Callable[..., Tensor] = (
-        {"ce": torch_ce, "kl": torch_kl}[kind] if side == "torch" else trl_kl
-    )
+        return of_slots, [student.head.new], teacher_FSC
+    teacher_NV = full_teacher(problem.v, problem.teacher_FSC) if kind == "kl" else None
+    peers: dict[str, Callable[..., Tensor]] = {"ce": torch_ce, "kl": torch_kl, "trl": trl_kl}
+    peer = peers[kind if side == "torch" else side]
     table_VD.requires_grad_(extra)
 
     def of_rows(tokens: int) -> Tensor:
-        said = None if said_NV is None else said_NV[:tokens]
-        return peer(table_VD, hidden_ND[:tokens], given.target_N[:tokens], said)
+        signals_NV = None if teacher_NV is None else teacher_NV[:tokens]
+        return peer(table_VD, hidden_ND[:tokens], problem.target_N[:tokens], signals_NV)
 
-    return of_rows, [table_VD] if extra else [], said_NV
+    return of_rows, [table_VD] if extra else [], teacher_NV
 
 
 def measure(name: str, sizes: Sizes, device: str) -> dict[str, float]:
     """{median_s, least_s, most_s, peak_mib, teacher_mib, error} of one row."""
-    given = Problem(sizes, device)
-    once, weights, said = contestant(name, given)
+    problem = Problem(sizes, device)
+    loss_of, parameters, signals = contestant(name, problem)
     few = max(sizes.slots, min(CHECKED, sizes.tokens) // sizes.slots * sizes.slots)
-    error = difference(once(few), given.hidden_ND, reference(*CASES[name], given, few), few)
+    wanted = reference(*CASES[name], problem, few)
+    error = difference(loss_of(few), problem.hidden_ND, wanted, few)
+
+    def clear() -> None:
+        for tensor in (problem.hidden_ND, *parameters):
+            tensor.grad = None
 
     def run() -> None:
-        for tensor in (given.hidden_ND, *weights):
-            tensor.grad = None
-        once(sizes.tokens).backward()
+        clear()
+        loss_of(sizes.tokens).backward()
 
-    for tensor in (given.hidden_ND, *weights):
-        tensor.grad = None
+    clear()
     peak_mib = peak_above(run, device)
     seconds = timed(run, sizes.repeats, device)
     return {
@@ -238,7 +237,7 @@ def measure(name: str, sizes: Sizes, device: str) -> dict[str, float]:
         "least_s": min(seconds),
         "most_s": max(seconds),
         "peak_mib": peak_mib,
-        "teacher_mib": 0.0 if said is None else said.numel() * said.element_size() / MIB,
+        "teacher_mib": 0.0 if signals is None else signals.nbytes / MIB,
         "error": error,
     }
 
@@ -253,22 +252,21 @@ def full_teacher(v: AudioVocabulary, teacher_FSC: Tensor) -> Tensor:
 
 
 def reference(
-    side: str, kind: str, extra: bool, given: Problem, tokens: int
+    side: str, kind: str, extra: bool, problem: Problem, tokens: int
 ) -> tuple[Tensor, Tensor]:
-    """(loss, gradient of hidden_ND) in float64 by definition: log-softmax over full rows, then what
-    is asked of it."""
-    hidden_ND = given.hidden_ND.detach()[:tokens].double().requires_grad_(True)
-    table_VD, slots = given.table_VD.detach(), given.v.format.slots
+    """(loss, gradient of hidden_ND) in float64 by definition: from log-softmax over full rows."""
+    hidden_ND = problem.hidden_ND.detach()[:tokens].double().requires_grad_(True)
+    table_VD, slots = problem.table_VD.detach(), problem.v.format.slots
     parts = [functional.linear(hidden_ND, part_VD.double()) for part_VD in table_VD.split(16_384)]
     q_NV = torch.cat(parts, -1).log_softmax(-1)
-    legal_NV = logits.legal_by_place(given.v, hidden_ND.device)[torch.arange(tokens) % slots]
+    legal_NV = logits.legal_by_place(problem.v, hidden_ND.device)[torch.arange(tokens) % slots]
     legal_N = q_NV.masked_fill(~legal_NV, -torch.inf).logsumexp(-1)  # log P(legal)
     if side == "ours":
         q_NV = q_NV - legal_N[:, None]
     if kind == "ce":
-        nats_N = -q_NV.gather(-1, given.target_N[:tokens, None])[:, 0]
+        nats_N = -q_NV.gather(-1, problem.target_N[:tokens, None])[:, 0]
     else:
-        p_NC = given.teacher_FSC.flatten(0, 1)[:tokens].double()
+        p_NC = problem.teacher_FSC.flatten(0, 1)[:tokens].double()
         nats_N = (p_NC.exp() * (p_NC - q_NV[legal_NV].reshape(p_NC.shape))).sum(-1)
     loss = nats_N.mean()
     if side == "ours" and extra:
@@ -284,28 +282,26 @@ def difference(
     """Largest relative difference of loss and gradient."""
     loss.backward()
     assert hidden_ND.grad is not None
-    of_loss = float((loss.detach().double() - wanted[0]).abs() / wanted[0].abs())
-    of_gradient = float(
-        (hidden_ND.grad[:tokens].double() - wanted[1]).abs().max() / wanted[1].abs().max()
-    )
-    return max(of_loss, of_gradient)
+    wanted_loss, wanted_ND = wanted
+    of_loss = float((loss.detach().double() - wanted_loss).abs() / wanted_loss.abs())
+    off_ND = (hidden_ND.grad[:tokens].double() - wanted_ND).abs()
+    return max(of_loss, float(off_ND.max() / wanted_ND.abs().max()))
 
 
 def timed(run: Callable[[], object], repeats: int, device: str) -> list[float]:
     """Seconds of each run."""
-    found = []
+    seconds = []
     for _ in range(repeats):
         begun = time.perf_counter()
         run()
         if device == "cuda":
             torch.cuda.synchronize()
-        found.append(time.perf_counter() - begun)
-    return found
+        seconds.append(time.perf_counter() - begun)
+    return seconds
 
 
 def peak_above(run: Callable[[], object], device: str) -> float:
-    """MiB in use at the peak of a run above what was in use before it; nan where the system does
-    not say."""
+    """MiB at the peak of a run above what was in use before it; nan where no system says."""
     if device == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
@@ -330,17 +326,17 @@ def resident(name: str) -> float:
 
 # --- the table ------------------------------------------------------------------------------------
 def floor(sizes: Sizes, device: str) -> list[str]:
-    """What cannot be saved: hidden states, rows and teacher read, gradients written; 2 operations a
-    product."""
+    """What cannot be saved: hidden states, rows and signals read, gradients written.
+
+    A product is 2 operations.
+    """
     side = 1024 if sizes.width >= 256 else 128
     left, copied = torch.randn(side, side, device=device), torch.randn(2**22, device=device)
     product_s = min(timed(lambda: left @ left, 5, device))
     copy_s = min(timed(lambda: copied.clone(), 5, device))
     rate, bandwidth = 2 * side**3 / product_s, 2 * copied.numel() * 4 / copy_s
-    lines = [
-        f"rates here: {rate / 1e9:.0f} G operations/s (float32 product), {bandwidth / 1e9:.1f} "
-        "GB/s (copy)"
-    ]
+    rates = f"{rate / 1e9:.0f} G operations/s (float32 product), {bandwidth / 1e9:.1f} GB/s (copy)"
+    lines = [f"rates here: {rates}"]
     n, d, c = sizes.tokens, sizes.width, sizes.codes
     for name, columns, rows, products in (
         ("slot slices, new rows learn", c, c * sizes.slots, 3),
@@ -358,51 +354,44 @@ def floor(sizes: Sizes, device: str) -> list[str]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description="Loss over a slot beside loss over the vocabulary."
-    )
+    parser = argparse.ArgumentParser(description="Loss over a slot, and over the vocabulary.")
     for field in fields(Sizes):
         parser.add_argument(f"--{field.name}", type=int, default=field.default)
     parser.add_argument("--tiny", action="store_true", help="small sizes, one repeat")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--case", choices=list(CASES), help=argparse.SUPPRESS)
-    asked = parser.parse_args()
-    sizes = Sizes(*(getattr(asked, field.name) for field in fields(Sizes)))
-    if asked.tiny:
+    options = parser.parse_args()
+    device: str = options.device
+    sizes = Sizes(*(getattr(options, field.name) for field in fields(Sizes)))
+    if options.tiny:
         sizes = Sizes(64, 4096, 64, 4, 128, 1)
-    if asked.case:
-        print(json.dumps(measure(asked.case, sizes, asked.device)))
+    if options.case:
+        print(json.dumps(measure(options.case, sizes, device)))
         return 0
-    print(
-        f"{sizes}, float32, torch {torch.__version__}, {asked.device}, {torch.get_num_threads()} "
-        "threads"
-    )
+    threads = torch.get_num_threads()
+    print(f"{sizes}, float32, torch {torch.__version__}, {device}, {threads} threads")
     print(f"\n{'':31} {'median':>9} {'least .. most':>19} {'peak':>9} {'teacher':>9} {'error':>8}")
     wrong = 0
     for name in CASES:
-        row = one_row(name, sizes, asked.device)
-        wrong += row is not None and not row["error"] < 1e-3
-        print(
-            f"{name:31} " + (shown(row) if row else "not installed (pip install trl)"), flush=True
-        )
-    print("\n" + "\n".join(floor(sizes, asked.device)))
+        row = measure_apart(name, sizes, device)
+        wrong += row is not None and not row["error"] < WRONG
+        print(f"{name:31} {shown(row) if row else 'not installed (pip install trl)'}", flush=True)
+    print("\n" + "\n".join(floor(sizes, device)))
     if wrong:
-        print(
-            f"bench: {wrong} rows do not equal their float64 reference; their times mean nothing",
-            file=sys.stderr,
-        )
+        unequal = f"{wrong} rows do not equal their float64 reference"
+        print(f"bench: {unequal}; their times mean nothing", file=sys.stderr)
     return 1 if wrong else 0
 
 
-def one_row(name: str, sizes: Sizes, device: str) -> dict[str, float] | None:
+def measure_apart(name: str, sizes: Sizes, device: str) -> dict[str, float] | None:
     """Measured in a fresh process; None for a peer that is not installed."""
     if CASES[name][0] == "trl":
         try:
             trl_loss()
         except ImportError:
             return None
-    said = [f"--{field.name}={getattr(sizes, field.name)}" for field in fields(Sizes)]
-    command = [sys.executable, __file__, *said, f"--device={device}", "--case", name]
+    words = [f"--{field.name}={getattr(sizes, field.name)}" for field in fields(Sizes)]
+    command = [sys.executable, __file__, *words, f"--device={device}", "--case", name]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"bench: {name} failed:\n{done.stderr}")
@@ -414,8 +403,7 @@ def shown(row: dict[str, float]) -> str:
     median, least, most = (row[key] * 1e3 for key in ("median_s", "least_s", "most_s"))
     return (
         f"{median:6.1f} ms {least:8.1f} .. {most:7.1f} {row['peak_mib']:5.0f} MiB "
-        f"{row['teacher_mib']:5.1f} MiB"
-        f" {row['error']:8.1e}"
+        f"{row['teacher_mib']:5.1f} MiB {row['error']:8.1e}"
     )
 
 

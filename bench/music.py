@@ -1,18 +1,21 @@
-"""What the steps `notes` and `music` find in songs whose truth is known: a table.
+"""Notes, pitch, tempo, beats, key and range that the steps `notes` and `music` find, and the truth.
 
     python bench/music.py --songs MANIFEST [--count 200] [--hear voice mix] [--seconds 60] [--peers]
 
-The songs' notes and facts are taken away, the steps run, and what they say is compared with what
+The songs' notes and facts are taken away, the steps run, and what they find is compared with what
 was taken away. Heard is the voice alone (`voice`: the vocals stem, or the recording where there is
 no stem) or the recording as it is (`mix`).
 
-    notes     F of notes by onset (within 50 and 100 ms) and pitch (within 50 cents), and with ends too (within 20 % of the
-              length or 50 ms), as mir_eval.transcription defines them; found with the given word times, with word times
-              that are off by up to 0.1 and 0.2 s as an aligner's are, and without words. "kept" are the lines whose
-              notes were trusted; those left out count as missed. Calibration: right notes by the confidence of their line.
-    pitch     raw pitch accuracy: frames of given notes where the tracker is within 50 cents. Consonants and slides lie
-              inside notes, so no tracker gets all; "middles" looks only at 30 to 80 % of each note.
-    tempo     within 4 %; the same with its double, triple, half and third allowed. beats: F within 70 ms (mir_eval.beat).
+    notes     F of notes by onset (within 50 and 100 ms) and pitch (within 50 cents), and with ends
+              too (within 20 % of the length or 50 ms), as mir_eval.transcription defines them;
+              found with the given word times, with word times that are off by up to 0.1 and 0.2 s
+              as an aligner's are, and without words. "kept" are the lines whose notes were trusted;
+              those left out count as missed. Calibration: right notes by their line's confidence.
+    pitch     raw pitch accuracy: frames of given notes where the tracker is within 50 cents.
+              Consonants and slides lie inside notes, so no tracker gets all; "middles" looks only
+              at 30 to 80 % of each note.
+    tempo     within 4 %; the same with its double, triple, half and third allowed.
+    beats     F within 70 ms (mir_eval.beat).
     key       exactly, and MIREX-weighted (fifth 0.5, relative 0.3, parallel 0.2).
     range     lowest and highest key, each within a semitone; of the voice alone.
 
@@ -31,10 +34,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import soundfile
+from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -50,7 +54,11 @@ except ImportError:
 
 OFF_SECONDS = (0.0, 0.1, 0.2)
 OCTAVES = (1, 2, 3, 1 / 2, 1 / 3)
-Table = dict[str, list[float]]
+Figures = dict[str, list[float]]  # a number of every song, by the name of the figure
+Trust = list[tuple[float, float]]  # confidence, share of right notes: of every line
+Array = NDArray[np.floating]
+Tracker = Callable[[], Array]  # pitch as MIDI numbers, frame by frame, NaN where unvoiced
+Result = TypeVar("Result")
 
 
 def main() -> int:
@@ -60,29 +68,24 @@ def main() -> int:
     parser.add_argument("--songs", required=True, help="a manifest of songs with notes or facts")
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--hear", nargs="+", choices=("voice", "mix"), default=("voice", "mix"))
-    parser.add_argument(
-        "--seconds", type=float, default=None, help="of each song; default: all of it"
-    )
+    parser.add_argument("--seconds", type=float, help="of each song; default: all of it")
     parser.add_argument("--peers", action="store_true")
-    asked = parser.parse_args()
-    songs = read_manifest(asked.songs)
-    songs = (
-        [songs[place * len(songs) // asked.count] for place in range(min(asked.count, len(songs)))]
-        if len(songs) > asked.count
-        else songs
-    )
-    for how in asked.hear:
-        figures: Table = defaultdict(list)
-        trust: list[tuple[float, float]] = []
+    options = parser.parse_args()
+    songs, count = read_manifest(options.songs), options.count
+    if len(songs) > count:
+        songs = [songs[number * len(songs) // count] for number in range(count)]
+    for how in options.hear:
+        figures: Figures = defaultdict(list)
+        trust: Trust = []
         for song in songs:
-            sound = heard(song, how, asked.seconds)
+            sound = sound_of(song, how, options.seconds)
             if sound is not None:
-                one(cut(song, sound.seconds), sound, how, figures, trust, asked.peers)
+                measure(cut(song, sound.seconds), sound, how, figures, trust, options.peers)
         show(how, figures, trust)
     return 0
 
 
-def heard(song: Song, how: str, seconds: float | None) -> Sound | None:
+def sound_of(song: Song, how: str, seconds: float | None) -> Sound | None:
     """The sound of a song; None for the mix of a song without accompaniment."""
     if how == "mix" and song.accompaniment is None:
         return None
@@ -90,12 +93,8 @@ def heard(song: Song, how: str, seconds: float | None) -> Sound | None:
     if path is None:
         return None
     rate = soundfile.info(path).samplerate
-    wave_WC, rate = soundfile.read(
-        path,
-        dtype="float32",
-        always_2d=True,
-        frames=-1 if seconds is None else round(seconds * rate),
-    )
+    frames = -1 if seconds is None else round(seconds * rate)
+    wave_WC, rate = soundfile.read(path, frames, dtype="float32", always_2d=True)
     return Sound(np.ascontiguousarray(wave_WC.T), rate)
 
 
@@ -108,13 +107,8 @@ def cut(song: Song, seconds: float) -> Song:
     return replace(song, sections=sections)
 
 
-def one(
-    song: Song,
-    sound: Sound,
-    how: str,
-    figures: Table,
-    trust: list[tuple[float, float]],
-    peers: bool,
+def measure(
+    song: Song, sound: Sound, how: str, figures: Figures, trust: Trust, peers: bool
 ) -> None:
     """All figures of one song."""
     track = "vocals" if how == "voice" else "audio"
@@ -124,7 +118,7 @@ def one(
     of_music(song, Item(replace(song, facts=(), sections=()), {track: sound}), figures, peers)
 
 
-def clocked(figures: Table, name: str, seconds: float, run: Callable[[], Any]) -> Any:
+def clocked(figures: Figures, name: str, seconds: float, run: Callable[[], Result]) -> Result:
     before = time.process_time()
     result = run()
     figures[f"clock, {name}"].append(time.process_time() - before)
@@ -133,9 +127,7 @@ def clocked(figures: Table, name: str, seconds: float, run: Callable[[], Any]) -
 
 
 # --- notes ----------------------------------------------------------------------------------------
-def of_notes(
-    song: Song, item: Item, how: str, figures: Table, trust: list[tuple[float, float]]
-) -> None:
+def of_notes(song: Song, item: Item, how: str, figures: Figures, trust: Trust) -> None:
     sound = item.voice
     assert sound is not None
     true = [note for line in song.lines for note in line.notes if note.midi is not None]
@@ -147,112 +139,107 @@ def of_notes(
             replace(line, notes=(), words=moved(line.words, off, generator)) if line.notes else line
             for line in song.lines
         ]
-        asked = replace(item, song=with_lines(song, bare))
-        found = clocked(figures, "notes", sound.seconds, partial(step.curate, asked)).song
-        fact = found.fact("notes_confidence")
+        bare_item = replace(item, song=with_lines(song, bare))
+        curated = clocked(figures, "notes", sound.seconds, partial(step.curate, bare_item)).song
+        fact = curated.fact("notes_confidence")
         sures = fact.value if fact is not None else [None] * len(song.lines)
-        told = [
+        guesses = [
             (guess, 0.0 if sure is None else sure, line)
-            for guess, sure, line in zip(found.lines, sures, song.lines, strict=True)
+            for guess, sure, line in zip(curated.lines, sures, song.lines, strict=True)
             if line.notes
         ]
         name = f"notes, words off by {off:g} s"
-        score(
-            figures,
-            name,
-            true,
-            [note for guess, sure, _ in told if sure >= least for note in guess.notes],
-        )
-        figures[f"{name}, kept"].append(float(np.mean([sure >= least for _, sure, _ in told])))
+        trusted = [note for guess, sure, _ in guesses if sure >= least for note in guess.notes]
+        of_transcription(figures, name, true, trusted)
+        figures[f"{name}, kept"].append(float(np.mean([sure >= least for _, sure, _ in guesses])))
         if off:
-            trust += [(sure, right(guess, line)) for guess, sure, line in told if guess.notes]
+            trust += [(sure, right(guess, line)) for guess, sure, line in guesses if guess.notes]
     blind = melody.transcribe(melody.listen(sound))
     rows = [Note(melody.seconds(note.first), melody.seconds(note.stop), note.key) for note in blind]
-    score(figures, "notes, without words", true, rows)
+    of_transcription(figures, "notes, without words", true, rows)
 
 
 def with_lines(song: Song, lines: Sequence[Line]) -> Song:
     rest = iter(lines)
-    return replace(
-        song,
-        sections=tuple(
-            replace(section, lines=tuple(next(rest) for _ in section.lines))
-            for section in song.sections
-        ),
-    )
+    sections = [
+        replace(section, lines=tuple(next(rest) for _ in section.lines))
+        for section in song.sections
+    ]
+    return replace(song, sections=tuple(sections))
 
 
 def moved(words: Sequence[Word], off: float, generator: np.random.Generator) -> tuple[Word, ...]:
     """Words whose starts and ends are off by up to `off` seconds, in order still."""
-    found: list[Word] = []
+    off_words: list[Word] = []
     for word in words:
         start, end = (float(at + generator.uniform(-off, off)) for at in (word.start, word.end))
-        start = max(start, found[-1].start + 0.05 if found else 0.0)
-        found.append(replace(word, start=start, end=max(end, start + 0.05)))
-    return tuple(found)
+        start = max(start, off_words[-1].start + 0.05 if off_words else 0.0)
+        off_words.append(replace(word, start=start, end=max(end, start + 0.05)))
+    return tuple(off_words)
 
 
 def right(guess: Line, true: Line) -> float:
     """The share of syllables whose onset is within 0.1 s and whose key is right."""
-    pairs = list(
-        zip((n for n in guess.notes if n.text), (n for n in true.notes if n.text), strict=False)
-    )
+    guessed, sung = ([note for note in line.notes if note.text] for line in (guess, true))
+    pairs = zip(guessed, sung, strict=False)
     hits = [abs(a.start - b.start) <= 0.1 and a.midi == b.midi for a, b in pairs]
     return float(np.mean(hits)) if hits else 0.0
 
 
-def score(figures: Table, name: str, true: Sequence[Note], found: Sequence[Note]) -> None:
-    def spans(rows: Sequence[Note]) -> tuple[Any, Any]:
-        times_N2 = np.array([(note.start, note.end) for note in rows]).reshape(-1, 2)
-        return times_N2, np.array([440 * 2 ** (((note.midi or 0) - 69) / 12) for note in rows])
+def spans(rows: Sequence[Note]) -> tuple[Array, Array]:
+    """([N, 2] start and end in seconds, [N] Hz), as mir_eval wants notes."""
+    times_N2 = np.array([(note.start, note.end) for note in rows]).reshape(-1, 2)
+    return times_N2, np.array([440 * 2 ** (((note.midi or 0) - 69) / 12) for note in rows])
 
+
+def of_transcription(
+    figures: Figures, name: str, true: Sequence[Note], guessed: Sequence[Note]
+) -> None:
     for label, onset, offset in (
         ("F 50 ms", 0.05, None),
         ("F 100 ms", 0.1, None),
         ("F with ends", 0.05, 0.2),
     ):
         f = 0.0
-        if found:
+        if guessed:
             f = mir_eval.transcription.precision_recall_f1_overlap(
-                *spans(true), *spans(found), onset_tolerance=onset, offset_ratio=offset
+                *spans(true), *spans(guessed), onset_tolerance=onset, offset_ratio=offset
             )[2]
         figures[f"{name}, {label}"].append(f)
 
 
 # --- pitch ----------------------------------------------------------------------------------------
-def of_pitch(song: Song, sound: Sound, figures: Table, peers: bool) -> None:
+def of_pitch(song: Song, sound: Sound, figures: Figures, peers: bool) -> None:
     wave_W = pitch.at_rate(sound.mono(), sound.sample_rate)
-    trackers: dict[str, Callable[[], Any]] = {"ours": lambda: pitch.track(wave_W).midi_F}
+    trackers: dict[str, Tracker | None] = {"ours": lambda: pitch.track(wave_W).midi_F}
     if peers:
-        trackers |= {
-            name: run for name, run in (("DIO", dio(wave_W)), ("pYIN", pyin(wave_W))) if run
-        }
+        trackers |= {"DIO": dio(wave_W), "pYIN": pyin(wave_W)}
+    sung = [note for line in song.lines for note in line.notes if note.midi is not None]
     for name, run in trackers.items():
+        if run is None:
+            continue
         midi_F = clocked(figures, f"pitch, {name}", sound.seconds, run)
         for label, part in (("", (0.0, 1.0)), (" middles", (0.3, 0.8))):
             true_F = np.full(len(midi_F), np.nan)
-            for note in (
-                note for line in song.lines for note in line.notes if note.midi is not None
-            ):
-                first, last = (
-                    round((note.start + share * (note.end - note.start)) / pitch.HOP_SECONDS)
-                    for share in part
-                )
+            for note in sung:
+                times = [note.start + share * (note.end - note.start) for share in part]
+                first, last = (round(time / pitch.HOP_SECONDS) for time in times)
                 true_F[first:last] = note.midi
             inside_F = ~np.isnan(true_F)
             hit_F = np.abs(np.nan_to_num(midi_F, nan=-99.0) - true_F)[inside_F] <= 0.5
             figures[f"pitch{label}, {name}"].append(float(hit_F.mean()))
 
 
-def dio(wave_W: Any) -> Callable[[], Any] | None:
+def dio(wave_W: Array) -> Tracker | None:
+    """WORLD's; None where it is not installed."""
     try:
         import pyworld
     except ImportError:
         return None
 
-    def run() -> Any:
+    def run() -> Array:
         wave = wave_W.astype(np.float64)
-        span = {
+        span: dict[str, Any] = {
             "f0_floor": pitch.LOWEST_HZ,
             "f0_ceil": pitch.HIGHEST_HZ,
             "frame_period": 1000 * pitch.HOP_SECONDS,
@@ -263,7 +250,8 @@ def dio(wave_W: Any) -> Callable[[], Any] | None:
     return run
 
 
-def pyin(wave_W: Any) -> Callable[[], Any] | None:
+def pyin(wave_W: Array) -> Tracker | None:
+    """librosa's; None where it is not installed."""
     try:
         import librosa
     except ImportError:
@@ -277,50 +265,49 @@ def pyin(wave_W: Any) -> Callable[[], Any] | None:
     return lambda: midi(np.nan_to_num(librosa.pyin(wave_W, sr=pitch.RATE, **span)[0]))
 
 
-def midi(hertz_F: Any) -> Any:
+def midi(hertz_F: Array) -> Array:
     return np.where(hertz_F > 0, 69 + 12 * np.log2(np.maximum(hertz_F, 1) / 440), np.nan)
 
 
 # --- key, tempo, beats, range ---------------------------------------------------------------------
-def of_music(song: Song, item: Item, figures: Table, peers: bool) -> None:
+def of_music(song: Song, item: Item, figures: Figures, peers: bool) -> None:
     sound = item.voice
     assert sound is not None
-    found = clocked(figures, "music", sound.seconds, lambda: music.Settings().curate(item)).song
-    said = {fact.name: fact.value for fact in found.facts}
+    curated = clocked(figures, "music", sound.seconds, lambda: music.Settings().curate(item)).song
+    guess = {fact.name: fact.value for fact in curated.facts}
     true = {fact.name: fact.value for fact in song.facts}
     true.setdefault("beats_seconds", true.get("beats"))  # the songbook's first name for them
     if "key" in true:
-        key = str(said.get("key", "X"))
+        key = str(guess.get("key", "X"))
         figures["key, exact"].append(float(key == true["key"]))
         figures["key, weighted"].append(mir_eval.key.weighted_score(str(true["key"]), key))
     if "vocal_range_midi" in true and "vocals" in item.tracks:
         for end, name in ((0, "lowest"), (1, "highest")):
-            off = abs(said.get("vocal_range_midi", (0, 0))[end] - true["vocal_range_midi"][end])
+            off = abs(guess.get("vocal_range_midi", (0, 0))[end] - true["vocal_range_midi"][end])
             figures[f"range, {name} within 1"].append(float(off <= 1))
     if "tempo_bpm" in true:
-        of_tempo(figures, "", true, said.get("tempo_bpm", 0.0), said.get("beats_seconds", []))
+        of_tempo(figures, "", true, guess.get("tempo_bpm", 0.0), guess.get("beats_seconds", []))
         if peers and (other := librosa_beats(sound, figures)):
             of_tempo(figures, ", librosa", true, *other)
 
 
 def of_tempo(
-    figures: Table, who: str, true: dict[str, Any], bpm: float, beats: Sequence[float]
+    figures: Figures, who: str, true: dict[str, Any], bpm: float, beats: Sequence[float]
 ) -> None:
     ratio = bpm / true["tempo_bpm"]
+    octave = any(abs(ratio * factor - 1) <= 0.04 for factor in OCTAVES)
     figures[f"tempo{who}, within 4 %"].append(float(abs(ratio - 1) <= 0.04))
-    figures[f"tempo{who}, or an octave"].append(
-        float(any(abs(ratio * o - 1) <= 0.04 for o in OCTAVES))
-    )
+    figures[f"tempo{who}, or an octave"].append(float(octave))
     if true["beats_seconds"]:
         # mir_eval leaves out the first 5 seconds
-        inside = [at for at in true["beats_seconds"] if at >= 5.0]
-        found = np.array([at for at in beats if at >= 5.0])
-        figures[f"beats{who}, F"].append(
-            mir_eval.beat.f_measure(np.array(inside), found) if len(found) else 0.0
+        true_N, beats_N = (
+            np.array([at for at in row if at >= 5.0]) for row in (true["beats_seconds"], beats)
         )
+        f = mir_eval.beat.f_measure(true_N, beats_N) if len(beats_N) else 0.0
+        figures[f"beats{who}, F"].append(f)
 
 
-def librosa_beats(sound: Sound, figures: Table) -> tuple[float, Sequence[float]] | None:
+def librosa_beats(sound: Sound, figures: Figures) -> tuple[float, Sequence[float]] | None:
     try:
         import librosa
     except ImportError:
@@ -335,7 +322,7 @@ def librosa_beats(sound: Sound, figures: Table) -> tuple[float, Sequence[float]]
 
 
 # --- the table ------------------------------------------------------------------------------------
-def show(how: str, figures: Table, trust: Sequence[tuple[float, float]]) -> None:
+def show(how: str, figures: Figures, trust: Trust) -> None:
     lengths = figures.get("length, music", [])
     print(f"\nheard: {how}; {len(lengths)} songs, {sum(lengths) / 60:.0f} minutes")
     for name, values in figures.items():
@@ -346,9 +333,9 @@ def show(how: str, figures: Table, trust: Sequence[tuple[float, float]]) -> None
     for edge in (0.0, 0.2, 0.4, 0.6, 0.8):
         inside = [share for sure, share in trust if edge <= sure < edge + 0.2 + (edge == 0.8)]
         if inside:
+            percent, between = 100 * np.mean(inside), f"{edge:.1f} to {edge + 0.2:.1f}"
             print(
-                f"  lines with confidence {edge:.1f} to {edge + 0.2:.1f}: "
-                f"{100 * np.mean(inside):5.1f} % right ({len(inside)} lines)"
+                f"  lines with confidence {between}: {percent:5.1f} % right ({len(inside)} lines)"
             )
     for name in [name.removeprefix("clock, ") for name in figures if name.startswith("clock")]:
         speed = sum(figures[f"length, {name}"]) / max(1e-9, sum(figures[f"clock, {name}"]))

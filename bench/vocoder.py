@@ -1,8 +1,7 @@
-"""How fast codes become sound: a Vocos head beside DAC's decoder, the wait for first sound, memory
-against duration.
+"""Codes to sound: a Vocos head beside DAC's decoder, the wait for first sound, memory.
 
     python bench/vocoder.py [--seconds 4] [--repeats 3] [--longest 600]
-    python bench/vocoder.py --tiny         # seconds: shows that it runs, and says nothing about speed
+    python bench/vocoder.py --tiny     # seconds: shows that it runs, and says nothing about speed
 
 True 44.1 kHz shapes, random weights: the decoder of `dac.DAC()` as published (1536 wide, strides 8
 8 4 2) with its own look-up of codes, and a head of the published 44.1 kHz Vocos' size (512 wide, 8
@@ -23,12 +22,11 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -47,34 +45,36 @@ DURATIONS = (10, 30, 60, 120, 300, 600)  # seconds
 CHUNKS = (10, 43)  # frames: an eighth and half of a second
 
 
-def format_of(slots: int = 9, size: int = 1024) -> CodecFormat:
-    return CodecFormat(44_100, 44_100 / 512, (size,) * slots)
+SAMPLE_RATE, HOP = 44_100, 512  # Hz; samples of a frame
+SLOTS, CODES = 9, 1024
+
+
+def format_of() -> CodecFormat:
+    return CodecFormat(SAMPLE_RATE, SAMPLE_RATE / HOP, (CODES,) * SLOTS)
 
 
 def head(tiny: bool) -> HeadVocoder:
     """A head of the size of Vocos' 44.1 kHz model, random weights."""
     torch.manual_seed(0)
-    shape = (
-        {"width": 32, "inner": 64, "blocks": 2}
-        if tiny
-        else {"width": 512, "inner": 1536, "blocks": 8}
+    width, inner, blocks = (32, 64, 2) if tiny else (512, 1536, 8)
+    settings = HeadSettings(
+        hop=HOP, window=2048, coarse_blocks=0, width=width, inner=inner, blocks=blocks
     )
-    settings = HeadSettings(hop=512, window=2048, coarse_blocks=0, **shape)
-    return HeadVocoder(HeadNetwork(settings, format_of(), 1024), format_of(), "random")
+    return HeadVocoder(HeadNetwork(settings, format_of(), CODES), format_of(), "random")
 
 
-def dac_decoder(tiny: bool) -> Any:
+def dac_decoder(tiny: bool) -> dac.DAC:
     """The package's model; only its look-up and decoder are used."""
     torch.manual_seed(0)
     return dac.DAC(encoder_dim=4, latent_dim=1024, decoder_dim=64 if tiny else 1536).eval()
 
 
 def codes(seconds: float) -> Tensor:
-    frames = max(1, round(seconds * 44_100 / 512))
-    return torch.randint(1024, (frames, 9), generator=torch.Generator().manual_seed(1))
+    frames = max(1, round(seconds * SAMPLE_RATE / HOP))
+    return torch.randint(CODES, (frames, SLOTS), generator=torch.Generator().manual_seed(1))
 
 
-def median_s(run: Callable[[], Any], repeats: int, device: str) -> float:
+def median_s(run: Callable[[], object], repeats: int, device: str) -> float:
     """Median of the wall time of `run`, after one run to warm up."""
     times = []
     for _ in range(repeats + 1):
@@ -100,46 +100,43 @@ def speeds(seconds: float, repeats: int, tiny: bool, device: str) -> list[tuple[
     def by_dac() -> Tensor:
         return peer.decode(peer.quantizer.from_codes(codes_FS.T[None])[0])
 
-    assert by_head().shape[-1] == by_dac().shape[-1] == len(codes_FS) * 512
-    lookups = [
-        p
-        for q in peer.quantizer.quantizers
-        for p in (*q.codebook.parameters(), *q.out_proj.parameters())
-    ]
-    sizes = [
-        sum(p.numel() for p in ours.network.parameters()),
-        sum(p.numel() for p in (*peer.decoder.parameters(), *lookups)),
-    ]
-    runs = (("Vocos head", by_head), ("DAC decoder", by_dac))
+    assert by_head().shape[-1] == by_dac().shape[-1] == len(codes_FS) * HOP
+    lookups = [part for q in peer.quantizer.quantizers for part in (q.codebook, q.out_proj)]
     return [
-        (name, size, median_s(run, repeats, device))
-        for (name, run), size in zip(runs, sizes, strict=True)
+        ("Vocos head", size_of(ours.network), median_s(by_head, repeats, device)),
+        ("DAC decoder", size_of(peer.decoder, *lookups), median_s(by_dac, repeats, device)),
     ]
+
+
+def size_of(*networks: nn.Module) -> int:
+    """Their parameters, counted."""
+    return sum(p.numel() for network in networks for p in network.parameters())
 
 
 def waits(repeats: int, tiny: bool) -> list[tuple[int, float, float]]:
     """(frames in a chunk, seconds of song needed, seconds of compute) until the first sound."""
     vocoder, rows = head(tiny), []
     for frames in CHUNKS:
-        asked = 0
+        taken: list[int] = []  # frames of each chunk that the vocoder asked for
 
-        def chunks(frames: int = frames) -> Any:
-            nonlocal asked
-            asked = 0
-            for chunk_FS in codes(20).split(frames):
-                asked += len(chunk_FS)
-                yield chunk_FS
-
-        def first(chunks: Any = chunks) -> Tensor:
-            return next(iter(vocoder.stream(chunks())))
+        def first(frames: int = frames, taken: list[int] = taken) -> Tensor:
+            taken.clear()
+            return next(iter(vocoder.stream(counted(codes(20).split(frames), taken))))
 
         spent = median_s(first, repeats, "cpu")
-        rows.append((frames, asked * 512 / 44_100, spent))
+        rows.append((frames, sum(taken) * HOP / SAMPLE_RATE, spent))
     return rows
 
 
+def counted(chunks: Iterable[Tensor], taken: list[int]) -> Iterator[Tensor]:
+    """The chunks; the number of frames of each goes to `taken` when it is taken."""
+    for chunk_FS in chunks:
+        taken.append(len(chunk_FS))
+        yield chunk_FS
+
+
 def memory(seconds: float, way: str, tiny: bool) -> float:
-    """Peak MiB above the loaded head, by Linux' own high-water mark. Runs in a process of its own."""
+    """Peak MiB above the loaded head, by Linux' high-water mark; in a process of its own."""
     vocoder, codes_FS = head(tiny), codes(seconds)
     before = resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the mark falls back to what is held now
@@ -147,62 +144,53 @@ def memory(seconds: float, way: str, tiny: bool) -> float:
         samples = sum(piece_CW.shape[1] for piece_CW in vocoder.stream(codes_FS.split(43)))
     else:
         samples = vocoder.decode(codes_FS).shape[1]
-    assert samples == len(codes_FS) * 512
+    assert samples == len(codes_FS) * HOP
     return resident("VmHWM") - before
 
 
-def resident(what: str) -> float:
-    """A line of /proc/self/status in MiB."""
+def resident(name: str) -> float:
+    """VmRSS or VmHWM of this process in MiB (Linux)."""
     lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(what)) / 1024
+    return next(int(line.split()[1]) for line in lines if line.startswith(name)) / 1024
 
 
 def memory_apart(seconds: float, way: str, tiny: bool) -> float:
     command = [sys.executable, __file__, "--memory", way, "--seconds", str(seconds)]
-    told = subprocess.run(command + ["--tiny"] * tiny, capture_output=True, text=True, check=True)
-    return float(told.stdout.split()[-1])
+    done = subprocess.run(command + ["--tiny"] * tiny, capture_output=True, text=True, check=True)
+    return float(done.stdout.split()[-1])
 
 
-def report(said: argparse.Namespace) -> None:
-    devices = ["cpu"] + ["cuda"] * torch.cuda.is_available()
-    print(f"\n## Codes to sound: {said.seconds:g} s at 44.1 kHz, {torch.__version__}\n", flush=True)
-    print(
-        "| on | decoder | parameters | seconds | times real time | against DAC "
-        "|\n|---|---|---|---|---|---|"
-    )
-    for device in devices:
-        rows = speeds(said.seconds, said.repeats, said.tiny, device)
-        name_of = torch.cuda.get_device_name() if device == "cuda" else "CPU, one thread"
+def report(seconds: float, repeats: int, longest: float, tiny: bool) -> None:
+    print(f"\n## Codes to sound: {seconds:g} s at 44.1 kHz, {torch.__version__}\n", flush=True)
+    print("| on | decoder | parameters | seconds | times real time | against DAC |")
+    print("|---|---|---|---|---|---|")
+    for device in ["cpu"] + ["cuda"] * torch.cuda.is_available():
+        rows = speeds(seconds, repeats, tiny, device)
+        machine = torch.cuda.get_device_name() if device == "cuda" else "CPU, one thread"
         for name, size, spent in rows:
             print(
-                f"| {name_of} | {name} | {size / 1e6:.1f} M | {spent:.4f} | "
-                f"{said.seconds / spent:.1f} |"
-                f" {rows[1][2] / spent:.1f}x |",
+                f"| {machine} | {name} | {size / 1e6:.1f} M | {spent:.4f} | "
+                f"{seconds / spent:.1f} | {rows[1][2] / spent:.1f}x |",
                 flush=True,
             )
-    ahead = head(said.tiny).context_frames
-    print(f"\n## First sound (look-ahead {ahead} frames, {ahead * 512 / 44.1:.0f} ms)\n")
-    print("| frames in a chunk | song needed, ms | computed until then, ms |\n|---|---|---|")
-    for frames, needed, spent in waits(said.repeats, said.tiny):
+    ahead = head(tiny).context_frames
+    print(
+        f"\n## First sound (look-ahead {ahead} frames, {1000 * ahead * HOP / SAMPLE_RATE:.0f} ms)"
+    )
+    print("\n| frames in a chunk | song needed, ms | computed until then, ms |\n|---|---|---|")
+    for frames, needed, spent in waits(repeats, tiny):
         print(f"| {frames} | {1000 * needed:.0f} | {1000 * spent:.1f} |", flush=True)
     print("\n## Memory against duration, MiB above the loaded head\n")
-    print(
-        "| song, s | the wave itself | decode | stream | stream, 10 MiB a mark "
-        "|\n|---|---|---|---|---|"
-    )
-    durations = (
-        [s for s in DURATIONS if s <= said.longest]
-        if Path("/proc/self/clear_refs").exists()
-        else []
-    )
-    for seconds in durations:
-        decoded, streamed = (memory_apart(seconds, way, said.tiny) for way in ("decode", "stream"))
-        wave = 4 * len(codes(seconds)) * 512 / MIB
-        print(
-            f"| {seconds} | {wave:.1f} | {decoded:.1f} | {streamed:.1f} | "
-            f"{'#' * round(streamed / 10)} |",
-            flush=True,
-        )
+    print("| song, s | the wave itself | decode | stream | stream, 10 MiB a mark |")
+    print("|---|---|---|---|---|")
+    on_linux = Path("/proc/self/clear_refs").exists()
+    for duration in DURATIONS if on_linux else ():
+        if duration <= longest:
+            decoded, streamed = (memory_apart(duration, way, tiny) for way in ("decode", "stream"))
+            cells = [4 * len(codes(duration)) * HOP / MIB, decoded, streamed]
+            marks = "#" * round(streamed / 10)
+            row = " | ".join(f"{cell:.1f}" for cell in cells)
+            print(f"| {duration} | {row} | {marks} |", flush=True)
 
 
 def main() -> None:
@@ -211,22 +199,18 @@ def main() -> None:
     )
     parser.add_argument("--seconds", type=float, default=4.0, help="of song to decode")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument(
-        "--longest",
-        type=float,
-        default=600.0,
-        help="seconds of the longest song of the memory table",
-    )
+    longest = "seconds of the longest song of the memory table"
+    parser.add_argument("--longest", type=float, default=600.0, help=longest)
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--memory", choices=("stream", "decode"), help=argparse.SUPPRESS)
-    said = parser.parse_args()
+    options = parser.parse_args()
     torch.set_num_threads(1)
-    if said.memory:
-        print(memory(said.seconds, said.memory, said.tiny))
+    if options.memory:
+        print(memory(options.seconds, options.memory, options.tiny))
         return
-    if said.tiny:
-        said.seconds, said.repeats, said.longest = 0.5, 1, min(said.longest, 30.0)
-    report(said)
+    if options.tiny:
+        options.seconds, options.repeats, options.longest = 0.5, 1, min(options.longest, 30.0)
+    report(options.seconds, options.repeats, options.longest, options.tiny)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""What a codec keeps: tune, words, spectrum and a speech judge's score of the round trip, and
-players to hear it.
+"""What a codec keeps of tune, words and spectrum after a round trip, with players to hear it.
 
-    python eval/fidelity.py --songs MANIFEST [--codec CODEC] [--slots 1,2,4] [--judged 2] [--lines N] [--track vocals]
+    python eval/fidelity.py --songs MANIFEST [--codec CODEC] [--slots 1,2,4] [--judged 2]
+                            [--lines N] [--track vocals]
     python eval/fidelity.py FILE [FILE ...] [the same]
 
 MANIFEST: songs with known words and notes, as `python -m distill.sources.songbook --split held-out`
@@ -25,7 +25,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,7 @@ from distill.audio import files as audio_files
 from distill.audio import stems
 from distill.audio.codec_format import CodecFormat
 from distill.audio.safe_decode import promise
+from distill.codecs import Codec, CodecSettings
 from distill.config import settings
 from distill.errors import DistillError, SettingsError, SongError
 from distill.measures import Performance, _bootstrap, judge
@@ -52,21 +53,21 @@ PIECE_SECONDS = 10.0
 SPEED_SECONDS, SPEED_RUNS = 20.0, 3
 UNCODED = "uncoded"
 ALL, MIX = "all", "mix"
+LineReport = dict[str, Any]  # one of the lines of a row, as `judge` returns them
 
 
 @dataclass(frozen=True)
 class Chosen:
     """The codec that is asked about, as a recipe would name it."""
 
-    codec: Any = settings.part("codecs")
+    codec: CodecSettings = settings.part("codecs")
 
 
 @dataclass
 class Heard:
-    """One line or piece: whose voice, its sound before and after by row, and how like they are by
-    number of slots.
+    """One line or piece: its voice, its sound before and after by row, its likeness by slots.
 
-    track: what of it is heard, "mix" or one of the codec's tracks; nothing where the codec knows no
+    track: what of it is heard, "mix" or one of the codec's tracks; empty where the codec knows no
     tracks.
     """
 
@@ -78,7 +79,7 @@ class Heard:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; 2 and one line on standard error where something is wrong with what was given."""
+    """The command; 2 and a line on standard error where something is wrong with what was given."""
     options = _options(arguments)
     try:
         report, performances = make(options)
@@ -105,15 +106,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("files", nargs="*", type=Path)
     parser.add_argument("--songs", type=Path, metavar="MANIFEST")
     parser.add_argument("--codec", default="embedded")
-    parser.add_argument(
-        "--slots", type=_numbers, help="likeness at these; default: every number there is"
-    )
-    parser.add_argument(
-        "--judged", type=_numbers, help="tune and words at these; default: the codec's own"
-    )
-    parser.add_argument(
-        "--lines", type=int, default=160, help="lines, evenly spread over every voice's"
-    )
+    parser.add_argument("--slots", type=_numbers, help="likeness at these; default: at every one")
+    parser.add_argument("--judged", type=_numbers, help="tune and words; default: the codec's own")
+    parser.add_argument("--lines", type=int, default=160, help="evenly spread over every voice's")
     parser.add_argument("--track", default="audio", choices=["audio", "vocals", "accompaniment"])
     parser.add_argument("--processes", type=int, help="that judge; default: one a core")
     parser.add_argument("--examples", type=int, default=12, help="lines on the page")
@@ -133,38 +128,37 @@ def _numbers(text: str) -> list[int]:
     return numbers
 
 
-def codec_settings(text: str) -> Any:
-    """A codec's settings from a kind, a recipe's words, or the folder of an embedded codec. Raises
-    SettingsError."""
+def codec_settings(text: str) -> CodecSettings:
+    """A codec's settings from a kind, a recipe's words, or the folder of an embedded codec.
+
+    Raises SettingsError.
+    """
     if text in settings.kinds("codecs"):
         given = settings.override({"codec": {}}, {"codec.kind": text})
     elif "=" in text:
-        words = dict(word.split("=", 1) for word in text.split() if "=" in word)
-        given = settings.override(
-            {"codec": {}}, {f"codec.{name}": value for name, value in words.items()}
-        )
+        words = [word.split("=", 1) for word in text.split() if "=" in word]
+        given = settings.override({"codec": {}}, {f"codec.{name}": value for name, value in words})
     else:
         given = {"codec": {"kind": "embedded", "path": text}}
     return settings.build(given, Chosen, "--codec").codec
 
 
-def codecs(chosen: Any, wanted: Sequence[int] | None) -> dict[int, Any]:
-    """The codec with each number of slots that is wanted, by number; all there are where none is
-    named."""
+def codecs(chosen: Any, wanted: Sequence[int] | None) -> dict[int, Codec]:
+    """The codec at each wanted number of slots, by number; at every number where none is wanted.
+
+    chosen: CodecSettings, a dataclass."""
     if "slots" not in {field.name for field in fields(chosen)}:
-        if wanted not in (None, [chosen.format.slots]):
-            raise SettingsError(
-                f"--slots: this codec has {chosen.format.slots} and no fewer; leave it out"
-            )
-        return {chosen.format.slots: chosen.load()}
+        own: int = chosen.format.slots
+        if wanted not in (None, [own]):
+            raise SettingsError(f"--slots: this codec has {own} and no fewer; leave it out")
+        return {own: chosen.load()}
     numbers = wanted or range(1, replace(chosen, slots=None).format.slots + 1)
-    whole = replace(chosen, slots=max(numbers)).load()
-    return {slots: _cut(whole, slots) for slots in numbers}
+    codec = replace(chosen, slots=max(numbers)).load()
+    return {slots: _cut(codec, slots) for slots in numbers}
 
 
-def _cut(codec: Any, slots: int) -> Any:
-    """The codec with its first slots alone, on the same weights: a large one is not held once for
-    every number."""
+def _cut(codec: Codec, slots: int) -> Codec:
+    """The codec with its first slots alone, on the same weights, which are held only once."""
     fewer = object.__new__(type(codec))
     sizes = codec.format.slot_sizes[:slots]
     vars(fewer).update(vars(codec), format=replace(codec.format, slot_sizes=sizes))
@@ -189,9 +183,9 @@ def make(options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, list[Pe
     asked = _asked(options, chosen.format.tracks) if options.songs else _pieces(options.files)
     heard, codes, excerpt_CW = hear(asked, options.track, by_slots, judged)
     rows = {row: [line.rows[row] for line in heard] for row in heard[0].rows}
-    scored = any(take.notes or take.words for take in rows[UNCODED])
+    judgeable = any(sung.notes or sung.words for sung in rows[UNCODED])
     format = by_slots[max(by_slots)].format
-    words = [word for take in rows[UNCODED] for word in take.words]
+    words = [word for sung in rows[UNCODED] for word in sung.words]
     report: dict[str, Any] = {
         "version": VERSION,
         "codec": settings.plain(chosen) | {"kind": settings.kind_of(chosen)},
@@ -202,10 +196,10 @@ def make(options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, list[Pe
         "lines": len(heard),
         "judged": judged,
         "words": {"asked": len(words), "distinct": len(set(words))},
-        "seconds": sum(take.seconds for take in rows[UNCODED]),
+        "seconds": sum(sung.seconds for sung in rows[UNCODED]),
         "voice_of_line": [line.voice for line in heard],
         "track_of_line": [line.track for line in heard],
-        **(judge(rows, UNCODED, options.processes) if scored else {"rows": {}, "paired": {}}),
+        **(judge(rows, UNCODED, options.processes) if judgeable else {"rows": {}, "paired": {}}),
         "likeness": likeness_by_voice(heard),
         "codebooks": likeness.codebook_use(codes, format.slot_sizes),
         "speed": [speed(by_slots[slots], excerpt_CW) for slots in judged],
@@ -234,46 +228,42 @@ def _voice(song: Song) -> str:
 
 
 def _pieces(files: Sequence[Path]) -> list[Asked]:
-    """Files in pieces of 10 s, each a line without words; a last piece of less than a second is
-    left out."""
+    """Files in pieces of 10 s, each a line without words.
+
+    A last piece of less than a second is left out.
+    """
     pieces = []
     for file in files:
-        song, seconds = (
-            Song(file.name, (), voice=file.stem, audio=str(file)),
-            audio_files.seconds(file),
-        )
+        song = Song(file.name, (), voice=file.stem, audio=str(file))
+        seconds = audio_files.seconds(file)
         starts = [k * PIECE_SECONDS for k in range(int((seconds - 1) // PIECE_SECONDS) + 1)]
         for start in starts or [0.0]:
             end = min(start + PIECE_SECONDS, seconds)
-            pieces.append(
-                Asked(Line(f"{file.stem} at {start:.0f} s", 0.0, end - start), song, start, end)
-            )
+            line = Line(f"{file.stem} at {start:.0f} s", 0.0, end - start)
+            pieces.append(Asked(line, song, start, end))
     return pieces
 
 
 def hear(
-    asked: Sequence[Asked], track: str, by_slots: dict[int, Any], judged: Sequence[int]
+    asked: Sequence[Asked], track: str, by_slots: dict[int, Codec], judged: Sequence[int]
 ) -> tuple[list[Heard], list[Tensor], Tensor]:
-    """Every line before and after; codes_FS of every song at most slots; and an excerpt to take the
-    speed of."""
+    """Every line before and after; every song's codes_FS at most slots; an excerpt for `speed`."""
     format = by_slots[max(by_slots)].format
     by_files: dict[tuple[str, ...], list[Asked]] = {}
     for each in asked:
         files = stems.files(each.song, format) if format.tracks else (each.song.tracks[track],)
         by_files.setdefault(files, []).append(each)
-    heard, all_codes, excerpts = [], [], []
+    heard, all_codes = [], []
+    excerpts: list[Tensor] = []
     for number, (files, lines) in enumerate(by_files.items(), 1):
-        print(
-            f"\r{number} of {len(by_files)} songs",
-            end="\n" * (number == len(by_files)),
-            file=sys.stderr,
-        )
+        end = "\n" * (number == len(by_files))
+        print(f"\r{number} of {len(by_files)} songs", end=end, file=sys.stderr)
         rate = max(promise(file).sample_rate for file in files)
         before_CW = stems.read(files, replace(format, sample_rate=rate))
         asked_CW = audio_files.resample(before_CW, rate, format.sample_rate)
         if sum(part.shape[1] for part in excerpts) < SPEED_SECONDS * format.sample_rate:
             excerpts.append(asked_CW)
-        song = [
+        heard_here = [
             _line(each, name, track, part_CW, rate)
             for name, part_CW in _parts(before_CW, format).items()
             for each in lines
@@ -284,14 +274,13 @@ def hear(
             if slots == max(by_slots):
                 all_codes.append(codes_FS)
             row, parts = f"{slots} slots", _parts(after_CW, codec.format)
-            for each, line in zip(lines * len(parts), song, strict=True):
-                line.rows[row] = _take(
-                    each, line.track or track, parts[line.track], format.sample_rate
-                )
+            for each, line in zip(lines * len(parts), heard_here, strict=True):
+                of_line_CW, sung_on = parts[line.track], line.track or track
+                line.rows[row] = _sung(each, sung_on, of_line_CW, format.sample_rate)
                 line.likeness[slots] = _likeness(line, row, slots in judged)
                 if slots not in judged:
                     del line.rows[row]
-        heard += song
+        heard += heard_here
     excerpt_CW = torch.cat(excerpts, 1)[:, : round(SPEED_SECONDS * format.sample_rate)]
     return heard, all_codes, excerpt_CW
 
@@ -306,38 +295,27 @@ def _parts(wave_CW: Tensor, format: CodecFormat) -> dict[str, Tensor]:
 
 def _line(each: Asked, name: str, track: str, wave_CW: Tensor, rate: int) -> Heard:
     voice = f"{name}: {_voice(each.song)}" if name else _voice(each.song)
-    return Heard(each.line.text, voice, name, {UNCODED: _take(each, name or track, wave_CW, rate)})
+    return Heard(each.line.text, voice, name, {UNCODED: _sung(each, name or track, wave_CW, rate)})
 
 
-def _take(each: Asked, track: str, wave_CW: Tensor, rate: int) -> Performance:
-    """The line's part of a song's sound, with what is known of it: no words but English, nothing of
-    a band's."""
+def _sung(each: Asked, track: str, wave_CW: Tensor, rate: int) -> Performance:
+    """The line's part of a song's sound; its words if they are English; of a band neither words
+    nor notes."""
     last = None if each.last is None else round(each.last * rate)
-    take = performance(each.line, wave_CW[:, round(each.first * rate) : last], rate)
-    sung = track != "accompaniment"
-    words = (
-        lyrics.words(each.line.text)
-        if sung and each.song.sections and each.song.language == "en"
-        else ()
-    )
-    return Performance(take.text, tuple(words), take.notes if sung else (), take.wave_W, rate)
+    sung = performance(each.line, wave_CW[:, round(each.first * rate) : last], rate)
+    by_voice = track != "accompaniment"
+    worded = by_voice and each.song.sections and each.song.language == "en"
+    words = tuple(lyrics.words(each.line.text)) if worded else ()
+    return Performance(sung.text, words, sung.notes if by_voice else (), sung.wave_W, rate)
 
 
 def _likeness(line: Heard, row: str, judged: bool) -> dict[str, tuple[float, float]]:
     """Every figure of likeness.py, (sum, count) each, at its own rate."""
     rate = line.rows[row].sample_rate
-    at = {
-        hertz: [_at(line.rows[name], hertz) for name in (UNCODED, row)]
-        for hertz in (likeness.SPEECH_RATE, rate)
-    }
-    for hertz, (before_W, after_W) in at.items():
-        # resampling may round a length up or down by one
-        samples = min(len(before_W), len(after_W))
-        at[hertz] = [before_W[:samples], after_W[:samples]]
-    speech = at[likeness.SPEECH_RATE]
+    speech = _pair(line, row, likeness.SPEECH_RATE)
     figures = {"mel": likeness.mel(*speech, likeness.SPEECH_RATE), "stoi": likeness.stoi(*speech)}
     if rate != likeness.SPEECH_RATE:
-        figures["mel, whole"] = likeness.mel(*at[rate], rate)
+        figures["mel, whole"] = likeness.mel(*_pair(line, row, rate), rate)
     if likeness.has_pesq():
         figures["pesq"] = likeness.pesq(*speech)
     if judged and not line.rows[UNCODED].notes:
@@ -345,71 +323,83 @@ def _likeness(line: Heard, row: str, judged: bool) -> dict[str, tuple[float, flo
     return figures
 
 
-def _at(take: Performance, rate: int) -> Tensor:
-    return audio_files.resample(torch.from_numpy(take.wave_W)[None], take.sample_rate, rate)[0]
+def _pair(line: Heard, row: str, rate: int) -> tuple[Tensor, Tensor]:
+    """The line before and after at this sample rate, equally long."""
+    before_W, after_W = (
+        audio_files.resample(torch.from_numpy(sung.wave_W)[None], sung.sample_rate, rate)[0]
+        for sung in (line.rows[UNCODED], line.rows[row])
+    )
+    samples = min(len(before_W), len(after_W))  # resampling may round up or down
+    return before_W[:samples], after_W[:samples]
 
 
 # --- figures --------------------------------------------------------------------------------------
 
 
-def _places(voices: Sequence[str], tracks: Sequence[str]) -> dict[str, list[int]]:
-    """Lines by voice, and before them all of a track together where there is more than one voice."""
-    whole, each = (
-        {
+def _line_numbers(voices: Sequence[str], tracks: Sequence[str]) -> dict[str, list[int]]:
+    """Lines by voice, and before them all of a track where there is more than one voice."""
+
+    def by_name(names: Sequence[str]) -> dict[str, list[int]]:
+        return {
             name: [n for n, other in enumerate(names) if other == name]
             for name in dict.fromkeys(names)
         }
-        for names in ([track or ALL for track in tracks], voices)
-    )
-    return (whole if len(each) > len(whole) else {}) | each
+
+    by_track, by_voice = by_name([track or ALL for track in tracks]), by_name(voices)
+    return (by_track if len(by_voice) > len(by_track) else {}) | by_voice
 
 
 def likeness_by_voice(heard: Sequence[Heard]) -> dict[str, dict[int, dict[str, Any]]]:
     """voice -> slots -> figure -> its mean with the interval over lines, and how many lines it was
     taken from."""
-    found: dict[str, dict[int, dict[str, Any]]] = {}
-    for voice, places in _places(
-        [line.voice for line in heard], [line.track for line in heard]
-    ).items():
+    figures: dict[str, dict[int, dict[str, Any]]] = {}
+    numbers = _line_numbers([line.voice for line in heard], [line.track for line in heard])
+    for voice, lines in numbers.items():
         for slots in heard[0].likeness:
             for name in heard[0].likeness[slots]:
-                pairs = [heard[n].likeness[slots].get(name, (0.0, 0.0)) for n in places]
+                pairs = [heard[n].likeness[slots].get(name, (0.0, 0.0)) for n in lines]
                 sums, counts = zip(*pairs, strict=True)
                 figure = asdict(_bootstrap.share(sums, counts)) if sum(counts) else None
                 counted = figure and figure | {"lines": sum(count > 0 for count in counts)}
-                found.setdefault(voice, {}).setdefault(slots, {})[name] = counted
-    return found
+                figures.setdefault(voice, {}).setdefault(slots, {})[name] = counted
+    return figures
 
 
 def shares_by_voice(report: dict[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
     """voice -> row -> notes in tune before, after, their quotient, of those in tune before the
-    share still in tune, and words missed before, after and the difference. None where nothing was
-    counted."""
+    share still in tune, and words missed before, after and the difference.
+
+    None where nothing was counted.
+    """
     if not report["rows"]:
         return {}
     before = report["rows"][UNCODED]["per_line"]
-    found: dict[str, dict[str, dict[str, Any]]] = {}
-    for voice, places in _places(report["voice_of_line"], report["track_of_line"]).items():
+    shares: dict[str, dict[str, dict[str, Any]]] = {}
+    for voice, lines in _line_numbers(report["voice_of_line"], report["track_of_line"]).items():
         for row in report["rows"].keys() - {UNCODED}:
             after = report["rows"][row]["per_line"]
-            pairs = [(before[n], after[n]) for n in places]
-            found.setdefault(voice, {})[row] = {
-                "lines": len(places),
+            pairs = [(before[n], after[n]) for n in lines]
+            shares.setdefault(voice, {})[row] = {
+                "lines": len(lines),
                 **_compared(pairs, "in_tune", _bootstrap.quotient),
                 "still_in_tune": _share([_still(*pair) for pair in pairs]),
                 **_compared(pairs, "word_error", _bootstrap.difference),
             }
-    return found
+    return shares
 
 
-def _compared(pairs: Sequence[Any], figure: str, compare: Any) -> dict[str, Any]:
+def _compared(
+    pairs: Sequence[tuple[LineReport, LineReport]],
+    figure: str,
+    compare: Callable[..., _bootstrap.Interval | None],
+) -> dict[str, Any]:
     old, new = ([line["figures"][figure] for line in side] for side in zip(*pairs, strict=True))
     four = [[pair[part] for pair in side] for side in (new, old) for part in (0, 1)]
-    found = compare(*four) if sum(count for _, count in old) else None
+    compared = compare(*four) if sum(count for _, count in old) else None
     return {
         f"{figure}_before": _share(old),
         f"{figure}_after": _share(new),
-        f"{figure}_{compare.__name__}": asdict(found) if found else None,
+        f"{figure}_{compare.__name__}": asdict(compared) if compared else None,
     }
 
 
@@ -418,16 +408,17 @@ def _share(pairs: Sequence[Sequence[float]]) -> dict[str, Any] | None:
     return asdict(_bootstrap.share(hits, counts)) | {"count": sum(counts)} if sum(counts) else None
 
 
-def _still(before: dict[str, Any], after: dict[str, Any]) -> tuple[int, int]:
+def _still(before: LineReport, after: LineReport) -> tuple[int, int]:
     """Notes in tune both before and after, and notes in tune before."""
     cents = zip(before["pitch"]["cents"], after["pitch"]["cents"], strict=True)
     kept = [in_tune(new) for old, new in cents if in_tune(old)]
     return sum(kept), len(kept)
 
 
-def speed(codec: Any, wave_CW: Tensor) -> dict[str, float]:
-    """Seconds of sound a second on one thread, by the clock and by the processor's time: the median
-    of three runs."""
+def speed(codec: Codec, wave_CW: Tensor) -> dict[str, float]:
+    """Seconds of sound a second on one thread, by the clock and by the processor's time.
+
+    The median of three runs."""
     threads, seconds = torch.get_num_threads(), wave_CW.shape[1] / codec.format.sample_rate
     torch.set_num_threads(1)
     spent: dict[str, list[float]] = {}

@@ -3,13 +3,17 @@
 Every figure is taken at a rate of its own, from the same reference, so that codecs of different
 rates can be compared:
 
-    mel          mean absolute difference of natural-log mel spectra at 16 kHz (80 bands, window 1024, hop 256, floor 1e-5)
+    mel          mean absolute difference of natural-log mel spectra at 16 kHz
+                 (80 bands, window 1024, hop 256, floor 1e-5)
     mel, whole   the same at the codec's own rate: all that it can speak of
-    pesq         wide band PESQ, 1 to 4.64 (ITU-T P.862.2 by the package `pesq`), made and tried on telephone speech
-    stoi         short-time objective intelligibility, 0 to 1 (Taal 2011, doi:10.1109/TASL.2011.2114881; `pystoi`), speech too
-    pitch        of the 5 ms frames that harvest calls voiced before, the share voiced after and within 50 cents
+    pesq         wide band PESQ, 1 to 4.64 (ITU-T P.862.2 by the package `pesq`),
+                 made and tried on telephone speech
+    stoi         short-time objective intelligibility, 0 to 1 (Taal 2011,
+                 doi:10.1109/TASL.2011.2114881; `pystoi`), made for speech too
+    pitch        of the 5 ms frames that harvest calls voiced before, the share voiced after
+                 and within 50 cents
 
-PESQ and STOI are libraries' scores for speech: on singing they rank one codec's settings, and are
+PESQ and STOI are libraries' figures for speech: on singing they rank one codec's settings, and are
 no listener's opinion. Each function gives (sum, count) so that pieces add up and can be drawn again
 (`distill.measures._bootstrap`).
 """
@@ -20,7 +24,6 @@ import importlib.util
 import math
 import warnings
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -40,8 +43,7 @@ BANDS, WINDOW, HOP, FLOOR = 80, 1024, 256, 1e-5
 
 Counted = tuple[float, float]  # sum, count
 
-# name, frames a second of each slot (a list of rates for codecs of several), codes, slots offered,
-# paper
+# name; frames a second of each slot (several rates for SNAC); codes; slots offered; paper
 PUBLISHED: list[tuple[str, list[float], int, list[int], str]] = [
     ("EnCodec 24 kHz", [75.0], 1024, [2, 4, 8, 16], "arXiv 2210.13438"),
     ("DAC 16 kHz", [16_000 / 320], 1024, [12], "arXiv 2306.06546"),
@@ -56,8 +58,7 @@ PUBLISHED: list[tuple[str, list[float], int, list[int], str]] = [
 
 
 def published() -> list[tuple[str, float, float, str]]:
-    """(codec and slots, tokens a second, kbit a second, paper) of codecs as published: arithmetic,
-    nothing measured."""
+    """(codec and slots, tokens a second, kbit a second, paper) as published; nothing measured."""
     rows = []
     for name, rates, codes, offered, paper in PUBLISHED:
         for slots in offered:
@@ -68,8 +69,7 @@ def published() -> list[tuple[str, float, float, str]]:
 
 
 def rates(format: CodecFormat) -> tuple[float, float]:
-    """(tokens a second, kbit a second): frame rate times the slots, times the sum of log2 of their
-    codes."""
+    """(tokens a second, kbit a second): frame rate times slots, times the slots' bits."""
     bits = sum(math.log2(size) for size in format.slot_sizes)
     return format.frame_rate * format.slots, format.frame_rate * bits / 1000
 
@@ -90,11 +90,14 @@ def mel(before_W: Tensor, after_W: Tensor, sample_rate: int) -> Counted:
 
 
 def pesq(before_W: Tensor, after_W: Tensor) -> Counted:
-    """Wide band PESQ of sound at 16 kHz. Nothing is counted where it hears no utterance before;
-    1.0, less than its worst, where only what comes after holds none."""
+    """Wide band PESQ of sound at 16 kHz.
+
+    Nothing is counted where it hears no utterance before; 1.0, less than its worst, where only what
+    comes after holds none.
+    """
     import pesq as library
 
-    def score(wave_W: Tensor) -> float | None:
+    def quality(wave_W: Tensor) -> float | None:
         try:
             return float(library.pesq(SPEECH_RATE, before_W.numpy(), wave_W.numpy(), "wb"))
         except (library.NoUtterancesError, library.BufferTooShortError):
@@ -103,20 +106,21 @@ def pesq(before_W: Tensor, after_W: Tensor) -> Counted:
     if not before_W.any():
         return 0.0, 0
     # of digital silence the library makes NaN
-    if after_W.any() and (found := score(after_W)) is not None:
-        return found, 1
-    return (0.0, 0) if score(before_W) is None else (1.0, 1)
+    if after_W.any() and (of_after := quality(after_W)) is not None:
+        return of_after, 1
+    return (0.0, 0) if quality(before_W) is None else (1.0, 1)
 
 
 def stoi(before_W: Tensor, after_W: Tensor) -> Counted:
     """STOI of sound at 16 kHz; nothing counted where less than 0.4 s of it is above silence."""
-    from pystoi import stoi as score
+    import pystoi
 
+    clean_W, coded_W = before_W.double().numpy(), after_W.double().numpy()
     with warnings.catch_warnings():
         # it warns and gives 1e-5
         warnings.filterwarnings("error", "Not enough STFT frames", RuntimeWarning)
         try:
-            return float(score(before_W.double().numpy(), after_W.double().numpy(), SPEECH_RATE)), 1
+            return float(pystoi.stoi(clean_W, coded_W, SPEECH_RATE)), 1
         except RuntimeWarning:
             return 0.0, 0
 
@@ -131,9 +135,8 @@ def pitch(before_W: Tensor, after_W: Tensor, sample_rate: int) -> Counted:
     return float((cents <= IN_TUNE_CENTS).sum()), float(voiced_F.sum())
 
 
-def codebook_use(codes: Iterable[Tensor], slot_sizes: Sequence[int]) -> list[dict[str, Any]]:
-    """Of every slot: how many of its codes occur in these codes_FS, and the perplexity exp(entropy)
-    of their use."""
+def codebook_use(codes: Iterable[Tensor], slot_sizes: Sequence[int]) -> list[dict[str, float]]:
+    """Of every slot: how many of its codes occur in these codes_FS, and the perplexity of them."""
     counts = [np.zeros(size, dtype=np.int64) for size in slot_sizes]
     for codes_FS in codes:
         for slot, count_C in enumerate(counts):
@@ -144,7 +147,7 @@ def codebook_use(codes: Iterable[Tensor], slot_sizes: Sequence[int]) -> list[dic
     ]
 
 
-def _use(count_C: NDArray[np.int64]) -> dict[str, Any]:
+def _use(count_C: NDArray[np.int64]) -> dict[str, float]:
     frames = int(count_C.sum())
     share_C = count_C[count_C > 0] / max(1, frames)
     return {
@@ -156,6 +159,5 @@ def _use(count_C: NDArray[np.int64]) -> dict[str, Any]:
 
 
 def has_pesq() -> bool:
-    """Whether `pesq` is installed: it has no wheels, so it needs a C compiler, and nothing here
-    depends on it."""
+    """Whether `pesq` is installed; it has no wheels, so it needs a C compiler."""
     return importlib.util.find_spec("pesq") is not None

@@ -1,5 +1,4 @@
-"""One held-out line three times: the song's own audio, the same through the codec and back, and a
-singer.
+"""One held-out line three times: the song's own audio, through the codec and back, and a singer.
 
     python eval/picture.py [SINGER] [--line TEXT] [--voice NAME] [--out eval/take.png]
 
@@ -30,7 +29,7 @@ LARGER, GAP = 2, 8  # times; pixels of white
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; 2 and one line on standard error where something is wrong with what was given."""
+    """The command; 2 and a line on standard error where something is wrong with what was given."""
     parser = argparse.ArgumentParser(
         prog="eval/picture.py",
         description=__doc__,
@@ -54,10 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     REPORTS.mkdir(exist_ok=True)
     for row, takes in rows.items():
         soundfile.write(REPORTS / f"take.{row}.wav", takes[0].wave_W, takes[0].sample_rate)
-    print(
-        f"{options.out}: {asked[0].line.text!r}, {asked[0].song.voice}; from above "
-        f"{', '.join(rows)}"
-    )
+    line, voice = asked[0].line.text, asked[0].song.voice
+    print(f"{options.out}: {line!r}, {voice}; from above {', '.join(rows)}")
     return 0
 
 
@@ -73,17 +70,16 @@ def chosen(asked: Sequence[Asked], line: str, voice: str) -> Asked:
 
 def picture(takes: Sequence[Performance]) -> bytes:
     """A PNG of spectrograms one under another, on one scale of time."""
-    found = [levels(take.wave_W, take.sample_rate) for take in takes]
-    width = max(level_HF.shape[1] for level_HF in found)
+    spectrograms = [levels(take.wave_W, take.sample_rate) for take in takes]
+    width = max(level_HF.shape[1] for level_HF in spectrograms)
     white = np.full((GAP, LARGER * width), COLOURS, np.uint8)
     rows = []
-    for level_HF in found:
+    for level_HF in spectrograms:
         index_HF = np.round(level_HF * (COLOURS - 1)).astype(np.uint8)
         wide_HF = np.pad(index_HF, ((0, 0), (0, width - index_HF.shape[1])))
         rows += [white, wide_HF.repeat(LARGER, 0).repeat(LARGER, 1)]
-    return png(
-        np.concatenate(rows[1:]), np.concatenate([palette(), np.full((1, 3), 255, np.uint8)])
-    )
+    colours = np.concatenate([palette(), np.full((1, 3), 255, np.uint8)])
+    return png(np.concatenate(rows[1:]), colours)
 
 
 if __name__ == "__main__":

@@ -13,15 +13,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from rich.console import Console
 from rich.table import Table
-from run import places
+from run import singers_by_row
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import distill
@@ -34,6 +33,9 @@ from distill.measures import Performance
 from distill.singing.evaluate import Asked, lines_of, spread
 from distill.songs import Line
 from distill.sources.embedded import Settings as EmbeddedSongs
+
+MOST_TOKENS = 900  # of a line, behind its header
+SILENT_SAMPLES = 1600  # in place of a line of which no frame can be decoded
 
 
 @dataclass
@@ -49,12 +51,11 @@ class Heard:
         return [[frame[s] for s in range(slots)] for frame in self.codes if len(frame) == slots]
 
 
-def hear(ids: Sequence[int], v: AudioVocabulary, decode: Any) -> Heard:
-    """Read ids as a client without a grammar would: a step is one id of each of its slots, in
-    order; all else breaks it.
+def hear(ids: Sequence[int], v: AudioVocabulary, decode: Callable[[list[int]], str]) -> Heard:
+    """Read ids as a client without a grammar would.
 
-    What follows a break, up to the next slot 0, belongs to the same broken step, and is lost to the
-    frames it is of.
+    A step is one id of each of its slots, in order; all else breaks it. What follows a break, up to
+    the next slot 0, belongs to the same broken step, and is lost to the frames it is of.
     """
     heard, text, astray, tail = Heard(), [], False, False
     owed: list[tuple[int, int]] = []  # (frame, slot) still to come in this step
@@ -78,8 +79,8 @@ def hear(ids: Sequence[int], v: AudioVocabulary, decode: Any) -> Heard:
         elif id in v.text_span:
             text.append(id)
         elif id in v.pitch_span:
-            own = decode(text).split(JOIN.strip())[0].strip()
-            heard.pieces += [own] if own else []
+            piece = decode(text).split(JOIN.strip())[0].strip()
+            heard.pieces += [piece] if piece else []
             text = []
         elif id == v.end:
             heard.ended = True
@@ -88,15 +89,12 @@ def hear(ids: Sequence[int], v: AudioVocabulary, decode: Any) -> Heard:
 
 
 def _step(v: AudioVocabulary, frames: int, tail: bool) -> list[tuple[int, int]]:
-    """(frame, slot) of a song's step that begins its newest frame, or of the tail behind its last."""
+    """(frame, slot) of the step that begins the newest frame, or of the tail behind the last."""
     if not tail:
-        return [
-            (frames - 1 - v.order.delays[s], s)
-            for s in v.order.step(min(frames - 1, v.order.depth))
-        ]
-    frame_N, slot_N = (
-        column_N[v.order.starts(frames)[-1] :].tolist() for column_N in v.order.order(frames)
-    )
+        slots = v.order.step(min(frames - 1, v.order.depth))
+        return [(frames - 1 - v.order.delays[s], s) for s in slots]
+    first = v.order.starts(frames)[-1]
+    frame_N, slot_N = (column_N[first:].tolist() for column_N in v.order.order(frames))
     return list(zip(frame_N, slot_N, strict=True))
 
 
@@ -116,46 +114,40 @@ def generate(
     return [row[width:].tolist() for row in out]
 
 
-def row_of(folder: Path, asked: list[Asked], temperature: float) -> dict[str, Any]:
+def row_of(folder: Path, asked: list[Asked], temperature: float) -> dict[str, float]:
     """The figures of one merged folder."""
     singer = distill.load_singer(folder)
     v, student = singer.student.vocabulary, singer.student
-    lines = [Line(each.line.text) for each in asked]
     texts = [
-        header(a.song.style, a.song.voice, [n], singer.about.writing)
-        for a, n in zip(asked, lines, strict=True)
+        header(each.song.style, each.song.voice, [Line(each.line.text)], singer.about.writing)
+        for each in asked
     ]
     tokenizer = AutoTokenizer.from_pretrained(folder)
     headers = [tokenizer.encode(text, add_special_tokens=False) for text in texts]
     if headers != [student.encode_text(text) for text in texts]:
         print(f"{folder}: its tokenizer cuts a header otherwise than the base's", file=sys.stderr)
-    heard = [
-        hear(ids, v, student.decode_text)
-        for ids in generate(folder, headers, v.sing, temperature, 900)
-    ]
+    written = generate(folder, headers, v.sing, temperature, MOST_TOKENS)
+    heard = [hear(ids, v, student.decode_text) for ids in written]
     complete, decoded, takes = 0, 0, []
-    for each, said in zip(asked, heard, strict=True):
-        complete += said.pieces == lyrics.sing_texts(each.line.text)
-        frames = said.frames(v.format.slots)
+    for each, line in zip(asked, heard, strict=True):
+        complete += line.pieces == lyrics.sing_texts(each.line.text)
+        frames = line.frames(v.format.slots)
         decoded += len(frames)
-        wave_CW = (
-            singer.vocoder.decode(torch.tensor(frames))
-            if frames
-            else torch.zeros(v.format.channels, 1600)
-        )
+        if frames:
+            wave_CW = singer.vocoder.decode(torch.tensor(frames))
+        else:
+            wave_CW = torch.zeros(v.format.channels, SILENT_SAMPLES)
         voice_CW = stems.apart(wave_CW, v.format).get("vocals", stems.mixed(wave_CW, v.format))
         words = tuple(lyrics.words(each.line.text))
         wave_W = voice_CW.mean(0).numpy()
         takes.append(Performance(each.line.text, words, (), wave_W, singer.vocoder.sample_rate))
-    begun = sum(len(said.codes) for said in heard)
-    judged = measures.judge({"plain": takes}, reference=None)["rows"]["plain"]["figures"][
-        "word_error"
-    ]
+    begun = sum(len(line.codes) for line in heard)
+    judged = measures.judge({"plain": takes}, reference=None)["rows"]["plain"]
     return {
         "text complete": complete / len(asked),
         "undecodable frames": 1 - decoded / max(1, begun),
-        "ends by itself": sum(h.ended for h in heard) / len(asked),
-        "word error": judged["value"],
+        "ends by itself": sum(line.ended for line in heard) / len(asked),
+        "word error": judged["figures"]["word_error"]["value"],
     }
 
 
@@ -171,19 +163,19 @@ def main() -> int:
     if options.lines < 1 or not options.temperature > 0:
         parser.error("--lines is 1 or more, --temperature above 0")
     try:
-        Console().print(sheet(places(options.folders), options.lines, options.temperature))
+        folders = singers_by_row(options.folders)
+        Console().print(table_of(folders, options.lines, options.temperature))
     except DistillError as error:
         print(f"eval: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     return 0
 
 
-def sheet(folders: dict[str, str], lines: int, temperature: float) -> Table:
+def table_of(folders: dict[str, str], lines: int, temperature: float) -> Table:
     """A row of figures for each folder."""
     asked = spread(lines_of(EmbeddedSongs(split="held-out").load()), lines)
-    table = Table(
-        title=f"plain generate on {len(asked)} held-out lines, temperature {temperature}; per cent"
-    )
+    title = f"plain generate on {len(asked)} held-out lines, temperature {temperature}; per cent"
+    table = Table(title=title)
     rows = {name: row_of(Path(where), asked, temperature) for name, where in folders.items()}
     for column in ("folder", *next(iter(rows.values()))):
         table.add_column(column)

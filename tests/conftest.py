@@ -50,8 +50,7 @@ torch.set_num_threads(1)
 
 @pytest.fixture(autouse=True)
 def only_loopback() -> Iterator[None]:
-    """Fails a test that, itself or through a process it started, asked for any address but
-    loopback."""
+    """Fails a test that asked for any address but loopback, itself or in a process it started."""
     before = SOCKETS.read_text() if SOCKETS.exists() else ""
     yield
     after = SOCKETS.read_text() if SOCKETS.exists() else ""

@@ -63,7 +63,9 @@ def note(
 
 
 def score(*measures: str, divisions: int = 2, head: str = "") -> bytes:
-    body = "".join(f'<measure number="{n}">{one}</measure>' for n, one in enumerate(measures, 1))
+    body = "".join(
+        f'<measure number="{n}">{measure}</measure>' for n, measure in enumerate(measures, 1)
+    )
     body = body.replace(">", f"><attributes><divisions>{divisions}</divisions></attributes>", 1)
     return (
         '<?xml version="1.0" encoding="UTF-8"?><!DOCTYPE score-partwise PUBLIC '

@@ -57,9 +57,9 @@ class StandInHub:
         if self.refuses and self.refuses in path:
             return 403, {"error": "you may not"}, {}
         for verb, pattern, route in ROUTES:
-            found = re.fullmatch(pattern, path)
-            if verb == method and found:
-                parts = found.groupdict()
+            match = re.fullmatch(pattern, path)
+            if verb == method and match:
+                parts = match.groupdict()
                 if "name" in parts and parts["name"] not in self.repos:
                     return 404, {"error": "Repository not found"}, {"X-Error-Code": "RepoNotFound"}
                 return route(self, body=body, **parts)
@@ -109,12 +109,12 @@ class StandInHub:
 
     def batch(self, name: str, body: bytes) -> tuple[int, Any, dict[str, str]]:
         answers = []
-        for one in json.loads(body)["objects"]:
+        for file in json.loads(body)["objects"]:
             link = {
-                "upload": {"href": f"{self.url}/blob/{one['oid']}"},
-                "verify": {"href": f"{self.url}/verify/{one['oid']}"},
+                "upload": {"href": f"{self.url}/blob/{file['oid']}"},
+                "verify": {"href": f"{self.url}/verify/{file['oid']}"},
             }
-            answers.append(one if one["oid"] in self.blobs else {**one, "actions": link})
+            answers.append(file if file["oid"] in self.blobs else {**file, "actions": link})
         return 200, {"transfer": "basic", "objects": answers}, {}
 
     def blob(self, sha: str, body: bytes) -> tuple[int, Any, dict[str, str]]:
@@ -188,7 +188,10 @@ class StandInHub:
         _, files = self._commit(name, revision)
         inside = {path: sha for path, sha in files.items() if path.startswith(within)}
         folders = {path[:at] for path in inside for at, letter in enumerate(path) if letter == "/"}
-        entries = [{"type": "directory", "path": one, "oid": _oid(one)} for one in sorted(folders)]
+        entries = [
+            {"type": "directory", "path": path_above, "oid": _oid(path_above)}
+            for path_above in sorted(folders)
+        ]
         return 200, entries + [self._entry(path, sha) for path, sha in inside.items()], {}
 
     def paths(self, name: str, revision: str, body: bytes) -> tuple[int, Any, dict[str, str]]:
@@ -197,7 +200,7 @@ class StandInHub:
             json.loads(body)["paths"] if body.startswith(b"{") else parse_qs(body.decode())["paths"]
         )
         entries = self.tree(name, revision, b"")[1]
-        return 200, [one for one in entries if one["path"] in asked], {}
+        return 200, [entry for entry in entries if entry["path"] in asked], {}
 
     def _entry(self, path: str, sha: str) -> dict[str, Any]:
         return {"type": "file", "path": path, "oid": _oid(sha), **self._about(sha)}
@@ -220,7 +223,7 @@ class StandInHub:
 
     def _commit(self, name: str, revision: str) -> tuple[str, dict[str, str]]:
         commits = self.repos[name]["commits"]
-        return next((one for one in commits if one[0] == revision), commits[-1])
+        return next((commit for commit in commits if commit[0] == revision), commits[-1])
 
     def _about(self, sha: str) -> dict[str, Any]:
         size = len(self.blobs[sha])
@@ -232,10 +235,9 @@ class StandInHub:
 
 
 def card_problems(text: str) -> list[str]:
-    """What the hub would say against a model card's metadata (the part of its rules that we could
-    break)."""
-    found = re.match(r"---\n(.*?)\n---\n", text, re.DOTALL)
-    data = yaml.safe_load(found.group(1)) if found else None
+    """What the hub says against a card's metadata (the part of its rules that we could break)."""
+    match = re.match(r"---\n(.*?)\n---\n", text, re.DOTALL)
+    data = yaml.safe_load(match.group(1)) if match else None
     if not isinstance(data, dict):
         return ["the card has no metadata"]
     problems = []

@@ -1,5 +1,4 @@
-"""Lyrics are placed where they are sung, confidences know when they are not, and nothing is
-invented."""
+"""Lyrics are placed where they are sung, confidences tell when not, nothing is invented."""
 
 from __future__ import annotations
 
@@ -57,8 +56,8 @@ def boundaries(chain: path.Chain) -> np.ndarray:
 
 def test_constructed_sounds_are_placed_exactly():
     chain = path.chain([[tuple("sa"), tuple("mo")], [tuple("lu")]])
-    found = path.passing(scores("..samo...lu.", 10), chain, boundaries(chain))
-    starts, ends = placing.medians(found.passed_TB)[:3], placing.medians(found.passed_TB)[3:]
+    passing = path.passing(scores("..samo...lu.", 10), chain, boundaries(chain))
+    starts, ends = placing.medians(passing.passed_TB)[:3], placing.medians(passing.passed_TB)[3:]
     np.testing.assert_allclose(starts, [20, 40, 90], atol=0.6)
     np.testing.assert_allclose(ends, [40, 60, 110], atol=0.6)
 
@@ -68,7 +67,7 @@ def test_forward_backward_is_the_sum_over_all_ways():
     chain = path.chain([[("s", "a"), ("m",)]])
     rng = np.random.default_rng(0)
     score_TC = rng.normal(0, 1, (8, path.GAP + 1)).astype(np.float32)
-    found = path.passing(score_TC, chain, boundaries(chain))
+    passing = path.passing(score_TC, chain, boundaries(chain))
     states, total, passed = len(chain.class_S), 0.0, np.zeros((8, 4))
 
     def walk(way: list[int], weight: float) -> None:
@@ -90,16 +89,16 @@ def test_forward_backward_is_the_sum_over_all_ways():
                     )
 
     walk([], 1.0)
-    np.testing.assert_allclose(found.passed_TB, passed / total, atol=1e-5)
+    np.testing.assert_allclose(passing.passed_TB, passed / total, atol=1e-5)
 
 
 def test_memory_blocks_do_not_change_the_result(monkeypatch):
     chain = path.chain([[tuple("sa"), tuple("mo")]])
     score_TC = np.random.default_rng(1).normal(0, 2, (300, path.GAP + 1)).astype(np.float32)
-    one = path.passing(score_TC, chain, boundaries(chain))
+    whole = path.passing(score_TC, chain, boundaries(chain))
     monkeypatch.setattr(path, "_BLOCK", 7)
     other = path.passing(score_TC, chain, boundaries(chain))
-    np.testing.assert_allclose(one.passed_TB, other.passed_TB, atol=1e-6)
+    np.testing.assert_allclose(whole.passed_TB, other.passed_TB, atol=1e-6)
 
 
 def test_what_is_not_heard_leaves_the_mass_spread():
@@ -125,10 +124,10 @@ def test_fitted_confidences_are_calibrated():
     seen = rng.normal(0, 1, (5000, 7))
     truth = 1 / (1 + np.exp(-(0.3 + seen @ np.array([1.0, -0.5, 0.0, 2.0, 0.2, 0.0, -0.3]))))
     right = rng.random(5000) < truth
-    said = confidence.sure(seen, confidence.fit(seen, right))
+    sure = confidence.sure(seen, confidence.fit(seen, right))
     for low in (0.1, 0.4, 0.7):
-        inside = (said > low) & (said < low + 0.2)
-        assert abs(said[inside].mean() - right[inside].mean()) < 0.06
+        inside = (sure > low) & (sure < low + 0.2)
+        assert abs(sure[inside].mean() - right[inside].mean()) < 0.06
 
 
 # --- reading ---------------------------------------------------------------------------------
@@ -168,8 +167,8 @@ def test_an_embedded_song_is_placed():
     )
     assert [line.text for line in done.song.lines] == [line.text for line in song.lines]
     true = [word.start for line in song.lines for word in line.words]
-    found = [word.start for line in done.song.lines for word in line.words]
-    assert np.median(np.abs(np.subtract(found, true))) < 0.15
+    starts = [word.start for line in done.song.lines for word in line.words]
+    assert np.median(np.abs(np.subtract(starts, true))) < 0.15
     assert done.remarks[-1].text.startswith(f"{len(song.lines)} of {len(song.lines)} lines placed")
     for line in done.song.lines:
         spans = [(line.start, line.start), *((w.start, w.end) for w in line.words)]
@@ -288,16 +287,15 @@ def test_ctc_words_get_their_frames():
     logp = np.log(np.full((len(truth), 4), 0.05, np.float32))
     logp[np.arange(len(truth)), truth] = np.log(0.85)
     ear = placing.Spelling(ctc.Heard(logp, 0.1, tokens, 0))
-    found = ear.place([["a", "b"]], "en", 0.0, 1.1)
-    np.testing.assert_allclose(found.words.start_N, [0.2, 0.7])
-    np.testing.assert_allclose(found.words.end_N, [0.4, 1.0])
-    np.testing.assert_allclose(found.words.sure_N, 0.85, rtol=1e-5)
+    aligned = ear.place([["a", "b"]], "en", 0.0, 1.1)
+    np.testing.assert_allclose(aligned.words.start_N, [0.2, 0.7])
+    np.testing.assert_allclose(aligned.words.end_N, [0.4, 1.0])
+    np.testing.assert_allclose(aligned.words.sure_N, 0.85, rtol=1e-5)
     assert ear.place([["中"]], "zh", 0.0, 1.1) is None
 
 
 def test_a_ctc_model_of_the_published_layout(tmp_path):
-    """Random weights: it aligns nonsense, but through the same files, windows and settings as a
-    trained one."""
+    """Random weights: it aligns nonsense, through the files and settings of a trained one."""
     import json
 
     from distill.runtime import torchaudio_standin
@@ -313,8 +311,9 @@ def test_a_ctc_model_of_the_published_layout(tmp_path):
     extractor = transformers.Wav2Vec2FeatureExtractor(return_attention_mask=False)
     transformers.Wav2Vec2Processor(extractor, tokenizer).save_pretrained(tmp_path)
     config = transformers.Wav2Vec2Config(
-        vocab_size=len(signs), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
-        conv_dim=(8,) * 7, num_conv_pos_embeddings=16, num_conv_pos_embedding_groups=2, pad_token_id=0,
+        vocab_size=len(signs), hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=16, conv_dim=(8,) * 7, num_conv_pos_embeddings=16,
+        num_conv_pos_embedding_groups=2, pad_token_id=0,
     )  # fmt: skip
     transformers.Wav2Vec2ForCTC(config).save_pretrained(tmp_path)
     song, whole = embedded(7)

@@ -50,16 +50,14 @@ PAIRS = [(44_100, 24_000), (48_000, 24_000), (24_000, 16_000), (16_000, 24_000),
 
 
 def pure(rate: int, hertz: float) -> torch.Tensor:
-    """A second and a half of a sine of full scale; its phase in float64, whose rounding nobody
-    hears."""
+    """1.5 s of a sine of full scale; its phase in float64, whose rounding nobody hears."""
     return torch.sin(
         2 * torch.pi * hertz * torch.arange(3 * rate // 2, dtype=torch.float64) / rate
     ).float()[None]
 
 
 def spectrum_dB(wave_CW: torch.Tensor, rate: int) -> tuple[np.ndarray, np.ndarray]:
-    """Frequencies, and levels against a sine of full scale; the window's side lobes lie below -92
-    dB."""
+    """Frequencies, and levels against a sine of full scale; side lobes lie below -92 dB."""
     middle_W = wave_CW[0, rate // 4 : rate // 4 + rate].double().numpy()
     window_W = signal.windows.blackmanharris(len(middle_W))
     level_H = 2 * np.abs(np.fft.rfft(middle_W * window_W)) / window_W.sum()
@@ -76,7 +74,7 @@ def test_a_tone_of_1_khz_keeps_its_level_and_length(source: int, target: int) ->
 
 @pytest.mark.parametrize(("source", "target"), PAIRS)
 def test_nothing_folds_or_is_mirrored_above_minus_80_db(source: int, target: int) -> None:
-    """Tones that the new rate cannot hold are gone; those that both can hold have no mirror image."""
+    """Tones that the new rate cannot hold are gone; those that both hold have no mirror image."""
     lost = [
         round(target / 2 * factor)
         for factor in (1.005, 1.1, 1.3, 1.6)

@@ -1,4 +1,4 @@
-"""Packing loses and doubles nothing, batches are numbered, and every target is where its song says."""
+"""Packing loses and doubles nothing, batches are numbered, every target is where its song says."""
 
 from __future__ import annotations
 
@@ -60,9 +60,8 @@ def test_every_passage_is_packed_once_and_no_row_overflows(seed):
     assert sum(fullness) / (512 * len(rows)) > 0.8  # packing packs
     for number in range(3):
         batches = epoch(sizes, PackingSettings(512, 4), seed, number)
-        assert Counter(i for batch in batches for row in batch for i in row) == Counter(
-            range(len(sizes))
-        )
+        packed = Counter(i for batch in batches for row in batch for i in row)
+        assert packed == Counter(range(len(sizes)))
         assert all(len(batch) == 4 for batch in batches[:-1]) and 1 <= len(batches[-1]) <= 4
         assert all(sum(sizes[i] for i in row) <= 512 for batch in batches for row in batch)
 
@@ -256,8 +255,7 @@ def test_the_terms_are_what_the_stock_logits_say(student, coded, written):
 
 
 def outcome(v, row_V: torch.Tensor, id: int) -> torch.Tensor:
-    """Score of a text, pitch or end, or of any code of a slot together: which one it is, its slot's
-    term says."""
+    """Logit of a text, pitch or end, or of all codes of a slot together: which, its term says."""
     span = next((v.span(s) for s in range(v.format.slots) if id in v.span(s)), None)
     return row_V[id] if span is None else row_V[span.start : span.stop].logsumexp(-1)
 
@@ -279,14 +277,14 @@ class RandomTeacher:
         return [self._signal(item, generator) for item in coded]
 
     def _signal(self, item, generator):
-        def said(rows: int, size: int) -> torch.Tensor:
+        def drawn(rows: int, size: int) -> torch.Tensor:
             return torch.randn(rows, size, generator=generator).log_softmax(-1)
 
         pieces = len(item.passage.pieces)
         return Signal(
-            tuple(said(len(item.codes_FS), size) for size in FORMAT.slot_sizes),
-            said(pieces, 90),
-            said(pieces, tiny_singer.LONGEST + 1),
+            tuple(drawn(len(item.codes_FS), size) for size in FORMAT.slot_sizes),
+            drawn(pieces, 90),
+            drawn(pieces, tiny_singer.LONGEST + 1),
         )
 
 
@@ -311,13 +309,13 @@ def test_accumulated_micro_batches_are_one_large_batch(student, coded):
 
     def run(batches) -> tuple[float, dict[str, torch.Tensor]]:
         totals: Counter = Counter()
-        for one in batches:
-            totals.update(task.counts(one))
+        for large in batches:
+            totals.update(task.counts(large))
         student.model.zero_grad(set_to_none=True)
         loss = 0.0
-        for one in batches:
-            terms = task.loss(one)
-            assert {name: count for name, (_, count) in terms.items()} == task.counts(one)
+        for large in batches:
+            terms = task.loss(large)
+            assert {name: count for name, (_, count) in terms.items()} == task.counts(large)
             assert set(terms) == set(weights)
             part = sum(
                 total * (weights[name] / max(1.0, totals[name]))
@@ -327,12 +325,12 @@ def test_accumulated_micro_batches_are_one_large_batch(student, coded):
             loss += float(part.detach())
         return loss, {name: p.grad.clone() for name, p in student.trainable().items()}
 
-    one_loss, one = run([batch(list(range(len(coded))))])
+    one_loss, large = run([batch(list(range(len(coded))))])
     two_loss, two = run([batch(numbers) for numbers in halves])
     assert two_loss == pytest.approx(one_loss, rel=1e-5)
-    largest = max(float(gradient.abs().max()) for gradient in one.values())
-    for name in one:
-        assert float((one[name] - two[name]).abs().max()) <= 1e-5 * max(1.0, largest), name
+    largest = max(float(gradient.abs().max()) for gradient in large.values())
+    for name in large:
+        assert float((large[name] - two[name]).abs().max()) <= 1e-5 * max(1.0, largest), name
     mean = sum(run([batch(numbers)])[0] for numbers in halves) / 2
     assert abs(mean - one_loss) > 1e-4  # the mean of means is something else: the test can fail
 

@@ -97,12 +97,8 @@ def test_a_verb_is_one_call(
 
 
 def test_sing_sings_and_saves(calls: list[tuple[Any, ...]]) -> None:
-    assert (
-        cli.main(
-            ["sing", "embedded", r"row\nrow", "--save", "a.wav", "--seed", "7", "--style", "folk"]
-        )
-        == 0
-    )
+    command = ["sing", "embedded", r"row\nrow", "--save", "a.wav", "--seed", "7", "--style", "folk"]
+    assert cli.main(command) == 0
     sampling = {"style": "folk", "voice": None, "seed": 7, "temperature": None}
     assert calls == [
         ("load_singer", (None,), {"device": None, "vocoder": None}),
@@ -135,9 +131,8 @@ def test_lines_go_to_takes(calls: list[tuple[Any, ...]], monkeypatch: pytest.Mon
     monkeypatch.setattr(
         takes, "sing_lines", lambda singer, *args, **keys: calls.append(("takes", args, keys))
     )
-    assert (
-        cli.main("sing here --lines l.txt --out d --score s.jsonl --temperature 0.5".split()) == 0
-    )
+    command = "sing here --lines l.txt --out d --score s.jsonl --temperature 0.5"
+    assert cli.main(command.split()) == 0
     sampling = {"style": None, "voice": None, "seed": None, "temperature": 0.5}
     assert calls[0] == ("load_singer", ("here",), {"device": None, "vocoder": None})
     assert calls[1] == (
@@ -163,8 +158,11 @@ def test_what_cannot_be_meant_is_one_line(
     calls: list[tuple[Any, ...]], capsys: pytest.CaptureFixture[str], typed: str, says: str
 ) -> None:
     assert cli.main(typed.split()) == 2
-    said = capsys.readouterr()
-    assert said.out == "" and said.err.count("\n") == 1 and says in said.err and calls == []
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.count("\n") == 1
+    assert says in printed.err
+    assert calls == []
 
 
 def test_a_refusal_of_the_library_is_one_line(

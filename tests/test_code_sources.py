@@ -1,5 +1,4 @@
-"""Songs that come as codes: YuE's fine-tuning rows and Muse's chats, in the layouts of their own
-guides and examples."""
+"""Songs that come as codes: YuE's fine-tuning rows and Muse's chats, as their guides show."""
 
 from __future__ import annotations
 
@@ -23,15 +22,18 @@ def value(song: Song, name: str) -> Any:
     return fact.value if fact is not None else None
 
 
-def yue_row(place: Path, **changed: Any) -> dict[str, Any]:
+def yue_row(folder: Path, **changed: Any) -> dict[str, Any]:
     """The guide's own example, with lyrics."""
     for name in ("dummy", "dummy.Vocals", "dummy.Instrumental"):
-        (place / "npy").mkdir(parents=True, exist_ok=True)
-        np.save(place / "npy" / f"{name}.npy", np.zeros((8, 1000), np.int16))
+        (folder / "npy").mkdir(parents=True, exist_ok=True)
+        np.save(folder / "npy" / f"{name}.npy", np.zeros((8, 1000), np.int16))
     row: dict[str, Any] = {
         "id": "1", "codec": "npy/dummy.npy", "vocals_codec": "npy/dummy.Vocals.npy",
         "instrumental_codec": "npy/dummy.Instrumental.npy", "audio_length_in_sec": 20.0,
-        "msa": [{"start": 0, "end": 5.5, "label": "intro"}, {"start": 5.5, "end": 20, "label": "chorus"}],
+        "msa": [
+            {"start": 0, "end": 5.5, "label": "intro"},
+            {"start": 5.5, "end": 20, "label": "chorus"},
+        ],
         "genres": "male, youth, rock",
     }  # fmt: skip
     texts = [
@@ -40,7 +42,10 @@ def yue_row(place: Path, **changed: Any) -> dict[str, Any]:
         (12, 8, "merrily\n"),
     ]
     segments = [
-        {"offset": at, "duration": long, "codec_frame_start": at * 50, "codec_frame_end": (at + long) * 50, "line_content": text}
+        {
+            "offset": at, "duration": long, "codec_frame_start": at * 50,
+            "codec_frame_end": (at + long) * 50, "line_content": text,
+        }
         for at, long, text in texts
     ]  # fmt: skip
     return row | {"splitted_lyrics": {"segmented_lyrics": segments}} | changed
@@ -51,17 +56,13 @@ def test_yue_rows(tmp_path: Path):
     path.parent.mkdir()
     path.write_text(json.dumps(yue_row(tmp_path)) + "\n", encoding="utf-8")
     [song] = settings.parse(f"path: {path}\nlicence: CC0-1.0", Yue).load()
-    assert (
-        song.text == "[verse]\nrow row\ndown the stream\n[chorus]\nmerrily"
-        and song.style == "male, youth, rock"
-    )
+    assert song.text == "[verse]\nrow row\ndown the stream\n[chorus]\nmerrily"
+    assert song.style == "male, youth, rock"
     assert [(line.start, line.end) for line in song.lines] == [(None, None), (None, None), (12, 20)]
     assert value(song, "codes_path_vocals") == str((tmp_path / "npy/dummy.Vocals.npy").resolve())
     assert value(song, "codes_path_instrumental") and value(song, "codes_frame_rate_hz") == 50
-    assert (
-        value(song, "sections")[0] == {"tag": "intro", "start": 0, "end": 5.5}
-        and song.audio is None
-    )
+    assert value(song, "sections")[0] == {"tag": "intro", "start": 0, "end": 5.5}
+    assert song.audio is None
 
 
 @pytest.mark.parametrize(
@@ -123,14 +124,14 @@ def test_yue_codes_are_never_a_pickle(tmp_path: Path):
     path.write_text(json.dumps(yue_row(tmp_path)), encoding="utf-8")
     for content in (np.array([[object()]], object), np.zeros(9), np.zeros((8, 1000))):
         np.save(tmp_path / "npy" / "dummy.npy", content, allow_pickle=True)
-        [one] = Yue(str(path)).scan()
-        assert isinstance(one, Refusal) and "dummy.npy" in one.reason
+        [refusal] = Yue(str(path)).scan()
+        assert isinstance(refusal, Refusal) and "dummy.npy" in refusal.reason
 
 
 def muse_row(*codes: int, **more: Any) -> dict[str, Any]:
     """As examples/train_inputs/messages.jsonl writes it, in English."""
     sung = "".join(f"<AUDIO_{code}>" for code in codes)
-    said = [
+    turns = [
         "Please generate a song in the following style:Pop, Piano.\nNext, I will tell you the "
         "requirements and lyrics for "
         "the song fragment to be generated, section by section.\n[Intro][desc:A gentle piano.]",
@@ -142,7 +143,7 @@ def muse_row(*codes: int, **more: Any) -> dict[str, Any]:
     ]
     roles = ("user", "assistant")
     return {
-        "messages": [{"role": roles[n % 2], "content": text} for n, text in enumerate(said)],
+        "messages": [{"role": roles[n % 2], "content": text} for n, text in enumerate(turns)],
         **more,
     }
 
@@ -153,12 +154,10 @@ def test_muse_rows(tmp_path: Path, listed: bool):
     row = muse_row(*range(25), song_id="s7", track_index=1, lang="en")
     path.write_text(json.dumps([row], indent=1) if listed else json.dumps(row), encoding="utf-8")
     [song] = Muse(str(path), cache=str(tmp_path / "cache")).load()
-    assert (
-        song.id == "s7-1"
-        and song.style == "Pop, Piano"
-        and song.language == "en"
-        and song.audio is None
-    )
+    assert song.id == "s7-1"
+    assert song.style == "Pop, Piano"
+    assert song.language == "en"
+    assert song.audio is None
     assert song.text == "[verse]\nrow row\ndown the stream\n[pre-chorus]\nmerrily"
     assert [(line.start, line.end) for line in song.lines] == [
         (None, None),
@@ -174,7 +173,8 @@ def test_muse_rows(tmp_path: Path, listed: bool):
 
 def test_muse_labels_of_its_own_examples(tmp_path: Path):
     """infer/test.jsonl: no ids, no language, empty answers, and labels such as "Chorus (Outro)"."""
-    asked = "[Chorus (Outro)][desc:It ends [softly]][lyrics:\n你是我心中，\n最美的旋律][phoneme:\nn i sp]"
+    lyrics = "[lyrics:\n你是我心中，\n最美的旋律]"
+    asked = f"[Chorus (Outro)][desc:It ends [softly]]{lyrics}[phoneme:\nn i sp]"
     turns = [
         *muse_row()["messages"],
         {"role": "user", "content": asked},
@@ -202,13 +202,15 @@ def test_muse_rows_that_are_none(tmp_path: Path):
     ]
     path = tmp_path / "a.jsonl"
     path.write_text("not json\n" + "\n".join(map(json.dumps, rows)) + "\n[1]\n", encoding="utf-8")
-    found = list(Muse(str(path), cache=str(tmp_path / "cache")).scan())
-    assert [isinstance(one, Song) for one in found] == [False] * 7 + [True, False]
+    songs = list(Muse(str(path), cache=str(tmp_path / "cache")).scan())
+    assert [isinstance(song, Song) for song in songs] == [False] * 7 + [True, False]
     assert all(
-        "\n" not in one.reason and "; " in one.reason for one in found if isinstance(one, Refusal)
+        "\n" not in song.reason and "; " in song.reason
+        for song in songs
+        if isinstance(song, Refusal)
     )
     # for inference: lyrics, no codes
-    assert isinstance(found[7], Song) and found[7].fact("codes_path_mix") is None
+    assert isinstance(songs[7], Song) and songs[7].fact("codes_path_mix") is None
 
 
 def test_a_missing_file():

@@ -1,5 +1,4 @@
-"""Distillation in code space: teacher and student of other families and tokenizers mean the same
-frame and slot."""
+"""Code space: teacher and student of unlike tokenizers mean the same frame and slot."""
 
 from __future__ import annotations
 
@@ -60,29 +59,28 @@ def written_by(student, coded):
 
 
 def used(batch, rows, written) -> list[tuple[int, ...]]:
-    """(slot, passage, frame) of every hidden state that an audio target is predicted from, in
-    order."""
+    """(slot, passage, frame) of every hidden state that predicts an audio target, in order."""
     where = {}
     for number, row in enumerate(rows):
         at = number * ROW
         for i in row:
             where |= {at + t: (i, t) for t in range(len(written[i]))}
             at += len(written[i])
-    found = []
+    states = []
     for slot, targets in enumerate(batch.slots):
         for at in targets.at_N.tolist():
             i, t = where[at + 1]
             assert where[at] == (i, t - 1)
-            found.append((slot, i, int(written[i].frame_T[t])))
-    return found
+            states.append((slot, i, int(written[i].frame_T[t])))
+    return states
 
 
 def test_two_layouts_give_the_same_frame_and_slot_for_every_hidden_state_used(qwen, late, coded):
     sides = [(student, written_by(student, coded)) for student in (qwen, late)]
     rows = [[i] for i in range(len(coded))]
     batches = [build([[w[i] for i in r] for r in rows], s.vocabulary, ROW) for s, w in sides]
-    told = [used(batch, rows, w) for batch, (_, w) in zip(batches, sides, strict=True)]
-    assert told[0] == told[1]
+    states = [used(batch, rows, w) for batch, (_, w) in zip(batches, sides, strict=True)]
+    assert states[0] == states[1]
     orders = [[id for id in w[0].frame_T.tolist() if id >= 0] for _, w in sides]
     assert sorted(orders[0]) == sorted(orders[1]) and orders[0] != orders[1]
     for mine, theirs in zip(batches[0].slots, batches[1].slots, strict=True):
@@ -92,25 +90,25 @@ def test_two_layouts_give_the_same_frame_and_slot_for_every_hidden_state_used(qw
 def test_two_tokenizers_give_the_same_frame_and_slot_for_every_hidden_state_used(
     llama, qwen, coded
 ):
-    one, other = written_by(llama, coded), written_by(qwen, coded)
+    first, second = written_by(llama, coded), written_by(qwen, coded)
     # the pieces do differ in length
-    assert all(len(a) != len(b) for a, b in zip(one, other, strict=True))
-    headers = [[int((w.place_T == HEADER).sum()) for w in side] for side in (one, other)]
+    assert all(len(a) != len(b) for a, b in zip(first, second, strict=True))
+    headers = [[int((w.place_T == HEADER).sum()) for w in side] for side in (first, second)]
     assert headers[0] != headers[1] and llama.vocabulary.base_rows != qwen.vocabulary.base_rows
     rows = [[i] for i in range(len(coded))]
     batches = [
         build([[w[i] for i in r] for r in rows], s.vocabulary, ROW)
-        for s, w in ((llama, one), (qwen, other))
+        for s, w in ((llama, first), (qwen, second))
     ]
-    told = [used(batch, rows, w) for batch, w in zip(batches, (one, other), strict=True)]
-    assert told[0] == told[1]
+    states = [used(batch, rows, w) for batch, w in zip(batches, (first, second), strict=True)]
+    assert states[0] == states[1]
     wanted = [
         (s, i, f)
         for s in range(FORMAT.slots)
         for i, c in enumerate(coded)
         for f in range(len(c.codes_FS))
     ]
-    assert told[0] == wanted
+    assert states[0] == wanted
     for mine, theirs in zip(batches[0].slots, batches[1].slots, strict=True):
         assert torch.equal(mine.target_N, theirs.target_N)
         assert not torch.equal(mine.at_N, theirs.at_N)  # token positions would have been wrong
@@ -174,11 +172,11 @@ def test_kl_is_zero_where_the_student_is_the_teacher_and_only_there(llama, qwen,
     assert same["seconds"] == pytest.approx(frames / 25)
     signals = itself.signals(coded)  # nats again, from the signals alone
     for slot in range(FORMAT.slots):
-        said = [
+        nats = [
             s.slots[slot].gather(1, c.codes_FS[:, slot : slot + 1])
             for s, c in zip(signals, coded, strict=True)
         ]
-        assert -float(torch.cat(said).sum()) / frames == pytest.approx(
+        assert -float(torch.cat(nats).sum()) / frames == pytest.approx(
             same["nats_per_token"][slot], rel=1e-4
         )
 
@@ -200,10 +198,10 @@ def test_what_was_recorded_is_what_the_live_teacher_says(qwen, coded, tmp_path):
     assert tape.record(coded, load, at_once=2) == len(coded) - 3  # goes on where it stopped
     # nothing missing: the teacher is not even loaded
     assert tape.record(coded, load) == 0 and len(asked) == 2
-    for said, heard in zip(live.signals(coded), tape.signals(coded), strict=True):
+    for signal, heard in zip(live.signals(coded), tape.signals(coded), strict=True):
         assert heard.fingerprint == "qwen"
         for mine, theirs in zip(
-            (*said.slots, said.pitch_PK, said.length_PL),
+            (*signal.slots, signal.pitch_PK, signal.length_PL),
             (*heard.slots, heard.pitch_PK, heard.length_PL),
             strict=True,
         ):
@@ -234,11 +232,9 @@ def test_signals_that_are_damaged_or_of_another_song_are_refused(coded, tmp_path
     path = tmp_path / "s.safetensors"
     write_signal(path, certain)
     again = read_signal(path)
-    assert (
-        again.slots[0].isfinite().all()
-        and (again.slots[0].argmax(-1) == 3).all()
-        and again.fingerprint == "me"
-    )
+    assert again.slots[0].isfinite().all()
+    assert (again.slots[0].argmax(-1) == 3).all()
+    assert again.fingerprint == "me"
     check_signal(again, item.codes_FS, pieces, "here")
     for codes_FS, count in (
         (item.codes_FS[1:], pieces),
@@ -261,12 +257,12 @@ def test_signals_that_are_damaged_or_of_another_song_are_refused(coded, tmp_path
 
 def about(codec=None, **more) -> About:
     codec = codec or ToyCodec()
-    said = {"kind": "toy"}
-    return About(said, codec.fingerprint, codec.format.slot_sizes, "", 900, **more)
+    codec_row = {"kind": "toy"}
+    return About(codec_row, codec.fingerprint, codec.format.slot_sizes, "", 900, **more)
 
 
 @pytest.fixture(scope="module")
-def shelf(qwen, tmp_path_factory):
+def run_folder(qwen, tmp_path_factory):
     """The teacher in a run folder: singer/ merged, as a recipe's run leaves it."""
     folder = tmp_path_factory.mktemp("run")
     merge(qwen, folder / "singer")
@@ -274,40 +270,39 @@ def shelf(qwen, tmp_path_factory):
     return folder
 
 
-def test_a_teacher_on_disk_signals_as_in_memory_live_or_recorded(shelf, qwen, coded, tmp_path):
+def test_a_teacher_on_disk_signals_as_in_memory_live_or_recorded(run_folder, qwen, coded, tmp_path):
     codec = ToyCodec()
-    live = model.Settings(str(shelf)).load(codec)
-    tape = recorded.Settings(str(shelf), str(tmp_path)).load(codec)
+    live = model.Settings(str(run_folder)).load(codec)
+    tape = recorded.Settings(str(run_folder), str(tmp_path)).load(codec)
     assert live.fingerprint == tape.fingerprint  # one teacher, one name
     before = tape.fingerprint
     # what a run folder holds beside its singer is not the teacher
-    (shelf / "steps.jsonl").write_text("{}\n")
-    assert recorded.Settings(str(shelf), str(tmp_path)).load(codec).fingerprint == before
+    (run_folder / "steps.jsonl").write_text("{}\n")
+    assert recorded.Settings(str(run_folder), str(tmp_path)).load(codec).fingerprint == before
     tape.record(coded[:2], lambda: live)
-    for said, heard in zip(
+    for signal, heard in zip(
         ModelTeacher(qwen, 2000, "").signals(coded[:2]), tape.signals(coded[:2]), strict=True
     ):
-        torch.testing.assert_close(heard.slots[1], said.slots[1], atol=3e-3, rtol=3e-3)
+        torch.testing.assert_close(heard.slots[1], signal.slots[1], atol=3e-3, rtol=3e-3)
 
 
-def test_a_foreign_codec_is_refused_by_name(shelf):
+def test_a_foreign_codec_is_refused_by_name(run_folder):
     retrained = SimpleNamespace(format=FORMAT, fingerprint="f" * 64)
     other = ToyCodec(CodecFormat(16_000, 25.0, (24, 40)))
     for kind in (model.Settings, recorded.Settings):
         for codec in (retrained, other):
             with pytest.raises(
-                TeacherError, match=f"teacher {shelf}.*another codec.*{codec.fingerprint[:12]}"
+                TeacherError, match=f"teacher {run_folder}.*another codec.*{codec.fingerprint[:12]}"
             ):
-                kind(str(shelf)).load(codec)
-    assert json.loads((shelf / "singer" / "singer.json").read_text())["slot_sizes"] == list(
+                kind(str(run_folder)).load(codec)
+    assert json.loads((run_folder / "singer" / "singer.json").read_text())["slot_sizes"] == list(
         asdict(about())["slot_sizes"]
     )
 
 
 @pytest.mark.parametrize("layout", layouts.names())
 def test_a_student_of_one_family_learns_from_a_teacher_of_another(qwen, coded, layout):
-    """Some steps of forward KL alone bring a Llama towards a flat Qwen3 that it shares no token
-    with, nor the order."""
+    """Forward KL alone brings a Llama towards a flat Qwen3 that shares no token with it."""
     student = tiny_singer.student("llama", seed=7, lively=0.1, layout=layout)
     some = coded[:3]
     teacher = ModelTeacher(qwen, 2000, "qwen")

@@ -1,5 +1,4 @@
-"""The embedded codec on disk, its quantiser, and the task that trains it (its laws:
-laws/test_codecs.py)."""
+"""The embedded codec on disk, its quantiser, and task codec (its laws: laws/test_codecs.py)."""
 
 from __future__ import annotations
 
@@ -109,7 +108,7 @@ def later_version(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "said"),
+    ("damage", "complaint"),
     [
         (nan_weight, "NaN"),
         (cut_weights, "cut short"),
@@ -121,11 +120,11 @@ def later_version(folder: Path) -> None:
     ],
 )
 def test_a_damaged_codec_is_named(
-    tmp_path: Path, damage: Callable[[Path], None], said: str
+    tmp_path: Path, damage: Callable[[Path], None], complaint: str
 ) -> None:
     embedded_codec(tmp_path)
     damage(tmp_path)
-    with pytest.raises(CodecError, match=said):
+    with pytest.raises(CodecError, match=complaint):
         embedded.Settings(str(tmp_path)).load()
 
 
@@ -147,10 +146,8 @@ def test_a_frame_reaches_no_further_than_the_context_says(tmp_path: Path) -> Non
     differs_W = (codec.decode(codes_FS) - codec.decode(other_FS))[0].abs() > 0
     frames = differs_W.nonzero()[:, 0] // 640
     assert bool(differs_W[40 * 640 : 41 * 640].any())
-    assert (
-        int(frames.min()) >= 40 - codec.context_frames
-        and int(frames.max()) <= 40 + codec.context_frames
-    )
+    assert int(frames.min()) >= 40 - codec.context_frames
+    assert int(frames.max()) <= 40 + codec.context_frames
 
 
 # --- quantiser ------------------------------------------------------------------------------------
@@ -227,9 +224,8 @@ def test_the_task_learns_saves_and_evaluates(songs: list[Song], tmp_path: Path) 
     assert sum(totals[-5:]) < 0.8 * sum(totals[:5])
     figures = task.evaluate([song for song in songs if song.split == "held-out"])
     assert figures["seconds"] == pytest.approx(6.0) and len(figures["mel_l1_by_slots"]) == 4
-    assert all(0 < value < 5 for value in figures["mel_l1_by_slots"]) and all(
-        1 <= used <= 32 for used in figures["codes_used"]
-    )
+    assert all(0 < value < 5 for value in figures["mel_l1_by_slots"])
+    assert all(1 <= used <= 32 for used in figures["codes_used"])
     task.save(tmp_path)
     codec = embedded.Settings(str(tmp_path), slots=4).load()
     wave_CW = melody(4.0)
@@ -244,7 +240,7 @@ def test_the_task_learns_saves_and_evaluates(songs: list[Song], tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "complaint"),
     [
         ({"batch": 0}, "batch is 0; it must be 1 or more"),
         ({"crop_frames": 7}, "crop_frames is 7; it must be 8 or more"),
@@ -255,13 +251,13 @@ def test_the_task_learns_saves_and_evaluates(songs: list[Song], tmp_path: Path) 
         ({"sung_slots": 0}, "sung_slots is 0"),
     ],
 )
-def test_a_recipe_that_means_nothing_is_refused(wrong: dict[str, Any], said: str) -> None:
-    with pytest.raises(SettingsError, match=said):
+def test_a_recipe_that_means_nothing_is_refused(wrong: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(SettingsError, match=complaint):
         Settings(songs=None, network=SMALL, **wrong)
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "complaint"),
     [
         ({"slots": 0}, "slots is 0"),
         ({"hop": 660}, "multiple of 8"),
@@ -271,8 +267,8 @@ def test_a_recipe_that_means_nothing_is_refused(wrong: dict[str, Any], said: str
         ({"pitch_window": 32}, "widen it"),
     ],
 )
-def test_sizes_that_do_not_fit_are_refused(wrong: dict[str, Any], said: str) -> None:
-    with pytest.raises(SettingsError, match=said):
+def test_sizes_that_do_not_fit_are_refused(wrong: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(SettingsError, match=complaint):
         replace(SMALL, **wrong)
 
 
@@ -337,9 +333,8 @@ def test_the_manifest_source(songs: list[Song], monkeypatch: pytest.MonkeyPatch)
         "song-1",
         "song-2",
     ]
-    assert [song.id for song in manifest.Settings("manifest.jsonl", split="held-out").load()] == [
-        "song-1"
-    ]
+    held_out = manifest.Settings("manifest.jsonl", split="held-out").load()
+    assert [song.id for song in held_out] == ["song-1"]
     assert len(manifest.Settings("manifest.jsonl", hours=3.0 / 3600).load()) == 1
     assert (
         len(Settings(songs=manifest.Settings("manifest.jsonl"), network=SMALL).task(0).songs.ends_N)

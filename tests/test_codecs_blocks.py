@@ -61,8 +61,7 @@ def test_the_grid_covers_every_frame_once_and_clips_at_the_ends() -> None:
 
 
 def test_what_a_frame_hears_is_found() -> None:
-    # kernel 7 at 1, 4 at 1, 3 dilated by 9 at 2, 6 at 2: 3 + 1 + 18 + 4 samples before a frame's
-    # first
+    # kernel 7 at 1, 4 at 1, 3 dilated by 9 at 2, 6 at 2: 3 + 1 + 18 + 4 samples before a frame
     assert receptive_frames(encoder(), 1, HOP) == 5
     # beyond the first, smallest look
     assert receptive_frames(nn.Conv1d(2, 2, 21, padding=10), 2) == 10

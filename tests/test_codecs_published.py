@@ -1,5 +1,4 @@
-"""What each codec takes from its publisher, and what it refuses by name; what all have in common is
-in laws/."""
+"""What each codec takes from its publisher, and refuses by name (the laws of all: laws/)."""
 
 from __future__ import annotations
 
@@ -51,10 +50,10 @@ def test_dac_reads_its_folder_and_its_checkpoint_alike(tmp_path: Path) -> None:
     model = small_dac([2, 4])
     dac.export(model, tmp_path / "folder")
     model.save(tmp_path / "weights.pth", package=False)
-    one = dac.Settings(str(tmp_path / "folder")).load()
+    of_folder = dac.Settings(str(tmp_path / "folder")).load()
     other = dac.Settings(str(tmp_path / "weights.pth")).load()
-    assert one.format == other.format and one.fingerprint == other.fingerprint
-    whole_FS = one.encode(noise(1, 800))
+    assert of_folder.format == other.format and of_folder.fingerprint == other.fingerprint
+    whole_FS = of_folder.encode(noise(1, 800))
     for slots in (1, 2, 3):  # at any number of codebooks, the first ones
         fewer = dac.Settings(str(tmp_path / "weights.pth"), slots).load()
         assert torch.equal(fewer.encode(noise(1, 800)), whole_FS[:, :slots])
@@ -77,9 +76,8 @@ def test_dac_fetches_a_published_model_by_its_name(
     published = dac.Settings("44khz", slots=9).format
     assert (published.sample_rate, published.slot_sizes) == (44100, (1024,) * 9)
     assert published.frame_rate == pytest.approx(86.13, abs=0.01)
-    assert (
-        dac.Settings("16khz").format.frame_rate == 50 and dac.Settings("24khz").format.slots == 32
-    )
+    assert dac.Settings("16khz").format.frame_rate == 50
+    assert dac.Settings("24khz").format.slots == 32
     model = small_dac([2, 4])
     model.save(tmp_path / "weights.pth", package=False)
     asked: list[dict[str, str]] = []
@@ -110,14 +108,14 @@ def test_dac_refuses_what_is_no_dac(tmp_path: Path) -> None:
         dac.Settings(str(tmp_path / "weights.pth")).load()
     dac.export(small_dac([2, 4]), tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
-    for change, said in (
+    for change, complaint in (
         ({"encoder_rates": [2, 8]}, "its configuration says"),
         ({"n_codebooks": 5}, "is missing"),
         ({"encoder_rates": "fast"}, "not this codec's configuration"),
         ({"speed": 3}, "speed"),
     ):
         (tmp_path / "config.json").write_text(json.dumps({**config, **change}))
-        with pytest.raises(CodecError, match=said):
+        with pytest.raises(CodecError, match=complaint):
             dac.Settings(str(tmp_path)).load()
 
 
@@ -144,9 +142,8 @@ def test_encodec_at_its_published_size_is_the_packages(tmp_path: Path) -> None:
     with torch.inference_mode():
         theirs_FS = encode(wave_CW)
         assert torch.equal(codec.encode(wave_CW), theirs_FS) and theirs_FS.shape == (30, 16)
-        assert (
-            torch.equal(other.encode(wave_CW), theirs_FS) and other.fingerprint == codec.fingerprint
-        )
+        assert torch.equal(other.encode(wave_CW), theirs_FS)
+        assert other.fingerprint == codec.fingerprint
         torch.testing.assert_close(codec.decode(theirs_FS), decode(theirs_FS))
 
 
@@ -186,13 +183,13 @@ def test_encodec_never_builds_a_class_that_a_download_names(small: Path) -> None
     finally:
         sys.path.remove(str(small))
     assert "mischief" not in sys.modules
-    for text, said in (
+    for text, complaint in (
         ("a: !!python/object:os.system []", "tag"),
         ("", "empty"),
         ("head: 3", "KeyError"),
     ):
         (small / "config.yaml").write_text(text)
-        with pytest.raises(CodecError, match=said):
+        with pytest.raises(CodecError, match=complaint):
             encodec.Settings(str(small)).load()
 
 
@@ -220,7 +217,7 @@ def test_encodec_reads_the_names_of_older_transformers(small: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "complaint"),
     [
         ({"sampling_rate": 48000}, "sampling_rate is 48000, in encodec_24khz 24000"),
         ({"normalize": True}, "normalize is True"),
@@ -230,10 +227,12 @@ def test_encodec_reads_the_names_of_older_transformers(small: Path) -> None:
         ({"model_type": "mimi"}, "is a mimi, not a encodec"),
     ],
 )
-def test_encodec_refuses_another_encodec(small: Path, change: dict[str, Any], said: str) -> None:
+def test_encodec_refuses_another_encodec(
+    small: Path, change: dict[str, Any], complaint: str
+) -> None:
     config = json.loads((small / "config.json").read_text())
     (small / "config.json").write_text(json.dumps({**config, **change}))
-    with pytest.raises(CodecError, match=said):
+    with pytest.raises(CodecError, match=complaint):
         encodec.Settings(str(small), str(small)).load()
 
 
@@ -245,13 +244,13 @@ def test_a_pretrained_folder_runs_no_code_and_lacks_nothing(tmp_path: Path, kind
     name = kind.__name__.rpartition(".")[2]
     made = tiny_codecs.MAKERS[name][0](tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
-    for change, said in (
+    for change, complaint in (
         ({"auto_map": {"AutoModel": "mischief.Model"}}, "code to run"),
         ({"deep": {"auto_map": {}}}, "code to run"),
         ({"model_type": "bert"}, "is a bert"),
     ):
         (tmp_path / "config.json").write_text(json.dumps({**config, **change}))
-        with pytest.raises(CodecError, match=said):
+        with pytest.raises(CodecError, match=complaint):
             made.settings.load()
     (tmp_path / "config.json").write_text(json.dumps(config))
     weights = safetensors.torch.load_file(tmp_path / "model.safetensors")

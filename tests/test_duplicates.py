@@ -36,20 +36,20 @@ def embedded() -> list[Song]:
     return [s for name in ("manifest.jsonl", "held-out.jsonl") for s in read_manifest(home / name)]
 
 
-def read(one: Song) -> Sound:
-    wave, rate = soundfile.read(str(one.audio), dtype="float32", always_2d=True)
+def read(song: Song) -> Sound:
+    wave, rate = soundfile.read(str(song.audio), dtype="float32", always_2d=True)
     return Sound(np.ascontiguousarray(wave.T), rate)
 
 
-def heard(one: Song, sound: Sound, step: Settings = STEP) -> Item:
+def heard(song: Song, sound: Sound, step: Settings = STEP) -> Item:
     """The song with its fingerprint, as `curate_all` gets it."""
-    return replace(step.curate(Item(one, {"audio": sound})), tracks={})
+    return replace(step.curate(Item(song, {"audio": sound})), tracks={})
 
 
 @pytest.fixture(scope="module")
 def sounds() -> dict[str, Sound]:
-    """All embedded songs: synthetic voices of one speaker, who sing the same words again and again."""
-    return {one.id: read(one) for one in embedded()}
+    """All embedded songs: synthetic voices of one speaker, who sing the same words repeatedly."""
+    return {song.id: read(song) for song in embedded()}
 
 
 @pytest.fixture(scope="module")
@@ -121,13 +121,13 @@ def test_every_copy_finds_its_original_and_nothing_else(
     for id in chosen:
         assert done[id].song.group == done[f"{id} copy"].song.group == id
         # without its silent end a trimmed one may be less than a copy
-        said = remarks(done[f"{id} copy"])
-        found = (
+        texts = remarks(done[f"{id} copy"])
+        ways = (
             ("same recording as", "an excerpt of")
             if mutation in ("trimmed", "all")
             else ("same recording as",)
         )
-        assert any(f"{how} {id}, offset" in said for how in found)
+        assert any(f"{how} {id}, offset" in texts for how in ways)
     assert {item.song.group for id, item in done.items() if id in sounds and id not in chosen} == {
         ""
     }
@@ -143,22 +143,21 @@ def test_a_remark_tells_offset_and_share(sounds: dict[str, Sound], items: list[I
     first = items[0].song.id
     copy = heard(song("copy"), later(sounds[first], 1.0))
     done = by_id(Settings(keep="all").curate_all([copy, *items]))
-    assert f"same recording as {first}, offset +1.0 s, 100 % of it" in remarks(
-        done["copy"]
-    ).replace("0%", "0 %")
+    text = remarks(done["copy"]).replace("0%", "0 %")
+    assert f"same recording as {first}, offset +1.0 s, 100 % of it" in text
     assert "same recording as copy, offset -1.0 s" in remarks(done[first])
 
 
 def test_excerpts_and_edits_are_grouped_and_kept(sounds: dict[str, Sound]) -> None:
     id, other = sorted(sounds)[-2:]
     whole = sounds[id]
-    found = [
+    items = [
         heard(song("whole"), whole),
         heard(song("excerpt"), part(whole, 0.3, 0.7)),
         heard(song("edit"), joined(part(whole, 0, 0.4), part(whole, 0.7, 1))),
         heard(song("half another song"), joined(sounds[other], part(whole, 0, 0.2))),
     ]
-    done = by_id(STEP.curate_all(found))
+    done = by_id(STEP.curate_all(items))
     assert {done[name].song.group for name in ("whole", "excerpt", "edit")} == {"edit"}
     assert done["half another song"].song.group == ""
     assert not any(item.aside for item in done.values())
@@ -166,8 +165,7 @@ def test_excerpts_and_edits_are_grouped_and_kept(sounds: dict[str, Sound]) -> No
 
 
 def test_two_songs_cut_from_one_file_are_no_duplicates(sounds: dict[str, Sound]) -> None:
-    """As `folder` makes them with `held_out_lines`: same file, same words, even the same chorus,
-    but other seconds."""
+    """As `folder` makes them with `held_out_lines`: same file, same words, other seconds."""
     id = max(sounds, key=lambda id: sounds[id].seconds)
     sound = joined(sounds[id], sounds[id])
     words = "we sing this very line again and again until the morning comes"
@@ -218,15 +216,14 @@ def test_two_tones_and_two_noises(sounds: dict[str, Sound]) -> None:
     noises = [
         Sound(0.1 * draw.standard_normal((1, len(time)), np.float32), 16000) for _ in range(2)
     ]
-    found = [heard(song("tone"), tone), heard(song("n1"), noises[0]), heard(song("n2"), noises[1])]
-    found.append(heard(song("n1 copy"), coded(noises[0], "MP3", 22050, 0.5)))
-    groups = {item.song.id: item.song.group for item in STEP.curate_all(found)}
+    items = [heard(song("tone"), tone), heard(song("n1"), noises[0]), heard(song("n2"), noises[1])]
+    items.append(heard(song("n1 copy"), coded(noises[0], "MP3", 22050, 0.5)))
+    groups = {item.song.id: item.song.group for item in STEP.curate_all(items)}
     assert groups == {"tone": "", "n1": "n1", "n1 copy": "n1", "n2": ""}
 
 
 def test_one_backing_track_does_not_make_one_song(sounds: dict[str, Sound]) -> None:
-    """The same loop, as loud as the voice, from the same moment on, and alone for three seconds
-    before and after."""
+    """The same loop, as loud as the voice, from the same moment on; alone before and after."""
     draw, rate = np.random.default_rng(2), 24000
     beat = np.arange(rate // 2) / rate
     hit = 0.4 * draw.standard_normal(len(beat)) * np.exp(-40 * beat)
@@ -234,15 +231,15 @@ def test_one_backing_track_does_not_make_one_song(sounds: dict[str, Sound]) -> N
         hit + sum(np.sin(2 * np.pi * f * beat) for f in chord) * np.exp(-4 * beat) / 3
         for chord in CHORDS
     ]
-    found = []
+    items = []
     for id in sorted(sounds)[-8:]:
         assert sounds[id].sample_rate == rate
         sung_W = sounds[id].wave_CW[0]
         wave = np.pad(sung_W[: np.flatnonzero(np.abs(sung_W) > 1e-3)[-1]], 3 * rate)
         loop = np.resize(np.concatenate(bars), len(wave))
         loop *= np.sqrt(np.square(wave).mean() / np.square(loop).mean())
-        found.append(heard(song(id), Sound((wave + loop).astype(np.float32)[None], rate)))
-    assert {item.song.group for item in STEP.curate_all(found)} == {""}
+        items.append(heard(song(id), Sound((wave + loop).astype(np.float32)[None], rate)))
+    assert {item.song.group for item in STEP.curate_all(items)} == {""}
 
 
 CHORDS = [
@@ -321,8 +318,16 @@ def test_a_cover_is_grouped_and_kept(sounds: dict[str, Sound]) -> None:
 @pytest.mark.parametrize(
     ("a", "b", "same"),
     [
-        (["月亮代表我的心", "你问我爱你有多深我爱你有几分"], ["月亮代表我的心", "你问我爱你有多深", "我爱你有几分"], True),
-        (["月亮代表我的心", "你问我爱你有多深我爱你有几分"], ["甜蜜蜜你笑得甜蜜蜜", "好像花儿开在春风里开在春风里"], False),
+        (
+            ["月亮代表我的心", "你问我爱你有多深我爱你有几分"],
+            ["月亮代表我的心", "你问我爱你有多深", "我爱你有几分"],
+            True,
+        ),
+        (
+            ["月亮代表我的心", "你问我爱你有多深我爱你有几分"],
+            ["甜蜜蜜你笑得甜蜜蜜", "好像花儿开在春风里开在春风里"],
+            False,
+        ),
         # short: the same words or nothing
         (["café olé, mañana nos vamos"], ["Cafe ole manana nos vamos"], True),
         (["row your boat gently down"], ["row your boat softly down"], False),
@@ -387,7 +392,7 @@ def test_the_best_copy_is_kept(
 ) -> None:
     sound = sounds["songbook-train-1-00014"]
     for pair in ([better, worse], [worse, better]):
-        done = by_id(STEP.curate_all([heard(one, sound) for one in pair]))
+        done = by_id(STEP.curate_all([heard(copy, sound) for copy in pair]))
         assert not done[better.id].aside and done[worse.id].aside
         assert f"same lyrics; {better.id} is kept: {why}" in remarks(done[worse.id])
 
@@ -409,31 +414,29 @@ def test_other_lyrics_to_one_recording_are_kept(sounds: dict[str, Sound]) -> Non
 # --- the split ------------------------------------------------------------------------------------
 def test_training_copies_of_held_out_songs_are_set_aside(sounds: dict[str, Sound]) -> None:
     sound, other = sounds["songbook-train-1-00014"], sounds["songbook-train-1-00005"]
-    found = [
+    items = [
         # the better file, yet the held-out set stays as it is
         heard(song("copy", audio="copy.flac"), sound),
         heard(song("cover", VERSE), other),
         heard(song("held", VERSE, split="held-out", audio="held.mp3"), sound),
         heard(song("stranger"), sounds["songbook-train-1-00003"]),
     ]
-    done = by_id(STEP.curate_all(found))
+    done = by_id(STEP.curate_all(items))
     assert {id for id, item in done.items() if item.aside} == {"copy", "cover"}
-    assert "same recording as held" in remarks(done["copy"]) and "held is held out" not in remarks(
-        done["copy"]
-    )
-    assert remarks(done["cover"]).startswith(
-        "set aside: same words as held"
-    ) and "held out" in remarks(done["cover"])
+    assert "same recording as held" in remarks(done["copy"])
+    assert "held is held out" not in remarks(done["copy"])
+    assert remarks(done["cover"]).startswith("set aside: same words as held")
+    assert "held out" in remarks(done["cover"])
     assert done["held"].song.split == "held-out" and done["stranger"].song.split == "train"
 
 
 def test_a_group_by_the_source_counts() -> None:
-    found = [
+    items = [
         Item(song("a", group="g")),
         Item(song("b", group="g", split="held-out")),
         Item(song("c", group="h")),
     ]
-    done = by_id(STEP.curate_all(found))
+    done = by_id(STEP.curate_all(items))
     assert done["a"].aside and "in one group with b, which is held out" in remarks(done["a"])
     assert [done[id].song.group for id in "bc"] == ["g", "h"] and not done["c"].aside
 
@@ -487,17 +490,9 @@ def test_a_share_is_held_out_in_whole_groups_whatever_the_order() -> None:
 
 def test_a_few_songs_leave_something_on_both_sides() -> None:
     for count in range(2, 8):
+        few = [Item(song(f"s{n}", lyrics(n))) for n in range(count)]
         for share in (0.01, 0.99):
-            assert (
-                len(
-                    set(
-                        sides(
-                            [Item(song(f"s{n}", lyrics(n))) for n in range(count)], share
-                        ).values()
-                    )
-                )
-                == 2
-            )
+            assert len(set(sides(few, share).values())) == 2
     assert sides([Item(song("alone", VERSE))]) == {"alone": "train"}
 
 
@@ -514,19 +509,19 @@ def test_a_source_that_holds_songs_out_decides_itself() -> None:
 def test_order_does_not_matter_and_all_songs_come_back(
     sounds: dict[str, Sound], items: list[Item]
 ) -> None:
-    found = [*items[:12]]
+    pool = [*items[:12]]
     for n, item in enumerate(items[:6]):
-        found.append(
+        pool.append(
             heard(
                 song(f"copy {n}", VERSE if n % 2 else ()),
                 later(part(sounds[item.song.id], 0, 0.9), n / 3),
             )
         )
-    found[2] = replace(found[2], song=replace(found[2].song, split="held-out"))
-    done = STEP.curate_all(found)
-    assert [item.song.id for item in done] == [item.song.id for item in found]
+    pool[2] = replace(pool[2], song=replace(pool[2].song, split="held-out"))
+    done = STEP.curate_all(pool)
+    assert [item.song.id for item in done] == [item.song.id for item in pool]
     for seed in range(3):
-        again = STEP.curate_all(random.Random(seed).sample(found, len(found)))
+        again = STEP.curate_all(random.Random(seed).sample(pool, len(pool)))
         assert by_id(again) == by_id(done)
 
 

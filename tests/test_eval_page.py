@@ -37,9 +37,8 @@ def tone(notes: list[tuple[float, float, float]], seconds: float) -> np.ndarray:
     for start, end, midi in notes:
         hertz_W[(clock_W >= start) & (clock_W < end)] = 440 * 2 ** ((midi - 69) / 12)
     phase_W = 2 * np.pi * np.cumsum(hertz_W) / RATE
-    return (0.2 * sum(np.sin(k * phase_W) / k for k in range(1, 9)) * (hertz_W > 0)).astype(
-        np.float32
-    )
+    wave_W = 0.2 * sum(np.sin(k * phase_W) / k for k in range(1, 9)) * (hertz_W > 0)
+    return wave_W.astype(np.float32)
 
 
 def performance(text: str, *midi: float, offset: float = 0.0) -> Performance:
@@ -173,9 +172,9 @@ def suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             for k, m in enumerate(pitches)
         ]
         notes += own
-        told = tuple(songs.Note(*note, text="l a") for note in own)
+        with_text = tuple(songs.Note(*note, text="l a") for note in own)
         text = ("row the boat", "down the stream", "life a dream")[i]
-        lines.append(songs.Line(text, 1.4 * i, 1.4 * (i + 1), (), told))
+        lines.append(songs.Line(text, 1.4 * i, 1.4 * (i + 1), (), with_text))
     soundfile.write(tmp_path / "song.wav", tone(notes, 4.2), RATE)
     song = songs.Song(
         "a", (songs.Section("verse", tuple(lines)),), "folk", audio="song.wav", split="held-out"
@@ -183,8 +182,8 @@ def suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     songs.write_manifest(tmp_path / "manifest.jsonl", [song])
     path = tmp_path / "suite.yaml"
     path.write_text(
-        f"songs: {{kind: manifest, path: {tmp_path / 'manifest.jsonl'}, split: held-out}}\nlines: "
-        "3\n"
+        f"songs: {{kind: manifest, path: {tmp_path / 'manifest.jsonl'}, split: held-out}}\n"
+        "lines: 3\n"
     )
     return path
 
@@ -258,8 +257,8 @@ def test_bad_takes_are_named_in_one_line(
 ) -> None:
     (tmp_path / "takes.jsonl").write_text(text)
     assert run.main(["--takes", str(tmp_path / "takes.jsonl"), "--out", str(tmp_path / "out")]) == 2
-    said = capsys.readouterr().err
-    assert complaint in said and said.count("\n") == 1
+    printed = capsys.readouterr().err
+    assert complaint in printed and printed.count("\n") == 1
     assert not (tmp_path / "out").exists()
 
 

@@ -1,5 +1,4 @@
-"""What leaves: read back by our own sources, by Python's tarfile, by `webdataset` and by
-`datasets`."""
+"""What is exported, read back by our sources, by tarfile, `webdataset` and `datasets`."""
 
 from __future__ import annotations
 
@@ -53,15 +52,19 @@ def melody() -> Line:
 def songs(tmp_path: Path) -> list[Song]:
     home = tmp_path / "found"
     boat = Song(
-        id="boats/row 1", sections=(Section("verse", (melody(),)), Section("chorus", (Line("merrily", 4.0, 5.0),))),
-        style="folk, calm", voice="low voice", language="en-GB", licence="CC-BY-4.0", source="https://example.org/boat",
-        credit="Boat by Nobody", audio=record(home / "a.flac"), vocals=record(home / "a.vocals.flac", pitch=330),
+        id="boats/row 1",
+        sections=(
+            Section("verse", (melody(),)), Section("chorus", (Line("merrily", 4.0, 5.0),)),
+        ),
+        style="folk, calm", voice="low voice", language="en-GB", licence="CC-BY-4.0",
+        source="https://example.org/boat", credit="Boat by Nobody",
+        audio=record(home / "a.flac"), vocals=record(home / "a.vocals.flac", pitch=330),
         group="7", facts=(Fact("tempo_bpm", 90.5, "music", 0.4),),
     )  # fmt: skip
     timed = (Word("la", 1.0, 1.5, 0.9), Word("oh", 1.5, 2.5, 0.2))
     words = replace(
-        boat, id="words", sections=(Section("verse", (Line("la oh", 1.0, 3.0, timed, (), 0.5),)),), split="held-out",
-        audio=record(home / "b.wav"), vocals=None, credit="", facts=(), group="",
+        boat, id="words", sections=(Section("verse", (Line("la oh", 1.0, 3.0, timed, (), 0.5),)),),
+        split="held-out", audio=record(home / "b.wav"), vocals=None, credit="", facts=(), group="",
     )  # fmt: skip
     typed = replace(
         words, id="typed", sections=(Section("verse", (Line("nobody knows when"),)),), split="train"
@@ -73,9 +76,9 @@ def without_files(song: Song) -> Song:
     return replace(song, audio=None, vocals=None, accompaniment=None)
 
 
-def same_sound(one: Song, other: Song) -> bool:
-    pairs = [(one.tracks[name], other.tracks[name]) for name in one.tracks]
-    return one.tracks.keys() == other.tracks.keys() and all(
+def same_sound(song: Song, other: Song) -> bool:
+    pairs = [(song.tracks[name], other.tracks[name]) for name in song.tracks]
+    return song.tracks.keys() == other.tracks.keys() and all(
         Path(a).read_bytes() == Path(b).read_bytes() for a, b in pairs
     )
 
@@ -110,12 +113,8 @@ def test_ultrastar_comes_back_note_by_note(songs: list[Song], tmp_path: Path):
     times = [(n.start, n.end) for n in line.notes] + [(w.start, w.end) for w in line.words]
     true = [(n.start, n.end) for n in given.notes] + [(w.start, w.end) for w in given.words]
     assert np.abs(np.array(times) - np.array(true)).max() < 0.006  # the grid is 10 ms
-    assert [w.text for w in line.words] == [
-        "gently",
-        "down",
-        "the",
-        "fire",
-    ] and merrily.text == "merrily"
+    assert [w.text for w in line.words] == ["gently", "down", "the", "fire"]
+    assert merrily.text == "merrily"
     assert [(w.text, w.start, w.end) for w in words.lines[0].words] == [
         ("la", 1.0, 1.5),
         ("oh", 1.5, 2.5),
@@ -170,11 +169,10 @@ def test_ultrastar_songs_of_the_songbook_come_back(tmp_path: Path):
     back = {Path(str(song.audio)).stem: song for song in Folder(str(tmp_path / "out")).load()}
     notes = wrong = 0
     for song in songs:
-        for given, found in zip(song.lines, back[key_of(song.id)].lines, strict=True):
-            assert found.text == given.text and [w.text for w in found.words] == [
-                w.text for w in given.words
-            ]
-            for a, b in zip(given.notes, found.notes, strict=True):
+        for given, line in zip(song.lines, back[key_of(song.id)].lines, strict=True):
+            assert line.text == given.text
+            assert [w.text for w in line.words] == [w.text for w in given.words]
+            for a, b in zip(given.notes, line.notes, strict=True):
                 assert (a.start, a.end, a.midi) == pytest.approx(
                     (b.start, b.end, b.midi), abs=0.011
                 )
@@ -279,19 +277,16 @@ def test_a_dataset_comes_back_equal(
     for name in ("audio", "vocals", "accompaniment"):
         assert isinstance(read.features[name], library.Audio)
         read = read.cast_column(name, library.Audio(decode=False))
-    assert (
-        read[0]["lyrics"].startswith("[verse]\nGently down")
-        and read[0]["audio"]["bytes"][:4] == b"fLaC"
-    )
+    assert read[0]["lyrics"].startswith("[verse]\nGently down")
+    assert read[0]["audio"]["bytes"][:4] == b"fLaC"
 
 
 def test_a_dataset_of_others(library: Any, tmp_path: Path):
-    """Columns by other names, LRC and plain lyrics, sound by path; a bad row does not stop the
-    others."""
-    one, two = record(tmp_path / "x" / "1.flac"), record(tmp_path / "x" / "2.wav")
+    """Columns by other names, LRC and plain lyrics, sound by path; a bad row stops no other."""
+    first_wav, two = record(tmp_path / "x" / "1.flac"), record(tmp_path / "x" / "2.wav")
     (tmp_path / "x" / "3.wav").write_bytes(b"RIFF nothing")
     rows = {
-        "sound": [one, two, str(tmp_path / "x" / "3.wav"), two],
+        "sound": [first_wav, two, str(tmp_path / "x" / "3.wav"), two],
         "text": ["[00:01.00]la la\n[00:02.00]oh", "row row\n\nyour boat", "[00:01.00]la", ""],
         "lang": ["en", "en-GB", "en", "en"],
         "license": ["CC0-1.0", "CC-BY-4.0", "", None],
@@ -299,28 +294,22 @@ def test_a_dataset_of_others(library: Any, tmp_path: Path):
     kept = library.Dataset.from_dict(rows).cast_column("sound", library.Audio())
     kept.save_to_disk(tmp_path / "out")
     columns = {"audio": "sound", "lyrics": "text", "language": "lang", "licence": "license"}
-    found = list(
+    scanned = list(
         Hub(str(tmp_path / "out"), columns=columns, style="folk", licence="unknown").scan()
     )
-    first, second = found[:2]
-    assert (
-        isinstance(first, Song)
-        and [line.start for line in first.lines] == [1.0, 2.0]
-        and first.licence == "CC0-1.0"
-    )
-    assert isinstance(second, Song) and (second.language, second.style, len(second.sections)) == (
-        "en-GB",
-        "folk",
-        2,
-    )
-    assert first.id == "train-000001" and safe_decode.promise_safely(
-        str(first.audio)
-    ).seconds == pytest.approx(6.0)
-    assert [isinstance(one, Refusal) for one in found[2:]] == [True, True]
+    first, second = scanned[:2]
+    assert isinstance(first, Song)
+    assert [line.start for line in first.lines] == [1.0, 2.0]
+    assert first.licence == "CC0-1.0"
+    assert isinstance(second, Song)
+    assert (second.language, second.style, len(second.sections)) == ("en-GB", "folk", 2)
+    assert first.id == "train-000001"
+    assert safe_decode.promise_safely(str(first.audio)).seconds == pytest.approx(6.0)
+    assert [isinstance(first_wav, Refusal) for first_wav in scanned[2:]] == [True, True]
     assert all(
-        "\n" not in one.reason and ", row " in one.reason
-        for one in found[2:]
-        if isinstance(one, Refusal)
+        "\n" not in first_wav.reason and ", row " in first_wav.reason
+        for first_wav in scanned[2:]
+        if isinstance(first_wav, Refusal)
     )
     assert len(Hub(str(tmp_path / "out"), columns=columns, songs=2).load()) == 2
     with pytest.raises(SongError, match="has no column words"):

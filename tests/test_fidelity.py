@@ -1,5 +1,4 @@
-"""eval/fidelity.py on songs made of tones, through a codec whose faults are known: plain PCM, a
-byte a slot."""
+"""eval/fidelity.py on songs made of tones, through plain PCM, a byte a slot, with known faults."""
 
 from __future__ import annotations
 
@@ -28,8 +27,7 @@ RATE = 16_000
 
 
 class Pcm:
-    """A frame is a sample: slot 0 is the high byte of 16-bit PCM, slot 1 the low one; `sharp` plays
-    it too fast."""
+    """A frame is a sample of 16-bit PCM, slot 0 its high byte; `sharp` plays it too fast."""
 
     def __init__(self, slots: int, sharp: float) -> None:
         self.format, self.sharp, self.fingerprint = (
@@ -120,25 +118,20 @@ def test_a_codec_that_keeps_everything_loses_nothing(
 ) -> None:
     report = run(monkeypatch, tmp_path, PcmSettings(), "--songs", str(manifest), "--judged", "1,2")
     both, tenor, alto = (report["voices"][voice] for voice in ("all", "tenor", "alto"))
-    assert (
-        both["2 slots"]["in_tune_before"]["count"] == 16
-        and both["2 slots"]["in_tune_before"]["value"] == 1
-    )
+    assert both["2 slots"]["in_tune_before"]["count"] == 16
+    assert both["2 slots"]["in_tune_before"]["value"] == 1
     for figure in ("in_tune_quotient", "still_in_tune"):
         assert both["2 slots"][figure]["value"] == both["2 slots"][figure]["low"] == 1
-    assert (
-        tenor["2 slots"]["word_error_before"]["count"] == 6
-        and alto["2 slots"]["word_error_before"] is None
-    )
+    assert tenor["2 slots"]["word_error_before"]["count"] == 6
+    assert alto["2 slots"]["word_error_before"] is None
     assert tenor["2 slots"]["word_error_difference"] == {"value": 0, "low": 0, "high": 0}
     coarse, fine = report["likeness"]["all"]["1"], report["likeness"]["all"]["2"]
     assert fine["mel"]["value"] < 0.3 < 1 < coarse["mel"]["value"]
     assert fine["stoi"]["value"] > 0.99 > coarse["stoi"]["value"]
     assert report["rates"]["2"] == [2 * RATE, 16 * RATE / 1000]
     assert [of["frames"] for of in report["codebooks"]] == 2 * [2 * round(3.6 * RATE)]
-    assert {of["slots"] for of in report["speed"]} == {1, 2} and min(
-        report["speed"][0].values()
-    ) > 0
+    assert {of["slots"] for of in report["speed"]} == {1, 2}
+    assert min(report["speed"][0].values()) > 0
 
 
 def test_a_codec_out_of_tune_is_found_out(
@@ -148,9 +141,9 @@ def test_a_codec_out_of_tune_is_found_out(
     report = run(
         monkeypatch, tmp_path, sharp, "--songs", str(manifest), "--slots", "2", "--lines", "2"
     )
-    found = report["voices"]["all"]["2 slots"]
-    assert found["lines"] == 2 and found["in_tune_before"]["value"] == 1
-    assert found["in_tune_quotient"]["value"] < 0.5 and found["still_in_tune"]["value"] < 0.5
+    figures = report["voices"]["all"]["2 slots"]
+    assert figures["lines"] == 2 and figures["in_tune_before"]["value"] == 1
+    assert figures["in_tune_quotient"]["value"] < 0.5 and figures["still_in_tune"]["value"] < 0.5
 
 
 def test_files_are_heard_in_pieces_against_their_own_pitch(
@@ -222,21 +215,23 @@ def test_tracks_are_heard_apart_and_in_the_mix(
     assert report["track"] == "vocals + accompaniment" and report["lines"] == 3 * 4
     assert list(report["voices"])[:3] == ["mix", "vocals", "accompaniment"]
     assert {"mix: tenor", "vocals: alto", "accompaniment: tenor"} < set(report["voices"])
-    found = {name: report["voices"][name]["4 slots"] for name in ("mix", "vocals", "accompaniment")}
+    figures = {
+        name: report["voices"][name]["4 slots"] for name in ("mix", "vocals", "accompaniment")
+    }
     assert (
-        found["vocals"]["in_tune_before"]["count"] == found["mix"]["in_tune_before"]["count"] == 16
+        figures["vocals"]["in_tune_before"]["count"]
+        == figures["mix"]["in_tune_before"]["count"]
+        == 16
     )
-    assert found["vocals"]["still_in_tune"]["value"] == 1 and found["vocals"]["lines"] == 4
+    assert figures["vocals"]["still_in_tune"]["value"] == 1 and figures["vocals"]["lines"] == 4
     assert (
-        found["accompaniment"]["in_tune_before"]
-        is found["accompaniment"]["word_error_before"]
+        figures["accompaniment"]["in_tune_before"]
+        is figures["accompaniment"]["word_error_before"]
         is None
     )
-    mel = {name: report["likeness"][name]["4"]["mel"]["value"] for name in found}
-    assert (
-        mel["vocals"] < 0.3 < mel["accompaniment"]
-        and mel["vocals"] < mel["mix"] < mel["accompaniment"]
-    )
+    mel = {name: report["likeness"][name]["4"]["mel"]["value"] for name in figures}
+    assert mel["vocals"] < 0.3 < mel["accompaniment"]
+    assert mel["vocals"] < mel["mix"] < mel["accompaniment"]
     assert len(report["codebooks"]) == 4
     for arguments in (["--songs", where, "--track", "vocals"], [str(manifest.parent / "band.wav")]):
         assert fidelity.main([*arguments, "--out", str(tmp_path / "no")]) == 2
@@ -264,14 +259,12 @@ def test_the_page_needs_nothing_else_and_shows_every_voice(
     # two lines, before and after
     assert page.count("data:audio/ogg") == page.count("data:image/png") == 4
     shown = fidelity_page.chosen(report, report, 2)
-    assert {report["voice_of_line"][place] for place in shown} == {"tenor", "alto"}
+    assert {report["voice_of_line"][number] for number in shown} == {"tenor", "alto"}
     for row in text.split("\n"):
         if row.startswith("|"):
             assert row.count("|") == row.count(" | ") + 2
-    assert (
-        "| DAC 44.1 kHz, 9 slots | 775 | 7.75 |" in text
-        and "| Mimi 24 kHz, 8 slots | 100 | 1.10 |" in text
-    )
+    assert "| DAC 44.1 kHz, 9 slots | 775 | 7.75 |" in text
+    assert "| Mimi 24 kHz, 8 slots | 100 | 1.10 |" in text
 
 
 def test_a_codec_is_held_once_for_all_its_numbers_of_slots(tmp_path: Path) -> None:
@@ -292,9 +285,8 @@ def test_of_no_note_in_tune_no_share_is_kept() -> None:
     rows = {row: {"per_line": [line]} for row in (fidelity.UNCODED, "1 slots")}
     report = {"rows": rows, "voice_of_line": ["alto"], "track_of_line": [""]}
     figures = fidelity.shares_by_voice(report)["alto"]["1 slots"]
-    assert (
-        figures["in_tune_before"]["count"] == 2 and figures["word_error_difference"]["value"] == 0
-    )
+    assert figures["in_tune_before"]["count"] == 2
+    assert figures["word_error_difference"]["value"] == 0
     assert figures["in_tune_quotient"] is figures["still_in_tune"] is None
 
 
@@ -306,15 +298,15 @@ def test_codebook_use_is_counted() -> None:
 
 
 def test_likeness_of_noise_added() -> None:
-    """Known answers: a gain of e is one nat of mel distance; more noise is a worse score; silence
-    is not scored."""
+    """A gain of e is one nat of mel; more noise is a worse figure; silence is not counted."""
     rng = torch.Generator().manual_seed(0)
     wave_W = 0.1 * torch.randn(2 * RATE, generator=rng)
     total, frames = likeness.mel(wave_W, math.e * wave_W, RATE)
     assert total / frames == pytest.approx(1, abs=1e-3)
     noisy = [wave_W + level * torch.randn(len(wave_W), generator=rng) for level in (0.01, 0.1, 1.0)]
-    scores = [likeness.stoi(wave_W, each)[0] for each in noisy]
-    assert scores == sorted(scores, reverse=True) and scores[0] > 0.9 > scores[2]
+    intelligible = [likeness.stoi(wave_W, each)[0] for each in noisy]
+    assert intelligible == sorted(intelligible, reverse=True)
+    assert intelligible[0] > 0.9 > intelligible[2]
     assert likeness.stoi(wave_W[:1600], wave_W[:1600]) == (0.0, 0)
     if likeness.has_pesq():
         assert likeness.pesq(wave_W, wave_W)[0] > 4.6 > likeness.pesq(wave_W, noisy[2])[0]
@@ -338,5 +330,5 @@ def test_what_is_wrong_is_said_in_one_line(
     arguments: list[str], complaint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert fidelity.main([*arguments, "--out", str(tmp_path / "out")]) == 2
-    said = capsys.readouterr().err
-    assert complaint in said and said.count("\n") == 1 and not (tmp_path / "out").exists()
+    printed = capsys.readouterr().err
+    assert complaint in printed and printed.count("\n") == 1 and not (tmp_path / "out").exists()

@@ -1,4 +1,4 @@
-"""A user's folder of recordings and lyrics: what comes out of it, and what is refused in one line."""
+"""A user's folder of recordings and lyrics: what comes out of it, what is refused in one line."""
 
 from __future__ import annotations
 
@@ -121,7 +121,10 @@ def test_timed_lyrics_win_over_plain_ones(songs: Path):
 
 
 def test_words_with_times():
-    text = "[00:01.00]<00:01.00>row <00:01.50>row <00:02.00>your boat<00:02.75>\n[00:04.00]la <00:05.00>la"
+    text = (
+        "[00:01.00]<00:01.00>row <00:01.50>row <00:02.00>your boat<00:02.75>\n"
+        "[00:04.00]la <00:05.00>la"
+    )
     sections = read_lrc(text, 8.0, "x.lrc").sections
     first, second = sections[0].lines
     assert first.text == "row row your boat" and (first.start, first.end) == (1.0, 2.75)
@@ -163,9 +166,12 @@ def test_a_section_with_a_time_is_not_sung():
         "[Bridge: both]\n[00:06.00]la\n[00:07.00][outro] ah\n"
     )
     read = read_lrc(text, 8.0, "x.lrc")
-    said = [(s.tag, [(line.text, line.start, line.end) for line in s.lines]) for s in read.sections]
-    assert said == [
-        ("verse", [("row row", 2, 4)]), ("chorus", [("oh", 5, 6)]), ("bridge", [("la", 6, 7)]), ("outro", [("ah", 7, 8)]),
+    sections = [
+        (s.tag, [(line.text, line.start, line.end) for line in s.lines]) for s in read.sections
+    ]
+    assert sections == [
+        ("verse", [("row row", 2, 4)]), ("chorus", [("oh", 5, 6)]), ("bridge", [("la", 6, 7)]),
+        ("outro", [("ah", 7, 8)]),
     ]  # fmt: skip
 
 
@@ -175,19 +181,16 @@ def test_words_timed_in_square_brackets():
     read = read_lrc(square, 8.0, "x.lrc")
     assert read == read_lrc(angled, 8.0, "x.lrc")
     line = read.sections[0].lines[0]
-    assert (
-        line.text == "row row your boat"
-        and line.words[1] == Word("row", 1.5, 2.0)
-        and line.end == 2.75
-    )
+    assert line.text == "row row your boat"
+    assert line.words[1] == Word("row", 1.5, 2.0)
+    assert line.end == 2.75
 
 
 def test_who_wrote_the_words_and_in_which_language():
     about = read_lrc("[au:Ann]\n[by:Bob]\n[la:English]\n[00:01.00]la", 8.0, "x.lrc").about
     assert about["language"] == "en" and credit(about) == "words by Ann; timed by Bob"
-    assert [language_of(one) for one in ("EN", "zh_CN", "German (Swiss), French", "Klingon!", "")] == [
-        "en", "zh-CN", "de", "", "",
-    ]  # fmt: skip
+    tags = ("EN", "zh_CN", "German (Swiss), French", "Klingon!", "")
+    assert [language_of(tag) for tag in tags] == ["en", "zh-CN", "de", "", ""]
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
@@ -256,9 +259,8 @@ def test_ultrastar_headers_in_any_order(tmp_path: Path):
     text = "#CREATOR:Ann\n#YEAR:1850\n\n" + BOAT.replace("boat.wav", "X.WAV")
     (tmp_path / "boat.txt").write_text(text, encoding="utf-8")
     [song] = Settings(str(tmp_path)).load()
-    assert song.lines[0].text == "Row, row your boat" and song.audio == str(
-        (tmp_path / "x.wav").resolve()
-    )
+    assert song.lines[0].text == "Row, row your boat"
+    assert song.audio == str((tmp_path / "x.wav").resolve())
     assert song.vocals == str((tmp_path / "x.vocals.wav").resolve())
     assert not is_ultrastar("# to be sung: slowly\n#TITLE\nla la")
 
@@ -268,8 +270,8 @@ def test_rights_of_a_song_that_is_refused_are_not_called_unused(songs: Path):
     (songs / "rights.csv").write_text(
         "file,licence\nbad.mp3,CC0-1.0\nboat,CC0-1.0\n", encoding="utf-8"
     )
-    found = list(Settings(str(songs)).scan())
-    assert [one.name for one in found if isinstance(one, Refusal)] == ["bad"]
+    scanned = list(Settings(str(songs)).scan())
+    assert [song.name for song in scanned if isinstance(song, Refusal)] == ["bad"]
 
 
 def test_hidden_folders_hold_no_songs(songs: Path):
@@ -286,7 +288,10 @@ def test_hidden_folders_hold_no_songs(songs: Path):
         ("[00:01.00]la\nrow", r"boat.lrc:2: no time"),
         ("[0x:01]la", "no time that can be read"),
         ("[00:75.00]la", "boat.lrc:1: 00:75.00 is no time"),
-        ("[00:01.00]la\n[00:09.00]oh", r"boat.lrc:2: 00:09.00 is beyond the recording \(00:08.00\)"),
+        (
+            "[00:01.00]la\n[00:09.00]oh",
+            r"boat.lrc:2: 00:09.00 is beyond the recording \(00:08.00\)",
+        ),
         ("[00:01.00]la\n[12:00.00]", "beyond the recording"),
         ("[00:01.00]la\n[00:01.00]oh", "another line starts at 00:01.00 too"),
         ("[00:01.00]<00:02.00>la <00:01.50>oh", "do not grow"),
@@ -361,18 +366,20 @@ def test_one_bad_song_does_not_stop_the_others(tmp_path: Path):
     (tmp_path / "c.txt").write_text("", encoding="utf-8")
     (tmp_path / "d.txt").unlink()
     (tmp_path / "e.lrc").write_text("[00:01.00]la", encoding="utf-8")
-    found = list(Settings(str(tmp_path)).scan())
-    assert [one.id if isinstance(one, Song) else one.name for one in found] == [
+    scanned = list(Settings(str(tmp_path)).scan())
+    assert [song.id if isinstance(song, Song) else song.name for song in scanned] == [
         "a",
         "b",
         "c",
         "d",
         "e",
     ]
-    assert [type(one) for one in found] == [Song, Refusal, Refusal, Song, Refusal]
-    assert not found[3].lines  # a recording without lyrics can be looked at, and not learnt from
-    for one in (*found[1:3], found[4]):
-        assert isinstance(one, Refusal) and str(tmp_path) in one.reason and "\n" not in one.reason
+    assert [type(song) for song in scanned] == [Song, Refusal, Refusal, Song, Refusal]
+    assert not scanned[3].lines  # a recording without lyrics can be looked at, and not learnt from
+    for song in (*scanned[1:3], scanned[4]):
+        assert isinstance(song, Refusal)
+        assert str(tmp_path) in song.reason
+        assert "\n" not in song.reason
     with pytest.raises(SongError, match=r"b\.wav"):
         Settings(str(tmp_path)).load()
 
@@ -383,8 +390,10 @@ def test_stems_by_name(tmp_path: Path):
     (tmp_path / "boat.txt").write_text("la la", encoding="utf-8")
     [song] = Settings(str(tmp_path)).load()
     assert {name: Path(path).name for name, path in song.tracks.items()} == {
-        "audio": "boat.flac", "vocals": "boat.vocals.flac", "accompaniment": "boat.accompaniment.wav",
-    }  # fmt: skip
+        "audio": "boat.flac",
+        "vocals": "boat.vocals.flac",
+        "accompaniment": "boat.accompaniment.wav",
+    }
     record(tmp_path / "boat.vocals.flac", 4.0)
     refuses(Settings(str(tmp_path)).load, "4.00 s long and its recording 8.00 s", SongError)
     (tmp_path / "boat.flac").unlink()
@@ -404,11 +413,9 @@ def test_ultrastar_names_its_own_files(tmp_path: Path):
     lyrics = tmp_path / "Nobody - Boat.txt"
     lyrics.write_text(text, encoding="utf-8")
     [song] = Settings(str(tmp_path)).load()
-    assert (
-        song.id == "Nobody - Boat"
-        and song.source == "sound.wav"
-        and Path(str(song.vocals)).name == "voice.wav"
-    )
+    assert song.id == "Nobody - Boat"
+    assert song.source == "sound.wav"
+    assert Path(str(song.vocals)).name == "voice.wav"
     lyrics.write_text(text.replace("sound.wav", "../sound.wav"), encoding="utf-8")
     refuses(Settings(str(tmp_path)).load, "no recording of this name", SongError)
 

@@ -44,10 +44,9 @@ def test_every_fault_in_every_file_is_seen(tmp_path: Path, file: str, fault: str
         (path / file).unlink()
     else:
         content[len(content) // 2] ^= 1
-        changed = {"truncated": content[: len(content) // 2], "one bit": content, "empty": b""}[
-            fault
-        ]
-        (path / file).write_bytes(changed)
+        half = content[: len(content) // 2]
+        changed = {"truncated": half, "one bit": content, "empty": b""}
+        (path / file).write_bytes(changed[fault])
     assert not folders.whole(path)
     assert folders.damage(path)
 
@@ -118,10 +117,10 @@ def test_the_newest_whole_one_is_taken_and_damaged_newer_ones_named(
 
 
 def test_a_fingerprint_is_of_content_alone(tmp_path: Path) -> None:
-    one, other = _fill(tmp_path / "one"), _fill(tmp_path / "other")
-    assert folders.fingerprint(one) == folders.fingerprint(other)
-    (other / "a.txt").rename(other / "c.txt")
-    assert folders.fingerprint(one) != folders.fingerprint(other)
+    first, second = _fill(tmp_path / "one"), _fill(tmp_path / "other")
+    assert folders.fingerprint(first) == folders.fingerprint(second)
+    (second / "a.txt").rename(second / "c.txt")
+    assert folders.fingerprint(first) != folders.fingerprint(second)
     table_VD = torch.arange(6.0).reshape(2, 3)
     tensors = {"a": table_VD, "b": table_VD.bfloat16()}
     # other order, other strides

@@ -44,19 +44,18 @@ LOSING = {"cut", "behead", "delete"}
 
 def originals(folder: Path) -> dict[str, list[tuple[bytes, int]]]:
     """A second of sound in every kind, mono and stereo: its bytes, and its length in samples."""
-    found: dict[str, list[tuple[bytes, int]]] = {name: [] for name in CONTAINERS}
+    files: dict[str, list[tuple[bytes, int]]] = {name: [] for name in CONTAINERS}
     t = np.arange(24_000) / 24_000
     noise = 0.05 * np.random.default_rng(0).standard_normal((24_000, 2))
-    wave_WC = (0.4 * np.sin(2 * np.pi * (200 * t + 300 * t * t))[:, None] + noise).astype(
-        np.float32
-    )
+    glide = 0.4 * np.sin(2 * np.pi * (200 * t + 300 * t * t))[:, None]
+    wave_WC = (glide + noise).astype(np.float32)
     for name, kinds in KINDS.items():
         for kind in kinds:
             for channels in (1, 2):
                 path = folder / f"whole.{name}"
                 soundfile.write(str(path), wave_WC[:, :channels], 24_000, **kind)  # type: ignore[arg-type]
-                found[name].append((path.read_bytes(), soundfile.info(str(path)).frames))
-    return found
+                files[name].append((path.read_bytes(), soundfile.info(str(path)).frames))
+    return files
 
 
 # -- mutations: bytes in, bytes out ----------------------------------------------------------------
@@ -94,8 +93,8 @@ def lie(data: bytearray, rng: Generator) -> None:
         b"Xing": 8,
         b"Info": 8,
     }
-    places = [data.find(name) + skip for name, skip in names.items() if name in data[:4096]]
-    at = min(int(rng.choice(places)) + 4 * int(rng.integers(2)), len(data) - 4)
+    offsets = [data.find(name) + skip for name, skip in names.items() if name in data[:4096]]
+    at = min(int(rng.choice(offsets)) + 4 * int(rng.integers(2)), len(data) - 4)
     data[at : at + 4] = struct.pack(str(rng.choice(["<I", ">I"])), int(rng.choice(values)))
 
 
@@ -147,8 +146,7 @@ def swap(data: bytearray, other: bytes, rng: Generator) -> None:
 
 
 def with_true_checksums(data: bytearray) -> None:
-    """Pages of an Ogg whose checksums are right again, so that the damage reaches the decoder
-    behind them."""
+    """Pages of an Ogg with checksums that are right again, so that damage reaches the decoder."""
     at = data.find(b"OggS")
     while 0 <= at <= len(data) - 27:
         count = data[at + 26]
@@ -191,9 +189,9 @@ def announced(data: bytes) -> Iterator[int]:
             struct.unpack_from(f"{order}H", data, at + 12)[0],
             struct.unpack_from(f"{order}H", data, at)[0],
         )
-        place = data.find(b"data") + 8
-        size = struct.unpack_from(f"{order}I", data, place - 4)[0]
-        sound = min(size, len(data) - place)
+        start = data.find(b"data") + 8
+        size = struct.unpack_from(f"{order}I", data, start - 4)[0]
+        sound = min(size, len(data) - start)
         yield sound // max(1, block)
         # compressed: only a decoder knows
         yield (soundfile.info(_Bytes(data)).frames if code not in (1, 3) else -1)

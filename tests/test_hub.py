@@ -1,5 +1,4 @@
-"""A merged folder goes to a hub in one commit, comes back bit for bit, and does not go when it must
-not."""
+"""A merged folder goes to a hub in one commit, comes back bit for bit, or must not go."""
 
 from __future__ import annotations
 
@@ -109,16 +108,18 @@ def test_of_a_run_folder_the_merged_model_goes(merged: Path) -> None:
 
 
 def test_the_card_says_where_the_codec_lies_and_what_its_tracks_are(merged: Path) -> None:
-    def said(codec: dict[str, object]) -> str:
+    def codec_row(codec: dict[str, object]) -> str:
         change(merged, codec=codec)
         card = hub.push(merged, "org/tiny-singer", dry_run=True).card
         return next(row for row in card.splitlines() if row.startswith("| codec |"))
 
     mimi = {"kind": "mimi", "path": "kyutai/mimi"}
-    assert said(mimi) == "| codec | mimi, kyutai/mimi | mit |"
+    assert codec_row(mimi) == "| codec | mimi, kyutai/mimi | mit |"
     both = {"kind": "tracks", "codec": mimi, "tracks": ["vocals", "accompaniment"]}
-    assert said(both) == "| codec | tracks (vocals, accompaniment) of mimi, kyutai/mimi | mit |"
-    mine = said({"kind": "dac", "path": str(merged)})
+    assert (
+        codec_row(both) == "| codec | tracks (vocals, accompaniment) of mimi, kyutai/mimi | mit |"
+    )
+    mine = codec_row({"kind": "dac", "path": str(merged)})
     assert "in a folder of its maker" in mine and str(merged) not in mine
 
 

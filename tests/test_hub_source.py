@@ -1,5 +1,4 @@
-"""A dataset by its id on a hub: a stand-in on loopback answers, `datasets` and its client are the
-real ones."""
+"""A dataset by its id on a hub: a stand-in on loopback answers, the client is the real one."""
 
 from __future__ import annotations
 
@@ -21,8 +20,7 @@ from distill.sources.hub import Settings
 
 @pytest.fixture
 def hub(hub_server: StandInHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> StandInHub:
-    """The stand-in, with `datasets` pointed at it. Its separate viewer server is not played: nobody
-    asks it."""
+    """The stand-in, with `datasets` pointed at it; its viewer server, which nobody asks, is not."""
     config = pytest.importorskip("datasets", reason="datasets is not installed").config
     for name, value in {
         "HF_ENDPOINT": hub_server.url,
@@ -54,8 +52,12 @@ def files_under(folder: Path) -> dict[str, bytes]:
 def songs(tmp_path: Path) -> list[Song]:
     return [
         Song(
-            f"song-{n}", (Section("verse", (Line("row row", 0.5, 1.5),)),), licence="CC-BY-4.0", credit="Boat by Nobody",
-            source="https://example.org", audio=record(tmp_path / f"{n}.flac", 2 + n),
+            f"song-{n}",
+            (Section("verse", (Line("row row", 0.5, 1.5),)),),
+            licence="CC-BY-4.0",
+            credit="Boat by Nobody",
+            source="https://example.org",
+            audio=record(tmp_path / f"{n}.flac", 2 + n),
         )
         for n in range(2)
     ]  # fmt: skip
@@ -79,7 +81,12 @@ def test_our_own_dataset_by_its_id(
 
 def test_a_folder_of_recordings_on_the_hub(hub: StandInHub, tmp_path: Path):
     """`datasets`' own AudioFolder: sound in files, the rest in metadata.csv."""
-    csv = "file_name,lyrics,license\na.wav,row row,CC0-1.0\nsub/b.wav,,CC0-1.0\nsub/c.wav,[00:00.50]la,CC0-1.0\n"
+    csv = (
+        "file_name,lyrics,license\n"
+        "a.wav,row row,CC0-1.0\n"
+        "sub/b.wav,,CC0-1.0\n"
+        "sub/c.wav,[00:00.50]la,CC0-1.0\n"
+    )
     sound = Path(record(tmp_path / "a.wav", 1.0)).read_bytes()
     hub.put(
         "org/folder",
@@ -91,10 +98,8 @@ def test_a_folder_of_recordings_on_the_hub(hub: StandInHub, tmp_path: Path):
             source.load()
         return
     first, second, third = source.scan()
-    assert isinstance(first, Song) and (first.text, first.licence) == (
-        "[verse]\nrow row",
-        "CC0-1.0",
-    )
+    assert isinstance(first, Song)
+    assert (first.text, first.licence) == ("[verse]\nrow row", "CC0-1.0")
     assert Path(str(first.audio)).read_bytes() == sound
     assert isinstance(second, Refusal) and "has no lyrics" in second.reason
     assert isinstance(third, Song) and third.lines[0].start == 0.5

@@ -1,4 +1,4 @@
-"""Lyrics and scores as others write them: the formats' own examples and reference libraries' files."""
+"""Lyrics and scores as others write them: the formats' examples and reference libraries' files."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ def test_ultrastar_notes_words_and_times():
     first, second = ultrastar(BOAT)  # a beat is 15 / 150 = 0.1 s
     assert (first.text, second.text) == ("Row, row your boat", "gently down the stream")
     assert notes(first) == [
-        (1.0, 1.4, 60, "r o"), (1.5, 1.9, 60, "r o"), (2.0, 2.3, 64, "y O r"), (2.3, 2.7, 65, "b o t"),
+        (1.0, 1.4, 60, "r o"), (1.5, 1.9, 60, "r o"),
+        (2.0, 2.3, 64, "y O r"), (2.3, 2.7, 65, "b o t"),
     ]  # fmt: skip
     assert [(w.text, round(w.start, 2), round(w.end, 2)) for w in first.words] == [
         ("row", 1.0, 1.4), ("row", 1.5, 1.9), ("your", 2.0, 2.3), ("boat", 2.3, 2.7),
@@ -42,15 +43,13 @@ def test_ultrastar_notes_words_and_times():
         (67, "J e n t"), (64, "l I"), (None, "d W n"), (None, "D u"), (60, "s t r I m"), (62, ""),
     ]  # fmt: skip
     assert second.words[-1].end == pytest.approx(4.8)  # with the note that goes on
-    assert first.start == pytest.approx(0.76) and first.end == pytest.approx(
-        second.start
-    ) == pytest.approx(2.76)
+    assert first.start == pytest.approx(0.76)
+    assert first.end == pytest.approx(second.start) == pytest.approx(2.76)
     assert second.end == pytest.approx(4.8 + 0.4)
 
 
 def test_the_formats_own_examples():
-    """Section 3.3.2: 10,5 means 42 beats a minute. Section 4.1: where the space stands makes no
-    difference."""
+    """Section 3.3.2: 10,5 means 42 beats a minute. 4.1: where the space stands means nothing."""
     [line] = ultrastar("#TITLE:a\n#BPM:10,5\n: 0 4 5 la\n: 7 7 -2  la\n", 60)
     assert notes(line) == [(0.0, 5.714, 65, "l A"), (10.0, 20.0, 58, "l A")]  # F4 and A#3
     before = ultrastar("#BPM:100\n: 0 4 0 Hello \n: 8 4 0 World\n")
@@ -59,16 +58,19 @@ def test_the_formats_own_examples():
 
 
 def test_ultrastar_relative_times():
-    text = "#TITLE:a\n#BPM:150\n#GAP:500\n#RELATIVE:yes\n: 0 4 0 la\n- 6 10\n: 0 4 2 oh\n- 5 7\n: 1 2 4 ah\n"
+    text = (
+        "#TITLE:a\n#BPM:150\n#GAP:500\n#RELATIVE:yes\n"
+        ": 0 4 0 la\n- 6 10\n: 0 4 2 oh\n- 5 7\n: 1 2 4 ah\n"
+    )
     assert [line.notes[0].start for line in ultrastar(text)] == pytest.approx([0.5, 1.5, 2.3])
 
 
 @pytest.mark.parametrize("marks", [("P1", "P2", "P3"), ("P 1", "P 2", "P 3")])
 def test_ultrastar_duets(marks: tuple[str, str, str]):
-    one, two, both = marks
+    first, second, both = marks
     text = (
-        f"#TITLE:a\n#BPM:150\n#DUETSINGERP1:Ann\n#P2:Bob\n{one}\n: 0 4 0 la\n- 5\n: 10 4 0 oh\n"
-        f"{two}\n: 20 4 0 ah\n- 25\n: 11 4 7 no\n{both}\n: 30 4 0 yes\n"
+        f"#TITLE:a\n#BPM:150\n#DUETSINGERP1:Ann\n#P2:Bob\n{first}\n: 0 4 0 la\n- 5\n: 10 4 0 oh\n"
+        f"{second}\n: 20 4 0 ah\n- 25\n: 11 4 7 no\n{both}\n: 30 4 0 yes\n"
     )
     read = read_ultrastar(text, 8.0, "x.txt", "en")
     assert [line.text for line in read.sections[0].lines] == ["la", "oh", "ah", "yes"]
@@ -153,14 +155,15 @@ def test_the_specifications_hello_world_has_no_words():
 def test_syllables_ties_melismas_and_rests():
     tie, tied = '<tie type="start"/>', '<tie type="stop"/>'
     content = score(
-        '<direction><sound tempo="60"/></direction>'
-        + note("C", 4, 2, "Gen", "begin") + note("D", 4, 2, "tly", "end") + note("E", 4, 4, "down", more=tie),
+        '<direction><sound tempo="60"/></direction>' + note("C", 4, 2, "Gen", "begin")
+        + note("D", 4, 2, "tly", "end") + note("E", 4, 4, "down", more=tie),
         note("E", 4, 2, more=tied) + note("F", 4, 2) + note("", 0, 2) + note("G", 4, 2, "Oh"),
     )  # fmt: skip
     first, second = musicxml(content)
     assert (first.text, second.text) == ("Gently down", "Oh")
     assert notes(first) == [
-        (0.0, 1.0, 60, "J e n t"), (1.0, 2.0, 62, "l I"), (2.0, 5.0, 64, "d W n"), (5.0, 6.0, 65, ""),
+        (0.0, 1.0, 60, "J e n t"), (1.0, 2.0, 62, "l I"),
+        (2.0, 5.0, 64, "d W n"), (5.0, 6.0, 65, ""),
     ]  # fmt: skip
     assert notes(second) == [(7.0, 8.0, 67, "o")]
 
@@ -168,9 +171,11 @@ def test_syllables_ties_melismas_and_rests():
 def test_tempo_changes_of_any_part_count_for_all():
     sung = score(note("C", 4, 2, "la") + note("C", 4, 2, "la"), note("C", 4, 4, "oh")).decode()
     other = (
-        '<part id="P2"><measure><sound tempo="60"/><note><rest/><duration>1</duration></note><sound tempo="120"/>'
-        "</measure><measure><direction><direction-type><metronome><beat-unit>half</beat-unit><per-minute>30"
-        "</per-minute></metronome></direction-type></direction></measure></part></score-partwise>"
+        '<part id="P2"><measure><sound tempo="60"/>'
+        '<note><rest/><duration>1</duration></note><sound tempo="120"/></measure>'
+        "<measure><direction><direction-type><metronome><beat-unit>half</beat-unit>"
+        "<per-minute>30</per-minute></metronome></direction-type></direction></measure></part>"
+        "</score-partwise>"
     )
     [line] = musicxml(sung.replace("</score-partwise>", other).encode())
     assert [(n.start, n.end) for n in line.notes] == [(0, 1), (1, 1.5), (1.5, 3.5)]
@@ -197,13 +202,16 @@ def test_sections_and_lines_that_the_score_names():
     ended = note("C", 4, 2, "la").replace("</lyric>", "<end-line/></lyric>")
     content = score(ended + note("C", 4, 2, "oh"), mark + note("C", 4, 2, "ah"))
     read = read_musicxml(content, 60.0, "x.xml", "en")
-    said = [(s.tag, [line.text for line in s.lines]) for s in read.sections]
-    assert said == [("verse", ["la", "oh"]), ("chorus", ["ah"])]
+    sections = [(s.tag, [line.text for line in s.lines]) for s in read.sections]
+    assert sections == [("verse", ["la", "oh"]), ("chorus", ["ah"])]
     assert "lines_cut_by" not in {fact.name for fact in read.facts}
 
 
 def test_the_singing_voice_is_found_and_sounds_as_transposed():
-    second = "<note><pitch><step>C</step><octave>3</octave></pitch><duration>4</duration><voice>2</voice></note>"
+    second = (
+        "<note><pitch><step>C</step><octave>3</octave></pitch>"
+        "<duration>4</duration><voice>2</voice></note>"
+    )
     transposed = "<attributes><transpose><chromatic>-2</chromatic></transpose></attributes>"
     content = score(
         transposed + note("D", 4, 4, "la") + "<backup><duration>4</duration></backup>" + second
@@ -290,10 +298,10 @@ def test_scores_written_by_music21(tmp_path: Path):
     ]
     melody = [("C4", 1), ("C4", 1.5), ("E4", 0.5), ("F4", 1), ("G4", 0.5), ("A-4", 3)]
     for (name, long), text in zip(melody, texts, strict=True):
-        one = music21.note.Note(name, quarterLength=long)
+        sung = music21.note.Note(name, quarterLength=long)
         if text is not None:
-            one.lyrics.append(music21.note.Lyric(text=text[0], number=1, syllabic=text[1]))
-        part.append(one)
+            sung.lyrics.append(music21.note.Lyric(text=text[0], number=1, syllabic=text[1]))
+        part.append(sung)
     path = Path(music21.stream.Score([part]).write("musicxml", tmp_path / "x.musicxml"))
     [line] = musicxml(path.read_bytes())
     assert line.text == "Row, row gently stream."
@@ -308,19 +316,19 @@ def suite() -> Path:
     music21 = pytest.importorskip(
         "music21", reason="music21, which brings the suite, is not installed"
     )
-    place = Path(music21.__file__).parent / "musicxml" / "lilypondTestSuite"
-    if not place.is_dir():
+    folder = Path(music21.__file__).parent / "musicxml" / "lilypondTestSuite"
+    if not folder.is_dir():
         pytest.skip("this music21 brings no LilyPond test suite")
-    return place
+    return folder
 
 
 def test_the_unofficial_musicxml_test_suite():
     """Every file is read, or refused in one line; its chapter on lyrics word by word."""
-    said = {
+    texts = {
         "61a-Lyrics": "Tralali Ja! Trara! Bah!", "61b-MultipleLyrics": "Tralala, ja! Trara...",
         "61c-Lyrics-Pianostaff": "tralali ja!", "61d-Lyrics-Melisma": "Melisma.",
-        "61e-Lyrics-Chords": "Lyrics on chords", "61f-Lyrics-GracedNotes": "Lyrics on notes with "
-                                                                           "graces",
+        "61e-Lyrics-Chords": "Lyrics on chords",
+        "61f-Lyrics-GracedNotes": "Lyrics on notes with graces",
         "61h-Lyrics-BeamsMelismata": "Melisma Melisma Melisma Melisma",
         "61k-Lyrics-SpannersExtenders": "A longer Text",
         "42a-MultiVoice-TwoVoicesOnStaff-Lyrics": "This is the lyrics of Voice1",
@@ -331,9 +339,9 @@ def test_the_unofficial_musicxml_test_suite():
         except LyricsError as error:
             assert "\n" not in str(error)
             lines = []
-        if path.stem in said:
-            assert " ".join(line.text for line in lines) == said.pop(path.stem)
-    assert said == {}
+        if path.stem in texts:
+            assert " ".join(line.text for line in lines) == texts.pop(path.stem)
+    assert texts == {}
 
 
 def order_of(name: str) -> list[str | None]:
@@ -343,10 +351,10 @@ def order_of(name: str) -> list[str | None]:
 
 @pytest.mark.parametrize("name", ["45a-SimpleRepeat", "45b-RepeatWithAlternatives"])
 def test_repeats_are_played_as_music21_plays_them(name: str):
-    place = suite()
+    folder = suite()
     import music21
 
-    read: Any = music21.converter.parse(place / f"{name}.xml")
+    read: Any = music21.converter.parse(folder / f"{name}.xml")
     theirs = read.parts[0].expandRepeats().getElementsByClass("Measure")
     assert order_of(name) == [str(measure.measureNumber) for measure in theirs]
 

@@ -50,8 +50,7 @@ def whole(
 def _trained(
     server: ForkServerContext, folder: Path, kill_after: float | None = None, die_at: int = 0
 ) -> int | None:
-    """Runs the toy task in a process of its own, killed after some seconds if wanted; its exit
-    code."""
+    """Exit code of the toy task in a process of its own, killed after some seconds if wanted."""
     process = server.Process(target=toy_task.run, args=(str(folder), die_at))
     process.start()
     process.join(kill_after)
@@ -129,7 +128,7 @@ def test_five_kills_in_one_run(
 def test_a_kill_before_every_disk_operation(
     server: ForkServerContext, whole: tuple[dict[str, str], float], tmp_path: Path
 ) -> None:
-    """From the first file written through three saves and the first removal of an old checkpoint."""
+    """From the first file written through three saves and the first removal of a checkpoint."""
     for operation in range(1, 60):
         run = tmp_path / str(operation)
         assert _trained(server, run, die_at=operation) == -9

@@ -1,5 +1,4 @@
-"""Every layout there is: nothing lost, nothing doubled, one grammar, and no slip of a slot goes
-unnoticed."""
+"""Every layout: nothing lost, nothing doubled, one grammar, no slip of a slot unnoticed."""
 
 from __future__ import annotations
 
@@ -43,8 +42,8 @@ def encode(text: str) -> list[int]:
 
 def coded(v: AudioVocabulary, times: str, seed: int, lines: int = 1) -> list[Coded]:
     song = tiny_singer.song(seed, lines=2, times=times)
-    found = passages(song, 25.0, LONGEST, WritingSettings(max_lines=lines))
-    return [Coded(p, codes(v, p.frames if p.stop >= 0 else 1 + seed, seed)) for p in found]
+    cut = passages(song, 25.0, LONGEST, WritingSettings(max_lines=lines))
+    return [Coded(p, codes(v, p.frames if p.stop >= 0 else 1 + seed, seed)) for p in cut]
 
 
 def sung(ids: list[int], v: AudioVocabulary) -> list[int]:
@@ -77,7 +76,8 @@ def by_definition(delays: tuple[int, ...], frames: int) -> list[tuple[int, int]]
 def test_every_code_is_written_once_and_read_back(layout, slots, streams):
     v = words(layout, slots, streams)
     order = v.order
-    assert order.delays[0] == 0 and all(
+    assert order.delays[0] == 0
+    assert all(
         0 <= later - delay <= 1
         for delay, later in zip(order.delays, order.delays[1:], strict=False)
     )
@@ -87,9 +87,9 @@ def test_every_code_is_written_once_and_read_back(layout, slots, streams):
         assert pairs == by_definition(order.delays, frames) and len(set(pairs)) == frames * slots
         assert order.starts(frames)[:-1] == [pairs.index((frame, 0)) for frame in range(frames)]
         begun = [min(frame, order.depth) for frame in range(frames)]
-        told = [slot for frame in begun for slot in order.step(frame)]
-        assert order.starts(frames)[-1] == len(told)
-        assert slot_N.tolist() == told + list(order.tail(min(frames, order.depth)))
+        in_steps = [slot for frame in begun for slot in order.step(frame)]
+        assert order.starts(frames)[-1] == len(in_steps)
+        assert slot_N.tolist() == in_steps + list(order.tail(min(frames, order.depth)))
         codes_FS = codes(v, frames)
         ids_N = v.spell(codes_FS)
         assert ids_N.tolist() == [v.span(s).start + int(codes_FS[f, s]) for f, s in pairs]
@@ -167,8 +167,7 @@ def test_what_is_written_is_what_the_grammar_says(layout, slots, streams, times)
 @EVERY
 @pytest.mark.parametrize(("slots", "streams"), [shape for shape in SHAPES if shape[0] > 1])
 def test_no_slip_of_a_slot_goes_unnoticed(layout, slots, streams):
-    """One id of another slot, one lost or one doubled: every such song is refused, at whatever
-    place."""
+    """One id of another slot, one lost or one doubled, wherever: every such song is refused."""
     v = words(layout, slots, streams)
     for times in ("notes", "words", "lines", "none"):
         for item in coded(v, times, 2)[:2]:

@@ -1,4 +1,4 @@
-"""What may be done with what: spellings, purposes, and which licence holds a work made from others."""
+"""What may be done with what: spellings, purposes, and the licence of a work made from others."""
 
 from __future__ import annotations
 
@@ -222,11 +222,11 @@ def test_the_joint_licence_depends_on_no_order_and_agrees_with_itself() -> None:
         "own",
     ]
     for three in itertools.combinations(some, 3):
-        found = {
+        licences = {
             (most_restrictive({f"song: {n}": id for n, id in enumerate(order)}).licence)
             for order in itertools.permutations(three)
         }
-        assert len(found) == 1
+        assert len(licences) == 1
         joint = most_restrictive({f"song: {n}": id for n, id in enumerate(three)})
         if not joint.conflicts:
             assert all(may_carry(joint.licence, id) is None for id in three)
@@ -249,9 +249,8 @@ def song(id: str, licence: str, credit: str = "") -> Item:
 
 def test_unknown_is_not_permission() -> None:
     private = Settings().curate(song("x", "unknown"))
-    assert (
-        not private.aside and "nothing made from it may leave the house" in private.remarks[0].text
-    )
+    assert not private.aside
+    assert "nothing made from it may leave the house" in private.remarks[0].text
     for purpose in PURPOSES[1:]:
         item = Settings(purpose=purpose).curate(song("x", "unknown"))
         assert item.aside and "unknown is not permission" in item.remarks[0].text
@@ -284,19 +283,17 @@ def test_all_songs_leave_the_joint_licence_and_whom_to_credit() -> None:
     done = step.curate_all([step.curate(item) for item in items])
     assert [item.aside for item in done] == [True, False, False, False]
     trace = done[1].traces["rights"]
-    assert (
-        trace["licence"] == "CC-BY-SA-4.0"
-        and trace["hub"] == "cc-by-sa-4.0"
-        and not trace["conflicts"]
-    )
+    assert trace["licence"] == "CC-BY-SA-4.0"
+    assert trace["hub"] == "cc-by-sa-4.0"
+    assert not trace["conflicts"]
     assert trace["credits"] == ['"B" by Bee (CC-BY-SA; b.mp3)', "Dee (CC-BY-3.0; d.mp3)"]
     assert not any("rights" in item.traces for item in done[2:])
 
 
 def test_the_tool_that_made_the_stems_counts() -> None:
     def separated(id: str, licence: str) -> Item:
-        said = {"by": "separation", "weights": "some/weights", "weights_licence": licence}
-        return song(id, "CC0").know(Fact("stems", said, "separation", 0.5))
+        stems = {"by": "separation", "weights": "some/weights", "weights_licence": licence}
+        return song(id, "CC0").know(Fact("stems", stems, "separation", 0.5))
 
     items = [separated("a", "research only"), separated("b", "MIT"), song("c", "CC0")]
     done = Settings(purpose="commercial").curate_all(items)
@@ -312,10 +309,8 @@ def test_songs_that_cannot_go_together() -> None:
         song("c", "CC-BY-SA-4.0", "C"),
     ]
     noted = Settings(purpose="publish").curate_all(items)
-    assert (
-        not any(item.aside for item in noted)
-        and "no licence that is known holds both" in noted[0].remarks[0].text
-    )
+    assert not any(item.aside for item in noted)
+    assert "no licence that is known holds both" in noted[0].remarks[0].text
     apart = Settings(purpose="publish", conflicts="set aside").curate_all(items)
     assert [item.aside for item in apart] == [False, True, False]
     assert apart[0].traces["rights"]["licence"] == "CC-BY-SA-4.0"

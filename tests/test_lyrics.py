@@ -126,10 +126,10 @@ def test_unseen_english_words():
 
 def test_spanish_is_read_by_its_rules():
     line = "soy un fantasma que la tristeza es muy extraña huella guerra"
-    said = [" ".join(pieces(word, "es")) for word in words(line)]
-    assert said == [
-        "s Q", "V n", "f A n t A s m A", "k e", "l A", "t r I s t e s A", "e s", "m w I", "e k s t r A n y A",
-        "w e y A", "g e r A",
+    sung = [" ".join(pieces(word, "es")) for word in words(line)]
+    assert sung == [
+        "s Q", "V n", "f A n t A s m A", "k e", "l A", "t r I s t e s A", "e s", "m w I",
+        "e k s t r A n y A", "w e y A", "g e r A",
     ]  # fmt: skip
     assert [len(syllables(word, "es")) for word in ("día", "aire", "atraviesa", "ooh")] == [
         2,
@@ -143,23 +143,29 @@ def test_spanish_is_read_by_its_rules():
 
 def test_a_chinese_character_is_a_word_and_a_syllable():
     assert words("爱你baby，123 𠮷！々") == ["爱", "你", "baby", "123", "𠮷", "々"]
-    said = {
+    lines = {
         "月亮代表我的心": "y e l y A N d Y b y W w O d u S I n",
         "love 花": "l u v h w A",
         "人人々": "r u n r u n r u n",
     }
-    for line, sung in said.items():
+    for line, sung in lines.items():
         assert " ".join(sing_texts(line, "en")) == " ".join(sing_texts(line, "zh")) == sung
     assert pieces("西安") == ["S I", "A n"]  # and not by maximal onset across characters
     assert pieces("食べる", "ja") == ["A", "b I", "r V"]  # its kanji are not Mandarin
 
 
+AMONG_NEIGHBOURS = {
+    "长大": "zhang da", "很长": "hen chang", "音乐": "yin yue", "快乐": "kuai le",
+    "银行": "yin hang", "行走": "xing zou", "还给": "huan gei", "还有": "hai you",
+    "了解": "liao jie",
+}  # fmt: skip
+
+
 def test_a_chinese_character_is_read_among_its_neighbours():
-    for line, said in {"长大": "zhang da", "很长": "hen chang", "音乐": "yin yue", "快乐": "kuai le", "银行": "yin hang",
-                       "行走": "xing zou", "还给": "huan gei", "还有": "hai you", "了解": "liao jie"}.items():  # fmt: skip
-        assert " ".join(pinyin.readings(line)) == said
-        assert [sing_text(one) for word in read(words(line), "zh") for one in word] == [
-            " ".join(pinyin.spell(one)) for one in said.split()
+    for line, spoken in AMONG_NEIGHBOURS.items():
+        assert " ".join(pinyin.readings(line)) == spoken
+        assert [sing_text(syllable) for word in read(words(line), "zh") for syllable in word] == [
+            " ".join(pinyin.spell(syllable)) for syllable in spoken.split()
         ]
 
 
@@ -169,13 +175,16 @@ def test_every_reading_of_mandarin_is_one_syllable():
     common = [chr(code) for code in PINYIN_DICT if 0x4E00 <= code < 0xA000]
     unread = [character for character in common if pinyin.readings(character) == [""]]
     odd = {
-        one for character in common for one in pinyin.readings(character) if not pinyin.spell(one)
+        reading
+        for character in common
+        for reading in pinyin.readings(character)
+        if not pinyin.spell(reading)
     }
     assert len(common) > 20_000 and not unread and odd <= {"wong"}
     assert pinyin.split("yuan") == ("", "van") and pinyin.split("qu") == ("q", "v")
-    assert [pinyin.spell(one) for one in ("qiong", "lve", "ng", "shi", "weng", "er", "wong", "")] == [
-        "CyUN", "lye", "uN", "SR", "wuN", "R", "", "",
-    ]  # fmt: skip
+    readings = ("qiong", "lve", "ng", "shi", "weng", "er", "wong", "")
+    spelled = ["CyUN", "lye", "uN", "SR", "wuN", "R", "", ""]
+    assert [pinyin.spell(reading) for reading in readings] == spelled
 
 
 @pytest.mark.parametrize(
@@ -222,8 +231,8 @@ def test_sections():
     assert verses[0].lines == ("row row", "gently")
     assert [verse.lines for verse in parse("a b\n\nc")] == [("a b",), ("c",)]
     assert parse("[intro]\n[verse]\nla\n\nla la\n[chorus x 2]\nhey\n[Guitar solo]\n[chorus]") == [
-        Verse("intro", ()), Verse("verse", ("la", "la la")), Verse("chorus-x2", ("hey",)), Verse("guitar-solo", ()),
-        Verse("chorus", ()),
+        Verse("intro", ()), Verse("verse", ("la", "la la")), Verse("chorus-x2", ("hey",)),
+        Verse("guitar-solo", ()), Verse("chorus", ()),
     ]  # fmt: skip
 
 
@@ -257,7 +266,7 @@ def test_lyrics_that_cannot_be_sung(text: str, says: str):
 
 @pytest.fixture(scope="module")
 def small() -> tuple[bytes, g2p.LetterModel, dict[str, str], dict[str, str]]:
-    plain = {word: said for word, said in g2p.lexicon().items() if word.isalpha()}
+    plain = {word: phones for word, phones in g2p.lexicon().items() if word.isalpha()}
     chosen = random.Random(2).sample(sorted(plain), 6500)
     known, unseen = chosen[:6000], chosen[6000:]
     packed, model = train_g2p.train_letters({word: plain[word] for word in known}, order=4)
@@ -295,9 +304,9 @@ def test_a_model_is_its_file(small):
 
 def test_alignment_gives_back_word_and_sound():
     some = {"singing": "siNiN", "box": "bAks", "knee": "nI", "phone": "fon"}
-    for pairs, (word, said) in zip(train_g2p.align(some, every=1), some.items(), strict=True):
+    for pairs, (word, spelled) in zip(train_g2p.align(some, every=1), some.items(), strict=True):
         assert "".join(letter for letter, _ in pairs) == word
-        assert "".join(part for _, part in pairs) == said
+        assert "".join(part for _, part in pairs) == spelled
 
 
 def test_the_shipped_model_is_small_and_good():
@@ -318,5 +327,5 @@ def test_lyrics_need_no_torch():
         "import sys; from distill.lyrics import syllables; syllables('boat'); syllables('blicket');"
         "print('torch' in sys.modules)"
     )
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert said.stdout.strip() == "False"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

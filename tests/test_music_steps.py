@@ -37,8 +37,7 @@ def flat(midi: float, seconds: float, rate: int = RATE) -> np.ndarray:
 
 
 def mouth(length: int) -> np.ndarray:
-    """How loud a syllable of `length` samples is: a vowel at once, and 70 ms of a soft consonant at
-    its end."""
+    """Loudness of a syllable of `length` samples: a vowel, and 70 ms of a soft consonant."""
     closing_W = np.clip((np.arange(length)[::-1] - 0.05 * RATE) / (0.02 * RATE), 0.03, 1.0)
     return np.minimum(closing_W, np.maximum(0.03, np.arange(length) / (0.01 * RATE)))
 
@@ -63,8 +62,8 @@ def heard(wave_W: np.ndarray, lines: Sequence[Line], track: str = "vocals") -> I
 # --- pitch ----------------------------------------------------------------------------------------
 @pytest.mark.parametrize("midi", [38, 45, 52.3, 60, 67, 76, 83])
 def test_a_steady_tone_is_tracked_within_5_cents(midi: float) -> None:
-    found = pitch.track(sung(flat(midi, 1.0)))
-    inner = found.midi_F[5:-5]
+    tracked = pitch.track(sung(flat(midi, 1.0)))
+    inner = tracked.midi_F[5:-5]
     assert not np.isnan(inner).any()
     assert np.abs(inner - midi).max() < 0.05
 
@@ -76,17 +75,16 @@ def test_pitch_is_the_same_at_any_sample_rate_and_loudness() -> None:
 
 def test_a_missing_fundamental_is_still_the_pitch() -> None:
     clock_W = np.arange(RATE) / RATE
-    wave_W = np.sum([np.sin(2 * np.pi * 110 * k * clock_W) for k in (2, 3, 4, 5)], axis=0).astype(
-        np.float32
-    )
+    partials = [np.sin(2 * np.pi * 110 * k * clock_W) for k in (2, 3, 4, 5)]
+    wave_W = np.sum(partials, axis=0).astype(np.float32)
     assert np.abs(np.nanmedian(pitch.track(0.1 * wave_W).midi_F) - 45) < 0.05
 
 
 def test_a_glide_is_followed() -> None:
     midi_W = np.linspace(50, 62, 2 * RATE)
-    found = pitch.track(sung(midi_W)).midi_F[10:190]
+    midi_F = pitch.track(sung(midi_W)).midi_F[10:190]
     true_F = midi_W[np.arange(10, 190) * pitch.HOP]
-    assert np.abs(found - true_F).max() < 0.2
+    assert np.abs(midi_F - true_F).max() < 0.2
 
 
 @pytest.mark.parametrize("what", ["noise", "silence", "nothing", "scrap"])
@@ -98,23 +96,23 @@ def test_what_has_no_pitch_is_unvoiced(what: str) -> None:
         "nothing": noise_W[:0],
         "scrap": noise_W[:100],
     }[what]
-    found = pitch.track(wave_W)
-    assert len(found.midi_F) == len(wave_W) // pitch.HOP + 1
-    assert np.isnan(found.midi_F).mean() > 0.9
+    tracked = pitch.track(wave_W)
+    assert len(tracked.midi_F) == len(wave_W) // pitch.HOP + 1
+    assert np.isnan(tracked.midi_F).mean() > 0.9
 
 
 # --- notes without words --------------------------------------------------------------------------
-def rows(found: Sequence[melody.Found]) -> list[tuple[float, float, float]]:
-    return [(melody.seconds(note.first), melody.seconds(note.stop), note.key) for note in found]
+def rows(heard: Sequence[melody.Found]) -> list[tuple[float, float, float]]:
+    return [(melody.seconds(note.first), melody.seconds(note.stop), note.key) for note in heard]
 
 
 def close(
-    found: Sequence[tuple[float, float, float]], true: Sequence[tuple[float, float, float]]
+    guessed: Sequence[tuple[float, float, float]], true: Sequence[tuple[float, float, float]]
 ) -> bool:
     """Every onset within 50 ms, every end within 100 ms, every key the same."""
-    return len(found) == len(true) and all(
+    return len(guessed) == len(true) and all(
         abs(a[0] - b[0]) <= 0.05 and abs(a[1] - b[1]) <= 0.1 and a[2] == b[2]
-        for a, b in zip(found, true, strict=True)
+        for a, b in zip(guessed, true, strict=True)
     )
 
 
@@ -122,29 +120,32 @@ TUNE = [(0.3, 0.8, 57.0), (0.8, 1.1, 59.0), (1.1, 1.4, 59.0), (1.4, 2.0, 52.0), 
 
 
 def test_notes_of_a_voice_without_words_repeated_keys_and_rests_included() -> None:
-    found = melody.transcribe(melody.listen(Sound(syllables(TUNE, 3.6)[None], RATE)))
-    assert close(rows(found), TUNE), rows(found)
+    transcribed = melody.transcribe(melody.listen(Sound(syllables(TUNE, 3.6)[None], RATE)))
+    assert close(rows(transcribed), TUNE), rows(transcribed)
 
 
 def test_vibrato_and_a_scoop_are_one_note() -> None:
     clock_W = np.arange(round(1.5 * RATE)) / RATE
     midi_W = 60 + 0.8 * np.sin(2 * np.pi * 5.5 * clock_W) - 2 * np.exp(-clock_W / 0.04)
     wave_W = np.pad(sung(midi_W), (RATE // 2, RATE // 2))
-    found = rows(melody.transcribe(melody.listen(Sound(wave_W[None], RATE))))
-    assert [key for _, _, key in found] == [60.0]
-    assert abs(found[0][0] - 0.5) < 0.06 and abs(found[0][1] - 2.0) < 0.1
+    transcribed = rows(melody.transcribe(melody.listen(Sound(wave_W[None], RATE))))
+    assert [key for _, _, key in transcribed] == [60.0]
+    assert abs(transcribed[0][0] - 0.5) < 0.06 and abs(transcribed[0][1] - 2.0) < 0.1
 
 
 def test_a_voice_tuned_low_is_heard_on_its_own_keys() -> None:
     tune = [(start, end, midi - 0.4) for start, end, midi in TUNE]
-    found = melody.transcribe(melody.listen(Sound(syllables(tune, 3.6)[None], RATE)))
-    assert [note.key for note in found] == [midi for _, _, midi in TUNE]
+    transcribed = melody.transcribe(melody.listen(Sound(syllables(tune, 3.6)[None], RATE)))
+    assert [note.key for note in transcribed] == [midi for _, _, midi in TUNE]
 
 
 # --- notes with words -----------------------------------------------------------------------------
 LINE = Line(
-    "Row a, boat away!", 0.0, 3.4, (Word("Row", 0.3, 0.8), Word("a,", 0.8, 1.1), Word("boat", 1.1, 1.4), Word("away!", 1.4, 3.2))
-)  # fmt: skip
+    "Row a, boat away!",
+    0.0,
+    3.4,
+    (Word("Row", 0.3, 0.8), Word("a,", 0.8, 1.1), Word("boat", 1.1, 1.4), Word("away!", 1.4, 3.2)),
+)
 TEXTS = [text for word in LINE.words for text in lyrics.sing_texts(word.text)]
 
 
@@ -152,9 +153,9 @@ TEXTS = [text for word in LINE.words for text in lyrics.sing_texts(word.text)]
 def test_syllables_are_put_on_the_notes(off: float) -> None:
     words = tuple(replace(word, start=word.start + off, end=word.end + off) for word in LINE.words)
     item = notes.Settings().curate(heard(syllables(TUNE, 3.6), [replace(LINE, words=words)]))
-    found = item.song.lines[0].notes
-    assert close([(note.start, note.end, note.midi or 0) for note in found], TUNE), found
-    assert [note.text for note in found] == TEXTS and len(TEXTS) == 5
+    sung = item.song.lines[0].notes
+    assert close([(note.start, note.end, note.midi or 0) for note in sung], TUNE), sung
+    assert [note.text for note in sung] == TEXTS and len(TEXTS) == 5
     fact = item.song.fact("notes_confidence")
     assert fact is not None and fact.by == "notes" and fact.value[0] > 0.7
     assert [remark.verdict for remark in item.remarks] == ["mended"]
@@ -170,10 +171,10 @@ def test_a_melisma_has_further_notes_without_text() -> None:
         2.8,
         (Word("go", 0.3, 0.9), Word("there", 0.9, 1.8), Word("now", 1.8, 2.3)),
     )
-    found = notes.Settings().curate(heard(wave_W, [line])).song.lines[0].notes
-    assert [note.midi for note in found] == [57, 57, 60, 55]
-    assert [bool(note.text) for note in found] == [True, True, False, True]
-    assert abs(found[2].start - 1.3) < 0.05
+    with_words = notes.Settings().curate(heard(wave_W, [line])).song.lines[0].notes
+    assert [note.midi for note in with_words] == [57, 57, 60, 55]
+    assert [bool(note.text) for note in with_words] == [True, True, False, True]
+    assert abs(with_words[2].start - 1.3) < 0.05
 
 
 def test_a_line_with_an_unpitched_syllable_keeps_its_words() -> None:
@@ -217,9 +218,9 @@ def test_in_a_mix_notes_are_found_only_when_asked_for_and_count_half() -> None:
     alone = notes.Settings(unaccompanied=True).curate(heard(wave_W, [LINE], "audio"))
     assert alone.song == apart.song
     sure, half = (item.song.fact("notes_confidence") for item in (apart, mixed))
-    assert (
-        sure and half and half.value[0] == pytest.approx(notes.MIX_FACTOR * sure.value[0], abs=2e-3)
-    )
+    assert sure
+    assert half
+    assert half.value[0] == pytest.approx(notes.MIX_FACTOR * sure.value[0], abs=2e-3)
 
 
 def test_word_times_outside_the_sound_are_no_crash() -> None:
@@ -269,10 +270,10 @@ def chords(tonic: int, minor: bool, cents: float = 0.0, each: float = 0.8) -> np
 @pytest.mark.parametrize("tonic", [0, 3, 6, 10])
 @pytest.mark.parametrize("cents", [0, 30, -30])
 def test_key_of_a_cadence(tonic: int, minor: bool, cents: float) -> None:
-    found = harmony.key(harmony.chroma(chords(tonic, minor, cents)))
-    assert found is not None
-    assert found.name == f"{harmony.NAMES[tonic]} {'minor' if minor else 'major'}"
-    assert 0 < found.confidence <= 1
+    key = harmony.key(harmony.chroma(chords(tonic, minor, cents)))
+    assert key is not None
+    assert key.name == f"{harmony.NAMES[tonic]} {'minor' if minor else 'major'}"
+    assert 0 < key.confidence <= 1
 
 
 def test_no_key_without_tones() -> None:
@@ -298,20 +299,20 @@ def clicks(
 @pytest.mark.parametrize("bpm", [84.0, 97.5, 120.0, 140.0])
 def test_tempo_and_beats_of_clicks(bpm: float) -> None:
     wave_W, moments = clicks(bpm)
-    found = rhythm.rhythm(wave_W)
-    assert found is not None
-    assert found.tempo_bpm == pytest.approx(bpm, rel=0.005)
-    beats = np.array(found.beats)
+    guess = rhythm.rhythm(wave_W)
+    assert guess is not None
+    assert guess.tempo_bpm == pytest.approx(bpm, rel=0.005)
+    beats = np.array(guess.beats)
     missed = [moment for moment in moments if np.abs(beats - moment).min() > 0.03]
     astray = [beat for beat in beats if np.abs(moments - beat).min() > 0.03]
     assert len(missed) <= 1 and not astray
-    assert found.confidence > 0.5
+    assert guess.confidence > 0.5
 
 
 def test_noise_has_no_sure_tempo_and_silence_none() -> None:
     noise_W = np.random.default_rng(5).normal(0, 0.1, 16 * rhythm.RATE).astype(np.float32)
-    found = rhythm.rhythm(noise_W)
-    assert found is not None and found.confidence < 0.3
+    guess = rhythm.rhythm(noise_W)
+    assert guess is not None and guess.confidence < 0.3
     assert rhythm.rhythm(np.zeros(16 * rhythm.RATE, dtype=np.float32)) is None
     assert rhythm.rhythm(noise_W[: rhythm.RATE]) is None
 
@@ -358,9 +359,16 @@ def test_given_facts_are_kept_and_contradictions_noted() -> None:
 
 @pytest.mark.parametrize(
     ("given", "heard", "differs"),
-    [("Db major", "C# major", False), ("A minor", "Am", False), ("C major", "A minor", True), ("c-moll", "C minor", False),
-     ("B major", "Bb major", True), ("Abm", "G# minor", False), ("dorian on D", "D minor", False)],
-)  # fmt: skip
+    [
+        ("Db major", "C# major", False),
+        ("A minor", "Am", False),
+        ("C major", "A minor", True),
+        ("c-moll", "C minor", False),
+        ("B major", "Bb major", True),
+        ("Abm", "G# minor", False),
+        ("dorian on D", "D minor", False),
+    ],
+)
 def test_keys_are_compared_by_what_they_mean(given: str, heard: str, differs: bool) -> None:
     assert music.DIFFERS["key"](given, heard) is differs
 
@@ -373,18 +381,18 @@ def test_octaves_of_a_tempo_are_no_contradiction() -> None:
 def test_range_is_that_of_the_notes_where_they_are_known() -> None:
     line = Line("la", 0, 31, notes=tuple(Note(i, i + 1, 50.0 + (i % 3), "l A") for i in range(30)))
     line = replace(line, notes=(*line.notes, Note(30, 30.2, 80.0, ""), Note(30.2, 31, None, "")))
-    found = music.vocal_range(Item(song_of([line])))
-    assert found is not None and found.value == [50, 80] and found.confidence == 0.9
+    fact = music.vocal_range(Item(song_of([line])))
+    assert fact is not None and fact.value == [50, 80] and fact.confidence == 0.9
 
 
 def test_a_short_slip_of_the_voice_is_no_part_of_its_range() -> None:
     tune = [(i / 2, i / 2 + 0.5, 55.0 + 2 * (i % 3)) for i in range(40)] + [(20.0, 20.15, 79.0)]
     sound = Sound(syllables(tune, 21)[None], RATE)
-    found = music.vocal_range(Item(song_of([]), {"vocals": sound}))
-    assert found is not None and found.value == [55, 59] and (found.confidence or 0) > 0.5
+    fact = music.vocal_range(Item(song_of([]), {"vocals": sound}))
+    assert fact is not None and fact.value == [55, 59] and (fact.confidence or 0) > 0.5
     alone = Item(song_of([]), {"audio": sound})
     assert music.vocal_range(alone) is None
-    assert music.vocal_range(alone, unaccompanied=True) == found
+    assert music.vocal_range(alone, unaccompanied=True) == fact
 
 
 @pytest.mark.parametrize(
@@ -438,18 +446,16 @@ def test_stems_add_up_to_the_mix(demucs_folder: Path, channels: int, rate: int) 
     )
     step = separation.Settings(str(demucs_folder), "CC0-1.0")
     item = Item(song_of([]), {"audio": Sound(wave_CW, rate)})
-    found, again = step.curate(item), step.curate(item)
-    mix, voice, rest = (found.tracks[name] for name in ("audio", "vocals", "accompaniment"))
+    separated, again = step.curate(item), step.curate(item)
+    mix, voice, rest = (separated.tracks[name] for name in ("audio", "vocals", "accompaniment"))
     assert voice.sample_rate == rest.sample_rate == rate
-    assert (
-        voice.wave_CW.shape == rest.wave_CW.shape == wave_CW.shape
-        and voice.wave_CW.dtype == np.float32
-    )
+    assert voice.wave_CW.shape == rest.wave_CW.shape == wave_CW.shape
+    assert voice.wave_CW.dtype == np.float32
     assert np.abs(voice.wave_CW + rest.wave_CW - mix.wave_CW).max() < 1e-6
-    assert max(np.abs(track.wave_CW).max() for track in found.tracks.values()) <= 1
+    assert max(np.abs(track.wave_CW).max() for track in separated.tracks.values()) <= 1
     assert np.abs(voice.wave_CW).max() > 0
     assert np.array_equal(again.tracks["vocals"].wave_CW, voice.wave_CW)
-    fact = found.song.fact("stems")
+    fact = separated.song.fact("stems")
     assert fact is not None and fact.value["weights_licence"] == "CC0-1.0"
     assert step.uses == {f"tool: {demucs_folder}": "CC0-1.0"}
 

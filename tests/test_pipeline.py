@@ -1,5 +1,4 @@
-"""The whole chain on a small folder of songs: coded, trained on, merged, sung; called again;
-interrupted; refused."""
+"""The whole chain on a small folder: coded, trained, merged, sung; again; interrupted; refused."""
 
 from __future__ import annotations
 
@@ -34,7 +33,8 @@ base: {{path: "{home}/base", licence: mit}}
 adapter: {{rank: 4, alpha: 8}}
 losses: [{{kind: cross_entropy}}]
 packing: {{row_tokens: 400, rows: 2}}
-train: {{steps: 6, learning_rate: 1e-2, warmup_steps: 1, checkpoint_every_steps: 2, precision: fp32}}
+train:
+  {{steps: 6, learning_rate: 1e-2, warmup_steps: 1, checkpoint_every_steps: 2, precision: fp32}}
 judge: {{lines: 0}}
 """
 BY_TEACHER = """
@@ -44,8 +44,8 @@ songs: {{kind: folder, held_out_lines: 1, style: folk, voice: low}}
 codec: {{kind: embedded, path: "{home}/codec"}}
 base:
   path: ""
-  from_scratch: {{family: qwen3, width: 48, inner: 48, layers: 1, heads: 3, context: 512, tied: true, tokenizer: bytes, pieces: 300,
-           text: "{home}/text"}}
+  from_scratch: {{family: qwen3, width: 48, inner: 48, layers: 1, heads: 3, context: 512,
+           tied: true, tokenizer: bytes, pieces: 300, text: "{home}/text"}}
 adapter: null
 teacher: {{kind: recorded, singer: "{home}/run"}}
 losses: [{{kind: cross_entropy, weight: 0.3}}, {{kind: forward_kl, weight: 0.7}}]
@@ -67,23 +67,23 @@ def sing_wave(seconds: float, seed: int) -> np.ndarray:
 @pytest.fixture(scope="module")
 def home(tmp_path_factory) -> Path:
     """A folder of songs in three formats, a codec and a base."""
-    place = tmp_path_factory.mktemp("home")
-    (place / "songs").mkdir()
+    folder = tmp_path_factory.mktemp("home")
+    (folder / "songs").mkdir()
     for number, form in enumerate(("mp3", "ogg", "wav")):
-        soundfile.write(place / "songs" / f"song{number}.{form}", sing_wave(4.0, number), 16_000)
+        soundfile.write(folder / "songs" / f"song{number}.{form}", sing_wave(4.0, number), 16_000)
         rows = [
             "[00:00.20]row your boat",
             "[00:01.50]gently down the stream",
             "[00:02.70]merrily merrily",
             "[00:03.90]",
         ]
-        (place / "songs" / f"song{number}.lrc").write_text("\n".join(rows) + "\n")
-    embedded.save_codec(random_network(), place / "codec", ["apache-2.0"])
-    text = tiny_singer.text_folder(place / "text")
+        (folder / "songs" / f"song{number}.lrc").write_text("\n".join(rows) + "\n")
+    embedded.save_codec(random_network(), folder / "codec", ["apache-2.0"])
+    text = tiny_singer.text_folder(folder / "text")
     model, tokenizer = tiny_singer.make(tiny_singer.from_scratch(text=str(text)), 0)
-    model.save_pretrained(place / "base")
-    tokenizer.save_pretrained(place / "base")
-    return place
+    model.save_pretrained(folder / "base")
+    tokenizer.save_pretrained(folder / "base")
+    return folder
 
 
 @pytest.fixture(autouse=True)
@@ -100,8 +100,8 @@ def run(home, tmp_path_factory) -> Path:
     """One whole run."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DISTILL_CACHE", str(home / "cache"))
-        said = pipeline.run(my_songs(home), str(home / "songs"), home / "run")
-    assert f"{STEPS} steps" in said and "take.wav" in said
+        printed = pipeline.run(my_songs(home), str(home / "songs"), home / "run")
+    assert f"{STEPS} steps" in printed and "take.wav" in printed
     return home / "run"
 
 
@@ -182,8 +182,8 @@ def test_the_same_call_again_trains_nothing_and_changes_no_weight(home, run):
         json.loads((run / "report.json").read_text()),
     )
     take = (run / "take.wav").read_bytes()
-    said = pipeline.run(my_songs(home), str(home / "songs"), run)
-    assert f"{STEPS} steps" in said
+    printed = pipeline.run(my_songs(home), str(home / "songs"), run)
+    assert f"{STEPS} steps" in printed
     assert (run / "steps.jsonl").read_bytes() == steps
     assert {name: content(run / name) for name in kept} == kept
     again = json.loads((run / "report.json").read_text())
@@ -206,12 +206,13 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(home, run, monkeypatch):
         pipeline.train(my_songs(home), str(home / "songs"), folder)
     assert len(rows(folder)) == 3 and not (folder / "singer").exists()
     monkeypatch.setattr(_run, "show", show)
-    said = pipeline.train(my_songs(home), str(home / "songs"), folder)
-    assert f"{STEPS} steps" in said
-    one, other = (
+    printed = pipeline.train(my_songs(home), str(home / "songs"), folder)
+    assert f"{STEPS} steps" in printed
+    resumed, other = (
         load_file(where / "singer" / "adapter_model.safetensors") for where in (folder, run)
     )
-    assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+    assert resumed.keys() == other.keys()
+    assert all(torch.equal(resumed[name], other[name]) for name in resumed)
     losses = [[row["loss"] for row in rows(where)] for where in (folder, run)]
     assert losses[0] == losses[1]
 
@@ -225,23 +226,21 @@ def test_a_merge_that_was_cut_short_is_made_again(home, run):
 def test_a_student_of_another_family_learns_from_the_run_as_recorded_teacher(home, run):
     taught = recipe.parse(BY_TEACHER.format(home=home), "taught")
     songs = str(home / "songs")
-    said = pipeline.encode(taught, songs).replace(",", "").split()
-    passages = int(said[0]), int(said[said.index("held") - 1])
+    printed = pipeline.encode(taught, songs).replace(",", "").split()
+    passages = int(printed[0]), int(printed[printed.index("held") - 1])
     assert 3 <= passages[0] <= 6 and passages[1] == 3  # one or two of two lines; one line
     assert pipeline.record(taught, songs).startswith(f"{sum(passages)} passages")
     assert pipeline.record(taught, songs).startswith("0 passages")
-    said = pipeline.run(taught, songs, home / "taught")
-    assert "KL" in said
+    printed = pipeline.run(taught, songs, home / "taught")
+    assert "KL" in printed
     report = json.loads((home / "taught" / "report.json").read_text())
     assert all(kl > 0 for kl in report["after"]["kl_per_token"])
     assert {"slot0.forward_kl", "slot1.forward_kl", "pitches.kl", "lengths.kl"} <= set(
         rows(home / "taught")[0]["terms"]
     )
     singer = load_singer(home / "taught", device="cpu")
-    assert (
-        singer.student.model.config.model_type == "qwen3"
-        and len(singer.sing("row", seed=0).codes_FS) > 0
-    )
+    assert singer.student.model.config.model_type == "qwen3"
+    assert len(singer.sing("row", seed=0).codes_FS) > 0
     embedded.save_codec(random_network(seed=5), home / "codec2", ["apache-2.0"])
     foreign = recipe.parse(BY_TEACHER.format(home=home).replace("/codec", "/codec2"), "foreign")
     with pytest.raises(TeacherError, match="another codec"):
@@ -249,8 +248,8 @@ def test_a_student_of_another_family_learns_from_the_run_as_recorded_teacher(hom
 
 
 def test_a_merge_by_hand_and_what_a_recipe_means(home, run):
-    said = pipeline.merge(run, home / "by-hand")
-    assert "largest difference" in said
+    printed = pipeline.merge(run, home / "by-hand")
+    assert "largest difference" in printed
     assert load_singer(home / "by-hand", device="cpu").about == load_singer(run, device="cpu").about
     assert any("2 slots" in line for line in pipeline.check(my_songs(home)))
     parts = pipeline.parts()
@@ -293,7 +292,7 @@ def test_songs_go_into_the_source_that_takes_a_folder(home):
 
 
 @pytest.mark.parametrize(
-    ("changes", "error", "said"),
+    ("changes", "error", "complaint"),
     [
         ({"train.learning_rate": "1e-3"}, TrainingError, "learning_rate was 0.01 and is now 0.001"),
         ({"seed": "4"}, TrainingError, "seed was 3 and is now 4"),
@@ -304,10 +303,10 @@ def test_songs_go_into_the_source_that_takes_a_folder(home):
     ],
 )
 def test_another_recipe_in_the_same_folder_and_what_is_missing_are_refused(
-    home, run, changes, error, said
+    home, run, changes, error, complaint
 ):
     before = content(run)
-    with pytest.raises(error, match=said) as refused:
+    with pytest.raises(error, match=complaint) as refused:
         pipeline.train(my_songs(home, **changes), str(home / "songs"), run)
     assert "\n" not in str(refused.value)
     after = content(run)

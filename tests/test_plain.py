@@ -24,11 +24,11 @@ def test_a_whole_song_is_heard_whole_and_a_lost_id_costs_the_frames_of_its_step(
 
     heard = plain.hear(ids, v, decode)
     assert heard.ended and heard.frames(slots) == item.codes_FS.tolist()
-    said = [piece.text.split(",")[0].strip() for piece in item.passage.pieces]
-    assert heard.pieces == [text for text in said if text]
-    audio = [place for place, id in enumerate(ids) if id in v.audio_span]
-    # the very first would make the second frame the first; at the end a slot may stand twice in a
-    # row
+    texts = [piece.text.split(",")[0].strip() for piece in item.passage.pieces]
+    assert heard.pieces == [text for text in texts if text]
+    audio = [position for position, id in enumerate(ids) if id in v.audio_span]
+    # not the very first: it would make the second frame the first; not at the end, where a slot
+    # may stand twice in a row
     for lost in audio[1 : v.order.starts(len(item.codes_FS))[-2]]:
         broken = plain.hear(ids[:lost] + ids[lost + 1 :], v, decode)
         kept = [n for n, frame in enumerate(broken.codes) if len(frame) == slots]

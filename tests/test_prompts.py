@@ -1,5 +1,4 @@
-"""How a song is written: every passage is legal id by id, reads back as what it was, and loses
-nothing."""
+"""How a song is written: every passage is legal id by id, and reads back as what it was."""
 
 from __future__ import annotations
 
@@ -88,11 +87,11 @@ def check_written(item: Coded) -> None:
     assert header == passage.header
     assert [piece.text for piece in pieces] == [piece.text for piece in passage.pieces]
     assert [code for piece in pieces for code in piece.codes] == codes_FS.tolist()
-    for piece, found in zip(passage.pieces, pieces, strict=True):
-        assert found.pitch == WORDS.pitch(piece.midi, piece.pitched)
-        assert WORDS.frames(found.length) == (None if piece.open else piece.frames)
+    for piece, written_piece in zip(passage.pieces, pieces, strict=True):
+        assert written_piece.pitch == WORDS.pitch(piece.midi, piece.pitched)
+        assert WORDS.frames(written_piece.length) == (None if piece.open else piece.frames)
         if piece.frames is not None:
-            assert len(found.codes) == piece.frames
+            assert len(written_piece.codes) == piece.frames
     check_places(written, len(passage.pieces))
 
 
@@ -146,11 +145,11 @@ def test_random_songs_are_legal_and_read_back(times, grain, spelling):
 @pytest.mark.parametrize("seed", range(8))
 def test_passages_hold_every_line_once_and_every_note_text_in_order(seed):
     song = tiny_singer.song(seed, lines=5)
-    found = passages(song, 25.0, LONGEST, WritingSettings(max_lines=3))
-    assert [line for passage in found for line in passage.lines] == list(song.lines)
-    assert found == passages(song, 25.0, LONGEST, WritingSettings(max_lines=3))
-    assert {len(p.lines) for p in found} <= {1, 2, 3}
-    for passage in found:
+    cut = passages(song, 25.0, LONGEST, WritingSettings(max_lines=3))
+    assert [line for passage in cut for line in passage.lines] == list(song.lines)
+    assert cut == passages(song, 25.0, LONGEST, WritingSettings(max_lines=3))
+    assert {len(p.lines) for p in cut} <= {1, 2, 3}
+    for passage in cut:
         notes = [note for line in passage.lines for note in line.notes]
         sung = [p for p in passage.pieces if p.midi is not None and not p.goes_on]
         assert [p.midi for p in sung] == [note.midi for note in notes]
@@ -192,12 +191,10 @@ def test_consonants_that_lead_into_the_next_vowel_stand_behind_the_piece_before(
         ("i z", 65, 5),
         ("", None, 5),
     ]
-    assert (
-        onset_of("s t r I m") == "s t r"
-        and onset_of("i z") == ""
-        and onset_of("") == ""
-        and onset_of("m") == ""
-    )
+    assert onset_of("s t r I m") == "s t r"
+    assert onset_of("i z") == ""
+    assert onset_of("") == ""
+    assert onset_of("m") == ""
 
 
 def test_a_long_note_is_split_and_its_last_part_leads_into_what_follows():
@@ -250,16 +247,15 @@ def test_a_song_without_times_is_one_open_passage():
     song = tiny_singer.song(3, times="none")
     (passage,) = passages(song, 25.0, LONGEST, WritingSettings())
     assert passage.stop == -1 and len(passage.pieces) == 1 and passage.pieces[0].open
-    for one in song.lines:
-        for word in lyrics.words(one.text):
+    for line in song.lines:
+        for word in lyrics.words(line.text):
             assert lyrics.sing_text(lyrics.syllables(word)[0]) in passage.header
     with pytest.raises(SongError, match="no lines"):
         passages(replace(song, sections=()), 25.0, LONGEST, WritingSettings())
 
 
 def test_what_nobody_is_sure_of_is_left_out():
-    """A line without trusted times belongs to no passage, and none reaches across it; unsure words
-    fall to the line."""
+    """A line without trusted times belongs to no passage; unsure words fall to the line."""
     sure = Line(
         "row row",
         0.0,
@@ -274,9 +270,9 @@ def test_what_nobody_is_sure_of_is_left_out():
         replace(sure, start=3.0, end=4.0),
     )
     song = replace(tiny_singer.song(3), sections=(Section("v", lines),))
-    found = passages(song, 25.0, LONGEST, WritingSettings(max_lines=4))
-    assert [(p.start, p.stop, len(p.lines)) for p in found] == [(0, 25, 1), (75, 100, 1)]
-    assert len(found[0].pieces) == 1  # the line, not its words
+    cut = passages(song, 25.0, LONGEST, WritingSettings(max_lines=4))
+    assert [(p.start, p.stop, len(p.lines)) for p in cut] == [(0, 25, 1), (75, 100, 1)]
+    assert len(cut[0].pieces) == 1  # the line, not its words
     trusting = WritingSettings(max_lines=1, least_confidence=0.3)
     assert [len(p.lines) for p in passages(song, 25.0, LONGEST, trusting)] == [1, 1, 1]
     assert len([p for p in passages(song, 25.0, LONGEST, trusting)[0].pieces if p.text]) == 2
@@ -356,9 +352,9 @@ def test_text_that_spells_codec_tokens_gives_no_codec_id():
     # a stock tokenizer would fall for it
     assert {words.base_rows + 5, words.base_rows + 70} <= set(plain)
     note = Note(0.0, 0.4, 60, TRICKS)
-    one = Line(TRICKS, 0.0, 0.4, (Word(TRICKS, 0.0, 0.4),), (note,))
+    line = Line(TRICKS, 0.0, 0.4, (Word(TRICKS, 0.0, 0.4),), (note,))
     for spelling in ("phones", "letters"):
-        song = Song("s", (Section("verse", (one,)),), TRICKS, TRICKS)
+        song = Song("s", (Section("verse", (line,)),), TRICKS, TRICKS)
         (passage,) = passages(song, 25.0, LONGEST, WritingSettings(spelling=spelling))
         assert isinstance(passage, Passage)
         for coder in (student.text, TextCoder(merged, student.base_pieces)):

@@ -1,5 +1,4 @@
-"""Recipes: one file, one meaning; every recipe on disk reads, and reads back from its resolved
-form."""
+"""Recipes: every one on disk reads, and reads back from its resolved form."""
 
 from __future__ import annotations
 

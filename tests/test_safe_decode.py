@@ -1,5 +1,4 @@
-"""distill/audio/safe_decode.py and what it stands on (containers, mpeg, ffmpeg): whole or refused,
-by whatever means the file tries."""
+"""distill/audio/safe_decode.py, containers, mpeg, ffmpeg: sound comes whole or is refused."""
 
 from __future__ import annotations
 
@@ -119,9 +118,8 @@ def test_an_mp3_of_variable_rate_without_a_count_is_read_to_its_end(tmp_path: Pa
     """libsndfile guesses 129,719 of 531,072 samples for such a file, and stops there."""
     wave_WC = melody(12.0, 44100)
     wave_WC[: 6 * 44100] *= 1e-4
-    wave_WC[6 * 44100 :] += 0.2 * np.random.default_rng(0).standard_normal((6 * 44100, 1)).astype(
-        np.float32
-    )
+    noise_WC = np.random.default_rng(0).standard_normal((6 * 44100, 1)).astype(np.float32)
+    wave_WC[6 * 44100 :] += 0.2 * noise_WC
     data = write(
         tmp_path / "a.mp3", wave_WC, 44100, bitrate_mode="VARIABLE", compression_level=0.5
     ).read_bytes()
@@ -137,8 +135,7 @@ def test_an_mp3_of_variable_rate_without_a_count_is_read_to_its_end(tmp_path: Pa
 
 
 def test_tags_around_the_sound_are_no_damage(tmp_path: Path) -> None:
-    """ID3 in front of and behind an MP3 and a FLAC, APE behind an MP3, a LIST chunk and ID3 behind
-    a WAV's sound."""
+    """ID3 around an MP3 and a FLAC, APE behind an MP3, LIST and ID3 behind a WAV's sound."""
     front = b"ID3\x04\0\0" + bytes([0, 0, 1, 10]) + bytes(138)
     for ending, head, tail in (
         ("mp3", front, b"TAG" + bytes(125)),
@@ -236,7 +233,8 @@ with Decoder() as worker:
     worker.decode(small)
     pid, before = worker._worker.pid, peak()
     def theirs():
-        return int(next(l for l in open(f"/proc/{pid}/status") if l.startswith("VmHWM")).split()[1]) / 1024
+        peak = next(l for l in open(f"/proc/{pid}/status") if l.startswith("VmHWM"))
+        return int(peak.split()[1]) / 1024
     worker_before = theirs()
     for refuse in (decode, worker.decode):
         try:
@@ -305,7 +303,10 @@ def test_limits_hold_for_the_worker_and_here(tmp_path: Path) -> None:
 
 
 def test_the_worker_imports_nothing_heavy() -> None:
-    code = "import sys, distill.audio.safe_decode; print({'torch', 'scipy', 'transformers', 'soxr'} & set(sys.modules))"
+    code = (
+        "import sys, distill.audio.safe_decode\n"
+        "print({'torch', 'scipy', 'transformers', 'soxr'} & set(sys.modules))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 

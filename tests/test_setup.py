@@ -85,13 +85,11 @@ def test_bare_make_lists_the_targets(checkout: Path) -> None:
 
 
 def test_make_passes_on_what_it_is_given(checkout: Path) -> None:
-    said = make(
+    printed = make(
         checkout, "-n", "distill", "RECIPE=recipes/x.yaml", "SONGS=my songs", "SET=a.b=1 c=2"
     ).stdout
-    assert (
-        '-m distill run "recipes/x.yaml" --songs "my songs"' in said
-        and '--set "a.b=1" --set "c=2"' in said
-    )
+    assert '-m distill run "recipes/x.yaml" --songs "my songs"' in printed
+    assert '--set "a.b=1" --set "c=2"' in printed
     assert (
         'eval/run.py "adapters/mine"' in make(checkout, "-n", "eval", "SINGER=adapters/mine").stdout
     )
@@ -121,7 +119,8 @@ import importlib, os, sys
 folder, raised = sys.argv[1], sys.argv[2]
 os.makedirs(f"{folder}/torchaudio/_extension")
 open(f"{folder}/torchaudio/__init__.py", "w").write("from . import _extension\\nready = True\\n")
-open(f"{folder}/torchaudio/_extension/__init__.py", "w").write(f"raise {raised}" if raised else "fine = True")
+with open(f"{folder}/torchaudio/_extension/__init__.py", "w") as extension:
+    extension.write(f"raise {raised}" if raised else "fine = True")
 sys.path.insert(0, folder)
 from distill.runtime import torchaudio_standin
 print(torchaudio_standin.install(), torchaudio_standin.install())
@@ -190,13 +189,17 @@ def test_a_stranger_is_refused_and_written_down(forgiven: Path) -> None:
         socket.create_connection(("192.0.2.1", 80), timeout=1)
     with pytest.raises(OSError, match="no socket but loopback"):
         socket.getaddrinfo("example.org", 443)
-    with pytest.raises(OSError, match="no socket but loopback"), socket.socket() as one:
-        one.bind(("0.0.0.0", 0))
+    with pytest.raises(OSError, match="no socket but loopback"), socket.socket() as server:
+        server.bind(("0.0.0.0", 0))
     assert "192.0.2.1" in forgiven.read_text() and "example.org" in forgiven.read_text()
 
 
 def test_processes_that_tests_start_are_held_to_it(forgiven: Path) -> None:
-    code = "import socket\ntry: socket.create_connection(('192.0.2.7', 80))\nexcept OSError as e: print(e)"
+    code = (
+        "import socket\n"
+        "try: socket.create_connection(('192.0.2.7', 80))\n"
+        "except OSError as e: print(e)"
+    )
     assert "no socket but loopback" in python(code)
     assert "192.0.2.7" in forgiven.read_text()
 
@@ -204,6 +207,6 @@ def test_processes_that_tests_start_are_held_to_it(forgiven: Path) -> None:
 def test_loopback_is_free() -> None:
     with (
         socket.create_server(("127.0.0.1", 0)) as server,
-        socket.create_connection(server.getsockname()) as one,
+        socket.create_connection(server.getsockname()) as client,
     ):
-        assert one.getpeername() == server.getsockname()
+        assert client.getpeername() == server.getsockname()

@@ -1,5 +1,4 @@
-"""The singer: legal to the last id, repeatable, alone as among others, true to its score, and
-loaded as it was saved."""
+"""The singer: legal to the last id, repeatable, true to its score, loaded as it was saved."""
 
 from __future__ import annotations
 
@@ -42,18 +41,21 @@ from distill.teachers.model import kl
 
 SCORE = Line(
     "row your boat", 0.0, 2.0, (),
-    (Note(0.24, 0.6, 60, "r o"), Note(0.6, 0.8, 62, ""), Note(0.8, 1.2, 64, "y O r"), Note(1.28, 1.6, 55, "b o t")),
+    (
+        Note(0.24, 0.6, 60, "r o"), Note(0.6, 0.8, 62, ""),
+        Note(0.8, 1.2, 64, "y O r"), Note(1.28, 1.6, 55, "b o t"),
+    ),
 )  # fmt: skip
 
 
 def about(**more) -> About:
-    said = {
+    values = {
         "codec": {"kind": "toy"},
         "codec_fingerprint": ToyCodec.fingerprint,
         "slot_sizes": FORMAT.slot_sizes,
     }
     return About(
-        **{**said, "base": "", "tokens": 600, "styles": ("folk",), "voices": ("low",), **more}
+        **{**values, "base": "", "tokens": 600, "styles": ("folk",), "voices": ("low",), **more}
     )
 
 
@@ -70,11 +72,11 @@ def singer(student):
 @pytest.fixture
 def sent(monkeypatch) -> dict[object, list[int]]:
     """Every id that is sung, behind `sing`, by passage."""
-    found: dict[object, list[int]] = {}
+    by_step: dict[object, list[int]] = {}
 
     def watched(*arguments):
         steps = script(*arguments)
-        ids = found.setdefault(steps, [])
+        ids = by_step.setdefault(steps, [])
         request = next(steps)
         while True:
             ids.append((yield request))
@@ -86,7 +88,7 @@ def sent(monkeypatch) -> dict[object, list[int]]:
                 ids.pop()  # a drawn stop, which is not written
 
     monkeypatch.setattr(distill.singing.generation, "script", watched)
-    return found
+    return by_step
 
 
 def check_legal(ids: list[int], v: AudioVocabulary) -> int:
@@ -139,8 +141,8 @@ def test_open_pieces_end_where_a_stop_is_drawn_and_within_the_room(student, sent
     assert len(lengths) > 3
 
 
-def same(one, other) -> bool:
-    return torch.equal(one.codes_FS, other.codes_FS) and one.notes == other.notes
+def same(take, other) -> bool:
+    return torch.equal(take.codes_FS, other.codes_FS) and take.notes == other.notes
 
 
 def test_greedy_and_seeded_takes_repeat_and_other_seeds_differ(singer):
@@ -148,9 +150,11 @@ def test_greedy_and_seeded_takes_repeat_and_other_seeds_differ(singer):
     greedy = [singer.sing(text, seed=seed, temperature=0.0) for seed in (1, 2)]
     assert same(*greedy)
     torch.rand(3)
-    one, two, other = (singer.sing(text, seed=seed, temperature=1.0) for seed in (7, 7, 8))
-    assert same(one, two) and torch.equal(one.wave_CW, two.wave_CW) and not same(one, other)
-    assert one.seed == 7 and one.text == text
+    first, second, other = (singer.sing(text, seed=seed, temperature=1.0) for seed in (7, 7, 8))
+    assert same(first, second)
+    assert torch.equal(first.wave_CW, second.wave_CW)
+    assert not same(first, other)
+    assert first.seed == 7 and first.text == text
     unseeded = [singer.sing("row", temperature=1.0) for _ in range(3)]
     assert len({take.seed for take in unseeded}) > 1
     again = singer.sing("row", seed=unseeded[0].seed, temperature=1.0)
@@ -170,7 +174,7 @@ def test_a_take_does_not_depend_on_its_neighbours(singer):
         (alone,) = singer.sing_lines([line], seed=11 + number)
         assert same(alone, together[number]) and alone.seed == together[number].seed
     in_pairs = singer.sing_lines(lines, seed=11, at_once=2)
-    assert all(same(one, other) for one, other in zip(in_pairs, together, strict=True))
+    assert all(same(take, other) for take, other in zip(in_pairs, together, strict=True))
 
 
 def test_a_score_is_followed_exactly(singer):
@@ -180,9 +184,8 @@ def test_a_score_is_followed_exactly(singer):
     assert take.notes[0] == (0.0, 0.24, None) and take.notes[-1] == (1.6, 2.0, None)
     # no gap
     assert [start for start, _, _ in take.notes][1:] == [end for _, end, _ in take.notes][:-1]
-    assert [p for p in take.pieces if p] == ["r o", "y O r", "b o t"] and len(take.pieces) == len(
-        take.notes
-    )
+    assert [p for p in take.pieces if p] == ["r o", "y O r", "b o t"]
+    assert len(take.pieces) == len(take.notes)
     assert len(take.codes_FS) == 50 and take.seconds == 2.0 and take.wave_CW.shape == (1, 32_000)
     low = replace(SCORE, notes=tuple(replace(note, midi=note.midi - 12) for note in SCORE.notes))
     other = singer.sing("row your boat", seed=3, score=[low])
@@ -228,8 +231,8 @@ def test_lines_of_a_song_are_joined_in_one_take(singer):
     shift = parts[0].seconds
     later = [(start + shift, end + shift, midi) for start, end, midi in parts[1].notes]
     assert [midi for *_, midi in whole.notes] == [midi for *_, midi in (*parts[0].notes, *later)]
-    for one, other in zip(whole.notes, (*parts[0].notes, *later), strict=True):
-        assert one[:2] == pytest.approx(other[:2])
+    for note, other in zip(whole.notes, (*parts[0].notes, *later), strict=True):
+        assert note[:2] == pytest.approx(other[:2])
     assert whole.seconds == pytest.approx(sum(part.seconds for part in parts))
 
 
@@ -293,13 +296,13 @@ def test_a_syllable_is_expected_to_take_its_time_at_any_frame_rate(student, fram
     codec.format = replace(FORMAT, frame_rate=frame_rate)
     with pytest.raises(FitError, match="s of song needs") as refused:
         Singer(student, codec, about()).sing_lines([Line("merrily " * 300)])
-    said = float(str(refused.value).split(" s of song")[0].split()[-1])
-    frames = said * student.vocabulary.format.frame_rate
+    seconds = float(str(refused.value).split(" s of song")[0].split()[-1])
+    frames = seconds * student.vocabulary.format.frame_rate
     assert frames == pytest.approx(0.4 * frame_rate * 3 * 300, rel=0.01)
 
 
 def test_what_is_made_up_stays_within_what_the_model_holds(student, sent, monkeypatch):
-    """Sampled lengths are drawn from what is left, so a composed line never runs past the context."""
+    """Lengths are drawn from what is left, so a composed line never runs past the context."""
     monkeypatch.setattr(distill.singing.singer, "SYLLABLE_SECONDS", 0.08)  # far too few
     singer, free = (
         Singer(student, ToyCodec(), about(tokens=110)),
@@ -343,7 +346,7 @@ def test_choosing_follows_temperature_top_k_and_top_p():
 
 
 def test_whether_a_piece_goes_on_is_drawn_at_the_models_own_odds():
-    """One stop against forty codes: a cold temperature over all of them would nearly always stop."""
+    """One stop against forty codes: cold over all of them, a piece would nearly always stop."""
     logits_C = torch.cat([torch.tensor([0.2, 0.1]), torch.full((40,), 0.7 / 40)]).log()
     generator = torch.Generator().manual_seed(0)
     for temperature in (0.2, 1.0):
@@ -409,8 +412,7 @@ def test_the_coarsest_slot_of_every_track_is_drawn_alike(layout):
 @pytest.mark.parametrize("layout", layouts.names())
 @pytest.mark.parametrize(("slots", "streams"), [(1, 1), (3, 1), (4, 1), (4, 2), (3, 3)])
 def test_whatever_is_answered_a_script_makes_whole_frames(layout, slots, streams):
-    """Every slot count and layout, pieces of given, drawn and open length; a stop is drawn one time
-    in nine."""
+    """Every slot count and layout, lengths given, drawn and open; a stop is drawn 1 time in 9."""
     v = AudioVocabulary(
         300,
         CodecFormat(16_000, 25.0, (7,) * slots, streams=streams),
@@ -443,9 +445,8 @@ def test_whatever_is_answered_a_script_makes_whole_frames(layout, slots, streams
         assert check_legal(ids, v) == sum(piece.frames for piece in sung.pieces) <= 40
         codes_FS = v.read(torch.tensor(sung.ids))
         assert sung.ids == [id for id in ids if id in v.audio_span]
-        assert len(codes_FS) == sum(piece.frames for piece in sung.pieces) and len(
-            sung.pieces
-        ) == len(some)
+        assert len(codes_FS) == sum(piece.frames for piece in sung.pieces)
+        assert len(sung.pieces) == len(some)
         assert all(
             piece.frames == 5
             for asked, piece in zip(some, sung.pieces, strict=True)
@@ -482,10 +483,9 @@ def test_a_take_is_saved_as_a_wave_file_of_its_length(singer, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def shelf(tmp_path_factory):
-    """A codec, a base, and one singer on them as adapter and as merged folder, each with its
-    singer.json."""
-    home = tmp_path_factory.mktemp("shelf")
+def singer_home(tmp_path_factory):
+    """A codec, a base, and one singer on them as adapter and as merged folder."""
+    home = tmp_path_factory.mktemp("singer")
     embedded.save_codec(random_network(), home / "codec")
     codec = embedded.Settings(str(home / "codec"), slots=2).load()
     model, tokenizer = tiny_singer.make(tiny_singer.from_scratch(), 0)
@@ -504,19 +504,22 @@ def shelf(tmp_path_factory):
         for name, parameter in student.trainable().items():
             amount = 0.5 if name.endswith(".new") else 0.05
             parameter.add_(torch.randn(parameter.shape, generator=generator) * amount)
-    said = about(
+    singer_about = about(
         codec={"kind": "embedded", "path": str(home / "codec"), "slots": 2},
-        codec_fingerprint=codec.fingerprint, slot_sizes=codec.format.slot_sizes, base=str(home / "base"), recipe="seed: 1\n",
-    )  # fmt: skip
+        codec_fingerprint=codec.fingerprint,
+        slot_sizes=codec.format.slot_sizes,
+        base=str(home / "base"),
+        recipe="seed: 1\n",
+    )
     student.save_adapter(home / "run" / "singer", "float32")
     merge(student, home / "merged")
     for folder in (home / "run" / "singer", home / "merged"):
-        write_about(folder, said)
-    return home, Singer(student, codec, said)
+        write_about(folder, singer_about)
+    return home, Singer(student, codec, singer_about)
 
 
-def test_adapter_and_merged_form_load_and_sing_the_same(shelf):
-    home, ours = shelf
+def test_adapter_and_merged_form_load_and_sing_the_same(singer_home):
+    home, ours = singer_home
     ids_BT = torch.randint(
         ours.student.vocabulary.rows, (1, 30), generator=torch.Generator().manual_seed(1)
     )
@@ -524,22 +527,22 @@ def test_adapter_and_merged_form_load_and_sing_the_same(shelf):
     with torch.no_grad():
         wanted_BTV = ours.student.model(input_ids=ids_BT).logits
         for where in (home / "run", home / "run" / "singer", home / "merged"):
-            found = load_singer(where, device="cpu")
-            assert (found.student.model(input_ids=ids_BT).logits - wanted_BTV).abs().max() < 2e-5
-            assert found.about == ours.about == read_about(home / "merged")
-            assert same(found.sing("row your boat", seed=4), take)
+            singer = load_singer(where, device="cpu")
+            assert (singer.student.model(input_ids=ids_BT).logits - wanted_BTV).abs().max() < 2e-5
+            assert singer.about == ours.about == read_about(home / "merged")
+            assert same(singer.sing("row your boat", seed=4), take)
     assert take.wave_CW.shape == (1, 640 * len(take.codes_FS)) and take.wave_CW.isfinite().all()
 
 
-def test_another_codec_or_base_or_folder_is_refused(shelf, tmp_path):
-    home, ours = shelf
+def test_another_codec_or_base_or_folder_is_refused(singer_home, tmp_path):
+    home, ours = singer_home
     text = (home / "merged" / "singer.json").read_text()
     row = json.loads(text)
     embedded.save_codec(random_network(seed=9), tmp_path / "codec")
     try:
         for wrong in (tmp_path / "codec", tmp_path / "none"):
-            said = {**row, "codec": {**row["codec"], "path": str(wrong)}}
-            (home / "merged" / "singer.json").write_text(json.dumps(said))
+            complaint = {**row, "codec": {**row["codec"], "path": str(wrong)}}
+            (home / "merged" / "singer.json").write_text(json.dumps(complaint))
             with pytest.raises((AdapterError, FolderError, CodecError)) as refused:
                 load_singer(home / "merged")
             if wrong.exists():
@@ -563,12 +566,12 @@ def test_another_codec_or_base_or_folder_is_refused(shelf, tmp_path):
     tokenizer.save_pretrained(tmp_path / "base")
     adapter = home / "run" / "singer" / "singer.json"
     try:
-        for base, said in (
+        for base, complaint in (
             (tmp_path / "base", "was made for base"),
             (tmp_path / "gone", "base cannot be opened"),
         ):
             adapter.write_text(json.dumps({**row, "base": str(base)}))
-            with pytest.raises(AdapterError, match=said):
+            with pytest.raises(AdapterError, match=complaint):
                 load_singer(home / "run")
     finally:
         adapter.write_text(text)
@@ -578,9 +581,9 @@ def test_another_codec_or_base_or_folder_is_refused(shelf, tmp_path):
         load_singer(tmp_path)
 
 
-def test_figures_of_songs_are_those_of_their_passages(shelf, tmp_path, monkeypatch):
+def test_figures_of_songs_are_those_of_their_passages(singer_home, tmp_path, monkeypatch):
     """nats and kl, from audio files through codec and cache."""
-    home, ours = shelf
+    home, ours = singer_home
     monkeypatch.setenv("DISTILL_CACHE", str(tmp_path / "cache"))
     wave_CW = ours.sing("row your boat", seed=4, score=[SCORE]).wave_CW
     soundfile.write(tmp_path / "a.wav", wave_CW[0].numpy(), 16_000)

@@ -1,5 +1,4 @@
-"""The songbook: what a seed composes, what the voices sing, how stems add up, and the songs inside
-the package."""
+"""The songbook: what a seed composes, what voices sing, how stems add up, the shipped songs."""
 
 from __future__ import annotations
 
@@ -103,11 +102,9 @@ def test_stanzas_keep_their_metre_and_rhyme(held_out: bool) -> None:
         for row, letter in enumerate(metre.scheme):
             first = metre.scheme.index(letter)
             if first < row:
-                one, other = (lines[place].split()[-1] for place in (row, first))
-                assert (
-                    one != other
-                    and lyrics.syllables(one)[-1][1:] == lyrics.syllables(other)[-1][1:]
-                )
+                word, other = (lines[number].split()[-1] for number in (row, first))
+                assert word != other
+                assert lyrics.syllables(word)[-1][1:] == lyrics.syllables(other)[-1][1:]
     assert len(used) == sum(len(metre.syllables) for metre in stanzas.METRES)
 
 
@@ -216,9 +213,8 @@ def check_times(score: scores.Score, song: Song) -> None:
         )
         limit = end if later is None or later.start is None else later.start
         assert line.start >= 0 and line.notes[-1].end <= line.end + 1e-6 <= limit + 2e-6
-        assert (
-            line.words[0].start == line.notes[0].start and line.words[-1].end == line.notes[-1].end
-        )
+        assert line.words[0].start == line.notes[0].start
+        assert line.words[-1].end == line.notes[-1].end
         assert [word.text for word in line.words] == (
             list(line.text) if song.language == "zh" else line.text.split()
         )
@@ -232,9 +228,8 @@ def test_times_are_in_order_and_on_the_grid() -> None:
         check_times(score, song)
         if song.language == "en":
             for line in song.lines:
-                assert [note.text for note in line.notes if note.text] == lyrics.sing_texts(
-                    line.text
-                )
+                syllables = [note.text for note in line.notes if note.text]
+                assert syllables == lyrics.sing_texts(line.text)
 
 
 def test_facts_are_what_was_composed() -> None:
@@ -252,10 +247,8 @@ def test_facts_are_what_was_composed() -> None:
         assert all((pitch - home) % 12 in scale for pitch in pitches)
         beats, downbeats = facts["beats_seconds"], facts["downbeats_seconds"]
         assert np.diff(beats) == pytest.approx(60 / facts["tempo_bpm"], abs=1e-3)
-        assert (
-            downbeats == beats[:: bars.METRES[facts["metre"]][0]]
-            and len(beats) % len(downbeats) == 0
-        )
+        assert downbeats == beats[:: bars.METRES[facts["metre"]][0]]
+        assert len(beats) % len(downbeats) == 0
         assert [start for start, _, _ in facts["chords"]] == downbeats
         assert all(a[1] == b[0] for a, b in zip(facts["chords"], facts["chords"][1:], strict=False))
         assert facts["chords"][-1][1] <= score.steps * 0.04
@@ -270,8 +263,8 @@ def test_tunes_lie_on_their_chords() -> None:
         for line in song.lines:
             for note in line.notes:
                 if note.start in chords:
-                    place = song.fact("downbeats_seconds").value.index(note.start)  # type: ignore[union-attr]
-                    on_chord.append(int(note.midi or 0) % 12 in score.setting.chords[place])
+                    bar = song.fact("downbeats_seconds").value.index(note.start)  # type: ignore[union-attr]
+                    on_chord.append(int(note.midi or 0) % 12 in score.setting.chords[bar])
     assert np.mean(on_chord) > 0.9
 
 
@@ -329,9 +322,8 @@ def test_crowded_syllables_have_room() -> None:
 def test_traditional_songs_are_for_judging_only_and_fill_their_bars() -> None:
     songs = traditional.songs(accompaniments=("guitar", "none"))
     assert len(songs) > 60 and {song.split for song in songs} == {"held-out"}
-    assert {song.language for song in songs} == {"en", "zh"} and {
-        song.voice for song in songs
-    } == set(SINGERS)
+    assert {song.language for song in songs} == {"en", "zh"}
+    assert {song.voice for song in songs} == set(SINGERS)
     assert len({song.id for song in songs}) == len(songs)
     for score in songs:
         song = scores.as_song(score, None)
@@ -386,9 +378,8 @@ def test_instruments_are_in_tune(name: str) -> None:
 def test_accompaniment_begins_its_bars_on_the_downbeats(style: str) -> None:
     score = composing.compose(3, 1, "train", accompaniments=(style,))
     band_W = band.play(score.setting, VOICE_RATE, score.id)
-    assert len(band_W) == round(score.steps * 0.04 * VOICE_RATE) and np.abs(
-        band_W
-    ).max() == pytest.approx(1)
+    assert len(band_W) == round(score.steps * 0.04 * VOICE_RATE)
+    assert np.abs(band_W).max() == pytest.approx(1)
     first = round(score.setting.bars.seconds(0) * VOICE_RATE)
     assert np.abs(band_W[:first]).max() == 0 and np.abs(band_W[first : first + 2205]).max() > 0.01
     assert np.array_equal(band_W, band.play(score.setting, VOICE_RATE, score.id))
@@ -560,11 +551,14 @@ def test_songs_are_what_their_seeds_compose_in_any_process(hash_seed: str) -> No
         "    for index, song in enumerate(embedded.Settings(split=split).load()):\n"
         "        assert scores.as_song(alone.score(index), song.audio) == song, song.id\n"
         "import hashlib\n"
-        "print(hashlib.sha256(str([composing.compose(1, k, 'train') for k in "
-        "range(6)]).encode()).hexdigest())\n"
+        "plans = [composing.compose(1, k, 'train') for k in range(6)]\n"
+        "print(hashlib.sha256(str(plans).encode()).hexdigest())\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program], check=True, env={**os.environ, "PYTHONHASHSEED": hash_seed},
-        capture_output=True, text=True,
-    )  # fmt: skip
+        [sys.executable, "-c", program],
+        check=True,
+        env={**os.environ, "PYTHONHASHSEED": hash_seed},
+        capture_output=True,
+        text=True,
+    )
     assert done.stdout.split()[-1] == hashlib.sha256(str(TRAIN[:6]).encode()).hexdigest()

@@ -74,7 +74,7 @@ def without(key: str) -> dict:
 
 
 @pytest.mark.parametrize(
-    ("row", "said"),
+    ("row", "complaint"),
     [
         ({**good(), "version": 2}, "another version than 1"),
         (without("sections"), "a/1.*sections"),
@@ -117,10 +117,10 @@ def without(key: str) -> dict:
         (None, "version"),
     ],
 )
-def test_a_broken_row_is_named_with_its_file_and_number(tmp_path, row, said):
+def test_a_broken_row_is_named_with_its_file_and_number(tmp_path, row, complaint):
     path = tmp_path / "m.jsonl"
     path.write_text(json.dumps(good()) + "\n\n" + json.dumps(row) + "\n")
-    with pytest.raises(SongError, match=f"m.jsonl:3: .*{said}"):
+    with pytest.raises(SongError, match=f"m.jsonl:3: .*{complaint}"):
         read_manifest(path)
 
 
@@ -140,9 +140,9 @@ def test_one_bad_row_of_a_manifest_does_not_stop_the_others(tmp_path):
     path = tmp_path / "m.jsonl"
     rows = [good(), {**good(), "id": "b", "style": 3}, {**good(), "id": "c"}]
     path.write_text("\n".join(map(json.dumps, rows)) + '\n{"id": "d", "sec\n', encoding="utf-8")
-    found = list(manifest.Settings(str(path)).scan())
-    assert [one.id for one in found if isinstance(one, Song)] == ["a/1", "c"]
-    reasons = [one.reason for one in found if isinstance(one, Refusal)]
+    scanned = list(manifest.Settings(str(path)).scan())
+    assert [song.id for song in scanned if isinstance(song, Song)] == ["a/1", "c"]
+    reasons = [song.reason for song in scanned if isinstance(song, Refusal)]
     assert ["m.jsonl:2: song b" in reasons[0], "m.jsonl:4: not JSON" in reasons[1]] == [True, True]
     with pytest.raises(SongError, match=r"m\.jsonl:2: song b"):
         manifest.Settings(str(path)).load()

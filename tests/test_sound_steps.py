@@ -42,8 +42,7 @@ def sine(
 def voice(
     seconds: float = 6.0, rate: int = 44_100, level: float = 0.1, seed: int = 0
 ) -> NDArray[np.float32]:
-    """Something like singing: harmonics of a vibrating tone, syllables that swell and fade, breath.
-    Copy it to write."""
+    """Like singing: harmonics of a vibrating tone, syllables that swell, breath. Copy to write."""
     rng = np.random.default_rng(seed)
     t = np.arange(round(seconds * rate)) / rate
     phase = 2 * np.pi * np.cumsum(220 + 4 * np.sin(2 * np.pi * 5.5 * t)) / rate
@@ -58,8 +57,8 @@ def item(rate: int = RATE, **tracks: NDArray[np.float32]) -> Item:
     return Item(Song("a", ()), {name: Sound(wave_CW, rate) for name, wave_CW in tracks.items()})
 
 
-def said(found: Item, step: str) -> list[tuple[str, str]]:
-    return [(remark.verdict, remark.text) for remark in found.remarks if remark.step == step]
+def remarks(item: Item, step: str) -> list[tuple[str, str]]:
+    return [(remark.verdict, remark.text) for remark in item.remarks if remark.step == step]
 
 
 # -- loudness --------------------------------------------------------------------------------------
@@ -85,8 +84,9 @@ def test_a_sine_of_full_scale_in_one_channel_is_minus_3_01_lufs() -> None:
     ],
 )
 def test_ebu_tech_3341_signals(case: str, parts: list[tuple[float, float]]) -> None:
-    """Stereo sines of 1 kHz, "peak level per channel" (cases 1 to 5): -23 LUFS but for case 2, -33,
-    within 0.1 LU."""
+    """Stereo sines of 1 kHz, "peak level per channel" (cases 1 to 5): -23 LUFS but for case 2, -33.
+
+    All within 0.1 LU."""
     rate = 24_000  # half the samples; the weighting is designed for each rate
     wave_CW = np.concatenate(
         [sine(seconds, dbfs, rate=rate, channels=2) for seconds, dbfs in parts], 1
@@ -95,14 +95,12 @@ def test_ebu_tech_3341_signals(case: str, parts: list[tuple[float, float]]) -> N
 
 
 def test_true_peak_sees_between_the_samples() -> None:
-    """A sine of a quarter of the sample rate, 45 degrees off: no sample is above 0.707 of it (Tech
-    3341, case 15 on)."""
+    """A sine of a quarter of the rate, 45 degrees off, sampled below 0.708 (Tech 3341, case 15)."""
     wave_CW = sine(1, -6.0, RATE / 4, phase=math.pi / 4)
     fade_W = np.minimum(1, np.minimum(np.arange(RATE), np.arange(RATE)[::-1]) / 4800)
     assert 20 * math.log10(np.abs(wave_CW).max()) == pytest.approx(-9.01, abs=0.02)
-    assert 20 * math.log10(true_peak(wave_CW * fade_W.astype(np.float32))) == pytest.approx(
-        -6, abs=0.2
-    )
+    peak = true_peak(wave_CW * fade_W.astype(np.float32))
+    assert 20 * math.log10(peak) == pytest.approx(-6, abs=0.2)
     assert true_peak(np.zeros((2, 1000), np.float32)) == 0
 
 
@@ -117,22 +115,22 @@ def test_true_peak_is_that_of_the_whole_wave_oversampled_at_once() -> None:
 
 @pytest.mark.parametrize("dbfs", [-40.0, -30.0, -18.0, -12.0])
 def test_a_song_comes_to_the_target(dbfs: float) -> None:
-    found = loudness_step.Settings().curate(item(audio=sine(3, dbfs, channels=2)))
-    assert integrated(found.tracks["audio"]) == pytest.approx(-18, abs=0.15)
-    fact = found.song.fact("loudness_lufs")
+    curated = loudness_step.Settings().curate(item(audio=sine(3, dbfs, channels=2)))
+    assert integrated(curated.tracks["audio"]) == pytest.approx(-18, abs=0.15)
+    fact = curated.song.fact("loudness_lufs")
     assert fact is not None and fact.value == pytest.approx(dbfs, abs=0.1)
-    verdicts = [verdict for verdict, _ in said(found, "loudness")]
+    verdicts = [verdict for verdict, _ in remarks(curated, "loudness")]
     assert verdicts == ([] if dbfs == -18 else ["mended"])
-    again = loudness_step.Settings().curate(found)
-    assert again.tracks["audio"] is found.tracks["audio"] and again.remarks == found.remarks
+    again = loudness_step.Settings().curate(curated)
+    assert again.tracks["audio"] is curated.tracks["audio"] and again.remarks == curated.remarks
 
 
 def test_the_gain_stops_at_the_true_peak_and_says_so() -> None:
     wave_CW = sine(4, -40.0)
     wave_CW[:, 24_000:24_040] *= 60  # -4.4 dBFS: room for 3.4 dB
-    found = loudness_step.Settings().curate(item(audio=wave_CW))
-    assert true_peak(found.tracks["audio"].wave_CW) == pytest.approx(10 ** (-1 / 20), rel=1e-3)
-    (mended, _), (noted, text) = said(found, "loudness")
+    curated = loudness_step.Settings().curate(item(audio=wave_CW))
+    assert true_peak(curated.tracks["audio"].wave_CW) == pytest.approx(10 ** (-1 / 20), rel=1e-3)
+    (mended, _), (noted, text) = remarks(curated, "loudness")
     assert (mended, noted) == ("mended", "noted") and "true peak is -1.0 dBTP" in text
     loud = loudness_step.Settings(target_lufs=-3.0).curate(item(audio=sine(3, 0.0)))
     # down, though at target
@@ -142,8 +140,8 @@ def test_the_gain_stops_at_the_true_peak_and_says_so() -> None:
 def test_stems_are_scaled_alike_by_what_is_heard_together() -> None:
     sung_CW, played_CW = voice(3, RATE, 0.02), sine(3, -30.0, 300.0)
     mixed = item(audio=sung_CW + played_CW, vocals=sung_CW, accompaniment=played_CW)
-    found = loudness_step.Settings().curate(mixed)
-    tracks = {name: sound.wave_CW for name, sound in found.tracks.items()}
+    curated = loudness_step.Settings().curate(mixed)
+    tracks = {name: sound.wave_CW for name, sound in curated.tracks.items()}
     assert np.abs(tracks["audio"] - tracks["vocals"] - tracks["accompaniment"]).max() < 1e-6
     stems = loudness_step.Settings().curate(item(vocals=sung_CW, accompaniment=played_CW))
     assert np.allclose(stems.tracks["vocals"].wave_CW, tracks["vocals"], atol=1e-5)
@@ -154,13 +152,13 @@ def test_what_has_no_loudness_passes() -> None:
     nan_CW[0, 7] = np.nan
     for wave_CW in (np.zeros((1, RATE), np.float32), sine(0.1, -20.0), nan_CW):
         given = item(audio=wave_CW)
-        found = loudness_step.Settings().curate(given)
-        assert found.tracks["audio"].wave_CW is given.tracks["audio"].wave_CW
-        assert said(found, "loudness")[0][0] == "noted"
-    assert said(loudness_step.Settings().curate(item()), "loudness")[0][0] == "noted"
+        curated = loudness_step.Settings().curate(given)
+        assert curated.tracks["audio"].wave_CW is given.tracks["audio"].wave_CW
+        assert remarks(curated, "loudness")[0][0] == "noted"
+    assert remarks(loudness_step.Settings().curate(item()), "loudness")[0][0] == "noted"
     quiet = loudness_step.Settings().curate(item(audio=sine(2, -60.0)))
     assert quiet.traces["loudness"] == {"gain_db": 30.0}
-    assert "15.0 dB below the target: its gain is limited" in said(quiet, "loudness")[1][1]
+    assert "15.0 dB below the target: its gain is limited" in remarks(quiet, "loudness")[1][1]
 
 
 # -- faults ----------------------------------------------------------------------------------------
@@ -195,40 +193,42 @@ def test_sound_without_fault_is_left_alone(rate: int, bits: int) -> None:
     }
     for name, wave_CW in waves.items():
         rounded_CW = np.round(wave_CW * 2**15) / np.float32(2**15) if bits else wave_CW
-        found = faults(rounded_CW, rate)
-        assert said(found, "faults") == [], name
-        assert found.tracks["audio"].wave_CW is rounded_CW
+        curated = faults(rounded_CW, rate)
+        assert remarks(curated, "faults") == [], name
+        assert curated.tracks["audio"].wave_CW is rounded_CW
 
 
 def test_nan_and_infinity_are_set_aside() -> None:
     for value in (np.nan, np.inf, -np.inf):
         wave_CW = voice().copy()
         wave_CW[0, 100:103] = value
-        assert said(faults(wave_CW), "faults") == [
+        assert remarks(faults(wave_CW), "faults") == [
             ("set aside", "audio: 3 samples are NaN or infinite")
         ]
 
 
 def test_length() -> None:
-    assert said(faults(voice(1.5)), "faults") == [("set aside", "audio: lasts 1.50 s, less than 2")]
+    assert remarks(faults(voice(1.5)), "faults") == [
+        ("set aside", "audio: lasts 1.50 s, less than 2")
+    ]
     assert faults(voice(3), longest_seconds=2.5).aside
     assert not faults(voice(3)).aside
 
 
 def test_silence() -> None:
-    assert said(faults(np.zeros((2, 200_000), np.float32)), "faults") == [
+    assert remarks(faults(np.zeros((2, 200_000), np.float32)), "faults") == [
         ("set aside", "audio: is silent")
     ]
     empty = item(44_100, vocals=voice(), accompaniment=np.zeros_like(voice()))
     assert not faults_step.Settings().curate(empty).aside  # a voice alone is no fault
     hiss_CW = (1e-5 * np.random.default_rng(0).standard_normal((1, 7 * 44_100))).astype(np.float32)
-    found = faults(np.concatenate([hiss_CW, voice(6), hiss_CW[:, : 6 * 44_100]], 1))
-    assert [remark for remark in said(found, "faults") if "silence" in remark[1]] == [
+    curated = faults(np.concatenate([hiss_CW, voice(6), hiss_CW[:, : 6 * 44_100]], 1))
+    assert [remark for remark in remarks(curated, "faults") if "silence" in remark[1]] == [
         ("noted", "begins with 7.0 s of silence"),
         ("noted", "ends with 6.0 s of silence"),
     ]
     long_CW = np.concatenate([voice(2), np.tile(hiss_CW, 4)], 1)
-    assert said(faults(long_CW), "faults")[0] == ("set aside", "93 % of it is silent")
+    assert remarks(faults(long_CW), "faults")[0] == ("set aside", "93 % of it is silent")
 
 
 @pytest.mark.parametrize("gain", [1.0, 0.37])
@@ -241,7 +241,7 @@ def test_clipping_is_counted_at_full_scale_and_below(gain: float) -> None:
     )
     assert truth > 1000
     rounded_CW = np.round(gain * clipped_CW * 2**15) / np.float32(2**15)
-    ((verdict, text),) = said(faults(rounded_CW, most_clipped=0.5), "faults")
+    ((verdict, text),) = remarks(faults(rounded_CW, most_clipped=0.5), "faults")
     counted = int(text.split()[1].replace(",", ""))
     assert verdict == "noted" and 0.9 * truth < counted <= truth
     assert faults(rounded_CW, most_clipped=0.5 * truth / wave_CW.size).aside
@@ -253,22 +253,21 @@ def test_flat_tops_of_a_clipped_sine() -> None:
     # samples above, a period
     over = 2 * (math.pi / 2 - math.asin(1 / 1.2)) / (2 * math.pi * 100) * 48_000
     assert len(lengths) == 100 and abs(lengths.mean() - over) < 1
-    assert not len(flat_tops(np.zeros(100, np.float32))) and not len(
-        flat_tops(np.zeros(0, np.float32))
-    )
+    assert not len(flat_tops(np.zeros(100, np.float32)))
+    assert not len(flat_tops(np.zeros(0, np.float32)))
 
 
 def test_a_constant_offset_is_subtracted_from_all_tracks() -> None:
     sung_CW, played_CW = voice(4) + np.float32(0.02), sine(4, -20.0, 300.0, 44_100)
     given = item(44_100, audio=sung_CW + played_CW, vocals=sung_CW, accompaniment=played_CW)
-    found = faults_step.Settings().curate(given)
-    ((verdict, text),) = said(found, "faults")
+    curated = faults_step.Settings().curate(given)
+    ((verdict, text),) = remarks(curated, "faults")
     assert verdict == "mended" and "0.0200" in text
-    tracks = {name: sound.wave_CW for name, sound in found.tracks.items()}
+    tracks = {name: sound.wave_CW for name, sound in curated.tracks.items()}
     assert all(abs(float(wave_CW.mean())) < 1e-6 for wave_CW in tracks.values())
     assert np.abs(tracks["audio"] - tracks["vocals"] - tracks["accompaniment"]).max() < 1e-5
     assert tracks["audio"].dtype == np.float32
-    assert said(faults(voice(4) + np.float32(5e-4)), "faults") == []  # -46 dB of it
+    assert remarks(faults(voice(4) + np.float32(5e-4)), "faults") == []  # -46 dB of it
 
 
 @pytest.mark.parametrize("held", [False, True])
@@ -280,7 +279,7 @@ def test_dropouts_are_found_with_their_length(held: bool) -> None:
     for start in loud:
         wave_CW[0, start : start + 220] = wave_CW[0, start - 1] if held else 0.0
     ((verdict, text),) = [
-        r for r in said(faults(wave_CW, most_dropped=0.5), "faults") if "dropouts" in r[1]
+        r for r in remarks(faults(wave_CW, most_dropped=0.5), "faults") if "dropouts" in r[1]
     ]
     gaps = int(text.split()[1])
     assert verdict == "noted" and len(loud) > 10 and 0.9 * len(loud) <= gaps <= len(loud)
@@ -292,10 +291,10 @@ def test_clicks_are_found_where_they_are() -> None:
     wave_CW = voice(10).copy()
     wave_CW[0, 100_000] += 0.5  # one wrong sample
     wave_CW[0, 250_000:] += 0.2  # a splice
-    assert [int(place) for place in click_places(wave_CW[0], 441)] == pytest.approx(
+    assert [int(sample) for sample in click_places(wave_CW[0], 441)] == pytest.approx(
         [100_000, 250_000], abs=3
     )
-    texts = [text for _, text in said(faults(wave_CW, offset_db=-1.0), "faults")]
+    texts = [text for _, text in remarks(faults(wave_CW, offset_db=-1.0), "faults")]
     assert texts == ["clicks: 2 (12.0 a minute)"]
     assert faults(wave_CW, offset_db=-1.0, most_clicks_per_minute=10).aside
 
@@ -321,9 +320,9 @@ def sixteen_bits(wave: NDArray[np.floating]) -> NDArray[np.float32]:
 @pytest.mark.parametrize("rate", [16_000, 22_050, 44_100])
 @pytest.mark.parametrize("slope", [0.0, 3.0, 6.0, 9.0])
 def test_sound_that_fades_reaches_all_the_way_and_is_not_remarked(rate: int, slope: float) -> None:
-    found = bandwidth_step.Settings().curate(item(rate, audio=fading(rate, 4.0, slope)))
-    fact = found.song.fact("bandwidth_hz")
-    assert fact is not None and fact.value > 0.9 * rate / 2 and found.remarks == ()
+    curated = bandwidth_step.Settings().curate(item(rate, audio=fading(rate, 4.0, slope)))
+    fact = curated.song.fact("bandwidth_hz")
+    assert fact is not None and fact.value > 0.9 * rate / 2 and curated.remarks == ()
 
 
 @pytest.mark.parametrize("slope", [0.0, 6.0])
@@ -335,10 +334,10 @@ def test_upsampled_sound_is_found_at_the_rate_it_had(low: int, remark: str, slop
     wave_W = soxr.resample(
         soxr.resample(fading(decibels_an_octave=slope)[0], 44_100, low), low, 44_100
     )
-    found = bandwidth_step.Settings().curate(item(44_100, audio=sixteen_bits(wave_W)[None]))
-    fact = found.song.fact("bandwidth_hz")
+    curated = bandwidth_step.Settings().curate(item(44_100, audio=sixteen_bits(wave_W)[None]))
+    fact = curated.song.fact("bandwidth_hz")
     assert fact is not None and 0.9 * low / 2 < fact.value <= 1.02 * low / 2
-    ((verdict, text),) = said(found, "bandwidth")
+    ((verdict, text),) = remarks(curated, "bandwidth")
     assert verdict == remark and "cut off at" in text and "of 22.1 kHz" in text
 
 
@@ -346,8 +345,8 @@ def test_upsampled_sound_is_found_at_the_rate_it_had(low: int, remark: str, slop
 def test_a_low_pass_is_found_where_it_is(hertz: int) -> None:
     """Flanks as codecs have them: 400 Hz from full to nothing."""
     wave_W = oaconvolve(fading()[0], firwin(601, hertz, width=400, fs=44_100), "same")
-    found, cut = bandwidth(Sound(sixteen_bits(wave_W)[None], 44_100), 20.0)
-    assert cut and abs(found - hertz) <= 300
+    highest_hertz, cut = bandwidth(Sound(sixteen_bits(wave_W)[None], 44_100), 20.0)
+    assert cut and abs(highest_hertz - hertz) <= 300
 
 
 def test_no_sound_has_no_bandwidth() -> None:
@@ -356,8 +355,8 @@ def test_no_sound_has_no_bandwidth() -> None:
         item(audio=np.zeros((1, RATE), np.float32)),
         item(audio=sine(0.001, -6.0)),
     ):
-        found = bandwidth_step.Settings().curate(given)
-        assert said(found, "bandwidth")[0][0] == "noted" and found.song.facts == ()
+        curated = bandwidth_step.Settings().curate(given)
+        assert remarks(curated, "bandwidth")[0][0] == "noted" and curated.song.facts == ()
     stems = bandwidth_step.Settings().curate(item(44_100, accompaniment=fading()))
     assert stems.song.fact("bandwidth_hz") is not None
 

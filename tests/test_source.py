@@ -1,5 +1,4 @@
-"""The harmonic source of a decoder: its pulses against float64, its pitch against known tones, its
-phase in pieces."""
+"""The harmonic source of a decoder: pulses against float64, pitch, phase in pieces."""
 
 from __future__ import annotations
 

@@ -190,21 +190,22 @@ def test_half_precision_base_trains_in_float32(tmp_path):
     student.adapt(LoraSettings(rank=4, alpha=8))
     assert student.dtype == torch.bfloat16 and student.packing == "songs"
     assert all(parameter.dtype == torch.float32 for parameter in student.trainable().values())
-    student.logits(student.hidden(torch.arange(290, 310)[None])[0], 0, 400).float().logsumexp(
-        -1
-    ).sum().backward()
+    logits_TV = student.logits(student.hidden(torch.arange(290, 310)[None])[0], 0, 400)
+    logits_TV.float().logsumexp(-1).sum().backward()
     assert merge(student, tmp_path / "merged", dtype="bfloat16").largest_difference < 0.05
 
 
 # --- state ----------------------------------------------------------------------------------------
 def test_state_comes_back_and_foreign_state_is_refused():
-    one, other = trained(), fresh()
+    student, other = trained(), fresh()
     other.adapt(LoraSettings(rank=4, alpha=8), seed=5)
-    state = {name: tensor.clone() for name, tensor in one.state().items()}
+    state = {name: tensor.clone() for name, tensor in student.state().items()}
     other.load_state(state)
     ids_BT = torch.arange(290, 310)[None]
     with torch.no_grad():
-        assert torch.equal(one.model(input_ids=ids_BT).logits, other.model(input_ids=ids_BT).logits)
+        assert torch.equal(
+            student.model(input_ids=ids_BT).logits, other.model(input_ids=ids_BT).logits
+        )
     name = next(iter(state))
     for wrong in (
         {k: v for k, v in state.items() if k != name},
@@ -215,23 +216,25 @@ def test_state_comes_back_and_foreign_state_is_refused():
             other.load_state(wrong)
 
 
-def test_lora_begins_the_same_for_the_same_seed_and_leaves_torchs_dice_alone():
-    one, other, third = fresh(), fresh(), fresh()
+def test_lora_begins_the_same_for_the_same_seed_and_leaves_torchs_generator_alone():
+    first, second, third = fresh(), fresh(), fresh()
     torch.manual_seed(9)
-    one.adapt(LoraSettings(rank=4, alpha=8), seed=1)
+    first.adapt(LoraSettings(rank=4, alpha=8), seed=1)
     drawn = torch.rand(1)
     torch.manual_seed(9)
     assert torch.equal(drawn, torch.rand(1))
-    other.adapt(LoraSettings(rank=4, alpha=8), seed=1)
+    second.adapt(LoraSettings(rank=4, alpha=8), seed=1)
     third.adapt(LoraSettings(rank=4, alpha=8), seed=2)
     assert all(
-        torch.equal(a, b) for a, b in zip(one.state().values(), other.state().values(), strict=True)
+        torch.equal(a, b)
+        for a, b in zip(first.state().values(), second.state().values(), strict=True)
     )
     assert not all(
-        torch.equal(a, b) for a, b in zip(one.state().values(), third.state().values(), strict=True)
+        torch.equal(a, b)
+        for a, b in zip(first.state().values(), third.state().values(), strict=True)
     )
     with pytest.raises(GraftError, match="already"):
-        one.adapt(LoraSettings())
+        first.adapt(LoraSettings())
 
 
 @pytest.mark.parametrize("tied", [True, False])

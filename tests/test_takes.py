@@ -30,8 +30,8 @@ class Take:
 class Singer:
     """Sings what it is given, and remembers it."""
 
-    def sing_lines(self, lines: list[Line], *manner: Any) -> list[Take]:
-        self.lines, self.manner = lines, manner
+    def sing_lines(self, lines: list[Line], *sampling: Any) -> list[Take]:
+        self.lines, self.sampling = lines, sampling
         return [
             Take([(0.0, 0.2, None), *((n.start, n.end, n.midi) for n in line.notes)])
             for line in lines
@@ -73,11 +73,10 @@ def test_one_row_a_take(tmp_path: Path, lines: Path) -> None:
         (tmp_path / "out" / row["wav"]).is_file() and set(row) == {"line", "wav", "notes"}
         for row in rows
     )
-    assert singer.manner == ("folk", "high", 7, 0.5)
+    assert singer.sampling == ("folk", "high", 7, 0.5)
     merrily = singer.lines[1]
-    assert [note.text for note in merrily.notes][-1] == "" and all(
-        note.text for note in merrily.notes[:3]
-    )
+    assert [note.text for note in merrily.notes][-1] == ""
+    assert all(note.text for note in merrily.notes[:3])
     assert merrily.start == 0 and merrily.end == pytest.approx(1.4)
 
 
@@ -89,10 +88,10 @@ def test_without_a_score_the_line_alone_is_given(tmp_path: Path, lines: Path) ->
 
 def test_stems_go_into_a_folder_of_their_takes_number(tmp_path: Path, lines: Path) -> None:
     takes.sing_lines(Singer(), lines, tmp_path / "out", stems=tmp_path / "apart")  # type: ignore[arg-type]
-    found = sorted(
+    paths = sorted(
         str(path.relative_to(tmp_path / "apart")) for path in (tmp_path / "apart").rglob("*.wav")
     )
-    assert found == ["0000/vocals.wav", "0001/vocals.wav", "0002/vocals.wav"]
+    assert paths == ["0000/vocals.wav", "0001/vocals.wav", "0002/vocals.wav"]
     assert not list((tmp_path / "out").rglob("vocals.wav"))
 
 
@@ -100,9 +99,9 @@ def test_a_manifest_is_a_score(tmp_path: Path) -> None:
     notes = (Note(10.2, 10.4, 60, "r O"), Note(10.4, 10.9, 62, ""))
     song = Song("a", (Section("verse", (Line("row", 10.0, 11.2, (), notes), Line("no notes"))),))
     songs.write_manifest(tmp_path / "m.jsonl", [song])
-    (found,) = takes.scored(["row"], tmp_path / "m.jsonl")
-    assert found.start == 0 and found.end == pytest.approx(1.2)
-    assert [(round(n.start, 6), round(n.end, 6), n.midi, n.text) for n in found.notes] == [
+    (line,) = takes.scored(["row"], tmp_path / "m.jsonl")
+    assert line.start == 0 and line.end == pytest.approx(1.2)
+    assert [(round(n.start, 6), round(n.end, 6), n.midi, n.text) for n in line.notes] == [
         (0.2, 0.4, 60, "r O"),
         (0.4, 0.9, 62, ""),
     ]

@@ -1,5 +1,4 @@
-"""The steps that read lyrics: text, language, pace, structure, style; and 200 mutated songs through
-all of them."""
+"""The steps that read lyrics: text, language, pace, structure, style; 200 mutated songs too."""
 
 from __future__ import annotations
 
@@ -31,7 +30,7 @@ def cleaned(lyrics: str, step: text.Settings | None = None) -> Item:
     return (step or text.Settings()).curate(Item(typed(lyrics)))
 
 
-def said(item: Item) -> str:
+def remarks(item: Item) -> str:
     return " | ".join(remark.text for remark in item.remarks)
 
 
@@ -44,12 +43,12 @@ def test_a_tag_without_lines_repeats_or_says_that_nobody_sings() -> None:
         "[Intro]\n[Verse]\nrow row\n[Chorus x2]\nla la\n(x2)\n[Guitar solo]\n[Chorus]\n[Bridge]"
     )
     assert [(s.tag, [line.text for line in s.lines]) for s in item.song.sections] == [
-        ("intro", []), ("verse", ["row row"]), ("chorus", ["la la"]), ("chorus", ["la la"]), ("instrumental", []),
-        ("chorus", ["la la"]), ("bridge", []),
+        ("intro", []), ("verse", ["row row"]), ("chorus", ["la la"]), ("chorus", ["la la"]),
+        ("instrumental", []), ("chorus", ["la la"]), ("bridge", []),
     ]  # fmt: skip
-    assert "repeats written out: 2 lines" in said(item)
-    assert "sections without words, here or before: bridge" in said(item)
-    assert "rows that say to repeat, but not what: 1, not written out" in said(item)
+    assert "repeats written out: 2 lines" in remarks(item)
+    assert "sections without words, here or before: bridge" in remarks(item)
+    assert "rows that say to repeat, but not what: 1, not written out" in remarks(item)
     assert text.Settings().curate(replace(item, remarks=())).song == item.song
     assert structure.Settings().curate(item).song.fact("structure") == Fact(
         "structure", ["intro", "verse", "chorus", "chorus", "instrumental", "chorus", "bridge"]
@@ -69,8 +68,8 @@ def test_a_guess_at_the_structure_keeps_what_is_not_sung() -> None:
     song = typed(
         f"[intro]\n[verse]\n{chr(10).join(verses[:3])}\n{two}\n[solo]\n[verse]\n{chr(10).join(verses[3:])}\n{two}\n[outro]"
     )
-    found = structure.Settings().curate(text.Settings().curate(Item(song))).song
-    assert [s.tag for s in found.sections] == [
+    guess = structure.Settings().curate(text.Settings().curate(Item(song))).song
+    assert [s.tag for s in guess.sections] == [
         "intro",
         "verse",
         "chorus",
@@ -79,7 +78,7 @@ def test_a_guess_at_the_structure_keeps_what_is_not_sung() -> None:
         "chorus",
         "outro",
     ]
-    assert found.lines == song.lines
+    assert guess.lines == song.lines
 
 
 # --- text: characters -----------------------------------------------------------------------------
@@ -119,12 +118,10 @@ def test_characters_become_what_was_meant_and_stay_so(wrong: str, right: str) ->
 
 def test_a_wrong_encoding_is_named_and_an_uncertain_one_left_alone() -> None:
     item = cleaned("[verse]\ncorazÃ³n\nmÃ¡s\nlove")
-    assert said(item) == "2 lines re-encoded from Windows-1252"
+    assert remarks(item) == "2 lines re-encoded from Windows-1252"
     item = cleaned("[verse]\nc\ufffdur de mer\nlove")
-    assert (
-        "1 line may be wrongly encoded" in said(item)
-        and item.song.lines[0].text == "c\ufffdur de mer"
-    )
+    assert "1 line may be wrongly encoded" in remarks(item)
+    assert item.song.lines[0].text == "c\ufffdur de mer"
     assert characters.decoded("Bäñà") == "Bäñà"
 
 
@@ -185,9 +182,10 @@ def test_what_may_be_sung_is_no_tag(row: str) -> None:
 @pytest.mark.parametrize(
     "row",
     [
-        "作词：周杰伦", "词：方文山 曲：周杰伦", "Lyrics by: A. Body", "Words & Music: A. Body", "Written by John Body", "© 2010 Somebody",
-        "Am  G/B  Cmaj7", "F#m7b5 | G | N.C.", "A  D  E", "e|--3-5--|", "www.lyrics.com", "see http://x.y", "You might also like",
-        "12Embed", "(repeat to fade)", "[?]", "Capo 2", "纯音乐，请欣赏",
+        "作词：周杰伦", "词：方文山 曲：周杰伦", "Lyrics by: A. Body", "Words & Music: A. Body",
+        "Written by John Body", "© 2010 Somebody", "Am  G/B  Cmaj7", "F#m7b5 | G | N.C.", "A  D  E",
+        "e|--3-5--|", "www.lyrics.com", "see http://x.y", "You might also like", "12Embed",
+        "(repeat to fade)", "[?]", "Capo 2", "纯音乐，请欣赏",
     ],
 )  # fmt: skip
 def test_rows_that_nobody_sings(row: str) -> None:
@@ -196,8 +194,11 @@ def test_rows_that_nobody_sings(row: str) -> None:
 
 @pytest.mark.parametrize(
     "row",
-    ["A", "Am I", "A B C D E F G", "Be", "Dear John: I love you", "Written by the moon", "song by song", "love.it", "I said: go",
-     "Copyright on my heart", "Add it up", "words by the sea", "(yeah)", "Go"],
+    [
+        "A", "Am I", "A B C D E F G", "Be", "Dear John: I love you", "Written by the moon",
+        "song by song", "love.it", "I said: go", "Copyright on my heart", "Add it up",
+        "words by the sea", "(yeah)", "Go",
+    ],
 )  # fmt: skip
 def test_rows_that_may_be_sung_stay(row: str) -> None:
     assert not unsung.why(row, first_or_last=True)
@@ -205,8 +206,8 @@ def test_rows_that_may_be_sung_stay(row: str) -> None:
 
 def test_lyrics_as_people_type_them() -> None:
     item = cleaned(
-        "作词：周杰伦\n[副歌]\n好一朵美丽的茉莉花\n(副歌 x2)\n[Verse 2]\n[Am]Hello dark[G]ness my (x2)\nAm  G  "
-        "F\nRefrain:\n♪ oh ♪\nwww.foo.com"
+        "作词：周杰伦\n[副歌]\n好一朵美丽的茉莉花\n(副歌 x2)\n[Verse 2]\n"
+        "[Am]Hello dark[G]ness my (x2)\nAm  G  F\nRefrain:\n♪ oh ♪\nwww.foo.com"
     )
     assert [(s.tag, [line.text for line in s.lines]) for s in item.song.sections] == [
         ("chorus", ["好一朵美丽的茉莉花"]),
@@ -215,8 +216,9 @@ def test_lyrics_as_people_type_them() -> None:
         ("verse", ["Hello darkness my", "Hello darkness my"]),
         ("chorus", ["oh"]),
     ]
-    assert "rows taken out: addresses 1, chords 1, credits 1" in said(item)
-    assert "tags: '副歌' -> chorus" in said(item) and "repeats written out: 3 lines" in said(item)
+    assert "rows taken out: addresses 1, chords 1, credits 1" in remarks(item)
+    assert "tags: '副歌' -> chorus" in remarks(item)
+    assert "repeats written out: 3 lines" in remarks(item)
     assert not cleaned("[verse]\nrow row\n[chorus]\nla la").remarks
 
 
@@ -231,7 +233,10 @@ def test_a_hymn_with_numbers_and_a_chorus_by_name() -> None:
 def test_timed_lines_keep_times_words_and_notes() -> None:
     line = Line(
         "[Chorus] lä\u200b la x2", 1.0, 3.0,
-        (Word("[Chorus]", 1.0, 1.1), Word("lä\u200b", 1.1, 2.0, 0.5), Word("la", 2.0, 2.5), Word("x2", 2.5, 3.0)),
+        (
+            Word("[Chorus]", 1.0, 1.1), Word("lä\u200b", 1.1, 2.0, 0.5),
+            Word("la", 2.0, 2.5), Word("x2", 2.5, 3.0),
+        ),
         (Note(1.1, 2.0, 60.0, "l A"), Note(2.0, 2.5, 62.0, "l A")),
     )  # fmt: skip
     other = Line("go", 3.0, 4.0)
@@ -239,20 +244,19 @@ def test_timed_lines_keep_times_words_and_notes() -> None:
         Item(Song("t", (Section("サビ", (Line("作曲:A", 0.0, 1.0), line, other)),)))
     )
     (section,) = item.song.sections
-    assert (
-        section.tag == "chorus" and section.lines[1] is not None and section.lines[1].start == 3.0
-    )
+    assert section.tag == "chorus"
+    assert section.lines[1] is not None
+    assert section.lines[1].start == 3.0
     mended = section.lines[0]
     assert (mended.text, mended.start, mended.end, mended.notes) == ("lä la", 1.0, 3.0, line.notes)
     assert [word.text for word in mended.words] == ["lä", "la"]
-    assert "marks of repetition in timed lyrics: 1, sung as timed" in said(item)
+    assert "marks of repetition in timed lyrics: 1, sung as timed" in remarks(item)
 
 
 def test_nothing_to_sing_and_too_much() -> None:
     empty = Item(Song("x", (Section("verse", (Line("[Instrumental]"), Line("Am G"))),)))
-    assert not text.Settings().curate(empty).aside and "instrumental" in said(
-        text.Settings().curate(empty)
-    )
+    assert not text.Settings().curate(empty).aside
+    assert "instrumental" in remarks(text.Settings().curate(empty))
     assert text.Settings(instrumental="set aside").curate(empty).aside
     assert text.Settings().curate(Item(Song("x", (Section("verse", (Line("la " * 7000),)),)))).aside
     assert text.Settings().curate(Item(Song("x", (Section("verse", (Line("a" * 65),)),)))).aside
@@ -315,11 +319,11 @@ def test_what_becomes_of_a_stated_language() -> None:
 
 def test_mixed_languages_and_songs_that_say_nothing() -> None:
     item = language.Settings().curate(song_in("en", "ko"))
-    assert "mixed languages" in said(item)
+    assert "mixed languages" in remarks(item)
     shares = item.song.fact("languages")
     assert shares is not None and set(shares.value) == {"en", "ko"}
     silent = language.Settings().curate(Item(typed("la la la\noh oh yeah")))
-    assert silent.song.fact("language") is None and "too little text" in said(silent)
+    assert silent.song.fact("language") is None and "too little text" in remarks(silent)
     assert not language.Settings().curate(Item(Song("x", ()))).remarks
     with pytest.raises(SettingsError, match="'klingon' is not known"):
         language.Settings(languages=("klingon",))
@@ -360,10 +364,8 @@ def test_a_line_that_cannot_be_true_loses_its_times(
     wrong: tuple[float, float], reason: str
 ) -> None:
     item = pace.Settings().curate(Item(timed(*GOOD[:9], wrong), silence(20)))
-    assert (
-        said(item) == f"times of 1 of 10 lines dropped: {reason} 1"
-        and item.remarks[0].verdict == "mended"
-    )
+    assert remarks(item) == f"times of 1 of 10 lines dropped: {reason} 1"
+    assert item.remarks[0].verdict == "mended"
     assert item.song.lines[:9] == timed(*GOOD[:9]).lines
     assert item.song.lines[9] == Line("row row row your boat")
 
@@ -372,19 +374,19 @@ def test_slow_long_and_overlapping_lines() -> None:
     item = pace.Settings().curate(
         Item(timed(*GOOD, (20.0, 50.0, "oh"), (51.0, 120.0, "la " * 40)), silence(200))
     )
-    assert "too slow 1" in said(item) and "too long 1" in said(item)
+    assert "too slow 1" in remarks(item) and "too long 1" in remarks(item)
     item = pace.Settings().curate(Item(timed(*GOOD, (20.0, 24.0), (21.0, 25.0)), silence(30)))
-    assert "overlapping 2" in said(item)
+    assert "overlapping 2" in remarks(item)
 
 
 def test_too_many_wrong_lines_or_too_much_text_set_the_song_aside() -> None:
     assert pace.Settings().curate(Item(timed(*GOOD), silence(8))).aside
     item = pace.Settings().curate(Item(typed("row row row your boat\n" * 40), silence(20)))
+    assert item.aside
     assert (
-        item.aside
-        and said(item) == "200 syllables in 20.0 s of audio (10.0 a second); are these its lyrics?"
+        remarks(item) == "200 syllables in 20.0 s of audio (10.0 a second); are these its lyrics?"
     )
-    assert "are lyrics missing" in said(pace.Settings().curate(Item(typed("row"), silence(100))))
+    assert "are lyrics missing" in remarks(pace.Settings().curate(Item(typed("row"), silence(100))))
     # without sound only the order can be looked at
     assert not pace.Settings().curate(Item(timed(*GOOD))).aside
 
@@ -422,9 +424,14 @@ def test_pace_settings() -> None:
 
 # --- structure ------------------------------------------------------------------------------------
 
-VERSES = "soy un fantasma que|se asusta de si mismo|un hueco dentro de otro|soy el sombrero de un mago|donde no hay conejo|un beso sin huella".split(
-    "|"
-)
+VERSES = [
+    "soy un fantasma que",
+    "se asusta de si mismo",
+    "un hueco dentro de otro",
+    "soy el sombrero de un mago",
+    "donde no hay conejo",
+    "un beso sin huella",
+]
 CHORUS = ["la tristeza es muy extraña", "se alimenta de la belleza"]
 
 
@@ -443,11 +450,10 @@ def test_what_returns_is_the_chorus() -> None:
 
 def test_given_tags_are_the_structure_and_no_returns_mean_no_guess() -> None:
     item = structure.Settings().curate(Item(typed("[verse]\na b\n[chorus]\nc d")))
-    assert (
-        item.song.fact("structure") == Fact("structure", ["verse", "chorus"]) and not item.remarks
-    )
+    assert item.song.fact("structure") == Fact("structure", ["verse", "chorus"])
+    assert not item.remarks
     item = structure.Settings().curate(Item(typed("\n".join(VERSES))))
-    assert len(item.song.sections) == 1 and "no block of lines returns" in said(item)
+    assert len(item.song.sections) == 1 and "no block of lines returns" in remarks(item)
     # a row sung on and on is no chorus
     assert structure.Settings().guess(typed("\n".join(["la la la"] * 6))) is None
 
@@ -461,8 +467,7 @@ def test_all_lines_are_kept_in_order_whatever_is_guessed() -> None:
 
 
 def test_structure_of_generated_songs() -> None:
-    """Verses and a chorus of random words: the chorus is found where it returns, also with a word
-    of ten changed."""
+    """Random verses and a chorus, found where it returns, also with a word of ten changed."""
     generator = random.Random(9)
     vocabulary = sorted(
         {word for lines in SUNG.values() for line in lines for word in line.split()}
@@ -486,12 +491,12 @@ def test_structure_of_generated_songs() -> None:
             for _ in range(generator.randint(2, 3))
             for part in ([line() for _ in range(generator.randint(2, 5))], chorus)
         ]
-        found = (
+        sections = (
             structure.Settings()
             .curate(Item(typed("\n".join(changed(row) for part in parts for row in part))))
             .song.sections
         )
-        right += [len(section.lines) for section in found] == [len(part) for part in parts]
+        right += [len(section.lines) for section in sections] == [len(part) for part in parts]
     assert right >= 45  # of 60; where both ends of a chorus were changed, its edge moves
 
 
@@ -525,9 +530,8 @@ def test_a_missing_style_is_composed_from_what_is_known_and_no_genre_is_invented
     )
     item = style.Settings().curate(Item(Song("x", (), facts=facts)))
     assert item.song.style == "minor, slow, guitar"
-    assert item.song.fact("style") == Fact(
-        "style", "minor, slow, guitar", "style", 0.7
-    ) and "a guess" in said(item)
+    assert item.song.fact("style") == Fact("style", "minor, slow, guitar", "style", 0.7)
+    assert "a guess" in remarks(item)
     given = style.Settings().curate(Item(Song("x", (), style="folk", facts=facts)))
     assert given.song.style == "folk" and given.song.fact("style") is None and not given.remarks
     assert style.Settings().curate(Item(Song("x", ()))).song.style == ""
@@ -550,8 +554,9 @@ STEPS = (
     style.Settings(),
 )
 BITS = [
-    "[Chorus]", "(x2)", "x9", "[", "]", "(", "：", "作词：", "&#99999999;", "&amp;lt;", "\u202e", "\ufffd", "\ud83d", "Ã©", "â€™", "\x00",
-    "<custom_token_5>", "<|im_end|>", "www.a.b", "Am G", "A" * 70, "好" * 90, "\u0301" * 40, "ﷺ", "🎵", "1. ", "II", "\u2028", "\t", "%", "",
+    "[Chorus]", "(x2)", "x9", "[", "]", "(", "：", "作词：", "&#99999999;", "&amp;lt;", "\u202e",
+    "\ufffd", "\ud83d", "Ã©", "â€™", "\x00", "<custom_token_5>", "<|im_end|>", "www.a.b", "Am G",
+    "A" * 70, "好" * 90, "\u0301" * 40, "ﷺ", "🎵", "1. ", "II", "\u2028", "\t", "%", "",
 ]  # fmt: skip
 
 

@@ -1,5 +1,4 @@
-"""Songs of several tracks, and stereo: encoded apart, interleaved, taken apart again, mixed; up to
-a singer of stems."""
+"""Songs of several tracks, and stereo: encoded apart, interleaved, mixed; a singer of stems."""
 
 from __future__ import annotations
 
@@ -33,7 +32,7 @@ BOTH = ("vocals", "accompaniment")
 
 
 @pytest.fixture(scope="module")
-def one(tmp_path_factory) -> embedded.Settings:
+def one_stream(tmp_path_factory) -> embedded.Settings:
     """A codec of one stream."""
     folder = tmp_path_factory.mktemp("codec")
     embedded.save_codec(random_network(), folder, ["apache-2.0"])
@@ -45,16 +44,15 @@ def wave(channels: int, samples: int = 5 * HOP + 17, seed: int = 0) -> Tensor:
 
 
 # --- the codec ------------------------------------------------------------------------------------
-def test_every_track_has_the_codes_it_would_have_alone(one):
-    alone, both = one.load(), tracks.Settings(one).load()
-    assert both.format == tracks.Settings(one).format and both.format.channels == 2
+def test_every_track_has_the_codes_it_would_have_alone(one_stream):
+    alone, both = one_stream.load(), tracks.Settings(one_stream).load()
+    assert both.format == tracks.Settings(one_stream).format and both.format.channels == 2
     assert both.format.slot_sizes == (32,) * 4 and both.format.levels == (0, 0, 1, 1)
     wave_CW = wave(2)
     codes_FS = both.encode(wave_CW)
     vocals_FS, accompaniment_FS = alone.encode(wave_CW[:1]), alone.encode(wave_CW[1:])
-    assert torch.equal(codes_FS[:, [0, 2]], vocals_FS) and torch.equal(
-        codes_FS[:, [1, 3]], accompaniment_FS
-    )
+    assert torch.equal(codes_FS[:, [0, 2]], vocals_FS)
+    assert torch.equal(codes_FS[:, [1, 3]], accompaniment_FS)
     decoded_CW = both.decode(codes_FS, wave_CW.shape[1])
     assert decoded_CW.shape == wave_CW.shape
     assert torch.equal(decoded_CW[:1], alone.decode(vocals_FS, wave_CW.shape[1]))
@@ -64,8 +62,8 @@ def test_every_track_has_the_codes_it_would_have_alone(one):
 
 @pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize("names", [("vocals",), BOTH, ("audio", "vocals", "accompaniment")])
-def test_the_laws_of_codecs_hold_for_any_number_of_tracks(one, names, channels):
-    codec = tracks.Settings(one, names, channels).load()
+def test_the_laws_of_codecs_hold_for_any_number_of_tracks(one_stream, names, channels):
+    codec = tracks.Settings(one_stream, names, channels).load()
     wide = len(names) * channels
     assert codec.format.streams == codec.format.channels == wide and codec.format.tracks == names
     for samples in (1, HOP, 2 * HOP + 1):
@@ -88,8 +86,8 @@ def test_the_laws_of_codecs_hold_for_any_number_of_tracks(one, names, channels):
         codec.decode(torch.full((3, 2 * wide), 32).index_fill(1, torch.tensor([0]), 0))
 
 
-def test_what_stands_in_the_middle_stays_there_and_stereo_loses_nothing(one):
-    alone, stereo = one.load(), tracks.Settings(one, ("audio",), 2).load()
+def test_what_stands_in_the_middle_stays_there_and_stereo_loses_nothing(one_stream):
+    alone, stereo = one_stream.load(), tracks.Settings(one_stream, ("audio",), 2).load()
     middle_CW = wave(1)
     codes_FS = stereo.encode(middle_CW.repeat(2, 1))
     assert torch.equal(codes_FS[:, 0::2], alone.encode(middle_CW))
@@ -101,53 +99,52 @@ def test_what_stands_in_the_middle_stays_there_and_stereo_loses_nothing(one):
     mid_CW = alone.decode(alone.encode(wide_CW.mean(0, keepdim=True)))
     assert torch.allclose(decoded_CW.mean(0, keepdim=True), mid_CW, atol=1e-5)
     assert not torch.allclose(decoded_CW[:1], decoded_CW[1:])
-    plain = tracks.Settings(one, ("audio",), 2, "left_right").load()
+    plain = tracks.Settings(one_stream, ("audio",), 2, "left_right").load()
     codes_FS = plain.encode(wide_CW)
     assert torch.equal(codes_FS[:, 1::2], alone.encode(wide_CW[1:]))
     assert torch.equal(plain.decode(codes_FS)[1:], alone.decode(alone.encode(wide_CW[1:])))
 
 
-def test_two_settings_never_share_a_fingerprint_and_what_makes_no_sense_is_refused(one):
+def test_two_settings_never_share_a_fingerprint_and_what_makes_no_sense_is_refused(one_stream):
     every = [
-        tracks.Settings(one, names, channels).load().fingerprint
+        tracks.Settings(one_stream, names, channels).load().fingerprint
         for names in (BOTH, BOTH[::-1], ("vocals",))
         for channels in (1, 2)
     ]
-    every.append(tracks.Settings(one, BOTH, 2, "left_right").load().fingerprint)
-    assert len({*every, one.load().fingerprint}) == 8
-    assert tracks.Settings(one).load().fingerprint == every[0]
-    for wrong, said in (
-        ({"codec": tracks.Settings(one)}, "itself of kind tracks"),
+    every.append(tracks.Settings(one_stream, BOTH, 2, "left_right").load().fingerprint)
+    assert len({*every, one_stream.load().fingerprint}) == 8
+    assert tracks.Settings(one_stream).load().fingerprint == every[0]
+    for wrong, complaint in (
+        ({"codec": tracks.Settings(one_stream)}, "itself of kind tracks"),
         ({"tracks": ()}, "tracks are none; give one or more of audio, vocals, accompaniment"),
         ({"tracks": ("vocals", "drums")}, "each once"),
         ({"tracks": ("vocals", "vocals")}, "each once"),
         ({"channels": 3}, "channels is 3; give 1, or 2 for stereo"),
     ):
-        with pytest.raises(SettingsError, match=said):
-            tracks.Settings(**{"codec": one, **wrong})
+        with pytest.raises(SettingsError, match=complaint):
+            tracks.Settings(**{"codec": one_stream, **wrong})
 
 
-def test_a_codec_of_ones_own_goes_where_its_singer_goes_inside_tracks_too(one, tmp_path):
-    said = {"kind": "tracks", **settings.plain(tracks.Settings(one))}
-    about = singer_folder.About(said, "f", (32,), "", 1)
+def test_a_codec_of_ones_own_goes_where_its_singer_goes_inside_tracks_too(one_stream, tmp_path):
+    codec_row = {"kind": "tracks", **settings.plain(tracks.Settings(one_stream))}
+    about = singer_folder.About(codec_row, "f", (32,), "", 1)
     beside = singer_folder.put_codec(tmp_path, about)
-    assert beside.codec == {**said, "codec": {**said["codec"], "path": "./codec"}}
-    found = singer_folder.codec_settings(tmp_path, beside)
+    assert beside.codec == {**codec_row, "codec": {**codec_row["codec"], "path": "./codec"}}
+    loaded = singer_folder.codec_settings(tmp_path, beside)
+    assert Path(loaded["codec"]["path"]).samefile(tmp_path / "codec")
+    assert loaded["tracks"] == codec_row["tracks"]
     assert (
-        Path(found["codec"]["path"]).samefile(tmp_path / "codec")
-        and found["tracks"] == said["tracks"]
+        replace(one_stream, path=loaded["codec"]["path"]).load().fingerprint
+        == one_stream.load().fingerprint
     )
-    assert replace(one, path=found["codec"]["path"]).load().fingerprint == one.load().fingerprint
     for other in (
         {"kind": "embedded", "path": "embedded/codec"},
         {"kind": "dac", "path": "./codec"},
     ):
         # the package's own, and a folder that was never put beside it
         about = replace(about, codec=other)
-        assert (
-            singer_folder.put_codec(tmp_path / "none", about) == about
-            and not (tmp_path / "none").exists()
-        )
+        assert singer_folder.put_codec(tmp_path / "none", about) == about
+        assert not (tmp_path / "none").exists()
         assert singer_folder.codec_settings(tmp_path, about) == other
 
 
@@ -166,21 +163,19 @@ def song_of(folder: Path, name: str, lengths: dict[str, float], **more) -> Song:
     )
 
 
-def test_songs_are_read_track_by_track_and_kept_by_every_file(one, tmp_path, monkeypatch):
+def test_songs_are_read_track_by_track_and_kept_by_every_file(one_stream, tmp_path, monkeypatch):
     monkeypatch.setenv("DISTILL_CACHE", str(tmp_path / "cache"))
-    codec = tracks.Settings(one).load()
+    codec = tracks.Settings(one_stream).load()
     song = song_of(tmp_path, "a", {"audio": 1.0, "vocals": 1.0, "accompaniment": 0.5})
     wave_CW = stems.read(stems.files(song, codec.format), codec.format)
-    assert (
-        wave_CW.shape == (2, RATE)
-        and not wave_CW[1, RATE // 2 :].any()
-        and wave_CW[1, : RATE // 2].any()
-    )
+    assert wave_CW.shape == (2, RATE)
+    assert not wave_CW[1, RATE // 2 :].any()
+    assert wave_CW[1, : RATE // 2].any()
     codes_FS = coded_songs.codes_of(song, codec)
     assert codes_FS.shape == (25, 4) and torch.equal(codes_FS, codec.encode(wave_CW))
     assert torch.equal(
-        coded_songs.codes_of(song, one.load()),
-        one.load().encode(audio_files.read(song.audio, RATE)),
+        coded_songs.codes_of(song, one_stream.load()),
+        one_stream.load().encode(audio_files.read(song.audio, RATE)),
     )
     monkeypatch.setattr(codec, "encode", lambda wave: pytest.fail("codes are in the cache"))
     assert torch.equal(coded_songs.codes_of(song, codec), codes_FS)
@@ -195,22 +190,21 @@ def test_songs_are_read_track_by_track_and_kept_by_every_file(one, tmp_path, mon
     with pytest.raises(
         SongError, match="song a: it has no audio to encode; give it a recording or leave it out"
     ):
-        coded_songs.codes_of(replace(song, audio=None), one.load())
+        coded_songs.codes_of(replace(song, audio=None), one_stream.load())
 
 
-def test_a_mix_is_the_sum_and_never_clips(one):
-    format = tracks.Settings(one).format
+def test_a_mix_is_the_sum_and_never_clips(one_stream):
+    format = tracks.Settings(one_stream).format
     soft_CW = 0.2 * wave(2)
     assert torch.allclose(stems.mixed(soft_CW, format), soft_CW.sum(0, keepdim=True))
     loud_CW = torch.full((2, 10), 0.9)
     assert torch.allclose(stems.mixed(loud_CW, format), torch.full((1, 10), 0.999))
-    stereo = tracks.Settings(one, BOTH, 2).format
+    stereo = tracks.Settings(one_stream, BOTH, 2).format
     # vocals left, right, accompaniment left, right
     left_CW = torch.tensor([[0.1], [0.2], [0.3], [0.4]])
     assert torch.allclose(stems.mixed(left_CW, stereo), torch.tensor([[0.4], [0.6]]))
-    assert stems.apart(wave(1), one.format) == {} and torch.equal(
-        stems.mixed(wave(1), one.format), wave(1)
-    )
+    assert stems.apart(wave(1), one_stream.format) == {}
+    assert torch.equal(stems.mixed(wave(1), one_stream.format), wave(1))
 
 
 # --- the whole way --------------------------------------------------------------------------------
@@ -221,8 +215,8 @@ songs: {{kind: manifest, path: "{home}/songs/manifest.jsonl"}}
 codec: {{kind: tracks, codec: {{kind: embedded, path: "{home}/codec"}}, channels: {channels}}}
 base:
   path: ""
-  from_scratch: {{family: llama, width: 32, inner: 48, layers: 1, heads: 2, context: 512, tied: true, tokenizer: bytes, pieces: 300,
-           text: "{home}/text"}}
+  from_scratch: {{family: llama, width: 32, inner: 48, layers: 1, heads: 2, context: 512,
+           tied: true, tokenizer: bytes, pieces: 300, text: "{home}/text"}}
 adapter: null
 losses: [{{kind: cross_entropy}}]
 writing: {{layout: delayed, max_lines: 1}}
@@ -234,17 +228,17 @@ judge: {{lines: 0}}
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory) -> Path:
-    place = tmp_path_factory.mktemp("home")
-    (place / "songs").mkdir()
-    embedded.save_codec(random_network(), place / "codec", ["apache-2.0"])
-    tiny_singer.text_folder(place / "text")
+    folder = tmp_path_factory.mktemp("home")
+    (folder / "songs").mkdir()
+    embedded.save_codec(random_network(), folder / "codec", ["apache-2.0"])
+    tiny_singer.text_folder(folder / "text")
     lengths = {"audio": 1.0, "vocals": 1.0, "accompaniment": 0.9}
     made = [
-        song_of(place / "songs", f"song{n}", lengths, split="held-out" if n == 2 else "train")
+        song_of(folder / "songs", f"song{n}", lengths, split="held-out" if n == 2 else "train")
         for n in range(3)
     ]
-    write_manifest(place / "songs" / "manifest.jsonl", made)
-    return place
+    write_manifest(folder / "songs" / "manifest.jsonl", made)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -261,9 +255,9 @@ def test_a_recipe_of_two_tracks_and_a_delay_becomes_a_singer_of_stems(home, run,
     rows = [json.loads(row) for row in (run / "steps.jsonl").read_text().splitlines()]
     assert {f"slot{s}.cross_entropy" for s in range(4)} <= set(rows[0]["terms"])
     assert all(np.isfinite(row["loss"]) for row in rows) and rows[-1]["loss"] < rows[0]["loss"]
-    said = json.loads((run / "singer" / "singer.json").read_text())
-    assert said["codec"]["kind"] == "tracks" and said["codec"]["codec"]["kind"] == "embedded"
-    assert said["writing"]["layout"] == "delayed" and said["licences"]["codec"] == "apache-2.0"
+    about = json.loads((run / "singer" / "singer.json").read_text())
+    assert about["codec"]["kind"] == "tracks" and about["codec"]["codec"]["kind"] == "embedded"
+    assert about["writing"]["layout"] == "delayed" and about["licences"]["codec"] == "apache-2.0"
     for where in (run, run / "merged"):
         singer = load_singer(where, device="cpu")
         assert singer.student.vocabulary.layout == "delayed"
@@ -271,11 +265,9 @@ def test_a_recipe_of_two_tracks_and_a_delay_becomes_a_singer_of_stems(home, run,
         assert settings.plain(singer.about.writing)["layout"] == "delayed"
     line = Line("row boat", 0.0, 0.8, (), (Note(0.12, 0.4, 60, "r o"), Note(0.4, 0.8, 62, "b o t")))
     take = singer.sing("row boat\nrow boat", seed=1, score=[line, line])
-    assert (
-        take.codes_FS.shape == (40, 4)
-        and take.wave_CW.shape == (1, 40 * HOP)
-        and list(take.stems) == list(BOTH)
-    )
+    assert take.codes_FS.shape == (40, 4)
+    assert take.wave_CW.shape == (1, 40 * HOP)
+    assert list(take.stems) == list(BOTH)
     both_CW = singer.codec.decode(take.codes_FS)
     assert torch.equal(torch.cat(list(take.stems.values())), both_CW)
     assert torch.equal(take.wave_CW, stems.mixed(both_CW, singer.codec.format))
@@ -288,9 +280,8 @@ def test_a_recipe_of_two_tracks_and_a_delay_becomes_a_singer_of_stems(home, run,
         soundfile.read(path)[0].mean()
         for path in replace(take, stems=loud).save_stems(tmp_path / "loud")
     ]
-    assert heard[0] == pytest.approx(0.999, abs=1e-3) and heard[0] / heard[1] == pytest.approx(
-        4, abs=0.01
-    )
+    assert heard[0] == pytest.approx(0.999, abs=1e-3)
+    assert heard[0] / heard[1] == pytest.approx(4, abs=0.01)
     with pytest.raises(SettingsError, match="no stems"):
         replace(take, stems={}).save_stems(tmp_path / "none")
 
@@ -305,30 +296,28 @@ def test_songs_of_tracks_that_hold_none_out_are_not_judged_by_songs_without(
     write_manifest(home / "songs" / "all.jsonl", songs)
     text = RECIPE.format(home=home, channels=1).replace("manifest.jsonl", "all.jsonl")
     stage = open_stage(recipe.parse(text, "tracks"))
-    assert (
-        len(stage.songs) == 3
-        and stage.held_out_songs == []
-        and "so none are" in capsys.readouterr().out
-    )
+    assert len(stage.songs) == 3
+    assert stage.held_out_songs == []
+    assert "so none are" in capsys.readouterr().out
     head = text[: text.index("base:")].replace("task: sing", "task: vocoder")
-    head += "network: {hop: 160, window: 640, width: 8, inner: 8, blocks: 1}\ncrop_frames: 4\nbatch: 1\n"
-    head += "train: {steps: 1, precision: fp32}\n"
-    said = pipeline.run(recipe.parse(head, "head"), None, tmp_path / "three")
+    head += "network: {hop: 160, window: 640, width: 8, inner: 8, blocks: 1}\n"
+    head += "crop_frames: 4\nbatch: 1\ntrain: {steps: 1, precision: fp32}\n"
+    printed = pipeline.run(recipe.parse(head, "head"), None, tmp_path / "three")
     # the last recording was held out
-    assert '"better"' in said and "embedded" not in capsys.readouterr().out
+    assert '"better"' in printed and "embedded" not in capsys.readouterr().out
     write_manifest(home / "songs" / "all.jsonl", songs[:1])
-    said = pipeline.run(recipe.parse(head, "head"), None, tmp_path / "one")
-    assert '"why": "no recording is held out' in said and (tmp_path / "one" / "vocoder").is_dir()
+    printed = pipeline.run(recipe.parse(head, "head"), None, tmp_path / "one")
+    assert '"why": "no recording is held out' in printed and (tmp_path / "one" / "vocoder").is_dir()
 
 
 def test_a_singer_whose_layout_was_changed_by_hand_is_refused(run):
-    place = run / "merged" / "singer.json"
-    text = place.read_text()
+    path = run / "merged" / "singer.json"
+    text = path.read_text()
     try:
-        place.write_text(text.replace('"layout": "delayed"', '"layout": "flat"', 1))
+        path.write_text(text.replace('"layout": "delayed"', '"layout": "flat"', 1))
         with pytest.raises(
             AdapterError, match="says layout flat, its weights were trained on delayed"
         ):
             load_singer(run / "merged", device="cpu")
     finally:
-        place.write_text(text)
+        path.write_text(text)

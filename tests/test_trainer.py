@@ -1,5 +1,4 @@
-"""The trainer: accumulation is one batch, resuming is the same call, and nothing wrong is stepped
-over."""
+"""The trainer: accumulation is one batch, resuming is the same call, errors are not skipped."""
 
 from __future__ import annotations
 
@@ -47,8 +46,8 @@ def _run(
     return toy, list(train(toy, settings, folder, seed=3))
 
 
-def _same(one: Toy, other: Toy) -> bool:
-    return all(torch.equal(value, other.state()[name]) for name, value in one.state().items())
+def _same(task: Toy, other: Toy) -> bool:
+    return all(torch.equal(value, other.state()[name]) for name, value in task.state().items())
 
 
 def _rows(folder: Path) -> list[dict[str, Any]]:
@@ -88,10 +87,10 @@ def test_accumulation_equals_one_large_batch_in_float64(tmp_path: Path) -> None:
     stream = other.batches(torch.Generator().manual_seed(3), 0)
     for number, step in enumerate(steps):
         batch = (0, torch.cat([rows_BD for _, rows_BD in islice(stream, 4)]))
-        found = other.loss(batch)
+        terms = other.loss(batch)
         loss = (
-            found["square"][0] / found["square"][1]
-            + 0.3 * found["absolute"][0] / found["absolute"][1]
+            terms["square"][0] / terms["square"][1]
+            + 0.3 * terms["absolute"][0] / terms["absolute"][1]
         )
         optimizer.zero_grad()
         loss.backward()
@@ -130,9 +129,9 @@ def test_a_term_of_nothing_and_a_term_without_weight(tmp_path: Path) -> None:
             return super().counts(batch) | {"absolute": 0.0}
 
         def loss(self, batch: Any) -> dict[str, tuple[torch.Tensor, float]]:
-            found = super().loss(batch)
-            nothing = found["absolute"][0] * 0
-            return found | {"absolute": (nothing, 0.0), "seen": (nothing + math.inf, 1.0)}
+            terms = super().loss(batch)
+            nothing = terms["absolute"][0] * 0
+            return terms | {"absolute": (nothing, 0.0), "seen": (nothing + math.inf, 1.0)}
 
     _, steps = _run(tmp_path, Empty())
     assert all(
@@ -334,9 +333,9 @@ def test_another_run_in_the_same_folder_is_refused_by_name(ended: Path) -> None:
 
 def test_a_second_living_process_is_refused_and_a_dead_one_is_not(tmp_path: Path) -> None:
     hold = (
-        "import fcntl, os, sys, time; f = open(sys.argv[1] + '/lock', 'a+'); fcntl.flock(f, "
-        "fcntl.LOCK_EX);"
-        "f.write(str(os.getpid())); f.flush(); print('held', flush=True); time.sleep(600)"
+        "import fcntl, os, sys, time; f = open(sys.argv[1] + '/lock', 'a+');"
+        "fcntl.flock(f, fcntl.LOCK_EX); f.write(str(os.getpid())); f.flush();"
+        "print('held', flush=True); time.sleep(600)"
     )
     process = subprocess.Popen(
         [sys.executable, "-S", "-c", hold, str(tmp_path)], stdout=subprocess.PIPE
@@ -381,10 +380,10 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(tmp_path: Path, value
 def test_a_gradient_that_is_not_finite_stops_before_the_update(tmp_path: Path) -> None:
     class Breaks(Toy):
         def loss(self, batch: Any) -> dict[str, tuple[torch.Tensor, float]]:
-            found = super().loss(batch)
-            total, count = found["square"]
+            terms = super().loss(batch)
+            total, count = terms["square"]
             total.register_hook(lambda gradient: gradient * math.inf)
-            return found | {"square": (total, count)}
+            return terms | {"square": (total, count)}
 
     toy = Breaks()
     before = {name: value.clone() for name, value in toy.state().items()}
@@ -449,11 +448,11 @@ def test_a_real_limit_of_the_system_is_reported(tmp_path: Path) -> None:
     toy = Toy()
     optimizer = torch.optim.AdamW(toy.network.parameters())
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    place = checkpoints.Place(3, 6, 1.0)
+    where = checkpoints.Place(3, 6, 1.0)
     resource.setrlimit(resource.RLIMIT_FSIZE, (300, hard))
     try:
         with pytest.raises(CheckpointError, match=r"could not be written .*(too large|EFBIG)"):
-            checkpoints.save(tmp_path, place, {}, toy.state(), optimizer, keep=2)
+            checkpoints.save(tmp_path, where, {}, toy.state(), optimizer, keep=2)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert list(tmp_path.iterdir()) == []
@@ -481,9 +480,14 @@ def test_a_time_budget_counts_training_alone_and_survives_stops(
     clock = Clock()
     monkeypatch.setattr(trainer, "time", clock)
     settings = dataclasses.replace(
-        SETTINGS, steps=None, seconds=20.0, accumulate=1, warmup_steps=0, checkpoint_every_steps=None,
+        SETTINGS,
+        steps=None,
+        seconds=20.0,
+        accumulate=1,
+        warmup_steps=0,
+        checkpoint_every_steps=None,
         checkpoint_every_seconds=3.0,
-    )  # fmt: skip
+    )
     seen: list[Step] = []
     for step in train(Toy(lambda _: clock.tick(1.0)), settings, tmp_path, seed=3):
         seen.append(step)
@@ -567,9 +571,8 @@ def test_two_processes_are_one_with_twice_the_accumulation(tmp_path: Path) -> No
         "MASTER_PORT": port,
         "GLOO_SOCKET_IFNAME": "lo",
     }
-    running = [start("two", 2, RANK=rank, LOCAL_RANK=rank, **meet) for rank in "01"] + [
-        start("one", 4)
-    ]
+    running = [start("two", 2, RANK=rank, LOCAL_RANK=rank, **meet) for rank in "01"]
+    running += [start("one", 4)]
     ends = [process.communicate(timeout=600) for process in running]
     assert [process.returncode for process in running] == [0, 0, 0], ends
     last = [json.loads(out.splitlines()[-1]) for out, _ in ends]

@@ -67,8 +67,8 @@ def test_spell_and_read_are_a_bijection(seed):
     ids_N = words.spell(codes_FS)
     assert torch.equal(words.read(ids_N), codes_FS)
     assert sorted(set(ids_N.tolist())) == list(range(words.audio_span.start, words.audio_span.stop))
-    for place, id in enumerate(ids_N.tolist()):  # frame-major, and the slot is in the id
-        frame, slot = divmod(place, words.format.slots)
+    for position, id in enumerate(ids_N.tolist()):  # frame-major, and the slot is in the id
+        frame, slot = divmod(position, words.format.slots)
         assert id == words.span(slot).start + int(codes_FS[frame, slot])
         assert id in words.span(slot)
     assert words.read(words.spell(codes_FS[:0])).shape == (0, words.format.slots)
@@ -110,9 +110,8 @@ def test_score_symbols_come_back_and_what_is_out_of_range_is_refused():
     ]
     assert sorted(symbols) == list(range(words.pitch_span.start, words.pitch_span.stop))
     assert [words.midi(words.pitch(midi)) for midi in range(45, 73)] == list(range(45, 73))
-    assert (
-        words.midi(words.pitch(None)) is None and words.midi(words.pitch(60, known=False)) is None
-    )
+    assert words.midi(words.pitch(None)) is None
+    assert words.midi(words.pitch(60, known=False)) is None
     assert words.midi(words.pitch(60.4)) == 60 and words.midi(words.pitch(59.6)) == 60
     lengths = [words.length(frames) for frames in [None, *range(1, 17)]]
     assert lengths == list(range(words.length_span.start, words.length_span.stop))

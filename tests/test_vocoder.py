@@ -102,14 +102,14 @@ def test_what_does_not_divide_is_refused() -> None:
         HeadSettings(sample_rate=44_101, hop=1, window=4).for_codec(format)
     with pytest.raises(CodecError, match="no whole number"):
         samples_a_frame(CodecFormat(16_000, 30.0, (8,)), 16_000)
-    for wrong, said in (
+    for wrong, complaint in (
         ({"window": 500}, "window is 500"),
         ({"window": 320}, "window is 320"),
         ({"sample_rate": 8000}, "16000 to 48000"),
         ({"width": 0}, "width is 0"),
         ({"coarse_blocks": -1}, "coarse_blocks"),
     ):
-        with pytest.raises(SettingsError, match=said):
+        with pytest.raises(SettingsError, match=complaint):
             HeadSettings(**wrong)  # type: ignore[arg-type]
 
 
@@ -166,9 +166,8 @@ def test_the_ramps_of_silence_are_the_same_wherever_they_stand(codec: Any) -> No
     whole_W = network._gain(codes_FS[None], still_S)[0, 0]
     piece_W = network._gain(codes_FS[None, 5000:5050], still_S)[0, 0]
     inner = slice(5 * network.hop, -5 * network.hop)
-    assert 0.5 < float(whole_W.mean()) < 0.9 and set(
-        whole_W[320::640].round(decimals=2).tolist()
-    ) == {0.0, 1.0}
+    assert 0.5 < float(whole_W.mean()) < 0.9
+    assert set(whole_W[320::640].round(decimals=2).tolist()) == {0.0, 1.0}
     assert torch.equal(piece_W[inner], whole_W[5000 * network.hop : 5050 * network.hop][inner])
 
 
@@ -244,10 +243,10 @@ def test_what_is_saved_is_loaded_for_its_codec_or_its_first_slots(
         "codec": "apache-2.0",
         "song: x": "CC0-1.0",
     }
-    one = Settings(str(tmp_path / "head")).load(
+    fewer = Settings(str(tmp_path / "head")).load(
         embedded.Settings(str(home / "codec"), slots=1).load()
     )
-    assert one.decode(codes(30)[:, :1]).shape == (1, 30 * 640)
+    assert fewer.decode(codes(30)[:, :1]).shape == (1, 30 * 640)
     with pytest.raises(CodecError, match=r"knows 3 slots.*has 4"):
         Settings(str(tmp_path / "head")).load(
             embedded.Settings(str(home / "codec"), slots=4).load()
@@ -279,18 +278,18 @@ def config_with(**changes: Any) -> Callable[[Path], None]:
     def change(folder: Path) -> None:
         config = json.loads((folder / "config.json").read_text())
         for name, value in changes.items():
-            place, _, inner = name.partition("__")
+            section, _, inner = name.partition("__")
             if inner:
-                config[place][inner] = value
+                config[section][inner] = value
             else:
-                config[place] = value
+                config[section] = value
         (folder / "config.json").write_text(json.dumps(config))
 
     return change
 
 
 @pytest.mark.parametrize(
-    ("damage", "said"),
+    ("damage", "complaint"),
     [
         (nan_weight, "NaN"),
         (cut_weights, "cut short"),
@@ -315,11 +314,11 @@ def config_with(**changes: Any) -> Callable[[Path], None]:
     ],
 )
 def test_a_damaged_head_is_named(
-    codec: Any, tmp_path: Path, damage: Callable[[Path], None], said: str
+    codec: Any, tmp_path: Path, damage: Callable[[Path], None], complaint: str
 ) -> None:
     tiny_vocoder.head_in(tmp_path / "head", codec)
     damage(tmp_path / "head")
-    with pytest.raises(CodecError, match=said) as refused:
+    with pytest.raises(CodecError, match=complaint) as refused:
         load_head(tmp_path / "head", codec)
     assert "\n" not in str(refused.value)
 
@@ -342,9 +341,8 @@ def test_crops_are_codes_beside_their_own_sound(home: Path, codec: Any, songs: l
     buffer = CodedSongs(learnt, codec, 16_000, 640, 1.0, 0)
     assert len(buffer.codes_FS) * 640 == buffer.wave_CW.shape[1] and len(buffer.ends_N) == 2
     buffer.codes_FS[:] = torch.arange(len(buffer.codes_FS), dtype=torch.int32)[:, None]
-    buffer.wave_CW[:] = torch.arange(len(buffer.codes_FS), dtype=torch.int16).repeat_interleave(
-        640
-    )[None]
+    frame_F = torch.arange(len(buffer.codes_FS), dtype=torch.int16)
+    buffer.wave_CW[:] = frame_F.repeat_interleave(640)[None]
     still_FS, chance = torch.full((30, 3), -7), torch.Generator().manual_seed(0)
     padded = 0
     for _ in range(100):
@@ -361,19 +359,19 @@ def test_crops_are_codes_beside_their_own_sound(home: Path, codec: Any, songs: l
 
 
 def test_what_is_held_out_is_never_heard() -> None:
-    def song(place: str, split: str = "train") -> Any:
-        return replace(SONG, id=place, audio=place, split=split)
+    def song(recording: str, split: str = "train") -> Any:
+        return replace(SONG, id=recording, audio=recording, split=split)
 
-    def places(songs: list[Any], apart: bool = False) -> list[list[str | None]]:
+    def audio_of(songs: list[Any], apart: bool = False) -> list[list[str | None]]:
         return [[song.audio for song in part] for part in divided(songs, apart)]
 
-    assert places([song("a"), song("b", "held-out"), song("c")]) == [["a", "c"], ["b"]]
+    assert audio_of([song("a"), song("b", "held-out"), song("c")]) == [["a", "c"], ["b"]]
     by_lines = [song(name, split) for name in "abc" for split in ("train", "held-out")]
-    assert places(by_lines) == [["a", "b"], ["c"]]
-    assert places([song("a"), song("b")], apart=True) == [["a", "b"], []]
-    assert places([song("a")]) == [["a"], []]
-    assert places([song(f"{n:02}") for n in range(20)])[1] == ["09", "19"]
-    assert places([replace(SONG, audio=None), song("a"), song("b")]) == [["a"], ["b"]]
+    assert audio_of(by_lines) == [["a", "b"], ["c"]]
+    assert audio_of([song("a"), song("b")], apart=True) == [["a", "b"], []]
+    assert audio_of([song("a")]) == [["a"], []]
+    assert audio_of([song(f"{n:02}") for n in range(20)])[1] == ["09", "19"]
+    assert audio_of([replace(SONG, audio=None), song("a"), song("b")]) == [["a"], ["b"]]
 
 
 def test_batches_depend_on_their_number_alone(home: Path, songs: list[Any], codec: Any) -> None:
@@ -381,8 +379,8 @@ def test_batches_depend_on_their_number_alone(home: Path, songs: list[Any], code
     from_zero = task.batches(torch.Generator().manual_seed(5), 0)
     batches = [next(from_zero) for _ in range(12)]
     again = next(task.batches(torch.Generator().manual_seed(5), 3))
-    for one, other in zip(vars(batches[3]).values(), vars(again).values(), strict=True):
-        assert torch.equal(torch.as_tensor(one), torch.as_tensor(other))
+    for value, value_again in zip(vars(batches[3]).values(), vars(again).values(), strict=True):
+        assert torch.equal(torch.as_tensor(value), torch.as_tensor(value_again))
     assert [batch.played for batch in batches[:4]] == [False, False, True, True]
     slots = torch.cat([batch.slots_B for batch in batches])
     assert set(slots.tolist()) == {1, 2, 3}
@@ -429,8 +427,7 @@ def test_it_learns_saves_and_is_measured_beside_its_codec(
 
 
 class Stereo:
-    """A codec of two channels at 16 kHz without a network: a frame is the loudest of 16 levels of
-    each channel."""
+    """A codec of two channels at 16 kHz: a frame is the loudest of 16 levels a channel."""
 
     fingerprint = "stereo" * 10
     device = torch.device("cpu")
@@ -495,8 +492,8 @@ def test_a_head_that_speaks_into_silence_is_not_better(
 ) -> None:
     # nobody told it what silence is
     vocoder = HeadVocoder(tiny_vocoder.network_of(codec), codec.format, "x")
-    found = compare({"codec": vocoder, "head": vocoder}, codec, songs[:1])
-    assert found["head"]["silence_dbfs"] > -60 and found["better"] == "codec"
+    figures = compare({"codec": vocoder, "head": vocoder}, codec, songs[:1])
+    assert figures["head"]["silence_dbfs"] > -60 and figures["better"] == "codec"
     with pytest.raises(SongError, match="held-out"):
         compare({"codec": vocoder}, codec, [])
 
@@ -539,8 +536,8 @@ def test_one_backward_pass_gives_each_side_its_own_gradient(
     (PLAYED.weight * task.adversary.judged(made_BW.detach(), true_BW)).backward()
     assert all(p.grad is None or not bool(p.grad.any()) for p in task.network.parameters())
     judged = [p.grad for p in task.adversary.parameters()]
-    for one, other in zip(together, [*network, *judged], strict=True):
-        assert other is not None and torch.allclose(one, other, atol=1e-6, rtol=1e-3)
+    for gradient, wanted in zip(together, [*network, *judged], strict=True):
+        assert wanted is not None and torch.allclose(gradient, wanted, atol=1e-6, rtol=1e-3)
 
 
 def test_an_interrupted_run_goes_on_to_the_same_weights_adversary_and_all(

@@ -1,5 +1,4 @@
-"""A vocoder head by recipe, and with a singer: measured, carried, merged, chosen, forced, refused,
-pushed."""
+"""A vocoder head by recipe, and with a singer: measured, carried, chosen, refused, pushed."""
 
 from __future__ import annotations
 
@@ -39,8 +38,8 @@ def head(home: Path) -> Path:  # noqa: F811
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DISTILL_CACHE", str(home / "cache"))
         made = recipe.parse(VOCODER.format(home=home), "vocoder-mine")
-        said = pipeline.run(made, str(home / "songs"), home / "vocoder-run")
-    assert "8 steps" in said and '"better"' in said
+        printed = pipeline.run(made, str(home / "songs"), home / "vocoder-run")
+    assert "8 steps" in printed and '"better"' in printed
     return home / "vocoder-run"
 
 
@@ -89,43 +88,40 @@ def test_a_singer_carries_its_head_and_uses_the_better(run: Path, head: Path) ->
         plain = load_singer(where, device="cpu", vocoder="codec")
         assert isinstance(plain.vocoder, CodecVocoder)
         same = plain.sing("row your boat", seed=1)
-        assert torch.equal(same.codes_FS, take.codes_FS) and not torch.equal(
-            same.wave_CW, take.wave_CW
-        )
+        assert torch.equal(same.codes_FS, take.codes_FS)
+        assert not torch.equal(same.wave_CW, take.wave_CW)
         assert torch.equal(same.wave_CW, plain.codec.decode(take.codes_FS))
     assert read_about(run / "singer").licences["vocoder"] == "apache-2.0, CC0-1.0"
 
 
 def test_what_measured_worse_is_used_only_when_asked_for(run: Path) -> None:
-    place = run / "merged" / "singer.json"
-    text = place.read_text()
+    path = run / "merged" / "singer.json"
+    text = path.read_text()
     row = json.loads(text)
     try:
-        place.write_text(json.dumps({**row, "vocoder": {**row["vocoder"], "better": "codec"}}))
+        path.write_text(json.dumps({**row, "vocoder": {**row["vocoder"], "better": "codec"}}))
         assert isinstance(load_singer(run / "merged", device="cpu").vocoder, CodecVocoder)
         forced = load_singer(run / "merged", device="cpu", vocoder="head")
         assert isinstance(forced.vocoder, HeadVocoder)
-        place.write_text(
-            json.dumps({**row, "vocoder": {**row["vocoder"], "fingerprint": "0" * 64}})
-        )
+        path.write_text(json.dumps({**row, "vocoder": {**row["vocoder"], "fingerprint": "0" * 64}}))
         with pytest.raises(AdapterError, match="speaks of 000000000000"):
             load_singer(run / "merged", device="cpu")
         del row["vocoder"]
-        place.write_text(json.dumps(row))
+        path.write_text(json.dumps(row))
         assert isinstance(load_singer(run / "merged", device="cpu").vocoder, CodecVocoder)
         with pytest.raises(SettingsError, match="has no vocoder head"):
             load_singer(run / "merged", device="cpu", vocoder="head")
         with pytest.raises(SettingsError, match="give codec or head"):
             load_singer(run / "merged", device="cpu", vocoder="hed")  # type: ignore[arg-type]
     finally:
-        place.write_text(text)
+        path.write_text(text)
 
 
 def test_a_damaged_head_is_refused_and_the_codec_still_sings(run: Path) -> None:
-    place = run / "merged" / "vocoder" / "weights.safetensors"
-    data = place.read_bytes()
+    path = run / "merged" / "vocoder" / "weights.safetensors"
+    data = path.read_bytes()
     try:
-        place.write_bytes(data[:1000])
+        path.write_bytes(data[:1000])
         with pytest.raises(CodecError, match="cut short"):
             load_singer(run / "merged", device="cpu")
         assert (
@@ -134,11 +130,11 @@ def test_a_damaged_head_is_refused_and_the_codec_still_sings(run: Path) -> None:
         )
         weights = safetensors.torch.load(data)
         weights["project.weight"][0, 0] = float("nan")
-        safetensors.torch.save_file(weights, place)
+        safetensors.torch.save_file(weights, path)
         with pytest.raises(CodecError, match="NaN"):
             load_singer(run / "merged", device="cpu")
     finally:
-        place.write_bytes(data)
+        path.write_bytes(data)
 
 
 def test_it_is_merged_and_pushed_with_its_singer(

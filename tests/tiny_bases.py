@@ -1,5 +1,4 @@
-"""Tiny random LLMs of five families with a byte-level tokenizer, to prove graft, adapter and merge
-on."""
+"""Tiny random LLMs of five families with a byte-level tokenizer, to test the graft on."""
 
 from __future__ import annotations
 

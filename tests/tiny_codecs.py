@@ -117,8 +117,7 @@ def dac_checkpoint(folder: Path) -> Made:
 
 
 def small_encodec() -> Any:
-    """The package's classes put together with less width; 24 kHz, 320 samples a frame, 32 x 1,024
-    codes as published."""
+    """The package's classes with less width; 24 kHz, hop 320, 32 x 1,024 codes as published."""
     from encodec import EncodecModel
     from encodec.modules import SEANetDecoder, SEANetEncoder
     from encodec.quantization import ResidualVectorQuantizer
@@ -134,8 +133,7 @@ def small_encodec() -> Any:
 
 
 def write_transformers_encodec(folder: Path, model: Any, **sizes: int) -> None:
-    """The package's encoder and quantiser in the layout of facebook/encodec_24khz, as transformers
-    itself writes it."""
+    """The package's encoder and quantiser in the layout of transformers' facebook/encodec_24khz."""
     from transformers import EncodecConfig, EncodecModel
 
     theirs = model.state_dict()
@@ -161,8 +159,7 @@ def _of_the_package(name: str) -> str:
 
 
 def write_encodec(folder: Path, model: Any, width: int) -> Any:
-    """Codebooks for EnCodec, and the published Vocos for it: config.yaml and pytorch_model.bin;
-    gives the Vocos."""
+    """Codebooks for EnCodec, and the published Vocos for it, as on disk; gives the Vocos."""
     from vocos.heads import ISTFTHead
     from vocos.models import VocosBackbone
     from vocos.pretrained import Vocos
@@ -215,8 +212,7 @@ def encodec(folder: Path, bandwidth: float = 3.0) -> Made:
 
 
 def theirs_of_encodec(model: Any, vocos: Any, bandwidth: float) -> tuple[Codes, Codes]:
-    """EncodecModel.encode, and Vocos.codes_to_features (its sum, whose class wants a download) and
-    decode."""
+    """EncodecModel.encode; Vocos.codes_to_features (whose class wants a download) and decode."""
 
     def encode(wave_CW: Tensor) -> Tensor:
         model.set_target_bandwidth(bandwidth)
@@ -360,14 +356,12 @@ def _of_snac(folder: Path, window: int | None, noisy: bool) -> Made:
 
 
 def snac_windowed(folder: Path) -> Made:
-    """With attention, in windows of two frames, as the 32 and 44.1 kHz models have it; without
-    noise."""
+    """With attention, in windows of two frames, as the 32 and 44.1 kHz models; no noise."""
     return _of_snac(folder, 8, noisy=False)
 
 
 def snac_noisy(folder: Path) -> Made:
-    """As the 24 kHz model: no attention, and noise in the decoder, which is the package's by chance
-    alone."""
+    """As the 24 kHz model: no attention; noise in the decoder, the package's by chance alone."""
     return _of_snac(folder, None, noisy=True)
 
 
@@ -382,19 +376,19 @@ MAKERS: dict[str, tuple[Callable[[Path], Made], ...]] = {
 }
 
 
-def read_config(place: Path) -> dict[str, Any]:
-    text = place.read_text()
-    return yaml.safe_load(text) if place.suffix == ".yaml" else json.loads(text)
+def read_config(path: Path) -> dict[str, Any]:
+    text = path.read_text()
+    return yaml.safe_load(text) if path.suffix == ".yaml" else json.loads(text)
 
 
-def write_config(place: Path, path: tuple[str, ...], value: Any) -> None:
+def write_config(file: Path, path: tuple[str, ...], value: Any) -> None:
     """Give one key of a JSON or YAML configuration another value."""
-    holder = config = read_config(place)
+    holder = config = read_config(file)
     for name in path[:-1]:
         holder = holder[name]
     assert holder[path[-1]] != value
     holder[path[-1]] = value
-    place.write_text(yaml.safe_dump(config) if place.suffix == ".yaml" else json.dumps(config))
+    file.write_text(yaml.safe_dump(config) if file.suffix == ".yaml" else json.dumps(config))
 
 
 def keys(config: dict[str, Any]) -> list[tuple[str, ...]]:

@@ -1,5 +1,4 @@
-"""A singer small enough to test in a blink: text, a codec, LLMs of two families with unlike
-tokenizers, songs."""
+"""A singer small enough to test in a blink: text, a codec, LLMs of two families, songs."""
 
 from __future__ import annotations
 
@@ -25,7 +24,9 @@ torchaudio_standin.install()
 
 FORMAT = CodecFormat(16_000, 25.0, (40, 24))
 LONGEST = 16  # frames that a length symbol can say
-WORDS = "row your boat gently down the stream merrily life is but a dream sing low sweet morning bell".split()
+WORDS = (
+    "row your boat gently down the stream merrily life is but a dream sing low sweet morning bell"
+).split()
 SYLLABLES = [
     "r o",
     "y O r",
@@ -81,7 +82,7 @@ def _text() -> str:
 
 
 def from_scratch(family: str = "llama", text: str = "", **more: Any) -> FromScratchSettings:
-    """A Llama with sentencepiece pieces, or a Qwen3 with byte pieces, a tied head and other sizes."""
+    """A Llama with sentencepiece pieces, or a Qwen3 with byte pieces, tied head and other sizes."""
     shape: dict[str, Any] = {"width": 32, "inner": 48, "layers": 2, "heads": 2, "context": 1024}
     if family == "llama":
         own: dict[str, Any] = {"tokenizer": "sentencepiece", "pieces": 330, "tied": False}
@@ -161,7 +162,7 @@ def coded(
 ) -> list[Coded]:
     """Passages of random songs with random codes."""
     generator = torch.Generator().manual_seed(seed)
-    found = []
+    codings = []
     for number in range(songs):
         for passage in passages(
             song(seed + number, times=times), 25.0, LONGEST, writing or WritingSettings()
@@ -170,5 +171,5 @@ def coded(
             codes = [
                 torch.randint(size, (frames,), generator=generator) for size in FORMAT.slot_sizes
             ]
-            found.append(Coded(passage, torch.stack(codes, 1)))
-    return found
+            codings.append(Coded(passage, torch.stack(codes, 1)))
+    return codings

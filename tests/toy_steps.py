@@ -1,5 +1,4 @@
-"""Steps of curation for tests of the runner; in a file of their own, so that worker processes can
-import them."""
+"""Steps of curation for tests of the runner, in a file that worker processes can import."""
 
 from __future__ import annotations
 
@@ -43,8 +42,7 @@ class Gain:
 
 @dataclass(frozen=True)
 class Level:
-    """Leaves each song's level, then groups songs by it. The trace is a tuple, which JSON does not
-    know."""
+    """Leaves each song's level, then groups songs by it. Its trace is a tuple, unknown to JSON."""
 
     def curate(self, item: Item) -> Item:
         level = round(
@@ -67,8 +65,7 @@ class Level:
 
 @dataclass(frozen=True)
 class Odd:
-    """Does with one song what `does` says; leaves the others, with a trace that nobody asks for
-    again."""
+    """Does with one song what `does` says; leaves the others, with a trace nobody asks for."""
 
     song: str
     does: str

@@ -30,7 +30,7 @@ SETTINGS = TrainSettings(
 
 @dataclass
 class Toy:
-    """Learns the sum of eight numbers. `before_loss` is called with the number of each micro-batch."""
+    """Learns the sum of eight numbers; `before_loss` gets the number of each micro-batch."""
 
     before_loss: Callable[[int], None] = lambda number: None
     dropout: float = 0.1
@@ -96,8 +96,7 @@ class Toy:
 
 
 def run(folder: str, die_at: int = 0) -> None:
-    """Trains to the end in `folder`; with `die_at`, kills this process at that disk operation of
-    its own."""
+    """Trains to the end in `folder`, or kills this process at its disk operation `die_at`."""
     torch.set_num_threads(1)
     if die_at:
         _die_at(die_at)

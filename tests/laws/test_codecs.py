@@ -69,8 +69,8 @@ def wave(codec: Any, frames: int = 20, seed: int = 0) -> Tensor:
 
 def files(made: Made) -> tuple[Path, list[Path]]:
     """The folder of what was made, and the files in it that hold weights."""
-    place = Path(made.settings.path)
-    folder = place if place.is_dir() else place.parent
+    path = Path(made.settings.path)
+    folder = path if path.is_dir() else path.parent
     return folder, [
         p for p in sorted(folder.iterdir()) if p.suffix in {".safetensors", ".bin", ".pth", ".th"}
     ]
@@ -93,9 +93,8 @@ def copy(made: Made, to: Path) -> Made:
 def test_codes_differ_from_frame_to_frame(codec: Any) -> None:
     """What all other laws need to say anything."""
     codes_FS = codec.encode(wave(codec))
-    assert all(len(codes_FS[:, slot].unique()) >= 3 for slot in range(codec.format.slots)), (
-        codes_FS.T
-    )
+    slots = range(codec.format.slots)
+    assert all(len(codes_FS[:, slot].unique()) >= 3 for slot in slots), codes_FS.T
 
 
 def test_frames_and_lengths_are_those_promised(codec: Any) -> None:
@@ -112,10 +111,8 @@ def test_frames_and_lengths_are_those_promised(codec: Any) -> None:
         8 * size + size // 3,
     ):
         codes_FS = codec.encode(whole_CW[:, :samples])
-        assert (
-            codes_FS.shape == (-(-samples // size), codec.format.slots)
-            and codes_FS.dtype == torch.int64
-        )
+        assert codes_FS.shape == (-(-samples // size), codec.format.slots)
+        assert codes_FS.dtype == torch.int64
         assert all(
             int(slot_F.min()) >= 0 and int(slot_F.max()) < codes
             for slot_F, codes in zip(codes_FS.T, codec.format.slot_sizes, strict=True)
@@ -185,8 +182,7 @@ def test_many_waves_give_the_codes_of_each(codec: Any) -> None:
 
 
 def test_what_is_far_away_changes_nothing_before_it(codec: Any) -> None:
-    """How a caller cut the song's end, or what another segment holds, is not heard in the frames
-    before."""
+    """How a song's end was cut, or what another segment holds, is not heard in frames before."""
     if not hasattr(codec, "block_frames"):
         pytest.skip("works on whole songs")
     codec.block_frames = 8
@@ -254,9 +250,8 @@ def test_a_gpu_gives_the_same(made: tuple[str, Made, Any], codec: Any) -> None:
         same_FS, made_CW = other.encode(given_CW.cuda()), other.decode(codes_FS.cuda())
     assert same_FS.device.type == made_CW.device.type == "cpu"
     assert float((same_FS == codes_FS).float().mean()) >= 0.99
-    assert float((made_CW - codec.decode(codes_FS)).abs().max()) <= 1e-3 * float(
-        made_CW.abs().max()
-    )
+    loudest = float(made_CW.abs().max())
+    assert float((made_CW - codec.decode(codes_FS)).abs().max()) <= 1e-3 * loudest
     assert all(book_CD.device.type == "cpu" for book_CD in other.codebooks())
 
 
@@ -268,8 +263,7 @@ def test_it_says_where_it_is(codec: Any) -> None:
 
 
 def _weights_of(codec: Any) -> Iterator[Tensor]:
-    """Every tensor that it holds, whoever holds it: what stayed behind would meet the rest in one
-    operation."""
+    """Every tensor that it holds: one that stayed behind would meet the rest in one operation."""
     for value in vars(codec).values():
         if isinstance(value, Tensor):
             yield value
@@ -296,7 +290,7 @@ def test_wrong_codes_are_refused_by_name(codec: Any) -> None:
     good_FS, slots = codec.encode(wave(codec, 5)), codec.format.slots
     high_FS, low_FS = good_FS.clone(), good_FS.clone()
     high_FS[3, 1], low_FS[0, 0] = codec.format.slot_sizes[1], -1
-    for bad, said in (
+    for bad, complaint in (
         (high_FS, "slot 1"),
         (low_FS, "slot 0"),
         (good_FS[:, :-1], rf"\[frames, {slots}\]"),
@@ -304,7 +298,7 @@ def test_wrong_codes_are_refused_by_name(codec: Any) -> None:
         (good_FS[:0], "at least one frame"),
         (good_FS.float(), "whole numbers"),
     ):
-        with pytest.raises(CodecError, match=said):
+        with pytest.raises(CodecError, match=complaint):
             codec.decode(bad)
 
 
@@ -326,17 +320,17 @@ def test_wrong_waves_are_refused(codec: Any) -> None:
 # --- files ----------------------------------------------------------------------------------------
 
 
-def read(place: Path) -> Any:
-    if place.suffix == ".safetensors":
-        return safetensors.torch.load_file(place)
-    return torch.load(place, weights_only=True)
+def read(path: Path) -> Any:
+    if path.suffix == ".safetensors":
+        return safetensors.torch.load_file(path)
+    return torch.load(path, weights_only=True)
 
 
-def write(place: Path, content: Any) -> None:
-    if place.suffix == ".safetensors":
-        safetensors.torch.save_file(content, place, metadata={"format": "pt"})
+def write(path: Path, content: Any) -> None:
+    if path.suffix == ".safetensors":
+        safetensors.torch.save_file(content, path, metadata={"format": "pt"})
     else:
-        torch.save(content, place)
+        torch.save(content, path)
 
 
 def weights(content: dict[str, Any]) -> dict[str, Tensor]:
@@ -349,8 +343,8 @@ def test_the_format_is_known_before_any_weight(made: tuple[str, Made, Any], tmp_
     if Path(it.settings.path).is_file():
         return  # its configuration is inside the file
     bare = copy(it, tmp_path / "bare")
-    for place in files(bare)[1]:
-        place.unlink()
+    for path in files(bare)[1]:
+        path.unlink()
     assert bare.settings.format == codec.format
     with pytest.raises(CodecError, match="missing"):
         bare.settings.load()
@@ -359,37 +353,37 @@ def test_the_format_is_known_before_any_weight(made: tuple[str, Made, Any], tmp_
 class Evil:
     """Unpickled, it writes a file."""
 
-    def __init__(self, told: Path):
-        self.told = told
+    def __init__(self, target: Path):
+        self.target = target
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return os.mkdir, (str(self.told),)
+        return os.mkdir, (str(self.target),)
 
 
 def test_damaged_weights_are_refused_and_code_is_not_run(
     made: tuple[str, Made, Any], tmp_path: Path
 ) -> None:
     _, it, _ = made
-    for number, name in enumerate(place.name for place in files(it)[1]):
+    for number, name in enumerate(path.name for path in files(it)[1]):
         bad = copy(it, tmp_path / str(number))
-        place = files(bad)[0] / name
-        whole = place.read_bytes()
+        path = files(bad)[0] / name
+        whole = path.read_bytes()
         for part in (0.3, 0.9):
-            place.write_bytes(whole[: int(len(whole) * part)])
+            path.write_bytes(whole[: int(len(whole) * part)])
             with pytest.raises(CodecError, match=name):
                 bad.settings.load()
-        place.write_bytes(whole)
-        content = read(place)
+        path.write_bytes(whole)
+        content = read(path)
         of_floats = [
             value
             for value in weights(content).values()
             if value.is_floating_point() and value.numel()
         ]
         of_floats[-1].view(-1)[-1] = float("nan")
-        write(place, content)
+        write(path, content)
         with pytest.raises(CodecError, match="NaN"):
             bad.settings.load()
-        torch.save({**read(files(it)[0] / name), "more": Evil(tmp_path / "ran")}, place)
+        torch.save({**read(files(it)[0] / name), "more": Evil(tmp_path / "ran")}, path)
         with pytest.raises(CodecError, match=name):
             bad.settings.load()
         assert not (tmp_path / "ran").exists()
@@ -400,22 +394,22 @@ def test_the_fingerprint_tells_every_weight_and_the_configuration(
 ) -> None:
     _, it, codec = made
     assert copy(it, tmp_path / "same").settings.load().fingerprint == codec.fingerprint
-    for number, name in enumerate(place.name for place in files(it)[1]):
+    for number, name in enumerate(path.name for path in files(it)[1]):
         other = copy(it, tmp_path / str(number))
-        place = files(other)[0] / name
-        content = read(place)
+        path = files(other)[0] / name
+        content = read(path)
         last = [
             value
             for value in weights(content).values()
             if value.is_floating_point() and value.numel()
         ][-1]
         last.view(-1)[0] += 0.25
-        write(place, content)
+        write(path, content)
         assert other.settings.load().fingerprint != codec.fingerprint
     if it.change is not None:
         other = copy(it, tmp_path / "changed")
-        file, path, value = it.change
-        tiny_codecs.write_config(files(other)[0] / file, path, value)
+        file, keys, value = it.change
+        tiny_codecs.write_config(files(other)[0] / file, keys, value)
         assert other.settings.load().fingerprint != codec.fingerprint
 
 
@@ -425,12 +419,12 @@ def test_no_configuration_is_worse_than_refused(
     """Whatever stands at one of its keys, a codec opens or says in a line that it cannot."""
     _, it, _ = made
     other = copy(it, tmp_path / "other")
-    for place in (p for p in files(other)[0].iterdir() if p.name in {"config.json", "config.yaml"}):
-        whole = place.read_text()
-        for path in tiny_codecs.keys(tiny_codecs.read_config(place)):
-            tiny_codecs.write_config(place, path, "x")
+    for path in (p for p in files(other)[0].iterdir() if p.name in {"config.json", "config.yaml"}):
+        whole = path.read_text()
+        for keys in tiny_codecs.keys(tiny_codecs.read_config(path)):
+            tiny_codecs.write_config(path, keys, "x")
             try:
                 other.settings.load()
             except CodecError as problem:
-                assert str(place.parent) in str(problem) and "\n" not in str(problem)
-            place.write_text(whole)
+                assert str(path.parent) in str(problem) and "\n" not in str(problem)
+            path.write_text(whole)

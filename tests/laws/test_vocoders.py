@@ -1,5 +1,4 @@
-"""What every vocoder keeps, whatever its kind: length, level, repeatability, and sound in pieces as
-in one."""
+"""Laws of every vocoder: length, level, repeatability, and sound in pieces as in one."""
 
 from __future__ import annotations
 
@@ -87,14 +86,14 @@ def test_the_first_sound_waits_for_its_look_ahead_and_no_longer(vocoder: Vocoder
 def test_foreign_codes_are_refused_by_name(vocoder: Vocoder) -> None:
     high_FS = codes(8)
     high_FS[2, 1] = 32
-    for bad_FS, said in (
+    for bad_FS, complaint in (
         (high_FS, "slot 1"),
         (codes(8)[:, :2], r"\[frames, 3\]"),
         (codes(8).float(), "whole numbers"),
     ):
-        with pytest.raises(CodecError, match=said):
+        with pytest.raises(CodecError, match=complaint):
             vocoder.decode(bad_FS)
-        with pytest.raises(CodecError, match=said):
+        with pytest.raises(CodecError, match=complaint):
             list(vocoder.stream(iter([bad_FS])))
     with pytest.raises(CodecError, match="at least one"):
         list(vocoder.stream(iter(())))
