@@ -1,4 +1,4 @@
-"""The documents hold: every link, path, command and recipe that they name is there, and the notebook runs."""
+"""The documents hold: links, paths, commands and recipes are there, and the notebook runs."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 NOTEBOOK = DOCS / "sing.ipynb"
+FOLDERS = ("adapters", "bench", "eval", "recipes")
 PAGES = [
     *sorted(ROOT.glob("*.md")),
     *sorted(DOCS.glob("*.md")),
-    *sorted(path for folder in ("adapters", "bench", "eval", "recipes") for path in (ROOT / folder).glob("*.md")),
-]  # fmt: skip
+    *sorted(path for name in FOLDERS for path in (ROOT / name).glob("*.md")),
+]
 ASKED = "## I want to"
 MOST_WORDS = 900
 MOST_TAKE_BYTES = 300_000

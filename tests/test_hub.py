@@ -16,7 +16,6 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from distill import folders, hub
 from distill.errors import HubError
-from distill.singing import singer_folder
 
 
 @pytest.fixture
@@ -124,7 +123,7 @@ def test_the_card_says_where_the_codec_lies_and_what_its_tracks_are(merged: Path
 
 
 def test_a_codec_that_should_lie_beside_the_singer_does(merged: Path) -> None:
-    own = {"kind": "embedded", "path": singer_folder.BESIDE}
+    own = {"kind": "embedded", "path": folders.OWN_CODEC}
     for codec in (own, {"kind": "tracks", "codec": own}):
         change(merged, codec=codec)
         with pytest.raises(HubError, match="speaks of a codec that is not there"):

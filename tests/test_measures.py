@@ -292,7 +292,8 @@ def test_a_missing_judge_is_named_with_what_to_install(
 
 
 def test_judging_loads_no_torch() -> None:
-    code = "import sys, distill.measures as m; [m.load(k) for k in m.kinds()]; exit('torch' in sys.modules)"
+    code = "import sys, distill.measures as m; [m.load(k) for k in m.kinds()]"
+    code += "; exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

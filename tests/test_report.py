@@ -261,8 +261,9 @@ def test_a_voice_is_followed_over_a_louder_band() -> None:
 def test_nothing_in_a_song_runs(song: Song, tmp_path: Path) -> None:
     line = Line(EVIL, 0.5, 1.0, (Word(EVIL, 0.5, 1.0),), (), 0.5)
     evil = replace(
-        song, id=EVIL, sections=(Section(EVIL, (line,)),), style=EVIL, voice=EVIL, language=EVIL, licence=EVIL, source=EVIL,
-        credit=EVIL, group=EVIL, split=EVIL, facts=(Fact(EVIL, EVIL, EVIL, 0.5), Fact("key", {EVIL: [EVIL]}, EVIL)),
+        song, id=EVIL, sections=(Section(EVIL, (line,)),), style=EVIL, voice=EVIL, language=EVIL,
+        licence=EVIL, source=EVIL, credit=EVIL, group=EVIL, split=EVIL,
+        facts=(Fact(EVIL, EVIL, EVIL, 0.5), Fact("key", {EVIL: [EVIL]}, EVIL)),
     )  # fmt: skip
     row = Row(
         EVIL,
