@@ -64,8 +64,8 @@ def codes_of_all(
 ) -> Iterator[Tensor]:
     """codes_FS of every song, in order; what the cache lacks is encoded first.
 
-    `processes`: how many are started to do it, 0 none but this one; None: as many as pay. Raises
-    SongError for a song without audio, AudioError for a file that cannot be read.
+    `processes`: started for it (0: this one alone; None: as many as pay). SongError without audio,
+    AudioError for a file that cannot be read.
     """
     entries = [_entry(song, codec) for song in songs]
     missing = {entry.path: entry for entry in entries if not entry.path.exists()}

@@ -67,10 +67,9 @@ def push(
 ) -> Push:
     """Sends a merged folder to `repo_id` ("org/name") in one commit; a dry run only says what.
 
-    A README.md in the folder is the card; without one the card is written from `singer.json` and
-    `eval.json`. `token` None means the one of `hf auth login` or HF_TOKEN; HF_ENDPOINT chooses
-    another hub. Raises HubError when the folder, a licence or the card must not go, and when the
-    hub refuses.
+    The card is README.md, else written from `singer.json` and `eval.json`. `token` None: that of
+    `hf auth login` or HF_TOKEN; HF_ENDPOINT chooses the hub. HubError when the folder, a licence or
+    the card must not go, or the hub refuses.
     """
     folder = Path(folder)
     if not _REPO.fullmatch(repo_id):
@@ -152,12 +151,8 @@ def licences_of(about: Mapping[str, Any]) -> dict[str, str]:
 
 
 def gate(licence: str, licences: Mapping[str, str], where: str) -> None:
-    """Whether a singer under `licence` may be made from parts under `licences` (`licences_of`).
-
-    Raises HubError, naming the part, when a licence is missing or unknown, forbids what is made
-    from it, or asks for more than `licence` gives. Bookkeeping (see distill/licences.py), not legal
-    advice.
-    """
+    """HubError, naming the part, unless a singer under `licence` may be made from these parts:
+    a licence is unknown, forbids it, or asks for more than `licence` gives. Not legal advice."""
     terms = [(part, name) for part, names in licences.items() for name in names.split(", ")]
     for part, name in terms:
         if named(name) is UNKNOWN:
@@ -180,10 +175,7 @@ def follows(licences: Mapping[str, str]) -> str:
 
 
 def card(folder: str | Path, repo_id: str, results: Path | None = None) -> str:
-    """The model card of a merged folder: metadata that hubs validate, then card.md, filled in.
-
-    `results`: a JSON file whose figures the card shows.
-    """
+    """The model card of a merged folder: metadata, then card.md with the figures of `results`."""
     folder = Path(folder)
     about, config = _json(folder / "singer.json"), _json(folder / "config.json")
     licences = licences_of(about)

@@ -56,11 +56,7 @@ def _without_folders(value: object) -> object:
 
 
 def load(name: str | Path, overrides: Mapping[str, str] | None = None) -> Recipe:
-    """The recipe of a name or path; "quickstart" and "recipes/quickstart.yaml" are the same.
-
-    `overrides` are dotted keys with YAML values ({"train.seconds": "60"}). Raises SettingsError
-    naming file and key.
-    """
+    """The recipe of a path or a name in recipes/, with `overrides` as {"train.seconds": "60"}."""
     path = find(name)
     return parse(strict.text_of(path), path.stem, str(path), overrides)
 
@@ -104,10 +100,7 @@ def available() -> list[Path]:
 
 
 def with_songs(recipe: Recipe, songs: str | None) -> Recipe:
-    """The recipe with the user's folder put into its source; recipes name no path.
-
-    Raises SettingsError for a task without songs, and for a source that takes no folder.
-    """
+    """The recipe with its source's folder set. SettingsError where its songs come from none."""
     source = getattr(recipe.settings, "songs", None)
     if songs is None:
         return recipe
@@ -123,10 +116,7 @@ def with_songs(recipe: Recipe, songs: str | None) -> Recipe:
 
 
 def check(recipe: Recipe) -> list[str]:
-    """What a recipe means, in lines to read before anything is downloaded or trained.
-
-    Asks each codec for its format, which is known before any weight is loaded.
-    """
+    """What a recipe means, in lines; nothing is downloaded, trained or loaded for it."""
     lines = [f"{recipe.name}: task {recipe.task}, seed {recipe.seed}"]
     lines += [
         f"  {name}: {_in_words(value)}" for name, value in strict.plain(recipe.settings).items()

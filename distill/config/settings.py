@@ -40,9 +40,7 @@ _REQUIRED: Any = dataclasses.MISSING
 
 
 def part(folder: str, default: T = _REQUIRED) -> T:
-    """A field for the `Settings` of one file of distill/<folder>/, chosen by the YAML's `kind`.
-
-    With `default=None` the part may be left out or null."""
+    """A field for one file's `Settings` of distill/<folder>/, by the YAML's `kind`."""
     return dataclasses.field(default=default, metadata={"part": folder})
 
 

@@ -35,8 +35,7 @@ class PackingSettings(Checked):
 
 @dataclass(frozen=True)
 class Targets:
-    """Positions that predict something of one kind: flat index into (B*T) of the *predicting*
-    token, its target, and a teacher's log-probabilities."""
+    """Flat index of each *predicting* token, its target, and a teacher's log-probabilities."""
 
     at_N: Tensor
     target_N: Tensor
@@ -52,10 +51,8 @@ class Batch:
     """Packed rows and what each position must say next.
 
     slots[s]: audio targets of slot s as codes, in frame order. pieces, lengths, opens: targets as
-    ids, audio ids among them where a frame or a tail is one of several outcomes (which code it is
-    is its slot's target). pitches: the pitch symbols among the pieces (their offset in the pitch
-    block), for the teacher's sake. format_N: a sample of positions for the format term, with their
-    place in format_place_N.
+    ids, audio ids among them (which code it is is its slot's target). pitches: pitch symbols among
+    the pieces, as offsets. format_N: sampled positions for the format term, format_place_N theirs.
     """
 
     ids_BT: Tensor

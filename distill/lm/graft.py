@@ -100,8 +100,7 @@ class GraftedHead(Grafted):
 
 
 def add_rows(model: Any, rows: Sequence[Tensor], count: int) -> None:
-    """Grafted tables of `count` rows in place of the model's two, all frozen. `rows`: new_ND of the
-    input's and of the head's; where it is tied, of both."""
+    """Grafted tables of `count` rows for the model's two, frozen; `rows`: new_ND of each or both."""
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     new = [nn.Parameter(rows_ND.to(embedding.weight.device)) for rows_ND in rows]
     model.set_input_embeddings(GraftedEmbedding(embedding, new[0]))
@@ -139,9 +138,8 @@ def first_rows(
 ) -> Tensor:
     """First values new_ND (float32) of the new rows, in the statistics of the old ones.
 
-    `init`: "codebooks" as in the chapter's head; "gaussian", random directions at the same
-    distance; "mean", the mean of the old rows plus NOISE (what the other two are measured against).
-    `codebooks`: per slot the code vectors (C codes, d), d the same for all slots.
+    `init`: "codebooks" (see above); "gaussian", random directions at the same distance; "mean", the
+    old mean plus NOISE. `codebooks`: per slot the code vectors (C codes, d), d equal for all.
     """
     step = max(1, len(old_VD) // SAMPLED_ROWS)
     sample_VD = old_VD.detach()[::step].float().cpu()

@@ -36,8 +36,7 @@ def text_logits(model: Any, rows: int) -> Tensor:
 
 
 def check_graft(student: Student, before_BTV: Tensor) -> None:
-    """Settles the `packing` of a fresh student. GraftError where its logits are not as promised;
-    `before_BTV`: `text_logits` from before the graft."""
+    """Settles `packing`. GraftError unless logits are as promised (`before_BTV`: `text_logits`)."""
     vocabulary, model, rows = student.vocabulary, student.model, student.vocabulary.base_rows
     text_T = _spread(rows)
     mixed_T = torch.cat([text_T[:HALF], rows + torch.arange(HALF) * (vocabulary.size // HALF)])

@@ -32,8 +32,8 @@ from distill.errors import SettingsError
 
 
 class Layout(ABC):
-    """Delays of the slots in frames, from their levels (0: a codec's coarsest codebook). They begin
-    at 0 and never fall, nor rise by more than 1, so that all tails begin with the same slot."""
+    """Delays of the slots in frames, from their levels (0: a codec's coarsest codebook).
+    They begin at 0, never fall, nor rise by more than 1: all tails begin with the same slot."""
 
     def __init__(self, levels: Sequence[int]):
         self.delays = tuple(self.late(level) for level in levels)

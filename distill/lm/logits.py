@@ -155,8 +155,8 @@ class Teacher(Protocol):
 def held_out(
     student: Student, coded: Sequence[Coded], teacher: Teacher | None = None, tokens: int = 8192
 ) -> dict[str, Any]:
-    """Teacher-forced figures on passages: nats per token and per second of audio by slot, per token
-    of pieces and lengths; with a teacher also KL(teacher || student), nats per token by slot."""
+    """Teacher-forced nats per token (by slot, of pieces, of lengths) and per second of audio; with a
+    teacher also KL(teacher || student), nats per token by slot."""
     student.model.eval()
     sums: dict[str, float] = defaultdict(float)
     for batch in _batches(student, coded, teacher, tokens):

@@ -33,8 +33,7 @@ class CrossEntropy:
 
 @dataclass(frozen=True)
 class _Divergence:
-    """Of p, the teacher, and q, the student, at a temperature; times its square (Hinton et al.,
-    arXiv 1503.02531)."""
+    """Of teacher p and student q at a temperature, times its square (Hinton, arXiv 1503.02531)."""
 
     weight: float = 1.0
     temperature: float = 1.0

@@ -54,11 +54,10 @@ def merge(
     dtype: str = "float32",
     generation: Mapping[str, object] | None = None,
 ) -> Merged:
-    """Writes the student as one stock model; the folder appears only if, loaded again, it gives the
-    student's logits.
+    """Writes the student as one stock model, parameters in `dtype`; it stays as it is.
 
-    `dtype`: of the stored parameters. `generation`: more values for generation_config.json. The
-    student stays as it is. Raises AdapterError when what was loaded gives something else.
+    `generation`: more values for generation_config.json. AdapterError where the folder, loaded
+    again, gives other logits; then nothing is written.
     """
     with atomic_folder(folder) as inside:
         model = stock_model(student, getattr(torch, dtype))

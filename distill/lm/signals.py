@@ -25,10 +25,10 @@ LEAST = -6e4  # a log-probability that half precision can hold
 
 @dataclass(frozen=True)
 class Signal:
-    """Natural-log probabilities for one passage.
+    """Natural-log probabilities for one passage; fingerprint: the teacher's.
 
     slots[s]: logp_FC over slot s's codes, given everything before. pitch_PK and length_PL: over
-    pitch and length symbols of each piece. fingerprint: the teacher's.
+    pitch and length symbols of each piece.
     """
 
     slots: tuple[Tensor, ...]

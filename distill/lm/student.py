@@ -121,8 +121,8 @@ class Student:
     ) -> Tensor:
         """Last hidden states hidden_BTD, after the final norm; `cache` is extended in place.
 
-        Without a cache and a mask, `positions_BT` that start again in a row begin another song,
-        which does not see the ones before it. GraftError where the family cannot keep songs apart.
+        Without cache and mask, songs (`positions_BT` that start again) do not see each other.
+        GraftError where the family cannot keep them apart.
         """
         body = self.model.base_model
         apart: AbstractContextManager[None] = nullcontext()
@@ -271,11 +271,10 @@ class Student:
         (folder / CARD).write_text(json.dumps(card, indent=1) + "\n")
 
     def save_adapter(self, folder: str | Path, dtype: str = "float16") -> Path:
-        """Writes a stock PEFT adapter and `distill.json`, at once or not at all; gives the folder.
+        """Writes a stock PEFT adapter and `distill.json`, whole or not at all; gives the folder.
 
-        Plain PEFT: load the base, `resize_token_embeddings(vocabulary.rows)`,
-        `PeftModel.from_pretrained`. Raises AdapterError for a student without LoRA (merge it
-        instead) and for parameters that `dtype` cannot hold.
+        Plain PEFT loads the base, `resize_token_embeddings(vocabulary.rows)`, then the adapter.
+        AdapterError without LoRA, and for parameters that `dtype` cannot hold.
         """
         if self.lora is None:
             raise AdapterError(
@@ -324,11 +323,8 @@ def graft(
     init: str = "codebooks",
     base: str | None = None,
 ) -> Student:
-    """Puts the vocabulary's new rows beside the model's own, in place; nothing trains yet.
-
-    `init` as in `graft.first_rows`; `base`: the name by which others find this base (recorded in
-    adapters). The graft is checked before it is handed out (see graft_checks). Raises GraftError.
-    """
+    """Puts the vocabulary's new rows beside the model's own, in place, checked; nothing trains yet.
+    `init`: see `graft.first_rows`; `base`: its name for adapters. Raises GraftError."""
     where = base or _public_name(model)
     pieces = 1 + max(tokenizer.get_vocab().values())
     tables = (model.get_input_embeddings(), model.get_output_embeddings())
@@ -366,8 +362,7 @@ def _public_name(model: PreTrainedModel) -> str:
 def load(
     base: str | Path, adapter: str | Path, dtype: str = "float32", quantise: Quantisation = "none"
 ) -> Student:
-    """A student from a base and an adapter that `save_adapter` wrote, ready to sing or to train on.
-    Raises AdapterError when the adapter was made for another base, even one of the same shape."""
+    """A student of a base and an adapter, ready to sing or train. AdapterError for another base."""
     folder = locate(str(adapter))
     card, vocabulary = read_card(folder, "adapter")
     model, tokenizer = open_base(base, dtype, quantise)

@@ -44,8 +44,7 @@ class Span:
 
 @dataclass(frozen=True)
 class AudioVocabulary:
-    """A bijection between (slot, code), score symbols and token ids from `base_rows` up. No id
-    depends on `layout`, the order in which codes are written (see `layouts`)."""
+    """(slot, code) and score symbols <-> ids from `base_rows` up; `layout` changes no id."""
 
     base_rows: int
     format: CodecFormat
@@ -157,10 +156,7 @@ class AudioVocabulary:
 
     # --- score symbols ----------------------------------------------------------------------------
     def pitch(self, midi: float | None, known: bool = True) -> int:
-        """Pitch symbol: unknown unless `known`, a rest for None, else the nearest key's.
-
-        Raises VocabularyError for a key out of range.
-        """
+        """Symbol of the nearest key, a rest (None) or unknown. VocabularyError out of range."""
         if not known:
             return self.pitch_span.start
         if midi is None:

@@ -58,8 +58,7 @@ class Verse(NamedTuple):
 
 
 def phones(word: str, language: str = "en") -> tuple[str, ...]:
-    """The ARPABET phones of a word, without stress marks: "stream" -> ("S", "T", "R", "IY", "M").
-    () where it has no letter and no digit; else at least one of them is a vowel."""
+    """ARPABET without stress: "stream" -> ("S", "T", "R", "IY", "M"); () without letter or digit."""
     return tuple(PHONE_OF[letter] for letter in sound(word, language))
 
 
@@ -110,10 +109,9 @@ def sing_texts(line: str, language: str = "en") -> list[str]:
 def words(line: str) -> list[str]:
     """The words of a line: lower case, accents and inner apostrophes kept, other marks dropped.
 
-    "Row, row - don't STOP!" -> ["row", "row", "don't", "stop"]; an opening apostrophe stays where
-    the dictionary has such a word ('til), and so does a closing one after n (singin'). A Chinese
-    character is a word: "爱你baby" -> ["爱", "你", "baby"]. Chords in square brackets are marks:
-    "[Am]Hello" -> ["hello"].
+    "Row, row - don't STOP!" -> ["row", "row", "don't", "stop"]; outer apostrophes stay in known
+    words ('til, singin'). Chinese characters are words: "爱你baby" -> ["爱", "你", "baby"]. Chords
+    are marks: "[Am]Hello" -> ["hello"].
     """
     text = unicodedata.normalize("NFC", CHORD.sub("", line)).lower()
     text = re.sub("[\u2018\u2019\u02bc\u00b4\u0060\u2032]", "'", text)
@@ -133,10 +131,9 @@ def parse(lyrics: str, where: str = "lyrics") -> list[Verse]:
     """Cuts lyrics into sections and lines, without lines of marks alone (emoji, rules, chords).
 
     "[verse]", "[Chorus 2]" or "[pre-chorus: soft]" opens a section ("[Chorus x2]" one called
-    chorus-x2), "[Am]" is a chord and opens none. A tag stays without lines too: "[instrumental]"
-    says that nobody sings there, "[chorus]" alone that it comes again. Untagged lyrics are cut at
-    blank lines into sections tagged "verse"; within tagged lyrics a blank line means nothing.
-    LyricsError (naming `where`) on what is not text, empty, too long, or has nothing to sing.
+    chorus-x2), "[Am]" is a chord. A tag stays without lines too (instrumental, or sung again).
+    Untagged lyrics are cut at blank lines into sections tagged "verse". LyricsError (naming
+    `where`) on what is not text, empty, too long, or has nothing to sing.
     """
     if not isinstance(lyrics, str):
         raise LyricsError(f"{where}: lyrics are {type(lyrics).__name__}, not text; give a string")

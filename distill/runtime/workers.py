@@ -33,10 +33,8 @@ def share_out(
 ) -> list[Result]:
     """What `work` gives in each of several children, called with the jobs that its child takes.
 
-    Jobs are taken in their order: with the longest first, the children end together. `work`, jobs
-    and results are pickled; `environment` is added to this process's own. A child whose parent is
-    gone takes no further job. Raises the DistillError that a child raised, and DistillError with
-    `name` and `advice` where one ended otherwise than it should.
+    Jobs are taken in order (longest first ends together), none once the parent is gone. Pickled:
+    `work`, jobs, results. Raises a child's DistillError, or one with `name` and `advice`.
     """
     package = str(Path(__file__).parents[2])
     path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))

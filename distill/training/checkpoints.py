@@ -56,9 +56,7 @@ def save(
     keep: int,
 ) -> Path:
     """Writes a checkpoint below `parent`, then removes all but the `keep` newest up to this one.
-
-    Raises CheckpointError when the disk refuses; the checkpoints before it are then untouched.
-    """
+    CheckpointError when the disk refuses; earlier checkpoints are then untouched."""
     path = parent / f"{PREFIX}{now.step:08d}"
     state = {"version": 1, **asdict(now), **machine(), "run": run}
     try:
@@ -78,10 +76,8 @@ def save(
 def load(
     path: Path, optimizer: torch.optim.Optimizer
 ) -> tuple[dict[str, Tensor], dict[str, Any], Place]:
-    """Trained parameters, what state.json says, and where the run stood; moments are put back.
-
-    Raises CheckpointError when anything is missing or of another shape.
-    """
+    """(trained parameters, state.json, where the run stood); moments are put back.
+    CheckpointError when anything is missing or of another shape."""
     try:
         state = json.loads((path / "state.json").read_text(encoding="utf-8"))
         parameters = load_file(path / "weights.safetensors")
