@@ -20,9 +20,12 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from distill.errors import CheckpointError, FolderError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 log = logging.getLogger("distill")
 
@@ -79,7 +82,7 @@ def sha256_file(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def fingerprint(thing: str | Path | Mapping[str, Any]) -> str:
+def fingerprint(thing: str | Path | Mapping[str, Tensor]) -> str:
     """One sha256 of a folder's names and contents (not manifest, *.md), or of named tensors: name,
     dtype, shape and values, in the order of their names, never strides or device."""
     digest = hashlib.sha256()

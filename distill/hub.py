@@ -31,6 +31,7 @@ from distill import folders
 from distill.errors import HubError
 from distill.licences import UNKNOWN, allows, may_carry, most_restrictive, named
 
+Contents = Mapping[str, Path | bytes]  # of files, by their name in the repository
 NEVER = {".py", ".pyc", ".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt", ".npy", ".so", ".exe"}
 NEEDED = ("config.json", "singer.json", "tokenizer_config.json")
 # a teacher is not needed, but where one is named its licence counts
@@ -86,7 +87,7 @@ def push(
     sizes["README.md"] = len(text.encode())
     if dry_run:
         return Push(repo_id, sizes, text)
-    contents: dict[str, Path | bytes] = {**paths, "README.md": text.encode()}
+    contents: Contents = {**paths, "README.md": text.encode()}
     try:
         api = HfApi(token=token, library_name="distill")
         return Push(repo_id, sizes, text, _send(api, repo_id, private, contents, sizes))
@@ -135,7 +136,7 @@ def examine(folder: Path) -> dict[str, Any]:
     return about
 
 
-def licences_of(about: Mapping[str, Any]) -> dict[str, str]:
+def licences_of(about: Mapping[str, object]) -> dict[str, str]:
     """{part: licences, with commas} of singer.json; songs together; "unknown": none is named."""
     stated = about.get("licences")
     by_part: dict[str, dict[str, None]] = {part: {} for part in PARTS}
@@ -257,11 +258,7 @@ def check_card(text: str, where: str) -> str:
 
 
 def _send(
-    api: HfApi,
-    repo_id: str,
-    private: bool,
-    contents: Mapping[str, Path | bytes],
-    sizes: Mapping[str, int],
+    api: HfApi, repo_id: str, private: bool, contents: Contents, sizes: Mapping[str, int]
 ) -> str:
     """One commit: these files there, weights of an earlier push gone; gives its id."""
     api.create_repo(repo_id, private=private, exist_ok=True)
@@ -270,14 +267,13 @@ def _send(
         raise HubError(f"{repo_id}: is public already; say --public if that is meant")
     names = [file.rfilename for file in before.siblings or []]
     stale = [name for name in names if name.endswith(_WEIGHTS) and name not in contents]
+    operations: list[CommitOperationAdd | CommitOperationDelete] = [
+        *(CommitOperationAdd(name, content) for name, content in contents.items()),
+        *(CommitOperationDelete(name) for name in stale),
+    ]
+    message = f"distill {distill.__version__}"
     commit = api.create_commit(
-        repo_id,
-        [
-            *(CommitOperationAdd(name, content) for name, content in contents.items()),
-            *(CommitOperationDelete(name) for name in stale),
-        ],
-        commit_message=f"distill {distill.__version__}",
-        parent_commit=before.sha,
+        repo_id, operations, commit_message=message, parent_commit=before.sha
     )
     after = api.model_info(repo_id, revision=commit.oid, files_metadata=True)
     there = {file.rfilename: file for file in after.siblings or []}

@@ -342,34 +342,25 @@ def most_restrictive(used: Mapping[str, str]) -> Joint:
     The least strict one that asks for as much as each part and may hold a work made from all;
     CC0-1.0 of nothing.
     """
-    uses = [
-        (what, text.strip()) for what, t in used.items() for text in (t or "unknown").split(",")
-    ]
+    listed = ((what, texts or "unknown") for what, texts in used.items())
+    uses = [(what, text.strip()) for what, texts in listed for text in texts.split(",")]
     built = [(what, text) for what, text in uses if _role(what) != TOOL]
     limits = {(text, _role(what)): what for what, text in uses if _role(what) == TOOL}
-    parts = {
-        (named(text).id if named(text) is not UNKNOWN else text, _role(what)): what
-        for what, text in built
-    }
+    ids_of = {text: text if named(text) is UNKNOWN else named(text).id for _, text in built}
+    parts = {(ids_of[text], _role(what)): what for what, text in built}
     ids = {named(text).id for text, _ in parts} or {"CC0-1.0"}
     strictest = max((LICENCES[id] for id in ids), key=lambda part: (part.strict, part.id))
     wider = ids.union(*(LICENCES[id].same for id in ids), ("CC-BY-4.0", "CC-BY-NC-4.0"))
     chosen = _least_strict(parts, wider, strictest.strict, ids)
     conflicts = [] if chosen else _conflicts(parts, wider)
-    conflicts += [
-        f"{what}: {why}"
-        for (text, role), what in limits.items()
-        if (why := allows(text, "publish", role))
-    ]
+    limited = ((what, allows(text, "publish", role)) for (text, role), what in limits.items())
+    conflicts += [f"{what}: {why}" for what, why in limited if why]
     final = chosen or strictest
     terms = [(what, text, named(text)) for (text, _), what in parts.items()]
     because = [f"{what} is under {text}" for what, text, part in terms if _forces(final, part)]
     demands = [f"{part.id}: {part.demand}" for _, _, part in terms if part.demand]
-    credits = [
-        f"{what} ({named(text).id})"
-        for what, text in built
-        if named(text).credit and named(text) is not UNKNOWN
-    ]
+    owed = [(what, named(text)) for what, text in built if named(text) is not UNKNOWN]
+    credits = [f"{what} ({part.id})" for what, part in owed if part.credit]
     return Joint(final.id, _once(because), tuple(credits), _once(demands), _once(conflicts))
 
 
@@ -414,12 +405,7 @@ def _conflicts(parts: Parts, candidates: set[str]) -> list[str]:
             alone.append(f"{what}: {reason or f'no licence that is known holds {text}'}")
     if alone:
         return alone
-    pairs = [
-        f"{parts[use]} ({use[0]}) and {parts[other]} ({other[0]}): no licence that is known holds "
-        "both"
-        for use in parts
-        for other in parts
-        if use < other and not held(use, other)
-    ]
-    everything = ", ".join(sorted({text for text, _ in parts}))
-    return pairs or [f"no licence that is known holds all of: {everything}"]
+    nothing = "no licence that is known holds"
+    apart = [(a, b) for a in parts for b in parts if a < b and not held(a, b)]
+    pairs = [f"{parts[a]} ({a[0]}) and {parts[b]} ({b[0]}): {nothing} both" for a, b in apart]
+    return pairs or [f"{nothing} all of: {', '.join(sorted({text for text, _ in parts}))}"]

@@ -148,15 +148,15 @@ def from_json(row: object) -> Song:
     """The song that `to_json` wrote. SongError names what is missing, unknown or ill-typed."""
     try:
         song: Song = _dataclass(Song, row, "")
+        return song
     except TypeError as error:
         id = row.get("id", "?") if isinstance(row, dict) else "?"
         fault = f"not a version {VERSION} song ({error})"
         raise SongError(f"song {id}: {fault}; export it again") from None
-    return song
 
 
 @functools.cache
-def _fields(cls: Any) -> tuple[dict[str, Any], set[str]]:
+def _fields(cls: Any) -> tuple[dict[str, object], set[str]]:
     """The types of a dataclass's fields, and those that have no default."""
     return get_type_hints(cls), {field.name for field in fields(cls) if field.default is MISSING}
 
@@ -173,7 +173,7 @@ def _dataclass(cls: Any, value: object, at: str) -> Any:
     return cls(**{name: _typed(hints[name], item, prefix + name) for name, item in value.items()})
 
 
-def _typed(hint: Any, value: Any, at: str) -> object:
+def _typed(hint: object, value: Any, at: str) -> object:
     """A value as `hint` wants it: one of the types above, a tuple, text or a finite number."""
     if hint is Any:
         return value

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -73,12 +72,9 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The batch on a device."""
-        moved: dict[str, Any] = {"slots": tuple(slot.to(device) for slot in self.slots)}
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, Tensor | Targets):
-                moved[field.name] = value.to(device)
-        return replace(self, **moved)
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        moved = {n: v.to(device) if hasattr(v, "to") else v for n, v in values.items()}
+        return Batch(**moved | {"slots": tuple(slot.to(device) for slot in self.slots)})
 
 
 def pack_rows(lengths: Sequence[int], order: Sequence[int], row_tokens: int) -> list[list[int]]:

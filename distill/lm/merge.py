@@ -78,9 +78,8 @@ def load_merged(folder: str | Path, dtype: str = "float32") -> Student:
     card, vocabulary = read_card(path, "merged")
     model, tokenizer = open_base(path, dtype)
     if rows_of(model) != vocabulary.rows:
-        raise AdapterError(
-            f"{path.name}: its tables lack the {vocabulary.rows} rows of its {CARD}; merge again"
-        )
+        fault = f"its tables lack the {vocabulary.rows} rows of its {CARD}"
+        raise AdapterError(f"{path.name}: {fault}; merge again")
     about = {name: card[name] for name in ("base", "base_fingerprint", "base_pieces")}
     return Student(model, tokenizer, vocabulary, tied=is_tied(model), **about)
 
@@ -110,9 +109,8 @@ def _merged_state(student: Student) -> dict[str, Tensor]:
     """Tensors by their stock names, on the CPU; in float32 where something was added to them."""
     model = student.model
     head = name_of(model, student.head)
-    tables = {name_of(model, student.embedding): student.embedding} | (
-        {} if student.tied else {head: student.head}
-    )
+    heads = {} if student.tied else {head: student.head}
+    tables = {name_of(model, student.embedding): student.embedding} | heads
     state: dict[str, Tensor] = {}
     for name, module in model.named_modules():
         if ".lora_" in name or name.removesuffix(".old") in {*tables, head}:

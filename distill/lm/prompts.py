@@ -120,9 +120,7 @@ def passages(
     one passage. SongError for a song without lines.
     """
     lines = song.lines
-    trusted = [
-        line.start is not None and line.end is not None and settings.trusts(line) for line in lines
-    ]
+    trusted = [None not in (line.start, line.end) and settings.trusts(line) for line in lines]
     if not any(trusted):
         return [_untimed(song, settings)]
     generator = random.Random(song.id)
@@ -150,9 +148,8 @@ def _passage(
 ) -> Passage:
     """Lines `first` ... `stop`-1 of a song, all of them timed."""
     lines = song.lines[first:stop]
-    timed: list[Timed] = []
-    for line in lines:
-        timed += _timed_pieces(line, frame_rate, settings, song.language)
+    pieces_of = (_timed_pieces(line, frame_rate, settings, song.language) for line in lines)
+    timed = list(itertools.chain.from_iterable(pieces_of))
     start, end = (round((s or 0.0) * frame_rate) for s in (lines[0].start, lines[-1].end))
     pieces = _fill(timed, start, max(end, timed[-1].stop if timed else 0), longest)
     frames = sum(piece.frames or 0 for piece in pieces)
@@ -220,10 +217,8 @@ def _split(piece: Piece, longest: int) -> list[Piece]:
 def look_ahead(pieces: Sequence[Piece]) -> list[Piece]:
     """Write behind each pitched piece the consonants that lead into the next one."""
     result = []
-    for piece, following in zip(pieces, [*pieces[1:], None], strict=True):
-        onset = ""
-        if piece.pitched and following is not None and following.pitched:
-            onset = onset_of(following.text)
+    for piece, later in zip(pieces, [*pieces[1:], None], strict=True):
+        onset = onset_of(later.text) if piece.pitched and later and later.pitched else ""
         result.append(replace(piece, text=f"{piece.text}{JOIN}{onset}".strip()) if onset else piece)
     return result
 
@@ -349,7 +344,6 @@ def _stops(passage: Passage, total: int) -> list[int]:
             break
         stops.append(stop)
     if stop != total or len(stops) < max(1, len(passage.pieces)):
-        raise FitError(
-            f"passage {passage.id}: its pieces end at frame {stop} of {total}; check its times"
-        )
+        fault = f"its pieces end at frame {stop} of {total}"
+        raise FitError(f"passage {passage.id}: {fault}; check its times")
     return stops

@@ -58,7 +58,7 @@ class Verse(NamedTuple):
 
 
 def phones(word: str, language: str = "en") -> tuple[str, ...]:
-    """ARPABET without stress: "stream" -> ("S", "T", "R", "IY", "M"); () without letter or digit."""
+    """ARPABET phones, unstressed: "stream" -> ("S", "T", "R", "IY", "M"); () for marks alone."""
     return tuple(PHONE_OF[letter] for letter in sound(word, language))
 
 
@@ -92,7 +92,7 @@ def cut(sounds: str) -> list[Syllable]:
 
 
 def can_begin(consonants: str) -> bool:
-    """Whether English begins syllables so. Any single consonant does, but NG."""
+    """Whether English begins syllables so. Each consonant alone does, but NG."""
     return consonants != LETTER_OF["NG"] if len(consonants) == 1 else consonants in ONSETS
 
 
@@ -140,10 +140,8 @@ def parse(lyrics: str, where: str = "lyrics") -> list[Verse]:
     if not lyrics.strip():
         raise LyricsError(f"{where}: lyrics are empty; give at least one line to sing")
     if len(lyrics) > LONGEST_LYRICS:
-        raise LyricsError(
-            f"{where}: {len(lyrics):,} characters of lyrics; cut them to songs of at most "
-            f"{LONGEST_LYRICS:,}"
-        )
+        ways = f"cut them to songs of at most {LONGEST_LYRICS:,}"
+        raise LyricsError(f"{where}: {len(lyrics):,} characters of lyrics; {ways}")
     sections: list[tuple[str, list[str]]] = [("", [])]  # "" until there is a tag
     for row in lyrics.splitlines():
         if (match := TAG.match(row)) and not CHORD.match(row.strip()):
@@ -161,7 +159,6 @@ def parse(lyrics: str, where: str = "lyrics") -> list[Verse]:
             sections[-1][1].append(row.strip())
     verses = [Verse(tag or "verse", tuple(lines)) for tag, lines in sections if tag or lines]
     if not any(verse.lines for verse in verses):
-        raise LyricsError(
-            f"{where}: lyrics have no letter or digit; give at least one word to sing"
-        )
+        ways = "give at least one word to sing"
+        raise LyricsError(f"{where}: lyrics have no letter or digit; {ways}")
     return verses

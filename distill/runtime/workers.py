@@ -68,9 +68,8 @@ def _result(child: subprocess.Popen[bytes], name: str, advice: str) -> Any:
     answer, complaint = child.communicate()
     if child.returncode != 0:
         last = complaint.decode(errors="replace").strip().splitlines()[-1:] or ["no word"]
-        raise DistillError(
-            f"{name}: a process ended with status {child.returncode} ({last[0]}); {advice}"
-        )
+        fault = f"a process ended with status {child.returncode} ({last[0]})"
+        raise DistillError(f"{name}: {fault}; {advice}")
     result = pickle.loads(answer)
     if isinstance(result, DistillError):
         raise result

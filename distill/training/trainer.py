@@ -315,10 +315,9 @@ class _Loop(Generic[Batch]):
                     continue
                 wanted = expected.get(name, 0.0)
                 if not math.isclose(count, wanted, rel_tol=1e-6):
-                    raise TrainingError(
-                        f"step {step}: loss() sums {name} over {count} things, counts() says"
-                        f" {wanted}; they must agree, or accumulation is wrong"
-                    )
+                    fault = f"loss() sums {name} over {count} things, counts() says {wanted}"
+                    must = "they must agree, or accumulation is wrong"
+                    raise TrainingError(f"step {step}: {fault}; {must}")
                 if (weight := self.loss_weights[name]) and totals[name]:
                     parts.append(total * (weight / totals[name]))
             if parts and (loss := torch.stack(parts).sum()).requires_grad:
