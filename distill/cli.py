@@ -176,19 +176,16 @@ def _sing_and_save(options: Namespace) -> object:
     if lyrics is not None and options.save is None:
         raise SettingsError("sing: give --save FILE.wav for the take of these lyrics")
     if lyrics is not None and options.score is not None:
-        raise SettingsError(
-            "sing: --score gives notes to the lines of --lines FILE; put these lyrics into a file"
-        )
+        given = "--score gives notes to the lines of --lines FILE"
+        raise SettingsError(f"sing: {given}; put these lyrics into a file")
     from distill.singing import takes
     from distill.singing.singer import load_singer
 
     path = None if options.singer == "embedded" else options.singer
     singer = load_singer(path, device=options.device, vocoder=options.vocoder)
     if stems is not None and not singer.codec.format.tracks:
-        raise SettingsError(
-            "sing: --stems needs a singer whose codec hears tracks apart; this one's hears songs "
-            "whole"
-        )
+        wanted = "a singer whose codec hears tracks apart; this one's hears songs whole"
+        raise SettingsError(f"sing: --stems needs {wanted}")
     names = ("style", "voice", "seed", "temperature")
     sampling = {name: getattr(options, name) for name in names}
     if lines is not None:

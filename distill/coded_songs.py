@@ -24,7 +24,7 @@ import io
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -38,7 +38,7 @@ from distill.audio import stems
 from distill.codecs import Codec
 from distill.errors import FitError, SongError
 from distill.folders import cache_folder, sha256_bytes, sha256_file, write_atomic
-from distill.lm.prompts import Coded, WritingSettings, passages, write
+from distill.lm.prompts import Coded, Encode, WritingSettings, passages, write
 from distill.lm.vocabulary import AudioVocabulary
 from distill.runtime import workers
 from distill.runtime.devices import full_float32
@@ -64,8 +64,8 @@ def codes_of_all(
 ) -> Iterator[Tensor]:
     """codes_FS of every song, in order; what the cache lacks is encoded first.
 
-    `processes`: how many are started to do it, 0 none but this one; None: as many as pay. Raises
-    SongError for a song without audio, AudioError for a file that cannot be read.
+    `processes`: started for it (0: this one alone; None: as many as pay). SongError without audio,
+    AudioError for a file that cannot be read.
     """
     entries = [_entry(song, codec) for song in songs]
     missing = {entry.path: entry for entry in entries if not entry.path.exists()}
@@ -84,17 +84,13 @@ class _Entry(NamedTuple):
 def _entry(song: Song, codec: Codec) -> _Entry:
     files = stems.files(song, codec.format)
     tracks = codec.format.tracks or ("audio",)
-    words = [
-        f"{track} {sha256_file(Path(file))} {audio_files.decoder(file)}"
-        for track, file in zip(tracks, files, strict=True)
-    ]
+    pairs = zip(tracks, files, strict=True)
+    words = [f"{track} {sha256_file(file)} {audio_files.decoder(file)}" for track, file in pairs]
     key = sha256_bytes(" ".join([*words, codec.fingerprint, str(codec.format.slots)]).encode())
     return _Entry(files, cache_folder() / "codes" / key[:2] / f"{key}.npy")
 
 
 # --- what the cache lacks -------------------------------------------------------------------------
-
-
 def _fill(entries: list[_Entry], codec: Codec, processes: int | None) -> None:
     """Encodes these: the shortest to learn the pace, then longest first, to end together."""
     if len(entries) < 2:
@@ -182,8 +178,6 @@ def _npy(codes_FS: Tensor) -> bytes:
 
 
 # --- passages -------------------------------------------------------------------------------------
-
-
 def code(
     songs: Sequence[Song], codec: Codec, longest: int, writing: WritingSettings
 ) -> list[Coded]:
@@ -205,10 +199,7 @@ def code(
 
 
 def fitting(
-    coded: Sequence[Coded],
-    encode: Callable[[str], list[int]],
-    vocabulary: AudioVocabulary,
-    tokens: int,
+    coded: Sequence[Coded], encode: Encode, vocabulary: AudioVocabulary, tokens: int
 ) -> tuple[list[Coded], list[str]]:
     """Passages that fit `tokens`, and a line on each that does not. FitError when none does."""
     kept, aside = [], []

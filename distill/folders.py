@@ -20,9 +20,12 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from distill.errors import CheckpointError, FolderError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 log = logging.getLogger("distill")
 
@@ -43,12 +46,8 @@ def cache_folder() -> Path:
 
 
 def locate(where: str) -> Path:
-    """The folder on this disk that `where` means.
-
-    "embedded/<part>" is the package's own data, an existing folder is itself, and "org/name" or
-    "org/name@revision" is fetched from the hub (into the hub's cache). Raises FolderError when it
-    is none of these or cannot be fetched.
-    """
+    """The folder of "embedded/<part>", a path, or "org/name[@revision]", fetched from the hub.
+    FolderError when it is none of these or cannot be fetched."""
     text = str(where)
     if text.startswith("embedded/"):
         inside = package_path(text.removeprefix("embedded/"))
@@ -83,12 +82,9 @@ def sha256_file(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def fingerprint(thing: str | Path | Mapping[str, Any]) -> str:
-    """One sha256 for a folder or for named tensors.
-
-    Of a folder its names and contents count (manifests and cards, *.md, aside); of tensors name,
-    dtype, shape and values, in the order of their names, never strides or device.
-    """
+def fingerprint(thing: str | Path | Mapping[str, Tensor]) -> str:
+    """One sha256 of a folder's names and contents (not manifest, *.md), or of named tensors: name,
+    dtype, shape and values, in the order of their names, never strides or device."""
     digest = hashlib.sha256()
     if isinstance(thing, Mapping):
         for name in sorted(thing):
@@ -129,9 +125,8 @@ def _unwritten(path: Path, error: OSError) -> FolderError:
 def atomic_folder(path: str | Path) -> Iterator[Path]:
     """An empty folder to fill; when the block ends well it becomes `path`, with a manifest.
 
-    When the block raises, nothing of it remains and a folder that stood at `path` is untouched. A
-    folder that stands there is replaced; a kill in the instant between the two renames leaves it
-    beside, never a mixture. Raises FolderError when the disk refuses.
+    When the block raises, what stood at `path` is untouched. A kill between the two renames leaves
+    the old one beside, never a mixture. FolderError when the disk refuses.
     """
     path = Path(path)
     partial = path.parent / f"{_PARTIAL}{path.name}-{os.getpid()}"
@@ -186,11 +181,8 @@ def whole(folder: str | Path) -> bool:
 
 
 def newest_whole(parent: str | Path, prefix: str = "step-") -> Path | None:
-    """The newest (by name) whole folder `parent/prefix*`; None when there is no such folder at all.
-
-    A damaged newer one is named in a log message. Raises CheckpointError when every one is damaged:
-    starting afresh over them would throw work away without a word.
-    """
+    """The newest (by name) whole folder `parent/prefix*`, or None; damaged newer ones are logged.
+    CheckpointError when all are damaged: starting afresh would throw work away."""
     damaged: list[str] = []
     for folder in sorted((p for p in Path(parent).glob(prefix + "*") if p.is_dir()), reverse=True):
         reason = damage(folder)

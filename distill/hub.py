@@ -31,6 +31,7 @@ from distill import folders
 from distill.errors import HubError
 from distill.licences import UNKNOWN, allows, may_carry, most_restrictive, named
 
+Contents = Mapping[str, Path | bytes]  # of files, by their name in the repository
 NEVER = {".py", ".pyc", ".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt", ".npy", ".so", ".exe"}
 NEEDED = ("config.json", "singer.json", "tokenizer_config.json")
 # a teacher is not needed, but where one is named its licence counts
@@ -67,10 +68,9 @@ def push(
 ) -> Push:
     """Sends a merged folder to `repo_id` ("org/name") in one commit; a dry run only says what.
 
-    A README.md in the folder is the card; without one the card is written from `singer.json` and
-    `eval.json`. `token` None means the one of `hf auth login` or HF_TOKEN; HF_ENDPOINT chooses
-    another hub. Raises HubError when the folder, a licence or the card must not go, and when the
-    hub refuses.
+    The card is README.md, else written from `singer.json` and `eval.json`. `token` None: that of
+    `hf auth login` or HF_TOKEN; HF_ENDPOINT chooses the hub. HubError when the folder, a licence or
+    the card must not go, or the hub refuses.
     """
     folder = Path(folder)
     if not _REPO.fullmatch(repo_id):
@@ -87,7 +87,7 @@ def push(
     sizes["README.md"] = len(text.encode())
     if dry_run:
         return Push(repo_id, sizes, text)
-    contents: dict[str, Path | bytes] = {**paths, "README.md": text.encode()}
+    contents: Contents = {**paths, "README.md": text.encode()}
     try:
         api = HfApi(token=token, library_name="distill")
         return Push(repo_id, sizes, text, _send(api, repo_id, private, contents, sizes))
@@ -136,7 +136,7 @@ def examine(folder: Path) -> dict[str, Any]:
     return about
 
 
-def licences_of(about: Mapping[str, Any]) -> dict[str, str]:
+def licences_of(about: Mapping[str, object]) -> dict[str, str]:
     """{part: licences, with commas} of singer.json; songs together; "unknown": none is named."""
     stated = about.get("licences")
     by_part: dict[str, dict[str, None]] = {part: {} for part in PARTS}
@@ -152,12 +152,8 @@ def licences_of(about: Mapping[str, Any]) -> dict[str, str]:
 
 
 def gate(licence: str, licences: Mapping[str, str], where: str) -> None:
-    """Whether a singer under `licence` may be made from parts under `licences` (`licences_of`).
-
-    Raises HubError, naming the part, when a licence is missing or unknown, forbids what is made
-    from it, or asks for more than `licence` gives. Bookkeeping (see distill/licences.py), not legal
-    advice.
-    """
+    """HubError, naming the part, unless a singer under `licence` may be made from these parts:
+    a licence is unknown, forbids it, or asks for more than `licence` gives. Not legal advice."""
     terms = [(part, name) for part, names in licences.items() for name in names.split(", ")]
     for part, name in terms:
         if named(name) is UNKNOWN:
@@ -180,10 +176,7 @@ def follows(licences: Mapping[str, str]) -> str:
 
 
 def card(folder: str | Path, repo_id: str, results: Path | None = None) -> str:
-    """The model card of a merged folder: metadata that hubs validate, then card.md, filled in.
-
-    `results`: a JSON file whose figures the card shows.
-    """
+    """The model card of a merged folder: metadata, then card.md with the figures of `results`."""
     folder = Path(folder)
     about, config = _json(folder / "singer.json"), _json(folder / "config.json")
     licences = licences_of(about)
@@ -265,11 +258,7 @@ def check_card(text: str, where: str) -> str:
 
 
 def _send(
-    api: HfApi,
-    repo_id: str,
-    private: bool,
-    contents: Mapping[str, Path | bytes],
-    sizes: Mapping[str, int],
+    api: HfApi, repo_id: str, private: bool, contents: Contents, sizes: Mapping[str, int]
 ) -> str:
     """One commit: these files there, weights of an earlier push gone; gives its id."""
     api.create_repo(repo_id, private=private, exist_ok=True)
@@ -278,14 +267,13 @@ def _send(
         raise HubError(f"{repo_id}: is public already; say --public if that is meant")
     names = [file.rfilename for file in before.siblings or []]
     stale = [name for name in names if name.endswith(_WEIGHTS) and name not in contents]
+    operations: list[CommitOperationAdd | CommitOperationDelete] = [
+        *(CommitOperationAdd(name, content) for name, content in contents.items()),
+        *(CommitOperationDelete(name) for name in stale),
+    ]
+    message = f"distill {distill.__version__}"
     commit = api.create_commit(
-        repo_id,
-        [
-            *(CommitOperationAdd(name, content) for name, content in contents.items()),
-            *(CommitOperationDelete(name) for name in stale),
-        ],
-        commit_message=f"distill {distill.__version__}",
-        parent_commit=before.sha,
+        repo_id, operations, commit_message=message, parent_commit=before.sha
     )
     after = api.model_info(repo_id, revision=commit.oid, files_metadata=True)
     there = {file.rfilename: file for file in after.siblings or []}

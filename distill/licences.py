@@ -42,11 +42,10 @@ TEACHER = "teacher"
 class Licence:
     """What a licence says, in broad strokes.
 
-    strict: 0 (asks nothing) and up; of two, the stricter one asks for more. share: who may get what
-    is made from it. commercial: whether it may earn money. adapt: whether anything may be made from
-    it; "private": made, not shared. credit: its author or its notices must be named. same: what a
-    work made from it may be under; () whatever keeps the rest. teaches: its outputs may train
-    another model. demand: what else it asks, in words.
+    strict: 0 (asks nothing) and up. share: who may get what is made from it. commercial: whether it
+    may earn money. adapt: whether anything may be made from it ("private": but not shared). credit:
+    its author or notices must be named. same: what a work made from it may be under; () whatever
+    keeps the rest. teaches: its outputs may train another model. demand: what else, in words.
     """
 
     id: str
@@ -202,12 +201,10 @@ _ALIASES = dict(_aliases())
 
 @functools.lru_cache(maxsize=4096)
 def named(text: str) -> Licence:
-    """The licence that people write so: an SPDX or hub id, a CC address, a usual name; `UNKNOWN`
-    for any other text.
+    """The licence of an SPDX or hub id, a CC address or a usual name; `UNKNOWN` for any other text.
 
-    "cc by sa 4.0", "CC-BY-SA-4.0", "https://creativecommons.org/licenses/by-sa/4.0/" and "Creative
-    Commons Attribution-ShareAlike 4.0 International" are one licence. Words that change nothing
-    known ("CC BY 4.0, but ask me") make it unknown.
+    "cc by sa 4.0", "https://creativecommons.org/licenses/by-sa/4.0/" and "Creative Commons
+    Attribution-ShareAlike 4.0 International" are one; words on top ("but ask me") make it unknown.
     """
     plain = re.sub(r"[^a-z0-9.+©]+", "-", text.lower().strip()).strip("-.")
     if id := _ALIASES.get(plain) or _cc(plain):
@@ -262,10 +259,7 @@ def allows(
     licence: str, purpose: Purpose, what: str = "song", result: str | None = None
 ) -> str | None:
     """Why something under this licence may not be used so; None where nothing speaks against it.
-
-    what: "song", "base", "codec", "teacher", "tool", or "tool: NAME" and so on. result: the licence
-    of what is made.
-    """
+    what: "song", "base", "codec", "teacher", "tool: NAME"; result: what is made is under it."""
     terms, role = named(licence), _role(what)
     if terms is UNKNOWN:
         quoted = f"{licence.strip()[:40]!r} is no licence that is known"
@@ -322,11 +316,10 @@ def may_carry(result: str, part: str, what: str = "song") -> str | None:
 
 @dataclass(frozen=True)
 class Joint:
-    """The most restrictive licence of everything used.
+    """The most restrictive licence of everything used; where there are `conflicts`, the strictest.
 
-    because: what asks for it. credits: whom to name (what was used, with its licence). demands:
-    what else is asked. conflicts: why nothing made from all of these may be shared; where there are
-    any, `licence` is only the strictest.
+    because: what asks for it. credits: whom to name (with licence). demands: what else is asked.
+    conflicts: why nothing made from all of these may be shared.
     """
 
     licence: str
@@ -344,40 +337,30 @@ Parts = Mapping[tuple[str, str], str]  # (licence, role) -> what is used so
 
 
 def most_restrictive(used: Mapping[str, str]) -> Joint:
-    """The joint licence of {"song: x": "CC-BY-4.0", "tool: espeak-ng": "GPL-3.0", ...}.
+    """The joint licence of {"song: x": "CC-BY-4.0", "tool: espeak-ng": "GPL-3.0, MIT", ...}.
 
-    It is the least strict one that asks for as much as each part and may hold a work made from all
-    of them. A value may name several licences with commas. Nothing used gives CC0-1.0: nobody asks
-    for anything.
+    The least strict one that asks for as much as each part and may hold a work made from all;
+    CC0-1.0 of nothing.
     """
-    uses = [
-        (what, text.strip()) for what, t in used.items() for text in (t or "unknown").split(",")
-    ]
+    listed = ((what, texts or "unknown") for what, texts in used.items())
+    uses = [(what, text.strip()) for what, texts in listed for text in texts.split(",")]
     built = [(what, text) for what, text in uses if _role(what) != TOOL]
     limits = {(text, _role(what)): what for what, text in uses if _role(what) == TOOL}
-    parts = {
-        (named(text).id if named(text) is not UNKNOWN else text, _role(what)): what
-        for what, text in built
-    }
+    ids_of = {text: text if named(text) is UNKNOWN else named(text).id for _, text in built}
+    parts = {(ids_of[text], _role(what)): what for what, text in built}
     ids = {named(text).id for text, _ in parts} or {"CC0-1.0"}
     strictest = max((LICENCES[id] for id in ids), key=lambda part: (part.strict, part.id))
     wider = ids.union(*(LICENCES[id].same for id in ids), ("CC-BY-4.0", "CC-BY-NC-4.0"))
     chosen = _least_strict(parts, wider, strictest.strict, ids)
     conflicts = [] if chosen else _conflicts(parts, wider)
-    conflicts += [
-        f"{what}: {why}"
-        for (text, role), what in limits.items()
-        if (why := allows(text, "publish", role))
-    ]
+    limited = ((what, allows(text, "publish", role)) for (text, role), what in limits.items())
+    conflicts += [f"{what}: {why}" for what, why in limited if why]
     final = chosen or strictest
     terms = [(what, text, named(text)) for (text, _), what in parts.items()]
     because = [f"{what} is under {text}" for what, text, part in terms if _forces(final, part)]
     demands = [f"{part.id}: {part.demand}" for _, _, part in terms if part.demand]
-    credits = [
-        f"{what} ({named(text).id})"
-        for what, text in built
-        if named(text).credit and named(text) is not UNKNOWN
-    ]
+    owed = [(what, named(text)) for what, text in built if named(text) is not UNKNOWN]
+    credits = [f"{what} ({part.id})" for what, part in owed if part.credit]
     return Joint(final.id, _once(because), tuple(credits), _once(demands), _once(conflicts))
 
 
@@ -422,12 +405,7 @@ def _conflicts(parts: Parts, candidates: set[str]) -> list[str]:
             alone.append(f"{what}: {reason or f'no licence that is known holds {text}'}")
     if alone:
         return alone
-    pairs = [
-        f"{parts[use]} ({use[0]}) and {parts[other]} ({other[0]}): no licence that is known holds "
-        "both"
-        for use in parts
-        for other in parts
-        if use < other and not held(use, other)
-    ]
-    everything = ", ".join(sorted({text for text, _ in parts}))
-    return pairs or [f"no licence that is known holds all of: {everything}"]
+    nothing = "no licence that is known holds"
+    apart = [(a, b) for a in parts for b in parts if a < b and not held(a, b)]
+    pairs = [f"{parts[a]} ({a[0]}) and {parts[b]} ({b[0]}): {nothing} both" for a, b in apart]
+    return pairs or [f"{nothing} all of: {', '.join(sorted({text for text, _ in parts}))}"]

@@ -71,9 +71,8 @@ class Section:
 class Fact:
     """Something known about a song beside its lyrics: key, tempo, range, ...
 
-    `value` is plain JSON in the unit that the name says (`tempo_bpm`). `by` says who found it
-    ("given", or the curation step). `confidence` 0 to 1 for what was guessed from sound or text: a
-    weak label says that it is weak; None: given.
+    `value`: plain JSON in the unit that the name says (`tempo_bpm`). `by`: "given", or the curation
+    step. `confidence`: 0 to 1 for what was guessed from sound or text; None: given.
     """
 
     name: str
@@ -86,9 +85,8 @@ class Fact:
 class Song:
     """Lyrics in sections, with style, voice, rights and, where there is one, a recording.
 
-    audio: the recording as it sounds; vocals, accompaniment: its stems where they are apart. group:
-    songs of one group (covers, re-encodings, edits of one another) stay on one side of the split;
-    "" is a group of its own.
+    vocals, accompaniment: stems of `audio`. group: songs of one group (covers, re-encodings, edits)
+    stay on one side of the split; "" is a group of its own.
     """
 
     id: str
@@ -150,15 +148,15 @@ def from_json(row: object) -> Song:
     """The song that `to_json` wrote. SongError names what is missing, unknown or ill-typed."""
     try:
         song: Song = _dataclass(Song, row, "")
+        return song
     except TypeError as error:
         id = row.get("id", "?") if isinstance(row, dict) else "?"
         fault = f"not a version {VERSION} song ({error})"
         raise SongError(f"song {id}: {fault}; export it again") from None
-    return song
 
 
 @functools.cache
-def _fields(cls: Any) -> tuple[dict[str, Any], set[str]]:
+def _fields(cls: Any) -> tuple[dict[str, object], set[str]]:
     """The types of a dataclass's fields, and those that have no default."""
     return get_type_hints(cls), {field.name for field in fields(cls) if field.default is MISSING}
 
@@ -175,7 +173,7 @@ def _dataclass(cls: Any, value: object, at: str) -> Any:
     return cls(**{name: _typed(hints[name], item, prefix + name) for name, item in value.items()})
 
 
-def _typed(hint: Any, value: Any, at: str) -> object:
+def _typed(hint: object, value: Any, at: str) -> object:
     """A value as `hint` wants it: one of the types above, a tuple, text or a finite number."""
     if hint is Any:
         return value
@@ -194,11 +192,8 @@ def _typed(hint: Any, value: Any, at: str) -> object:
 
 
 def manifest_songs(path: str | Path) -> Iterator[tuple[str, Song | SongError]]:
-    """("file:line", song) of a JSON lines manifest, an error in place of each row that is none.
-
-    Audio paths are absolute. Raises FolderError without a file. A last line cut short by a crash is
-    an error.
-    """
+    """("file:line", song) of a JSON lines manifest, audio paths absolute; an error per bad row.
+    FolderError without a file."""
     path = Path(path)
     if not path.is_file():
         raise FolderError(f"{path}: there is no such manifest; {_WANTED}")

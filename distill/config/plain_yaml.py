@@ -9,6 +9,7 @@ text for something else.
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Mapping
@@ -50,9 +51,9 @@ def data(text: str, where: str = "settings") -> dict[str, Any]:
 
 def override(
     given: Mapping[str, object], changes: Mapping[str, str], where: str = "settings"
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """A copy with dotted keys set to YAML: {"train.seconds": "60", "losses.0.weight": "1"}."""
-    changed: dict[str, Any] = json.loads(json.dumps(given))
+    changed: dict[str, object] = json.loads(json.dumps(given))
     for dotted, text in changes.items():
         holder: Any = changed
         *way, last = dotted.split(".")
@@ -83,15 +84,15 @@ def _data(text: str, where: str) -> object:
         raise SettingsError(f"{where}: has {len(text)} characters; {most}")
     try:
         for event in yaml.parse(text, Loader=_Loader):
-            if getattr(event, "anchor", None):  # of an anchor or an alias
-                at: Any = event.start_mark
-                fault = f"line {at.line + 1} has an anchor (& or *)"
+            # an anchor or an alias
+            if getattr(event, "anchor", None) and (mark := event.start_mark):
+                fault = f"line {mark.line + 1} has an anchor (& or *)"
                 raise SettingsError(f"{where}: {fault}; write it out")
         node = yaml.compose(text, Loader=_Loader)
         return None if node is None else _plain_node(node, where)
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f"line {mark.line + 1}: " if mark is not None else ""
+        at = getattr(error, "problem_mark", None)
+        line = f"line {at.line + 1}: " if at is not None else ""
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise SettingsError(f"{where}: {line}not YAML ({problem})") from error
     except RecursionError as error:
@@ -158,5 +159,5 @@ _Dumper.add_representer(str, _quoted)
 
 def write(value: object) -> str:
     """Plain data as YAML text, keys in their order."""
-    layout: dict[str, Any] = {"width": 110, "default_flow_style": None, "allow_unicode": True}
-    return str(yaml.dump(value, Dumper=_Dumper, sort_keys=False, **layout))
+    dump = functools.partial(yaml.dump, Dumper=_Dumper, sort_keys=False)
+    return str(dump(value, width=110, default_flow_style=None, allow_unicode=True))

@@ -15,9 +15,12 @@ import dataclasses
 import functools
 import typing
 from collections.abc import Callable
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from distill.errors import SettingsError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 T = TypeVar("T")
 _REQUIRED: Any = dataclasses.MISSING
@@ -80,13 +83,13 @@ class Checked:
 
 
 @functools.cache
-def _ranges(cls: type[Any]) -> dict[str, Range]:
+def _ranges(cls: type[DataclassInstance]) -> dict[str, Range]:
     ranges = {field.name: field.metadata.get("range") for field in dataclasses.fields(cls)}
     return {name: allowed for name, allowed in ranges.items() if allowed is not None}
 
 
 @functools.cache
-def _choices(cls: type[Any]) -> dict[str, tuple[object, ...]]:
+def _choices(cls: type[DataclassInstance]) -> dict[str, tuple[object, ...]]:
     """The fields that hold one of a few words, or null where that is among them."""
     hints = typing.get_type_hints(cls)
     choices: dict[str, tuple[object, ...]] = {}

@@ -21,6 +21,7 @@ from typing import Any
 from distill.config import settings as strict
 from distill.errors import SettingsError
 
+Changes = Mapping[str, str] | None  # YAML by dotted key: {"train.seconds": "60"}
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 
@@ -55,19 +56,13 @@ def _without_folders(value: object) -> object:
     return value
 
 
-def load(name: str | Path, overrides: Mapping[str, str] | None = None) -> Recipe:
-    """The recipe of a name or path; "quickstart" and "recipes/quickstart.yaml" are the same.
-
-    `overrides` are dotted keys with YAML values ({"train.seconds": "60"}). Raises SettingsError
-    naming file and key.
-    """
+def load(name: str | Path, overrides: Changes = None) -> Recipe:
+    """The recipe of a path or a name in recipes/, with `overrides` as {"train.seconds": "60"}."""
     path = find(name)
     return parse(strict.text_of(path), path.stem, str(path), overrides)
 
 
-def parse(
-    text: str, name: str, where: str = "recipe", overrides: Mapping[str, str] | None = None
-) -> Recipe:
+def parse(text: str, name: str, where: str = "recipe", overrides: Changes = None) -> Recipe:
     """The recipe in a YAML text."""
     data = strict.override(strict.data(text, where), overrides or {}, where)
     tasks = strict.kinds("tasks")
@@ -104,17 +99,13 @@ def available() -> list[Path]:
 
 
 def with_songs(recipe: Recipe, songs: str | None) -> Recipe:
-    """The recipe with the user's folder put into its source; recipes name no path.
-
-    Raises SettingsError for a task without songs, and for a source that takes no folder.
-    """
+    """The recipe with its source's folder set. SettingsError where its songs come from none."""
     source = getattr(recipe.settings, "songs", None)
     if songs is None:
         return recipe
     if source is None:
-        raise SettingsError(
-            f"{recipe.name}: task {recipe.task} takes no songs; use RECIPE=my-songs"
-        )
+        fault = f"task {recipe.task} takes no songs"
+        raise SettingsError(f"{recipe.name}: {fault}; use RECIPE=my-songs")
     if not any(field.name == "folder" for field in dataclasses.fields(source)):
         kind = strict.kind_of(source)
         raise SettingsError(f"{recipe.name}: its songs are of kind {kind}; use RECIPE=my-songs")
@@ -123,23 +114,17 @@ def with_songs(recipe: Recipe, songs: str | None) -> Recipe:
 
 
 def check(recipe: Recipe) -> list[str]:
-    """What a recipe means, in lines to read before anything is downloaded or trained.
-
-    Asks each codec for its format, which is known before any weight is loaded.
-    """
+    """What a recipe means, in lines; nothing is downloaded, trained or loaded for it."""
     lines = [f"{recipe.name}: task {recipe.task}, seed {recipe.seed}"]
-    lines += [
-        f"  {name}: {_in_words(value)}" for name, value in strict.plain(recipe.settings).items()
-    ]
+    settings = strict.plain(recipe.settings).items()
+    lines += [f"  {name}: {_in_words(value)}" for name, value in settings]
     for field in dataclasses.fields(recipe.settings):
         value = getattr(recipe.settings, field.name)
         if field.metadata.get("part") == "codecs" and value is not None:
-            form = value.format
-            sizes = ", ".join(map(str, form.slot_sizes))
-            lines.append(
-                f"  {field.name} makes {form.frame_rate:g} frames a second of "
-                f"{len(form.slot_sizes)} slots ({sizes} codes) at {form.sample_rate} Hz"
-            )
+            form, sizes = value.format, value.format.slot_sizes
+            slots = f"{len(sizes)} slots ({', '.join(map(str, sizes))} codes)"
+            pace = f"{form.frame_rate:g} frames a second of {slots}"
+            lines.append(f"  {field.name} makes {pace} at {form.sample_rate} Hz")
     train = getattr(recipe.settings, "train", None)
     if train is not None:
         ends = [f"{train.steps} steps"] if train.steps else []

@@ -40,9 +40,7 @@ _REQUIRED: Any = dataclasses.MISSING
 
 
 def part(folder: str, default: T = _REQUIRED) -> T:
-    """A field for the `Settings` of one file of distill/<folder>/, chosen by the YAML's `kind`.
-
-    With `default=None` the part may be left out or null."""
+    """A field for one file's `Settings` of distill/<folder>/, by the YAML's `kind`."""
     return dataclasses.field(default=default, metadata={"part": folder})
 
 
@@ -122,7 +120,7 @@ def _choice(field: dataclasses.Field[object]) -> _Choice | None:
 
 
 def _field(
-    value: object, field: dataclasses.Field[Any], hint: object, where: str, dotted: str
+    value: object, field: dataclasses.Field[object], hint: object, where: str, dotted: str
 ) -> object:
     """One field's value: a part, a tuple of parts, or a plain typed value."""
     choice = _choice(field)
@@ -149,7 +147,7 @@ def _part(value: object, choice: _Choice, where: str, dotted: str) -> DataclassI
     return build(given, choice.settings(kind), where, dotted)
 
 
-def _typed(value: Any, hint: Any, where: str, dotted: str) -> object:
+def _typed(value: Any, hint: object, where: str, dotted: str) -> object:
     """`value` as the type `hint` wants it; an int serves for a float, nothing else is converted."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     wrong = SettingsError(f"{where}: {dotted} is {shown(value)}; it must be {_words(hint)}")
@@ -172,10 +170,8 @@ def _typed(value: Any, hint: Any, where: str, dotted: str) -> object:
         pairs = enumerate(zip(value, wanted, strict=True))
         return tuple(_typed(item, wish, where, f"{dotted}.{n}") for n, (item, wish) in pairs)
     if origin is dict and isinstance(value, dict):
-        return {
-            name: _typed(item, arguments[1], where, f"{dotted}.{name}")
-            for name, item in value.items()
-        }
+        items, wish = value.items(), arguments[1]
+        return {name: _typed(item, wish, where, f"{dotted}.{name}") for name, item in items}
     if hint is float and type(value) in (int, float):
         if not math.isfinite(value):
             raise wrong
@@ -214,12 +210,12 @@ def settings_class(folder: str, kind: str) -> type[Any]:
     """The dataclass `Settings` of one part. Raises SettingsError when there is no such part."""
     if kind not in (known := kinds(folder)):
         raise SettingsError(f"distill/{folder}: {kind!r} is unknown; {_meant(str(kind), known)}")
-    return _module(f"{folder}/{kind}").Settings
+    return importlib.import_module(f"distill.{folder.replace('/', '.')}.{kind}").Settings
 
 
-def classes_in(module: str) -> dict[str, type[Any]]:
+def classes_in(module: str) -> dict[str, type[DataclassInstance]]:
     """The public dataclasses that distill/<module>.py defines, by snake_case name."""
-    home = _module(module)
+    home = importlib.import_module(f"distill.{module.replace('/', '.')}")
     return {
         snake_case(name): cls
         for name, cls in vars(home).items()
@@ -228,11 +224,6 @@ def classes_in(module: str) -> dict[str, type[Any]]:
         and cls.__module__ == home.__name__
         and not name.startswith("_")
     }
-
-
-def _module(path: str) -> types.ModuleType:
-    """distill/<path>.py, imported."""
-    return importlib.import_module(f"distill.{path.replace('/', '.')}")
 
 
 def kind_of(settings: object) -> str:
@@ -248,7 +239,7 @@ def snake_case(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
 
 
-def _unknown(name: str, fields: Mapping[str, dataclasses.Field[Any]]) -> str:
+def _unknown(name: str, fields: Mapping[str, dataclasses.Field[object]]) -> str:
     """A key has another name now (a field's metadata "was"), or never existed."""
     for field in fields.values():
         if field.metadata.get("was") == name:
@@ -261,7 +252,7 @@ def _meant(name: str, known: list[str]) -> str:
     return f"did you mean {near[0]}?" if near else f"known: {', '.join(known) or 'none'}"
 
 
-def _field_words(field: dataclasses.Field[Any], hint: object) -> str:
+def _field_words(field: dataclasses.Field[object], hint: object) -> str:
     if "part" in field.metadata:
         return f"a part with its kind, one of {', '.join(kinds(field.metadata['part']))}"
     return "a list of parts" if field.metadata.keys() & {"parts", "parts_in"} else _words(hint)

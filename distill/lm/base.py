@@ -55,9 +55,8 @@ SENTENCES = (
 def open_base(
     where: str | Path, dtype: str = "float32", quantise: Quantisation = "none"
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """(model, tokenizer) of a causal LM in a folder, `embedded/base` or a hub id: safetensors only,
-    no remote code. `quantise`: linear layers in 8 or 4 bits (QLoRA, arXiv 2305.14314). Raises
-    FolderError."""
+    """(model, tokenizer) of a folder, `embedded/base` or hub id: safetensors only, no remote code.
+    `quantise`: linear layers in 8 or 4 bits (QLoRA, arXiv 2305.14314). Raises FolderError."""
     folder = locate(str(where))
     options: dict[str, Any] = {"dtype": getattr(torch, dtype)}
     if quantise != "none":
@@ -96,8 +95,7 @@ def _quantisation(quantise: Quantisation, dtype: torch.dtype) -> BitsAndBytesCon
 def fingerprint(
     model: nn.Module, tokenizer: PreTrainedTokenizerBase, folder: Path | None = None
 ) -> str:
-    """sha256 (hex) of a base: of the weights in its folder where there is one, else in memory. The
-    two agree for a model that `save_pretrained` wrote, held in the dtype that it was saved in."""
+    """sha256 (hex) of a base, from its folder's weights or from memory, equal where dtypes are."""
     tensors = _stored(folder) if folder is not None else _held(model)
     digest = hashlib.sha256(b"".join(sorted(map(_digest, tensors))))
     pieces = sorted(tokenizer.get_vocab().items())
@@ -140,8 +138,7 @@ def name_of(model: nn.Module, module: nn.Module) -> str:
 
 # --- text stays text ------------------------------------------------------------------------------
 class TextCoder:
-    """Writes text in a base LLM's own ids: never a special token, never an id from `pieces` up,
-    where a merged singer's tokenizer has codec tokens."""
+    """Text in a base's own ids: never a special token, nor one from `pieces` up (codec tokens)."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, pieces: int):
         if not getattr(tokenizer, "is_fast", False):

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -35,8 +34,7 @@ class PackingSettings(Checked):
 
 @dataclass(frozen=True)
 class Targets:
-    """Positions that predict something of one kind: flat index into (B*T) of the *predicting*
-    token, its target, and a teacher's log-probabilities."""
+    """Flat index of each *predicting* token, its target, and a teacher's log-probabilities."""
 
     at_N: Tensor
     target_N: Tensor
@@ -52,10 +50,8 @@ class Batch:
     """Packed rows and what each position must say next.
 
     slots[s]: audio targets of slot s as codes, in frame order. pieces, lengths, opens: targets as
-    ids, audio ids among them where a frame or a tail is one of several outcomes (which code it is
-    is its slot's target). pitches: the pitch symbols among the pieces (their offset in the pitch
-    block), for the teacher's sake. format_N: a sample of positions for the format term, with their
-    place in format_place_N.
+    ids, audio ids among them (which code it is is its slot's target). pitches: pitch symbols among
+    the pieces, as offsets. format_N: sampled positions for the format term, format_place_N theirs.
     """
 
     ids_BT: Tensor
@@ -76,12 +72,9 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The batch on a device."""
-        moved: dict[str, Any] = {"slots": tuple(slot.to(device) for slot in self.slots)}
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, Tensor | Targets):
-                moved[field.name] = value.to(device)
-        return replace(self, **moved)
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        moved = {n: v.to(device) if hasattr(v, "to") else v for n, v in values.items()}
+        return Batch(**moved | {"slots": tuple(slot.to(device) for slot in self.slots)})
 
 
 def pack_rows(lengths: Sequence[int], order: Sequence[int], row_tokens: int) -> list[list[int]]:

@@ -45,8 +45,7 @@ FAMILIES = {  # by config.model_type, as in transformers 5.23
 
 
 def after_head(config: PreTrainedConfig) -> Callable[[Tensor], Tensor]:
-    """What a model of this config does to the head's product, in the order of the stock forward:
-    scaling, then soft-capping. Logits of any shape in and out, in the same dtype."""
+    """The model's own scaling, then soft-capping, of logits of any shape; the dtype stays."""
     family = FAMILIES.get(config.model_type, PLAIN)
     multiplier = getattr(config, family.multiply_by) if family.multiply_by else None
     divisor = getattr(config, family.divide_by) if family.divide_by else None

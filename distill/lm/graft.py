@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from distill.errors import GraftError
@@ -33,6 +33,7 @@ from distill.lm.vocabulary import AudioVocabulary, Span
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+Codebooks = Sequence[Tensor]  # per slot its code vectors (C codes, d), d equal for all
 # enough for a mean and a median; a copy of all rows of a large table would cost gigabytes
 SAMPLED_ROWS = 20_000
 # of a code row's squared distance from the mean: which slot; the rest: which code
@@ -100,8 +101,7 @@ class GraftedHead(Grafted):
 
 
 def add_rows(model: Any, rows: Sequence[Tensor], count: int) -> None:
-    """Grafted tables of `count` rows in place of the model's two, all frozen. `rows`: new_ND of the
-    input's and of the head's; where it is tied, of both."""
+    """Grafted, frozen tables of `count` rows for the model's; `rows`: new_ND of each or of both."""
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     new = [nn.Parameter(rows_ND.to(embedding.weight.device)) for rows_ND in rows]
     model.set_input_embeddings(GraftedEmbedding(embedding, new[0]))
@@ -131,24 +131,19 @@ def check_tables(embedding: nn.Module, head: nn.Module, where: str) -> None:
 
 # --- first values ---------------------------------------------------------------------------------
 def first_rows(
-    old_VD: Tensor,
-    vocabulary: AudioVocabulary,
-    codebooks: Sequence[Tensor] | None,
-    seed: int,
-    init: str,
+    old_VD: Tensor, vocabulary: AudioVocabulary, codebooks: Codebooks | None, seed: int, init: str
 ) -> Tensor:
     """First values new_ND (float32) of the new rows, in the statistics of the old ones.
 
-    `init`: "codebooks" as in the chapter's head; "gaussian", random directions at the same
-    distance; "mean", the mean of the old rows plus NOISE (what the other two are measured against).
-    `codebooks`: per slot the code vectors (C codes, d), d the same for all slots.
+    `init`: "codebooks" (see above); "gaussian", random directions at the same distance; "mean", the
+    old mean plus NOISE.
     """
     step = max(1, len(old_VD) // SAMPLED_ROWS)
     sample_VD = old_VD.detach()[::step].float().cpu()
     mean_D = sample_VD.mean(0)
     distance = float((sample_VD - mean_D).norm(dim=1).median())
     width = len(mean_D)
-    generator = torch.Generator().manual_seed(seed)
+    generator = Generator().manual_seed(seed)
     around_ND = torch.zeros(vocabulary.size, width)
     random_ND = F.normalize(torch.randn(vocabulary.size, width, generator=generator), dim=1)
     used = vocabulary.used_rows - vocabulary.base_rows  # padding stays at the mean
@@ -157,9 +152,7 @@ def first_rows(
         around_ND *= NOISE
     elif init == "codebooks":
         if codebooks is None:
-            raise GraftError(
-                'init "codebooks" without codebooks; give the codec\'s, or init "gaussian"'
-            )
+            raise GraftError('init "codebooks" without codebooks; give the codec\'s, or "gaussian"')
         _place_score(around_ND, vocabulary, generator)
         _place_codes(around_ND, vocabulary, codebooks, generator)
     elif init != "gaussian":
@@ -168,17 +161,13 @@ def first_rows(
 
 
 def _place_codes(
-    around_ND: Tensor,
-    vocabulary: AudioVocabulary,
-    codebooks: Sequence[Tensor],
-    generator: torch.Generator,
+    around_ND: Tensor, vocabulary: AudioVocabulary, codebooks: Codebooks, generator: Generator
 ) -> None:
     sizes = vocabulary.format.slot_sizes
     shapes = [tuple(book.shape) for book in codebooks]
     if [shape[0] for shape in shapes] != list(sizes) or len({shape[1] for shape in shapes}) != 1:
-        raise GraftError(
-            f"codebooks of shapes {shapes} for slots of {list(sizes)} codes; give the codec's own"
-        )
+        wanted = f"slots of {list(sizes)} codes"
+        raise GraftError(f"codebooks of shapes {shapes} for {wanted}; give the codec's own")
     width = around_ND.shape[1]
     map_dD = _orthonormal(shapes[0][1], width, generator)
     for slot, book_Cd in enumerate(codebooks):
@@ -190,9 +179,7 @@ def _place_codes(
         around_ND[_rows(vocabulary.span(slot), vocabulary)] = rows_CD
 
 
-def _place_score(
-    around_ND: Tensor, vocabulary: AudioVocabulary, generator: torch.Generator
-) -> None:
+def _place_score(around_ND: Tensor, vocabulary: AudioVocabulary, generator: Generator) -> None:
     width, pitch, length = around_ND.shape[1], vocabulary.pitch_span, vocabulary.length_span
     keys = torch.arange(vocabulary.lowest_midi, vocabulary.highest_midi + 1).float()
     behind_rest = _rows(Span(pitch.start + 2, pitch.stop), vocabulary)
@@ -203,7 +190,7 @@ def _place_score(
     around_ND[behind_open] = _smooth(octaves, LENGTH_PERIOD, width, generator)
 
 
-def _smooth(values_N: Tensor, longest: float, width: int, generator: torch.Generator) -> Tensor:
+def _smooth(values_N: Tensor, longest: float, width: int, generator: Generator) -> Tensor:
     """Unit rows that turn slowly with the value: sines an octave apart, mapped at random."""
     periods = longest / 2.0 ** torch.arange(min(SINES, width // 2))
     turns = 2 * math.pi * values_N[:, None] / periods
@@ -213,7 +200,7 @@ def _smooth(values_N: Tensor, longest: float, width: int, generator: torch.Gener
     return F.normalize(waves @ _orthonormal(waves.shape[1], width, generator), dim=1)
 
 
-def _orthonormal(rows: int, width: int, generator: torch.Generator) -> Tensor:
+def _orthonormal(rows: int, width: int, generator: Generator) -> Tensor:
     """A random map (rows, width) that keeps distances; where rows > width, only on average."""
     gaussian = torch.randn(max(rows, width), min(rows, width), generator=generator)
     basis = torch.linalg.qr(gaussian).Q

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,8 @@ from distill.errors import GraftError
 from distill.lm.attention import plain_causal
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from distill.lm.student import Student
 
 # "songs": each is attended to alone; "positions": transformers sees that positions start again;
@@ -28,16 +30,15 @@ HALF = IDS // 2
 MOST_LEAK = 0.1  # of what a neighbouring song does to the hidden states where nothing hides it
 
 
-def text_logits(model: Any, rows: int) -> Tensor:
+def text_logits(model: PreTrainedModel, rows: int) -> Tensor:
     """logits_BTV of the stock forward for eight ids spread over the first `rows`."""
-    device = model.get_input_embeddings().weight.device
+    device = next(model.get_input_embeddings().parameters()).device
     with _at_rest(model), torch.no_grad():
         return model(input_ids=_spread(rows)[None].to(device), use_cache=False).logits
 
 
 def check_graft(student: Student, before_BTV: Tensor) -> None:
-    """Settles the `packing` of a fresh student. GraftError where its logits are not as promised;
-    `before_BTV`: `text_logits` from before the graft."""
+    """Settles `packing`. GraftError unless logits are as promised (`before_BTV`: `text_logits`)."""
     vocabulary, model, rows = student.vocabulary, student.model, student.vocabulary.base_rows
     text_T = _spread(rows)
     mixed_T = torch.cat([text_T[:HALF], rows + torch.arange(HALF) * (vocabulary.size // HALF)])
@@ -45,9 +46,7 @@ def check_graft(student: Student, before_BTV: Tensor) -> None:
         text_BT, mixed_BT = text_T[None].to(student.device), mixed_T[None].to(student.device)
         after_BTV = model(input_ids=text_BT, use_cache=False).logits
         if not torch.equal(after_BTV[..., :rows], before_BTV):
-            raise GraftError(
-                f"{student.base}: text logits changed under the graft; graft another base"
-            )
+            raise GraftError(f"{student.base}: the graft changed text logits; graft another base")
         stock_TV = model(input_ids=mixed_BT, use_cache=False).logits[0].float()
         ours_TV = student.logits(student.hidden(mixed_BT)[0], 0, vocabulary.rows).float()
         if not _alike(ours_TV, stock_TV, student.dtype):

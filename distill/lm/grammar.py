@@ -16,11 +16,8 @@ from distill.lm.vocabulary import AudioVocabulary, Span
 
 
 class State(NamedTuple):
-    """Where a song stands: `kind` names what comes next.
-
-    owed: at "slot" and "tail", the slots to come before anything else may. left: frames the piece
-    still owes behind this step (None: open). frames: those begun, at most the layout's depth.
-    """
+    """What comes next: `kind`, and at "slot" and "tail" the slots `owed` before anything else.
+    left: frames the piece still owes (None: open). frames: begun, at most the layout's depth."""
 
     kind: Literal["start", "boundary", "slot", "text", "length", "tail", "end", "ended"]
     owed: tuple[int, ...] = ()

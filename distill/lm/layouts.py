@@ -23,7 +23,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
-from itertools import accumulate
+from itertools import accumulate, product
 
 import torch
 from torch import Tensor
@@ -32,8 +32,8 @@ from distill.errors import SettingsError
 
 
 class Layout(ABC):
-    """Delays of the slots in frames, from their levels (0: a codec's coarsest codebook). They begin
-    at 0 and never fall, nor rise by more than 1, so that all tails begin with the same slot."""
+    """Delays of the slots in frames, from their levels (0: a codec's coarsest codebook).
+    They begin at 0, never fall, nor rise by more than 1: all tails begin with the same slot."""
 
     def __init__(self, levels: Sequence[int]):
         self.delays = tuple(self.late(level) for level in levels)
@@ -54,12 +54,8 @@ class Layout(ABC):
 
     def tail(self, frames: int) -> tuple[int, ...]:
         """The slots still owed behind the last of `frames` frames (at most `depth`)."""
-        return tuple(
-            slot
-            for more in range(self.depth)
-            for slot, delay in enumerate(self.delays)
-            if more < delay <= frames + more
-        )
+        pairs = product(range(self.depth), enumerate(self.delays))
+        return tuple(slot for more, (slot, delay) in pairs if more < delay <= frames + more)
 
     def order(self, frames: int) -> tuple[Tensor, Tensor]:
         """(frame_N, slot_N) of all codes as they are written, N = frames * slots."""

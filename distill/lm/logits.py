@@ -137,10 +137,8 @@ def legal_by_place(v: AudioVocabulary, device: torch.device | str = "cpu") -> Te
 def _in_chunks(nats_N: NatsOf, hidden_ND: Tensor, targets: Targets, rows: int) -> Tensor:
     """The nats_N of all targets, as many at once as CHUNK_LOGITS allows."""
     step = max(1, CHUNK_LOGITS // rows)
-    chunks = []
-    for start in range(0, len(targets.at_N), step):
-        at_N = targets.at_N[start : start + step]
-        chunks.append(nats_N(hidden_ND[at_N], targets.target_N[start : start + step], at_N))
+    parts = zip(targets.target_N.split(step), targets.at_N.split(step), strict=True)
+    chunks = [nats_N(hidden_ND[at_N], target_N, at_N) for target_N, at_N in parts if len(at_N)]
     return torch.cat(chunks) if chunks else hidden_ND.new_zeros(0)
 
 
@@ -155,8 +153,8 @@ class Teacher(Protocol):
 def held_out(
     student: Student, coded: Sequence[Coded], teacher: Teacher | None = None, tokens: int = 8192
 ) -> dict[str, Any]:
-    """Teacher-forced figures on passages: nats per token and per second of audio by slot, per token
-    of pieces and lengths; with a teacher also KL(teacher || student), nats per token by slot."""
+    """Teacher-forced nats per token (by slot, of pieces, of lengths) and per second of audio;
+    with a teacher also KL(teacher || student), nats per token by slot."""
     student.model.eval()
     sums: dict[str, float] = defaultdict(float)
     for batch in _batches(student, coded, teacher, tokens):
@@ -188,9 +186,8 @@ def _batches(
     step = max(1, tokens // longest)
     for first in range(0, len(rows), step):
         members = rows[first : first + step]
-        signals = None
-        if teacher is not None:
-            signals = [teacher.signals([coded[i] for i in row]) for row in members]
+        own = [[coded[i] for i in row] for row in members]
+        signals = [teacher.signals(row) for row in own] if teacher is not None else None
         packed = [[written[i] for i in row] for row in members]
         yield build(packed, v, longest, signals, format_share=0.0).to(student.device)
 

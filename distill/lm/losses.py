@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, log_softmax
 
+Recorded = Tensor | None  # a teacher's logp_NC, if there is one
 IMPOSSIBLE = -30.0  # a log-probability, below which a code does not count
 
 
@@ -25,24 +26,19 @@ class CrossEntropy:
     weight: float = 1.0
     needs_teacher = False
 
-    def __call__(
-        self, logits_NC: Tensor, codes_N: Tensor, teacher_NC: Tensor | None = None
-    ) -> Tensor:
+    def __call__(self, logits_NC: Tensor, codes_N: Tensor, teacher_NC: Recorded = None) -> Tensor:
         return cross_entropy(logits_NC.float(), codes_N, reduction="none")
 
 
 @dataclass(frozen=True)
 class _Divergence:
-    """Of p, the teacher, and q, the student, at a temperature; times its square (Hinton et al.,
-    arXiv 1503.02531)."""
+    """Of teacher p and student q at a temperature, times its square (Hinton, arXiv 1503.02531)."""
 
     weight: float = 1.0
     temperature: float = 1.0
     needs_teacher = True
 
-    def __call__(
-        self, logits_NC: Tensor, codes_N: Tensor, teacher_NC: Tensor | None = None
-    ) -> Tensor:
+    def __call__(self, logits_NC: Tensor, codes_N: Tensor, teacher_NC: Recorded = None) -> Tensor:
         assert teacher_NC is not None, "this loss needs a teacher"
         p_NC = log_softmax(teacher_NC.float() / self.temperature, -1)
         q_NC = log_softmax(logits_NC.float() / self.temperature, -1)

@@ -54,11 +54,10 @@ def merge(
     dtype: str = "float32",
     generation: Mapping[str, object] | None = None,
 ) -> Merged:
-    """Writes the student as one stock model; the folder appears only if, loaded again, it gives the
-    student's logits.
+    """Writes the student as one stock model, parameters in `dtype`; it stays as it is.
 
-    `dtype`: of the stored parameters. `generation`: more values for generation_config.json. The
-    student stays as it is. Raises AdapterError when what was loaded gives something else.
+    `generation`: more values for generation_config.json. AdapterError where the folder, loaded
+    again, gives other logits; then nothing is written.
     """
     with atomic_folder(folder) as inside:
         model = stock_model(student, getattr(torch, dtype))
@@ -79,9 +78,8 @@ def load_merged(folder: str | Path, dtype: str = "float32") -> Student:
     card, vocabulary = read_card(path, "merged")
     model, tokenizer = open_base(path, dtype)
     if rows_of(model) != vocabulary.rows:
-        raise AdapterError(
-            f"{path.name}: its tables lack the {vocabulary.rows} rows of its {CARD}; merge again"
-        )
+        fault = f"its tables lack the {vocabulary.rows} rows of its {CARD}"
+        raise AdapterError(f"{path.name}: {fault}; merge again")
     about = {name: card[name] for name in ("base", "base_fingerprint", "base_pieces")}
     return Student(model, tokenizer, vocabulary, tied=is_tied(model), **about)
 
@@ -111,9 +109,8 @@ def _merged_state(student: Student) -> dict[str, Tensor]:
     """Tensors by their stock names, on the CPU; in float32 where something was added to them."""
     model = student.model
     head = name_of(model, student.head)
-    tables = {name_of(model, student.embedding): student.embedding} | (
-        {} if student.tied else {head: student.head}
-    )
+    heads = {} if student.tied else {head: student.head}
+    tables = {name_of(model, student.embedding): student.embedding} | heads
     state: dict[str, Tensor] = {}
     for name, module in model.named_modules():
         if ".lora_" in name or name.removesuffix(".old") in {*tables, head}:

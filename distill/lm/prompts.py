@@ -42,10 +42,9 @@ TINY_S = 1e-6  # by which times of notes and words may differ and be the same
 class WritingSettings(Checked):
     """How songs are cut and spelled.
 
-    grain: the finest piece of text to use. max_lines: lines in one passage (one training example,
-    one context). spelling: pieces as phones (one letter each, see `lyrics`) or as plain letters of
-    the word. least_confidence: times that a machine is less sure of are not used; the coarser grain
-    is. layout: the order in which a frame's codes are written (see `layouts`).
+    grain: the finest piece of text. max_lines: lines in one passage. spelling: phones (one letter
+    each, see `lyrics`) or a word's plain letters. least_confidence: times that a machine is less
+    sure of are not used. layout: the order of a frame's codes (see `layouts`).
     """
 
     grain: Grain = "finest"
@@ -67,9 +66,8 @@ class WritingSettings(Checked):
 class Piece:
     """Text begun here, its MIDI pitch (None: rest) and its frames (None: not decided yet).
 
-    `pitched` False: nobody knows the pitch. `open`: the length symbol leaves the end of the piece
-    to the singer. `goes_on`: a part of the note before it, which was longer than a length symbol
-    can say (nothing that is written depends on it, so neither does a recorded signal's name).
+    `pitched` False: the pitch is unknown. `open`: the singer decides where the piece ends.
+    `goes_on`: a part of the note before it; nothing that is written or named depends on it.
     """
 
     text: str
@@ -118,13 +116,11 @@ def passages(
 ) -> list[Passage]:
     """Cut a song into passages of 1 to `max_lines` lines; the cut depends on the song's id alone.
 
-    A line without trusted times is left out, and no passage reaches across it: its words are sung
-    there. A song without any is one passage, all of its lyrics. SongError for one without lines.
+    Lines without trusted times are left out, and passages end there; a song of such lines alone is
+    one passage. SongError for a song without lines.
     """
     lines = song.lines
-    trusted = [
-        line.start is not None and line.end is not None and settings.trusts(line) for line in lines
-    ]
+    trusted = [None not in (line.start, line.end) and settings.trusts(line) for line in lines]
     if not any(trusted):
         return [_untimed(song, settings)]
     generator = random.Random(song.id)
@@ -152,9 +148,8 @@ def _passage(
 ) -> Passage:
     """Lines `first` ... `stop`-1 of a song, all of them timed."""
     lines = song.lines[first:stop]
-    timed: list[Timed] = []
-    for line in lines:
-        timed += _timed_pieces(line, frame_rate, settings, song.language)
+    pieces_of = (_timed_pieces(line, frame_rate, settings, song.language) for line in lines)
+    timed = list(itertools.chain.from_iterable(pieces_of))
     start, end = (round((s or 0.0) * frame_rate) for s in (lines[0].start, lines[-1].end))
     pieces = _fill(timed, start, max(end, timed[-1].stop if timed else 0), longest)
     frames = sum(piece.frames or 0 for piece in pieces)
@@ -193,10 +188,7 @@ def _timed_pieces(
 
 
 def _fill(timed: Sequence[Timed], start: int, stop: int, longest: int) -> tuple[Piece, ...]:
-    """Pieces with their frames, rests in the gaps, split where longer than a length symbol says.
-
-    What is shorter than a frame gets one, so that its text is sung, and moves what follows.
-    """
+    """Pieces of at least a frame, rests in the gaps, split where `longest` frames do not reach."""
     pieces: list[Piece] = []
     now = start
     for index, (first, last, piece) in enumerate(timed):
@@ -225,10 +217,8 @@ def _split(piece: Piece, longest: int) -> list[Piece]:
 def look_ahead(pieces: Sequence[Piece]) -> list[Piece]:
     """Write behind each pitched piece the consonants that lead into the next one."""
     result = []
-    for piece, following in zip(pieces, [*pieces[1:], None], strict=True):
-        onset = ""
-        if piece.pitched and following is not None and following.pitched:
-            onset = onset_of(following.text)
+    for piece, later in zip(pieces, [*pieces[1:], None], strict=True):
+        onset = onset_of(later.text) if piece.pitched and later and later.pitched else ""
         result.append(replace(piece, text=f"{piece.text}{JOIN}{onset}".strip()) if onset else piece)
     return result
 
@@ -289,14 +279,12 @@ HEADER, PIECE, LENGTH, OPEN, TEXT, END = -1, -2, -3, -4, -5, -6
 
 @dataclass(frozen=True)
 class Written:
-    """A passage as token ids.
+    """A passage as token ids, each with its place, its frame and its piece (-1: none).
 
-    ids_T: all ids. place_T: what each id is predicted as: its slot (>= 0), HEADER (no loss), PIECE
-    (text, pitch, or that the song ends), TEXT (within a piece: text or pitch), LENGTH, OPEN (as
-    PIECE, and a frame may come too), or END (`end` behind a tail: nothing else can come). Songs end
-    with `end`, or where the layout is late with their tail: so codes too have the places PIECE (the
-    first of a tail) and OPEN (slot 0 within an open piece). frame_T: index of the frame of an audio
-    id, -1 elsewhere. piece_T: index of the piece, -1 in the header.
+    place_T: what each id is predicted as: its slot (>= 0), HEADER (no loss), PIECE (text, pitch, or
+    that the song ends), TEXT (within a piece: text or pitch), LENGTH, OPEN (as PIECE, or a frame),
+    or END (`end` behind a tail). Where a late layout ends songs with their tail, codes too have the
+    places PIECE (the first of a tail) and OPEN (slot 0 within an open piece).
     """
 
     ids_T: Tensor
@@ -318,10 +306,7 @@ def piece_ids(piece: Piece, encode: Encode, vocabulary: AudioVocabulary) -> list
 def write(
     passage: Passage, codes_FS: Tensor, encode: Encode, vocabulary: AudioVocabulary
 ) -> Written:
-    """A passage and its codes as ids, each with its place in the grammar.
-
-    Raises FitError when the pieces do not promise as many frames as there are codes.
-    """
+    """A passage and its codes as ids. FitError unless its pieces have as many frames."""
     v, total = vocabulary, len(codes_FS)
     audio = v.spell(codes_FS).tolist()
     frame_N, slot_N = (column_N.tolist() for column_N in v.order.order(total))
@@ -359,7 +344,6 @@ def _stops(passage: Passage, total: int) -> list[int]:
             break
         stops.append(stop)
     if stop != total or len(stops) < max(1, len(passage.pieces)):
-        raise FitError(
-            f"passage {passage.id}: its pieces end at frame {stop} of {total}; check its times"
-        )
+        fault = f"its pieces end at frame {stop} of {total}"
+        raise FitError(f"passage {passage.id}: {fault}; check its times")
     return stops

@@ -25,10 +25,10 @@ LEAST = -6e4  # a log-probability that half precision can hold
 
 @dataclass(frozen=True)
 class Signal:
-    """Natural-log probabilities for one passage.
+    """Natural-log probabilities for one passage; fingerprint: the teacher's.
 
     slots[s]: logp_FC over slot s's codes, given everything before. pitch_PK and length_PL: over
-    pitch and length symbols of each piece. fingerprint: the teacher's.
+    pitch and length symbols of each piece.
     """
 
     slots: tuple[Tensor, ...]
@@ -60,18 +60,16 @@ def read_signal(path: str | Path) -> Signal:
         slots = tuple(tensors[f"slot{s}"] for s in range(int(about["slots"])))
         return Signal(slots, tensors["pitch"], tensors["length"], about["teacher"])
     except (OSError, KeyError, ValueError, SafetensorError) as error:
-        raise TeacherError(
-            f"{path}: not a recorded signal ({error}); delete it and record it again"
-        ) from None
+        fault = f"not a recorded signal ({error})"
+        raise TeacherError(f"{path}: {fault}; delete it and record it again") from None
 
 
 def check_signal(signal: Signal, codes_FS: Tensor, pieces: int, where: str) -> None:
     """Raise TeacherError unless a signal is of as many frames, slots and pieces, and of numbers."""
-    sizes = (signal.frames, len(signal.slots), len(signal.pitch_PK))
-    if sizes != (*codes_FS.shape, pieces):
-        raise TeacherError(
-            f"{where}: the signal has {sizes[0]} frames, {sizes[1]} slots, {sizes[2]} pieces, the "
-            f"song {len(codes_FS)}, {codes_FS.shape[1]}, {pieces}; record it again"
-        )
+    sizes, wanted = (signal.frames, len(signal.slots), len(signal.pitch_PK)), codes_FS.shape
+    if sizes != (*wanted, pieces):
+        has = "the signal has {} frames, {} slots, {} pieces".format(*sizes)
+        song = f"the song {wanted[0]}, {wanted[1]}, {pieces}"
+        raise TeacherError(f"{where}: {has}, {song}; record it again")
     if any(bool(torch.isnan(slot).any()) for slot in signal.slots):
         raise TeacherError(f"{where}: the signal holds NaN; record it again")

@@ -121,13 +121,13 @@ class Student:
     ) -> Tensor:
         """Last hidden states hidden_BTD, after the final norm; `cache` is extended in place.
 
-        Without a cache and a mask, `positions_BT` that start again in a row begin another song,
-        which does not see the ones before it. GraftError where the family cannot keep songs apart.
+        Without cache and mask, songs (`positions_BT` that start again) do not see each other.
+        GraftError where the family cannot keep them apart.
         """
         body = self.model.base_model
         apart: AbstractContextManager[None] = nullcontext()
         # use_cache=False matters: with its own cache transformers does not look for packed songs
-        options: dict[str, Any] = {"use_cache": cache is not None, cache_word(type(body)): cache}
+        options: dict[str, object] = {"use_cache": cache is not None, cache_word(type(body)): cache}
         if positions_BT is not None:
             options["position_ids"] = positions_BT
             if cache is None and attention_mask is None:
@@ -154,9 +154,8 @@ class Student:
         if not bool(starts_BT[:, 1:].any()):
             return None
         if self.packing == "none":
-            raise GraftError(
-                f"{self.base}: this family cannot keep packed songs apart; put one song in a row"
-            )
+            fault = "this family cannot keep packed songs apart"
+            raise GraftError(f"{self.base}: {fault}; put one song in a row")
         song_BT = starts_BT.cumsum(-1)
         seen_BTT = (song_BT[:, :, None] == song_BT[:, None, :]).tril()
         mask_BTT = torch.zeros(seen_BTT.shape, dtype=self.dtype, device=song_BT.device)
@@ -207,9 +206,8 @@ class Student:
         embedding, head = self.embedding, self.head
         if isinstance(embedding, Grafted) and isinstance(head, Grafted):
             return embedding, head
-        raise GraftError(
-            f"{self.base}: is merged, its tables are one; graft its base instead, or train it all"
-        )
+        ways = "graft its base instead, or train it all"
+        raise GraftError(f"{self.base}: is merged, its tables are one; {ways}")
 
     def _lora_config(self, settings: LoraSettings, **more: Any) -> LoraConfig:
         linear = {
@@ -244,9 +242,8 @@ class Student:
         odd = sorted(parameters.keys() ^ state.keys())
         wrong = odd or sorted(n for n, p in parameters.items() if p.shape != state[n].shape)
         if wrong:
-            raise AdapterError(
-                f"{wrong[0]} and {len(wrong) - 1} more: model and state differ; use the same recipe"
-            )
+            fault = f"{wrong[0]} and {len(wrong) - 1} more: model and state differ"
+            raise AdapterError(f"{fault}; use the same recipe")
         with torch.no_grad():
             for name, parameter in parameters.items():
                 parameter.copy_(state[name])
@@ -271,16 +268,14 @@ class Student:
         (folder / CARD).write_text(json.dumps(card, indent=1) + "\n")
 
     def save_adapter(self, folder: str | Path, dtype: str = "float16") -> Path:
-        """Writes a stock PEFT adapter and `distill.json`, at once or not at all; gives the folder.
+        """Writes a stock PEFT adapter and `distill.json`, whole or not at all; gives the folder.
 
-        Plain PEFT: load the base, `resize_token_embeddings(vocabulary.rows)`,
-        `PeftModel.from_pretrained`. Raises AdapterError for a student without LoRA (merge it
-        instead) and for parameters that `dtype` cannot hold.
+        Plain PEFT loads the base, `resize_token_embeddings(vocabulary.rows)`, then the adapter.
+        AdapterError without LoRA, and for parameters that `dtype` cannot hold.
         """
         if self.lora is None:
-            raise AdapterError(
-                f"{self.base}: was trained in full, which no adapter can hold; write it with merge"
-            )
+            fault = "was trained in full, which no adapter can hold"
+            raise AdapterError(f"{self.base}: {fault}; write it with merge")
         names, state = self._names_on_disk(), {}
         for name, tensor in self.state().items():
             tensor = tensor.to(getattr(torch, dtype)).cpu().contiguous()
@@ -289,12 +284,9 @@ class Student:
             state[names[name]] = tensor
         new_ids = list(range(self.vocabulary.base_rows, self.vocabulary.rows))
         tables = [name.split(".")[-2] for name in self.new_rows()]
-        config = self._lora_config(
-            self.lora,
-            inference_mode=True,
-            base_model_name_or_path=self.base,
-            trainable_token_indices={table: new_ids for table in tables},
-        )
+        more = {"base_model_name_or_path": self.base, "inference_mode": True}
+        indices = dict.fromkeys(tables, new_ids)
+        config = self._lora_config(self.lora, trainable_token_indices=indices, **more)
         about = {"format": "pt", "base_fingerprint": self.base_fingerprint}
         with atomic_folder(folder) as inside:
             config.save_pretrained(str(inside))
@@ -324,11 +316,8 @@ def graft(
     init: str = "codebooks",
     base: str | None = None,
 ) -> Student:
-    """Puts the vocabulary's new rows beside the model's own, in place; nothing trains yet.
-
-    `init` as in `graft.first_rows`; `base`: the name by which others find this base (recorded in
-    adapters). The graft is checked before it is handed out (see graft_checks). Raises GraftError.
-    """
+    """Puts the vocabulary's new rows beside the model's own, in place, checked; nothing trains yet.
+    `init`: see `graft.first_rows`; `base`: its name for adapters. Raises GraftError."""
     where = base or _public_name(model)
     pieces = 1 + max(tokenizer.get_vocab().values())
     tables = (model.get_input_embeddings(), model.get_output_embeddings())
@@ -366,17 +355,15 @@ def _public_name(model: PreTrainedModel) -> str:
 def load(
     base: str | Path, adapter: str | Path, dtype: str = "float32", quantise: Quantisation = "none"
 ) -> Student:
-    """A student from a base and an adapter that `save_adapter` wrote, ready to sing or to train on.
-    Raises AdapterError when the adapter was made for another base, even one of the same shape."""
+    """A student of a base and an adapter, ready to sing or train. AdapterError for another base."""
     folder = locate(str(adapter))
     card, vocabulary = read_card(folder, "adapter")
     model, tokenizer = open_base(base, dtype, quantise)
     identity = fingerprint(model, tokenizer, folder_of(model))
     if identity != card["base_fingerprint"]:
-        raise AdapterError(
-            f"{folder.name}: was made for base {card['base']} ({card['base_fingerprint'][:12]}), "
-            f"not for {Path(base).name} ({identity[:12]}); give that base"
-        )
+        theirs = f"{card['base']} ({card['base_fingerprint'][:12]})"
+        fault = f"was made for base {theirs}, not for {Path(base).name} ({identity[:12]})"
+        raise AdapterError(f"{folder.name}: {fault}; give that base")
     student = graft(model, tokenizer, vocabulary, init="gaussian", base=card["base"])
     student.adapt(LoraSettings(**card["lora"]))
     ours = {theirs: name for name, theirs in student._names_on_disk().items()}
@@ -395,9 +382,8 @@ def read_card(folder: Path, form: str) -> tuple[dict[str, Any], AudioVocabulary]
         card = json.loads((folder / CARD).read_text(encoding="utf-8"))
         is_form, version = card["form"], card["version"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise AdapterError(
-            f"{folder.name}: has no readable {CARD}; give a folder that distill wrote"
-        ) from error
+        ways = "give a folder that distill wrote"
+        raise AdapterError(f"{folder.name}: has no readable {CARD}; {ways}") from error
     if version != 1 or is_form != form:
         is_now = f"is {is_form}, version {version}"
         raise AdapterError(f"{folder.name}: {is_now}, not {form}, version 1; load it as that")

@@ -44,8 +44,7 @@ class Span:
 
 @dataclass(frozen=True)
 class AudioVocabulary:
-    """A bijection between (slot, code), score symbols and token ids from `base_rows` up. No id
-    depends on `layout`, the order in which codes are written (see `layouts`)."""
+    """(slot, code) and score symbols <-> ids from `base_rows` up; `layout` changes no id."""
 
     base_rows: int
     format: CodecFormat
@@ -122,18 +121,16 @@ class AudioVocabulary:
         """ids_N -> codes_FS. VocabularyError names the first id of another slot than is due."""
         slots, count = self.format.slots, ids_N.numel()
         if count % slots:
-            raise VocabularyError(
-                f"{count} audio ids are not whole frames of {slots} slots; drop the last ones"
-            )
+            fault = f"{count} audio ids are not whole frames of {slots} slots"
+            raise VocabularyError(f"{fault}; drop the last ones")
         frame_N, slot_N = self.order.order(count // slots)
         codes_N = ids_N.long().flatten() - self._slot_starts_S()[slot_N]
         wrong_N = (codes_N < 0) | (codes_N >= torch.tensor(self.format.slot_sizes)[slot_N])
         if bool(wrong_N.any()):
             first = int(wrong_N.nonzero()[0])
-            frame, slot, id = int(frame_N[first]), int(slot_N[first]), int(ids_N.flatten()[first])
-            raise VocabularyError(
-                f"frame {frame}: id {id} is not a code of slot {slot} (ids {self.span(slot)})"
-            )
+            slot, where = int(slot_N[first]), f"frame {int(frame_N[first])}"
+            wrong = f"id {int(ids_N.flatten()[first])} is not a code of slot {slot}"
+            raise VocabularyError(f"{where}: {wrong} (ids {self.span(slot)})")
         codes_FS = torch.empty(count // slots, slots, dtype=torch.int64)
         codes_FS[frame_N, slot_N] = codes_N
         return codes_FS
@@ -142,10 +139,8 @@ class AudioVocabulary:
         """Refuse codes of another codec: wrong number of slots, or out of a slot's range."""
         slots = self.format.slots
         if codes_FS.ndim != 2 or codes_FS.shape[1] != slots:
-            shape = tuple(codes_FS.shape)
-            raise CodecError(
-                f"codes of shape {shape}: this vocabulary has {slots} slots; use its codec"
-            )
+            shape, has = tuple(codes_FS.shape), f"this vocabulary has {slots} slots"
+            raise CodecError(f"codes of shape {shape}: {has}; use its codec")
         for slot, size in enumerate(self.format.slot_sizes):
             low, high = map(int, codes_FS[:, slot].aminmax()) if len(codes_FS) else (0, 0)
             if low < 0 or high >= size:
@@ -157,10 +152,7 @@ class AudioVocabulary:
 
     # --- score symbols ----------------------------------------------------------------------------
     def pitch(self, midi: float | None, known: bool = True) -> int:
-        """Pitch symbol: unknown unless `known`, a rest for None, else the nearest key's.
-
-        Raises VocabularyError for a key out of range.
-        """
+        """Symbol of the nearest key, a rest (None) or unknown. VocabularyError out of range."""
         if not known:
             return self.pitch_span.start
         if midi is None:
@@ -168,9 +160,7 @@ class AudioVocabulary:
         key = round(midi)
         low, high = self.lowest_midi, self.highest_midi
         if not low <= key <= high:
-            raise VocabularyError(
-                f"MIDI pitch {midi:g} is outside {low} to {high}; transpose the song"
-            )
+            raise VocabularyError(f"MIDI {midi:g} is outside {low} to {high}; transpose the song")
         return self.pitch_span.start + 2 + key - low
 
     def midi(self, id: int) -> int | None:

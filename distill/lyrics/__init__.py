@@ -58,8 +58,7 @@ class Verse(NamedTuple):
 
 
 def phones(word: str, language: str = "en") -> tuple[str, ...]:
-    """The ARPABET phones of a word, without stress marks: "stream" -> ("S", "T", "R", "IY", "M").
-    () where it has no letter and no digit; else at least one of them is a vowel."""
+    """ARPABET phones, unstressed: "stream" -> ("S", "T", "R", "IY", "M"); () for marks alone."""
     return tuple(PHONE_OF[letter] for letter in sound(word, language))
 
 
@@ -93,7 +92,7 @@ def cut(sounds: str) -> list[Syllable]:
 
 
 def can_begin(consonants: str) -> bool:
-    """Whether English begins syllables so. Any single consonant does, but NG."""
+    """Whether English begins syllables so. Each consonant alone does, but NG."""
     return consonants != LETTER_OF["NG"] if len(consonants) == 1 else consonants in ONSETS
 
 
@@ -110,10 +109,9 @@ def sing_texts(line: str, language: str = "en") -> list[str]:
 def words(line: str) -> list[str]:
     """The words of a line: lower case, accents and inner apostrophes kept, other marks dropped.
 
-    "Row, row - don't STOP!" -> ["row", "row", "don't", "stop"]; an opening apostrophe stays where
-    the dictionary has such a word ('til), and so does a closing one after n (singin'). A Chinese
-    character is a word: "爱你baby" -> ["爱", "你", "baby"]. Chords in square brackets are marks:
-    "[Am]Hello" -> ["hello"].
+    "Row, row - don't STOP!" -> ["row", "row", "don't", "stop"]; outer apostrophes stay in known
+    words ('til, singin'). Chinese characters are words: "爱你baby" -> ["爱", "你", "baby"]. Chords
+    are marks: "[Am]Hello" -> ["hello"].
     """
     text = unicodedata.normalize("NFC", CHORD.sub("", line)).lower()
     text = re.sub("[\u2018\u2019\u02bc\u00b4\u0060\u2032]", "'", text)
@@ -133,20 +131,17 @@ def parse(lyrics: str, where: str = "lyrics") -> list[Verse]:
     """Cuts lyrics into sections and lines, without lines of marks alone (emoji, rules, chords).
 
     "[verse]", "[Chorus 2]" or "[pre-chorus: soft]" opens a section ("[Chorus x2]" one called
-    chorus-x2), "[Am]" is a chord and opens none. A tag stays without lines too: "[instrumental]"
-    says that nobody sings there, "[chorus]" alone that it comes again. Untagged lyrics are cut at
-    blank lines into sections tagged "verse"; within tagged lyrics a blank line means nothing.
-    LyricsError (naming `where`) on what is not text, empty, too long, or has nothing to sing.
+    chorus-x2), "[Am]" is a chord. A tag stays without lines too (instrumental, or sung again).
+    Untagged lyrics are cut at blank lines into sections tagged "verse". LyricsError (naming
+    `where`) on what is not text, empty, too long, or has nothing to sing.
     """
     if not isinstance(lyrics, str):
         raise LyricsError(f"{where}: lyrics are {type(lyrics).__name__}, not text; give a string")
     if not lyrics.strip():
         raise LyricsError(f"{where}: lyrics are empty; give at least one line to sing")
     if len(lyrics) > LONGEST_LYRICS:
-        raise LyricsError(
-            f"{where}: {len(lyrics):,} characters of lyrics; cut them to songs of at most "
-            f"{LONGEST_LYRICS:,}"
-        )
+        ways = f"cut them to songs of at most {LONGEST_LYRICS:,}"
+        raise LyricsError(f"{where}: {len(lyrics):,} characters of lyrics; {ways}")
     sections: list[tuple[str, list[str]]] = [("", [])]  # "" until there is a tag
     for row in lyrics.splitlines():
         if (match := TAG.match(row)) and not CHORD.match(row.strip()):
@@ -164,7 +159,6 @@ def parse(lyrics: str, where: str = "lyrics") -> list[Verse]:
             sections[-1][1].append(row.strip())
     verses = [Verse(tag or "verse", tuple(lines)) for tag, lines in sections if tag or lines]
     if not any(verse.lines for verse in verses):
-        raise LyricsError(
-            f"{where}: lyrics have no letter or digit; give at least one word to sing"
-        )
+        ways = "give at least one word to sing"
+        raise LyricsError(f"{where}: lyrics have no letter or digit; {ways}")
     return verses

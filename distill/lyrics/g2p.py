@@ -78,8 +78,8 @@ QUIET = 255 / 12  # quantisation steps a neper: a byte holds probabilities from 
 
 @dataclass(frozen=True)
 class LetterModel:
-    """pairs: (letter, phones) by symbol - FIRST. gain: n-gram key -> its own part of the
-    probability. yielded: context key -> the share it leaves to the context a symbol shorter."""
+    """pairs: (letter, phones) by symbol - FIRST. gain: n-gram key -> its part of the probability.
+    yielded: context key -> the share it leaves to the context a symbol shorter."""
 
     order: int
     pairs: tuple[tuple[str, str], ...]

@@ -34,17 +34,15 @@ ROMAN = dict(zip(_FROM, _TO, strict=True)) | {
 def sound(word: str, language: str = "en") -> str:
     """The sound of a word: "stream" -> "strIm"; "" without a letter or digit.
 
-    Spanish is read by its rules, Chinese characters in Mandarin (but in Japanese). Everything else
-    is read as English: from the dictionary, else by the letter-to-sound model, accents folded,
-    digits as numbers, Greek, Cyrillic, kana and hangul by their Roman letters; a character of
-    any other script is sung on an open vowel.
+    Spanish by its rules, Chinese characters in Mandarin (but in Japanese), all else as English:
+    from the dictionary, else by the letter-to-sound model, digits as numbers, Greek, Cyrillic, kana
+    and hangul by Roman letters; a character of any other script is an open vowel.
     """
     return "".join(sounds([word], language)[0])
 
 
 def sounds(words: Sequence[str], language: str = "en") -> list[list[str]]:
-    """The sounds of a line's words, of each its parts: every Chinese character is a part, and read
-    among its neighbours."""
+    """The sounds of a line's words, by part: each Chinese character is one, read in its context."""
     plain = language.partition("-")[0].lower()
     parts = [(index, part) for index, word in enumerate(words) for part in _PARTS.findall(word)]
     han = "".join(part if _HAN.match(part) else " " for _, part in parts)

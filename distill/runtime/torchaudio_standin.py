@@ -29,10 +29,7 @@ EXTENSION = "torchaudio._extension"
 
 
 def install() -> str:
-    """Makes torchaudio importable; which one is in place: "native", "stand-in" or "absent".
-
-    Calling it again costs nothing. Only the two errors of a foreign CUDA build are caught.
-    """
+    """Makes torchaudio importable; what is in place: "native", "stand-in" or "absent"."""
     if "torchaudio" in sys.modules:
         return "stand-in" if getattr(sys.modules.get(EXTENSION), "is_standin", False) else "native"
     if importlib.util.find_spec("torchaudio") is None:

@@ -33,10 +33,8 @@ def share_out(
 ) -> list[Result]:
     """What `work` gives in each of several children, called with the jobs that its child takes.
 
-    Jobs are taken in their order: with the longest first, the children end together. `work`, jobs
-    and results are pickled; `environment` is added to this process's own. A child whose parent is
-    gone takes no further job. Raises the DistillError that a child raised, and DistillError with
-    `name` and `advice` where one ended otherwise than it should.
+    Jobs are taken in order (longest first ends together), none once the parent is gone. Pickled:
+    `work`, jobs, results. Raises a child's DistillError, or one with `name` and `advice`.
     """
     package = str(Path(__file__).parents[2])
     path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
@@ -70,9 +68,8 @@ def _result(child: subprocess.Popen[bytes], name: str, advice: str) -> Any:
     answer, complaint = child.communicate()
     if child.returncode != 0:
         last = complaint.decode(errors="replace").strip().splitlines()[-1:] or ["no word"]
-        raise DistillError(
-            f"{name}: a process ended with status {child.returncode} ({last[0]}); {advice}"
-        )
+        fault = f"a process ended with status {child.returncode} ({last[0]})"
+        raise DistillError(f"{name}: {fault}; {advice}")
     result = pickle.loads(answer)
     if isinstance(result, DistillError):
         raise result

@@ -17,17 +17,18 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.optim import Optimizer
 
 from distill import folders
 from distill.errors import CheckpointError, FolderError
 from distill.training.run_folder import INTACT, Run
 
+Tensors = dict[str, Tensor]  # by name
 PREFIX = "step-"
 _EARLIER = "remove this folder to go on from the one before"
 _ADAMW = {"exp_avg", "exp_avg_sq", "step"}
@@ -42,23 +43,16 @@ class Place:
     seconds: float = 0.0
 
 
-def machine() -> dict[str, Any]:
+def machine() -> dict[str, object]:
     """What must be equal for a resumed run to be bit-identical."""
     return {"torch": torch.__version__, "threads": torch.get_num_threads()}
 
 
 def save(
-    parent: Path,
-    now: Place,
-    run: Run,
-    parameters: dict[str, Tensor],
-    optimizer: torch.optim.Optimizer,
-    keep: int,
+    parent: Path, now: Place, run: Run, parameters: Tensors, optimizer: Optimizer, keep: int
 ) -> Path:
     """Writes a checkpoint below `parent`, then removes all but the `keep` newest up to this one.
-
-    Raises CheckpointError when the disk refuses; the checkpoints before it are then untouched.
-    """
+    CheckpointError when the disk refuses; earlier checkpoints are then untouched."""
     path = parent / f"{PREFIX}{now.step:08d}"
     state = {"version": 1, **asdict(now), **machine(), "run": run}
     try:
@@ -75,13 +69,9 @@ def save(
     return path
 
 
-def load(
-    path: Path, optimizer: torch.optim.Optimizer
-) -> tuple[dict[str, Tensor], dict[str, Any], Place]:
-    """Trained parameters, what state.json says, and where the run stood; moments are put back.
-
-    Raises CheckpointError when anything is missing or of another shape.
-    """
+def load(path: Path, optimizer: Optimizer) -> tuple[Tensors, dict[str, object], Place]:
+    """(trained parameters, state.json, where the run stood); moments are put back.
+    CheckpointError when anything is missing or of another shape."""
     try:
         state = json.loads((path / "state.json").read_text(encoding="utf-8"))
         parameters = load_file(path / "weights.safetensors")
@@ -98,23 +88,22 @@ def load(
     return parameters, state, now
 
 
-def _plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def _plain(tensors: Tensors) -> Tensors:
     """Contiguous copies on the CPU that share no memory (safetensors refuses shared ones)."""
-    return {
-        name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()
-    }
+    copies = {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
+    return {name: copy.contiguous() for name, copy in copies.items()}
 
 
-def _moments(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def _moments(optimizer: Optimizer) -> Tensors:
     """AdamW's state under flat names: "<parameter number>.<exp_avg | exp_avg_sq | step>"."""
-    state: dict[int, dict[str, Tensor]] = optimizer.state_dict()["state"]
+    state: dict[int, Tensors] = optimizer.state_dict()["state"]
     return {f"{n}.{kind}": value for n, kinds in state.items() for kind, value in kinds.items()}
 
 
-def _restore(path: Path, moments: dict[str, Tensor], optimizer: torch.optim.Optimizer) -> None:
+def _restore(path: Path, moments: Tensors, optimizer: Optimizer) -> None:
     """Puts saved moments back; a parameter has all three or none, and they have its shape."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    state: dict[int, dict[str, Tensor]] = {}
+    state: dict[int, Tensors] = {}
     for name, value in moments.items():
         number, _, kind = name.partition(".")
         state.setdefault(int(number), {})[kind] = value

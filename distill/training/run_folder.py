@@ -28,7 +28,7 @@ INTACT = "earlier checkpoints are intact: make room and run the same command aga
 class Run(TypedDict):
     """What a folder belongs to, as run.json has it."""
 
-    settings: dict[str, Any]
+    settings: dict[str, object]
     seed: int
     recipe: str
 
@@ -73,7 +73,7 @@ def claim(folder: Path, run: Run) -> None:
         raise TrainingError(f"{folder}: {fault}; {ways}")
 
 
-def difference(before: Any, now: Run) -> str:
+def difference(before: object, now: Run) -> str:
     """The first thing that differs between two runs, in words."""
     if not isinstance(before, dict) or set(before) != set(now):
         return "its run.json has another form"

@@ -61,8 +61,8 @@ Batch = TypeVar("Batch")
 class TrainSettings(Checked):
     """How to train: `steps`, `seconds` or both (the first reached ends), AdamW, and when to save.
 
-    Under a time budget the cosine follows the seconds spent, which checkpoints keep. `precision`
-    auto is bf16 where the machine has instructions for it; weights and moments stay fp32.
+    With `seconds` the cosine follows the time spent, which checkpoints keep. `precision` auto is
+    bf16 where the machine has instructions for it; weights and moments stay fp32.
     """
 
     steps: int | None = at_least(1, default=None)
@@ -110,9 +110,7 @@ class Task(Protocol[Batch]):
 
     def loss(self, batch: Batch) -> dict[str, tuple[Tensor, float]]:
         """Per term, its sum over the batch (a scalar) and its count; without weight only logged.
-
-        The task puts its own modules into training mode here: a caller may have evaluated in
-        between."""
+        It puts its modules into training mode: a caller may have evaluated in between."""
 
     def loss_weights(self) -> dict[str, float]:
         """The weight of each term of the loss."""
@@ -163,10 +161,9 @@ def train(
 ) -> Iterator[Step]:
     """Trains in `folder`, giving each step when done; called again, resumes; ended, gives nothing.
 
-    `recipe` is the resolved text of what is trained, if there is one; a folder belongs to one
-    (settings, seed, recipe). Raises TrainingError (not finite, folder in use or of another run) and
-    CheckpointError (disk full, damaged). When it returns, the last checkpoint is written and the
-    task holds the final weights.
+    A folder belongs to one (settings, seed, `recipe`: its resolved text). TrainingError: not
+    finite, folder in use or of another run; CheckpointError: disk full, damaged. When it returns,
+    the last checkpoint is written and the task holds the final weights.
     """
     folder = Path(folder)
     accelerator = Accelerator()
@@ -318,10 +315,9 @@ class _Loop(Generic[Batch]):
                     continue
                 wanted = expected.get(name, 0.0)
                 if not math.isclose(count, wanted, rel_tol=1e-6):
-                    raise TrainingError(
-                        f"step {step}: loss() sums {name} over {count} things, counts() says"
-                        f" {wanted}; they must agree, or accumulation is wrong"
-                    )
+                    fault = f"loss() sums {name} over {count} things, counts() says {wanted}"
+                    must = "they must agree, or accumulation is wrong"
+                    raise TrainingError(f"step {step}: {fault}; {must}")
                 if (weight := self.loss_weights[name]) and totals[name]:
                     parts.append(total * (weight / totals[name]))
             if parts and (loss := torch.stack(parts).sum()).requires_grad:
