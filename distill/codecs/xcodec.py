@@ -1,5 +1,4 @@
-"""X-Codec (Ye 2024, arXiv 2408.17175), the codec of YuE: 16 kHz, 50 frames a second, eight slots of
-1,024 codes.
+"""X-Codec (Ye 2024, arXiv 2408.17175), YuE's: 16 kHz, 50 frames a second, 8 slots of 1,024 codes.
 
 It codes the sound, as a DAC hears it, together with what a HuBERT makes of it. The published layout
 is transformers' (`hf-audio/xcodec-hubert-general-balanced` and its like): config.json,
