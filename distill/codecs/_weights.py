@@ -17,7 +17,7 @@ import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import safetensors
 import safetensors.torch
@@ -34,6 +34,7 @@ BROKEN = (
     RuntimeError, OSError, EOFError, ValueError, LookupError, TypeError, AttributeError,
     zipfile.BadZipFile,
 )  # fmt: skip
+Network = TypeVar("Network", bound=nn.Module)
 COPY_FILE, COPY_FOLDER = "copy the file again", "copy the folder again"
 
 
@@ -149,7 +150,7 @@ def fill_from_halves(wanted: Mapping[str, Tensor], folder: Path) -> dict[str, Te
     return state
 
 
-def settled(network: nn.Module) -> nn.Module:
+def settled(network: Network) -> Network:
     """The network with its weight norms worked out once; one with them is slow and not pickled."""
     for module in network.modules():
         if parametrize.is_parametrized(module):

@@ -44,8 +44,9 @@ ARGUMENTS = (
     *("encoder_dim", "encoder_rates", "latent_dim", "decoder_dim", "decoder_rates"),
     *("n_codebooks", "codebook_size", "codebook_dim", "sample_rate"),
 )
+Arguments = dict[str, Any]  # of dac.DAC
 # the package's conf/final/*.yml: what its downloads are, known before they are fetched
-PUBLISHED: dict[str, dict[str, Any]] = {
+PUBLISHED: dict[str, Arguments] = {
     name: dict(sample_rate=rate, encoder_rates=rates, n_codebooks=slots, codebook_size=1024)
     for name, rate, rates, slots in (
         ("44khz", 44100, [2, 4, 8, 8], 9),
@@ -165,7 +166,7 @@ def _download(name: str) -> Path:
         raise CodecError(f"{name}: not fetched ({error}); check network, or give a path") from error
 
 
-def _read(path: Path, shallow: bool = False) -> tuple[dict[str, Any], object]:
+def _read(path: Path, shallow: bool = False) -> tuple[Arguments, object]:
     """(arguments of dac.DAC, weights) of a checkpoint or folder; `shallow`: the arguments alone."""
     if path.is_dir():
         config = _weights.read_config(path / "config.json", NEEDED)
@@ -179,7 +180,7 @@ def _read(path: Path, shallow: bool = False) -> tuple[dict[str, Any], object]:
         raise CodecError(f"{path}: {fault}; give its weights.pth") from error
 
 
-def _format(config: dict[str, Any], settings: Settings) -> CodecFormat:
+def _format(config: Arguments, settings: Settings) -> CodecFormat:
     with _weights.as_configured(Path(settings.path)):
         slots = _weights.chosen(settings.slots, config["n_codebooks"], settings.path)
         hop = math.prod(config["encoder_rates"])

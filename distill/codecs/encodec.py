@@ -138,11 +138,12 @@ class EncodecVocos(Placed):
         self.format, self.fingerprint, self.hop = format, fingerprint, HOP
         self.books_SCD = books_CD[: format.slots * CODES].reshape(format.slots, CODES, -1).float()
         self.quantiser: Any = encodec["quantizer"]
-        encoder: Any = encodec["encoder"]
-        layers = list(encoder.layers)
+        layers = list(encodec["encoder"].get_submodule("layers").children())
         memory = next(number for number, layer in enumerate(layers) if hasattr(layer, "lstm"))
         self.before = nn.Sequential(*layers[:memory])
-        self.memory: Any = layers[memory]
+        lstm = layers[memory].get_submodule("lstm")
+        assert isinstance(lstm, nn.LSTM)
+        self.lstm = lstm
         self.after = nn.Sequential(*layers[memory + 1 :])
 
     @cached_property
@@ -153,7 +154,7 @@ class EncodecVocos(Placed):
     @cached_property
     def contexts(self) -> tuple[int, int, int]:
         """How many frames the convolutions before and behind the LSTM hear, and Vocos."""
-        width, device = self.memory.lstm.input_size, self.device
+        width, device = self.lstm.input_size, self.device
         return (
             _blocks.receptive_frames(self.before, 1, HOP, device=device),
             _blocks.receptive_frames(self.after, width, device=device),
@@ -171,7 +172,7 @@ class EncodecVocos(Placed):
 
         def carry(hidden_DF: Tensor) -> Tensor:  # EncodecLSTM.forward with its state kept
             nonlocal state
-            output_FBD, state = self.memory.lstm(hidden_DF.T[:, None], state)
+            output_FBD, state = self.lstm(hidden_DF.T[:, None], state)
             return output_FBD[:, 0].T + hidden_DF
 
         def after(heard_DF: Tensor) -> Tensor:
@@ -216,7 +217,7 @@ def _config(path: Path) -> tuple[dict[str, dict[str, Any]], list[float]]:
         return parts, [float(rate) for rate in extractor.get("bandwidths", [1.5, 3.0, 6.0, 12.0])]
 
 
-def _encoder(path: Path) -> tuple[nn.ModuleDict, dict[str, Any]]:
+def _encoder(path: Path) -> tuple[nn.ModuleDict, dict[str, object]]:
     """(EnCodec's encoder and quantiser, the configuration) of a folder or checkpoint."""
     if path.is_dir():
         config = read_pretrained_config(EncodecConfig, path / "config.json", "encodec")

@@ -78,7 +78,7 @@ class Xcodec(Placed):
         self.block_frames = math.ceil(SEGMENT_SECONDS * format.frame_rate)
         self.encoder_context = math.ceil(CONTEXT_SECONDS * format.frame_rate)
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         """For an encoding process: without the hooks of transformers, put on at the first call."""
         model = copy.deepcopy(self.model)
         for part in model.modules():
