@@ -241,8 +241,7 @@ def _serve() -> None:
 
 
 def _cap(memory: int, wall_seconds: float) -> None:
-    """Cap the memory (bytes beyond what is in use now), once; and for each file the processor's
-    time (seconds), should nobody be left to watch."""
+    """Cap the memory (bytes beyond what is in use now), once; a file's processor time (seconds)."""
     import resource  # not on Windows, which has no worker
 
     pages = Path("/proc/self/statm")
@@ -281,8 +280,7 @@ class Decoder:
         self.close()
 
     def decode(self, path: str | Path) -> Sound:
-        """The whole file. Raises AudioError naming the file: as `decode`, and for a worker that
-        crashed, was killed, or took more memory or time than the limits allow."""
+        """The whole file. AudioError as `decode`; the worker crashed, or went over the limits."""
         sound = self._ask(Path(path), whole=True)
         assert isinstance(sound, Sound)
         return sound

@@ -254,8 +254,7 @@ class CodecNetwork(nn.Module):
         anchor: int = 0,
         at_anchor_B: Tensor | None = None,
     ) -> Tensor:
-        """wave_BW of hidden states. With a source: pulses of this pitch (None: the hidden states'
-        own), of which `at_anchor_B` periods have passed where state `anchor` begins."""
+        """wave_BW; a source's pulses have this pitch (None: its own), the phase from an anchor."""
         with torch.autocast(hidden_BTD.device.type, enabled=False):
             hidden_BTD = hidden_BTD.float()
             if self.source is None:
@@ -288,9 +287,8 @@ class Features(nn.Module):
         self.hop, self.low_bins = settings.hop // 2, low_bins(settings)
         self.width = bands + self.low_bins
         bins = settings.mel_window // 2 + 1
-        mel_KB = melscale_fbanks(
-            bins, 0.0, rate / 2, bands, rate, norm="slaney", mel_scale="slaney"
-        )
+        scale = {"norm": "slaney", "mel_scale": "slaney"}
+        mel_KB = melscale_fbanks(bins, 0.0, rate / 2, bands, rate, **scale)
         self.register_buffer("mel_KB", mel_KB, persistent=False)
         self.register_buffer("mel_window", torch.hann_window(settings.mel_window), persistent=False)
         pitch_window = torch.hann_window(settings.pitch_window)

@@ -95,16 +95,21 @@ def _blurred(logits_BTN: Tensor) -> Tensor:
 
 
 def samples(hertz_BT: Tensor, hop: int) -> Tensor:
-    """hertz_BW, float64: a value in the middle of every `hop` samples, and straight lines between.
+    """hertz_BW, float64, as `drawn_out`."""
+    return drawn_out(hertz_BT.double(), hop)
+
+
+def drawn_out(values_T: Tensor, hop: int) -> Tensor:
+    """[..., T * hop]: each value in the middle of its hop, and straight lines between.
 
     Not by `interpolate`: its float32 positions depend on how long the song is.
     """
-    hertz_BT1 = hertz_BT.double()[..., None]
-    away_H = (torch.arange(hop, device=hertz_BT.device).double() + 0.5) / hop - 0.5
-    rise_BT1 = hertz_BT1.diff(dim=1)
-    before_BT1, behind_BT1 = (functional.pad(rise_BT1, (0, 0, *side)) for side in ((1, 0), (0, 1)))
-    lines_BTH = hertz_BT1 + away_H.clamp_max(0) * before_BT1 + away_H.clamp_min(0) * behind_BT1
-    return lines_BTH.flatten(1)
+    away_H = torch.arange(hop, dtype=values_T.dtype, device=values_T.device)
+    away_H = (away_H + 0.5) / hop - 0.5
+    rise_T = values_T.diff(dim=-1)
+    before_T1, behind_T1 = (functional.pad(rise_T, side)[..., None] for side in ((1, 0), (0, 1)))
+    lines_TH = away_H.clamp_max(0) * before_T1 + away_H.clamp_min(0) * behind_T1
+    return (values_T[..., None] + lines_TH).flatten(-2)
 
 
 def cycles(

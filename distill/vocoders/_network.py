@@ -24,6 +24,7 @@ from torch.nn import functional
 
 from distill.audio.codec_format import CodecFormat
 from distill.codecs._blocks import receptive_frames
+from distill.codecs._source import drawn_out
 from distill.config.ranges import Checked, at_least, between
 from distill.errors import SettingsError
 from distill.runtime.torchaudio_standin import install
@@ -150,20 +151,6 @@ class ZeroMeanHead(ISTFTHead):
         zero_B1T = torch.complex(bins_BKT[:, 1:2].real, torch.zeros_like(phase_BKT[:, :1]))
         wave_BW = self.istft(torch.cat([zero_B1T, bins_BKT[:, 1:]], 1))
         return wave_BW[:, : hidden_BTD.shape[1] * self.istft.hop_length]
-
-
-def drawn_out(frames_B1F: Tensor, hop: int) -> Tensor:
-    """[B, 1, F * hop]: each frame's value in the middle of its hop, and straight lines between.
-
-    Not by `interpolate`: its float32 positions depend on where in a song a frame stands, so pieces
-    would not be the whole.
-    """
-    away_H = (torch.arange(hop, device=frames_B1F.device) + 0.5) / hop - 0.5
-    rise_B1F = frames_B1F.diff(dim=2)
-    before_B1F1 = functional.pad(rise_B1F, (1, 0))[..., None]
-    behind_B1F1 = functional.pad(rise_B1F, (0, 1))[..., None]
-    lines_B1FH = away_H.clamp_max(0) * before_B1F1 + away_H.clamp_min(0) * behind_B1F1
-    return (frames_B1F[..., None] + lines_B1FH).flatten(2)
 
 
 def limit(wave: Tensor) -> Tensor:
