@@ -92,8 +92,8 @@ def check_codes(codes_FS: Tensor, format: CodecFormat) -> None:
     """CodecError unless codes_FS is whole numbers, S wide, and inside every slot's size."""
     slots = len(format.slot_sizes)
     if codes_FS.ndim != 2 or codes_FS.shape[1] != slots or codes_FS.shape[0] == 0:
-        shape = tuple(codes_FS.shape)
-        raise CodecError(f"decode: codes of shape {shape}; give [frames, {slots}], at least one")
+        wanted = f"[frames, {slots}] with at least one frame"
+        raise CodecError(f"decode: codes of shape {tuple(codes_FS.shape)}; give {wanted}")
     if codes_FS.is_floating_point() or codes_FS.dtype == torch.bool:
         raise CodecError(f"decode: codes of type {codes_FS.dtype}; give whole numbers (int64)")
     for slot, size in enumerate(format.slot_sizes):
