@@ -31,20 +31,15 @@ STREAMED = 0x7FFFFFFF - 64  # a WAV size at or above this: a pipe that did not k
 
 
 class Header(NamedTuple):
-    """What a container says of its sound.
-
-    frames: samples a channel, None where only a decoder can tell. channels, sample_rate (Hz): as
-    written, None likewise. md5: of the samples as `bits`-bit integers (FLAC), empty where there is
-    none. counted: whether the file carries the number of its frames (see `mpeg.counted`).
-    """
+    """What a container says of its sound; None where only a decoder can tell."""
 
     container: str
-    frames: int | None = None
+    frames: int | None = None  # samples a channel
     channels: int | None = None
-    sample_rate: int | None = None
-    md5: bytes = b""
+    sample_rate: int | None = None  # Hz
+    md5: bytes = b""  # of the samples as `bits`-bit integers (FLAC), or none
     bits: int = 0
-    counted: bool = True
+    counted: bool = True  # whether the file carries the number of its frames (`mpeg.counted`)
 
 
 def tell(path: Path) -> Header:
@@ -213,12 +208,8 @@ def _boxes(file: BinaryIO, begin: int, end: int, path: Path) -> Iterator[tuple[b
 def _mp4(file: BinaryIO, size: int, path: Path) -> Header:
     boxes = [(begin, end) for name, begin, end in _boxes(file, 0, size, path) if name == b"moov"]
     for wanted in (b"trak", b"mdia", b"mdhd"):
-        boxes = [
-            (begin, end)
-            for outer in boxes
-            for name, begin, end in list(_boxes(file, *outer, path))
-            if name == wanted
-        ]
+        inner = [box for outer in boxes for box in list(_boxes(file, *outer, path))]
+        boxes = [(begin, end) for name, begin, end in inner if name == wanted]
     tracks: list[tuple[int, int]] = []  # sample rate, length
     for begin, _ in boxes:
         file.seek(begin)

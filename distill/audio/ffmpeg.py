@@ -34,8 +34,7 @@ class Stream:
         self.left, self.seen, self.least = frames, 0, max(1, frames - PRIMING)
 
     def read(self, frames: int, **_: object) -> NDArray[np.float32]:
-        """Up to `frames` further samples, wave_WC float32; none at the end. RuntimeError when
-        ffmpeg fails or gives less."""
+        """Up to `frames` more, wave_WC float32; none at the end. RuntimeError if ffmpeg fails."""
         assert self.process.stdout is not None
         width = SAMPLE_BYTES * CHANNELS
         content = self.process.stdout.read(width * min(frames, self.left))
@@ -58,11 +57,9 @@ def opened(path: Path, frames: int, sample_rate: int) -> Iterator[Stream]:
         raise AudioError(f"{path}: M4A needs the program ffmpeg; install it or convert to FLAC")
     options = "-nostdin -v error -xerror -threads 1 -protocol_whitelist file -f mov -i".split()
     output = f"-map 0:a:0 -ac {CHANNELS} -ar {sample_rate} -f f32le -protocol_whitelist pipe pipe:1"
-    command = [program, *options, f"file:{path}", *output.split()]
+    command, nothing = [program, *options, f"file:{path}", *output.split()], subprocess.DEVNULL
     try:
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-        )
+        process = subprocess.Popen(command, stdin=nothing, stdout=subprocess.PIPE, stderr=nothing)
     except OSError as error:
         raise AudioError(f"{path}: ffmpeg fails ({error.strerror}); convert to FLAC") from error
     try:

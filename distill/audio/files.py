@@ -49,10 +49,8 @@ def read(
     frames, file_channels, file_rate = promise(path)
     decoded_bytes = 4 * frames * max(file_channels, channels) * max(1.0, sample_rate / file_rate)
     if decoded_bytes > largest_bytes:
-        raise AudioError(
-            f"{path}: decodes to {decoded_bytes / 2**20:,.0f} MiB, the limit is "
-            f"{largest_bytes / 2**20:,.0f} MiB; cut it into shorter files"
-        )
+        sizes = f"{decoded_bytes / 2**20:,.0f} MiB, the limit is {largest_bytes / 2**20:,.0f} MiB"
+        raise AudioError(f"{path}: decodes to {sizes}; cut it into shorter files")
     wave_CW = decode(path, Limits(seconds=math.inf, bytes=largest_bytes)).wave_CW
     if not np.isfinite(wave_CW).all():
         raise AudioError(f"{path}: holds NaN or infinity; write it again from its source")
@@ -85,20 +83,15 @@ def seconds(path: str | Path) -> float:
 def write(path: str | Path, wave_CW: Tensor, sample_rate: int) -> float:
     """Write wave_CW (full scale +-1) as a 16-bit PCM WAV file, whole or not at all.
 
-    Gives back the gain applied: 1.0, or less where the peak was above full scale. Raises AudioError
-    for an empty wave, NaN or infinity.
+    Gives the gain applied: below 1.0 where the peak was above 1. AudioError: empty, NaN, infinity.
     """
     if wave_CW.ndim != 2 or wave_CW.shape[-1] == 0:
-        raise AudioError(
-            f"{path}: a wave of shape {tuple(wave_CW.shape)} cannot be written; "
-            "give [channels, samples]"
-        )
+        fault = f"a wave of shape {tuple(wave_CW.shape)} cannot be written"
+        raise AudioError(f"{path}: {fault}; give [channels, samples]")
     wave_CW = wave_CW.detach().to("cpu", torch.float32)
     if not bool(torch.isfinite(wave_CW).all()):
-        raise AudioError(
-            f"{path}: the wave holds NaN or infinity, so nothing was written; "
-            "look for the step that made it"
-        )
+        fault = "the wave holds NaN or infinity, so nothing was written"
+        raise AudioError(f"{path}: {fault}; look for the step that made it")
     peak = float(wave_CW.abs().max())
     gain = 1.0 if peak <= 1.0 else 0.999 / peak
     memory = io.BytesIO()

@@ -151,9 +151,8 @@ def _begins_at_the_beginning(file: BinaryIO, begin: int, first: Frame, path: Pat
     unused_bits = 7 if first.samples == 1152 else 8
     borrowed = int.from_bytes(head[6:8] if checked else head[4:6], "big") >> unused_bits
     if layer_3 and borrowed:
-        raise AudioError(
-            f"{path}: begins in the middle, its first frame needs the one before; encode it again"
-        )
+        fault = "begins in the middle, its first frame needs the one before"
+        raise AudioError(f"{path}: {fault}; encode it again")
 
 
 def _walk_frames(file: BinaryIO, begin: int, first: Frame, path: Path) -> tuple[int, int]:
@@ -178,11 +177,8 @@ def _walk_frames(file: BinaryIO, begin: int, first: Frame, path: Path) -> tuple[
 
 
 def _is_tag(head: bytes, file: BinaryIO) -> bool:
-    if head[:3] == b"ID3":
-        return True
-    if head not in (b"APET", b"LYRI"):
-        return False
-    return (head + file.read(7)).startswith(TAGS[2:])
+    long_tag = head in (b"APET", b"LYRI") and (head + file.read(7)).startswith(TAGS[2:])
+    return head[:3] == b"ID3" or long_tag
 
 
 def counted(path: Path) -> io.BytesIO:

@@ -88,43 +88,33 @@ class Promise(NamedTuple):
 
 @dataclass(frozen=True)
 class Limits(Checked):
-    """How much a file may be, and how much its decoding may take.
+    """How much a file may be, and how much its decoding may take."""
 
-    seconds: the longest recording. bytes: decoded, as float32 of all channels. memory: bytes that a
-    worker may use beyond what it has when it starts (Linux; elsewhere the other limits hold).
-    wall_seconds: from question to answer.
-    """
-
-    seconds: float = above(0, default=1200.0)
-    bytes: int = above(0, default=2 * 1024**3)
+    seconds: float = above(0, default=1200.0)  # the longest recording
+    bytes: int = above(0, default=2 * 1024**3)  # decoded, as float32 of all channels
+    # bytes that a worker may use beyond what it has when it starts (on Linux alone)
     memory: int = above(0, default=512 * MIB)
-    wall_seconds: float = above(0, default=60.0)
+    wall_seconds: float = above(0, default=60.0)  # from question to answer
 
     def hold(self, path: Path, promise: Promise) -> None:
         """Raises AudioError when a promise is more than what is allowed."""
         if promise.seconds > self.seconds:
-            raise AudioError(
-                f"{path}: lasts {promise.seconds:,.0f} s, the limit is {self.seconds:,.0f} s; "
-                "cut it into shorter files"
-            )
+            lengths = f"{promise.seconds:,.0f} s, the limit is {self.seconds:,.0f} s"
+            raise AudioError(f"{path}: lasts {lengths}; cut it into shorter files")
         decoded = 4 * promise.frames * promise.channels
         if decoded > self.bytes:
-            raise AudioError(
-                f"{path}: decodes to {decoded / MIB:,.0f} MiB, the limit is "
-                f"{self.bytes / MIB:,.0f} MiB; cut it into shorter files"
-            )
+            sizes = f"{decoded / MIB:,.0f} MiB, the limit is {self.bytes / MIB:,.0f} MiB"
+            raise AudioError(f"{path}: decodes to {sizes}; cut it into shorter files")
 
 
 def promise(path: str | Path) -> Promise:
-    """What the file promises, by a walk through its container in this process; nothing is decoded.
-    AudioError for a file that is missing, not audio, empty, damaged or cut short."""
+    """What its container promises, undecoded. AudioError: missing, no audio, empty, damaged."""
     with _opened(Path(path)) as (_, _, promised):
         return promised
 
 
 def decode(path: str | Path, limits: Limits = Limits()) -> Sound:
-    """The whole file, in this process. Raises AudioError like `promise`, and for what is over the
-    limits on length and bytes, breaks off, or gives other samples than it promised."""
+    """The whole file, in this process. AudioError: as `promise`, over the limits, broken off."""
     path = Path(path)
     with _opened(path) as (file, header, promised):
         limits.hold(path, promised)
@@ -137,8 +127,7 @@ def decode(path: str | Path, limits: Limits = Limits()) -> Sound:
 
 
 def decode_safely(path: str | Path, limits: Limits = Limits()) -> Sound:
-    """The whole file, decoded in this process's worker (started when first needed). Raises
-    AudioError as `Decoder.decode`."""
+    """The whole file, decoded in this process's worker; AudioError as `Decoder.decode`."""
     return _own(limits).decode(path)
 
 
@@ -174,8 +163,7 @@ def _opened(path: Path) -> Iterator[tuple[soundfile.SoundFile | ffmpeg.Stream, H
 
 
 def _agree(path: Path, header: Header, promised: Promise, format: str) -> None:
-    """Container and decoder must see the same file: their parsers differ, and so does what they
-    think is damaged."""
+    """AudioError unless container and decoder see the same file: their parsers differ."""
     if promised.frames >= 2**62:  # libsndfile's mark for "unknown"
         raise AudioError(f"{path}: does not say how long it is; convert it to WAV or FLAC")
     most, sample_rate = header.frames, header.sample_rate
@@ -220,8 +208,7 @@ def _blocks(
 
 
 def _as_encoded(block_WC: NDArray[np.generic], bits: int) -> bytes:
-    """Samples that libsndfile left-justified, as a FLAC's MD5 counts them: little-endian integers
-    of as many bytes as they need."""
+    """libsndfile's left-justified samples as a FLAC's MD5 counts them: shortest little-endian."""
     bytes_WCB = block_WC.astype("<i4", copy=False).view(np.uint8).reshape(*block_WC.shape, 4)
     return bytes_WCB[..., 4 - bits // 8 :].tobytes()
 
@@ -254,8 +241,7 @@ def _serve() -> None:
 
 
 def _cap(memory: int, wall_seconds: float) -> None:
-    """Cap the memory (bytes beyond what is in use now), once; and for each file the processor's
-    time (seconds), should nobody be left to watch."""
+    """Cap the memory (bytes beyond what is in use now), once; a file's processor time (seconds)."""
     import resource  # not on Windows, which has no worker
 
     pages = Path("/proc/self/statm")
@@ -294,8 +280,7 @@ class Decoder:
         self.close()
 
     def decode(self, path: str | Path) -> Sound:
-        """The whole file. Raises AudioError naming the file: as `decode`, and for a worker that
-        crashed, was killed, or took more memory or time than the limits allow."""
+        """The whole file. AudioError as `decode`; the worker crashed, or went over the limits."""
         sound = self._ask(Path(path), whole=True)
         assert isinstance(sound, Sound)
         return sound
@@ -362,10 +347,8 @@ class Decoder:
             elif kind == b"D":
                 return Sound(wave_CW[:, :at], promised.sample_rate) if whole else promised
             elif kind == b"M":
-                raise _WorkerLostError(
-                    f"{path}: needs more than {limits.memory / MIB:,.0f} MiB to be decoded; "
-                    "convert it to FLAC"
-                )
+                fault = f"needs more than {limits.memory / MIB:,.0f} MiB to be decoded"
+                raise _WorkerLostError(f"{path}: {fault}; convert it to FLAC")
             else:
                 raise AudioError(pipe.read(size).decode(errors="surrogateescape"))
 
@@ -399,10 +382,8 @@ class _Pipe:
         while len(view):
             left = self.deadline - time.monotonic()
             if left <= 0 or not self.poll.poll(1000 * left):
-                raise _WorkerLostError(
-                    f"{self.path}: took more than {self.limits.wall_seconds:g} s to be decoded; "
-                    "cut it into shorter files, or leave it out"
-                )
+                fault = f"took more than {self.limits.wall_seconds:g} s to be decoded"
+                raise _WorkerLostError(f"{self.path}: {fault}; cut it into shorter files")
             count = os.readv(self.out, [view])
             if not count:
                 raise self._lost()

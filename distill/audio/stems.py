@@ -1,5 +1,4 @@
-"""Songs whose tracks are encoded apart: their files read side by side, their sound taken apart and
-mixed.
+"""Songs whose tracks are encoded apart: their files read side by side, their sound mixed.
 
 A codec whose format names `tracks` (codecs/tracks.py) speaks all of them at once: the channels of
 its wave_CW are those of the first track, then those of the second.
@@ -28,16 +27,13 @@ def files(song: Song, format: CodecFormat) -> tuple[str, ...]:
         if track not in song.tracks:
             missing = "audio" if track == "audio" else f"{track} of its own"
             makes = "" if track == "audio" else " (curation step `separation` makes stems)"
-            raise SongError(
-                f"song {song.id}: it has no {missing} to encode; "
-                f"give it a recording{makes} or leave it out"
-            )
+            advice = f"give it a recording{makes} or leave it out"
+            raise SongError(f"song {song.id}: it has no {missing} to encode; {advice}")
     return tuple(song.tracks[track] for track in tracks)
 
 
 def read(paths: Sequence[str], format: CodecFormat) -> Tensor:
-    """wave_CW of those files as a codec of this format hears them; a track that ends early is
-    silent from there on. AudioError as of audio.files.read."""
+    """wave_CW of those files for the codec, short tracks filled up with silence; AudioError."""
     channels = format.channels // len(paths)
     waves = [audio_files.read(path, format.sample_rate, channels) for path in paths]
     longest = max(wave_CW.shape[1] for wave_CW in waves)

@@ -30,12 +30,10 @@ class Codec(Protocol):
     fingerprint: str
 
     def encode(self, wave_CW: Tensor) -> Tensor:
-        """codes_FS (int64) of a float32 wave at the format's rate (full scale +-1);
-        F = ceil(W / hop). CodecError on a wrong wave."""
+        """codes_FS (int64), F = ceil(W / hop), of float32 within +-1. CodecError: a wrong wave."""
 
     def decode(self, codes_FS: Tensor, samples: int | None = None) -> Tensor:
-        """wave_CW of F * hop samples at the format's rate, or its first `samples`. CodecError on
-        codes of another codec."""
+        """wave_CW: F * hop samples or the first `samples`. CodecError: another codec's codes."""
 
     def codebooks(self) -> list[Tensor]:
         """Per slot [C, D] float32: what each code means, in one latent space for all slots."""
@@ -57,12 +55,10 @@ class CodecSettings(Protocol):
 
     @property
     def terms(self) -> str:
-        """Licence of the weights: the recipe's, else the known one, else "unknown"; several with
-        commas."""
+        """Licences of the weights, with commas: the recipe's, else the known, else "unknown"."""
 
     def load(self) -> Codec:
-        """The codec, on the CPU; `to` moves it. CodecError or FolderError where its weights are
-        missing, damaged, or another codec's."""
+        """The codec, on the CPU. CodecError, FolderError: weights missing, damaged, another's."""
 
 
 class Placed:
@@ -83,28 +79,21 @@ class Placed:
 def check_wave(wave_CW: Tensor, format: CodecFormat) -> None:
     """CodecError unless the wave has the format's channels and at least one sample, all finite."""
     if wave_CW.ndim != 2 or wave_CW.shape[0] != format.channels or wave_CW.shape[1] == 0:
-        raise CodecError(
-            f"encode: a wave of shape {tuple(wave_CW.shape)}; give [{format.channels}, samples] "
-            f"with at least one sample at {format.sample_rate} Hz"
-        )
+        wanted = f"[{format.channels}, samples], at least one, at {format.sample_rate} Hz"
+        raise CodecError(f"encode: a wave of shape {tuple(wave_CW.shape)}; give {wanted}")
     if not wave_CW.is_floating_point():
         raise CodecError(f"encode: a wave of type {wave_CW.dtype}; give float32, full scale +-1")
     # by pieces: of each of them isfinite makes a copy or two
     if not all(bool(torch.isfinite(piece).all()) for piece in wave_CW.split(2**20, dim=1)):
-        raise CodecError(
-            "encode: the wave holds NaN or infinity; "
-            "read it with distill.audio.files.read, which refuses such"
-        )
+        raise CodecError("encode: the wave holds NaN or infinity; read it by distill.audio.files")
 
 
 def check_codes(codes_FS: Tensor, format: CodecFormat) -> None:
     """CodecError unless codes_FS is whole numbers, S wide, and inside every slot's size."""
     slots = len(format.slot_sizes)
     if codes_FS.ndim != 2 or codes_FS.shape[1] != slots or codes_FS.shape[0] == 0:
-        raise CodecError(
-            f"decode: codes of shape {tuple(codes_FS.shape)}; "
-            f"give [frames, {slots}] with at least one frame"
-        )
+        wanted = f"[frames, {slots}] with at least one frame"
+        raise CodecError(f"decode: codes of shape {tuple(codes_FS.shape)}; give {wanted}")
     if codes_FS.is_floating_point() or codes_FS.dtype == torch.bool:
         raise CodecError(f"decode: codes of type {codes_FS.dtype}; give whole numbers (int64)")
     for slot, size in enumerate(format.slot_sizes):

@@ -36,6 +36,9 @@ BLOCK_SECONDS = 10.0  # at most: long beside any context, short beside a song
 # as in blocks of 2 s
 KEPT_BYTES = 30 * 2**20
 SIDE_BY_SIDE_SECONDS = 30.0  # of sound on a GPU at once
+UNFIT = "the model's strides and its hop do not belong together"
+
+Network = Callable[[Tensor], Tensor]
 
 
 class Block(NamedTuple):
@@ -48,9 +51,9 @@ class Block(NamedTuple):
 
 
 class Whole:
-    """A tensor of `length` along `dim`, laid together of pieces; the first makes room for all.
-    Pieces kept one by one would lie in the heap where the next block's large tensors could, and the
-    process would grow by more than the song."""
+    """A tensor of `length` along `dim`, laid together of pieces; the first makes room for all."""
+
+    # pieces kept one by one would lie in the heap where the next block's large tensors could
 
     def __init__(self, length: int, dim: int = 0):
         self.length, self.dim = length, dim
@@ -76,8 +79,7 @@ def blocks(frames: int, block_frames: int, context_frames: int) -> Iterator[Bloc
 
 
 def block_frames(frame_rate: float, values_a_frame: float, context_frames: int) -> int:
-    """Frames of a block whose largest float32 tensor, context included, keeps within KEPT_BYTES:
-    BLOCK_SECONDS at most, and at least four contexts, so that not much is worked twice."""
+    """Frames whose largest float32 tensor keeps within KEPT_BYTES: 4 contexts to BLOCK_SECONDS."""
     kept = int(KEPT_BYTES / 4 / values_a_frame) - 2 * context_frames
     return max(1, 4 * context_frames, min(math.ceil(BLOCK_SECONDS * frame_rate), kept))
 
@@ -89,14 +91,9 @@ def whole_frames(wave_CW: Tensor, first: int, last: int, hop: int) -> Tensor:
 
 
 def in_blocks_encode(
-    encode: Callable[[Tensor], Tensor],
-    wave_CW: Tensor,
-    hop: int,
-    block_frames: int,
-    context_frames: int,
+    encode: Network, wave_CW: Tensor, hop: int, block_frames: int, context_frames: int
 ) -> Tensor:
-    """codes_FS of the whole wave, F = ceil(W / hop); the last frame is filled up with silence.
-    `encode` makes codes_FS (or latents_FD) of a block of whole frames, wave_CW."""
+    """codes_FS of the whole wave; `encode` makes codes_FS (or latents_FD) of a block's wave_CW."""
 
     def alone(wave_BCW: Tensor) -> Tensor:
         return encode(wave_BCW[0])[None]
@@ -105,16 +102,16 @@ def in_blocks_encode(
 
 
 def in_blocks_encode_many(
-    encode: Callable[[Tensor], Tensor],
+    encode: Network,
     waves: Sequence[Tensor],
     hop: int,
     block_frames: int,
     context_frames: int,
     together: int = 1,
 ) -> list[Tensor]:
-    """codes_FS of every wave_CW, as `in_blocks_encode`; `encode` makes codes_BFS of wave_BCW.
-    CodecError when it gives another number of frames.
+    """codes_FS of every wave_CW, F = ceil(W / hop), the last frame filled up with silence.
 
+    `encode` makes codes_BFS of wave_BCW; CodecError when it gives another number of frames.
     Up to `together` blocks of equal length go through it side by side, whichever song they are
     from: songs of any lengths keep a GPU busy, and nothing is filled up to another's length.
     """
@@ -125,10 +122,8 @@ def in_blocks_encode_many(
         pieces = [whole_frames(waves[song], block.first, block.last, hop) for song, block in batch]
         for (song, block), codes_FS in zip(batch, encode(torch.stack(pieces)), strict=True):
             if len(codes_FS) != block.last - block.first:
-                raise CodecError(
-                    f"encode: gave {len(codes_FS)} frames for {block.last - block.first}; "
-                    "the model's strides and its hop do not belong together"
-                )
+                frames = f"{len(codes_FS)} frames for {block.last - block.first}"
+                raise CodecError(f"encode: gave {frames}; {UNFIT}")
             kept_FS = codes_FS[block.start - block.first : block.stop - block.first]
             codes[song].lay(kept_FS, block.start)
         batch.clear()
@@ -145,21 +140,15 @@ def in_blocks_encode_many(
 
 
 def side_by_side(device: torch.device | str, block_seconds: float) -> int:
-    """How many blocks are worth encoding together: one on a CPU, whose one thread a single block
-    keeps busy, and on a GPU what SIDE_BY_SIDE_SECONDS hold."""
+    """How many blocks are worth encoding together: on a GPU what SIDE_BY_SIDE_SECONDS hold."""
     on_cpu = torch.device(device).type == "cpu"
     return 1 if on_cpu else max(1, round(SIDE_BY_SIDE_SECONDS / block_seconds))
 
 
 def in_blocks_decode(
-    decode: Callable[[Tensor], Tensor],
-    codes_FS: Tensor,
-    hop: int,
-    block_frames: int,
-    context_frames: int,
+    decode: Network, codes_FS: Tensor, hop: int, block_frames: int, context_frames: int
 ) -> Tensor:
-    """wave_CW of F * hop samples. `decode` gives wave_CW of some codes_FS, off by part of a frame
-    at most (else CodecError).
+    """wave_CW of F * hop samples by `decode`; CodecError where that is off by a frame or more.
 
     What falls short (odd strides lose some samples) is silence at the end of the song; inside it is
     covered by the context, which must then be a frame wider than what a frame hears.
@@ -169,10 +158,8 @@ def in_blocks_decode(
         wave_CW = decode(codes_FS[block.first : block.last])
         missing = (block.last - block.first) * hop - wave_CW.shape[1]
         if abs(missing) >= hop:
-            raise CodecError(
-                f"decode: gave {wave_CW.shape[1]} samples for {block.last - block.first} frames "
-                f"of {hop}; the model's strides and its hop do not belong together"
-            )
+            frames = f"{block.last - block.first} frames of {hop}"
+            raise CodecError(f"decode: gave {wave_CW.shape[1]} samples for {frames}; {UNFIT}")
         wave_CW = functional.pad(wave_CW, (0, max(0, missing)))
         kept_CW = wave_CW[:, (block.start - block.first) * hop : (block.stop - block.first) * hop]
         sound.lay(kept_CW, block.start * hop)
@@ -181,8 +168,8 @@ def in_blocks_decode(
 
 def in_blocks_causal(
     before: Callable[[int, int], Tensor],
-    carry: Callable[[Tensor], Tensor],
-    after: Callable[[Tensor], Tensor],
+    carry: Network,
+    after: Network,
     frames: int,
     block_frames: int,
     contexts: tuple[int, int],
@@ -209,7 +196,7 @@ def in_blocks_causal(
 
 @torch.inference_mode()
 def receptive_frames(
-    run: Callable[[Tensor], Tensor],
+    run: Network,
     channels: int,
     samples_in: int = 1,
     samples_out: int = 1,
@@ -243,8 +230,7 @@ def receptive_frames(
 def widest(
     module: nn.Module, channels: int, samples_in: int = 1, device: torch.device | str = "cpu"
 ) -> float:
-    """Values a frame in the largest tensor that any layer of `module` gives; arguments as in
-    `receptive_frames`."""
+    """Values a frame in the largest tensor that any layer gives; as `receptive_frames`."""
     frames, largest = 16, 0
 
     def look(_: nn.Module, inputs: object, output: object) -> None:

@@ -45,8 +45,7 @@ LOW_HZ = 1250  # below it the longer window is heard, too
 
 @dataclass(frozen=True)
 class NetworkSettings(Checked):
-    """Sizes of the network. `hop` samples make a frame; the encoder works at hop / 2, the decoder
-    at hop / 4.
+    """Sizes of the network. `hop` samples a frame; the encoder works at hop / 2, decoder hop / 4.
 
     It hears `mel_bands` in windows of `mel_window` samples and, finer, what lies below 1.25 kHz in
     windows of `pitch_window`. It sings in windows of `synthesis_window` (None: a hop). Without a
@@ -76,13 +75,10 @@ class NetworkSettings(Checked):
             raise SettingsError(f"encoder_widths are {self.encoder_widths}; give two")
         window = self.synthesis_window or self.hop
         if window % 2 or window < self.hop // 2:
-            raise SettingsError(
-                f"synthesis_window is {window}; it must be even and at least half the hop"
-            )
+            raise SettingsError(f"synthesis_window is {window}; give an even one >= half the hop")
         if low_bins(self) < 1:
-            raise SettingsError(
-                f"pitch_window is {self.pitch_window}; it has no bins below 1.25 kHz, so widen it"
-            )
+            fault = f"pitch_window is {self.pitch_window}; it has no bins below 1.25 kHz"
+            raise SettingsError(f"{fault}, so widen it")
 
 
 class ResidualQuantiser(nn.Module):
@@ -183,8 +179,7 @@ class ResidualQuantiser(nn.Module):
 
 
 class CodecNetwork(nn.Module):
-    """Encoder, quantiser and decoder. Waves here are batches of one channel, wave_BW, W a multiple
-    of the hop."""
+    """Encoder, quantiser, decoder. Waves are one channel each, wave_BW, W a multiple of the hop."""
 
     def __init__(self, settings: NetworkSettings):
         super().__init__()
@@ -259,8 +254,7 @@ class CodecNetwork(nn.Module):
         anchor: int = 0,
         at_anchor_B: Tensor | None = None,
     ) -> Tensor:
-        """wave_BW of hidden states. With a source: pulses of this pitch (None: the hidden states'
-        own), of which `at_anchor_B` periods have passed where state `anchor` begins."""
+        """wave_BW; a source's pulses have this pitch (None: its own), the phase from an anchor."""
         with torch.autocast(hidden_BTD.device.type, enabled=False):
             hidden_BTD = hidden_BTD.float()
             if self.source is None:
@@ -293,9 +287,8 @@ class Features(nn.Module):
         self.hop, self.low_bins = settings.hop // 2, low_bins(settings)
         self.width = bands + self.low_bins
         bins = settings.mel_window // 2 + 1
-        mel_KB = melscale_fbanks(
-            bins, 0.0, rate / 2, bands, rate, norm="slaney", mel_scale="slaney"
-        )
+        scale = {"norm": "slaney", "mel_scale": "slaney"}
+        mel_KB = melscale_fbanks(bins, 0.0, rate / 2, bands, rate, **scale)
         self.register_buffer("mel_KB", mel_KB, persistent=False)
         self.register_buffer("mel_window", torch.hann_window(settings.mel_window), persistent=False)
         pitch_window = torch.hann_window(settings.pitch_window)

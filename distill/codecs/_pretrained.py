@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
 Config = TypeVar("Config", bound="PretrainedConfig")
+Model = TypeVar("Model", bound="PreTrainedModel")
 
 
 def read_pretrained_config(cls: type[Config], path: Path, model_type: str) -> Config:
@@ -33,8 +34,8 @@ def read_pretrained_config(cls: type[Config], path: Path, model_type: str) -> Co
 
 
 def open_pretrained(
-    cls: type[PreTrainedModel], config: PretrainedConfig, folder: Path
-) -> tuple[Any, dict[str, Tensor]]:
+    cls: type[Model], config: PretrainedConfig, folder: Path
+) -> tuple[Model, dict[str, Tensor]]:
     """(model in float32, the weights of its file). CodecError names what is damaged or missing."""
     path = folder / "model.safetensors"
     state = read_tensors(path)

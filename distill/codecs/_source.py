@@ -34,8 +34,7 @@ YIN_POWER = 1e-5  # of full scale: what is quieter is unvoiced
 
 
 class HarmonicSource(nn.Module):
-    """hidden_BTD, a state every `hop` samples -> the spectrum of what is voiced, on the frames of
-    an inverse STFT."""
+    """hidden_BTD, a state every `hop` samples -> what is voiced as frames of an inverse STFT."""
 
     window_W: Tensor
     spread_BK: Tensor
@@ -53,8 +52,7 @@ class HarmonicSource(nn.Module):
         return BLURRED + 1 + math.ceil(len(self.window_W) / self.hop)
 
     def hertz(self, logits_BTN: Tensor) -> Tensor:
-        """hertz_BT, float64, of the logits of `pitch`, blurred over the states nearby: the mean of
-        the likeliest bin's neighbourhood. No gradient."""
+        """hertz_BT, float64, no gradient: mean around the likeliest bin of the blurred logits."""
         with torch.no_grad():
             logits_BTN = _blurred(logits_BTN)
             best_BT1 = logits_BTN.argmax(-1, keepdim=True)
@@ -65,8 +63,7 @@ class HarmonicSource(nn.Module):
             return LOWEST_HZ * torch.exp2((octaves_BT * ROUNDED).round().double() / ROUNDED)
 
     def forward(self, hidden_BTD: Tensor, hertz_BT: Tensor, cycles_BW: Tensor) -> Tensor:
-        """spectrum_BKT, complex, of pulses with these phases (`cycles`) under the hidden state's
-        gain."""
+        """spectrum_BKT, complex: pulses of these `cycles` under the hidden state's gain."""
         pulses_BW = pulses(cycles_BW[:, :-1], samples(hertz_BT, self.hop), self.sample_rate)
         spectrum_BKT = stft(pulses_BW, self.window_W, self.hop)
         level_BTN = self.level(hidden_BTD).float().clamp_max(LOUDEST_NATS)
@@ -75,8 +72,7 @@ class HarmonicSource(nn.Module):
 
 
 def stft(wave_BW: Tensor, window_W: Tensor, hop: int) -> Tensor:
-    """spectrum_BKT, complex, [B, window / 2 + 1, W / hop]: W a multiple of the hop, silence beyond
-    both ends."""
+    """spectrum_BKT, complex, K = window / 2 + 1, T = W / hop, whole; silence beyond both ends."""
     size = len(window_W)
     before = (size - hop) // 2
     padded_BW = functional.pad(wave_BW, (before, size - hop - before))
@@ -99,23 +95,27 @@ def _blurred(logits_BTN: Tensor) -> Tensor:
 
 
 def samples(hertz_BT: Tensor, hop: int) -> Tensor:
-    """hertz_BW, float64: a value in the middle of every `hop` samples, and straight lines between.
+    """hertz_BW, float64, as `drawn_out`."""
+    return drawn_out(hertz_BT.double(), hop)
+
+
+def drawn_out(values_T: Tensor, hop: int) -> Tensor:
+    """[..., T * hop]: each value in the middle of its hop, and straight lines between.
 
     Not by `interpolate`: its float32 positions depend on how long the song is.
     """
-    hertz_BT1 = hertz_BT.double()[..., None]
-    away_H = (torch.arange(hop, device=hertz_BT.device).double() + 0.5) / hop - 0.5
-    rise_BT1 = hertz_BT1.diff(dim=1)
-    before_BT1, behind_BT1 = (functional.pad(rise_BT1, (0, 0, *side)) for side in ((1, 0), (0, 1)))
-    lines_BTH = hertz_BT1 + away_H.clamp_max(0) * before_BT1 + away_H.clamp_min(0) * behind_BT1
-    return lines_BTH.flatten(1)
+    away_H = torch.arange(hop, dtype=values_T.dtype, device=values_T.device)
+    away_H = (away_H + 0.5) / hop - 0.5
+    rise_T = values_T.diff(dim=-1)
+    before_T1, behind_T1 = (functional.pad(rise_T, side)[..., None] for side in ((1, 0), (0, 1)))
+    lines_TH = away_H.clamp_max(0) * before_T1 + away_H.clamp_min(0) * behind_T1
+    return (values_T[..., None] + lines_TH).flatten(-2)
 
 
 def cycles(
     hertz_BT: Tensor, hop: int, sample_rate: int, anchor: int = 0, at_anchor: Tensor | None = None
 ) -> Tensor:
-    """Periods passed where each sample begins, and where the last one ends: [B, W + 1], float64.
-    Where state `anchor` begins it is `at_anchor` (B numbers; none: 0)."""
+    """Periods passed at each sample's ends, [B, W + 1], float64; `at_anchor` (B) at that state."""
     steps_BW = samples(hertz_BT, hop) / sample_rate
     sum_BW = functional.pad(steps_BW.cumsum(1), (1, 0))
     passed_BW = sum_BW - sum_BW[:, anchor * hop, None]
@@ -123,8 +123,7 @@ def cycles(
 
 
 def pulses(cycles_BW: Tensor, hertz_BW: Tensor, sample_rate: int) -> Tensor:
-    """The sum of cos(2 pi h cycles) over all harmonics h below half the sample rate: Dirichlet's
-    kernel, float32."""
+    """Sum of cos(2 pi h cycles) over the harmonics h there are: Dirichlet's kernel, float32."""
     # within half a period of a pulse
     phase_BW = (2 * math.pi * (cycles_BW - cycles_BW.round())).float()
     count_BW = (HIGHEST_SHARE * sample_rate / hertz_BW).floor().float()
@@ -147,8 +146,7 @@ def off_pitch(logits_BTN: Tensor, hertz_BT: Tensor, voiced_BT: Tensor) -> Tensor
 
 @torch.no_grad()
 def yin(wave_BW: Tensor, sample_rate: int, hop: int) -> tuple[Tensor, Tensor]:
-    """(hertz_BT, voiced_BT) of every hop, by YIN (de Cheveigne 2002, doi:10.1121/1.1458024) at half
-    the sample rate."""
+    """(hertz_BT, voiced_BT) by YIN (de Cheveigne 2002, doi:10.1121/1.1458024) at half the rate."""
     kernel_C1K = wave_BW.new_tensor([0.25, 0.5, 0.25])[None, None]
     slow_BCW = functional.conv1d(functional.pad(wave_BW, (1, 1))[:, None], kernel_C1K, stride=2)
     rate, step = sample_rate / 2, hop / 2

@@ -17,7 +17,7 @@ import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import safetensors
 import safetensors.torch
@@ -34,6 +34,7 @@ BROKEN = (
     RuntimeError, OSError, EOFError, ValueError, LookupError, TypeError, AttributeError,
     zipfile.BadZipFile,
 )  # fmt: skip
+Network = TypeVar("Network", bound=nn.Module)
 COPY_FILE, COPY_FOLDER = "copy the file again", "copy the folder again"
 
 
@@ -94,10 +95,8 @@ def read_checkpoint(path: Path, shallow: bool = False) -> Any:
             mapped = shallow
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
-        raise CodecError(
-            f"{path}: wants to run code, or is damaged ({_refused(error)}); "
-            "use a file with tensors alone"
-        ) from error
+        fault = f"wants to run code, or is damaged ({_refused(error)})"
+        raise CodecError(f"{path}: {fault}; use a file with tensors alone") from error
     except BROKEN as error:
         raise CodecError(f"{path}: damaged or cut short ({reason(error)}); {COPY_FILE}") from error
 
@@ -115,17 +114,14 @@ def checked(state: object, path: Path) -> dict[str, Tensor]:
 
 
 def fill(network: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
-    """Load every weight that the network has, and nothing else of the checkpoint (a discriminator,
-    a decoder that is not used). CodecError names the first that is missing or does not fit."""
+    """Load every weight of the network and no other. CodecError names one missing or misshapen."""
     wanted = network.state_dict()
     for name, value in wanted.items():
         if name not in state:
             raise CodecError(f"{path}: {name} is missing; its configuration wants it")
         if state[name].shape != value.shape:
-            raise CodecError(
-                f"{path}: {name} is {tuple(state[name].shape)}, "
-                f"its configuration says {tuple(value.shape)}"
-            )
+            shapes = f"{tuple(state[name].shape)}, its configuration says {tuple(value.shape)}"
+            raise CodecError(f"{path}: {name} is {shapes}")
     network.load_state_dict({name: state[name] for name in wanted})
 
 
@@ -134,34 +130,28 @@ def halves(named: Iterable[tuple[str, Tensor]], folder: Path) -> bytes:
     state = {name: value.detach().to("cpu", torch.float16).contiguous() for name, value in named}
     for name, value in state.items():
         if not bool(torch.isfinite(value).all()):
-            raise CodecError(
-                f"{folder}: {name} is NaN or too large for half precision, so nothing was saved; "
-                "train again"
-            )
+            fault = f"{name} is NaN or too large for half precision, so nothing was saved"
+            raise CodecError(f"{folder}: {fault}; train again")
     return safetensors.torch.save(state, metadata={"format": "pt"})
 
 
 def fill_from_halves(wanted: Mapping[str, Tensor], folder: Path) -> dict[str, Tensor]:
-    """Fill these from the folder's weights.safetensors, all of them, finite, or none (CodecError);
-    gives what the file holds."""
+    """Fill these from weights.safetensors, all or none (CodecError); gives what the file holds."""
     path = folder / "weights.safetensors"
     state = read_tensors(path)
     if odd := sorted(set(state) ^ set(wanted)):
         raise CodecError(f"{path}: {odd[0]} and config.json do not belong together; {COPY_FOLDER}")
     for name, target in wanted.items():
         if state[name].shape != target.shape or not state[name].is_floating_point():
-            raise CodecError(
-                f"{path}: {name} is {tuple(state[name].shape)}, "
-                f"not {tuple(target.shape)} as in config.json"
-            )
+            shapes = f"{tuple(state[name].shape)}, not {tuple(target.shape)} as in config.json"
+            raise CodecError(f"{path}: {name} is {shapes}")
     for name, target in wanted.items():
         target.data.copy_(state[name])
     return state
 
 
-def settled(network: nn.Module) -> nn.Module:
-    """The network as it is used, its weights worked out once: a parametrised one (weight norm) does
-    so at every call, and cannot be sent to an encoding process."""
+def settled(network: Network) -> Network:
+    """The network with its weight norms worked out once; one with them is slow and not pickled."""
     for module in network.modules():
         if parametrize.is_parametrized(module):
             for name in list(module.parametrizations):  # type: ignore[arg-type]
@@ -185,14 +175,12 @@ def as_configured(path: Path, whose: str = "this codec") -> Iterator[None]:
     except CodecError:
         raise
     except Exception as error:
-        raise CodecError(
-            f"{path}: not {whose}'s configuration ({reason(error)}); copy it again"
-        ) from error
+        fault = f"not {whose}'s configuration ({reason(error)})"
+        raise CodecError(f"{path}: {fault}; copy it again") from error
 
 
 def spoken(sample_rate: int, hop: int, sizes: tuple[int, ...], channels: int = 1) -> CodecFormat:
-    """The format of a codec whose frames are `hop` samples. ValueError unless all are whole numbers
-    above 0 (Hz, samples, codes a slot)."""
+    """A codec's format by Hz, samples a frame and codes a slot. ValueError unless whole and > 0."""
     for name, value in (("sample rate", sample_rate), ("hop", hop), ("channels", channels)):
         if type(value) is not int or value < 1:
             raise ValueError(f"{name} is {value}")
@@ -211,8 +199,7 @@ def chosen(slots: int | None, trained: int, where: str) -> int:
 
 
 def terms(stated: str, where: str, known: Mapping[str, str]) -> str:
-    """The licence of weights: what a recipe states, else what is `known` of where they lie (in any
-    revision), else "unknown"."""
+    """A licence: what a recipe states, else the `known` (in any revision), else "unknown"."""
     return stated or known.get(where.partition("@")[0], "unknown")
 
 

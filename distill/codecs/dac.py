@@ -29,27 +29,7 @@ import torch
 from torch import Tensor
 
 from distill.audio.codec_format import CodecFormat
-from distill.codecs import Placed, check_codes, check_wave
-from distill.codecs._blocks import (
-    block_frames,
-    in_blocks_decode,
-    in_blocks_encode_many,
-    receptive_frames,
-    side_by_side,
-    widest,
-)
-from distill.codecs._weights import (
-    as_configured,
-    checked,
-    chosen,
-    fill,
-    identity,
-    read_checkpoint,
-    read_config,
-    read_tensors,
-    spoken,
-    terms,
-)
+from distill.codecs import Placed, _blocks, _weights, check_codes, check_wave
 from distill.errors import CodecError
 from distill.folders import locate, write_atomic
 from distill.runtime.torchaudio_standin import install
@@ -64,8 +44,9 @@ ARGUMENTS = (
     *("encoder_dim", "encoder_rates", "latent_dim", "decoder_dim", "decoder_rates"),
     *("n_codebooks", "codebook_size", "codebook_dim", "sample_rate"),
 )
+Arguments = dict[str, Any]  # of dac.DAC
 # the package's conf/final/*.yml: what its downloads are, known before they are fetched
-PUBLISHED: dict[str, dict[str, Any]] = {
+PUBLISHED: dict[str, Arguments] = {
     name: dict(sample_rate=rate, encoder_rates=rates, n_codebooks=slots, codebook_size=1024)
     for name, rate, rates, slots in (
         ("44khz", 44100, [2, 4, 8, 8], 9),
@@ -91,21 +72,20 @@ class Settings:
 
     @property
     def terms(self) -> str:
-        return terms(self.licence, self.path, dict.fromkeys(PUBLISHED, "mit"))
+        return _weights.terms(self.licence, self.path, dict.fromkeys(PUBLISHED, "mit"))
 
     def load(self) -> DacCodec:
-        """The codec with its weights. CodecError names what is damaged, wants to run code, or is no
-        DAC's."""
+        """The codec with its weights. CodecError names what is damaged, runs code, or is no DAC."""
         format = self.format
         path = _download(self.path) if self.path in PUBLISHED else locate(self.path)
         config, state = _read(path)
         if _format(config, self) != format:
             raise CodecError(f"{path}: is not the model {self.path}; remove it and fetch it again")
-        with as_configured(path):
+        with _weights.as_configured(path):
             model = dac.DAC(**config)
-        weights = checked(state, path)
-        fill(model, weights, path)
-        return DacCodec(model.eval(), format, identity(weights, config))
+        weights = _weights.checked(state, path)
+        _weights.fill(model, weights, path)
+        return DacCodec(model.eval(), format, _weights.identity(weights, config))
 
 
 class DacCodec(Placed):
@@ -119,19 +99,19 @@ class DacCodec(Placed):
     @cached_property
     def block_frames(self) -> int:
         model, device = self.model, self.device
-        encoder = widest(model.encoder, 1, self.hop, device=device)
-        decoder = widest(model.decoder, model.latent_dim, device=device)
+        encoder = _blocks.widest(model.encoder, 1, self.hop, device=device)
+        decoder = _blocks.widest(model.decoder, model.latent_dim, device=device)
         context = max(self.encoder_context, self.decoder_context)
-        return block_frames(self.format.frame_rate, max(encoder, decoder), context)
+        return _blocks.block_frames(self.format.frame_rate, max(encoder, decoder), context)
 
     @cached_property
     def encoder_context(self) -> int:
-        return receptive_frames(self.model.encoder, 1, self.hop, device=self.device)
+        return _blocks.receptive_frames(self.model.encoder, 1, self.hop, device=self.device)
 
     @cached_property
     def decoder_context(self) -> int:  # and one frame for what an odd stride loses at a block's end
-        width = self.model.latent_dim
-        return receptive_frames(self.model.decoder, width, 1, self.hop, device=self.device) + 1
+        decoder, sizes = self.model.decoder, (self.model.latent_dim, 1, self.hop)
+        return 1 + _blocks.receptive_frames(decoder, *sizes, device=self.device)
 
     @torch.inference_mode()
     def encode(self, wave_CW: Tensor) -> Tensor:
@@ -143,15 +123,15 @@ class DacCodec(Placed):
         for wave_CW in waves:
             check_wave(wave_CW, self.format)
         block_seconds = self.block_frames / self.format.frame_rate
-        together = self.together or side_by_side(self.device, block_seconds)
+        together = self.together or _blocks.side_by_side(self.device, block_seconds)
         grid = self.hop, self.block_frames, self.encoder_context
-        return in_blocks_encode_many(self._codes, waves, *grid, together)
+        return _blocks.in_blocks_encode_many(self._codes, waves, *grid, together)
 
     @torch.inference_mode()
     def decode(self, codes_FS: Tensor, samples: int | None = None) -> Tensor:
         check_codes(codes_FS, self.format)
         grid = self.hop, self.block_frames, self.decoder_context
-        return in_blocks_decode(self._wave, codes_FS, *grid)[:, :samples]
+        return _blocks.in_blocks_decode(self._wave, codes_FS, *grid)[:, :samples]
 
     @torch.inference_mode()
     def codebooks(self) -> list[Tensor]:
@@ -186,24 +166,22 @@ def _download(name: str) -> Path:
         raise CodecError(f"{name}: not fetched ({error}); check network, or give a path") from error
 
 
-def _read(path: Path, shallow: bool = False) -> tuple[dict[str, Any], object]:
+def _read(path: Path, shallow: bool = False) -> tuple[Arguments, object]:
     """(arguments of dac.DAC, weights) of a checkpoint or folder; `shallow`: the arguments alone."""
     if path.is_dir():
-        config = read_config(path / "config.json", NEEDED)
-        return config, {} if shallow else read_tensors(path / "weights.safetensors")
-    checkpoint = read_checkpoint(path, shallow)
+        config = _weights.read_config(path / "config.json", NEEDED)
+        return config, {} if shallow else _weights.read_tensors(path / "weights.safetensors")
+    checkpoint = _weights.read_checkpoint(path, shallow)
     try:
         given, state = checkpoint["metadata"]["kwargs"], checkpoint["state_dict"]
         return {name: given[name] for name in ARGUMENTS if name in given or name in NEEDED}, state
     except (KeyError, TypeError) as error:
-        raise CodecError(
-            f"{path}: not a checkpoint of descript-audio-codec ({error} is missing); "
-            "give its weights.pth"
-        ) from error
+        fault = f"no checkpoint of descript-audio-codec ({error} is missing)"
+        raise CodecError(f"{path}: {fault}; give its weights.pth") from error
 
 
-def _format(config: dict[str, Any], settings: Settings) -> CodecFormat:
-    with as_configured(Path(settings.path)):
-        slots = chosen(settings.slots, config["n_codebooks"], settings.path)
+def _format(config: Arguments, settings: Settings) -> CodecFormat:
+    with _weights.as_configured(Path(settings.path)):
+        slots = _weights.chosen(settings.slots, config["n_codebooks"], settings.path)
         hop = math.prod(config["encoder_rates"])
-        return spoken(config["sample_rate"], hop, (config["codebook_size"],) * slots)
+        return _weights.spoken(config["sample_rate"], hop, (config["codebook_size"],) * slots)

@@ -1,5 +1,4 @@
-"""The codec that ships with the library, and any other that recipes/codec.yaml makes
-(tasks/codec.py).
+"""The codec that ships with the library, and any other that recipes/codec.yaml makes.
 
 Trained on synthesised song only, so it needs no download and nobody's recordings; not a codec for
 all music (embedded/codec/card.md says what it keeps of what). On disk: `config.json` (format
@@ -19,26 +18,9 @@ import torch
 from torch import Tensor
 
 from distill.audio.codec_format import CodecFormat
-from distill.codecs import Placed, check_codes, check_wave
-from distill.codecs._blocks import (
-    BLOCK_SECONDS,
-    Whole,
-    blocks,
-    in_blocks_encode_many,
-    receptive_frames,
-    side_by_side,
-)
+from distill.codecs import Placed, _blocks, _weights, check_codes, check_wave
 from distill.codecs._network import STATES, CodecNetwork, NetworkSettings
 from distill.codecs._source import cycles
-from distill.codecs._weights import (
-    as_configured,
-    chosen,
-    fill_from_halves,
-    halves,
-    identity,
-    read_config,
-    spoken,
-)
 from distill.errors import CodecError
 from distill.folders import atomic_folder, locate
 
@@ -47,20 +29,17 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Settings:
-    """`path`: package folder, folder on disk or hub id. `slots`: how many of the trained slots to
-    use (None: all). `licence`: of the weights; empty: this package's for its own, else those of the
-    songs they learnt from."""
+    """`path`: package folder, folder on disk or hub id. `slots`: how many of the trained slots."""
 
     path: str = "embedded/codec"
-    slots: int | None = 2
-    licence: str = ""
+    slots: int | None = 2  # None: all
+    licence: str = ""  # of the weights; empty: this package's for its own, else config.json's
 
     @property
     def format(self) -> CodecFormat:
-        """Read from config.json alone; CodecError when it is missing, of another version, or has
-        fewer slots."""
+        """Read from config.json alone; CodecError: missing, another version, or fewer slots."""
         folder = locate(self.path)
-        with as_configured(folder / "config.json"):
+        with _weights.as_configured(folder / "config.json"):
             network = _config(folder)
             return _format(network, self._slots(network))
 
@@ -69,21 +48,22 @@ class Settings:
         """The licence of the weights: `licence`, or config.json's of the songs, with commas."""
         if self.licence or self.path.startswith("embedded/"):
             return self.licence or "apache-2.0"
-        licences = read_config(locate(self.path) / "config.json").get("licences")
+        licences = _weights.read_config(locate(self.path) / "config.json").get("licences")
         return ", ".join(map(str, licences if isinstance(licences, list) else ())) or "unknown"
 
     def load(self) -> EmbeddedCodec:
         """The codec with its weights. CodecError names what is damaged."""
         folder = locate(self.path)
-        with as_configured(folder / "config.json"):
+        with _weights.as_configured(folder / "config.json"):
             network = CodecNetwork(_config(folder))
-        state = fill_from_halves(network.weights(), folder)
+        state = _weights.fill_from_halves(network.weights(), folder)
         network.quantiser.started.fill_(True)
-        fingerprint = identity(state, read_config(folder / "config.json")["network"])
+        sizes = _weights.read_config(folder / "config.json")["network"]
+        fingerprint = _weights.identity(state, sizes)
         return EmbeddedCodec(network.eval(), self._slots(network.settings), fingerprint)
 
     def _slots(self, network: NetworkSettings) -> int:
-        return chosen(self.slots, network.slots, self.path)
+        return _weights.chosen(self.slots, network.slots, self.path)
 
 
 class EmbeddedCodec(Placed):
@@ -93,7 +73,7 @@ class EmbeddedCodec(Placed):
         self.network, self.fingerprint = network, fingerprint
         self.format = _format(network.settings, slots)
         self.hop = network.settings.hop
-        self.block_frames = round(BLOCK_SECONDS * self.format.frame_rate)
+        self.block_frames = round(_blocks.BLOCK_SECONDS * self.format.frame_rate)
         self.together: int | None = None  # blocks encoded at once; None: as the device wants
 
     @cached_property
@@ -103,7 +83,7 @@ class EmbeddedCodec(Placed):
         def latent(wave_BCW: Tensor) -> Tensor:
             return self.network.latent(wave_BCW[:, 0]).transpose(1, 2)
 
-        return receptive_frames(latent, 1, self.hop, device=self.device)
+        return _blocks.receptive_frames(latent, 1, self.hop, device=self.device)
 
     @property
     def context_frames(self) -> int | None:
@@ -120,7 +100,7 @@ class EmbeddedCodec(Placed):
             hertz_BT = None if source is None else hidden_BTD.new_full(hidden_BTD.shape[:2], 100.0)
             return self.network.voice(hidden_BTD, hertz_BT)
 
-        frames = receptive_frames(sound, width, 1, self.hop, device=self.device)
+        frames = _blocks.receptive_frames(sound, width, 1, self.hop, device=self.device)
         return frames if source is None else frames + math.ceil(source.reach / STATES)
 
     @torch.inference_mode()
@@ -133,9 +113,9 @@ class EmbeddedCodec(Placed):
         for wave_CW in waves:
             check_wave(wave_CW, self.format)
         block_seconds = self.block_frames / self.format.frame_rate
-        together = self.together or side_by_side(self.device, block_seconds)
+        together = self.together or _blocks.side_by_side(self.device, block_seconds)
         grid = self.hop, self.block_frames, self.encoder_context
-        return in_blocks_encode_many(self._codes, waves, *grid, together)
+        return _blocks.in_blocks_encode_many(self._codes, waves, *grid, together)
 
     def _codes(self, wave_BCW: Tensor) -> Tensor:
         latent_BFD = self.network.latent(wave_BCW[:, 0].to(self.device, torch.float32))
@@ -147,8 +127,8 @@ class EmbeddedCodec(Placed):
     def decode(self, codes_FS: Tensor, samples: int | None = None) -> Tensor:
         check_codes(codes_FS, self.format)
         state_hop, rate = self.hop // STATES, self.format.sample_rate
-        sound, passed_B = Whole(len(codes_FS) * self.hop, 1), None
-        for block in blocks(len(codes_FS), self.block_frames, self.decoder_context):
+        sound, passed_B = _blocks.Whole(len(codes_FS) * self.hop, 1), None
+        for block in _blocks.blocks(len(codes_FS), self.block_frames, self.decoder_context):
             block_FS = codes_FS[block.first : block.last].to(self.device, torch.int64)
             hidden_BTD = self.network.hidden(self.network.quantiser.look_up(block_FS)[None])
             hertz_BT = self.network.hertz(hidden_BTD)
@@ -166,9 +146,8 @@ class EmbeddedCodec(Placed):
 
 
 def save_codec(network: CodecNetwork, folder: Path, licences: Iterable[str] = ()) -> None:
-    """Write the folder, whole or not at all. CodecError if a half-precision weight is not finite.
-    `licences`: of the songs it learnt from."""
-    weights = halves(network.weights().items(), folder)
+    """Write the folder or nothing (CodecError: a weight too large); `licences`: of the songs."""
+    weights = _weights.halves(network.weights().items(), folder)
     config = {"version": VERSION, "kind": "embedded", "network": asdict(network.settings)}
     if known := sorted(set(licences)):
         config["licences"] = known
@@ -178,16 +157,14 @@ def save_codec(network: CodecNetwork, folder: Path, licences: Iterable[str] = ()
 
 
 def _format(network: NetworkSettings, slots: int) -> CodecFormat:
-    return spoken(network.sample_rate, network.hop, (network.codes,) * slots)
+    return _weights.spoken(network.sample_rate, network.hop, (network.codes,) * slots)
 
 
 def _config(folder: Path) -> NetworkSettings:
     path = folder / "config.json"
-    config = read_config(path, ("version", "network"), "a codec")
+    config = _weights.read_config(path, ("version", "network"), "a codec")
     if config["version"] != VERSION:
-        raise CodecError(
-            f"{path}: format version {config['version']}, this library reads {VERSION}; "
-            "train the codec again or upgrade"
-        )
+        fault = f"format version {config['version']}, this library reads {VERSION}"
+        raise CodecError(f"{path}: {fault}; train the codec again or upgrade")
     sizes = config["network"]
     return NetworkSettings(**{**sizes, "encoder_widths": tuple(sizes["encoder_widths"])})

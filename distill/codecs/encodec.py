@@ -1,5 +1,4 @@
-"""EnCodec's codes (Défossez 2022, arXiv 2210.13438), decoded by Vocos (Siuzdak 2023, arXiv
-2306.00814).
+"""EnCodec's codes (Défossez 2022, arXiv 2210.13438) decoded by Vocos (2023, arXiv 2306.00814).
 
 EnCodec at 24 kHz gives 75 frames a second of 2, 4, 8 or 16 codebooks (1.5, 3, 6, 12 kb/s). Vocos
 turns the same codes back with one inverse Fourier transform, conditioned on the bit rate.
@@ -34,25 +33,7 @@ import torch
 from torch import Tensor, nn
 
 from distill.audio.codec_format import CodecFormat
-from distill.codecs import Placed, check_codes, check_wave
-from distill.codecs._blocks import (
-    block_frames,
-    in_blocks_causal,
-    in_blocks_decode,
-    receptive_frames,
-    whole_frames,
-    widest,
-)
-from distill.codecs._weights import (
-    as_configured,
-    checked,
-    fill,
-    identity,
-    read_checkpoint,
-    read_tensors,
-    settled,
-    terms,
-)
+from distill.codecs import Placed, _blocks, _weights, check_codes, check_wave
 from distill.config.plain_yaml import data
 from distill.errors import CodecError
 from distill.folders import locate, sha256_file
@@ -100,8 +81,7 @@ class Settings:
 
     @property
     def format(self) -> CodecFormat:
-        """Read from config.yaml alone; CodecError when it is missing, names other classes, or lacks
-        the bandwidth."""
+        """Read from config.yaml alone; CodecError: missing, other classes, or no such bandwidth."""
         _, bandwidths = _config(locate(self.path) / "config.yaml")
         self._rate(bandwidths)
         slots = round(self.bandwidth / KBPS_A_SLOT)
@@ -110,7 +90,8 @@ class Settings:
     @property
     def terms(self) -> str:
         """The licence of the weights: `licence`, or what is known of `encoder` and of `path`."""
-        parts = [terms(self.licence, where, LICENCES) for where in (self.encoder, self.path)]
+        places = self.encoder, self.path
+        parts = [_weights.terms(self.licence, path, LICENCES) for path in places]
         return ", ".join(dict.fromkeys(parts))
 
     def load(self) -> EncodecVocos:
@@ -118,18 +99,18 @@ class Settings:
         folder, format = locate(self.path), self.format
         config, bandwidths = _config(folder / "config.yaml")
         path = folder / "pytorch_model.bin"
-        state = checked(read_checkpoint(path), path)
-        with as_configured(folder / "config.yaml"):
+        state = _weights.checked(_weights.read_checkpoint(path), path)
+        with _weights.as_configured(folder / "config.yaml"):
             backbone, head = VocosBackbone(**config["backbone"]), ISTFTHead(**config["head"])
         vocos = nn.ModuleDict({"backbone": backbone, "head": head})
-        fill(vocos, state, path)
+        _weights.fill(vocos, state, path)
         books = state.get("feature_extractor.codebook_weights")
         if books is None or books.ndim != 2 or len(books) < CODES * format.slots:
             raise CodecError(f"{path}: has no codebooks for {format.slots} slots; is it EnCodec's?")
         encoder, sizes = _encoder(locate(self.encoder))
         encodec = {f"encodec.{name}": value for name, value in encoder.state_dict().items()}
-        fingerprint = identity({**state, **encodec}, [config, sizes])
-        settled(encoder)  # the identity is that of the weights as published
+        fingerprint = _weights.identity({**state, **encodec}, [config, sizes])
+        _weights.settled(encoder)  # the identity is that of the weights as published
         rate = self._rate(bandwidths)
         return EncodecVocos(encoder, vocos.eval(), books, rate, format, fingerprint)
 
@@ -157,26 +138,27 @@ class EncodecVocos(Placed):
         self.format, self.fingerprint, self.hop = format, fingerprint, HOP
         self.books_SCD = books_CD[: format.slots * CODES].reshape(format.slots, CODES, -1).float()
         self.quantiser: Any = encodec["quantizer"]
-        encoder: Any = encodec["encoder"]
-        layers = list(encoder.layers)
+        layers = list(encodec["encoder"].get_submodule("layers").children())
         memory = next(number for number, layer in enumerate(layers) if hasattr(layer, "lstm"))
         self.before = nn.Sequential(*layers[:memory])
-        self.memory: Any = layers[memory]
+        lstm = layers[memory].get_submodule("lstm")
+        assert isinstance(lstm, nn.LSTM)
+        self.lstm = lstm
         self.after = nn.Sequential(*layers[memory + 1 :])
 
     @cached_property
     def block_frames(self) -> int:
-        values = widest(self.before, 1, HOP, device=self.device)
-        return block_frames(self.format.frame_rate, values, max(self.contexts))
+        values = _blocks.widest(self.before, 1, HOP, device=self.device)
+        return _blocks.block_frames(self.format.frame_rate, values, max(self.contexts))
 
     @cached_property
     def contexts(self) -> tuple[int, int, int]:
         """How many frames the convolutions before and behind the LSTM hear, and Vocos."""
-        width, device = self.memory.lstm.input_size, self.device
+        width, device = self.lstm.input_size, self.device
         return (
-            receptive_frames(self.before, 1, HOP, device=device),
-            receptive_frames(self.after, width, device=device),
-            receptive_frames(self._sound, self.books_SCD.shape[2], 1, HOP, device=device),
+            _blocks.receptive_frames(self.before, 1, HOP, device=device),
+            _blocks.receptive_frames(self.after, width, device=device),
+            _blocks.receptive_frames(self._sound, self.books_SCD.shape[2], 1, HOP, device=device),
         )
 
     @torch.inference_mode()
@@ -185,12 +167,12 @@ class EncodecVocos(Placed):
         frames, state = -(-wave_CW.shape[1] // HOP), None
 
         def before(first: int, last: int) -> Tensor:
-            frames_CW = whole_frames(wave_CW, first, last, HOP).to(self.device, torch.float32)
-            return self.before(frames_CW[None])[0]
+            frames_CW = _blocks.whole_frames(wave_CW, first, last, HOP)
+            return self.before(frames_CW.to(self.device, torch.float32)[None])[0]
 
         def carry(hidden_DF: Tensor) -> Tensor:  # EncodecLSTM.forward with its state kept
             nonlocal state
-            output_FBD, state = self.memory.lstm(hidden_DF.T[:, None], state)
+            output_FBD, state = self.lstm(hidden_DF.T[:, None], state)
             return output_FBD[:, 0].T + hidden_DF
 
         def after(heard_DF: Tensor) -> Tensor:
@@ -198,14 +180,14 @@ class EncodecVocos(Placed):
             return self.quantiser.encode(latent_BDF, kbps)[:, 0]
 
         blocks = self.block_frames, self.contexts[:2]
-        codes_SF = in_blocks_causal(before, carry, after, frames, *blocks, inner=1, outer=1)
+        codes_SF = _blocks.in_blocks_causal(before, carry, after, frames, *blocks, inner=1, outer=1)
         return codes_SF.T.contiguous().cpu()
 
     @torch.inference_mode()
     def decode(self, codes_FS: Tensor, samples: int | None = None) -> Tensor:
         check_codes(codes_FS, self.format)
-        wave_CW = in_blocks_decode(self._wave, codes_FS, HOP, self.block_frames, self.contexts[2])
-        return wave_CW[:, :samples]
+        grid = HOP, self.block_frames, self.contexts[2]
+        return _blocks.in_blocks_decode(self._wave, codes_FS, *grid)[:, :samples]
 
     def codebooks(self) -> list[Tensor]:
         return [book_CD.clone().cpu() for book_CD in self.books_SCD]
@@ -222,7 +204,7 @@ class EncodecVocos(Placed):
 
 def _config(path: Path) -> tuple[dict[str, dict[str, Any]], list[float]]:
     """(arguments of every part, bandwidths in kb/s) of a published config.yaml."""
-    with as_configured(path):
+    with _weights.as_configured(path):
         config = data(path.read_text("utf-8"), str(path))
         parts = {}
         for name, known in CLASSES.items():
@@ -235,19 +217,19 @@ def _config(path: Path) -> tuple[dict[str, dict[str, Any]], list[float]]:
         return parts, [float(rate) for rate in extractor.get("bandwidths", [1.5, 3.0, 6.0, 12.0])]
 
 
-def _encoder(path: Path) -> tuple[nn.ModuleDict, dict[str, Any]]:
+def _encoder(path: Path) -> tuple[nn.ModuleDict, dict[str, object]]:
     """(EnCodec's encoder and quantiser, the configuration) of a folder or checkpoint."""
     if path.is_dir():
         config = read_pretrained_config(EncodecConfig, path / "config.json", "encodec")
         weights = path / "model.safetensors"
-        state = read_tensors(weights)
+        state = _weights.read_tensors(weights)
     else:
         config = EncodecConfig()  # what the package's checkpoint is
         weights, promised = path, re.fullmatch(r".*-([0-9a-f]{8,64})", path.stem)
         if promised and not sha256_file(path).startswith(promised[1]):
             raise CodecError(f"{path}: is not what the hash in its name says; fetch it again")
-        state = checked(read_checkpoint(path), path)
-    with as_configured(path):
+        state = _weights.checked(_weights.read_checkpoint(path), path)
+    with _weights.as_configured(path):
         values = config.to_dict()
         for name, wanted in FIXED.items():
             value = math.prod(config.upsampling_ratios) if name == "hop" else values[name]
@@ -256,7 +238,7 @@ def _encoder(path: Path) -> tuple[nn.ModuleDict, dict[str, Any]]:
         model = EncodecModel(config)
     encoder = nn.ModuleDict({"encoder": model.encoder, "quantizer": model.quantizer})
     used = {_named(name): value for name, value in state.items() if name.startswith(USED)}
-    fill(encoder, used, weights)
+    _weights.fill(encoder, used, weights)
     sizes = {name: values[name] for name in EncodecConfig.__annotations__ if name in values}
     return encoder.eval(), sizes
 

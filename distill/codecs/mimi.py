@@ -1,5 +1,4 @@
-"""Kyutai's Mimi (Défossez 2024, arXiv 2410.00037) through transformers: 24 kHz, 12.5 frames a
-second.
+"""Kyutai's Mimi (Défossez 2024, arXiv 2410.00037) by transformers: 24 kHz, 12.5 frames a second.
 
 Up to 32 slots of 2,048 codes; the first is the semantic one, the rest code the residual of the
 sound itself. The published layout is that of `kyutai/mimi`: config.json and model.safetensors.

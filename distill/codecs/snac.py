@@ -1,5 +1,4 @@
-"""SNAC (Siuzdak 2024, arXiv 2410.14411) through the package `snac`: levels of several rates, as
-slots of one frame.
+"""SNAC (Siuzdak 2024, arXiv 2410.14411) by the package `snac`: levels as slots of one frame.
 
 SNAC quantises the residual coarse to fine, each level at its own rate: at 24 kHz 12, 23 and 47
 codes a second. A frame here is one code of the coarsest level with all that the finer levels have
@@ -27,25 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from distill.audio.codec_format import CodecFormat
-from distill.codecs import Placed, check_codes, check_wave
-from distill.codecs._blocks import (
-    block_frames,
-    in_blocks_decode,
-    in_blocks_encode,
-    receptive_frames,
-    widest,
-)
-from distill.codecs._weights import (
-    as_configured,
-    checked,
-    fill,
-    identity,
-    read_checkpoint,
-    read_config,
-    settled,
-    spoken,
-    terms,
-)
+from distill.codecs import Placed, _blocks, _weights, check_codes, check_wave
 from distill.errors import CodecError
 from distill.folders import locate
 
@@ -67,38 +48,37 @@ class Settings:
     def format(self) -> CodecFormat:
         """Read from config.json alone; CodecError when it is missing or not that of a SNAC."""
         path = locate(self.path) / "config.json"
-        config = read_config(path, NEEDED)
-        with as_configured(path):
+        config = _weights.read_config(path, NEEDED)
+        with _weights.as_configured(path):
             strides, coarsest = config["vq_strides"], config["vq_strides"][0]
             if any(coarsest % stride for stride in strides):
                 raise ValueError(f"vq_strides {strides} do not divide {coarsest}")
             slots = sum(coarsest // stride for stride in strides)
             hop = math.prod(config["encoder_rates"]) * coarsest
-            return spoken(config["sampling_rate"], hop, (config["codebook_size"],) * slots)
+            return _weights.spoken(config["sampling_rate"], hop, (config["codebook_size"],) * slots)
 
     @property
     def terms(self) -> str:
-        return terms(self.licence, self.path, LICENCES)
+        return _weights.terms(self.licence, self.path, LICENCES)
 
     def load(self) -> SnacCodec:
-        """The codec with its weights. CodecError names what is damaged, wants to run code, or is
-        not installed."""
+        """The codec with its weights. CodecError names what is damaged, or is not installed."""
         try:
             from snac import SNAC
         except ImportError as error:
             raise CodecError(f"{self.path}: needs the package snac; pip install snac") from error
         folder, format = locate(self.path), self.format
-        config, path = read_config(folder / "config.json", NEEDED), folder / "pytorch_model.bin"
-        state = checked(read_checkpoint(path), path)
-        with as_configured(folder / "config.json"):
+        path = folder / "pytorch_model.bin"
+        config = _weights.read_config(folder / "config.json", NEEDED)
+        state = _weights.checked(_weights.read_checkpoint(path), path)
+        with _weights.as_configured(folder / "config.json"):
             model = SNAC(**config)
-        fill(model, state, path)
-        return SnacCodec(settled(model), format, identity(state, config))
+        _weights.fill(model, state, path)
+        return SnacCodec(_weights.settled(model), format, _weights.identity(state, config))
 
 
 class SnacCodec(Placed):
-    """distill.codecs.Codec over a snac.SNAC. A unit: the fewest frames that are whole windows of
-    attention."""
+    """distill.codecs.Codec over snac.SNAC. Unit: the fewest frames of whole attention windows."""
 
     def __init__(self, model: SNAC, format: CodecFormat, fingerprint: str):
         self.model, self.format, self.fingerprint = model, format, fingerprint
@@ -117,24 +97,29 @@ class SnacCodec(Placed):
     @cached_property
     def block_frames(self) -> int:
         unit = self.latents * self.unit  # the decoder's windows are whole
-        encoder = widest(self.model.encoder, 1, self.hop * self.unit, device=self.device)
+        encoder = _blocks.widest(self.model.encoder, 1, self.hop * self.unit, device=self.device)
         self.numbers[:] = range(16 * self.unit)
-        decoder = widest(self.model.decoder, self.model.latent_dim, unit, device=self.device)
+        decoder = _blocks.widest(
+            self.model.decoder, self.model.latent_dim, unit, device=self.device
+        )
         values = max(encoder, decoder) / self.unit
-        return block_frames(self.format.frame_rate, values, max(self.contexts))
+        return _blocks.block_frames(self.format.frame_rate, values, max(self.contexts))
 
     @cached_property
     def contexts(self) -> tuple[int, int]:
         """Frames that encoder and decoder hear, in whole units; one unit more for odd strides."""
         latents, hop, device = self.latents * self.unit, self.hop * self.unit, self.device
-        encoder = receptive_frames(self.model.encoder, 1, hop, latents, device=device)
-        decoder = receptive_frames(self._sound, self.model.latent_dim, latents, hop, device=device)
+        encoder = _blocks.receptive_frames(self.model.encoder, 1, hop, latents, device=device)
+        decoder = _blocks.receptive_frames(
+            self._sound, self.model.latent_dim, latents, hop, device=device
+        )
         return (encoder + 1) * self.unit, (decoder + 1) * self.unit
 
     @torch.inference_mode()
     def encode(self, wave_CW: Tensor) -> Tensor:
         check_wave(wave_CW, self.format)
-        return in_blocks_encode(self._codes, wave_CW, self.hop, self._block(), self.contexts[0])
+        grid = self.hop, self._block(), self.contexts[0]
+        return _blocks.in_blocks_encode(self._codes, wave_CW, *grid)
 
     @torch.inference_mode()
     def decode(self, codes_FS: Tensor, samples: int | None = None) -> Tensor:
@@ -142,7 +127,8 @@ class SnacCodec(Placed):
         frames, codes_FS = len(codes_FS), codes_FS.cpu().long()
         filled_FS = torch.cat([codes_FS, codes_FS[-1:].expand(-frames % self.unit, -1)])
         numbered = torch.cat([filled_FS, torch.arange(len(filled_FS))[:, None]], 1)
-        wave_CW = in_blocks_decode(self._wave, numbered, self.hop, self._block(), self.contexts[1])
+        grid = self.hop, self._block(), self.contexts[1]
+        wave_CW = _blocks.in_blocks_decode(self._wave, numbered, *grid)
         return wave_CW[:, : frames * self.hop][:, :samples]
 
     @torch.inference_mode()
@@ -175,8 +161,7 @@ class SnacCodec(Placed):
 
 
 class _SteadyNoise(nn.Module):
-    """SNAC's noise, x + noise * linear(x), drawn by the frames' numbers: the same in every block,
-    every time, and another in every layer."""
+    """SNAC's noise, x + noise * linear(x), drawn by layer and frame number, so alike each time."""
 
     def __init__(self, linear: nn.Module, numbers: list[int], layer: int):
         super().__init__()

@@ -1,5 +1,4 @@
-"""Vocals and accompaniment encoded apart, and stereo: any codec, several times over, as slots of
-one frame.
+"""Vocals and accompaniment encoded apart, and stereo: any codec, as slots of one frame.
 
     codec: {kind: tracks, codec: {kind: embedded}, tracks: [vocals, accompaniment], channels: 1}
 
@@ -34,12 +33,11 @@ from distill.songs import TRACKS
 
 @dataclass(frozen=True)
 class Settings:
-    """`codec`: the codec of every stream. `tracks`: of a song's, in the order of their slots.
-    `channels` of each: 2 is stereo, by a codec that is mono, its streams as `stereo` says."""
+    """`codec`: of every stream. `tracks`: of a song's, in the order of their slots."""
 
     codec: CodecSettings = part("codecs")
     tracks: tuple[str, ...] = ("vocals", "accompaniment")
-    channels: int = 1
+    channels: int = 1  # of each track; 2: stereo by a mono codec
     stereo: Literal["mid_side", "left_right"] = "mid_side"
 
     def __post_init__(self) -> None:
@@ -47,10 +45,8 @@ class Settings:
             raise SettingsError("codec is itself of kind tracks; name the codec of one stream")
         twice = len(set(self.tracks)) < len(self.tracks)
         if not self.tracks or twice or set(self.tracks) - set(TRACKS):
-            raise SettingsError(
-                f"tracks are {', '.join(self.tracks) or 'none'}; "
-                f"give one or more of {', '.join(TRACKS)}, each once"
-            )
+            given, known = ", ".join(self.tracks) or "none", ", ".join(TRACKS)
+            raise SettingsError(f"tracks are {given}; give one or more of {known}, each once")
         if self.channels not in (1, 2):
             raise SettingsError(f"channels is {self.channels}; give 1, or 2 for stereo")
 

@@ -1,5 +1,4 @@
-"""X-Codec (Ye 2024, arXiv 2408.17175), the codec of YuE: 16 kHz, 50 frames a second, eight slots of
-1,024 codes.
+"""X-Codec (Ye 2024, arXiv 2408.17175), YuE's: 16 kHz, 50 frames a second, 8 slots of 1,024 codes.
 
 It codes the sound, as a DAC hears it, together with what a HuBERT makes of it. The published layout
 is transformers' (`hf-audio/xcodec-hubert-general-balanced` and its like): config.json,
@@ -79,7 +78,7 @@ class Xcodec(Placed):
         self.block_frames = math.ceil(SEGMENT_SECONDS * format.frame_rate)
         self.encoder_context = math.ceil(CONTEXT_SECONDS * format.frame_rate)
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         """For an encoding process: without the hooks of transformers, put on at the first call."""
         model = copy.deepcopy(self.model)
         for part in model.modules():

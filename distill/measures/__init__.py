@@ -42,6 +42,7 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 Figures = dict[str, tuple[int, int]]  # name -> (hits, count)
 Details = dict[str, Any]  # plain JSON values, of one line
 LineReport = dict[str, tuple[Figures, Details]]  # by measure
+Counts = NDArray[np.float64]  # one number a line
 
 
 @dataclass(frozen=True)
@@ -57,9 +58,8 @@ class Sheet:
 class Performance(Sheet):
     """One line as somebody sang it: mono float32, full scale +-1, from time 0 of the notes.
 
-    Raises AudioError where the waveform is not mono, not finite, or has no sample rate. Silence and
-    even emptiness are allowed: a singer may fail so, and then everything in the line counts as
-    missed.
+    AudioError unless mono, finite and with a sample rate. A singer may fail by silence, even by
+    emptiness: then everything in the line counts as missed.
     """
 
     wave_W: NDArray[np.float32]
@@ -71,8 +71,7 @@ class Performance(Sheet):
             given = f"shape {wave_W.shape} at {self.sample_rate} Hz"
             raise AudioError(f"line {self.text!r}: {given}; give mono at its rate")
         if not np.isfinite(wave_W).all():
-            fault = "the waveform holds NaN or infinity; sing it again"
-            raise AudioError(f"line {self.text!r}: {fault}")
+            raise AudioError(f"line {self.text!r}: holds NaN or infinity; sing it again")
         object.__setattr__(self, "wave_W", wave_W)
 
     @property
@@ -131,11 +130,8 @@ def judge(
             if texts[row] != texts[reference]:
                 ways = "pass reference=None or the same"
                 raise ValueError(f"judge: rows {row} and {reference} hold other lines; {ways}")
-        paired = {
-            row: _pair(measured[row], measured[reference], reference)
-            for row in rows
-            if row != reference
-        }
+        others = (row for row in rows if row != reference)
+        paired = {row: _pair(measured[row], measured[reference], reference) for row in others}
     explanations = {name: text for kind in kinds() for name, text in load(kind).FIGURES.items()}
     return {
         "version": VERSION,
@@ -160,17 +156,17 @@ def judge_line(performance: Performance, others: Sequence[Sheet]) -> LineReport:
     return {kind: load(kind).measure(performance, others) for kind in kinds()}
 
 
-def _report(lines: Sequence[Performance], measured: list[LineReport]) -> dict[str, Any]:
+def _report(lines: Sequence[Performance], measured: list[LineReport]) -> dict[str, object]:
     """One row of the result."""
-    figures: dict[str, Any] = {}
-    summaries: dict[str, Any] = {}
+    figures: dict[str, dict[str, float] | None] = {}
+    summaries: dict[str, object] = {}
     for kind in kinds():
         for name in load(kind).FIGURES:
             hits_L, counts_L = _counts(measured, name)
             counted = {"hits": int(hits_L.sum()), "count": int(counts_L.sum())}
-            figures[name] = (
-                asdict(_bootstrap.share(hits_L, counts_L)) | counted if counts_L.sum() else None
-            )
+            figures[name] = None
+            if counted["count"]:
+                figures[name] = asdict(_bootstrap.share(hits_L, counts_L)) | counted
         summaries[kind] = load(kind).summarise([line[kind][1] for line in measured])
     per_line = []
     for line, report in zip(lines, measured, strict=True):
@@ -186,29 +182,22 @@ def _report(lines: Sequence[Performance], measured: list[LineReport]) -> dict[st
     }
 
 
-def _pair(
-    measured: list[LineReport], reference: list[LineReport], name_of_reference: str
-) -> dict[str, Any]:
-    """One row against the reference, line by line."""
-    figures: dict[str, Any] = {}
+def _pair(measured: list[LineReport], reference: list[LineReport], name: str) -> dict[str, object]:
+    """One row against the reference of this name, line by line."""
+    figures: dict[str, object] = {}
     for kind in kinds():
-        for name in load(kind).FIGURES:
-            hits_L, counts_L = _counts(measured, name)
-            lines = (hits_L, counts_L, *_counts(reference, name))
-            if not counts_L.sum() or not lines[3].sum():
-                figures[name] = None
+        for figure in load(kind).FIGURES:
+            lines = (*_counts(measured, figure), *_counts(reference, figure))
+            if not lines[1].sum() or not lines[3].sum():
+                figures[figure] = None
                 continue
-            quotient = _bootstrap.quotient(*lines)
-            figures[name] = {
-                "difference": asdict(_bootstrap.difference(*lines)),
-                "quotient": asdict(quotient) if quotient else None,
-            }
-    return {"against": name_of_reference, "figures": figures}
+            difference, quotient = _bootstrap.difference(*lines), _bootstrap.quotient(*lines)
+            ratio = asdict(quotient) if quotient else None
+            figures[figure] = {"difference": asdict(difference), "quotient": ratio}
+    return {"against": name, "figures": figures}
 
 
-def _counts(
-    measured: list[LineReport], figure: str
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _counts(measured: list[LineReport], figure: str) -> tuple[Counts, Counts]:
     """(hits, counts) of one figure, one number a line."""
     reports = (figures for line in measured for figures, _ in line.values())
     pairs = [figures[figure] for figures in reports if figure in figures]

@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 
 RESAMPLES = 10_000
 LEVEL = 0.95
+Row = ArrayLike  # one number a line
 
 
 @dataclass(frozen=True)
@@ -32,17 +33,13 @@ class Interval:
     high: float
 
 
-def share(hits_L: ArrayLike, counts_L: ArrayLike, seed: int = 0) -> Interval:
+def share(hits_L: Row, counts_L: Row, seed: int = 0) -> Interval:
     """sum(hits) / sum(counts) and its interval over lines. ValueError when nothing was counted."""
     return _interval(_shares(hits_L, counts_L, seed))
 
 
 def difference(
-    hits_L: ArrayLike,
-    counts_L: ArrayLike,
-    other_hits_L: ArrayLike,
-    other_counts_L: ArrayLike,
-    seed: int = 0,
+    hits_L: Row, counts_L: Row, other_hits_L: Row, other_counts_L: Row, seed: int = 0
 ) -> Interval:
     """First share minus second share, paired: line i of both rows must be the same line."""
     shares, others = _paired(seed, hits_L, counts_L, other_hits_L, other_counts_L)
@@ -50,11 +47,7 @@ def difference(
 
 
 def quotient(
-    hits_L: ArrayLike,
-    counts_L: ArrayLike,
-    other_hits_L: ArrayLike,
-    other_counts_L: ArrayLike,
-    seed: int = 0,
+    hits_L: Row, counts_L: Row, other_hits_L: Row, other_counts_L: Row, seed: int = 0
 ) -> Interval | None:
     """First share divided by second share, paired likewise; None where the second hit nothing."""
     shares, others = _paired(seed, hits_L, counts_L, other_hits_L, other_counts_L)
@@ -64,7 +57,7 @@ def quotient(
         return _interval(shares / others)
 
 
-def _paired(seed: int, *rows: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _paired(seed: int, *rows: Row) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The shares of two rows, each hits and counts, on the same draws."""
     lines, others = np.size(rows[0]), np.size(rows[2])
     if lines != others:
@@ -73,7 +66,7 @@ def _paired(seed: int, *rows: ArrayLike) -> tuple[NDArray[np.float64], NDArray[n
     return _shares(rows[0], rows[1], seed), _shares(rows[2], rows[3], seed)
 
 
-def _shares(hits_L: ArrayLike, counts_L: ArrayLike, seed: int) -> NDArray[np.float64]:
+def _shares(hits_L: Row, counts_L: Row, seed: int) -> NDArray[np.float64]:
     """The share as measured, then of every resample, [1 + resamples]; nan: nothing was counted."""
     hits_L, counts_L = (np.asarray(row, dtype=np.float64) for row in (hits_L, counts_L))
     if hits_L.shape != counts_L.shape or hits_L.ndim != 1:

@@ -36,10 +36,7 @@ IN_TUNE_CENTS = 50.0
 
 
 def measure(performance: Performance, others: Sequence[Sheet]) -> tuple[Figures, Details]:
-    """Notes in tune of one line, and its control.
-
-    Details: signed `cents` per note, null where nothing was sung.
-    """
+    """Notes in tune of one line, and its control. Details: signed `cents` a note, null unsung."""
     midi_F = track(performance.wave_W, performance.sample_rate)
     cents = [off_by(midi_F, *note) for note in performance.notes]
     # the same notes with another line's pitches; none where there is no other melody
@@ -70,21 +67,15 @@ def track(wave_W: NDArray[np.floating], sample_rate: int) -> NDArray[np.float64]
             warnings.simplefilter("ignore")
             import pyworld
     except ImportError as error:
-        raise DistillError(
-            f'measures.pitch: pyworld cannot be imported ({error}); pip install "distill[judge]"'
-        ) from None
+        fault = f"pyworld cannot be imported ({error})"
+        raise DistillError(f'measures.pitch: {fault}; pip install "distill[judge]"') from None
     wave_W = np.asarray(wave_W, dtype=np.float64)
     if sample_rate != TRACKER_RATE and len(wave_W):
         wave_W = resample_poly(wave_W, TRACKER_RATE, sample_rate)
     if len(wave_W) < TRACKER_RATE // 4:  # WORLD's filters are longer than such a scrap
         wave_W = np.pad(wave_W, (0, TRACKER_RATE // 4 - len(wave_W)))
-    hertz_F, _ = pyworld.harvest(
-        wave_W,
-        TRACKER_RATE,
-        f0_floor=LOWEST_HZ,
-        f0_ceil=HIGHEST_HZ,
-        frame_period=1000 * FRAME_SECONDS,
-    )
+    grid = {"f0_floor": LOWEST_HZ, "f0_ceil": HIGHEST_HZ, "frame_period": 1000 * FRAME_SECONDS}
+    hertz_F, _ = pyworld.harvest(wave_W, TRACKER_RATE, **grid)
     return np.where(hertz_F > 0, 69 + 12 * np.log2(np.maximum(hertz_F, 1) / 440), np.nan)
 
 
@@ -104,12 +95,12 @@ def in_tune(cents: float | None) -> bool:
 
 
 def another_melody(sheet: Sheet, others: Sequence[Sheet]) -> list[float]:
-    """As many pitches as the line has notes, from another line: one that has enough of them, drawn
-    by the texts; where none has, several strung together. Empty where there is no other melody."""
+    """As many pitches as the line has notes, of another line or, if short, several; else none."""
     own = [midi for _, _, midi in sheet.notes]
-    drawn = sorted(
-        others, key=lambda other: (len(other.notes) < len(own), lot(sheet.text, other.text))
-    )
-    melodies = ([midi for _, _, midi in other.notes] for other in drawn)
+
+    def turn(other: Sheet) -> tuple[bool, bytes]:  # those with enough notes first, by the texts
+        return len(other.notes) < len(own), lot(sheet.text, other.text)
+
+    melodies = ([midi for _, _, midi in other.notes] for other in sorted(others, key=turn))
     strung = [midi for melody in melodies if melody != own for midi in melody]
     return strung[: len(own)] if len(strung) >= len(own) else []

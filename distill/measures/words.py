@@ -44,8 +44,7 @@ VOWELS = {"AA", "AE", "AH", "AO", "AW", "AY", "EH", "ER", "EY", "IH", "IY", "OW"
 
 
 def measure(performance: Performance, others: Sequence[Sheet]) -> tuple[Figures, Details]:
-    """Words missed in one line, and its control. Details: what was `heard` for each word (null:
-    nothing), `chance` (sum over the scored words), and the words `not_in_dictionary`."""
+    """Words missed in one line, and its control. Details: `heard` (null: nothing), `chance`, ..."""
     sheet, ear = performance.sheet, recogniser()
     slots = ear.slots(sheet.words, sheet.text)
     heard = ear.hear(performance.wave_W, performance.sample_rate, slots)
@@ -64,8 +63,7 @@ def measure(performance: Performance, others: Sequence[Sheet]) -> tuple[Figures,
 
 
 def wrong_lyrics(performance: Performance, others: Sequence[Sheet]) -> tuple[int, int]:
-    """(words missed, words asked) when the take is asked for other words. A word that the line
-    really sings is not wrong in it, and is not counted."""
+    """(words missed, asked) when the take is asked for other words, those it sings not counted."""
     sheet, ear = performance.sheet, recogniser()
     wrong = other_words(sheet, others)
     asked = [ear.knows(word) and word not in sheet.words for word in wrong]
@@ -86,11 +84,8 @@ def summarise(details: Sequence[Details]) -> dict[str, object]:
     scored = sum(line["scored"] for line in details)
     missing = [word for line in details for word in line["not_in_dictionary"]]
     chance = round(sum(line["chance"] for line in details) / scored, 4) if scored else None
-    return {
-        "chance": chance,
-        "words_not_scored": len(missing),
-        "not_in_dictionary": sorted(set(missing)),
-    }
+    names = sorted(set(missing))
+    return {"chance": chance, "words_not_scored": len(missing), "not_in_dictionary": names}
 
 
 def other_words(sheet: Sheet, others: Sequence[Sheet]) -> tuple[str, ...]:
@@ -169,21 +164,18 @@ class Recogniser:
         """
         key = (tuple(words), seed, frozenset(without))
         if key not in self._draws:
-            self._draws[key] = [
-                self._slot(word, seed, str(i), without) for i, word in enumerate(words)
-            ]
+            numbered = enumerate(words)
+            self._draws[key] = [self._slot(word, seed, str(i), without) for i, word in numbered]
         return self._draws[key]
 
     def _slot(self, word: str, seed: str, number: str, without: Collection[str]) -> tuple[str, ...]:
         if not self.knows(word):
             return tuple(_draw(vocabulary(), 4 * ALTERNATIVES, seed, number))
         sounds = set(self.sounds(word))
-        same_length = [
-            other
-            for other in self._by_syllables.get(self.syllables(word), [])
-            if other not in without and sounds.isdisjoint(self.sounds(other))
-        ]
-        words = [word, *_draw(same_length, ALTERNATIVES - 1, seed, number)]
+        same_length = self._by_syllables.get(self.syllables(word), [])
+        allowed = (other for other in same_length if other not in without)
+        unlike = [other for other in allowed if sounds.isdisjoint(self.sounds(other))]
+        words = [word, *_draw(unlike, ALTERNATIVES - 1, seed, number)]
         return tuple(_draw(words, ALTERNATIVES, seed, number, "order"))
 
     def hear(

@@ -26,12 +26,10 @@ class Vocoder(Protocol):
     fingerprint: str
 
     def decode(self, codes_FS: Tensor) -> Tensor:
-        """wave_CW of F * hop samples, float32: a head's within +-1, a codec's own as it comes.
-        CodecError on codes of another codec."""
+        """wave_CW of F * hop samples, float32. CodecError on codes of another codec."""
 
     def stream(self, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
-        """The same sound in pieces, each as soon as the frames that it depends on have come.
-        CodecError as `decode`, and when no frame comes."""
+        """The same in pieces, each as soon as it can be; CodecError, too, when no frame comes."""
 
 
 class VocoderSettings(Protocol):
@@ -42,23 +40,20 @@ class VocoderSettings(Protocol):
 
 
 def samples_a_frame(format: CodecFormat, sample_rate: int) -> int:
-    """Samples at `sample_rate` Hz that one frame of the codec lasts. CodecError when that is no
-    whole number."""
+    """Samples at `sample_rate` Hz that a codec's frame lasts. CodecError unless a whole number."""
     exact = format.sample_rate / format.frame_rate
     hop = round(exact)
     if abs(exact - hop) > 1e-6 or sample_rate * hop % format.sample_rate:
-        raise CodecError(
-            f"a frame of {exact:g} samples at {format.sample_rate} Hz is no whole number of "
-            f"samples at {sample_rate} Hz; choose another sample rate"
-        )
+        frame = f"a frame of {exact:g} samples at {format.sample_rate} Hz"
+        fault = f"is no whole number of samples at {sample_rate} Hz"
+        raise CodecError(f"{frame} {fault}; choose another sample rate")
     return sample_rate * hop // format.sample_rate
 
 
 def in_pieces(
     decode: Callable[[Tensor], Tensor], chunks: Iterable[Tensor], hop: int, context_frames: int
 ) -> Iterator[Tensor]:
-    """Sound of codes_FS that come in chunks, where a sample depends on `context_frames` on each
-    side of its frame.
+    """Sound of codes_FS in chunks; a sample depends on `context_frames` beside its frame.
 
     Each window that is decoded has its context, clipped at the song's ends only; so the pieces, end
     to end, are what the whole would give, rounding aside. Memory holds one block and its context.

@@ -1,5 +1,4 @@
-"""The adversary of the Vocos paper: discriminators over periods and over spectrograms, hinge and
-feature losses.
+"""The adversary of the Vocos paper: discriminators over periods and spectrograms, their losses.
 
 It needs no optimiser of its own. Its own loss sees a copy of the sound that hands no gradient back,
 and the sound's losses are taken while its parameters are held; so one backward pass gives each side
@@ -25,8 +24,7 @@ from vocos.loss import DiscriminatorLoss, FeatureMatchingLoss, GeneratorLoss
 
 
 class Adversary(nn.Module):
-    """Two kinds of discriminators; those over spectrograms count `window_share` as much (0.1 in the
-    paper's recipes). A kind without `periods` or `windows` (samples) is left out."""
+    """Discriminators over periods and, counted by share (paper: 0.1), spectrograms; () is none."""
 
     def __init__(self, periods: tuple[int, ...], windows: tuple[int, ...], window_share: float):
         super().__init__()
@@ -52,8 +50,7 @@ class Adversary(nn.Module):
         return loss
 
     def fooled(self, made_BW: Tensor, true_BW: Tensor) -> tuple[Tensor, Tensor]:
-        """How badly the sound passes for true (hinge), and how far its features are from true ones:
-        two scalars."""
+        """How badly the sound passes for true (hinge), and its features' distance: scalars."""
         hinge, features = made_BW.new_zeros(()), made_BW.new_zeros(())
         with held(self):
             for kind, share in self.kinds():

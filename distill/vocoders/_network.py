@@ -1,5 +1,4 @@
-"""The head's network: Vocos (Siuzdak 2023, arXiv 2306.00814), hearing codes instead of a mel
-spectrogram.
+"""The head's network: Vocos (Siuzdak 2023, arXiv 2306.00814), hearing codes instead of a mel.
 
     codes -> sum of the slots' embeddings -> ConvNeXt at the codec's frame rate
           -> `ratio` frames out of each -> Vocos backbone (ConvNeXt) at the head's frame rate
@@ -25,6 +24,7 @@ from torch.nn import functional
 
 from distill.audio.codec_format import CodecFormat
 from distill.codecs._blocks import receptive_frames
+from distill.codecs._source import drawn_out
 from distill.config.ranges import Checked, at_least, between
 from distill.errors import SettingsError
 from distill.runtime.torchaudio_standin import install
@@ -44,13 +44,11 @@ STILL_FRAMES = 2  # frames of silence on each side that make a silent frame sile
 
 @dataclass(frozen=True)
 class HeadSettings(Checked):
-    """Sizes of the head. `sample_rate` (Hz) None: the codec's. `hop` samples make a frame of the
-    head, of which a whole number fill one of the codec's; `window` samples (at least 4 hops) are
-    what its inverse STFT overlaps."""
+    """Sizes of the head. `hop`: samples of its frame, a whole number of which fill a codec's."""
 
-    sample_rate: int | None = between(*RATES, default=None)
+    sample_rate: int | None = between(*RATES, default=None)  # Hz; None: the codec's
     hop: int = at_least(1, default=160)
-    window: int = at_least(1, default=640)
+    window: int = at_least(1, default=640)  # of its inverse STFT: an even number of hops from 4
     width: int = at_least(1, default=256)
     inner: int = at_least(1, default=768)
     blocks: int = at_least(1, default=8)
@@ -62,21 +60,18 @@ class HeadSettings(Checked):
             raise SettingsError(f"window is {self.window}, hop {self.hop}; give 4, 6, 8, ... hops")
 
     def for_codec(self, format: CodecFormat) -> HeadSettings:
-        """The same with the sample rate named. SettingsError unless a codec frame is a whole number
-        of hops."""
+        """With the sample rate named. SettingsError unless a codec frame is whole hops."""
         sample_rate = self.sample_rate or format.sample_rate
         samples = samples_a_frame(format, sample_rate)
         if samples % self.hop:
-            raise SettingsError(
-                f"hop is {self.hop}; a frame of the codec lasts {samples} samples at "
-                f"{sample_rate} Hz, and hop must divide that, say {_divisor(samples, self.hop)}"
-            )
+            frame = f"a frame of the codec lasts {samples} samples at {sample_rate} Hz"
+            wanted = f"hop must divide that, say {_divisor(samples, self.hop)}"
+            raise SettingsError(f"hop is {self.hop}; {frame}, and {wanted}")
         return replace(self, sample_rate=sample_rate)
 
 
 class HeadNetwork(nn.Module):
-    """codes_BFS -> wave_BCW of F * ratio * hop samples. `silence_S`: the codec's codes of a silent
-    frame, if it has such."""
+    """codes_BFS -> wave_BCW of F * ratio * hop samples. `silence_S`: codes of a silent frame."""
 
     def __init__(
         self,
@@ -117,8 +112,7 @@ class HeadNetwork(nn.Module):
                 slot.weight.copy_(book_CD)
 
     def forward(self, codes_BFS: Tensor, slots_B: Tensor | None = None) -> Tensor:
-        """`slots_B`: how many slots, from the first, each song may use; the others are as if they
-        were not there. Codes with fewer slots than the head has are taken the same way."""
+        """`slots_B`: how many slots, from the first, each song may use; codes may have fewer."""
         latent_BFD = torch.zeros((), device=codes_BFS.device)
         for s in range(codes_BFS.shape[2]):
             part_BFD = self.slots[s](codes_BFS[:, :, s])
@@ -138,8 +132,7 @@ class HeadNetwork(nn.Module):
             return torch.stack([head(hidden_BTD.float()) for head in self.heads], 1)
 
     def _gain(self, codes_BFS: Tensor, silence_S: tuple[int, ...]) -> Tensor:
-        """gain_B1W: 0 in the midst of silence, 1 elsewhere, with a ramp as long as a frame. Beyond
-        both ends is silence."""
+        """gain_B1W: 0 in the midst of silence (also beyond the ends), else 1; ramps of a frame."""
         still = codes_BFS.new_tensor(silence_S[: codes_BFS.shape[2]])
         sounds_B1F = (codes_BFS != still).any(-1)[:, None].float()
         near_B1F = functional.max_pool1d(sounds_B1F, 2 * STILL_FRAMES + 1, 1, STILL_FRAMES)
@@ -158,20 +151,6 @@ class ZeroMeanHead(ISTFTHead):
         zero_B1T = torch.complex(bins_BKT[:, 1:2].real, torch.zeros_like(phase_BKT[:, :1]))
         wave_BW = self.istft(torch.cat([zero_B1T, bins_BKT[:, 1:]], 1))
         return wave_BW[:, : hidden_BTD.shape[1] * self.istft.hop_length]
-
-
-def drawn_out(frames_B1F: Tensor, hop: int) -> Tensor:
-    """[B, 1, F * hop]: each frame's value in the middle of its hop, and straight lines between.
-
-    Not by `interpolate`: its float32 positions depend on where in a song a frame stands, so pieces
-    would not be the whole.
-    """
-    away_H = (torch.arange(hop, device=frames_B1F.device) + 0.5) / hop - 0.5
-    rise_B1F = frames_B1F.diff(dim=2)
-    before_B1F1 = functional.pad(rise_B1F, (1, 0))[..., None]
-    behind_B1F1 = functional.pad(rise_B1F, (0, 1))[..., None]
-    lines_B1FH = away_H.clamp_max(0) * before_B1F1 + away_H.clamp_min(0) * behind_B1F1
-    return (frames_B1F[..., None] + lines_B1FH).flatten(2)
 
 
 def limit(wave: Tensor) -> Tensor:

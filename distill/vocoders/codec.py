@@ -33,8 +33,7 @@ class CodecVocoder:
         return self.codec.decode(codes_FS)
 
     def stream(self, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
-        """A codec that does not know how far its frames reach (`context_frames`) sounds when its
-        last chunk has come."""
+        """A codec without `context_frames` sounds when its last chunk has come."""
         context_frames: int | None = getattr(self.codec, "context_frames", None)
         if context_frames is None:
             chunks = [torch.cat(held)] if (held := list(chunks)) else []

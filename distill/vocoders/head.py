@@ -1,5 +1,4 @@
-"""A Vocos head trained for one codec: its codes -> sound, at the head's own sample rate
-(_network.py).
+"""A Vocos head trained for one codec: its codes -> sound, at its own sample rate (_network.py).
 
 Trained by task `vocoder`. On disk a folder with `config.json` (format version, sizes, the codec's
 kind, fingerprint and format, the licences of what it learnt from) and `weights.safetensors` in half
@@ -87,8 +86,7 @@ class HeadVocoder:
 def save_head(
     network: HeadNetwork, folder: Path, codec: CodecCard, licences: Mapping[str, str]
 ) -> None:
-    """Write the folder, whole or not at all. CodecError if a half-precision weight is not finite.
-    `licences`: of what it learnt from."""
+    """Write the folder or nothing (CodecError: a weight too large). `licences`: of the songs."""
     weights = halves(network.named_parameters(), folder)
     config = {
         "version": VERSION,
@@ -109,19 +107,17 @@ def load_head(folder: Path, codec: Codec) -> HeadVocoder:
     config = read_config(folder)
     made_for, format = config["codec"], codec.format
     if made_for.fingerprint != codec.fingerprint:
-        raise CodecError(
-            f"{folder}: made for codec {made_for.kind} {made_for.fingerprint[:12]}, these are "
-            f"codes of {codec.fingerprint[:12]}; give it its codec, or train a head for this one"
-        )
+        fault = f"made for codec {made_for.kind} {made_for.fingerprint[:12]}"
+        given = f"these are codes of {codec.fingerprint[:12]}"
+        raise CodecError(f"{folder}: {fault}, {given}; give its codec, or train a head for this")
     if made_for.format.slot_sizes[: format.slots] != format.slot_sizes:
-        raise CodecError(
-            f"{folder}: knows {made_for.format.slots} slots of {made_for.format.slot_sizes} codes, "
-            f"the codec has {format.slots} of {format.slot_sizes}; train a head with as many slots"
-        )
+        fault = f"knows {made_for.format.slots} slots of {made_for.format.slot_sizes} codes"
+        given = f"the codec has {format.slots} of {format.slot_sizes}"
+        raise CodecError(f"{folder}: {fault}, {given}; train a head with as many slots")
     path = folder / "config.json"
     with as_configured(path):
-        sizes = config["network"], made_for.format, config["latent_width"]
-        network = HeadNetwork(*sizes, config["silence"])
+        sizes = config["network"], made_for.format, config["latent_width"], config["silence"]
+        network = HeadNetwork(*sizes)
     state = fill_from_halves(dict(network.named_parameters()), folder)
     described = json_config(path)
     described.pop("licences")  # they do not decide how it sounds
@@ -143,10 +139,9 @@ def read_config(folder: Path) -> Config:
     path, whose = folder / "config.json", "a vocoder head"
     config = json_config(path, ("kind", "version"), whose)
     if (config["kind"], config["version"]) != ("head", VERSION):
-        raise CodecError(
-            f"{path}: is {config['kind']} version {config['version']}, this library reads head "
-            f"version {VERSION}; train it again or upgrade"
-        )
+        given = f"{config['kind']} version {config['version']}"
+        wanted = f"head version {VERSION}; train it again or upgrade"
+        raise CodecError(f"{path}: is {given}, this library reads {wanted}")
     with as_configured(path, whose):
         codec = dict(config["codec"])
         format = _format(codec.pop("format"))
@@ -161,11 +156,10 @@ def read_config(folder: Path) -> Config:
 
 def _format(words: dict[str, Any]) -> CodecFormat:
     """JSON's lists as tuples, and the numbers of the type that they must have."""
-    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in words.items()}
+    values = words | {name: tuple(value) for name, value in words.items() if type(value) is list}
     values["slot_sizes"] = tuple(int(size) for size in values["slot_sizes"])
-    values["sample_rate"] = int(values["sample_rate"])
-    values["frame_rate"] = float(values["frame_rate"])
-    return CodecFormat(**values)
+    rates = {"sample_rate": int(values["sample_rate"]), "frame_rate": float(values["frame_rate"])}
+    return CodecFormat(**(values | rates))
 
 
 def _silence(words: list[int] | None, slot_sizes: tuple[int, ...]) -> tuple[int, ...] | None:
