@@ -117,18 +117,12 @@ def _clauses(read: Any, text: str) -> Iterator[str]:
 
 
 def speak(
-    text: str,
-    voice: str,
-    words_per_minute: int = 130,
-    pitch: int = 45,
-    pitch_range: int = 30,
+    text: str, voice: str, words_per_minute: int = 130, pitch: int = 45, pitch_range: int = 30,
     ipa: bool = True,
-) -> Spoken:
-    """The text spoken by a voice such as "es" or "en-us+f3".
+) -> Spoken:  # fmt: skip
+    """The text spoken by a voice such as "es" or "en-us+f3". SongError: no such voice or library.
 
-    Without `ipa` phones have espeak-ng's own names, and [[...]] in the text holds such names.
-    Raises SongError where there is no such voice, or no espeak-ng.
-    """
+    Without `ipa` phones have espeak-ng's own names, and [[...]] in the text holds such names."""
     pieces: list[NDArray[np.int16]] = []
     phones: list[tuple[int, str]] = []
 

@@ -37,7 +37,7 @@ from distill.errors import (
 )
 from distill.folders import sha256_bytes, write_atomic
 from distill.songs import Song, from_json
-from distill.sources import Refusal, loaded, scanned
+from distill.sources import Imported, Rows
 from distill.sources._formats import Read, language_of
 from distill.sources._formats.lyrics import credit, form_of, read_lyrics
 
@@ -52,11 +52,11 @@ MARKS = {b"RIFF": ".wav", b"fLaC": ".flac", b"OggS": ".ogg"}
 
 
 @dataclass(frozen=True)
-class Settings(Checked):
-    """`dataset`: a folder, or org/name, or org/name@revision. `split`: of the dataset; songs of a
-    test or validation split are held out, unless their own column says otherwise. `songs` stops
-    after that many rows; `cache` is the folder for sound ("": $DISTILL_CACHE, else
-    ~/.cache/distill). The rest is for songs that do not say it themselves."""
+class Settings(Imported, Checked):
+    """`dataset`: a folder, org/name, or org/name@revision; `songs` stops after so many rows.
+
+    Songs of a test or validation `split` are held out, unless their own column says otherwise.
+    `cache`: for sound ("": $DISTILL_CACHE, else ~/.cache/distill)."""
 
     dataset: str
     config: str | None = None
@@ -76,18 +76,8 @@ class Settings(Checked):
         if unknown := set(self.columns) - set(NAMES):
             raise SettingsError(f"columns.{min(unknown)} is unknown; known: {', '.join(NAMES)}")
 
-    def load(self) -> list[Song]:
-        """The songs in the dataset's order. Raises SettingsError without `datasets`, FolderError
-        for a dataset that cannot be opened, SongError, AudioError and LyricsError for the first row
-        that cannot be used."""
-        return loaded(self._songs())
-
-    def scan(self) -> Iterator[Song | Refusal]:
-        """The songs, with a Refusal in place of each row that cannot be used."""
-        return scanned(self._songs())
-
-    def _songs(self) -> Iterator[tuple[str, Song | DistillError]]:
-        for number, row in enumerate(_rows(self), 1):
+    def _rows(self) -> Rows:
+        for number, row in enumerate(_dataset_rows(self), 1):
             where = f"{self.dataset}, row {number}"
             if self.songs is not None and number > self.songs:
                 return
@@ -107,8 +97,7 @@ class Settings(Checked):
             track: _file(values[track], self._home, ours, f"{where}, {track}") for track in TRACKS
         }
         if files["audio"] is None:
-            advice = "say which column has it (columns: {audio: ...})"
-            raise SongError(f"{where}: has no sound; {advice}")
+            raise SongError(f"{where}: has no sound; name its column (columns: {{audio: ...}})")
         texts = {name: str(values[name]) for name in TEXTS if values[name] not in (None, "")}
         if "language" in texts:
             texts["language"] = language_of(texts["language"]) or texts["language"]
@@ -134,7 +123,7 @@ class Settings(Checked):
         if isinstance(text, (list, tuple)):
             text = "\n".join(map(str, text))
         if not isinstance(text, str):
-            advice = "say which column has them (columns: {lyrics: ...})"
+            advice = "name their column (columns: {lyrics: ...})"
             raise LyricsError(f"{where}: has no lyrics; {advice}")
         form = form_of(text) if self.form == "auto" else self.form
         seconds = 0.0 if form == "plain" else _seconds(audio, where)
@@ -170,8 +159,8 @@ def _json(value: Any, where: str) -> Any:
 
 
 # --- the dataset ----------------------------------------------------------------------------------
-def _rows(settings: Settings) -> Iterator[Mapping[str, Any]]:
-    """The rows of the split, their sound as bytes or path."""
+def _dataset_rows(settings: Settings) -> Iterator[Mapping[str, Any]]:
+    """The rows of the split, their sound as bytes or path. SettingsError without `datasets`."""
     try:
         import datasets
     except ImportError:
@@ -187,10 +176,9 @@ def _rows(settings: Settings) -> Iterator[Mapping[str, Any]]:
         raise
     # the library's, the hub's and Arrow's own: all mean that it cannot be read
     except Exception as error:
-        asks = isinstance(error, ImportError)
-        advice = "install what it asks for" if asks else "check name, split and config"
+        asks = "install what it asks for" if isinstance(error, ImportError) else ""
         reason = f"{settings.dataset}: cannot be read ({_short(error, 160)})"
-        raise FolderError(f"{reason}; {advice}") from error
+        raise FolderError(f"{reason}; {asks or 'check name, split and config'}") from error
 
 
 def _short(error: Exception, length: int) -> str:
@@ -217,8 +205,7 @@ def _open(datasets: Any, settings: Settings) -> Any:
 
 
 def _file(value: Any, home: Path, ours: bool, where: str) -> str | None:
-    """A file on this computer that holds a row's sound. `ours`: the dataset lies on this computer
-    too; a stranger's may not name files that were here before it."""
+    """A file here with a row's sound; only `ours`, a dataset on this computer, may name any."""
     if value is None:
         return None
     if isinstance(value, str):

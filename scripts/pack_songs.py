@@ -1,6 +1,6 @@
 """Rendered songs made small enough to ship: FLAC to Ogg Opus (RFC 7845), aligned to the sample.
 
-python -m distill.songbook.packing --songs TRAIN --held-out HELD_OUT --out distill/embedded/songs
+python scripts/pack_songs.py --songs TRAIN --held-out HELD_OUT --out distill/embedded/songs
 """
 
 from __future__ import annotations
