@@ -16,7 +16,9 @@ from distill.songbook.voice import FRAME_SECONDS
 
 NOISE_HOP = 128  # samples, after which the noise is filtered anew
 LEAST_PULSE, LEAST_NOISE = 1e-6, 1e-5  # shares of power and of amplitude, for their logarithms
-Floats, Voicing, Spectra = NDArray[np.floating], NDArray[np.bool_], NDArray[np.complex64]
+Floats = NDArray[np.floating]
+Voicing = NDArray[np.bool_]
+Spectra = NDArray[np.complex64]
 
 
 def synthesize(

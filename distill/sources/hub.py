@@ -23,6 +23,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal
 
 from distill.audio import safe_decode
@@ -49,6 +50,7 @@ LARGEST_AUDIO_BYTES = 512 * 2**20
 HELD_OUT = {"test", "validation", "valid", "val", "dev", "eval", "held_out"}
 ENDINGS = {".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a"}
 MARKS = {b"RIFF": ".wav", b"fLaC": ".flac", b"OggS": ".ogg"}
+Row = Mapping[str, Any]  # values by column
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ class Settings(Imported, Checked):
             except DistillError as error:
                 yield where, error
 
-    def _song(self, row: Mapping[str, Any], number: int, where: str) -> Song:
+    def _song(self, row: Row, number: int, where: str) -> Song:
         values = {name: row.get(self.columns.get(name, name)) for name in NAMES}
         missing = [column for column in self.columns.values() if column not in row]
         if missing:
@@ -112,7 +114,7 @@ class Settings(Imported, Checked):
         song = Song(id=id, sections=read.sections, facts=read.facts, **files, **(defaults | texts))
         return song if values["facts"] is None else _with_facts(song, values["facts"], where)
 
-    def _lyrics(self, values: Mapping[str, Any], audio: str, where: str, language: str) -> Read:
+    def _lyrics(self, values: Row, audio: str, where: str, language: str) -> Read:
         if values["sections"] is not None:
             sections = _json(values["sections"], f"{where}, sections")
             song = from_json({"id": where, "sections": sections})
@@ -142,14 +144,14 @@ def _seconds(audio: str, where: str) -> float:
         raise AudioError(f"{where}: {error}") from None
 
 
-def _with_facts(song: Song, facts: Any, where: str) -> Song:
+def _with_facts(song: Song, facts: object, where: str) -> Song:
     row = {"id": song.id, "sections": (), "facts": _json(facts, f"{where}, facts")}
     for fact in from_json(row).facts:
         song = song.with_fact(fact)
     return song
 
 
-def _json(value: Any, where: str) -> Any:
+def _json(value: object, where: str) -> object:
     if not isinstance(value, str):
         return value
     try:
@@ -159,7 +161,7 @@ def _json(value: Any, where: str) -> Any:
 
 
 # --- the dataset ----------------------------------------------------------------------------------
-def _dataset_rows(settings: Settings) -> Iterator[Mapping[str, Any]]:
+def _dataset_rows(settings: Settings) -> Iterator[Row]:
     """The rows of the split, their sound as bytes or path. SettingsError without `datasets`."""
     try:
         import datasets
@@ -185,7 +187,7 @@ def _short(error: Exception, length: int) -> str:
     return " ".join(str(error).split())[:length] or type(error).__name__
 
 
-def _open(datasets: Any, settings: Settings) -> Any:
+def _open(datasets: ModuleType, settings: Settings) -> Any:
     folder = Path(settings.dataset).expanduser()
     if (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file():
         dataset = datasets.load_from_disk(str(folder))
@@ -204,7 +206,7 @@ def _open(datasets: Any, settings: Settings) -> Any:
     )
 
 
-def _file(value: Any, home: Path, ours: bool, where: str) -> str | None:
+def _file(value: object, home: Path, ours: bool, where: str) -> str | None:
     """A file here with a row's sound; only `ours`, a dataset on this computer, may name any."""
     if value is None:
         return None

@@ -24,7 +24,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -32,7 +32,7 @@ from distill.errors import LyricsError, SongError
 from distill.folders import sha256_bytes, write_atomic
 from distill.lyrics import parse
 from distill.songs import Fact, Line, Section, Song
-from distill.sources._formats.jsonl import JsonLines
+from distill.sources._formats.jsonl import JsonLines, Row
 
 FRAME_RATE = 25.0  # Hz
 CODES = 16_384
@@ -52,7 +52,7 @@ class Settings(JsonLines):
     licence: str = "unknown"
     voice: str = ""
 
-    def _song(self, row: dict[str, Any], where: str, number: int) -> Song:
+    def _song(self, row: Row, where: str, number: int) -> Song:
         turns = _turns(row["messages"], where)
         style = STYLE.search(turns[0][0])
         codes: list[int] = []
@@ -101,7 +101,7 @@ class Settings(JsonLines):
         return str(path.resolve())
 
 
-def _turns(messages: Any, where: str) -> list[tuple[str, str]]:
+def _turns(messages: list[Row], where: str) -> list[tuple[str, str]]:
     """(question, answer) in turn."""
     texts = [(str(m["role"]), str(m["content"])) for m in messages if m["role"] != "system"]
     if not texts or [role for role, _ in texts] != ["user", "assistant"] * (len(texts) // 2):

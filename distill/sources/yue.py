@@ -22,14 +22,14 @@ import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from distill.errors import FolderError, LyricsError, SongError
 from distill.lyrics import parse, words
 from distill.songs import Fact, Line, Section, Song
-from distill.sources._formats.jsonl import JsonLines
+from distill.sources._formats.jsonl import JsonLines, Row
 
 FRAME_RATE = 50.0  # Hz, of X-Codec
 MOST_FRAMES_APART = 10
@@ -47,7 +47,7 @@ class Settings(JsonLines):
     licence: str = "unknown"
     voice: str = ""
 
-    def _song(self, row: dict[str, Any], where: str, number: int) -> Song:
+    def _song(self, row: Row, where: str, number: int) -> Song:
         path = Path(self.path).expanduser()
         seconds = _seconds(row["audio_length_in_sec"], where)
         codes = self._codes(row, path, seconds, where)
@@ -85,7 +85,7 @@ class Settings(JsonLines):
             ),
         )
 
-    def _codes(self, row: dict[str, Any], path: Path, seconds: float, where: str) -> dict[str, str]:
+    def _codes(self, row: Row, path: Path, seconds: float, where: str) -> dict[str, str]:
         """The files of codes by track, as long as the song and as each other by their heads."""
         files, frames = {}, {}
         for key, track in TRACKS.items():
@@ -104,14 +104,14 @@ class Settings(JsonLines):
         return files
 
 
-def _seconds(value: Any, where: str) -> float:
+def _seconds(value: str | float, where: str) -> float:
     seconds = float(value)
     if not 0 < seconds < LONGEST_SECONDS:
         raise SongError(f"{where}: lasts {seconds:g} s; correct audio_length_in_sec")
     return seconds
 
 
-def _span(first: Any, last: Any, seconds: float, where: str) -> tuple[float, float]:
+def _span(first: float, last: float, seconds: float, where: str) -> tuple[float, float]:
     start, end = float(first), float(last)
     if not (math.isfinite(start) and math.isfinite(end) and 0 <= start < end <= seconds + 1):
         span = f"from {start:g} to {end:g} s of {seconds:g} s"
@@ -119,7 +119,7 @@ def _span(first: Any, last: Any, seconds: float, where: str) -> tuple[float, flo
     return start, min(end, seconds)
 
 
-def _same_times(segment: dict[str, Any], start: float, end: float, where: str) -> None:
+def _same_times(segment: Row, start: float, end: float, where: str) -> None:
     """YuE cuts by frames and we by seconds, so they must mean the same."""
     for name, at in (("codec_frame_start", start), ("codec_frame_end", end)):
         if name in segment and abs(float(segment[name]) / FRAME_RATE - at) > 1:

@@ -13,6 +13,7 @@ from distill.songs import Song
 from distill.sources import Imported, Rows
 
 LARGEST_LIST_BYTES = 256 * 2**20
+Row = dict[str, Any]  # one JSON object
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class JsonLines(Imported):
 
     path: str
 
-    def _song(self, row: dict[str, Any], where: str, number: int) -> Song:
+    def _song(self, row: Row, where: str, number: int) -> Song:
         """The song of row `number`, which stands at "file:line"."""
         raise NotImplementedError
 
@@ -41,7 +42,7 @@ class JsonLines(Imported):
                 yield where, SongError(" ".join(f"{where}: {reason}".split())[:300])
 
 
-def rows(path: Path) -> Iterator[tuple[str, dict[str, Any] | SongError]]:
+def rows(path: Path) -> Iterator[tuple[str, Row | SongError]]:
     """("file:line", row), or a SongError where a row is no JSON object. FolderError: no file."""
     if not path.is_file():
         raise FolderError(f"{path}: there is no such file; name a .jsonl file")
@@ -63,14 +64,14 @@ def rows(path: Path) -> Iterator[tuple[str, dict[str, Any] | SongError]]:
         yield where, _row(row, where)
 
 
-def _loaded(text: bytes, where: str) -> Any:
+def _loaded(text: bytes, where: str) -> object:
     try:
         return json.loads(text.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
         return SongError(f"{where}: not JSON ({str(error)[:60]}); remove or rewrite it")
 
 
-def _row(row: object, where: str) -> dict[str, Any] | SongError:
+def _row(row: object, where: str) -> Row | SongError:
     if isinstance(row, (dict, SongError)):
         return row
     kind = type(row).__name__
