@@ -66,8 +66,7 @@ class Lesson:
 
 @dataclass
 class _Score:
-    """What is sung, stretch by stretch of WORLD frames: the source frame that each is taken from
-    (-1: silence), its class, its pitch (MIDI)."""
+    """What is sung, by WORLD frame: its source frame (-1: silence), class and pitch (MIDI)."""
 
     sources: list[NDArray[np.float64]] = field(default_factory=list)
     labels: list[NDArray[np.int64]] = field(default_factory=list)

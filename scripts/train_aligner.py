@@ -158,8 +158,7 @@ def _through(
 
 
 def held(rng: np.random.Generator, lesson: Lesson, share: float = 0.15) -> Lesson:
-    """Some lessons with one of their vowels held for seconds, as songs end their lines and sing
-    their oohs."""
+    """Some lessons with one of their vowels held for seconds, as songs end their lines."""
     mel_TF, class_T = lesson.log_mel_TB, lesson.class_T
     vowels = np.flatnonzero(class_T < len(VOWELS))
     if rng.random() > share or not len(vowels):

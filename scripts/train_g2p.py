@@ -42,8 +42,7 @@ def align(
     """Each word as its likeliest (letter, 0 to 2 phones) pairs; one with more phones is left out.
 
     Expectation maximisation on one word in `every`: the chance that a letter is read as some phones
-    does not need more.
-    """
+    does not need more."""
     counted: dict[tuple[str, str], float] = defaultdict(float)
     sample = list(words.items())[::every]
     for word, sounds in sample:  # the start: one phone a letter is usual, none or two are rare
@@ -169,10 +168,7 @@ def _counts(flat: Ints, position: Ints, order: int) -> Counts:
 
 
 def _smoothed(counts: Counts, least: int) -> Grams:
-    """Modified Kneser-Ney (Chen and Goodman, 1999), interpolated.
-
-    What the pruned n-grams held goes to the shorter context.
-    """
+    """Modified Kneser-Ney (Chen and Goodman, 1999), interpolated: shorter contexts get the rest."""
     grams: Grams = []
     for length, (key, count, smooth) in enumerate(counts, 1):
         n1, n2, n3, n4 = (max(int((smooth == value).sum()), 1) for value in (1, 2, 3, 4))
@@ -196,10 +192,7 @@ def _smoothed(counts: Counts, least: int) -> Grams:
 
 
 def _pack(pairs: list[tuple[str, str]], grams: Grams) -> bytes:
-    """The model as an xz-compressed .npz without pickle.
-
-    A trie, order by order; probabilities take one byte each.
-    """
+    """The model as an xz-compressed .npz: a trie by order; probabilities take one byte each."""
     arrays: dict[str, Any] = {"pairs": np.array([letter + phones for letter, phones in pairs])}
     for length, (key, gain, share) in enumerate(grams):
         if length:

@@ -13,6 +13,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import pack_songs
 import pytest
 import soundfile
 
@@ -26,7 +27,6 @@ from distill.songbook import (
     harmony,
     instruments,
     mandarin,
-    packing,
     scores,
     stanzas,
     traditional,
@@ -529,8 +529,8 @@ def test_the_embedded_songs_are_whole_and_the_two_kinds_share_no_held_out_word()
         alone = songbook.Settings("", 1, seed, split, languages=("en",), accompaniment=("none",))
         for index, song in enumerate(songs):
             info, steps = soundfile.info(str(song.audio)), alone.score(index).steps
-            assert info.samplerate == packing.SAMPLE_RATE
-            assert info.frames == round(steps * GRID_SECONDS * packing.SAMPLE_RATE)
+            assert info.samplerate == pack_songs.SAMPLE_RATE
+            assert info.frames == round(steps * GRID_SECONDS * pack_songs.SAMPLE_RATE)
     assert {song.voice.partition(",")[0] for song in train} == set(SINGERS)
     assert {song.voice.partition(",")[0] for song in held_out} == set(SINGERS)
     known = {word.text for song in train for line in song.lines for word in line.words}

@@ -28,15 +28,14 @@ FLAT = 1e-9  # below any peak there is
 
 
 class Stroke(NamedTuple):
-    """A sound that begins `tick` ticks into the bar: an instrument's pitch for some ticks, or a
-    drum (midi 0). `late`: seconds behind the grid, for strums."""
+    """A sound in a bar: an instrument's pitch for some ticks, or a drum."""
 
-    tick: int
+    tick: int  # of the bar, at which it begins
     ticks: int
     instrument: str
-    midi: int
+    midi: int  # 0: a drum
     loud: float
-    late: float = 0.0
+    late: float = 0.0  # seconds behind the grid, for strums
 
 
 def _voicing(chord: Chord, lowest: int) -> list[int]:

@@ -84,12 +84,10 @@ def compose(
     style = _style(voice, language, rng)
     parts = _parts(style, split == "held-out", rng)
     setting = _lay_out(parts, style, accompaniment, rng)
-    tags = [*style.tags, *([accompaniment] if accompaniment != "none" else [])]
+    tags = ", ".join([*style.tags, *([accompaniment] if accompaniment != "none" else [])])
     sections = tuple((tag, part.lines) for tag, part in parts)
     name = f"songbook-{split}-{seed}-{index:05d}"
-    return Score(
-        name, ", ".join(tags), split, sections, setting, voice, language=language, manner=manner
-    )
+    return Score(name, tags, split, sections, setting, voice, language=language, manner=manner)
 
 
 def _style(voice: str, language: str, rng: random.Random) -> Style:
@@ -165,8 +163,7 @@ def _beats(line: Words) -> list[tunes.Beat]:
 
 
 def _part(words: list[Words], style: Style, model: Part | None, rng: random.Random) -> Part:
-    """Words set to music; where they fit the tune of `model`, an earlier section of the same tag,
-    to that."""
+    """Words set to the tune of `model`, an earlier section of the tag, or to their own."""
     rhythms = _rhythms(words, style, model, rng)
     degrees = _degrees(rhythms, style, model, rng)
     pitches: list[list[int]] = []
@@ -220,8 +217,7 @@ def _degrees(
 def _earlier_pitches(
     model: Part | None, row: int, count: int, degrees: list[list[int]]
 ) -> list[int] | None:
-    """The pitches of that line in an earlier verse, if it has as many syllables over the same
-    chords."""
+    """The pitches of that line in an earlier verse with as many syllables and the same chords."""
     if model is None or row >= len(model.lines) or list(model.degrees[row]) != degrees[row]:
         return None
     first = [syllable.notes[0][2] for _, sung in model.lines[row].words for syllable in sung]

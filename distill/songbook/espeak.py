@@ -12,8 +12,9 @@ import ctypes
 import functools
 import importlib
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -55,7 +56,7 @@ _Callback = ctypes.CFUNCTYPE(
 )
 
 
-def extra(module: str) -> Any:
+def extra(module: str) -> ModuleType:
     """A module of the extra `songbook`. Raises SongError where it is not installed."""
     try:
         with warnings.catch_warnings():  # an older pyworld imports pkg_resources, which warns
@@ -77,7 +78,7 @@ def installed() -> bool:
 
 
 @contextmanager
-def _started(voice: str, ipa: bool) -> Iterator[tuple[Any, int] | None]:
+def _started(voice: str, ipa: bool) -> Iterator[tuple[ctypes.CDLL, int] | None]:
     """The library with this voice and its sample rate (Hz); None where it knows no such voice."""
     loader = extra("espeakng_loader")
     library = ctypes.CDLL(str(loader.get_library_path()))
@@ -108,7 +109,7 @@ def ipa(texts: Sequence[str], language: str) -> list[str]:
         return ["_".join(_clauses(read, text)) for text in texts]
 
 
-def _clauses(read: Any, text: str) -> Iterator[str]:
+def _clauses(read: Callable[..., bytes | None], text: str) -> Iterator[str]:
     buffer = ctypes.create_string_buffer(text.encode())
     rest = ctypes.c_void_p(ctypes.addressof(buffer))
     while rest.value:
@@ -117,18 +118,12 @@ def _clauses(read: Any, text: str) -> Iterator[str]:
 
 
 def speak(
-    text: str,
-    voice: str,
-    words_per_minute: int = 130,
-    pitch: int = 45,
-    pitch_range: int = 30,
+    text: str, voice: str, words_per_minute: int = 130, pitch: int = 45, pitch_range: int = 30,
     ipa: bool = True,
-) -> Spoken:
-    """The text spoken by a voice such as "es" or "en-us+f3".
+) -> Spoken:  # fmt: skip
+    """The text spoken by a voice such as "es" or "en-us+f3". SongError: no such voice or library.
 
-    Without `ipa` phones have espeak-ng's own names, and [[...]] in the text holds such names.
-    Raises SongError where there is no such voice, or no espeak-ng.
-    """
+    Without `ipa` phones have espeak-ng's own names, and [[...]] in the text holds such names."""
     pieces: list[NDArray[np.int16]] = []
     phones: list[tuple[int, str]] = []
 

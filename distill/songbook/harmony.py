@@ -18,9 +18,7 @@ _OFF_BEAT = 0.7  # what a tick counts of a note that begins beside the beat
 
 
 def degrees(mode: str, lines: list[int], close: int, rng: random.Random) -> list[list[int]]:
-    """A section's chords, one for each bar of each line (`lines` counts them). It begins at home
-    and is there again from bar `close` of its last line on, coming from the fourth or fifth degree.
-    """
+    """A chord for each bar of each line; home again from bar `close` of the last one on."""
     cycle = itertools.cycle(rng.choice(PROGRESSIONS[mode]))
     rows = [list(itertools.islice(cycle, bars)) for bars in lines]
     rows[-1][close:] = [0] * (lines[-1] - close)
@@ -32,8 +30,7 @@ def degrees(mode: str, lines: list[int], close: int, rng: random.Random) -> list
 
 
 def fit(notes: list[tuple[int, int, int]], ticks: int, bars: int, key: Key) -> list[int]:
-    """Degrees for `bars` bars of a given tune (first tick, last tick, MIDI): in each the chord that
-    most of the sung time belongs to, on a tie the likelier one."""
+    """The degree that fits most of each bar of a tune (first tick, last tick, MIDI)."""
 
     def sung(first: int, degree: int) -> float:
         return sum(

@@ -24,19 +24,16 @@ Wave = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Instrument:
-    """harmonics: how many; pluck: where the string is struck (0: amplitudes 1 / k instead); decay:
-    nepers a second of the first harmonic; damping: how much faster high ones die; stiffness:
-    inharmonicity B of a piano string; detune: cents between two voices in unison; attack: seconds;
-    seconds: how long it can sound."""
+    """How a tone is made."""
 
-    harmonics: int
-    pluck: float
-    decay: float
-    damping: float
-    stiffness: float = 0.0
-    detune: float = 0.0
-    attack: float = 0.003
-    seconds: float = 2.5
+    harmonics: int  # how many
+    pluck: float  # where the string is struck; 0: amplitudes k^-1.4 instead
+    decay: float  # nepers a second of the first harmonic
+    damping: float  # how much faster high ones die
+    stiffness: float = 0.0  # inharmonicity B of a piano string
+    detune: float = 0.0  # cents between two voices in unison
+    attack: float = 0.003  # seconds
+    seconds: float = 2.5  # how long it can sound
     level: float = 1.0
 
 

@@ -87,13 +87,8 @@ TEMPLATES = {
 @functools.cache
 def _book() -> dict[str, tuple[tuple[str, tuple[str, ...]], ...]]:
     """Part -> (word, pinyin of each character)."""
-    return {
-        part: tuple(
-            (pair.split()[0], tuple(pair.split()[1:]))
-            for pair in (entry.strip() for entry in text.split(";"))
-        )
-        for part, text in _WORDS.items()
-    }
+    pairs = {part: map(str.split, text.split(";")) for part, text in _WORDS.items()}
+    return {part: tuple((word, tuple(pinyin)) for word, *pinyin in pairs[part]) for part in pairs}
 
 
 @functools.cache
@@ -128,8 +123,7 @@ def choices(part: str, held_out: bool) -> tuple[str, ...]:
 def stanza(
     rng: random.Random, syllables: int, lines: int, held_out: bool, used: set[str]
 ) -> list[str]:
-    """Lines of five or seven characters, none of them in `used`, which they join; the even ones
-    rhyme with the line before, or with the first."""
+    """Lines not in `used`, which they join; even ones rhyme with the first or the one before."""
     while True:
         texts: list[str] = []
         for row in range(lines):

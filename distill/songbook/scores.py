@@ -54,13 +54,12 @@ class LineScore:
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """What a song has beside its lines: `firsts` is the step at which each line (with its lead-in)
-    begins, `chords` has one for each bar of the whole song."""
+    """What a song has beside its lines."""
 
     bars: Bars
     key: Key
-    chords: tuple[Chord, ...]
-    firsts: tuple[int, ...]
+    chords: tuple[Chord, ...]  # one for each bar of the whole song
+    firsts: tuple[int, ...]  # the step at which each line (with its lead-in) begins
     accompaniment: str = "none"
     voice_over_band_db: float = 6.0
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distill.songbook.singers import Singer
-from distill.songbook.vocoding import Floats, synthesize
+from distill.songbook.vocoding import Floats, Voicing, synthesize
 from distill.songbook.voice import (
     BINS,
     DIPHTHONGS,
@@ -56,14 +56,13 @@ _HELD_MIDDLE = (0.35, 0.30)
 
 @dataclasses.dataclass(frozen=True)
 class SungSyllable:
-    """A syllable of a spoken word (some of its phones), and its notes: (first step, last step,
-    MIDI pitch)."""
+    """A syllable of a spoken word (some of its phones), and its notes."""
 
     word: SpokenWord
     onset: tuple[Phone, ...]
     nucleus: Phone
     coda: tuple[Phone, ...]
-    notes: tuple[tuple[int, int, float], ...]
+    notes: tuple[tuple[int, int, float], ...]  # first step, last step, MIDI pitch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,8 +77,7 @@ class _Segment:
 
 
 def sing(syllables: list[SungSyllable], seed: int, singer: Singer) -> NDArray[np.float32]:
-    """One line's samples; lasts exactly to TAIL_STEPS behind its last note. The first note is at
-    LEAD_STEPS or later."""
+    """One line's samples, to TAIL_STEPS behind its last note; the first is at LEAD_STEPS or on."""
     frames = (syllables[-1].notes[-1][1] + TAIL_STEPS) * FRAMES_PER_STEP
     log_envelope_FQ = np.full((frames, BINS), _SILENCE, np.float32)
     noise_FB = np.zeros((frames, 2), np.float32)
@@ -99,8 +97,7 @@ def sing(syllables: list[SungSyllable], seed: int, singer: Singer) -> NDArray[np
 def pitch(
     syllables: list[SungSyllable], frames: int, seed: int, singer: Singer
 ) -> NDArray[np.float64]:
-    """MIDI pitch per 5 ms frame. A note's pitch takes effect 30 ms late, and so the 80 ms window
-    begins to move about when the note does."""
+    """MIDI pitch per 5 ms frame: 30 ms late, so that the 80 ms window moves with the note."""
     notes = [note for syllable in syllables for note in syllable.notes]
     midi_F = np.full(frames, float(notes[0][2]))
     depth_F = np.zeros(frames)
@@ -132,7 +129,7 @@ def _soften(log_envelope_FQ: Floats) -> None:
 
 
 def _timbre(
-    log_envelope_FQ: Floats, noise_FB: Floats, voiced_F: NDArray[np.bool_], singer: Singer
+    log_envelope_FQ: Floats, noise_FB: Floats, voiced_F: Voicing, singer: Singer
 ) -> tuple[Floats, Floats]:
     """The singer's envelope_FQ, and the share of noise_FQ (amplitude, 0 to 1; 1 where unvoiced)."""
     hertz_Q = np.linspace(0, VOICE_RATE / 2, BINS)
@@ -145,8 +142,9 @@ def _timbre(
     shape_Q = singer.tilt_db * np.maximum(0.0, np.log2(np.maximum(hertz_Q, 1.0) / 500))
     shape_Q += singer.ring_db * np.exp(-0.5 * ((hertz_Q - _RING_HERTZ) / _RING_WIDTH_HERTZ) ** 2)
     if shape_Q.any():
-        shape_FQ = np.outer(voiced_F, shape_Q * _DECIBEL).astype(np.float32)
-        log_envelope_FQ = log_envelope_FQ + shape_FQ
+        log_envelope_FQ = log_envelope_FQ + np.outer(voiced_F, shape_Q * _DECIBEL).astype(
+            np.float32
+        )
     # linear in dB between the bands: a sum of hats
     hats_BQ = np.stack([np.interp(hertz_Q, _BANDS_HERTZ, np.eye(4)[band]) for band in range(3)])
     decibels_FQ = noise_FB @ hats_BQ[1:].astype(np.float32) - (60 * hats_BQ[0]).astype(np.float32)
@@ -183,8 +181,8 @@ def _consonants(
 ) -> tuple[list[list[float]], list[list[float]]]:
     """Frames of each syllable's onset and coda consonants (an empty onset behind the last one).
 
-    Between two vowels they may take at most 55 % of the note (and leave the vowel 90 ms) and all of
-    the rest behind it; where they do not fit, all are shortened by one factor."""
+    Between two vowels they may take at most 55 % of the note (and leave the vowel 90 ms) and all
+    of the rest behind it, else are shortened by one factor."""
     onsets = [[min(p.end - p.start, _ONSET_FRAMES) for p in s.onset] for s in syllables] + [[]]
     codas = [[min(p.end - p.start, _CODA_FRAMES) for p in s.coda] for s in syllables]
     free = starts[0] - 1
@@ -217,13 +215,9 @@ def _stretch(phone: Phone, length: int, vowel: bool) -> NDArray[np.float64]:
 
 
 def _write(
-    segments: list[_Segment],
-    log_envelope_FQ: NDArray[np.float32],
-    noise_FB: NDArray[np.float32],
-    voiced_F: NDArray[np.bool_],
+    segments: list[_Segment], log_envelope_FQ: Floats, noise_FB: Floats, voiced_F: Voicing
 ) -> None:
-    """One syllable into the line's features: the whole syllable is levelled by its vowel, then its
-    consonants are raised."""
+    """One syllable into the line's features: levelled by its vowel, then its consonants raised."""
     gain, features = 0.0, []
     for segment in segments:
         word = segment.word

@@ -39,6 +39,9 @@ _ON_THIRD = frozenset(
 )
 
 
+Entries = dict[str, tuple[str, ...]]  # part of speech -> words
+
+
 @dataclass(frozen=True)
 class Metre:
     """Syllables of each line, the rhyme scheme, and whether lines begin with a strong beat."""
@@ -99,11 +102,7 @@ def _line(
 
 
 def _fill(
-    template: str,
-    rng: random.Random,
-    held_out: bool,
-    rhyming: dict[str, tuple[str, ...]],
-    rhyme: str,
+    template: str, rng: random.Random, held_out: bool, rhyming: Entries, rhyme: str
 ) -> list[str] | None:
     *tokens, last = template.split()
     words = [word for token in tokens for word in _filled(token, rng, held_out)]
@@ -129,10 +128,9 @@ def _filled(token: str, rng: random.Random, held_out: bool) -> list[str]:
 
 
 @functools.cache
-def _rhyming(held_out: bool) -> dict[tuple[str, str], dict[str, tuple[str, ...]]]:
-    """Rhyme -> part of speech -> what ends so. A plain word of the template counts as a part of its
-    own."""
-    by_rhyme: dict[tuple[str, str], dict[str, tuple[str, ...]]] = {}
+def _rhyming(held_out: bool) -> dict[tuple[str, str], Entries]:
+    """Rhyme -> part of speech -> what ends so; a plain word of the template is its own part."""
+    by_rhyme: dict[tuple[str, str], Entries] = {}
     for token in sorted({template.split()[-1] for template in verses.TEMPLATES}):
         entries: tuple[str, ...] = (token,)
         if token in WORDS or token in verses.FORMS:

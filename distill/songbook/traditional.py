@@ -28,16 +28,15 @@ TICKS = 4  # of a quarter, in which lengths are written
 
 
 class Song(NamedTuple):
-    """A song as written; pickup: quarters before the first bar line; rows: words|notes, a note as
-    pitch:quarters, + joins those of one syllable, a pitch R is a rest."""
+    """A song as written."""
 
     title: str
     tags: str
     key: Key
     metre: str
     beat_steps: int
-    pickup: float
-    rows: tuple[str, ...]
+    pickup: float  # quarters before the first bar line
+    rows: tuple[str, ...]  # words|notes: pitch:quarters; + joins a syllable's, pitch R is a rest
     language: str = "en"
     credit: str = "traditional song, public domain; transcribed from memory"
 
@@ -182,10 +181,8 @@ def songs(
         for song in _SONGS
         if song.language in languages and (shift := _shift(song, voice)) is not None
     )
-    return [
-        _score(*sung, accompaniments[number % len(accompaniments)])
-        for number, sung in enumerate(in_range)
-    ]
+    count = len(accompaniments)
+    return [_score(*sung, accompaniments[k % count]) for k, sung in enumerate(in_range)]
 
 
 Note = tuple[int, int, int]  # first tick from the first bar line, last tick, MIDI
@@ -213,8 +210,8 @@ def _read(song: Song) -> tuple[tuple[Syllable, ...], ...]:
         lines.append(tuple(syllables))
     beats, ticks = METRES[song.metre]
     if (tick + pickup) % (beats * ticks) not in (0, pickup):
-        where = f"traditional songs: {song.title}"
-        raise SongError(f"{where} ends at tick {tick}, inside a bar; correct its lengths")
+        where = f"traditional songs: {song.title} ends at tick {tick}"
+        raise SongError(f"{where}, inside a bar; correct its lengths")
     return tuple(lines)
 
 
@@ -250,10 +247,8 @@ def _score(song: Song, voice: str, shift: int, accompaniment: str) -> Score:
     starts = [line[0][0][0] for line in sung]
     # a singer breathes at the end of a line: its last note makes room for the next one's lead-in
     latest = [*(grid.step(start) - LEAD_STEPS for start in starts[1:]), math.inf]
-    lines = tuple(
-        _line(song, row, line, grid, last)
-        for row, (line, last) in enumerate(zip(sung, latest, strict=True))
-    )
+    spans = zip(song.rows, sung, latest, strict=True)
+    lines = tuple(_line(song.language, row, line, grid, last) for row, line, last in spans)
     firsts = tuple(bars.step(intro * bars.ticks + start) - LEAD_STEPS for start in starts)
     chords = [0] * intro + degrees + ([] if alone else [0])
     setting = Setting(bars, key, tuple(map(key.chord, chords)), firsts, accompaniment)
@@ -270,17 +265,16 @@ def _score(song: Song, voice: str, shift: int, accompaniment: str) -> Score:
     )
 
 
-def _line(song: Song, row: int, line: list[Syllable], grid: Bars, latest: float) -> LineScore:
+def _line(language: str, row: str, line: list[Syllable], grid: Bars, latest: float) -> LineScore:
     """`latest`: the step at which the line must have ended."""
-    text = song.rows[row].partition("|")[0]
-    if song.language == "zh":
+    text = row.partition("|")[0]
+    if language == "zh":
         spelled = [(character, [mandarin.syllable(character)]) for character in text]
     else:
         spelled = [(word, lyrics.syllables(word)) for word in lyrics.words(text)]
     if sum(len(syllables) for _, syllables in spelled) != len(line):
-        raise SongError(
-            f"traditional songs: {text!r} has {len(line)} notes for another number of syllables"
-        )
+        notes = f"has {len(line)} notes for another number of syllables"
+        raise SongError(f"traditional songs: {text!r} {notes}")
     offset = LEAD_STEPS - grid.step(line[0][0][0])
 
     def steps(first: int, last: int, midi: int) -> tuple[int, int, int]:
@@ -293,4 +287,4 @@ def _line(song: Song, row: int, line: list[Syllable], grid: Bars, latest: float)
     for word, syllables in spelled:
         scores = (SyllableScore(s, tuple(steps(*note) for note in next(sung))) for s in syllables)
         words.append((word, tuple(scores)))
-    return LineScore(tuple(words), song.language)
+    return LineScore(tuple(words), language)

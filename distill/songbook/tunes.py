@@ -32,20 +32,18 @@ _REACH = 6  # semitones from the middle of the range in which a tune begins
 
 @dataclass(frozen=True)
 class Beat:
-    """What rhythm must know of a syllable: its stress, how many consonants follow before the next
-    vowel, and whether its word ends with it."""
+    """What rhythm must know of a syllable."""
 
     stressed: bool
-    crowd: int
+    crowd: int  # consonants before the next vowel
     last_of_word: bool
 
 
 @dataclass(frozen=True)
 class Rhythm:
-    """First and last tick of each syllable, from the line's first bar line (negative: pickup), and
-    its bars."""
+    """When a line's syllables are sung, and its bars."""
 
-    spans: tuple[tuple[int, int], ...]
+    spans: tuple[tuple[int, int], ...]  # first, last tick from the first bar line on; < 0: pickup
     bars: int
 
 
@@ -119,11 +117,9 @@ def _draw_length(
         off = _OFF_BEAT * (later.stressed and not on_beat)
         off += _WEAK_ON_BEAT * (not later.stressed and on_beat)
         off -= _ON_BAR * (later.stressed and on_bar)
-        off += (
-            _UNUSUAL * abs(length - usual) / usual
-            + _LONG * (steps * GRID_SECONDS > _LONG_SECONDS)
-            + _SIXTEENTH * (length == 1)
-        )
+        long = steps * GRID_SECONDS > _LONG_SECONDS
+        unusual = _UNUSUAL * abs(length - usual) / usual
+        off += unusual + _LONG * long + _SIXTEENTH * (length == 1)
         draws.append((off + uneven * rng.random(), length, off))
     if draws:
         return min(draws, key=lambda draw: draw[0])[1:]
@@ -207,8 +203,7 @@ def melisma(
     span: tuple[int, int], midi: int, later: int, bars: Bars, key: Key, chord: Chord, within: Range,
     rng: random.Random,
 ) -> list[tuple[int, int, int]]:  # fmt: skip
-    """The notes (first tick, last tick, MIDI) of a syllable that is sung on two or three; `later`
-    is the next pitch."""
+    """Two or three notes (first tick, last tick, MIDI) of a syllable; `later`: the next pitch."""
     start, stop = span
     ladder = _ladder(key, chord, within)
     side = 1 if later >= midi else -1

@@ -91,10 +91,8 @@ def _held_sounds() -> frozenset[str]:
 @functools.cache
 def _function_words() -> frozenset[str]:
     tokens = {token for template in TEMPLATES for token in template.split()}
-    phrases = {
-        word for part in ("PR", "H") for phrase in book.WORDS[part] for word in phrase.split()
-    }
-    return frozenset(word.lower() for word in tokens - {*book.WORDS, *FORMS} | phrases)
+    phrased = set(" ".join(book.WORDS["PR"] + book.WORDS["H"]).split())
+    return frozenset(word.lower() for word in tokens - {*book.WORDS, *FORMS} | phrased)
 
 
 def plain(word: str) -> str | None:
@@ -118,8 +116,7 @@ def is_held_out(word: str) -> bool:
 @functools.cache
 def choices(part: str, held_out: bool) -> tuple[str, ...]:
     """Words of a part of speech, in its form, that the dictionary knows; held-out or all others."""
-    words = (forms(word, part) for word in book.WORDS[FORMS.get(part, part)])
+    words = dict.fromkeys(forms(word, part) for word in book.WORDS[FORMS.get(part, part)])
     known = (word for word in words if all(piece in g2p.lexicon() for piece in word.split()))
-    return tuple(
-        word for word in dict.fromkeys(known) if (part in CONTENT and is_held_out(word)) == held_out
-    )
+    content = part in CONTENT
+    return tuple(word for word in known if (content and is_held_out(word)) == held_out)

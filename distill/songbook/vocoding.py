@@ -17,18 +17,15 @@ from distill.songbook.voice import FRAME_SECONDS
 NOISE_HOP = 128  # samples, after which the noise is filtered anew
 LEAST_PULSE, LEAST_NOISE = 1e-6, 1e-5  # shares of power and of amplitude, for their logarithms
 Floats = NDArray[np.floating]
+Voicing = NDArray[np.bool_]
+Spectra = NDArray[np.complex64]
 
 
 def synthesize(
-    log_power_FQ: Floats,
-    noise_FQ: Floats,
-    hertz_F: Floats,
-    voiced_F: NDArray[np.bool_],
-    rate: int,
-    seed: int,
+    log_power_FQ: Floats, noise_FQ: Floats, hertz_F: Floats, voiced_F: Voicing, rate: int, seed: int
 ) -> NDArray[np.float32]:
-    """A wave from rows of 5 ms. log_power: natural log of power; noise: share of the amplitude, 0
-    to 1 (1 where unvoiced); hertz: pitch, also where unvoiced. Lasts exactly the rows."""
+    """A wave exactly as long as its rows of 5 ms. log_power: natural log of power; noise: share of
+    the amplitude, 0 to 1 (1 where unvoiced); hertz: pitch, also where unvoiced."""
     quefrency_FW = irfft(0.5 * log_power_FQ.astype(np.float32), axis=1)
     half = quefrency_FW.shape[1] // 2
     # all of the cepstrum at positive times is minimum phase (Oppenheim and Schafer, 1975)
@@ -45,11 +42,7 @@ def synthesize(
 
 
 def _pulses(
-    tract_FQ: NDArray[np.complex64],
-    hertz_F: Floats,
-    voiced_F: NDArray[np.bool_],
-    rate: int,
-    wave_W: Floats,
+    tract_FQ: Spectra, hertz_F: Floats, voiced_F: Voicing, rate: int, wave_W: Floats
 ) -> None:
     """Adds one response for each period that begins in a voiced row."""
     frame = FRAME_SECONDS * rate
@@ -80,7 +73,7 @@ def _pulses(
         wave_W[first : first + size] += response_W
 
 
-def _noise(tract_FQ: NDArray[np.complex64], rate: int, seed: int, wave_W: Floats) -> None:
+def _noise(tract_FQ: Spectra, rate: int, seed: int, wave_W: Floats) -> None:
     """Adds white noise, filtered as the rows say."""
     size = 2 * (tract_FQ.shape[1] - 1)
     rows = (len(wave_W) - size) // NOISE_HOP + 1

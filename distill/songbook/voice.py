@@ -61,8 +61,8 @@ class Phone:
 class SpokenWord:
     """Features of one word, a row per 5 ms frame.
 
-    Q: 257 bins from 0 Hz to half the sample rate. B: D4C's two bands, 3 and 6 kHz; between them
-    (and to -60 dB at 0 Hz, 0 dB at the top) the aperiodicity is linear in dB."""
+    Q: 257 bins from 0 Hz to half the sample rate. B: D4C's two bands, 3 and 6 kHz; between them,
+    -60 dB at 0 Hz and 0 dB at the top, the aperiodicity is linear in dB."""
 
     phones: tuple[Phone, ...]
     log_envelope_FQ: NDArray[np.float16]  # natural log of power
@@ -91,9 +91,7 @@ class Voice:
         return spoken.wave_W.astype(np.float64), spoken.phones
 
     def speak(self, phones: tuple[str, ...]) -> SpokenWord:
-        """Features of the word with these ARPABET phones.
-
-        Raises SongError where espeak-ng did not say exactly these phones."""
+        """Features of the word with these ARPABET phones. SongError if others are spoken."""
         if phones not in self._words:
             wave_W, events = self.sound(phones)
             samples = _boundaries(phones, events, len(wave_W))
@@ -101,9 +99,7 @@ class Voice:
         return self._words[phones]
 
     def speak_pinyin(self, pinyin: str) -> tuple[SpokenWord, int]:
-        """Features of a Mandarin syllable ("hua"), and how many phones come before its vowel.
-
-        Raises SongError where espeak-ng did not say one syllable."""
+        """Features of a syllable ("hua"), and how many phones precede its vowel. Or SongError."""
         if (pinyin,) not in self._words:
             wave_W, events = self._say("cmn-latn-pinyin", pinyin + "1")
             names, samples = _chinese_boundaries(pinyin, events, len(wave_W))
@@ -128,9 +124,7 @@ class Voice:
         sparse_f0_N, sparse_times_N = f0_F[::NOISE_FRAMES].copy(), times_F[::NOISE_FRAMES].copy()
         noise_NQ = world.d4c(wave_W, sparse_f0_N, sparse_times_N, rate, fft_size=size)
         noise_BN = world.code_aperiodicity(noise_NQ, rate).T
-        noise_FB = np.stack(
-            [np.interp(times_F, sparse_times_N, noise_N) for noise_N in noise_BN], 1
-        )
+        noise_BF = [np.interp(times_F, sparse_times_N, noise_N) for noise_N in noise_BN]
         starts = [sample / rate / FRAME_SECONDS for sample in samples]
         if stop:
             starts[0] = max(0.0, starts[0] - _CLOSURE_SECONDS / FRAME_SECONDS)
@@ -138,59 +132,48 @@ class Voice:
         return SpokenWord(
             tuple(map(Phone, phones, starts, starts[1:])),
             np.log(envelope_FQ + 1e-12).astype(np.float16),
-            noise_FB.astype(np.float16),
+            np.stack(noise_BF, 1).astype(np.float16),
             f0_F > 0,
         )
 
 
 def _spell(phones: tuple[str, ...]) -> str:
-    """ARPABET to espeak mnemonics. Every vowel is stressed, so that none is reduced to a schwa: a
-    sung vowel is held, and one phone must stand for one sound."""
+    """ARPABET to espeak mnemonics; every vowel stressed, so that none is reduced to a schwa."""
     return "|".join(("'" if phone in VOWELS else "") + _MNEMONICS[phone] for phone in phones)
 
 
 def _boundaries(phones: tuple[str, ...], events: Events, length: int) -> list[int]:
-    """Sample where each phone starts, and the end. SongError if the events are not these phones.
-
-    espeak-ng folds a final l or r into the vowel before it (an event without length): it gets the
-    vowel's last part."""
+    """Sample where each phone starts, and the end. SongError if the events are not these phones."""
     bare = [(sample, name.strip("',%=|")) for sample, name in events]
     spoken = [e for e in bare if e[1] and e[1] not in ("?", ";") and not e[1].startswith("_")]
     if len(spoken) > len(phones):  # a linking r after 3: before a vowel is part of the 3:
         pairs = itertools.pairwise([(0, ""), *spoken])
         spoken = [later for earlier, later in pairs if (earlier[1], later[1]) != ("3:", "r")]
     if len(spoken) != len(phones):
-        names = " ".join(name for _, name in bare)
-        raise SongError(
-            f"songbook: espeak-ng said {names!r} for {' '.join(phones)!r}; leave this word out"
-        )
+        said, word = " ".join(name for _, name in bare), " ".join(phones)
+        raise SongError(f"songbook: espeak-ng said {said!r} for {word!r}; leave this word out")
     bounds = [*(sample for sample, _ in spoken), _end(bare, length)]
     for index in range(len(phones) - 1, 0, -1):
-        if bounds[index + 1] <= bounds[index]:
+        if bounds[index + 1] <= bounds[index]:  # a final l or r, folded into the vowel before it
             bounds[index] -= int(_FINAL_SHARE * (bounds[index] - bounds[index - 1]))
     if any(later <= earlier for earlier, later in itertools.pairwise(bounds)):
-        word = " ".join(phones)
-        raise SongError(
-            f"songbook: espeak-ng gave no length to a phone of {word!r}; leave this word out"
-        )
+        silent = f"gave no length to a phone of {' '.join(phones)!r}"
+        raise SongError(f"songbook: espeak-ng {silent}; leave this word out")
     return bounds
 
 
 def _chinese_boundaries(
     pinyin: str, events: Events, length: int
 ) -> tuple[tuple[str, ...], list[int]]:
-    """(names of the phones, where each starts and the last ends) of one spoken syllable. The
-    vowel's name begins with '. The nasal that espeak-ng keeps inside -ong becomes a phone of its
-    own."""
+    """(names of the phones, where each starts and the last ends) of a syllable; 'x is its vowel."""
     end = _end(events, length)
     spoken = [event for event in events if event[1] and not event[1].startswith(("_", "("))]
     vowels = sum(name.startswith("'") for _, name in spoken)
     if vowels != 1 or len(spoken) > 4 or any(name.startswith("(") for _, name in events):
-        raise SongError(
-            f"songbook: espeak-ng cannot say {pinyin!r} as one syllable; leave this word out"
-        )
+        unsaid = f"cannot say {pinyin!r} as one syllable"
+        raise SongError(f"songbook: espeak-ng {unsaid}; leave this word out")
     start, last = spoken[-1]
-    if last == "'ong":
+    if last == "'ong":  # its nasal becomes a phone of its own
         spoken = [*spoken[:-1], (start, "'o"), (start + int(_NASAL_AT * (end - start)), "N")]
     return tuple(name for _, name in spoken), [*(sample for sample, _ in spoken), end]
 

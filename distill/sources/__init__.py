@@ -1,14 +1,14 @@
 """Where songs come from. Each file is a kind: its `Settings` holds what a recipe may say, its
 `load()` gives Songs.
 
-A source that reads other people's files also has `scan()`: it gives song by song, and
-in place of one that cannot be used a Refusal, so that one bad file does not stop the others;
-`load()` raises at the first. Neither decodes sound.
+A source that reads other people's files also has `scan()`: song by song, a Refusal in place of one
+that cannot be used, so that one bad file does not stop the others; `load()` raises at the first.
+Neither decodes sound.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from distill.errors import DistillError
@@ -39,20 +39,25 @@ class Refusal(NamedTuple):
     reason: str
 
 
-Rows = Iterable[tuple[str, Song | DistillError]]  # each song by name, or why it is none
+Rows = Iterator[tuple[str, Song | DistillError]]  # each song by name, or why it is none
 
 
-def loaded(rows: Rows) -> list[Song]:
-    """All songs, or the first error raised."""
-    songs = []
-    for _, song in rows:
-        if isinstance(song, DistillError):
-            raise song
-        songs.append(song)
-    return songs
+class Imported:
+    """What the sources share that read other people's files: `load` and `scan` by `_rows`."""
 
+    def _rows(self) -> Rows:
+        raise NotImplementedError
 
-def scanned(rows: Rows) -> Iterator[Song | Refusal]:
-    """Song by song, a Refusal in place of each error."""
-    for name, song in rows:
-        yield Refusal(name, str(song)) if isinstance(song, DistillError) else song
+    def load(self) -> list[Song]:
+        """All songs in order. Raises FolderError for what is not there, and the first refusal."""
+        songs = []
+        for _, song in self._rows():
+            if isinstance(song, DistillError):
+                raise song
+            songs.append(song)
+        return songs
+
+    def scan(self) -> Iterator[Song | Refusal]:
+        """Song by song, a Refusal in place of each that cannot be used."""
+        for name, song in self._rows():
+            yield Refusal(name, str(song)) if isinstance(song, DistillError) else song

@@ -15,14 +15,13 @@ they are coded.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from distill.audio import safe_decode
 from distill.errors import DistillError, FolderError, LyricsError, SettingsError, SongError
 from distill.songs import Fact, Section, Song
-from distill.sources import Refusal, loaded, scanned
+from distill.sources import Imported, Rows
 from distill.sources._formats import Read
 from distill.sources._formats.lyrics import Form, credit, read_lyrics
 from distill.sources._formats.musicxml import read_musicxml
@@ -39,13 +38,11 @@ STEM_SLACK_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
-class Settings:
-    """`folder` comes from the command line (SONGS=FOLDER), so a recipe leaves it empty.
+class Settings(Imported):
+    """`folder` comes from the command line; `style` and `voice` are of all songs, for the prompt.
 
     The last `held_out_lines` of each song are kept from training: the song then comes as two,
-    `name#train` and `name#held-out`. `style` and `voice` describe all the songs in the words of the
-    prompt.
-    """
+    `name#train` and `name#held-out`."""
 
     folder: str = ""
     language: str = "en"
@@ -57,10 +54,9 @@ class Settings:
     def load(self) -> list[Song]:
         """The songs, in order of their names, from all levels of the folder.
 
-        Raises SettingsError without a folder, FolderError for a missing one or one without
-        recordings, SongError, AudioError and LyricsError (naming the file) for songs that cannot be
-        used."""
-        songs = loaded(self._rows())
+        Raises SettingsError without a folder, FolderError for a missing one or no recordings;
+        SongError, AudioError, LyricsError (naming the file) for a song that cannot be used."""
+        songs = super().load()
         for song in songs:
             if not song.lines and song.audio is not None:
                 path = Path(song.audio)
@@ -68,28 +64,17 @@ class Settings:
                 raise SongError(f"{path}: no lyrics beside it; {advice}")
         return [part for song in songs for part in self.divide(song)]
 
-    def scan(self) -> Iterator[Song | Refusal]:
-        """Whole songs one by one (`divide` holds lines out), with a Refusal in place of each that
-        cannot be used. A recording without lyrics is a song without lines here: it can be looked
-        at, though not learnt from.
-
-        Raises as `load` does for the settings, the folder, its rights.csv."""
-        return scanned(self._rows())
-
-    def _rows(self) -> Iterator[tuple[str, Song | DistillError]]:
-        """Each song by name, or why it is none."""
+    def _rows(self) -> Rows:
+        """Undivided songs; without lyrics a recording has no lines, to look at, not to learn."""
         if not self.folder:
             advice = "say SONGS=FOLDER (make) or --songs FOLDER"
             raise SettingsError(f"songs.folder: no folder of songs is given; {advice}")
         if self.held_out_lines < 0:
-            raise SettingsError(
-                f"songs.held_out_lines: {self.held_out_lines} is negative; give 0 or more"
-            )
+            lines = f"songs.held_out_lines: {self.held_out_lines}"
+            raise SettingsError(f"{lines} is negative; give 0 or more")
         home = Path(self.folder).expanduser()
         if not home.is_dir():
-            raise FolderError(
-                f"{home}: there is no such folder; give a folder of recordings with lyrics"
-            )
+            raise FolderError(f"{home}: no such folder; give a folder of recordings with lyrics")
         rights = read_rights(home)
         for name, files in _by_name(home).items():
             id = name.relative_to(home).as_posix()
@@ -155,19 +140,17 @@ class Settings:
             advice = f"set held_out_lines below {len(timed)}"
             raise SongError(f"{song.id}: {len(timed)} lines leave none to train on; {advice}")
         cut = timed[-self.held_out_lines]
+        train, held_out = _between(song, 0, cut), _between(song, cut, len(song.lines))
         return [
             replace(song, id=f"{song.id}#{split}", split=split, sections=sections)
-            for split, sections in (
-                ("train", _between(song.sections, 0, cut)),
-                ("held-out", _between(song.sections, cut, len(song.lines))),
-            )
+            for split, sections in (("train", train), ("held-out", held_out))
         ]
 
 
-def _between(sections: tuple[Section, ...], start: int, stop: int) -> tuple[Section, ...]:
-    """The sections of lines `start` to `stop` of the song; those without lines left fall away."""
+def _between(song: Song, start: int, stop: int) -> tuple[Section, ...]:
+    """The sections of lines `start` to `stop`; those without lines left fall away."""
     kept, at = [], 0
-    for section in sections:
+    for section in song.sections:
         lines = section.lines[max(0, start - at) : max(0, stop - at)]
         at += len(section.lines)
         if lines:
@@ -213,13 +196,10 @@ class Files:
 
 
 def _by_name(home: Path) -> dict[Path, Files]:
-    """The files of each song by its path without suffix, in order. FolderError for a folder without
-    recordings."""
+    """The files of each song by its path without suffix, in order. FolderError: no recordings."""
     paths = [path for path in sorted(home.rglob("*")) if path.is_file() and not _hidden(path, home)]
     if not any(path.suffix.lower() in AUDIO for path in paths):
-        raise FolderError(
-            f"{home}: no recording in this folder; put {', '.join(AUDIO)} files there"
-        )
+        raise FolderError(f"{home}: no recording in it; put {', '.join(AUDIO)} files there")
     songs: dict[Path, Files] = {}
     for path in paths:
         kind = path.suffix.lower()
@@ -253,13 +233,10 @@ def _give_stems(songs: dict[Path, Files]) -> None:
 
 
 def _give_named_recordings(songs: dict[Path, Files]) -> None:
-    """An UltraStar file without a recording of its name gets the one that it names, and the stems.
-    Letters may be large where those of the file are small: the format comes from Windows."""
-    by_path = {
-        str(path).casefold(): (path, name)
-        for name, song in songs.items()
-        for path in song.recordings
-    }
+    """An UltraStar file without a recording gets the one that it names, and the stems."""
+    recordings = ((path, name) for name, song in songs.items() for path in song.recordings)
+    # small or large letters are alike: the format comes from Windows
+    by_path = {str(path).casefold(): (path, name) for path, name in recordings}
     for name, song in list(songs.items()):
         if song.recordings or song.ultrastar is None:
             continue

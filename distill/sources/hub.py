@@ -23,6 +23,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal
 
 from distill.audio import safe_decode
@@ -37,7 +38,7 @@ from distill.errors import (
 )
 from distill.folders import sha256_bytes, write_atomic
 from distill.songs import Song, from_json
-from distill.sources import Refusal, loaded, scanned
+from distill.sources import Imported, Rows
 from distill.sources._formats import Read, language_of
 from distill.sources._formats.lyrics import credit, form_of, read_lyrics
 
@@ -49,14 +50,15 @@ LARGEST_AUDIO_BYTES = 512 * 2**20
 HELD_OUT = {"test", "validation", "valid", "val", "dev", "eval", "held_out"}
 ENDINGS = {".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a"}
 MARKS = {b"RIFF": ".wav", b"fLaC": ".flac", b"OggS": ".ogg"}
+Row = Mapping[str, Any]  # values by column
 
 
 @dataclass(frozen=True)
-class Settings(Checked):
-    """`dataset`: a folder, or org/name, or org/name@revision. `split`: of the dataset; songs of a
-    test or validation split are held out, unless their own column says otherwise. `songs` stops
-    after that many rows; `cache` is the folder for sound ("": $DISTILL_CACHE, else
-    ~/.cache/distill). The rest is for songs that do not say it themselves."""
+class Settings(Imported, Checked):
+    """`dataset`: a folder, org/name, or org/name@revision; `songs` stops after so many rows.
+
+    Songs of a test or validation `split` are held out, unless their own column says otherwise.
+    `cache`: for sound ("": $DISTILL_CACHE, else ~/.cache/distill)."""
 
     dataset: str
     config: str | None = None
@@ -76,18 +78,8 @@ class Settings(Checked):
         if unknown := set(self.columns) - set(NAMES):
             raise SettingsError(f"columns.{min(unknown)} is unknown; known: {', '.join(NAMES)}")
 
-    def load(self) -> list[Song]:
-        """The songs in the dataset's order. Raises SettingsError without `datasets`, FolderError
-        for a dataset that cannot be opened, SongError, AudioError and LyricsError for the first row
-        that cannot be used."""
-        return loaded(self._songs())
-
-    def scan(self) -> Iterator[Song | Refusal]:
-        """The songs, with a Refusal in place of each row that cannot be used."""
-        return scanned(self._songs())
-
-    def _songs(self) -> Iterator[tuple[str, Song | DistillError]]:
-        for number, row in enumerate(_rows(self), 1):
+    def _rows(self) -> Rows:
+        for number, row in enumerate(_dataset_rows(self), 1):
             where = f"{self.dataset}, row {number}"
             if self.songs is not None and number > self.songs:
                 return
@@ -96,7 +88,7 @@ class Settings(Checked):
             except DistillError as error:
                 yield where, error
 
-    def _song(self, row: Mapping[str, Any], number: int, where: str) -> Song:
+    def _song(self, row: Row, number: int, where: str) -> Song:
         values = {name: row.get(self.columns.get(name, name)) for name in NAMES}
         missing = [column for column in self.columns.values() if column not in row]
         if missing:
@@ -107,8 +99,7 @@ class Settings(Checked):
             track: _file(values[track], self._home, ours, f"{where}, {track}") for track in TRACKS
         }
         if files["audio"] is None:
-            advice = "say which column has it (columns: {audio: ...})"
-            raise SongError(f"{where}: has no sound; {advice}")
+            raise SongError(f"{where}: has no sound; name its column (columns: {{audio: ...}})")
         texts = {name: str(values[name]) for name in TEXTS if values[name] not in (None, "")}
         if "language" in texts:
             texts["language"] = language_of(texts["language"]) or texts["language"]
@@ -123,7 +114,7 @@ class Settings(Checked):
         song = Song(id=id, sections=read.sections, facts=read.facts, **files, **(defaults | texts))
         return song if values["facts"] is None else _with_facts(song, values["facts"], where)
 
-    def _lyrics(self, values: Mapping[str, Any], audio: str, where: str, language: str) -> Read:
+    def _lyrics(self, values: Row, audio: str, where: str, language: str) -> Read:
         if values["sections"] is not None:
             sections = _json(values["sections"], f"{where}, sections")
             song = from_json({"id": where, "sections": sections})
@@ -134,7 +125,7 @@ class Settings(Checked):
         if isinstance(text, (list, tuple)):
             text = "\n".join(map(str, text))
         if not isinstance(text, str):
-            advice = "say which column has them (columns: {lyrics: ...})"
+            advice = "name their column (columns: {lyrics: ...})"
             raise LyricsError(f"{where}: has no lyrics; {advice}")
         form = form_of(text) if self.form == "auto" else self.form
         seconds = 0.0 if form == "plain" else _seconds(audio, where)
@@ -153,14 +144,14 @@ def _seconds(audio: str, where: str) -> float:
         raise AudioError(f"{where}: {error}") from None
 
 
-def _with_facts(song: Song, facts: Any, where: str) -> Song:
+def _with_facts(song: Song, facts: object, where: str) -> Song:
     row = {"id": song.id, "sections": (), "facts": _json(facts, f"{where}, facts")}
     for fact in from_json(row).facts:
         song = song.with_fact(fact)
     return song
 
 
-def _json(value: Any, where: str) -> Any:
+def _json(value: object, where: str) -> object:
     if not isinstance(value, str):
         return value
     try:
@@ -170,8 +161,8 @@ def _json(value: Any, where: str) -> Any:
 
 
 # --- the dataset ----------------------------------------------------------------------------------
-def _rows(settings: Settings) -> Iterator[Mapping[str, Any]]:
-    """The rows of the split, their sound as bytes or path."""
+def _dataset_rows(settings: Settings) -> Iterator[Row]:
+    """The rows of the split, their sound as bytes or path. SettingsError without `datasets`."""
     try:
         import datasets
     except ImportError:
@@ -187,17 +178,16 @@ def _rows(settings: Settings) -> Iterator[Mapping[str, Any]]:
         raise
     # the library's, the hub's and Arrow's own: all mean that it cannot be read
     except Exception as error:
-        asks = isinstance(error, ImportError)
-        advice = "install what it asks for" if asks else "check name, split and config"
+        asks = "install what it asks for" if isinstance(error, ImportError) else ""
         reason = f"{settings.dataset}: cannot be read ({_short(error, 160)})"
-        raise FolderError(f"{reason}; {advice}") from error
+        raise FolderError(f"{reason}; {asks or 'check name, split and config'}") from error
 
 
 def _short(error: Exception, length: int) -> str:
     return " ".join(str(error).split())[:length] or type(error).__name__
 
 
-def _open(datasets: Any, settings: Settings) -> Any:
+def _open(datasets: ModuleType, settings: Settings) -> Any:
     folder = Path(settings.dataset).expanduser()
     if (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file():
         dataset = datasets.load_from_disk(str(folder))
@@ -216,9 +206,8 @@ def _open(datasets: Any, settings: Settings) -> Any:
     )
 
 
-def _file(value: Any, home: Path, ours: bool, where: str) -> str | None:
-    """A file on this computer that holds a row's sound. `ours`: the dataset lies on this computer
-    too; a stranger's may not name files that were here before it."""
+def _file(value: object, home: Path, ours: bool, where: str) -> str | None:
+    """A file here with a row's sound; only `ours`, a dataset on this computer, may name any."""
     if value is None:
         return None
     if isinstance(value, str):

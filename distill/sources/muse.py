@@ -22,19 +22,17 @@ from __future__ import annotations
 import io
 import os
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
 import numpy as np
 
-from distill.errors import DistillError, LyricsError, SongError
+from distill.errors import LyricsError, SongError
 from distill.folders import sha256_bytes, write_atomic
 from distill.lyrics import parse
 from distill.songs import Fact, Line, Section, Song
-from distill.sources import Refusal, loaded, scanned
-from distill.sources._formats.jsonl import songs
+from distill.sources._formats.jsonl import JsonLines, Row
 
 FRAME_RATE = 25.0  # Hz
 CODES = 16_384
@@ -45,32 +43,16 @@ LANGUAGES = {"cn": "zh", "zh": "zh", "en": "en"}
 
 
 @dataclass(frozen=True)
-class Settings:
-    """`path` of the .jsonl; `cache` the folder for codes ("": $DISTILL_CACHE, else
-    ~/.cache/distill). `language`, `licence`, `voice`: what the rows do not say."""
+class Settings(JsonLines):
+    """`path` of the .jsonl; `cache` for codes ("": $DISTILL_CACHE, else ~/.cache/distill)."""
 
-    path: str
+    KIND: ClassVar[str] = "Muse's chats"
     cache: str = ""
     language: str = "en"
     licence: str = "unknown"
     voice: str = ""
 
-    def load(self) -> list[Song]:
-        """The songs. Raises FolderError without a file, SongError and LyricsError for the first row
-        that is none."""
-        return loaded(self._rows())
-
-    def scan(self) -> Iterator[Song | Refusal]:
-        """The songs, with a Refusal in place of each row that is none."""
-        return scanned(self._rows())
-
-    def _rows(self) -> Iterator[tuple[str, Song | DistillError]]:
-        path = Path(self.path).expanduser()
-        return songs(
-            path, lambda row, where, number: self._song(row, number, path, where), "Muse's chats"
-        )
-
-    def _song(self, row: dict[str, Any], number: int, path: Path, where: str) -> Song:
+    def _song(self, row: Row, where: str, number: int) -> Song:
         turns = _turns(row["messages"], where)
         style = STYLE.search(turns[0][0])
         codes: list[int] = []
@@ -95,7 +77,7 @@ class Settings:
                 Fact("seconds", len(codes) / FRAME_RATE),
                 Fact("sections", timed),
             )
-        song_id, track = row.get("song_id"), row.get("track_index")
+        path, song_id, track = Path(self.path), row.get("song_id"), row.get("track_index")
         return Song(
             id=f"{path.stem}-{number:06d}" if song_id is None else f"{song_id}-{track or 0}",
             sections=tuple(sections),
@@ -119,23 +101,21 @@ class Settings:
         return str(path.resolve())
 
 
-def _turns(messages: Any, where: str) -> list[tuple[str, str]]:
+def _turns(messages: list[Row], where: str) -> list[tuple[str, str]]:
     """(question, answer) in turn."""
     texts = [(str(m["role"]), str(m["content"])) for m in messages if m["role"] != "system"]
     if not texts or [role for role, _ in texts] != ["user", "assistant"] * (len(texts) // 2):
         raise SongError(f"{where}: user and assistant do not take turns; rewrite the row")
-    return [
-        (asks, answers) for (_, asks), (_, answers) in zip(texts[::2], texts[1::2], strict=True)
-    ]
+    contents = [content for _, content in texts]
+    return list(zip(contents[::2], contents[1::2], strict=True))
 
 
 def _codes(answer: str, where: str) -> list[int]:
     text = answer.strip().removeprefix("[SOA]").removesuffix("[EOA]")
     codes = [int(code) for code in re.findall(r"<AUDIO_(\d{1,6})>", text)]
     if re.sub(r"<AUDIO_\d{1,6}>|\s", "", text) or (codes and max(codes) >= CODES):
-        raise SongError(
-            f"{where}: an answer that is not [SOA]<AUDIO_n>...[EOA], n below {CODES:,}; rewrite it"
-        )
+        form = f"[SOA]<AUDIO_n>...[EOA], n below {CODES:,}"
+        raise SongError(f"{where}: an answer that is not {form}; rewrite it")
     return codes
 
 

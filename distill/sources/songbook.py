@@ -56,12 +56,10 @@ _HOURS = Range(lambda hours: 0 < hours < 10_000, "a number above 0 and below 10,
 
 @dataclasses.dataclass(frozen=True)
 class Settings(Checked):
-    """Hours of song to sing into `folder`, from `seed`; what is already there is kept and only the
-    rest is sung.
+    """Hours of song to sing into `folder`, from `seed`; what is already there is kept.
 
     "traditional" are old songs instead of generated ones, also held out. Each song draws from
-    `voices`, `languages` and `accompaniment` ("guitar", "piano", "pad", "band", "harp", or "none"
-    for the voice alone)."""
+    `voices`, `languages` and `accompaniment` ("none": the voice alone)."""
 
     folder: str
     hours: float = dataclasses.field(default=1.0, metadata={"range": _HOURS})
@@ -90,9 +88,8 @@ class Settings(Checked):
 
     def score(self, index: int) -> Score:
         """Song `index` before it is sung."""
-        return composing.compose(
-            self.seed, index, self.split, self.voices, self.languages, self.accompaniment
-        )
+        drawn_from = self.voices, self.languages, self.accompaniment
+        return composing.compose(self.seed, index, self.split, *drawn_from)
 
     def scores(self) -> Iterator[Score]:
         """Scores until their length, silences included, is that many hours."""
@@ -108,8 +105,7 @@ class Settings(Checked):
 
 
 def is_held_out(word: str) -> bool:
-    """Whether no training song holds this English word or Chinese character, or one that sounds
-    like it."""
+    """Whether no training song holds this English word or Chinese character, or its sound."""
     return verses.is_held_out(word) or mandarin.is_held_out(word)
 
 
@@ -127,9 +123,8 @@ def sing_score(score: Score, voice: Voice) -> NDArray[np.float32]:
 
 
 def _sing_line(line: LineScore, voice: Voice, singer: Singer) -> NDArray[np.float32]:
-    syllables = [
-        syllable for word, sung in line.words for syllable in _speak(line, word, sung, voice)
-    ]
+    words = (_speak(line, word, sung, voice) for word, sung in line.words)
+    syllables = list(itertools.chain.from_iterable(words))
     return sing(syllables, zlib.crc32(line.text.encode()), singer)
 
 
@@ -149,9 +144,8 @@ def _speak(
         yield _sung(spoken, phones[:end], onset, score)
         phones = phones[end:]
     if phones:
-        raise SongError(
-            f"songbook: the syllables of {word!r} lack some of its phones; this is a bug in lyrics"
-        )
+        lacking = f"the syllables of {word!r} lack some of its phones"
+        raise SongError(f"songbook: {lacking}; this is a bug in lyrics")
 
 
 def _sung(
@@ -161,8 +155,7 @@ def _sung(
 
 
 def mix(score: Score, vocals_W: NDArray[np.float32]) -> tuple[NDArray[np.int16], NDArray[np.int16]]:
-    """(vocals, accompaniment) of a song in 16 bits, so loud that their sum just does not clip. The
-    voice, where it sings, is as many dB above the accompaniment as the score says."""
+    """(vocals, accompaniment) in 16 bits, as far apart (dB) as the score says; their sum peaks."""
     band_W = band.play(score.setting, VOICE_RATE, score.id)
     voice_power = float((vocals_W[np.abs(vocals_W) > SINGS] ** 2).mean())
     gain = np.sqrt(voice_power / max(float((band_W**2).mean()), 1e-12))
@@ -195,9 +188,7 @@ def _write(wave_W: NDArray[np.float32] | NDArray[np.int16], path: Path) -> None:
 
 
 def render(settings: Settings) -> list[Song]:
-    """Sings songs until the folder holds the hours asked for; returns all its songs.
-
-    Raises FolderError if the folder holds songs of other settings."""
+    """All the folder's songs, once it holds the hours. FolderError if it has others' songs."""
     folder = Path(settings.folder)
     folder.mkdir(parents=True, exist_ok=True)
     manifest = folder / "manifest.jsonl"
@@ -207,10 +198,8 @@ def render(settings: Settings) -> list[Song]:
         scores += map(settings.score, range(len(scores), len(songs)))
     for song, score in itertools.zip_longest(songs, scores[: len(songs)]):
         if score is None or (song.id, song.text) != (score.id, _text(score)):
-            raise FolderError(
-                f"{folder}: holds songs of another seed or split, or of other voices ({song.id});"
-                " give an empty folder"
-            )
+            others = f"holds songs of another seed or split, or of other voices ({song.id})"
+            raise FolderError(f"{folder}: {others}; give an empty folder")
     work = [(score, settings.folder) for score in scores[len(songs) :]]
     with manifest.open("a", encoding="utf-8") as rows:
         for song in _sung_songs(work, settings.workers):
@@ -232,23 +221,22 @@ def _sung_songs(work: list[tuple[Score, str]], workers: int) -> Iterator[Song]:
         yield from pool.imap(_sing_to_file, work)
 
 
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(value.strip() for value in text.split(","))
+
+
 def main() -> None:
     """The command line: one folder of songs."""
-    parser = argparse.ArgumentParser(
-        description="Make songs, with all that is to be known of them, from a seed."
-    )
+    parser = argparse.ArgumentParser(description="Make songs, and all to know of them, by a seed.")
     parser.add_argument("--out", required=True)
     parser.add_argument("--hours", type=float, required=True)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--split", choices=("train", "held-out", "traditional"), default="train")
     parser.add_argument("--workers", type=int, default=1)
     for name, choices in CHOICES.items():
-        parser.add_argument(
-            f"--{name}",
-            type=lambda text: tuple(value.strip() for value in text.split(",")),
-            default=tuple(choice for choice in choices if choice != "none"),
-            help=f"with commas between; from: {', '.join(choices)}",
-        )
+        default = tuple(choice for choice in choices if choice != "none")
+        text = f"with commas between; from: {', '.join(choices)}"
+        parser.add_argument(f"--{name}", type=_listed, default=default, help=text)
     options = vars(parser.parse_args())
     try:
         songs = Settings(options.pop("out"), **options).load()

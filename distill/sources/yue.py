@@ -20,18 +20,16 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
 import numpy as np
 
-from distill.errors import DistillError, FolderError, LyricsError, SongError
+from distill.errors import FolderError, LyricsError, SongError
 from distill.lyrics import parse, words
 from distill.songs import Fact, Line, Section, Song
-from distill.sources import Refusal, loaded, scanned
-from distill.sources._formats.jsonl import songs
+from distill.sources._formats.jsonl import JsonLines, Row
 
 FRAME_RATE = 50.0  # Hz, of X-Codec
 MOST_FRAMES_APART = 10
@@ -40,43 +38,27 @@ TRACKS = {"codec": "mix", "vocals_codec": "vocals", "instrumental_codec": "instr
 
 
 @dataclass(frozen=True)
-class Settings:
-    """`path` of the .jsonl; `root` the folder that its paths of codes start from ("": wherever
-    above the file they are found). `language`, `licence`, `voice`: what the rows do not say."""
+class Settings(JsonLines):
+    """`path` of the .jsonl; `root` that its paths start from ("": wherever above it they are)."""
 
-    path: str
+    KIND: ClassVar[str] = "YuE's fine-tuning data"
     root: str = ""
     language: str = "en"
     licence: str = "unknown"
     voice: str = ""
 
-    def load(self) -> list[Song]:
-        """The songs. Raises FolderError without a file, SongError and LyricsError for the first row
-        that is none."""
-        return loaded(self._rows())
-
-    def scan(self) -> Iterator[Song | Refusal]:
-        """The songs, with a Refusal in place of each row that is none."""
-        return scanned(self._rows())
-
-    def _rows(self) -> Iterator[tuple[str, Song | DistillError]]:
+    def _song(self, row: Row, where: str, number: int) -> Song:
         path = Path(self.path).expanduser()
-        return songs(
-            path, lambda row, where, _: self._song(row, path, where), "YuE's fine-tuning data"
-        )
-
-    def _song(self, row: dict[str, Any], path: Path, where: str) -> Song:
         seconds = _seconds(row["audio_length_in_sec"], where)
         codes = self._codes(row, path, seconds, where)
         parts = row.get("msa") or ()
         spans = [_span(part["start"], part["end"], seconds, where) for part in parts]
-        labels = [str(part["label"]) for part in parts]
+        labelled = [(str(part["label"]), span) for part, span in zip(parts, spans, strict=True)]
         sections, timed = [], []
         for segment in row["splitted_lyrics"]["segmented_lyrics"]:
             offset = segment["offset"]
             start, end = _span(offset, offset + segment["duration"], seconds, where)
             middle = (start + end) / 2
-            labelled = zip(labels, spans, strict=True)
             label = next((label for label, (a, b) in labelled if a <= middle < b), "verse")
             _same_times(segment, start, end, where)
             text = str(segment["line_content"])
@@ -103,9 +85,8 @@ class Settings:
             ),
         )
 
-    def _codes(self, row: dict[str, Any], path: Path, seconds: float, where: str) -> dict[str, str]:
-        """The files of codes by track, their heads checked against the song's length and each
-        other."""
+    def _codes(self, row: Row, path: Path, seconds: float, where: str) -> dict[str, str]:
+        """The files of codes by track, as long as the song and as each other by their heads."""
         files, frames = {}, {}
         for key, track in TRACKS.items():
             if not row.get(key):
@@ -113,10 +94,8 @@ class Settings:
             file = _codes_file(str(row[key]), path, self.root, where)
             frames[track] = _frames(file)
             if abs(frames[track] / seconds - FRAME_RATE) > 1:
-                raise SongError(
-                    f"{file}: {frames[track]:,} frames for {seconds:.2f} s, not {FRAME_RATE:g} a "
-                    "second; code it again"
-                )
+                rate = f"{frames[track]:,} frames for {seconds:.2f} s, not {FRAME_RATE:g} a second"
+                raise SongError(f"{file}: {rate}; code it again")
             files[track] = str(file)
         if not files:
             raise SongError(f"{where}: names no codes; give {', '.join(TRACKS)}")
@@ -125,14 +104,14 @@ class Settings:
         return files
 
 
-def _seconds(value: Any, where: str) -> float:
+def _seconds(value: str | float, where: str) -> float:
     seconds = float(value)
     if not 0 < seconds < LONGEST_SECONDS:
         raise SongError(f"{where}: lasts {seconds:g} s; correct audio_length_in_sec")
     return seconds
 
 
-def _span(first: Any, last: Any, seconds: float, where: str) -> tuple[float, float]:
+def _span(first: float, last: float, seconds: float, where: str) -> tuple[float, float]:
     start, end = float(first), float(last)
     if not (math.isfinite(start) and math.isfinite(end) and 0 <= start < end <= seconds + 1):
         span = f"from {start:g} to {end:g} s of {seconds:g} s"
@@ -140,7 +119,7 @@ def _span(first: Any, last: Any, seconds: float, where: str) -> tuple[float, flo
     return start, min(end, seconds)
 
 
-def _same_times(segment: dict[str, Any], start: float, end: float, where: str) -> None:
+def _same_times(segment: Row, start: float, end: float, where: str) -> None:
     """YuE cuts by frames and we by seconds, so they must mean the same."""
     for name, at in (("codec_frame_start", start), ("codec_frame_end", end)):
         if name in segment and abs(float(segment[name]) / FRAME_RATE - at) > 1:
@@ -171,14 +150,13 @@ def _codes_file(name: str, path: Path, root: str, where: str) -> Path:
 
 
 def _frames(file: Path) -> int:
-    """How many frames a .npy of codes (codebooks, frames) promises; only its head is read, and
-    never a pickle."""
+    """Frames that a .npy of codes (codebooks, frames) promises; only its head is read."""
     try:
         codes_SF = np.load(file, mmap_mode="r", allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
         reason = str(error)[:60]
         raise SongError(f"{file}: not a .npy of numbers ({reason}); code it again") from None
-    numbers = isinstance(codes_SF, np.ndarray) and codes_SF.dtype.kind in "iu"
-    if not numbers or codes_SF.ndim != 2:
+    array = isinstance(codes_SF, np.ndarray)  # and no .npz
+    if not array or codes_SF.dtype.kind not in "iu" or codes_SF.ndim != 2:
         raise SongError(f"{file}: not whole numbers of shape (codebooks, frames); code it again")
     return int(codes_SF.shape[1])

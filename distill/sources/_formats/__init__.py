@@ -29,8 +29,7 @@ LANGUAGES = {
 
 
 def language_of(text: str) -> str:
-    """The code of the first language that a text names ("English, German (Swiss)" -> "en", "zh_CN"
-    -> "zh-CN"); "" for none that is known."""
+    """The code of the first known language in a text, or "": "English, German (Swiss)" -> "en"."""
     for name in re.split(r"[,;/]", text):
         name = name.partition("(")[0].strip().replace("_", "-")
         if code := LANGUAGES.get(name.lower()):
@@ -44,8 +43,7 @@ class Read(NamedTuple):
     """What a file of lyrics says: its sections, about the song, and how its times are known.
 
     `about` may hold title, artist, lyricist, author (who set the times), source, rights, language,
-    genre, and the files that it names: audio, vocals, accompaniment.
-    """
+    genre, and the files that it names: audio, vocals, accompaniment."""
 
     sections: tuple[Section, ...]
     about: dict[str, str]

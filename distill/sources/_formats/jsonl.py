@@ -3,37 +3,47 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from distill.errors import DistillError, FolderError, SongError
 from distill.songs import Song
+from distill.sources import Imported, Rows
 
 LARGEST_LIST_BYTES = 256 * 2**20
+Row = dict[str, Any]  # one JSON object
 
 
-def songs(
-    path: Path, make: Callable[[dict[str, Any], str, int], Song], kind: str
-) -> Iterator[tuple[str, Song | DistillError]]:
-    """make(row, "file:line", number) for each row, or why it gives no song. Raises FolderError
-    without a file."""
-    for number, (where, row) in enumerate(rows(path), 1):
-        if isinstance(row, SongError):
-            yield where, row
-            continue
-        try:
-            yield where, make(row, where, number)
-        except DistillError as error:
-            yield where, error
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            reason = f"{where}: not a row of {kind} ({type(error).__name__}: {error}); rewrite it"
-            yield where, SongError(" ".join(reason.split())[:300])
+@dataclass(frozen=True)
+class JsonLines(Imported):
+    """Settings of a source of JSON lines at `path`, each row of a KIND a song."""
+
+    KIND: ClassVar[str]
+
+    path: str
+
+    def _song(self, row: Row, where: str, number: int) -> Song:
+        """The song of row `number`, which stands at "file:line"."""
+        raise NotImplementedError
+
+    def _rows(self) -> Rows:
+        for number, (where, row) in enumerate(rows(Path(self.path).expanduser()), 1):
+            if isinstance(row, SongError):
+                yield where, row
+                continue
+            try:
+                yield where, self._song(row, where, number)
+            except DistillError as error:
+                yield where, error
+            except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+                reason = f"not a row of {self.KIND} ({type(error).__name__}: {error}); rewrite it"
+                yield where, SongError(" ".join(f"{where}: {reason}".split())[:300])
 
 
-def rows(path: Path) -> Iterator[tuple[str, dict[str, Any] | SongError]]:
-    """("file:line", row), or a SongError in place of a row that is no JSON object. Raises
-    FolderError without a file."""
+def rows(path: Path) -> Iterator[tuple[str, Row | SongError]]:
+    """("file:line", row), or a SongError where a row is no JSON object. FolderError: no file."""
     if not path.is_file():
         raise FolderError(f"{path}: there is no such file; name a .jsonl file")
     with path.open("rb") as file:
@@ -54,14 +64,14 @@ def rows(path: Path) -> Iterator[tuple[str, dict[str, Any] | SongError]]:
         yield where, _row(row, where)
 
 
-def _loaded(text: bytes, where: str) -> Any:
+def _loaded(text: bytes, where: str) -> object:
     try:
         return json.loads(text.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
         return SongError(f"{where}: not JSON ({str(error)[:60]}); remove or rewrite it")
 
 
-def _row(row: object, where: str) -> dict[str, Any] | SongError:
+def _row(row: object, where: str) -> Row | SongError:
     if isinstance(row, (dict, SongError)):
         return row
     kind = type(row).__name__

@@ -41,8 +41,7 @@ class Stamped(NamedTuple):
 def read_lrc(text: str, seconds: float, where: str) -> Read:
     """Sections with timed lines, and the file's tags. `seconds`: the recording's length.
 
-    Raises LyricsError, naming file (`where`) and row, for stamps that are wrong, missing, out of
-    order or beyond the recording."""
+    Raises LyricsError, naming file (`where`) and row, for stamps that are wrong or missing."""
     rows, tags, header = _rows(text, where)
     if not any(words(row.text) for row in rows):
         raise LyricsError(f"{where}: no timed line to sing; write lines as [mm:ss.xx]text")
@@ -59,8 +58,8 @@ def read_lrc(text: str, seconds: float, where: str) -> Read:
         if not sung:
             continue
         if end <= row.start:
-            start = clock(row.start)
-            raise LyricsError(f"{at}: another line starts at {start} too; keep one of them")
+            both = f"another line starts at {clock(row.start)} too"
+            raise LyricsError(f"{at}: {both}; keep one of them")
         if not sections or row.section != sections[-1][0]:
             sections.append((row.section, []))
         sections[-1][1].append(_line(row, min(end, seconds), at))
@@ -102,8 +101,8 @@ def _rows(text: str, where: str) -> tuple[list[Stamped], list[str], dict[str, st
         elif meta := re.fullmatch(r"\[([A-Za-z]\w*):(.*)\]", rest):
             header[meta.group(1).lower()] = meta.group(2).strip()
         elif rest and not rest.startswith("#"):
-            reason = f"no time that can be read before {rest[:30]!r}"
-            raise LyricsError(f"{at}: {reason}; write [mm:ss.xx]")
+            untimed = f"no time that can be read before {rest[:30]!r}"
+            raise LyricsError(f"{at}: {untimed}; write [mm:ss.xx]")
     return stamped, tags, header
 
 
@@ -162,6 +161,6 @@ def _seconds(stamp: re.Match[str], at: str) -> float:
 def _offset(text: str, where: str) -> float:
     """Seconds by which everything is earlier."""
     if not re.fullmatch(r"[+-]?\d{1,9}", text):
-        reason = f"[offset:{text[:20]}] is no number of milliseconds"
-        raise LyricsError(f"{where}: {reason}; write [offset:+250]")
+        offset = f"[offset:{text[:20]}]"
+        raise LyricsError(f"{where}: {offset} is no number of milliseconds; write [offset:+250]")
     return int(text) / 1000

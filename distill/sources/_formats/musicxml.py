@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import bisect
 import itertools
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -54,8 +54,7 @@ class Played(NamedTuple):
 def read_musicxml(content: bytes, seconds: float, where: str, language: str) -> Read:
     """Lines with their words and notes. `seconds`: the recording's length; `where`: the file.
 
-    Raises LyricsError, naming the file, for what is not MusicXML, has no lyrics, jumps, or is
-    longer than the recording."""
+    Raises LyricsError for no MusicXML, no lyrics, jumps, or a score longer than the recording."""
     root = tree(content, where)
     parts = parts_of(root, where)
     named = about(root)
@@ -88,26 +87,17 @@ class Singer(NamedTuple):
 
 
 def _singer(measures: Sequence[Sequence[Measure]], where: str) -> Singer:
-    notes = [
-        (number, note)
-        for number, part in enumerate(measures)
-        for measure in part
-        for note in measure.notes
-    ]
     counts: Counter[tuple[int, str]] = Counter()
-    for number, note in notes:
-        counts[number, note.voice] += bool(note.syllables)
+    verses: defaultdict[tuple[int, str], set[str]] = defaultdict(set)
+    for number, part in enumerate(measures):
+        for note in itertools.chain.from_iterable(measure.notes for measure in part):
+            counts[number, note.voice] += bool(note.syllables)
+            verses[number, note.voice] |= {syllable.verse for syllable in note.syllables}
     if not counts or max(counts.values()) == 0:
         raise LyricsError(f"{where}: no note has a word to sing; write lyrics under the notes")
     singer, _ = counts.most_common(1)[0]
-    verses = {
-        syllable.verse: None
-        for number, note in notes
-        if (number, note.voice) == singer
-        for syllable in note.syllables
-    }
-    ordered = sorted(verses, key=lambda verse: (not verse.isdecimal(), len(verse), verse))
-    return Singer(*singer, ordered)
+    by_number = sorted(verses[singer], key=lambda verse: (not verse.isdecimal(), len(verse), verse))
+    return Singer(*singer, by_number)
 
 
 # --- what is played -------------------------------------------------------------------------------
@@ -131,8 +121,7 @@ def _played(
         for note in _melody(measure.notes if measure else (), singer.voice):
             count += 1
             if count > MOST_NOTES:
-                notes = f"more than {MOST_NOTES:,} notes with its repeats"
-                raise LyricsError(f"{where}: {notes}; cut it into songs")
+                raise LyricsError(f"{where}: plays over {MOST_NOTES:,} notes; cut it into songs")
             start, end = _seconds(clock, note.at), _seconds(clock, note.at + note.long)
             if end > start:
                 gap = max(0.0, rest + note.at - silent)
@@ -192,9 +181,7 @@ class Ends(NamedTuple):
 
 
 def _sung(played: Sequence[Played], marked: bool) -> tuple[list[Sung], list[Ends]]:
-    """Notes with their letters, ties and melismas resolved, and what comes after each.
-
-    `marked`: the score says itself where lines end; otherwise rests do."""
+    """Notes, ties and melismas resolved, and what ends behind each; lines at rests or `marked`."""
     sung: list[Sung] = []
     ends: list[Ends] = []
     for note in played:

@@ -22,19 +22,17 @@ NUMBER = re.compile(r"\s*[+-]?\d{1,9}(?:\.\d{1,9})?\s*")
 
 
 class Syllable(NamedTuple):
-    """What one <lyric> says: its verse, the times for which it is written (() for that of its
-    verse), its letters, whether they begin a word, and whether a line ends behind it."""
+    """What one <lyric> says."""
 
     verse: str
-    times: tuple[int, ...]
+    times: tuple[int, ...]  # for which it is written; (): for that of its verse
     text: str
-    begins: bool
-    ends_line: bool
+    begins: bool  # a word
+    ends_line: bool  # behind it
 
 
 class Written(NamedTuple):
-    """A note in its measure: where it begins and how long it is (quarters), its pitch (MIDI), voice
-    and syllables."""
+    """A note in its measure: where it begins, its length (quarters), MIDI pitch, syllables."""
 
     at: float
     long: float
@@ -54,8 +52,7 @@ class Measure(NamedTuple):
 
 
 def parts_of(root: Element, where: str) -> list[list[Element]]:
-    """The measures of each part; a timewise score is turned. Raises LyricsError for what is not
-    MusicXML."""
+    """The measures of each part; a timewise score is turned. LyricsError: this is no MusicXML."""
     if root.tag == "score-partwise":
         parts = [part.findall("measure") for part in root.findall("part")]
     elif root.tag == "score-timewise":
@@ -65,8 +62,7 @@ def parts_of(root: Element, where: str) -> list[list[Element]]:
                 by_id.setdefault(part.get("id", ""), []).append(part)
         parts = list(by_id.values())
     else:
-        reason = f"<{root.tag[:30]}> is not MusicXML; export the score as MusicXML"
-        raise LyricsError(f"{where}: {reason}")
+        raise LyricsError(f"{where}: <{root.tag[:30]}> is not MusicXML; export the score as such")
     if not any(parts):
         raise LyricsError(f"{where}: a score without measures; export it again")
     if len(parts) > MOST_PARTS:
@@ -75,8 +71,7 @@ def parts_of(root: Element, where: str) -> list[list[Element]]:
 
 
 def about(root: Element) -> dict[str, str]:
-    """Title, artist (composer and lyricist), author (arranger), rights, source and language, where
-    the score names them."""
+    """What is named of title, artist (composer, lyricist), author (arranger), rights, source."""
 
     def short(text: str | None) -> str:
         return " ".join((text or "").split())[:200]
@@ -109,8 +104,7 @@ def measures_of(part: list[Element], where: str) -> list[Measure]:
             if element.tag == "attributes":
                 divisions = _number(element.findtext("divisions"), divisions, where)
                 if divisions <= 0:
-                    reason = f"<divisions> is {divisions:g}"
-                    raise LyricsError(f"{where}: {reason}; export the score again")
+                    raise LyricsError(f"{where}: <divisions> is {divisions:g}; export it again")
                 transpose = _transpose(element.find("transpose"), transpose, where)
             elif element.tag in ("direction", "sound"):
                 tempos += [(at, tempo) for tempo in _tempos(element, where)]
@@ -139,8 +133,8 @@ def _number(text: str | None, default: float, where: str) -> float:
     if text is None:
         return default
     if not NUMBER.fullmatch(text):
-        reason = f"{text.strip()[:20]!r} where a number belongs"
-        raise LyricsError(f"{where}: {reason}; export the score again")
+        reason = f"{text.strip()[:20]!r} where a number belongs; export the score again"
+        raise LyricsError(f"{where}: {reason}")
     return float(text)
 
 
@@ -178,8 +172,7 @@ def _written(note: Element, at: float, long: float, transpose: float, where: str
     if pitch is not None:
         step = (pitch.findtext("step") or "").strip()
         if step not in STEPS:
-            reason = f"{step[:10]!r} is no step of a pitch"
-            raise LyricsError(f"{where}: {reason}; export the score again")
+            raise LyricsError(f"{where}: {step[:10]!r} is no step of a pitch; export it again")
         octave = _number(pitch.findtext("octave"), 4, where)
         alter = _number(pitch.findtext("alter"), 0.0, where)
         midi = 12 * (octave + 1) + STEPS[step] + alter + transpose
@@ -187,10 +180,9 @@ def _written(note: Element, at: float, long: float, transpose: float, where: str
             raise LyricsError(f"{where}: a pitch of MIDI {midi:g}, which nobody sings; correct it")
     tied = any(tie.get("type") == "stop" for tie in note.findall("tie"))
     voice = (note.findtext("voice") or "1").strip()[:20]
-    syllables = tuple(
-        syllable for syllable in map(_syllable, note.findall("lyric")) if syllable.text
-    )
-    return Written(at, long, midi, voice, tied, syllables)
+    syllables = map(_syllable, note.findall("lyric"))
+    worded = tuple(syllable for syllable in syllables if syllable.text)
+    return Written(at, long, midi, voice, tied, worded)
 
 
 def _syllable(lyric: Element) -> Syllable:

@@ -21,22 +21,19 @@ JUMP = re.compile(r"\bD\.? ?[CS]\b\.?|\bda capo\b|\bdal segno\b|\bto coda\b", re
 
 
 class Bars(NamedTuple):
-    """What stands at a measure's barlines: a repeat begins, how often it has been played when it
-    ends (0: none ends), the times for which the measure is written (none: for all), and whether
-    that ending stops here."""
+    """What stands at a measure's barlines: whether a repeat begins, and the rest as below."""
 
     begins: bool
-    times: int
-    endings: tuple[int, ...]
-    stops: bool
+    times: int  # how often the repeat that ends here is played; 0: none ends
+    endings: tuple[int, ...]  # the times for which the measure is written; (): for all
+    stops: bool  # whether that ending stops here
 
 
 def play_order(parts: list[list[Element]], where: str) -> list[tuple[int, int]]:
     """(measure, for the how many-th time) in the order of playing, counted from 0 and from 1.
 
     Without a sign where it begins, a repeat goes back to behind the one before, or to the start.
-    Raises LyricsError for jumps, and for endings that would leave a measure out.
-    """
+    Raises LyricsError for jumps, and for endings that would leave a measure out."""
     count = max(len(part) for part in parts)
     if count > MOST_MEASURES:
         raise LyricsError(f"{where}: {count:,} measures are no song's; cut it into songs")
@@ -66,8 +63,7 @@ def play_order(parts: list[list[Element]], where: str) -> list[tuple[int, int]]:
             continue
         index += 1
     if len({index for index, _ in order}) < count:
-        reason = "repeats and endings that do not fit together"
-        raise LyricsError(f"{where}: {reason}; {ADVICE}")
+        raise LyricsError(f"{where}: repeats and endings that do not fit together; {ADVICE}")
     return order
 
 

@@ -64,10 +64,8 @@ def read_rights(folder: Path) -> Rights:
         for row in reader:
             file = (row["file"] or "").strip()
             if None in row or not file or file in rows:
-                where = f"{path}:{reader.line_num}"
-                raise SongError(
-                    f"{where}: {file[:40]!r} is no row of its own; write one for a file"
-                )
+                where = f"{path}:{reader.line_num}: {file[:40]!r}"
+                raise SongError(f"{where} is no row of its own; write one for a file")
             rights = {name: (row.get(name) or "").strip() for name in Row._fields}
             rows[file] = (reader.line_num, Row(**rights))
     except csv.Error as error:

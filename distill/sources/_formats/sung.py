@@ -37,9 +37,8 @@ def lines_of(
 ) -> tuple[Line, ...]:
     """A line for each phrase in which a word is sung; `seconds` is the recording's length.
 
-    Phrases are in the order of their times and do not overlap. Raises LyricsError (naming `where`)
-    for notes beyond the recording, and for words too long or too many to be sung.
-    """
+    Phrases are in order and do not overlap. Raises LyricsError (naming `where`) for notes beyond
+    the recording, and for words too long or too many to be sung."""
     sung = [phrase for phrase in phrases if any(lyrics.words(note.text) for note in phrase)]
     if not sung:
         raise LyricsError(f"{where}: no note has a word to sing; write lyrics under the notes")
@@ -96,8 +95,7 @@ def divide(pieces: Sequence[str], begun: Sequence[bool]) -> list[str]:
 
     divide(["l u v", "l i"], [True, False, True]) -> ["l u v", "", "l i"]
     divide(["E v", "r i"], [True, True, True]) -> ["E v", "r i", ""]
-    divide(["f Y", "u r"], [True]) -> ["f Y u r"]
-    """
+    divide(["f Y", "u r"], [True]) -> ["f Y u r"]"""
     starts = [index for index, begins in enumerate(begun) if begins] or [0]
     if len(pieces) == len(begun):
         starts = list(range(len(begun)))
@@ -110,8 +108,7 @@ def divide(pieces: Sequence[str], begun: Sequence[bool]) -> list[str]:
 
 
 def without_overlaps(notes: Sequence[Sung], where: str) -> list[Sung]:
-    """Notes in their order, each ending where the next begins at the latest. LyricsError where two
-    begin together."""
+    """Notes in order, each ending before the next begins. LyricsError where two begin together."""
     cut = []
     for note, following in itertools.pairwise(notes):
         if following.start <= note.start:

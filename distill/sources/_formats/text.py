@@ -24,9 +24,7 @@ NAMED = {  # what UltraStar's #ENCODING may say
 
 
 def read_text(path: Path, language: str = "en") -> tuple[str, str]:
-    """A file's text and its encoding. Raises LyricsError for what is not text or too much of it.
-
-    A code page of old fits nearly any bytes, so one is a guess: the caller may want to say so."""
+    """A file's text and encoding (a code page is a guess). LyricsError: no text, or too much."""
     try:
         size = path.stat().st_size
         if size > LARGEST_BYTES:

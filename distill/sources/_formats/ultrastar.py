@@ -82,21 +82,18 @@ def about(text: str) -> dict[str, str]:
 def read_ultrastar(text: str, seconds: float, where: str, language: str) -> Read:
     """Lines with their words and notes. `seconds`: the recording's length; `where`: the file.
 
-    Raises LyricsError, naming file and row, for headers, notes and times that are wrong or beyond
-    the recording."""
+    Raises LyricsError, naming file and row, for wrong headers, notes and times."""
     header, named = headers(text), about(text)
     if header.get("VERSION", "1").split(".")[0].strip() not in ("0", "1"):
-        version = header["VERSION"][:12]
-        advice = "save it as version 1"
-        raise LyricsError(f"{where}: UltraStar version {version} is not read here; {advice}")
+        unread = f"UltraStar version {header['VERSION'][:12]} is not read here"
+        raise LyricsError(f"{where}: {unread}; save it as version 1")
     bpm, gap = _number(header, "BPM", where), _number(header, "GAP", where, 0.0) / 1000
     if not 1 <= bpm <= 100_000:
         reason = f"#BPM:{header['BPM'][:12]} is no tempo"
         raise LyricsError(f"{where}: {reason}; give beats a minute, 1 or more")
     relative = header.get("RELATIVE", "no").lower() == "yes"
     if relative and "VERSION" in header:
-        reason = "#RELATIVE:yes is of files without #VERSION"
-        raise LyricsError(f"{where}: {reason}; take one of the two away")
+        raise LyricsError(f"{where}: #RELATIVE:yes is of files without #VERSION; take one away")
     voices = _voices(text, where, 15 / bpm, gap, relative)
     phrases, duet = _together(voices, header, where)
     lines = lines_of(phrases, seconds, named.get("language", language), where)
@@ -113,10 +110,8 @@ def _number(header: dict[str, str], name: str, where: str, default: float | None
     return float(header[name].replace(",", "."))
 
 
-def _voices(
-    text: str, where: str, beat_seconds: float, gap: float, relative: bool
-) -> dict[int, Voice]:
-    """The phrases of each singer, by number."""
+def _voices(text: str, where: str, beat: float, gap: float, relative: bool) -> dict[int, Voice]:
+    """The phrases of each singer, by number; beat and gap in seconds."""
     voices = {1: Voice()}
     voice = voices[1]
     for number, row in enumerate(text.splitlines(), 1):
@@ -136,22 +131,21 @@ def _voices(
             voice.phrases.append([])
             voice.worded = False
         elif note := NOTE.fullmatch(row):
-            voice.phrases[-1].append(_note(note, voice, at, beat_seconds, gap))
+            voice.phrases[-1].append(_note(note, voice, at, beat, gap))
         else:
-            advice = "write `: beat length pitch text`"
-            raise LyricsError(f"{at}: {row[:30]!r} is no note, line end or voice; {advice}")
+            unread = f"{row[:30]!r} is no note, line end or voice"
+            raise LyricsError(f"{at}: {unread}; write `: beat length pitch text`")
     return voices
 
 
-def _note(row: re.Match[str], voice: Voice, at: str, beat_seconds: float, gap: float) -> Sung:
+def _note(row: re.Match[str], voice: Voice, at: str, beat: float, gap: float) -> Sung:
     kind, first, length, pitch, typed = row.groups()
     typed = typed or ""
-    start = gap + (voice.offset + int(first)) * beat_seconds
+    start = gap + (voice.offset + int(first)) * beat
     if int(length) == 0:
         raise LyricsError(f"{at}: a note of length 0 cannot be sung; give it a beat")
     if start < 0:
-        reason = f"this note is {-start:.2f} s before the recording"
-        raise LyricsError(f"{at}: {reason}; correct it or #GAP")
+        raise LyricsError(f"{at}: {-start:.2f} s before the recording; correct it or #GAP")
     letters = typed.strip().lstrip("~").strip("~ ")
     goes_on = not lyrics.words(letters) and typed.strip(" ~-\u2013") == ""
     begins = not goes_on and (not voice.worded or voice.open or typed.startswith(" "))
@@ -160,16 +154,15 @@ def _note(row: re.Match[str], voice: Voice, at: str, beat_seconds: float, gap: f
         voice.open = typed.endswith(" ")
     midi = float(MIDDLE_C + int(pitch)) if kind in ":*" else None
     if midi is not None and not 0 <= midi <= 127:
-        reason = f"pitch {pitch} is MIDI {midi:g}, which nobody sings"
-        raise LyricsError(f"{at}: {reason}; count from middle C, 0")
-    return Sung(start, start + int(length) * beat_seconds, midi, "" if goes_on else letters, begins)
+        unsung = f"pitch {pitch} is MIDI {midi:g}, which nobody sings"
+        raise LyricsError(f"{at}: {unsung}; count from middle C, 0")
+    return Sung(start, start + int(length) * beat, midi, "" if goes_on else letters, begins)
 
 
 def _together(
     voices: dict[int, Voice], header: dict[str, str], where: str
 ) -> tuple[list[list[Sung]], tuple[Fact, ...]]:
-    """The phrases of all voices in the order of their times, and for a duet the Fact about who
-    sings."""
+    """The phrases of all voices in the order of their times; for a duet, the Fact of who sings."""
     both = {3: {1, 2}} if "VERSION" not in header else {}  # in old files P3 is P1 and P2 at once
     sung = [
         (without_overlaps(phrase, where), both.get(number, {number}))
@@ -189,8 +182,7 @@ def _together(
             line = f"the line at {clock(phrase[0].start)}"
             raise LyricsError(f"{where}: {line} begins within the one before; move it")
         else:
-            words = ((" " if note.begins else "") + note.text for note in phrase)
-            left_out.append("".join(words).strip())
+            left_out.append("".join(" " * note.begins + note.text for note in phrase).strip())
     phrases = [phrase for phrase, _ in kept]
     numbers = sorted(set().union(*(singers for _, singers in sung)))
     if numbers in ([], [1]):

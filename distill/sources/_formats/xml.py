@@ -39,11 +39,9 @@ def unpacked(content: bytes, where: str) -> bytes:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as folder:
             container = tree(_member(folder, "META-INF/container.xml", where), where)
-            root_files = (e for e in container.iter() if e.tag.endswith("rootfile"))
-            root_file = next(root_files, None)
+            root_file = next((e for e in container.iter() if e.tag.endswith("rootfile")), None)
             if root_file is None:
-                advice = "save it again as .musicxml"
-                raise LyricsError(f"{where}: its container.xml names no score; {advice}")
+                raise LyricsError(f"{where}: its container.xml names no score; save it again")
             return _member(folder, root_file.get("full-path", ""), where)
     except (zipfile.BadZipFile, zlib.error, struct.error, KeyError, EOFError, OSError) as error:
         raise LyricsError(f"{where}: not a whole .mxl ({_short(error)}); save it again") from None
@@ -62,8 +60,7 @@ def _member(folder: zipfile.ZipFile, name: str, where: str) -> bytes:
     with folder.open(info) as file:
         content = file.read(LARGEST_BYTES + 1)
     if len(content) > LARGEST_BYTES:
-        size = f"more than {LARGEST_BYTES:,} bytes"
-        raise LyricsError(f"{where}: unpacks to {size}; a song's score is smaller")
+        raise LyricsError(f"{where}: unpacks to more than {LARGEST_BYTES:,} bytes; no song does")
     return content
 
 

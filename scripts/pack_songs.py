@@ -1,6 +1,6 @@
 """Rendered songs made small enough to ship: FLAC to Ogg Opus (RFC 7845), aligned to the sample.
 
-python -m distill.songbook.packing --songs TRAIN --held-out HELD_OUT --out distill/embedded/songs
+python scripts/pack_songs.py --songs TRAIN --held-out HELD_OUT --out distill/embedded/songs
 """
 
 from __future__ import annotations
@@ -22,9 +22,7 @@ HELD_OUT_COMPRESSION = 0.9  # about 30 kbit/s: as clear as what a singer is comp
 
 
 def pack(manifest: Path, out: Path, name: str, seconds: float, compression: float) -> list[Song]:
-    """The first `seconds` of a manifest's songs as `out`/<id>.ogg, and the manifest `out`/`name`.
-
-    Raises AudioError if a song lost samples."""
+    """The first `seconds` of a manifest's songs as `out`/<id>.ogg, listed in `out`/`name`."""
     out.mkdir(parents=True, exist_ok=True)
     songs, taken = [], 0.0
     for song in read_manifest(manifest):
