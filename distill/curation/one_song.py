@@ -125,8 +125,7 @@ def refused(name: str, stage: str, reason: str) -> Row:
 
 # --- stages ---------------------------------------------------------------------------------------
 def _through(name: str, stage: Callable[[Item], Item], item: Item, fault: Path) -> Item:
-    """One stage. An error about the song is its verdict; a foreign one is a fault of ours, its
-    traceback kept."""
+    """One stage. Our error is the song's verdict; a foreign one is a fault, its traceback kept."""
     try:
         done = stage(item)
         if done.song is not item.song:
@@ -221,8 +220,7 @@ def _read(result: Path, key: str, work: Work) -> Row | None:
 
 
 def sweep_results(out: Path, wanted: set[str]) -> None:
-    """Remove the results of songs that are gone, and the sound that these results name as theirs.
-    `wanted`: the file names of the songs that there are."""
+    """Remove the results of songs that are gone, with their sound. wanted: file names to keep."""
     for result in (out / "work").iterdir():
         if result.suffix not in (".json", ".txt") or result.stem in wanted:
             continue

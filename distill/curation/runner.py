@@ -85,8 +85,7 @@ def curate(
 
 
 def _home(out: Path) -> Path:
-    """The folder, ready. Raises SettingsError for one that holds other people's files, which ours
-    would replace."""
+    """The folder, ready. Raises SettingsError for one that holds other people's files."""
     try:
         if out.exists() and not (out / "work").is_dir() and any(out.iterdir()):
             raise SettingsError(

@@ -1,5 +1,4 @@
-"""What every exporter needs of a song's files: names that any disk and any archive takes, and a new
-folder."""
+"""What every exporter needs of a song's files: names for any disk and archive, and a new folder."""
 
 from __future__ import annotations
 
@@ -20,8 +19,7 @@ from distill.songs import Song
 
 @contextmanager
 def new_folder(folder: str | Path) -> Iterator[Path]:
-    """An empty folder to fill, which becomes `folder` when the block ends well. FolderError where
-    something is."""
+    """An empty folder that becomes `folder` at the end. FolderError where something is."""
     folder = Path(folder).expanduser()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise FolderError(f"{folder}: holds something already; export to a new folder")
@@ -36,8 +34,7 @@ def key_of(id: str) -> str:
 
 
 def each(songs: Iterable[Song]) -> Iterator[tuple[str, Song]]:
-    """Every song with its key. Raises SongError for a second song of the same id, FolderError for
-    files not there."""
+    """Songs with their keys. Raises SongError for a repeated id, FolderError for missing files."""
     seen: set[str] = set()
     for song in songs:
         if song.id.casefold() in seen:

@@ -1,5 +1,4 @@
-"""A `datasets` dataset: Parquet with the sound inside, as hubs take it and `load_dataset(folder)`
-reads it.
+"""A `datasets` dataset: Parquet with the sound inside, as `load_dataset(folder)` reads it.
 
     folder/README.md                    which file is which split
     folder/data/train-00000.parquet     a row a song: id, audio and stems, lyrics, sections, ...

@@ -1,5 +1,4 @@
-"""UltraStar, version 1.0.0 (https://usdx.eu/format): a karaoke file a song, its sound, and
-rights.csv beside them.
+"""UltraStar, version 1.0.0 (https://usdx.eu/format): a karaoke file a song, its sound, and rights.
 
     folder/rights.csv
     folder/KEY.txt, KEY.flac, KEY.vocals.flac, KEY.accompaniment.flac
@@ -97,8 +96,7 @@ def text_of(song: Song, files: Mapping[str, str], bpm: float) -> str:
 
 
 def _notes(line: Line) -> list[tuple[float, float, float | None, str]]:
-    """(start, end, MIDI pitch, letters) of all that is sung; a space before the letters begins a
-    word."""
+    """(start, end, MIDI pitch, letters) of what is sung; a space before letters begins a word."""
     if [w for word in line.words for w in lyrics.words(word.text)] != lyrics.words(line.text):
         start = line.start or 0.0  # some words have no times: the line keeps them all
         return [(start, start + 1 if line.end is None else line.end, None, _plain(line.text))]
@@ -145,8 +143,7 @@ def spell(word: str, begun: list[bool]) -> list[str]:
 
 
 def _cut(word: str, count: int) -> list[str]:
-    """At most `count` parts, each with a vowel where there are enough of them; one consonant goes
-    with the vowel after."""
+    """At most `count` parts, each with a vowel where possible; a consonant goes with the next."""
     vowels = list(VOWELS.finditer(word))
     if count > len(vowels):
         size = max(1, -(-len(word) // count))

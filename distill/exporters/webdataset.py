@@ -1,5 +1,4 @@
-"""WebDataset shards: tar files in which the files of a song stand together under one name, read
-front to back.
+"""WebDataset shards: tar files in which a song's files stand together under one name.
 
     folder/train-000000.tar:   KEY.flac  KEY.vocals.flac  KEY.accompaniment.flac  KEY.json
                                KEY2.flac ...

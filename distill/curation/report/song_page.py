@@ -1,5 +1,4 @@
-"""One song on its time axis: waveform, spectrogram, notes, the pitch of the voice, sections, lines
-and words.
+"""One song on its time axis: waveform, spectrogram, notes, pitch, sections, lines and words.
 
 A page needs nothing but the sound beside it (out/audio), which it plays from wherever one clicks.
 Given times are drawn solid, guessed ones hatched and the paler the less sure; weak ones red.
@@ -139,8 +138,7 @@ def _mirrored(sizes: list[int]) -> str:
 
 
 def _melody(song: Song, voice_W: NDArray[np.float32], apart: bool) -> dict[str, str]:
-    """SVG paths of notes where their key lies in the spectrogram, of the pitch that is heard where
-    lines are sung, and of that elsewhere."""
+    """SVG paths of the notes, of the pitch heard where lines are sung, and of that elsewhere."""
     midi_F = _pitch.track(voice_W).midi_F[::2] if apart else _salience.track(voice_W)
     step = _salience.HOP_SECONDS
     timed = [line for line in song.lines if line.start is not None and line.end is not None]
@@ -161,8 +159,7 @@ def _melody(song: Song, voice_W: NDArray[np.float32], apart: bool) -> dict[str, 
 
 
 def _curve(midi_F: NDArray[np.float64]) -> str:
-    """A line through the frames that have a pitch, broken where it leaps; relative steps, for they
-    are short."""
+    """The pitch of voiced frames as an SVG path, broken where it leaps; in relative steps."""
     steps, before = [], None
     for x, midi in enumerate(midi_F.tolist()):
         if midi != midi:

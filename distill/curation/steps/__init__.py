@@ -1,5 +1,4 @@
-"""What is done to songs before anyone learns from them: one file a step, each with its setting in
-the recipe.
+"""What is done to songs before anyone learns from them: one file a step.
 
     Item -- step.curate --> Item -- step.curate --> ... then, all songs together, step.curate_all
 

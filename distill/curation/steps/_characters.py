@@ -1,5 +1,4 @@
-"""Characters of lyrics made plain: what a person meant to type, without what editors, scrapers and
-encodings left.
+"""Characters of lyrics made plain: without what editors, scrapers and encodings left.
 
 Every function takes and gives text; `mend` counts what it changed. Text that spells a codec token
 stays text.
@@ -35,8 +34,7 @@ _ALPHABETS = {"LATIN", "GREEK", "CYRILLIC"}
 
 
 def mend(text: str, changed: Counter[str]) -> str:
-    """The text in NFC and made plain, at both ends as it was; what was changed is counted by kind
-    in `changed`."""
+    """The text in NFC and plain, its ends as they were; `changed` counts changes by kind."""
     if text.isascii() and text.isprintable() and not set("&<`") & set(text):
         return text
     for kind, step in _STEPS:
@@ -56,8 +54,7 @@ def decoded(text: str) -> str:
 
 
 def wrong_encoding(text: str) -> str:
-    """The encoding that the text was wrongly read in ("Windows-1252"), "" where nothing is wrong or
-    certain."""
+    """The encoding a text was wrongly read in ("Windows-1252"); "" where none is certain."""
     return _decoded(text)[1]
 
 
@@ -92,8 +89,7 @@ def _without_markup(text: str) -> str:
 
 
 def _visible(text: str) -> str:
-    """Without control, private and unassigned characters, marks of direction, and joiners that join
-    nothing."""
+    """Without control and unassigned characters, direction marks, joiners that join nothing."""
     kept = []
     for n, letter in enumerate(text):
         category = unicodedata.category(letter)

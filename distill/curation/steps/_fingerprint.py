@@ -1,5 +1,4 @@
-"""What a recording sounds like, as a sky of spectral peaks, and where two skies lie over one
-another.
+"""A recording as a sky of spectral peaks, and where two skies lie over one another.
 
     wave -> constellation: the loudest points of the spectrogram  (curate, ~80 bytes a second)
          -> triples of near peaks, each hashed -> songs that share hashes at one time offset
@@ -61,8 +60,7 @@ AGREES = 0.6  # of the peaks there found again; chance gives 0.02, an MP3 at 24 
 
 
 class Overlap(NamedTuple):
-    """Of songs a and b: seconds from a moment in a to the same in b, and the share of each that is
-    in the other."""
+    """Seconds from a moment in a to the same in b, and the share of each song in the other."""
 
     offset_seconds: float
     share_a: float
@@ -115,8 +113,7 @@ def _one_channel(wave_CW: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def hashes(peaks: Peaks) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-    """(hash, frame of its first peak) of triples of near peaks: 39 bits of three bins and two steps
-    in time."""
+    """(hash, first peak's frame) of triples of near peaks; 39 bits of three bins and two steps."""
     frame, bin = np.divmod(peaks, BINS)
     kept, frames = [], []
     for second, third in itertools.combinations(range(1, FAN + 1), 2):
@@ -169,8 +166,7 @@ def _followers(
     frame: NDArray[np.int32],
     song: NDArray[np.int32],
 ) -> NDArray[np.int64]:
-    """song x SPAN + offset for each later song that has a hash of this one, whose hashes have these
-    ranks in the sorted index."""
+    """song x SPAN + offset for each later song that shares a hash; rank: of this one's hashes."""
     keys = [np.empty(0, np.int64)]
     for reach in range(1, REACH + 1):
         rank = rank[rank + reach < len(hash)]
@@ -201,8 +197,7 @@ def _runs(sorted_keys: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
 
 
 def overlap(a: Peaks, b: Peaks, offsets: Sequence[int]) -> Overlap:
-    """What of each song is in the other, at these offsets (frames, from a to b), the first being
-    the main one."""
+    """What of each song is in the other at these offsets (frames, a to b; the main one first)."""
     seen_a, seen_b = np.zeros(_blocks(a), bool), np.zeros(_blocks(b), bool)
     for offset in offsets:
         seen_a |= _agreeing(a, _shared(a + offset * BINS, b))

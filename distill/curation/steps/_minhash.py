@@ -103,8 +103,7 @@ def _chained(songs: list[int]) -> Iterable[tuple[int, int]]:
 
 
 def _signature(shingles: NDArray[np.uint64]) -> NDArray[np.uint32]:
-    """The least of each of BANDS x ROWS hashes: multiply and shift, modulo 2^64 (Dietzfelbinger and
-    others, 1997)."""
+    """The least of each of BANDS x ROWS multiply-shift hashes (Dietzfelbinger et al., 1997)."""
     factor, added = _FACTORS
     hashed_PN = np.multiply.outer(factor, shingles) + added[:, None]
     return (hashed_PN.min(1) >> np.uint64(32)).astype(np.uint32)

@@ -37,8 +37,7 @@ BLOCK = 512  # frames at a time: memory does not grow with the song
 
 
 class Pitch(NamedTuple):
-    """Frames of HOP_SECONDS. midi_F: pitch in MIDI units, NaN where unvoiced. strength_F: harmonic
-    share, 0 to 1."""
+    """Frames of HOP_SECONDS: midi_F, NaN where unvoiced; strength_F, harmonic share 0 to 1."""
 
     midi_F: NDArray[np.float64]
     strength_F: NDArray[np.float64]

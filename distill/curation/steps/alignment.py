@@ -63,8 +63,7 @@ class Settings(Checked):
             raise SettingsError(text)
 
     def curate(self, item: Item) -> Item:
-        """The song with times where they could be found. Needs lyrics and sound; without, it passes
-        with a remark."""
+        """The song with times where they could be found; without lyrics or sound, a remark."""
         song = item.song if self.keep_given else _forget(item.song)
         if not song.lines:
             return item.remark(STEP, "noted", "no lyrics to align")
@@ -150,8 +149,7 @@ def _with(song: Song, lines: Sequence[Line]) -> Song:
 def _stretches(
     lines: Sequence[Line], wanted: Sequence[bool], seconds: float
 ) -> Iterator[tuple[int, int, float, float]]:
-    """(first line, last line + 1, begin, end) to look in: a timed line alone, untimed ones between
-    timed neighbours."""
+    """(first line, last + 1, begin, end) to look in: timed lines alone, else between timed ones."""
     first = 0
     while first < len(lines):
         line, last = lines[first], first + 1

@@ -1,5 +1,4 @@
-"""Songs that are one song: copies, excerpts, edits and covers are found, grouped, and kept on one
-side of the split.
+"""Songs that are one song are found, grouped, and kept on one side of the split.
 
     the same sound    an acoustic fingerprint of each recording (_fingerprint.py)
     the same words    MinHash of the lyrics (_minhash.py): covers, other takes, however they sound
@@ -167,8 +166,7 @@ def _peaks(item: Item) -> Peaks:
 
 
 def _taught(lines: Sequence[Line]) -> tuple[float, float]:
-    """From when to when (seconds) there are lines to learn, as a person has timed them; else from
-    start to end."""
+    """From when to when (seconds) a person has timed all lines; else from start to end."""
     timed = [(line.start, line.end) for line in lines if line.confidence is None]
     if not lines or len(timed) < len(lines):
         return 0.0, np.inf

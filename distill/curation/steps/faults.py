@@ -1,5 +1,4 @@
-"""Is the sound whole? Silence, clipping, a constant offset, gaps, clicks, and values that are no
-sound at all.
+"""Is the sound whole? Silence, clipping, offset, gaps, clicks, and values that are no sound.
 
     NaN, infinity    set aside: something went wrong before, and nobody knows what else did
     length, silence  set aside when too short, too long or hardly anything sounds; long silent ends
@@ -169,8 +168,7 @@ def _highest(wave: NDArray[np.float32]) -> float:
 
 
 def flat_tops(wave_W: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Lengths of the runs that stand still at the top of the wave, though they came up steeply
-    enough to pass it."""
+    """Lengths of the runs at the top of the wave that came up steeply enough to pass it."""
     top = float(wave_W.max(initial=0.0))
     if top <= 0:
         return np.empty(0, np.int64)
@@ -188,8 +186,7 @@ def flat_tops(wave_W: NDArray[np.float32]) -> NDArray[np.int64]:
 
 
 def rounding_step(wave_W: NDArray[np.float32]) -> float:
-    """What the samples were once rounded to, whatever gain came after; 0 for a wave that was not
-    rounded."""
+    """What the samples were once rounded to, whatever gain came after; 0 where they were not."""
     steps_W = np.abs(np.diff(wave_W[: 2**18].astype(np.float64)))
     steps_W = steps_W[steps_W > 0]
     if not len(steps_W):
@@ -222,8 +219,7 @@ def _gaps(wave_W: NDArray[np.float32], sample_rate: int) -> Iterator[int]:
 
 
 def click_places(wave_W: NDArray[np.float32], beside: int) -> NDArray[np.int64]:
-    """Samples where the wave bends ten times more sharply than anywhere within `beside` samples,
-    itself aside."""
+    """Samples where the wave bends ten times more sharply than within `beside` samples of it."""
     if len(wave_W) < 4 * beside:
         return np.empty(0, np.int64)
     bend_W = np.abs(np.diff(wave_W, n=2))

@@ -58,8 +58,7 @@ class Settings(Checked):
             raise SettingsError("target_lufs must be above -70, and peak_dbtp 0 or below")
 
     def curate(self, item: Item) -> Item:
-        """The item with all tracks scaled alike, and what its loudness was. Silence and NaN pass
-        unchanged."""
+        """The item, all tracks scaled alike, with its old loudness. Silence and NaN stay."""
         if not item.tracks:
             return item.remark(STEP, "noted", "no sound: the loudness is unknown")
         loudness = integrated(mix(item.tracks))
@@ -99,8 +98,7 @@ class Settings(Checked):
 
 
 def mix(tracks: Mapping[str, Sound]) -> Sound:
-    """The recording as it sounds: the track "audio", else the sum of the stems where they fit, else
-    the first."""
+    """The track "audio", else the sum of the stems where they fit, else the first."""
     if "audio" in tracks:
         return tracks["audio"]
     first, *others = tracks.values()

@@ -108,8 +108,7 @@ def vocal_range(item: Item, unaccompanied: bool = False) -> Fact | None:
 
 
 def _known(item: Item, facts: Sequence[Fact]) -> Item:
-    """The item with what was not given, and a remark for each given fact that the sound
-    contradicts."""
+    """The item with what was not given, and a remark for given facts that the sound contradicts."""
     for fact in facts:
         given = item.song.fact(fact.name)
         if given is None or given.by == STEP:
@@ -122,15 +121,13 @@ def _known(item: Item, facts: Sequence[Fact]) -> Item:
 
 
 def _other_key(given: object, heard: object) -> bool:
-    """Whether both are keys, and not the same one. What is no plain key (a mode, a word)
-    contradicts nothing."""
+    """Whether both are keys and differ; what is no plain key (a mode, a word) differs from none."""
     keys = _named(str(given)), _named(str(heard))
     return None not in keys and keys[0] != keys[1]
 
 
 def _named(name: str) -> tuple[int, bool] | None:
-    """A key's tonic (0 is C) and whether it is minor: "C# minor", "Dbm", "c-moll", "A"; None for
-    anything else."""
+    """Tonic (0 is C) and whether minor of "C# minor", "Dbm", "c-moll", "A"; else None."""
     plain = name.strip().replace("\u266f", "#").replace("\u266d", "b")
     match = re.fullmatch(r"([A-Ga-g])(#{0,2}|b{0,2})[ -]*(m|min|minor|moll|maj|major|dur|)", plain)
     if match is None:

@@ -1,5 +1,4 @@
-"""Takes the voice out of a mix, with a Demucs network: a step for songs whose vocals are not apart,
-off by default.
+"""Takes the voice out of a mix with a Demucs network, for songs without vocals; off by default.
 
 Wraps `demucs` (MIT; `pip install 'distill[separation]'`), which runs the networks of Defossez 2021
 (arXiv 2111.03600) and Rouard et al. 2023 (arXiv 2211.08553). Put it before alignment and notes.
@@ -121,8 +120,7 @@ def vocals(network: Network, mix: Sound, overlap: float = 0.25) -> NDArray[np.fl
 
 @functools.lru_cache(maxsize=1)
 def separator(where: str) -> Network:
-    """The network of a folder or hub id. Weights are read from safetensors only, into demucs' own
-    classes only: a file that was downloaded names no code."""
+    """The network of a folder or hub id: safetensors into demucs' own classes, no other code."""
     try:
         from demucs.apply import BagOfModels
         from demucs.hf import load_safetensors_model

@@ -1,5 +1,4 @@
-"""How sure a placement is: the probability that a word starts within 0.2 s, a line within 0.3 s of
-where it is said to.
+"""How sure a placement is: the probability that a word is within 0.2 s, a line within 0.3 s.
 
 What the aligner thinks of its own path is not enough: it is sure of itself with the wrong lyrics
 too. So a logistic regression weighs that (`mass`) against what can be seen beside it: whether the

@@ -1,5 +1,4 @@
-"""Forced alignment with a CTC model of the hub: characters against a network that spells what it
-hears.
+"""Forced alignment with a CTC model of the hub: characters against what a network hears.
 
 Every character may be stayed in, and a blank may stand between any two and must between two alike
 (Graves et al., 2006); the best path through that lattice says where each character is (Kürzinger et
@@ -26,8 +25,7 @@ WINDOW_SECONDS, OVERLAP_SECONDS = 30.0, 4.0
 
 
 class Heard(NamedTuple):
-    """Log-probabilities logp_TV every `frame_seconds`; `tokens`: id by character; `blank`: the id
-    that says nothing."""
+    """logp_TV: log-probabilities every `frame_seconds`; tokens: ids by character; blank: an id."""
 
     logp_TV: NDArray[np.float32]
     frame_seconds: float
@@ -38,8 +36,7 @@ class Heard(NamedTuple):
 def force(
     logp_TV: NDArray[np.float32], ids_N: NDArray[np.int64], blank: int
 ) -> NDArray[np.int64] | None:
-    """The best path: for each frame the index in `ids_N` that is heard, -1 on blanks; None where
-    they do not fit."""
+    """The best path: each frame's index in `ids_N`, -1 on blanks; None where they do not fit."""
     frames, count = len(logp_TV), len(ids_N)
     if count == 0:
         return np.full(frames, -1)
@@ -68,8 +65,7 @@ def force(
 
 
 def spell(word: str, tokens: Mapping[str, int]) -> list[int]:
-    """A word in the model's characters: as written, else upper case, else without accents or in
-    Roman letters (pinyin)."""
+    """A word in the model's characters: as written, else upper case, without accents, or Roman."""
     ids: list[int] = []
     for sign in unicodedata.normalize("NFC", word):
         plain = unicodedata.normalize("NFD", sign)[0]

@@ -1,5 +1,4 @@
-"""What is sung at each moment of a recording: a small network that knows the sound classes of
-`phones`.
+"""What is sung at each moment of a recording: a small network that knows the classes of `phones`.
 
 It was taught (scripts/train_aligner.py) on synthesised singing with exact truth: espeak-ng speaking
 seven languages in thirty timbres, stretched and re-pitched to sing by WORLD, half buried in
@@ -56,8 +55,7 @@ def mel_power(sound: Sound) -> NDArray[np.float32]:
 
 
 def middle_power(spectrum_CTF: NDArray[np.complex128]) -> NDArray[np.float64]:
-    """Power of the middle of the stereo picture, without what is in one channel only; of a single
-    channel, its power."""
+    """Power of the stereo middle, without what is in one channel only; of a mono one, its own."""
     power_CTF = spectrum_CTF.real**2 + spectrum_CTF.imag**2
     if len(power_CTF) == 1:
         return power_CTF[0]
@@ -92,8 +90,7 @@ def normalise(mel_TB: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def classify(seen_TB: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The network: one layer into its width, some dilated depthwise-separable ones beside a
-    shortcut, one out."""
+    """The network: a layer in, dilated depthwise-separable ones beside a shortcut, a layer out."""
     state_TW = np.maximum(_linear("in", seen_TB), 0.0)
     for layer in range(sum(name.startswith("deep") for name in _weights()) // 2):
         reach, taps_WK = 2**layer, _weights()[f"deep.{layer}.weight"]

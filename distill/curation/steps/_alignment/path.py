@@ -1,5 +1,4 @@
-"""Where along the sound each sung unit may start and end: how likely every path is, not only the
-best.
+"""Where each sung unit may start and end along the sound: how likely every path is.
 
 A song's lyrics are a chain of states, one a sound class, left to right: gap, words with pauses that
 may be left out, gap, ... A state is stayed in for as long as the singer holds it; consonants may be
@@ -51,8 +50,7 @@ class Chain:
 
 
 def chain(lines: Sequence[Sequence[tuple[str, ...]]]) -> Chain:
-    """The chain of lines of units, each unit its classes (`phones.pronounce`); a unit without
-    classes is a pause."""
+    """The chain of lines of units, each its classes (`phones.pronounce`); () is a pause."""
     states: list[tuple[int, float, float]] = [(GAP, _STAY_GAP, _SKIP_GAP)]  # class, stay, skip
     edges: list[tuple[int, int, int, int]] = []  # first state, last, vowel, line
     for number, units in enumerate(lines):
@@ -101,8 +99,7 @@ class Passing:
 def passing(
     loglik_TC: NDArray[np.float32], lyrics: Chain, boundaries_B: NDArray[np.int64]
 ) -> Passing:
-    """Forward-backward over log likelihoods of the classes and, last column, the gap. boundaries_B:
-    states; S means the end of the last one."""
+    """Forward-backward over log likelihoods; the gap is last. boundaries_B: states; S: the end."""
     frames, states = len(loglik_TC), len(lyrics.class_S)
     weight_TC = np.exp(loglik_TC.astype(np.float64) - loglik_TC.max(1, keepdims=True))
     kept, evidence = _kept_rows(loglik_TC, weight_TC, lyrics)

@@ -1,5 +1,4 @@
-"""Lyrics onto a stretch of sound: every unit's start and end, with what can be seen of how sure
-they are.
+"""Lyrics onto a stretch of sound: every unit's start and end, and how sure they look.
 
 Two ways in, one way out: `Singing` hears sound classes and weighs all paths (`path`), `Spelling`
 has a CTC model's characters and takes the best one (`ctc`).
@@ -28,8 +27,7 @@ SOUND_SECONDS = 0.15  # how long a sound is held on the average
 
 @dataclass(frozen=True)
 class Placed:
-    """N units or lines: seconds, and what `confidence` looks at. `vowel`: where the first vowel
-    starts."""
+    """N units or lines: seconds (vowel_N: of the first vowel), and what `confidence` looks at."""
 
     start_N: NDArray[np.float64]
     vowel_N: NDArray[np.float64]
@@ -67,8 +65,7 @@ class Singing:
         self.loglik_TC = (SCALE * np.column_stack([loglik_TC, gap_T])).astype(np.float32)
 
     def place(self, lines: Lines, language: str, begin: float, end: float) -> Placement | None:
-        """All lines between two moments (seconds); None where the stretch is too short to hold
-        them, or they are too many."""
+        """All lines between two moments (seconds); None where they do not fit or are too many."""
         first = max(0, round(begin / path.FRAME_SECONDS))
         last = min(len(self.loglik_TC), round(end / path.FRAME_SECONDS) + 1)
         read = phones.pronounce([unit for line in lines for unit in line], language)
@@ -97,8 +94,7 @@ class Singing:
 
 
 def _heard(logp_TC: NDArray[np.float32], passing: path.Passing) -> NDArray[np.float64]:
-    """By frame, summed up to it: how well the chain's sounds agree with what is heard (nats, at
-    most 0), how likely the network hears a voice, and how likely the chain sings."""
+    """By frame, summed up to it: agreement in nats (at most 0), voice heard, singing expected."""
     held_TC = np.maximum(logp_TC, LEAST_NATS).astype(np.float64)
     sings_T = 1.0 - passing.occupied_TC[:, phones.NONE :].sum(1)
     sung_TC = passing.occupied_TC[:, : phones.NONE]
@@ -142,8 +138,7 @@ def _placed(
 
 
 def medians(passed_TB: NDArray[np.float32]) -> NDArray[np.float64]:
-    """The frame (with its fraction) at which each boundary is as likely passed as not; boundaries
-    in order stay so."""
+    """The frame, with its fraction, at which each boundary is as likely passed as not; in order."""
     count, columns = len(passed_TB), np.arange(passed_TB.shape[1])
     rising_TB = np.maximum.accumulate(passed_TB, axis=0)
     at = np.minimum((rising_TB < 0.5).sum(0), count - 1)
@@ -172,8 +167,7 @@ class Spelling:
         self.heard = heard
 
     def place(self, lines: Lines, language: str, begin: float, end: float) -> Placement | None:
-        """As `Singing.place`; a word's confidence is its characters' mean probability, a line's its
-        words' mean."""
+        """As `Singing.place`; confidence: the mean probability of a word's characters."""
         logp_TV, step, tokens, blank = self.heard
         first, last = max(0, round(begin / step)), min(len(logp_TV), round(end / step) + 1)
         spelled = [ctc.spell(unit, tokens) for line in lines for unit in line]
@@ -201,8 +195,7 @@ class Spelling:
 
 
 def _joined(spelled: Sequence[list[int]], between: int | None) -> tuple[list[int], list[int]]:
-    """The characters of all units in a row, and which unit each belongs to; `between` them, where
-    the model has such a character, one of nobody's (-1)."""
+    """The characters of all units, and whose each is; `between` units, if any, nobody's (-1)."""
     ids: list[int] = []
     owners: list[int] = []
     for number, letters in enumerate(spelled):
@@ -217,8 +210,7 @@ def _joined(spelled: Sequence[list[int]], between: int | None) -> tuple[list[int
 def _stretches(
     owner_T: NDArray[np.int64], chance_T: NDArray[np.float64], count: int, first: int, step: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Start, end and mean probability of each unit; one that could not be spelled stands between
-    its neighbours, at 0."""
+    """Start, end, mean probability of each unit; an unspelled one is between neighbours, at 0."""
     start, stop, sure = np.full(count, np.nan), np.full(count, np.nan), np.zeros(count)
     for number in range(count):
         frames = np.flatnonzero(owner_T == number)
