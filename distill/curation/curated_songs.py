@@ -93,22 +93,19 @@ def _one_thread_each() -> Iterator[None]:
 def home_of(source: Source, steps: Sequence[CurationStep]) -> Path:
     """Where curated songs of this source and these steps lie; paths are resolved first."""
     settings = [{"kind": strict.kind_of(part), **strict.plain(part)} for part in (source, *steps)]
-    settings[0] |= {
-        name: str(Path(value).resolve())
-        for name, value in settings[0].items()
-        if name != "kind" and isinstance(value, str) and value and Path(value).exists()
-    }
-    name = sha256_bytes(json.dumps(settings, sort_keys=True).encode())[:16]
-    return cache_folder() / "songs" / name
+    for name, value in settings[0].items():
+        if name != "kind" and isinstance(value, str) and value and Path(value).exists():
+            settings[0][name] = str(Path(value).resolve())
+    key = sha256_bytes(json.dumps(settings, sort_keys=True).encode())[:16]
+    return cache_folder() / "songs" / key
 
 
 def in_words(report: Report) -> str:
     """One line: how many were kept, mended, set aside."""
-    songs = ", ".join(
-        f"{number} {'kept as they are' if verdict == 'kept' else verdict}"
-        for verdict, number in counts(report)["songs"].items()
-    )
-    return f"{len(report.rows)} songs: {songs}"
+    words = {"kept": "kept as they are"}
+    numbers = counts(report)["songs"].items()
+    parts = [f"{number} {words.get(verdict, verdict)}" for verdict, number in numbers]
+    return f"{len(report.rows)} songs: {', '.join(parts)}"
 
 
 def table(report: Report) -> str:

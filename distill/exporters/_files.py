@@ -42,9 +42,8 @@ def each(songs: Iterable[Song]) -> Iterator[tuple[str, Song]]:
         seen.add(song.id.casefold())
         for name, path in song.tracks.items():
             if not Path(path).is_file():
-                raise FolderError(
-                    f"{path}: the {name} of song {song.id} is not there; restore it or leave it out"
-                )
+                text = f"{path}: the {name} of song {song.id} is not there"
+                raise FolderError(f"{text}; restore it or leave it out")
         yield key_of(song.id), song
 
 
@@ -81,10 +80,8 @@ Shard = TypeVar("Shard", bound=Closing)
 
 
 class Shards(Generic[Shard]):
-    """Shards of at most `most` bytes (a larger song has one alone), those of each split apart.
-
-    create: opens the shard of that split and number. counts: how many there are by split.
-    """
+    """Shards of at most `most` bytes (a larger song has one alone), each of one split. create:
+    opens the shard of a split and number. counts: how many there are by split."""
 
     def __init__(self, create: Callable[[str, int], Shard], most: int) -> None:
         self.create, self.most = create, most

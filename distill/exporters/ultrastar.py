@@ -38,11 +38,8 @@ LANGUAGES = {
 def export(
     songs: Iterable[Song], folder: str | Path, bpm: float = 1500.0, link: bool = False
 ) -> list[LeftOut]:
-    """Write songs as UltraStar files with their sound; gives back those without times.
-
-    bpm: the grid; 1500 is 10 ms. Raises SettingsError for one that no game reads, FolderError as
-    every exporter.
-    """
+    """Write songs as UltraStar files with their sound; gives back those without times. bpm: the
+    grid, 1500 is 10 ms. Raises SettingsError outside 30 to 6000, FolderError as every exporter."""
     if not 30 <= bpm <= 6000:
         raise SettingsError(f"bpm is {bpm:g}; give 30 to 6000 (a grid of 15 / bpm seconds)")
     left: list[LeftOut] = []
@@ -129,11 +126,9 @@ def _within(word: Word, note: Note) -> bool:
 
 
 def spell(word: str, begun: list[bool]) -> list[str]:
-    """A word's letters over its notes: a space and some where it begins, `~` where a syllable goes
-    on.
+    """A word's letters over its notes, `~` where a syllable goes on:
 
-    spell("gently", [True, False, True]) -> [" gent", "~", "ly"]
-    """
+    spell("gently", [True, False, True]) -> [" gent", "~", "ly"]"""
     syllables = [note for note, begins in enumerate(begun) if begins] or [0]
     letters = ["~"] * len(begun)
     for note, part in zip(syllables, _cut(word, len(syllables)), strict=False):

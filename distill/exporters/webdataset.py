@@ -28,11 +28,9 @@ END = 2 * BLOCK  # of a tar: nothing
 def export(
     songs: Iterable[Song], folder: str | Path, shard_bytes: int = 1_000_000_000
 ) -> list[LeftOut]:
-    """Write songs into shards of at most `shard_bytes` (a larger song has one alone), those of each
-    split apart.
-
-    Leaves none out. Raises SettingsError for a limit below 1, FolderError as every exporter.
-    """
+    """Write songs into shards of at most `shard_bytes` (a larger song has one alone), each of one
+    split; leaves none out. Raises SettingsError for a limit below 1, FolderError as every
+    exporter."""
     if shard_bytes < 1:
         raise SettingsError(f"shard_bytes is {shard_bytes}; give 1 or more")
     with new_folder(folder) as filling:

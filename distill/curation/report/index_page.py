@@ -143,6 +143,3 @@ def _sureness(song: Song) -> str:
         return "none"
     given = "given" * (len(guessed) < len(timed))
     return ", ".join(filter(None, [given, f"{statistics.median(guessed):.2f}" if guessed else ""]))
-
-
-__all__ = ["index", "write"]

@@ -45,11 +45,8 @@ def mend(text: str, changed: Counter[str]) -> str:
 
 
 def decoded(text: str) -> str:
-    """Text that was UTF-8 and was read as something else, read right: "corazÃ³n" -> "corazón".
-
-    Only where it is certain: ftfy finds an encoding through which the text goes there and back, and
-    the result neither looks wrong any more nor mixes alphabets within a word.
-    """
+    """UTF-8 that was read as something else, read right: "corazÃ³n" -> "corazón". Only where ftfy
+    finds an encoding there and back, and no result looks wrong or mixes alphabets in a word."""
     return _decoded(text)[0]
 
 

@@ -96,9 +96,8 @@ class Family:
         return links
 
     def groups(self, among: Iterable[int]) -> dict[int, str]:
-        """The group of each of these songs: its source's, or the first id of those that hang
-        together; "" for one alone. Songs cut from one file go together too, unless the source has
-        split them itself."""
+        """The group of each song: its source's, or the first id of those that hang together; "" for
+        one alone. Songs cut from one file go together too, unless the source has split them."""
         among = sorted(set(among))
         above: dict[str, str] = {}
 
@@ -122,9 +121,8 @@ class Family:
         return {n: _name(members[root(self.songs[n].id)]) for n in among}
 
     def leaks(self) -> dict[int, str]:
-        """The training songs that hang together with held-out ones, with the reason. A part of a
-        file whose other part is held out was cut off on purpose: only what it shares itself
-        counts."""
+        """The training songs that hang together with held-out ones, and why. A part of a file whose
+        other part is held out was cut off on purpose: only what it shares itself counts."""
         groups = self.groups(range(len(self.songs)))
         held: dict[str, list[int]] = {}
         for n, song in enumerate(self.songs):

@@ -109,9 +109,8 @@ def transcribe(voice: Voice) -> list[Found]:
 def keys(
     voice: Voice, price_F: NDArray[np.float64], off: float, starts: frozenset[int] | None = None
 ) -> list[Found]:
-    """The cheapest row of notes. price_F: of a new note at each frame, in semitone-frames. off: see
-    `tuning`. With `starts`, a note begins at each of these frames, and none begins out of silence
-    anywhere else."""
+    """The cheapest row of notes. price_F: of a new one, in semitone-frames. off: see `tuning`. With
+    `starts`, a note begins at each of these frames, and out of silence nowhere else."""
     midi_F, voiced_F = np.nan_to_num(voice.midi_F - off), voice.voiced_F
     key_K = np.arange(LOWEST_KEY, HIGHEST_KEY + 1, dtype=np.float64)
     silent = len(key_K)

@@ -44,10 +44,8 @@ class Wording(NamedTuple):
 
 
 def wording(lines: Iterable[str]) -> Wording:
-    """Lines to tokens (lower case, without accents and apostrophes) and shingles across lines.
-
-    What is sung again counts once, so "chorus x2" equals the chorus written out.
-    """
+    """Lines to tokens (lower case, no accents or apostrophes) and shingles across lines. What is
+    sung again counts once, so "chorus x2" equals the chorus written out."""
     tokens = tuple(token for line in lines for word in words(line) for token in _tokens(word))
     unspaced = sum(bool(_UNSPACED.match(token)) for token in tokens)
     size = LETTERS if 2 * unspaced > len(tokens) else WORDS

@@ -34,9 +34,8 @@ def track(wave_W: NDArray[np.float32]) -> NDArray[np.float64]:
     """midi_F: predominant pitch of wave_W (RATE Hz), a frame every HOP samples, NaN if quiet."""
     padded_W = np.pad(wave_W, (WINDOW // 2, WINDOW))
     frames_FW = np.lib.stride_tricks.sliding_window_view(padded_W, WINDOW)[: len(wave_W) + 1 : HOP]
-    salience_FC = np.concatenate(
-        [_salience(frames_FW[n : n + BLOCK]) for n in range(0, len(frames_FW), BLOCK)]
-    )
+    blocks = (frames_FW[n : n + BLOCK] for n in range(0, len(frames_FW), BLOCK))
+    salience_FC = np.concatenate(list(map(_salience, blocks)))
     level_F = np.sqrt(np.mean(frames_FW**2, axis=1))
     midi_C = LOWEST_MIDI + np.arange(salience_FC.shape[1]) / STEPS
     sounds_F = level_F > QUIET * np.percentile(level_F, 95)

@@ -139,11 +139,9 @@ def _forget(song: Song) -> Song:
 def _with(song: Song, lines: Sequence[Line]) -> Song:
     """The song with these lines in place of its own."""
     rest = iter(lines)
-    sections = tuple(
-        replace(section, lines=tuple(itertools.islice(rest, len(section.lines))))
-        for section in song.sections
-    )
-    return replace(song, sections=sections)
+    parts = [tuple(itertools.islice(rest, len(section.lines))) for section in song.sections]
+    sections = [replace(s, lines=part) for s, part in zip(song.sections, parts, strict=True)]
+    return replace(song, sections=tuple(sections))
 
 
 def _stretches(
@@ -154,10 +152,8 @@ def _stretches(
     while first < len(lines):
         line, last = lines[first], first + 1
         if line.start is not None:
-            after = next(
-                (later.start for later in lines[last:] if later.start is not None), seconds
-            )
-            end = after if line.end is None else line.end
+            later = (after.start for after in lines[last:] if after.start is not None)
+            end = next(later, seconds) if line.end is None else line.end
             if wanted[first]:
                 begin = max(0.0, line.start - SLACK_SECONDS)
                 yield first, last, begin, min(seconds, end + SLACK_SECONDS)

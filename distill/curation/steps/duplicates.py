@@ -44,9 +44,7 @@ LOSSLESS = (".wav", ".flac", ".aif", ".aiff")
 
 @dataclass(frozen=True)
 class Settings(Checked):
-    """When two songs are one, and what follows.
-
-    audio_share: of the shorter recording, found in the other at the same times but for an offset
+    """audio_share: of the shorter recording, found in the other at the same times but for an offset
     (null: sound is not compared). lyrics_jaccard: of the lyrics' runs of three words, or of four
     characters where words are not spaced (null: lyrics are not compared). keep: "best" sets the
     other copies of a recording aside, "all" keeps them, in one group. held_out_share: of the songs,
@@ -55,8 +53,7 @@ class Settings(Checked):
     The defaults lie in wide gaps. Of generated songs strangers share at most 0.25 of the sound (the
     same piano in the same key and tempo) and 0.1 of the words; re-encodings share 0.9 and more of
     the sound, a song of which a part was cut out 0.5. A long song with a tenth of its words
-    misheard has an index of 0.57, without half of its lines 0.5.
-    """
+    misheard has an index of 0.57, without half of its lines 0.5."""
 
     audio_share: float | None = share(zero=False, default=0.4)
     lyrics_jaccard: float | None = share(zero=False, default=0.4)

@@ -44,14 +44,12 @@ FAINTEST_CLICK = 0.02  # of the highest sample
 
 @dataclass(frozen=True)
 class Settings(Checked):
-    """When a song is set aside, and from where on a fault is worth a remark.
-
-    Seconds: shorter than a sung line is no song; 20 minutes is the limit of decoding. Silence is 50
-    dB and more below the loud parts (`silence_db`): a voice alone rests for up to half of its song,
-    hence `most_silence` 0.8. A loud master clips 1 sample in 1,000; at `most_clipped` 1 in 100 the
-    voice itself is distorted. `offset_db` is against the RMS: from 1 % on (-40 dB) it costs
-    headroom and thumps at cuts. `most_dropped` is a share of the sound's length.
-    """
+    """When a song is set aside, and when a fault is worth a remark. Seconds: shorter than a sung
+    line is no song; 20 minutes is the limit of decoding. Silence is 50 dB and more below the loud
+    parts (`silence_db`): a voice alone rests for up to half of its song, hence `most_silence` 0.8.
+    A loud master clips 1 sample in 1,000; at `most_clipped` 1 in 100 the voice itself is distorted.
+    `offset_db` is against the RMS: from 1 % on (-40 dB) it costs headroom and thumps at cuts.
+    `most_dropped` is a share of the sound's length."""
 
     shortest_seconds: float = at_least(0, default=2.0)
     longest_seconds: float = 1200.0
@@ -140,9 +138,7 @@ class Settings(Checked):
             yield Remark(STEP, _verdict(rate > self.most_clicks_per_minute), text)
 
     def _without_offset(self, item: Item) -> Item:
-        means = {
-            name: sound.wave_CW.mean(1, dtype=np.float64) for name, sound in item.tracks.items()
-        }
+        means = {name: s.wave_CW.mean(1, dtype=np.float64) for name, s in item.tracks.items()}
         worst = 0.0
         for name, sound in item.tracks.items():
             rms = float(np.sqrt(np.square(sound.wave_CW, dtype=np.float64).mean()))
@@ -207,10 +203,8 @@ def _gaps(wave_W: NDArray[np.float32], sample_rate: int) -> Iterator[int]:
         if start < beside or stop + beside > len(wave_W) or abs(wave_W[start]) >= top:
             continue  # at the ends it is silence, at the top it is clipping
         left_W, right_W = wave_W[start - beside : start], wave_W[stop : stop + beside]
-        left, right = (
-            float(np.sqrt(np.square(side_W, dtype=np.float64).mean()))
-            for side_W in (left_W, right_W)
-        )
+        powers = [np.square(side_W, dtype=np.float64).mean() for side_W in (left_W, right_W)]
+        left, right = map(float, np.sqrt(powers))
         held = float(wave_W[start])
         jumps_left = abs(float(left_W[-1]) - held) > GAP_JUMP * left
         jumps_right = abs(float(right_W[0]) - held) > GAP_JUMP * right

@@ -26,22 +26,13 @@ from numpy.typing import NDArray
 from distill import lyrics
 from distill.config.ranges import Checked, share
 from distill.curation.steps import Item
-from distill.curation.steps._melody import (
-    NEW_NOTE,
-    SHORTEST_FRAMES,
-    Found,
-    Voice,
-    keys,
-    legato,
-    listen,
-    seconds,
-    tuning,
-)
+from distill.curation.steps import _melody as melody
+from distill.curation.steps._melody import SHORTEST_FRAMES, Found, Voice
 from distill.curation.steps._pitch import HOP_SECONDS
 from distill.songs import Fact, Line, Note, Word
 
 STEP = "notes"
-MELISMA = 1.5 * NEW_NOTE  # what a second note of a syllable must save, in semitone-frames
+MELISMA = 1.5 * melody.NEW_NOTE  # what a second note of a syllable must save, in semitone-frames
 NEAREST_FRAMES = 8  # between two vowels' starts
 PITCH_STEP = 0.5  # worth of a step of a semitone and more, in vowels' starts
 WITHOUT_VOICE = 3.0  # cost of a start with no voice behind it
@@ -86,8 +77,8 @@ class Settings(Checked):
         if not apart and not self.on_mix:
             why = "the vocals are not apart (see separation, unaccompanied, on_mix)"
             return item.remark(STEP, "noted", f"no notes looked for: {why}")
-        voice = listen(sound)
-        off = tuning(voice.midi_F)
+        voice = melody.listen(sound)
+        off = melody.tuning(voice.midi_F)
         sections, confidences = [], list[float | None]()
         for section in song.sections:
             lines = []
@@ -139,15 +130,15 @@ def line_notes(line: Line, voice: Voice, off: float, language: str = "en") -> Gu
     first, last = starts[0], _last_frame(line, sung[-1][0], starts[-1], len(voice.midi_F))
     part = Voice(*(track_F[first:last] for track_F in voice))
     price_F = np.full(last - first, MELISMA)
-    spans = keys(part, price_F, off, frozenset(start - first for start in starts[1:]))
+    spans = melody.keys(part, price_F, off, frozenset(start - first for start in starts[1:]))
     groups = _by_syllable(spans, [start - first for start in starts])
     if any(_voiced(group, part) < LEAST_VOICED_FRAMES for group in groups):
         return None
-    spans = legato([span for group in groups for span in group])
+    spans = melody.legato([span for group in groups for span in group])
     syllables = zip(texts, groups, strict=True)
     note_texts = [t for text, group in syllables for t in (text, *[""] * (len(group) - 1))]
     notes = tuple(
-        Note(seconds(first + span.first), seconds(first + span.stop), span.key, text)
+        Note(melody.seconds(first + span.first), melody.seconds(first + span.stop), span.key, text)
         for span, text in zip(spans, note_texts, strict=True)
     )
     given = [1.0 if word.confidence is None else word.confidence for word, _ in sung]
@@ -173,9 +164,7 @@ def vowel_frames(sung: Sequence[tuple[Word, list[str]]], voice: Voice) -> list[i
     """The frame at which each syllable's vowel begins; None where they do not fit the sound."""
     first = max(0, round((sung[0][0].start - 3 * FREE_SECONDS) / HOP_SECONDS))
     stop = min(len(voice.midi_F), round((sung[-1][0].end + 2 * FREE_SECONDS) / HOP_SECONDS))
-    expected = [
-        _expected(word, texts, number) for word, texts in sung for number in range(len(texts))
-    ]
+    expected = [_expected(word, texts, n) for word, texts in sung for n in range(len(texts))]
     if stop - first <= NEAREST_FRAMES * len(expected):
         return None
     evidence_T = _evidence(voice)[first:stop]

@@ -96,11 +96,9 @@ class Settings(Checked):
         lost: Counter[str] = Counter()
         judged = zip(lines, reasons, strict=True)
         kept = iter([self._trusted(line, reason, seconds, lost) for line, reason in judged])
-        sections = tuple(
-            Section(section.tag, tuple(next(kept) for _ in section.lines))
-            for section in item.song.sections
-        )
-        if sections != item.song.sections:
+        before = item.song.sections
+        sections = tuple(Section(s.tag, tuple(next(kept) for _ in s.lines)) for s in before)
+        if sections != before:
             item = replace(item, song=replace(item.song, sections=sections))
         if wrong:
             text = f"times of {wrong.total()} of {timed} lines dropped: {why}"
@@ -172,12 +170,10 @@ class Settings(Checked):
         """Whether words or notes have lengths, are in order and lie in line and audio."""
         earliest = (line.start or 0.0) - self.slack_seconds
         latest = (seconds if line.end is None else line.end) + self.slack_seconds
-        return all(
-            math.isfinite(part.start)
-            and math.isfinite(part.end)
-            and earliest <= part.start < part.end <= latest
-            for part in parts
-        ) and all(before.start <= after.start for before, after in itertools.pairwise(parts))
+        finite = all(math.isfinite(part.start) and math.isfinite(part.end) for part in parts)
+        inside = all(earliest <= part.start < part.end <= latest for part in parts)
+        ordered = all(a.start <= b.start for a, b in itertools.pairwise(parts))
+        return finite and inside and ordered
 
 
 def syllable_count(line: str, language: str) -> int | None:

@@ -73,12 +73,9 @@ class Settings(Checked):
         return {f"tool: {self.model}": self.weights_licence}
 
     def curate(self, item: Item) -> Item:
-        """The item with tracks vocals and accompaniment that add up to its audio, unless it has
-        vocals already. Where a stem would exceed full scale, all tracks are turned down alike.
-
-        Raises SettingsError where demucs is not installed or the folder is not a Demucs model,
-        FolderError where the folder cannot be had.
-        """
+        """The item with vocals and accompaniment that add up to its audio, unless it has vocals. If
+        a stem would exceed full scale, all tracks are turned down alike. Raises SettingsError where
+        demucs is not installed or the folder no Demucs model, FolderError where it is missing."""
         mix = item.tracks.get("audio")
         if mix is None or VOCALS in item.tracks:
             return item

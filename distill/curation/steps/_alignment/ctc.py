@@ -21,6 +21,7 @@ from distill.curation.steps import Sound
 from distill.errors import SettingsError
 from distill.lyrics import pinyin, pronounce
 
+Ids = NDArray[np.int64]
 WINDOW_SECONDS, OVERLAP_SECONDS = 30.0, 4.0
 
 
@@ -33,9 +34,7 @@ class Heard(NamedTuple):
     blank: int
 
 
-def force(
-    logp_TV: NDArray[np.float32], ids_N: NDArray[np.int64], blank: int
-) -> NDArray[np.int64] | None:
+def force(logp_TV: NDArray[np.float32], ids_N: Ids, blank: int) -> Ids | None:
     """The best path: each frame's index in `ids_N`, -1 on blanks; None where they do not fit."""
     frames, count = len(logp_TV), len(ids_N)
     if count == 0:
@@ -115,9 +114,7 @@ def load(model: str) -> tuple[Any, Any]:
         processor = transformers.AutoProcessor.from_pretrained(model)
         network = transformers.AutoModelForCTC.from_pretrained(model, use_safetensors=True)
     except (OSError, ValueError, KeyError) as problem:
+        words = f"alignment.model: {model} is no CTC model that can be read"
         reason = str(problem).splitlines()[0]
-        raise SettingsError(
-            f"alignment.model: {model} is no CTC model that can be read ({reason}); give a hub id "
-            "or folder"
-        ) from None
+        raise SettingsError(f"{words} ({reason}); give a hub id or folder") from None
     return network.eval(), processor

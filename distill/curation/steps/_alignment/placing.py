@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from distill.curation.steps._alignment import confidence, ctc, hearing, path, phones
 
+Floats, Ints = NDArray[np.float64], NDArray[np.int64]
 Lines = Sequence[Sequence[str]]  # the units of each line
 SCALE = 0.2  # neighbouring frames say nearly the same: counted in full they would be far too sure
 PRIOR_SHARE = 0.25  # how much of a class's share in the teaching songs is taken off
@@ -29,11 +30,11 @@ SOUND_SECONDS = 0.15  # how long a sound is held on the average
 class Placed:
     """N units or lines: seconds (vowel_N: of the first vowel), and what `confidence` looks at."""
 
-    start_N: NDArray[np.float64]
-    vowel_N: NDArray[np.float64]
-    end_N: NDArray[np.float64]
-    sure_N: NDArray[np.float64]
-    seen_NX: NDArray[np.float64]
+    start_N: Floats
+    vowel_N: Floats
+    end_N: Floats
+    sure_N: Floats
+    seen_NX: Floats
 
 
 @dataclass(frozen=True)
@@ -47,11 +48,11 @@ class Placement:
 class _Spans(NamedTuple):
     """Units or lines: seconds, which boundary is their start, how many sounds they have."""
 
-    start_N: NDArray[np.float64]
-    vowel_N: NDArray[np.float64]
-    stop_N: NDArray[np.float64]
-    column_N: NDArray[np.int64]
-    size_N: NDArray[np.float64]
+    start_N: Floats
+    vowel_N: Floats
+    stop_N: Floats
+    column_N: Ints
+    size_N: Floats
 
 
 class Singing:
@@ -87,13 +88,11 @@ class Singing:
         of_lines = _Spans(start[opens], vowel[opens], stop[closes], opens, sizes)
         begin = first * path.FRAME_SECONDS
         heard = _heard(self.logp_TC[first:last], passing)
-        return Placement(
-            _placed(passing, heard, of_words, begin, states.line_U),
-            _placed(passing, heard, of_lines, begin),
-        )
+        words = _placed(passing, heard, of_words, begin, states.line_U)
+        return Placement(words, _placed(passing, heard, of_lines, begin))
 
 
-def _heard(logp_TC: NDArray[np.float32], passing: path.Passing) -> NDArray[np.float64]:
+def _heard(logp_TC: NDArray[np.float32], passing: path.Passing) -> Floats:
     """By frame, summed up to it: agreement in nats (at most 0), voice heard, singing expected."""
     held_TC = np.maximum(logp_TC, LEAST_NATS).astype(np.float64)
     sings_T = 1.0 - passing.occupied_TC[:, phones.NONE :].sum(1)
@@ -105,11 +104,7 @@ def _heard(logp_TC: NDArray[np.float32], passing: path.Passing) -> NDArray[np.fl
 
 
 def _placed(
-    passing: path.Passing,
-    heard: NDArray[np.float64],
-    spans: _Spans,
-    begin: float,
-    line_N: NDArray[np.int64] | None = None,
+    passing: path.Passing, heard: Floats, spans: _Spans, begin: float, line_N: Ints | None = None
 ) -> Placed:
     """Spans of a stretch that begins at a second. line_N: the line that each word stands in, whose
     agreement is seen beside its own; lines see their neighbours'."""
@@ -137,7 +132,7 @@ def _placed(
     return Placed(spans.start_N, spans.vowel_N, spans.stop_N, sure_N, seen_NX)
 
 
-def medians(passed_TB: NDArray[np.float32]) -> NDArray[np.float64]:
+def medians(passed_TB: NDArray[np.float32]) -> Floats:
     """The frame, with its fraction, at which each boundary is as likely passed as not; in order."""
     count, columns = len(passed_TB), np.arange(passed_TB.shape[1])
     rising_TB = np.maximum.accumulate(passed_TB, axis=0)
@@ -149,9 +144,7 @@ def medians(passed_TB: NDArray[np.float32]) -> NDArray[np.float64]:
     return frames.clip(0, count)
 
 
-def masses(
-    passed_TN: NDArray[np.float32], start_N: NDArray[np.float64], within: float
-) -> NDArray[np.float64]:
+def masses(passed_TN: NDArray[np.float32], start_N: Floats, within: float) -> Floats:
     """Probability that each boundary is passed within so many seconds of its start."""
     count, columns = passed_TN.shape[0], np.arange(passed_TN.shape[1])
     high = np.clip(np.round((start_N + within) / path.FRAME_SECONDS).astype(int), 0, count - 1)
@@ -186,12 +179,9 @@ class Spelling:
         closes = np.cumsum(sizes) - 1
         opens = closes + 1 - sizes
         line_sure = np.add.reduceat(sure, opens) / sizes
-        nothing = np.zeros((len(start), 0))
-        words = Placed(start, start, stop, sure, nothing)
-        return Placement(
-            words,
-            Placed(start[opens], start[opens], stop[closes], line_sure, nothing[: len(opens)]),
-        )
+        words = Placed(start, start, stop, sure, np.zeros((len(start), 0)))
+        begins, seen_LX = start[opens], np.zeros((len(opens), 0))
+        return Placement(words, Placed(begins, begins, stop[closes], line_sure, seen_LX))
 
 
 def _joined(spelled: Sequence[list[int]], between: int | None) -> tuple[list[int], list[int]]:
@@ -208,8 +198,8 @@ def _joined(spelled: Sequence[list[int]], between: int | None) -> tuple[list[int
 
 
 def _stretches(
-    owner_T: NDArray[np.int64], chance_T: NDArray[np.float64], count: int, first: int, step: float
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    owner_T: Ints, chance_T: Floats, count: int, first: int, step: float
+) -> tuple[Floats, Floats, Floats]:
     """Start, end, mean probability of each unit; an unspelled one is between neighbours, at 0."""
     start, stop, sure = np.full(count, np.nan), np.full(count, np.nan), np.zeros(count)
     for number in range(count):
