@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from distill.errors import FolderError, SongError
 from distill.folders import atomic_folder, sha256_bytes
-from distill.songs import Song
+from distill.songs import TRACKS, Song
 
 
 @contextmanager
@@ -66,8 +66,8 @@ def put(source: str | Path, copy: Path, link: bool = False) -> None:
 
 def with_tracks(song: Song, paths: Mapping[str, str]) -> Song:
     """The song with these files in place of its own."""
-    tracks: dict[str, Any] = {**paths}
-    return replace(song, **tracks)
+    audio, vocals, accompaniment = map(paths.get, TRACKS)
+    return replace(song, audio=audio, vocals=vocals, accompaniment=accompaniment)
 
 
 class Closing(Protocol):

@@ -8,9 +8,8 @@ where a song has them, else of the notes heard in the vocals.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -137,14 +136,16 @@ def _named(name: str) -> tuple[int, bool] | None:
     return tonic % 12, mode in ("m", "min", "minor", "moll")
 
 
-def _other_tempo(given: object, heard: float) -> bool:
+def _other_tempo(given: object, heard: object) -> bool:
     """Whether no octave of the tempo heard is the tempo given."""
-    if not isinstance(given, (int, float)) or given <= 0:
+    if not isinstance(given, int | float) or not isinstance(heard, int | float) or given <= 0:
         return False
     return all(abs(heard * factor / given - 1) > TEMPO_TOLERANCE for factor in OCTAVES)
 
 
-def _other_range(given: Any, heard: Sequence[float]) -> bool:
+def _other_range(given: object, heard: object) -> bool:
+    if not isinstance(given, Iterable) or not isinstance(heard, Iterable):
+        return False
     try:
         pairs = zip(given, heard, strict=True)
         return any(abs(float(a) - float(b)) > RANGE_TOLERANCE for a, b in pairs)
@@ -152,7 +153,7 @@ def _other_range(given: Any, heard: Sequence[float]) -> bool:
         return False
 
 
-DIFFERS: dict[str, Callable[[Any, Any], bool]] = {
+DIFFERS: dict[str, Callable[[object, object], bool]] = {
     "key": _other_key,
     "tempo_bpm": _other_tempo,
     "vocal_range_midi": _other_range,

@@ -129,12 +129,11 @@ def separator(where: str) -> Network:
     for file in files:
         _check(file)
     models = [load_safetensors_model(file) for file in files]
-    network: Any = BagOfModels(models, bag.get("weights"), bag.get("segment"))
+    network: Network = BagOfModels(models, bag.get("weights"), bag.get("segment")).eval()
     if VOCALS not in network.sources:
         text = f"{where}: separates {', '.join(network.sources)}, and no vocals"
         raise SettingsError(f"{text}; name another model")
-    separated: Network = network.eval()
-    return separated
+    return network
 
 
 def _bag(folder: Path, where: str) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from distill.errors import SettingsError
 from distill.lyrics import pinyin, pronounce
 
 Ids = NDArray[np.int64]
+Model = tuple[Any, Any]  # a network of `transformers`, and its processor
 WINDOW_SECONDS, OVERLAP_SECONDS = 30.0, 4.0
 
 
@@ -77,7 +78,7 @@ def spell(word: str, tokens: Mapping[str, int]) -> list[int]:
     return ids
 
 
-def hear(sound: Sound, model: str, network: tuple[Any, Any] | None = None) -> Heard:
+def hear(sound: Sound, model: str, network: Model | None = None) -> Heard:
     """What a CTC model (hub id or folder) hears. `network`: as `load` gives it."""
     import torch
 
@@ -103,7 +104,7 @@ def hear(sound: Sound, model: str, network: tuple[Any, Any] | None = None) -> He
     return Heard(logp_TV, stride / rate, vocabulary, int(processor.tokenizer.pad_token_id))
 
 
-def load(model: str) -> tuple[Any, Any]:
+def load(model: str) -> Model:
     """Model and processor of a folder or hub id, on the CPU. Raises SettingsError without them."""
     from distill.runtime import torchaudio_standin
 

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from distill.curation.steps._alignment.phones import CLASSES, INDEX, NONE, VOWELS
 
-Floats, Ints = NDArray[np.float64], NDArray[np.int64]
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 FRAME_SECONDS = 0.02
 REACH = 4  # at most this many states forward in one step
 GAP = len(CLASSES)  # the column between lines: no voice, or singing that is not in the lyrics

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from distill.curation.steps._alignment import confidence, ctc, hearing, path, phones
 
-Floats, Ints = NDArray[np.float64], NDArray[np.int64]
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 Lines = Sequence[Sequence[str]]  # the units of each line
 SCALE = 0.2  # neighbouring frames say nearly the same: counted in full they would be far too sure
 PRIOR_SHARE = 0.25  # how much of a class's share in the teaching songs is taken off
