@@ -1,5 +1,4 @@
-"""The songs of a recipe: as its source gives them or, where the recipe names steps of curation, as
-these leave them.
+"""The songs of a recipe: as its source gives them, or as its steps of curation leave them.
 
 Curated songs lie in the cache under the name of source and steps, so that every verb of a recipe
 finds the same ones, and only songs that are new or changed are worked on again.
@@ -46,8 +45,7 @@ def load_songs(source: Source, steps: Sequence[CurationStep]) -> list[Song]:
 
 
 def _divided(song: Song, divide: Callable[[Song], list[Song]]) -> list[Song]:
-    """A song's lines to train on and those held out; one that cannot spare any is trained on whole,
-    and says so."""
+    """A song's lines to train on and those held out; one that cannot spare any stays whole."""
     try:
         return divide(song)
     except SongError as error:
@@ -62,8 +60,7 @@ def curated(
     workers: int | None = None,
     heard: Callable[[Row], None] | None = None,
 ) -> Report:
-    """Curation over all songs of a source, with its page. `out`: where (the cache); `heard` is told
-    of each song."""
+    """Curate all songs of a source, with a page. out: None for the cache; `heard` gets each row."""
     out = home_of(source, steps) if out is None else Path(out)
     workers = min(MOST_WORKERS, os.cpu_count() or 1) if workers is None else workers
     songs = source.scan() if isinstance(source, Scanned) else source.load()
@@ -94,30 +91,25 @@ def _one_thread_each() -> Iterator[None]:
 
 
 def home_of(source: Source, steps: Sequence[CurationStep]) -> Path:
-    """Where curated songs of this source and these steps lie; `songs` is another folder from
-    another place."""
+    """Where curated songs of this source and these steps lie; paths are resolved first."""
     settings = [{"kind": strict.kind_of(part), **strict.plain(part)} for part in (source, *steps)]
-    settings[0] |= {
-        name: str(Path(value).resolve())
-        for name, value in settings[0].items()
-        if name != "kind" and isinstance(value, str) and value and Path(value).exists()
-    }
-    name = sha256_bytes(json.dumps(settings, sort_keys=True).encode())[:16]
-    return cache_folder() / "songs" / name
+    for name, value in settings[0].items():
+        if name != "kind" and isinstance(value, str) and value and Path(value).exists():
+            settings[0][name] = str(Path(value).resolve())
+    key = sha256_bytes(json.dumps(settings, sort_keys=True).encode())[:16]
+    return cache_folder() / "songs" / key
 
 
 def in_words(report: Report) -> str:
     """One line: how many were kept, mended, set aside."""
-    songs = ", ".join(
-        f"{number} {'kept as they are' if verdict == 'kept' else verdict}"
-        for verdict, number in counts(report)["songs"].items()
-    )
-    return f"{len(report.rows)} songs: {songs}"
+    words = {"kept": "kept as they are"}
+    numbers = counts(report)["songs"].items()
+    parts = [f"{number} {words.get(verdict, verdict)}" for verdict, number in numbers]
+    return f"{len(report.rows)} songs: {', '.join(parts)}"
 
 
 def table(report: Report) -> str:
-    """What was kept, mended and set aside, and why: a row for each song with a remark, then the
-    sums."""
+    """What became of the songs, and why: a row for each with a remark, below the sums."""
     console = Console(record=True, file=io.StringIO())
     songs = Table("song", "", "why", title=in_words(report))
     for row in report.rows:

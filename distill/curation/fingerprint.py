@@ -1,5 +1,4 @@
-"""The fingerprint of the code, weights and libraries that shape a curated song: when one changes,
-nobody has to think of old results.
+"""The fingerprint of the code, weights and libraries that shape a curated song.
 
 It covers the steps and all that they import, directly or round about, and nothing else: a changed
 page, trainer or runner leaves everybody's results as they are. Two things of the runner's shape a

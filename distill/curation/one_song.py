@@ -125,8 +125,7 @@ def refused(name: str, stage: str, reason: str) -> Row:
 
 # --- stages ---------------------------------------------------------------------------------------
 def _through(name: str, stage: Callable[[Item], Item], item: Item, fault: Path) -> Item:
-    """One stage. An error about the song is its verdict; a foreign one is a fault of ours, its
-    traceback kept."""
+    """One stage. Our error is the song's verdict; a foreign one is a fault, its traceback kept."""
     try:
         done = stage(item)
         if done.song is not item.song:
@@ -161,17 +160,15 @@ def _keep_sound(item: Item, work: Work) -> Item:
     for name, sound in item.tracks.items():
         if not np.isfinite(sound.wave_CW).all():
             raise AudioError(
-                f"{name} holds samples that are NaN or infinite; look for the step that made them"
+                f"{name} holds NaN or infinite samples; look for the step that made them"
             )
         wave_WC, rate = (gain * sound.wave_CW).T, sound.sample_rate
         memory, path = io.BytesIO(), work.flac(item.song, name)
         try:
             soundfile.write(memory, wave_WC, rate, format="FLAC", subtype="PCM_16")
         except (soundfile.LibsndfileError, ValueError) as error:
-            raise AudioError(
-                f"{name}: {len(sound.wave_CW)} channels at {rate} Hz cannot be written as FLAC "
-                f"({error}); convert it first"
-            ) from None
+            words = f"{name}: {len(sound.wave_CW)} channels at {rate} Hz cannot be written as FLAC"
+            raise AudioError(f"{words} ({error}); convert it first") from None
         write_atomic(path, memory.getvalue())
         paths[name] = str(path)
     return replace(item, song=_with_tracks(item.song, paths))
@@ -179,8 +176,8 @@ def _keep_sound(item: Item, work: Work) -> Item:
 
 def _with_tracks(song: Song, paths: Mapping[str, str]) -> Song:
     """The song with these files and no others: a step may have taken one away."""
-    tracks: dict[str, Any] = {**dict.fromkeys(TRACKS), **paths}
-    return replace(song, **tracks)
+    audio, vocals, accompaniment = map(paths.get, TRACKS)
+    return replace(song, audio=audio, vocals=vocals, accompaniment=accompaniment)
 
 
 # --- results on disk ------------------------------------------------------------------------------
@@ -212,17 +209,15 @@ def _read(result: Path, key: str, work: Work) -> Row | None:
     """An earlier result, if it was made from the same, is whole, and its sound is still there."""
     try:
         values = json.loads(result.read_text(encoding="utf-8"))
-        there = all(
-            (work.out / path).stat().st_size == size for path, size in values["sizes"].items()
-        )
+        sizes = values["sizes"].items()
+        there = all((work.out / path).stat().st_size == size for path, size in sizes)
         return _from_json(values, work) if there and values["key"] == key else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
 def sweep_results(out: Path, wanted: set[str]) -> None:
-    """Remove the results of songs that are gone, and the sound that these results name as theirs.
-    `wanted`: the file names of the songs that there are."""
+    """Remove the results of songs that are gone, with their sound. wanted: file names to keep."""
     for result in (out / "work").iterdir():
         if result.suffix not in (".json", ".txt") or result.stem in wanted:
             continue

@@ -50,10 +50,9 @@ def curate(
 ) -> Iterator[Row | Report]:
     """Run all steps over all songs: a Row as each song is done (in no order), at last the Report.
 
-    An error of ours that is about the song sets it aside; one about the settings or the disk ends
-    the run. Raises SettingsError for steps that name one twice, for no workers, and for a folder
-    that holds other things than results; SongError when two songs share an id.
-    """
+    Our errors about a song set it aside; those about settings or the disk end the run. Raises
+    SettingsError for a step named twice, no workers, a folder that holds other things than results;
+    SongError when two songs share an id."""
     began = time.perf_counter()
     names = tuple(strict.kind_of(step) for step in steps)
     if workers < 1:
@@ -85,36 +84,27 @@ def curate(
 
 
 def _home(out: Path) -> Path:
-    """The folder, ready. Raises SettingsError for one that holds other people's files, which ours
-    would replace."""
+    """The folder, ready. Raises SettingsError for one that holds other people's files."""
     try:
         if out.exists() and not (out / "work").is_dir() and any(out.iterdir()):
-            raise SettingsError(
-                f"{out}: holds other files; name a new or empty folder for the curated songs"
-            )
+            raise SettingsError(f"{out}: holds other files; name a new or empty folder")
         for folder in (out, out / "audio", out / "work", out / "pages"):
             folder.mkdir(parents=True, exist_ok=True)
             sweep(folder)
     except OSError as error:
-        raise FolderError(
-            f"{out}: cannot be written ({error.strerror}); name another folder for the curated "
-            "songs"
-        ) from None
+        words = f"{out}: cannot be written ({error.strerror}); name another folder"
+        raise FolderError(f"{words} for the curated songs") from None
     return out
 
 
 def _check(song: Song, ids: set[str], out: Path) -> None:
     """Raises SongError for an id that is taken, SettingsError for sound that lies among results."""
     if song.id in ids:
-        raise SongError(
-            f"song {song.id}: two songs of the source share this id; rename one of them"
-        )
+        raise SongError(f"song {song.id}: two songs of the source share this id; rename one")
     for name, path in song.tracks.items():
         if Path(path).resolve().is_relative_to(out):
-            raise SettingsError(
-                f"song {song.id}: its {name} lies in {out}, where results go; name another "
-                "folder for these"
-            )
+            words = f"song {song.id}: its {name} lies in {out}, where results go"
+            raise SettingsError(f"{words}; name another folder for these")
 
 
 def _together(
@@ -133,12 +123,9 @@ def _together(
 
 # --- processes ------------------------------------------------------------------------------------
 def _beside(songs: Mapping[int, Song], work: Work, workers: int) -> Iterator[tuple[int, Row]]:
-    """Songs over worker processes, a few asked for ahead.
-
-    A worker that dies (out of memory, a crash in a library) breaks its pool. The songs that were in
-    it are then tried one by one, each in a pool of its own; the one that kills its worker again is
-    set aside.
-    """
+    """Songs over worker processes, a few ahead. A worker that dies (out of memory, a crash
+    in a library) breaks its pool. Songs that were in it are then tried one by one, each in a pool
+    of its own; the one that kills its worker again is set aside."""
     queue, doubtful = list(songs.items())[::-1], list[tuple[int, Song]]()
     while queue or doubtful:
         alone = bool(doubtful)
@@ -172,10 +159,8 @@ def _try_out(pool: ProcessPoolExecutor, work: Work) -> None:
     try:
         pool.submit(repr, work).result()
     except BrokenProcessPool as error:
-        raise SettingsError(
-            "curation: worker processes cannot start (see above); call it from a file, below "
-            "`if __name__ == '__main__':`, or with one worker"
-        ) from error
+        words = "curation: worker processes cannot start (see above); call it from a file, below"
+        raise SettingsError(f"{words} `if __name__ == '__main__':`, or with one worker") from error
 
 
 def _worker() -> None:

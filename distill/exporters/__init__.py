@@ -1,5 +1,4 @@
-"""Where songs go. Each file is a format: its `export(songs, folder, ...)` writes a new folder,
-whole or not at all.
+"""Where songs go. Each file is a format; its `export` writes a new folder, whole or not at all.
 
 A song that a format cannot hold is left out and named in what `export` gives back; nothing else
 stops an export but a file that is not there. What is written never overwrites: the folder must not

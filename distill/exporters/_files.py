@@ -1,5 +1,4 @@
-"""What every exporter needs of a song's files: names that any disk and any archive takes, and a new
-folder."""
+"""What every exporter needs of a song's files: names for any disk and archive, and a new folder."""
 
 from __future__ import annotations
 
@@ -11,17 +10,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from distill.errors import FolderError, SongError
 from distill.folders import atomic_folder, sha256_bytes
-from distill.songs import Song
+from distill.songs import TRACKS, Song
 
 
 @contextmanager
 def new_folder(folder: str | Path) -> Iterator[Path]:
-    """An empty folder to fill, which becomes `folder` when the block ends well. FolderError where
-    something is."""
+    """An empty folder that becomes `folder` at the end. FolderError where something is."""
     folder = Path(folder).expanduser()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise FolderError(f"{folder}: holds something already; export to a new folder")
@@ -36,8 +34,7 @@ def key_of(id: str) -> str:
 
 
 def each(songs: Iterable[Song]) -> Iterator[tuple[str, Song]]:
-    """Every song with its key. Raises SongError for a second song of the same id, FolderError for
-    files not there."""
+    """Songs with their keys. Raises SongError for a repeated id, FolderError for missing files."""
     seen: set[str] = set()
     for song in songs:
         if song.id.casefold() in seen:
@@ -45,9 +42,8 @@ def each(songs: Iterable[Song]) -> Iterator[tuple[str, Song]]:
         seen.add(song.id.casefold())
         for name, path in song.tracks.items():
             if not Path(path).is_file():
-                raise FolderError(
-                    f"{path}: the {name} of song {song.id} is not there; restore it or leave it out"
-                )
+                text = f"{path}: the {name} of song {song.id} is not there"
+                raise FolderError(f"{text}; restore it or leave it out")
         yield key_of(song.id), song
 
 
@@ -70,8 +66,8 @@ def put(source: str | Path, copy: Path, link: bool = False) -> None:
 
 def with_tracks(song: Song, paths: Mapping[str, str]) -> Song:
     """The song with these files in place of its own."""
-    tracks: dict[str, Any] = {**paths}
-    return replace(song, **tracks)
+    audio, vocals, accompaniment = map(paths.get, TRACKS)
+    return replace(song, audio=audio, vocals=vocals, accompaniment=accompaniment)
 
 
 class Closing(Protocol):
@@ -84,10 +80,8 @@ Shard = TypeVar("Shard", bound=Closing)
 
 
 class Shards(Generic[Shard]):
-    """Shards of at most `most` bytes (a larger song has one alone), those of each split apart.
-
-    create: opens the shard of that split and number. counts: how many there are by split.
-    """
+    """Shards of at most `most` bytes (a larger song has one alone), each of one split. create:
+    opens the shard of a split and number. counts: how many there are by split."""
 
     def __init__(self, create: Callable[[str, int], Shard], most: int) -> None:
         self.create, self.most = create, most

@@ -1,5 +1,4 @@
-"""A `datasets` dataset: Parquet with the sound inside, as hubs take it and `load_dataset(folder)`
-reads it.
+"""A `datasets` dataset: Parquet with the sound inside, as `load_dataset(folder)` reads it.
 
     folder/README.md                    which file is which split
     folder/data/train-00000.parquet     a row a song: id, audio and stems, lyrics, sections, ...
@@ -26,20 +25,16 @@ TEXTS = ("style", "voice", "language", "licence", "source", "credit", "split", "
 def export(
     songs: Iterable[Song], folder: str | Path, shard_bytes: int = 400_000_000
 ) -> list[LeftOut]:
-    """Write songs as Parquet shards of about `shard_bytes`, those of each split apart. Songs
-    without sound are left out.
-
-    Raises SettingsError where `datasets` is not installed, FolderError as every exporter. One song
-    at a time is held.
-    """
+    """Write songs as Parquet shards of about `shard_bytes`, each of one split, holding one song at
+    a time. Songs without sound are left out. Raises SettingsError where `datasets` is not
+    installed, FolderError as every exporter."""
     try:
         import pyarrow
         import pyarrow.parquet
         from datasets import Audio, Features, Value
     except ImportError:
-        raise SettingsError(
-            'writing datasets needs `datasets`; run pip install "distill[hub-data]"'
-        ) from None
+        install = 'run pip install "distill[hub-data]"'
+        raise SettingsError(f"writing datasets needs `datasets`; {install}") from None
     if shard_bytes < 1:
         raise SettingsError(f"shard_bytes is {shard_bytes}; give 1 or more")
     text = {name: Value("string") for name in ("id", "lyrics", "sections", "facts", *TEXTS)}
@@ -85,11 +80,9 @@ def _row(song: Song, key: str) -> tuple[dict[str, object], int]:
 
 def _readme(splits: Iterable[str]) -> str:
     """The head that tells `datasets` which file is which split."""
-    files = "".join(
-        f"  - split: {split}\n    path: data/{split}-*.parquet\n" for split in sorted(splits)
-    )
+    files = [f"  - split: {split}\n    path: data/{split}-*.parquet\n" for split in sorted(splits)]
     return (
-        f"---\nconfigs:\n- config_name: default\n  data_files:\n{files}---\n\n"
+        f"---\nconfigs:\n- config_name: default\n  data_files:\n{''.join(files)}---\n\n"
         "Songs written by distill. Each row names its own licence, source and credit; keep to "
         "them.\n"
     )

@@ -17,12 +17,9 @@ from distill.songs import Song, manifest_row
 
 
 def export(songs: Iterable[Song], folder: str | Path, link: bool = False) -> list[LeftOut]:
-    """Write songs with copies of their sound (link: hard links, where the disk allows). Leaves none
-    out.
-
-    Raises FolderError for a folder that holds something and for sound that is not there, SongError
-    for two of one id.
-    """
+    """Write songs with copies of their sound (link: hard links, where the disk allows); leaves none
+    out. Raises FolderError for a folder that is not empty and for missing sound, SongError for two
+    songs of one id."""
     rows = []
     with new_folder(folder) as filling:
         for key, song in each(songs):

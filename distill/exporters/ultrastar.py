@@ -1,5 +1,4 @@
-"""UltraStar, version 1.0.0 (https://usdx.eu/format): a karaoke file a song, its sound, and
-rights.csv beside them.
+"""UltraStar, version 1.0.0 (https://usdx.eu/format): a karaoke file a song, its sound, and rights.
 
     folder/rights.csv
     folder/KEY.txt, KEY.flac, KEY.vocals.flac, KEY.accompaniment.flac
@@ -39,11 +38,8 @@ LANGUAGES = {
 def export(
     songs: Iterable[Song], folder: str | Path, bpm: float = 1500.0, link: bool = False
 ) -> list[LeftOut]:
-    """Write songs as UltraStar files with their sound; gives back those without times.
-
-    bpm: the grid; 1500 is 10 ms. Raises SettingsError for one that no game reads, FolderError as
-    every exporter.
-    """
+    """Write songs as UltraStar files with their sound; gives back those without times. bpm: the
+    grid, 1500 is 10 ms. Raises SettingsError outside 30 to 6000, FolderError as every exporter."""
     if not 30 <= bpm <= 6000:
         raise SettingsError(f"bpm is {bpm:g}; give 30 to 6000 (a grid of 15 / bpm seconds)")
     left: list[LeftOut] = []
@@ -97,8 +93,7 @@ def text_of(song: Song, files: Mapping[str, str], bpm: float) -> str:
 
 
 def _notes(line: Line) -> list[tuple[float, float, float | None, str]]:
-    """(start, end, MIDI pitch, letters) of all that is sung; a space before the letters begins a
-    word."""
+    """(start, end, MIDI pitch, letters) of what is sung; a space before letters begins a word."""
     if [w for word in line.words for w in lyrics.words(word.text)] != lyrics.words(line.text):
         start = line.start or 0.0  # some words have no times: the line keeps them all
         return [(start, start + 1 if line.end is None else line.end, None, _plain(line.text))]
@@ -131,11 +126,9 @@ def _within(word: Word, note: Note) -> bool:
 
 
 def spell(word: str, begun: list[bool]) -> list[str]:
-    """A word's letters over its notes: a space and some where it begins, `~` where a syllable goes
-    on.
+    """A word's letters over its notes, `~` where a syllable goes on:
 
-    spell("gently", [True, False, True]) -> [" gent", "~", "ly"]
-    """
+    spell("gently", [True, False, True]) -> [" gent", "~", "ly"]"""
     syllables = [note for note, begins in enumerate(begun) if begins] or [0]
     letters = ["~"] * len(begun)
     for note, part in zip(syllables, _cut(word, len(syllables)), strict=False):
@@ -145,8 +138,7 @@ def spell(word: str, begun: list[bool]) -> list[str]:
 
 
 def _cut(word: str, count: int) -> list[str]:
-    """At most `count` parts, each with a vowel where there are enough of them; one consonant goes
-    with the vowel after."""
+    """At most `count` parts, each with a vowel where possible; a consonant goes with the next."""
     vowels = list(VOWELS.finditer(word))
     if count > len(vowels):
         size = max(1, -(-len(word) // count))

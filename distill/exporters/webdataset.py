@@ -1,5 +1,4 @@
-"""WebDataset shards: tar files in which the files of a song stand together under one name, read
-front to back.
+"""WebDataset shards: tar files in which a song's files stand together under one name.
 
     folder/train-000000.tar:   KEY.flac  KEY.vocals.flac  KEY.accompaniment.flac  KEY.json
                                KEY2.flac ...
@@ -29,11 +28,9 @@ END = 2 * BLOCK  # of a tar: nothing
 def export(
     songs: Iterable[Song], folder: str | Path, shard_bytes: int = 1_000_000_000
 ) -> list[LeftOut]:
-    """Write songs into shards of at most `shard_bytes` (a larger song has one alone), those of each
-    split apart.
-
-    Leaves none out. Raises SettingsError for a limit below 1, FolderError as every exporter.
-    """
+    """Write songs into shards of at most `shard_bytes` (a larger song has one alone), each of one
+    split; leaves none out. Raises SettingsError for a limit below 1, FolderError as every
+    exporter."""
     if shard_bytes < 1:
         raise SettingsError(f"shard_bytes is {shard_bytes}; give 1 or more")
     with new_folder(folder) as filling:

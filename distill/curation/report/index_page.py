@@ -1,5 +1,4 @@
-"""What happened to each song, to look at and listen to: one page of all songs, and one page a song
-that was kept.
+"""What happened to each song: one page of all songs, and one for each that was kept.
 
     out/report.html          counts by step, times by stage, a row a song with every remark
     out/pages/<song>.html    the song on its time axis (see `song_page`)
@@ -144,6 +143,3 @@ def _sureness(song: Song) -> str:
         return "none"
     given = "given" * (len(guessed) < len(timed))
     return ", ".join(filter(None, [given, f"{statistics.median(guessed):.2f}" if guessed else ""]))
-
-
-__all__ = ["index", "write"]

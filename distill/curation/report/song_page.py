@@ -1,5 +1,4 @@
-"""One song on its time axis: waveform, spectrogram, notes, the pitch of the voice, sections, lines
-and words.
+"""One song on its time axis: waveform, spectrogram, notes, pitch, sections, lines and words.
 
 A page needs nothing but the sound beside it (out/audio), which it plays from wherever one clicks.
 Given times are drawn solid, guessed ones hatched and the paler the less sure; weak ones red.
@@ -78,14 +77,12 @@ def _stage(song: Song) -> dict[str, object]:
     first_W = next(iter(waves.values()))
     columns, envelope = _envelope(first_W, _pitch.RATE, seconds)
     lanes, lines = _in_lanes(song.lines)
+    share = PICTURE_COLUMNS // len(waves)
     return {
         "seconds": seconds,
         "track_names": TRACK_NAMES,
         "sounds": {name: f"../audio/{Path(path).name}" for name, path in song.tracks.items()},
-        "pictures": {
-            name: _picture(wave_W, seconds, PICTURE_COLUMNS // len(waves))
-            for name, wave_W in waves.items()
-        },
+        "pictures": {name: _picture(wave_W, seconds, share) for name, wave_W in waves.items()},
         "columns": columns,
         "envelope": envelope,
         "apart": "vocals" in waves,
@@ -139,8 +136,7 @@ def _mirrored(sizes: list[int]) -> str:
 
 
 def _melody(song: Song, voice_W: NDArray[np.float32], apart: bool) -> dict[str, str]:
-    """SVG paths of notes where their key lies in the spectrogram, of the pitch that is heard where
-    lines are sung, and of that elsewhere."""
+    """SVG paths of the notes, of the pitch heard where lines are sung, and of that elsewhere."""
     midi_F = _pitch.track(voice_W).midi_F[::2] if apart else _salience.track(voice_W)
     step = _salience.HOP_SECONDS
     timed = [line for line in song.lines if line.start is not None and line.end is not None]
@@ -148,21 +144,18 @@ def _melody(song: Song, voice_W: NDArray[np.float32], apart: bool) -> dict[str, 
     for line in timed:
         sung_F[max(0, round((line.start or 0) / step)) : max(0, round((line.end or 0) / step))] = 1
     notes = [note for line in song.lines for note in line.notes]
+    bars = [(n.start / step, (n.end - n.start) / step, n.midi) for n in notes]
     return {
         "pitch": _curve(np.where(sung_F, midi_F, np.nan)),
         "elsewhere": _curve(np.where(sung_F, np.nan, midi_F)),
         "notes": "".join(
-            f"M{note.start / step:.0f} {_y(note.midi)}"
-            f"h{max(1, (note.end - note.start) / step - 1):.0f}"
-            for note in notes
-            if note.midi is not None
+            f"M{x:.0f} {_y(key)}h{max(1, n - 1):.0f}" for x, n, key in bars if key is not None
         ),
     }
 
 
 def _curve(midi_F: NDArray[np.float64]) -> str:
-    """A line through the frames that have a pitch, broken where it leaps; relative steps, for they
-    are short."""
+    """The pitch of voiced frames as an SVG path, broken where it leaps; in relative steps."""
     steps, before = [], None
     for x, midi in enumerate(midi_F.tolist()):
         if midi != midi:
@@ -208,6 +201,3 @@ def _in_lanes(lines: Iterable[Line]) -> tuple[int, list[tuple[int, Line]]]:
             until[lane : lane + 1] = [line.end]
             bars.append((lane, line))
     return len(until), bars
-
-
-__all__ = ["page"]

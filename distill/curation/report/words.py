@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -53,7 +52,7 @@ def value(fact: Fact) -> str:
     return _plain(fact.value)
 
 
-def _plain(json: Any) -> str:
+def _plain(json: object) -> str:
     if isinstance(json, float):
         return f"{json:.4g}"
     if isinstance(json, dict):

@@ -1,5 +1,4 @@
-"""What is done to songs before anyone learns from them: one file a step, each with its setting in
-the recipe.
+"""What is done to songs before anyone learns from them: one file a step.
 
     Item -- step.curate --> Item -- step.curate --> ... then, all songs together, step.curate_all
 
@@ -38,12 +37,9 @@ class Remark(NamedTuple):
 
 @dataclass(frozen=True)
 class Item:
-    """A song on its way through curation.
-
-    tracks: decoded sound by name ("audio", "vocals", "accompaniment"), empty when all songs are
-    looked at together. traces: plain JSON that a step leaves for its own `curate_all` or for the
-    report, under the step's name.
-    """
+    """A song on its way through curation. tracks: decoded sound by name ("audio", "vocals",
+    "accompaniment"), empty when all songs are looked at together. traces: plain JSON that a step
+    leaves under its name, for its `curate_all` or the report."""
 
     song: Song
     tracks: Mapping[str, Sound] = field(default_factory=dict)
@@ -80,7 +76,6 @@ class StepOnOne(Protocol):
 
     def curate(self, item: Item) -> Item:
         """The item with what was found out, mended or remarked."""
-        ...
 
 
 @runtime_checkable
@@ -89,7 +84,6 @@ class StepOnAll(Protocol):
 
     def curate_all(self, items: Sequence[Item]) -> list[Item]:
         """The same items, in the same order."""
-        ...
 
 
 CurationStep = StepOnOne | StepOnAll

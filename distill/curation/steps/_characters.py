@@ -1,5 +1,4 @@
-"""Characters of lyrics made plain: what a person meant to type, without what editors, scrapers and
-encodings left.
+"""Characters of lyrics made plain: without what editors, scrapers and encodings left.
 
 Every function takes and gives text; `mend` counts what it changed. Text that spells a codec token
 stays text.
@@ -35,8 +34,7 @@ _ALPHABETS = {"LATIN", "GREEK", "CYRILLIC"}
 
 
 def mend(text: str, changed: Counter[str]) -> str:
-    """The text in NFC and made plain, at both ends as it was; what was changed is counted by kind
-    in `changed`."""
+    """The text in NFC and plain, its ends as they were; `changed` counts changes by kind."""
     if text.isascii() and text.isprintable() and not set("&<`") & set(text):
         return text
     for kind, step in _STEPS:
@@ -47,17 +45,13 @@ def mend(text: str, changed: Counter[str]) -> str:
 
 
 def decoded(text: str) -> str:
-    """Text that was UTF-8 and was read as something else, read right: "corazÃ³n" -> "corazón".
-
-    Only where it is certain: ftfy finds an encoding through which the text goes there and back, and
-    the result neither looks wrong any more nor mixes alphabets within a word.
-    """
+    """UTF-8 that was read as something else, read right: "corazÃ³n" -> "corazón". Only where ftfy
+    finds an encoding there and back, and no result looks wrong or mixes alphabets in a word."""
     return _decoded(text)[0]
 
 
 def wrong_encoding(text: str) -> str:
-    """The encoding that the text was wrongly read in ("Windows-1252"), "" where nothing is wrong or
-    certain."""
+    """The encoding a text was wrongly read in ("Windows-1252"); "" where none is certain."""
     return _decoded(text)[1]
 
 
@@ -92,8 +86,7 @@ def _without_markup(text: str) -> str:
 
 
 def _visible(text: str) -> str:
-    """Without control, private and unassigned characters, marks of direction, and joiners that join
-    nothing."""
+    """Without control and unassigned characters, direction marks, joiners that join nothing."""
     kept = []
     for n, letter in enumerate(text):
         category = unicodedata.category(letter)

@@ -1,5 +1,4 @@
-"""What a recording sounds like, as a sky of spectral peaks, and where two skies lie over one
-another.
+"""A recording as a sky of spectral peaks, and where two skies lie over one another.
 
     wave -> constellation: the loudest points of the spectrogram  (curate, ~80 bytes a second)
          -> triples of near peaks, each hashed -> songs that share hashes at one time offset
@@ -27,7 +26,8 @@ from scipy.ndimage import maximum_filter, maximum_filter1d
 
 from distill.audio.resampling import resample_array
 
-Peaks = NDArray[np.int64]
+Ints = NDArray[np.int64]
+Peaks = Ints
 
 RATE = 8000  # Hz: what tells recordings apart lies below 4 kHz, and every codec keeps that
 # samples: 128 ms to see single harmonics, every 32 ms, or peaks move with the cut
@@ -61,8 +61,7 @@ AGREES = 0.6  # of the peaks there found again; chance gives 0.02, an MP3 at 24 
 
 
 class Overlap(NamedTuple):
-    """Of songs a and b: seconds from a moment in a to the same in b, and the share of each that is
-    in the other."""
+    """Seconds from a moment in a to the same in b, and the share of each song in the other."""
 
     offset_seconds: float
     share_a: float
@@ -114,9 +113,8 @@ def _one_channel(wave_CW: NDArray[np.float32]) -> NDArray[np.float32]:
 # --- which songs to lay over one another ----------------------------------------------------------
 
 
-def hashes(peaks: Peaks) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-    """(hash, frame of its first peak) of triples of near peaks: 39 bits of three bins and two steps
-    in time."""
+def hashes(peaks: Peaks) -> tuple[Ints, NDArray[np.int32]]:
+    """(hash, first peak's frame) of triples of near peaks; 39 bits of three bins and two steps."""
     frame, bin = np.divmod(peaks, BINS)
     kept, frames = [], []
     for second, third in itertools.combinations(range(1, FAN + 1), 2):
@@ -133,12 +131,9 @@ def hashes(peaks: Peaks) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
 
 
 def nominated(skies: Sequence[Peaks]) -> Iterator[tuple[int, int, list[int]]]:
-    """(a, b, offsets in frames, the likeliest first) of the songs that share enough hashes, a < b,
-    in order.
-
-    Linear in the songs: a hash that many have links each with its next few only, so that all copies
-    of one recording still hang together.
-    """
+    """(a, b, offsets in frames, the likeliest first) of songs a < b that share enough hashes, in
+    order. Linear in the songs: a common hash links each with its next few only, so that all copies
+    of one recording still hang together."""
     parts = [hashes(peaks) for peaks in skies]
     counts = np.array([len(part[0]) for part in parts], int)
     if not counts.sum():
@@ -163,14 +158,8 @@ def nominated(skies: Sequence[Peaks]) -> Iterator[tuple[int, int, list[int]]]:
             yield a, int(other[first]), _distinct(offset[first:last], hits[first:last])
 
 
-def _followers(
-    rank: NDArray[np.int64],
-    hash: NDArray[np.int64],
-    frame: NDArray[np.int32],
-    song: NDArray[np.int32],
-) -> NDArray[np.int64]:
-    """song x SPAN + offset for each later song that has a hash of this one, whose hashes have these
-    ranks in the sorted index."""
+def _followers(rank: Ints, hash: Ints, frame: NDArray[np.int32], song: NDArray[np.int32]) -> Ints:
+    """song x SPAN + offset for each later song that shares a hash; rank: of this one's hashes."""
     keys = [np.empty(0, np.int64)]
     for reach in range(1, REACH + 1):
         rank = rank[rank + reach < len(hash)]
@@ -183,7 +172,7 @@ def _followers(
     return np.concatenate(keys)
 
 
-def _distinct(offset: NDArray[np.int64], hits: NDArray[np.int64]) -> list[int]:
+def _distinct(offset: Ints, hits: Ints) -> list[int]:
     """The offsets with the most hits; those beside one already taken are the same."""
     taken: list[int] = []
     for near in offset[np.lexsort((offset, np.abs(offset), -hits))].tolist():
@@ -192,7 +181,7 @@ def _distinct(offset: NDArray[np.int64], hits: NDArray[np.int64]) -> list[int]:
     return taken
 
 
-def _runs(sorted_keys: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+def _runs(sorted_keys: Ints) -> Iterator[tuple[int, int]]:
     edges = [0, *(np.flatnonzero(np.diff(sorted_keys)) + 1).tolist(), len(sorted_keys)]
     return ((first, last) for first, last in itertools.pairwise(edges) if first < last)
 
@@ -201,8 +190,7 @@ def _runs(sorted_keys: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
 
 
 def overlap(a: Peaks, b: Peaks, offsets: Sequence[int]) -> Overlap:
-    """What of each song is in the other, at these offsets (frames, from a to b), the first being
-    the main one."""
+    """What of each song is in the other at these offsets (frames, a to b; the main one first)."""
     seen_a, seen_b = np.zeros(_blocks(a), bool), np.zeros(_blocks(b), bool)
     for offset in offsets:
         seen_a |= _agreeing(a, _shared(a + offset * BINS, b))
@@ -240,8 +228,6 @@ def _full(peaks: Peaks) -> NDArray[np.bool_]:
 def _agreeing(peaks: Peaks, shared: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """The blocks in and around which most peaks are shared."""
     around = np.ones(1 + 2 * AROUND_BLOCKS)
-    there, again = (
-        np.convolve(_counted(peaks, counts), around)[AROUND_BLOCKS:-AROUND_BLOCKS]
-        for counts in (None, shared)
-    )
+    near = slice(AROUND_BLOCKS, -AROUND_BLOCKS)
+    there, again = (np.convolve(_counted(peaks, n), around)[near] for n in (None, shared))
     return _full(peaks) & (again >= AGREES * there)

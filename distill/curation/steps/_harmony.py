@@ -1,5 +1,4 @@
-"""The key of a recording: how loud each of the twelve pitch classes is, against what is usual in
-each key.
+"""The key of a recording: how loud each pitch class is, against what is usual in each key.
 
 Chroma: the strongest partials of a frame, each counted for the pitch class it lies nearest to,
 after the recording's own tuning is found, and less and less for the tones whose second, third and

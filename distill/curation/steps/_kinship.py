@@ -38,8 +38,7 @@ class Link(NamedTuple):
         return (self.sound.share_a + self.sound.share_b if self.sound else 0.0), self.jaccard
 
     def words(self, other: str) -> str:
-        """For a person, as song a sees it; `other` is b's id. The offset is the time here less the
-        time there."""
+        """For a person, as song a sees it. other: b's id. Offset: the time here less that there."""
         if self.sound is None:
             return f"same words as {other} (Jaccard index {self.jaccard:.2f}), another recording"
         mine, theirs = self.sound.share_a, self.sound.share_b
@@ -74,8 +73,7 @@ class Worth(NamedTuple):
 
 @dataclass(frozen=True)
 class Family:
-    """Songs in order of their ids, the file that each was cut from ("" for unknown), and the links
-    of pairs a < b."""
+    """Songs in order of id, the file each was cut from ("": unknown), links of pairs a < b."""
 
     songs: Sequence[Song]
     files: Sequence[str]
@@ -98,9 +96,8 @@ class Family:
         return links
 
     def groups(self, among: Iterable[int]) -> dict[int, str]:
-        """The group of each of these songs: its source's, or the first id of those that hang
-        together; "" for one alone. Songs cut from one file go together too, unless the source has
-        split them itself."""
+        """The group of each song: its source's, or the first id of those that hang together; "" for
+        one alone. Songs cut from one file go together too, unless the source has split them."""
         among = sorted(set(among))
         above: dict[str, str] = {}
 
@@ -124,9 +121,8 @@ class Family:
         return {n: _name(members[root(self.songs[n].id)]) for n in among}
 
     def leaks(self) -> dict[int, str]:
-        """The training songs that hang together with held-out ones, with the reason. A part of a
-        file whose other part is held out was cut off on purpose: only what it shares itself
-        counts."""
+        """The training songs that hang together with held-out ones, and why. A part of a file whose
+        other part is held out was cut off on purpose: only what it shares itself counts."""
         groups = self.groups(range(len(self.songs)))
         held: dict[str, list[int]] = {}
         for n, song in enumerate(self.songs):
@@ -177,7 +173,6 @@ def _name(group: Sequence[Song]) -> str:
 
 
 def _draw(id: str) -> tuple[int, float]:
-    """How early a song speaks for its group (the least does), and the number from 0 to 1 that it
-    then draws."""
+    """How early a song speaks for its group (the least does), and the number it draws, 0 to 1."""
     digest = hashlib.blake2b(id.encode(errors="surrogateescape"), digest_size=16).digest()
     return int.from_bytes(digest[:8], "big"), int.from_bytes(digest[8:], "big") / 2**64

@@ -1,5 +1,4 @@
-"""From a voice to its notes: where vowels begin, and the cheapest row of keys under the pitch
-track.
+"""From a voice to its notes: where vowels begin, and the cheapest row of keys under the pitch.
 
 A vowel begins where several bands of the voice grow louder together: consonants are weak where
 vowels are strong. A row of keys is found by one Viterbi pass (after Mauch et al. 2015, Tony, and
@@ -71,8 +70,7 @@ def listen(sound: Sound) -> Voice:
 
 
 def vowel_starts(wave_W: NDArray[np.float32]) -> NDArray[np.float64]:
-    """How surely a vowel begins at each frame of wave_W (RATE Hz): the mean rise of the bands, 1
-    for FULL_DB."""
+    """How surely a vowel begins at each frame of wave_W (RATE Hz): mean rise / FULL_DB."""
     padded = np.pad(wave_W, (VOWEL_WINDOW // 2, VOWEL_WINDOW))
     frames_FW = np.lib.stride_tricks.sliding_window_view(padded, VOWEL_WINDOW)
     frames_FW = frames_FW[: len(wave_W) + 1 : HOP]
@@ -92,8 +90,7 @@ def vowel_starts(wave_W: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def tuning(midi_F: NDArray[np.float64]) -> float:
-    """By how many semitones (-0.5 to 0.5) the voice lies above the keys, by the circular mean of
-    its frames; 0 where they do not agree."""
+    """Semitones of the voice above the keys (circular mean, -0.5 to 0.5); 0 where unclear."""
     voiced = midi_F[~np.isnan(midi_F)]
     mean = np.exp(2j * np.pi * voiced).mean() if len(voiced) else 0.0
     return float(np.angle(mean) / (2 * np.pi)) if abs(mean) > LEAST_AGREED else 0.0
@@ -112,9 +109,8 @@ def transcribe(voice: Voice) -> list[Found]:
 def keys(
     voice: Voice, price_F: NDArray[np.float64], off: float, starts: frozenset[int] | None = None
 ) -> list[Found]:
-    """The cheapest row of notes. price_F: of a new note at each frame, in semitone-frames. off: see
-    `tuning`. With `starts`, a note begins at each of these frames, and none begins out of silence
-    anywhere else."""
+    """The cheapest row of notes. price_F: of a new one, in semitone-frames. off: see `tuning`. With
+    `starts`, a note begins at each of these frames, and out of silence nowhere else."""
     midi_F, voiced_F = np.nan_to_num(voice.midi_F - off), voice.voiced_F
     key_K = np.arange(LOWEST_KEY, HIGHEST_KEY + 1, dtype=np.float64)
     silent = len(key_K)

@@ -44,10 +44,8 @@ class Wording(NamedTuple):
 
 
 def wording(lines: Iterable[str]) -> Wording:
-    """Lines to tokens (lower case, without accents and apostrophes) and shingles across lines.
-
-    What is sung again counts once, so "chorus x2" equals the chorus written out.
-    """
+    """Lines to tokens (lower case, no accents or apostrophes) and shingles across lines. What is
+    sung again counts once, so "chorus x2" equals the chorus written out."""
     tokens = tuple(token for line in lines for word in words(line) for token in _tokens(word))
     unspaced = sum(bool(_UNSPACED.match(token)) for token in tokens)
     size = LETTERS if 2 * unspaced > len(tokens) else WORDS
@@ -103,8 +101,7 @@ def _chained(songs: list[int]) -> Iterable[tuple[int, int]]:
 
 
 def _signature(shingles: NDArray[np.uint64]) -> NDArray[np.uint32]:
-    """The least of each of BANDS x ROWS hashes: multiply and shift, modulo 2^64 (Dietzfelbinger and
-    others, 1997)."""
+    """The least of each of BANDS x ROWS multiply-shift hashes (Dietzfelbinger et al., 1997)."""
     factor, added = _FACTORS
     hashed_PN = np.multiply.outer(factor, shingles) + added[:, None]
     return (hashed_PN.min(1) >> np.uint64(32)).astype(np.uint32)

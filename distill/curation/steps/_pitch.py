@@ -17,6 +17,7 @@ from scipy import fft
 
 from distill.audio.resampling import resample_array
 
+Floats = NDArray[np.float64]
 RATE = 16_000  # Hz
 HOP_SECONDS = 0.01
 HOP = round(RATE * HOP_SECONDS)
@@ -37,11 +38,10 @@ BLOCK = 512  # frames at a time: memory does not grow with the song
 
 
 class Pitch(NamedTuple):
-    """Frames of HOP_SECONDS. midi_F: pitch in MIDI units, NaN where unvoiced. strength_F: harmonic
-    share, 0 to 1."""
+    """Frames of HOP_SECONDS: midi_F, NaN where unvoiced; strength_F, harmonic share 0 to 1."""
 
-    midi_F: NDArray[np.float64]
-    strength_F: NDArray[np.float64]
+    midi_F: Floats
+    strength_F: Floats
 
 
 def at_rate(wave_W: NDArray[np.floating], sample_rate: int) -> NDArray[np.float32]:
@@ -74,9 +74,7 @@ def _loud(wave_W: NDArray[np.float32]) -> float:
     return float(np.percentile(peaks_F, LOUD_PERCENTILE)) if len(peaks_F) else 0.0
 
 
-def _candidates(
-    frames_FW: NDArray[np.float32], loud: float
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+def _candidates(frames_FW: NDArray[np.float32], loud: float) -> tuple[Floats, Floats, Floats]:
     """(hz_FK, height_FK, unvoiced_F): peaks of each frame, and the worth of calling it unvoiced."""
     window_W = np.hanning(WINDOW + 2)[1:-1].astype(np.float32)
     count, finest = len(frames_FW), RATE * FINER
@@ -116,9 +114,7 @@ def _summit(
     return np.clip(np.where(np.abs(bend) > 1e-9, slope, 0.0), -0.5, 0.5)
 
 
-def _cheapest_way(
-    octave_FK: NDArray[np.float64], height_FK: NDArray[np.float64], unvoiced_F: NDArray[np.float64]
-) -> NDArray[np.int64]:
+def _cheapest_way(octave_FK: Floats, height_FK: Floats, unvoiced_F: Floats) -> NDArray[np.int64]:
     """Viterbi: the candidate of each frame, or CANDIDATES for unvoiced."""
     count = len(octave_FK)
     voiced_FK = np.where(height_FK > NO_PEAK, height_FK, WORST)

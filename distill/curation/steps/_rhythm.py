@@ -48,8 +48,7 @@ class Rhythm(NamedTuple):
 
 
 def rhythm(wave_W: NDArray[np.float32]) -> Rhythm | None:
-    """Tempo and beats of wave_W (RATE Hz); None for what has fewer than four beats at the slowest
-    tempo or no onset."""
+    """Tempo and beats of wave_W (RATE Hz); None without onset or for less than four slow beats."""
     onset_F = onsets(wave_W)
     if len(onset_F) < 4 * 60 / SLOWEST_BPM / HOP_SECONDS or not onset_F.any():
         return None
@@ -63,8 +62,7 @@ def rhythm(wave_W: NDArray[np.float32]) -> Rhythm | None:
 
 
 def onsets(wave_W: NDArray[np.float32]) -> NDArray[np.float64]:
-    """How much louder the bands become at each frame, in standard deviations above the
-    neighbourhood: onset_F >= 0."""
+    """How much louder the bands become, in deviations above the neighbourhood: onset_F >= 0."""
     padded = np.pad(wave_W, (WINDOW // 2, WINDOW))
     frames_FW = np.lib.stride_tricks.sliding_window_view(padded, WINDOW)[: len(wave_W) + 1 : HOP]
     window_W = np.hanning(WINDOW).astype(np.float32)
@@ -97,8 +95,7 @@ def autocorrelation(onset_F: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def tapped(back_L: NDArray[np.float64]) -> float:
-    """The period (frames) that a listener would tap to: first what repeats best, then which octave
-    of it."""
+    """The period (frames) that a listener would tap: first what repeats best, then its octave."""
     bpm_P = np.geomspace(SLOWEST_BPM, FASTEST_BPM, 600)
     likely_P = _strength(back_L, bpm_P) * _taste(bpm_P, ANY_OCTAVES)
     likeliest = float(bpm_P[int(np.argmax(likely_P))])
@@ -114,8 +111,7 @@ def tapped(back_L: NDArray[np.float64]) -> float:
 
 
 def _strength(back_L: NDArray[np.float64], bpm_P: NDArray[np.float64]) -> NDArray[np.float64]:
-    """How much of the onset curve comes back after 1, 2, 3 and 4 beats, for each tempo; never below
-    0."""
+    """How much of the onset curve comes back after 1 to 4 beats, for each tempo; never below 0."""
     period_P = 60 / bpm_P / HOP_SECONDS
     again_MP = [weight * _at(back_L, n * period_P) for n, weight in enumerate(MULTIPLES, 1)]
     return np.maximum(np.sum(again_MP, axis=0), 1e-9)

@@ -1,5 +1,4 @@
-"""The pitch of a voice that sings over a band, as far as it can be heard without taking the two
-apart.
+"""The pitch of a voice over a band, as far as it can be heard without taking the two apart.
 
 Every candidate pitch is worth the sum of its harmonics in a spectrum that was made flat first
 (Salamon and Gómez 2012, "Melody extraction from polyphonic music signals using pitch contour
@@ -32,13 +31,11 @@ QUIET = 0.05  # of the level of loud frames, below which there is no pitch
 
 
 def track(wave_W: NDArray[np.float32]) -> NDArray[np.float64]:
-    """midi_F: the predominant pitch of wave_W (RATE Hz) in MIDI units, a frame every HOP samples,
-    NaN where it is quiet."""
+    """midi_F: predominant pitch of wave_W (RATE Hz), a frame every HOP samples, NaN if quiet."""
     padded_W = np.pad(wave_W, (WINDOW // 2, WINDOW))
     frames_FW = np.lib.stride_tricks.sliding_window_view(padded_W, WINDOW)[: len(wave_W) + 1 : HOP]
-    salience_FC = np.concatenate(
-        [_salience(frames_FW[n : n + BLOCK]) for n in range(0, len(frames_FW), BLOCK)]
-    )
+    blocks = (frames_FW[n : n + BLOCK] for n in range(0, len(frames_FW), BLOCK))
+    salience_FC = np.concatenate(list(map(_salience, blocks)))
     level_F = np.sqrt(np.mean(frames_FW**2, axis=1))
     midi_C = LOWEST_MIDI + np.arange(salience_FC.shape[1]) / STEPS
     sounds_F = level_F > QUIET * np.percentile(level_F, 95)
@@ -46,8 +43,7 @@ def track(wave_W: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def _salience(frames_FW: NDArray[np.float32]) -> NDArray[np.float64]:
-    """The worth of each candidate pitch: its harmonics' levels over their neighbourhood's, weighted
-    down as they rise."""
+    """The worth of each candidate pitch: its harmonics over their surroundings, weighted."""
     window_W = np.hanning(WINDOW).astype(np.float32)
     level_FH = np.log10(np.abs(fft.rfft(frames_FW * window_W, SIZE)) + 1e-4)
     flat_FH = np.maximum(level_FH - uniform_filter1d(level_FH, FLATTEN_BINS, axis=1), 0)

@@ -71,8 +71,7 @@ _NUMBER = re.compile(
 
 
 class Tag(NamedTuple):
-    """A section's name ("chorus"), how often it is sung, what else stands on the row, and whether
-    it says "repeat"."""
+    """A section's name ("chorus"), how often it is sung, the row's rest, if it says "repeat"."""
 
     name: str
     times: int = 1
@@ -94,8 +93,7 @@ def read(row: str) -> Tag | None:
 
 
 def _tag(inside: str, rest: str, unless: set[str]) -> Tag | None:
-    """The tag between brackets or before a colon; None where its word is one of `unless`, or no
-    section's."""
+    """The tag between brackets or before a colon; None for a word of `unless` or no section's."""
     times, again = 1, False
     if mark := _INSIDE.search(inside):
         times, inside = count(mark), inside[: mark.start()]

@@ -1,5 +1,4 @@
-"""Rows of lyrics that nobody sings: who wrote them, where they were found, chords, tablature,
-adverts.
+"""Rows of lyrics that nobody sings: credits, addresses, chords, tablature, adverts.
 
 A row is taken out only where it can hardly be sung; where it might be, it stays.
 """
@@ -94,8 +93,7 @@ def why(row: str, first_or_last: bool = False) -> str:
 
 
 def chords(row: str) -> bool:
-    """Whether a row holds chords only: "Am  G/B  Cmaj7". Letters that are words too ("A", "A B C")
-    prove nothing."""
+    """Whether a row holds chords only: "Am  G/B  Cmaj7". Words too ("A", "A B C") prove nothing."""
     words = row.split()
     names = [name for word in words if _CHORD.fullmatch(name := word.strip("[]()"))]
     others = [word for word in words if not _CHORD.fullmatch(word.strip("[]()"))]

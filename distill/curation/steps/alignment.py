@@ -63,8 +63,7 @@ class Settings(Checked):
             raise SettingsError(text)
 
     def curate(self, item: Item) -> Item:
-        """The song with times where they could be found. Needs lyrics and sound; without, it passes
-        with a remark."""
+        """The song with times where they could be found; without lyrics or sound, a remark."""
         song = item.song if self.keep_given else _forget(item.song)
         if not song.lines:
             return item.remark(STEP, "noted", "no lyrics to align")
@@ -140,26 +139,21 @@ def _forget(song: Song) -> Song:
 def _with(song: Song, lines: Sequence[Line]) -> Song:
     """The song with these lines in place of its own."""
     rest = iter(lines)
-    sections = tuple(
-        replace(section, lines=tuple(itertools.islice(rest, len(section.lines))))
-        for section in song.sections
-    )
-    return replace(song, sections=sections)
+    parts = [tuple(itertools.islice(rest, len(section.lines))) for section in song.sections]
+    sections = [replace(s, lines=part) for s, part in zip(song.sections, parts, strict=True)]
+    return replace(song, sections=tuple(sections))
 
 
 def _stretches(
     lines: Sequence[Line], wanted: Sequence[bool], seconds: float
 ) -> Iterator[tuple[int, int, float, float]]:
-    """(first line, last line + 1, begin, end) to look in: a timed line alone, untimed ones between
-    timed neighbours."""
+    """(first line, last + 1, begin, end) to look in: timed lines alone, else between timed ones."""
     first = 0
     while first < len(lines):
         line, last = lines[first], first + 1
         if line.start is not None:
-            after = next(
-                (later.start for later in lines[last:] if later.start is not None), seconds
-            )
-            end = after if line.end is None else line.end
+            later = (after.start for after in lines[last:] if after.start is not None)
+            end = next(later, seconds) if line.end is None else line.end
             if wanted[first]:
                 begin = max(0.0, line.start - SLACK_SECONDS)
                 yield first, last, begin, min(seconds, end + SLACK_SECONDS)

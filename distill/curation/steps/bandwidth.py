@@ -1,5 +1,4 @@
-"""How high does the sound reach? What was telephone, low-rate MP3 or upsampled before stays muffled
-at any sample rate.
+"""How high does the sound reach? What was telephone, low-rate MP3 or upsampled stays muffled.
 
 Music fades towards the top; a codec or a resampler cuts. So the long-term spectrum (Welch, of the
 mono sum) is taken in bands of about 100 Hz, and a cut is a place where it falls by `cut_db` or more
@@ -75,8 +74,7 @@ class Settings(Checked):
 
 
 def spectrum(sound: Sound) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """hertz_B, the middle of each band, and decibels_B, its long-term power; empty for less than a
-    frame."""
+    """hertz_B, the bands' middles, and decibels_B, their long-term power; empty below a frame."""
     rate, wave_W = sound.sample_rate, sound.mono()
     size = 1 << int(np.ceil(np.log2(2 * rate / BAND_HZ)))
     if len(wave_W) < size or not np.isfinite(wave_W).all():
@@ -91,8 +89,7 @@ def spectrum(sound: Sound) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
 
 def bandwidth(sound: Sound, cut_db: float) -> tuple[float, bool]:
-    """The highest frequency (Hz) that the sound reaches, and whether it is cut off there; 0 where
-    there is no sound."""
+    """The highest frequency (Hz) of the sound and whether it is cut off there; 0 without sound."""
     hertz_B, decibels_B = spectrum(sound)
     if not len(hertz_B) or decibels_B.max() < SILENT_DB:
         return 0.0, False

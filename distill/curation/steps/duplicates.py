@@ -1,5 +1,4 @@
-"""Songs that are one song: copies, excerpts, edits and covers are found, grouped, and kept on one
-side of the split.
+"""Songs that are one song are found, grouped, and kept on one side of the split.
 
     the same sound    an acoustic fingerprint of each recording (_fingerprint.py)
     the same words    MinHash of the lyrics (_minhash.py): covers, other takes, however they sound
@@ -45,9 +44,7 @@ LOSSLESS = (".wav", ".flac", ".aif", ".aiff")
 
 @dataclass(frozen=True)
 class Settings(Checked):
-    """When two songs are one, and what follows.
-
-    audio_share: of the shorter recording, found in the other at the same times but for an offset
+    """audio_share: of the shorter recording, found in the other at the same times but for an offset
     (null: sound is not compared). lyrics_jaccard: of the lyrics' runs of three words, or of four
     characters where words are not spaced (null: lyrics are not compared). keep: "best" sets the
     other copies of a recording aside, "all" keeps them, in one group. held_out_share: of the songs,
@@ -56,8 +53,7 @@ class Settings(Checked):
     The defaults lie in wide gaps. Of generated songs strangers share at most 0.25 of the sound (the
     same piano in the same key and tempo) and 0.1 of the words; re-encodings share 0.9 and more of
     the sound, a song of which a part was cut out 0.5. A long song with a tenth of its words
-    misheard has an index of 0.57, without half of its lines 0.5.
-    """
+    misheard has an index of 0.57, without half of its lines 0.5."""
 
     audio_share: float | None = share(zero=False, default=0.4)
     lyrics_jaccard: float | None = share(zero=False, default=0.4)
@@ -167,8 +163,7 @@ def _peaks(item: Item) -> Peaks:
 
 
 def _taught(lines: Sequence[Line]) -> tuple[float, float]:
-    """From when to when (seconds) there are lines to learn, as a person has timed them; else from
-    start to end."""
+    """From when to when (seconds) a person has timed all lines; else from start to end."""
     timed = [(line.start, line.end) for line in lines if line.confidence is None]
     if not lines or len(timed) < len(lines):
         return 0.0, np.inf

@@ -1,5 +1,4 @@
-"""Is the sound whole? Silence, clipping, a constant offset, gaps, clicks, and values that are no
-sound at all.
+"""Is the sound whole? Silence, clipping, offset, gaps, clicks, and values that are no sound.
 
     NaN, infinity    set aside: something went wrong before, and nobody knows what else did
     length, silence  set aside when too short, too long or hardly anything sounds; long silent ends
@@ -45,14 +44,12 @@ FAINTEST_CLICK = 0.02  # of the highest sample
 
 @dataclass(frozen=True)
 class Settings(Checked):
-    """When a song is set aside, and from where on a fault is worth a remark.
-
-    Seconds: shorter than a sung line is no song; 20 minutes is the limit of decoding. Silence is 50
-    dB and more below the loud parts (`silence_db`): a voice alone rests for up to half of its song,
-    hence `most_silence` 0.8. A loud master clips 1 sample in 1,000; at `most_clipped` 1 in 100 the
-    voice itself is distorted. `offset_db` is against the RMS: from 1 % on (-40 dB) it costs
-    headroom and thumps at cuts. `most_dropped` is a share of the sound's length.
-    """
+    """When a song is set aside, and when a fault is worth a remark. Seconds: shorter than a sung
+    line is no song; 20 minutes is the limit of decoding. Silence is 50 dB and more below the loud
+    parts (`silence_db`): a voice alone rests for up to half of its song, hence `most_silence` 0.8.
+    A loud master clips 1 sample in 1,000; at `most_clipped` 1 in 100 the voice itself is distorted.
+    `offset_db` is against the RMS: from 1 % on (-40 dB) it costs headroom and thumps at cuts.
+    `most_dropped` is a share of the sound's length."""
 
     shortest_seconds: float = at_least(0, default=2.0)
     longest_seconds: float = 1200.0
@@ -141,9 +138,7 @@ class Settings(Checked):
             yield Remark(STEP, _verdict(rate > self.most_clicks_per_minute), text)
 
     def _without_offset(self, item: Item) -> Item:
-        means = {
-            name: sound.wave_CW.mean(1, dtype=np.float64) for name, sound in item.tracks.items()
-        }
+        means = {name: s.wave_CW.mean(1, dtype=np.float64) for name, s in item.tracks.items()}
         worst = 0.0
         for name, sound in item.tracks.items():
             rms = float(np.sqrt(np.square(sound.wave_CW, dtype=np.float64).mean()))
@@ -169,8 +164,7 @@ def _highest(wave: NDArray[np.float32]) -> float:
 
 
 def flat_tops(wave_W: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Lengths of the runs that stand still at the top of the wave, though they came up steeply
-    enough to pass it."""
+    """Lengths of the runs at the top of the wave that came up steeply enough to pass it."""
     top = float(wave_W.max(initial=0.0))
     if top <= 0:
         return np.empty(0, np.int64)
@@ -188,8 +182,7 @@ def flat_tops(wave_W: NDArray[np.float32]) -> NDArray[np.int64]:
 
 
 def rounding_step(wave_W: NDArray[np.float32]) -> float:
-    """What the samples were once rounded to, whatever gain came after; 0 for a wave that was not
-    rounded."""
+    """What the samples were once rounded to, whatever gain came after; 0 where they were not."""
     steps_W = np.abs(np.diff(wave_W[: 2**18].astype(np.float64)))
     steps_W = steps_W[steps_W > 0]
     if not len(steps_W):
@@ -210,10 +203,8 @@ def _gaps(wave_W: NDArray[np.float32], sample_rate: int) -> Iterator[int]:
         if start < beside or stop + beside > len(wave_W) or abs(wave_W[start]) >= top:
             continue  # at the ends it is silence, at the top it is clipping
         left_W, right_W = wave_W[start - beside : start], wave_W[stop : stop + beside]
-        left, right = (
-            float(np.sqrt(np.square(side_W, dtype=np.float64).mean()))
-            for side_W in (left_W, right_W)
-        )
+        powers = [np.square(side_W, dtype=np.float64).mean() for side_W in (left_W, right_W)]
+        left, right = map(float, np.sqrt(powers))
         held = float(wave_W[start])
         jumps_left = abs(float(left_W[-1]) - held) > GAP_JUMP * left
         jumps_right = abs(float(right_W[0]) - held) > GAP_JUMP * right
@@ -222,8 +213,7 @@ def _gaps(wave_W: NDArray[np.float32], sample_rate: int) -> Iterator[int]:
 
 
 def click_places(wave_W: NDArray[np.float32], beside: int) -> NDArray[np.int64]:
-    """Samples where the wave bends ten times more sharply than anywhere within `beside` samples,
-    itself aside."""
+    """Samples where the wave bends ten times more sharply than within `beside` samples of it."""
     if len(wave_W) < 4 * beside:
         return np.empty(0, np.int64)
     bend_W = np.abs(np.diff(wave_W, n=2))

@@ -1,5 +1,4 @@
-"""The language that lyrics are in: by script where the script says it, else by py3langid, line by
-line and as a whole.
+"""The language that lyrics are in: by script where that says it, else by py3langid.
 
     hangul                                Korean      Chinese characters alone   Chinese
     kana anywhere in an East Asian song   Japanese    everything else            py3langid
@@ -57,8 +56,7 @@ _VOCABLE = re.compile(
 
 
 class Guess(NamedTuple):
-    """A language (ISO 639-1; "" where nothing says it), how sure, and letters of the lines by their
-    language."""
+    """A language (ISO 639-1; "" for unknown), how sure, and letters by their line's language."""
 
     language: str
     confidence: float
@@ -84,8 +82,7 @@ class Settings(Checked):
                 raise SettingsError(text)
 
     def curate(self, item: Item) -> Item:
-        """The item with Fact("language"), and with its language mended where the lyrics are surely
-        in another one."""
+        """The item with Fact("language"), mended where the lyrics are surely in another one."""
         stated = item.song.language
         guess = identify(line.text for line in item.song.lines)
         if guess.language:

@@ -58,8 +58,7 @@ class Settings(Checked):
             raise SettingsError("target_lufs must be above -70, and peak_dbtp 0 or below")
 
     def curate(self, item: Item) -> Item:
-        """The item with all tracks scaled alike, and what its loudness was. Silence and NaN pass
-        unchanged."""
+        """The item, all tracks scaled alike, with its old loudness. Silence and NaN stay."""
         if not item.tracks:
             return item.remark(STEP, "noted", "no sound: the loudness is unknown")
         loudness = integrated(mix(item.tracks))
@@ -68,10 +67,8 @@ class Settings(Checked):
             return item.remark(STEP, "noted", text)
         peak = max(true_peak(sound.wave_CW) for sound in item.tracks.values())
         peak_dbtp = 20 * math.log10(peak)
-        item = item.know(
-            Fact("loudness_lufs", round(loudness, 2), STEP, 1.0),
-            Fact("true_peak_dbtp", round(peak_dbtp, 2), STEP, 1.0),
-        )
+        lufs = Fact("loudness_lufs", round(loudness, 2), STEP, 1.0)
+        item = item.know(lufs, Fact("true_peak_dbtp", round(peak_dbtp, 2), STEP, 1.0))
         return self._scaled(item, loudness, peak_dbtp)
 
     def _scaled(self, item: Item, loudness: float, peak_dbtp: float) -> Item:
@@ -83,24 +80,20 @@ class Settings(Checked):
             gain = 0.0
         if gain:
             factor = np.float32(10 ** (gain / 20))
-            tracks = {
-                name: Sound(sound.wave_CW * factor, sound.sample_rate)
-                for name, sound in item.tracks.items()
-            }
+            sounds = item.tracks.items()
+            tracks = {name: Sound(s.wave_CW * factor, s.sample_rate) for name, s in sounds}
             item = replace(item, tracks=tracks)
             text = f"{loudness:.1f} to {loudness + gain:.1f} LUFS ({gain:+.1f} dB)"
             item = item.remark(STEP, "mended", text)
         if wanted - gain > self.tolerance_db:
-            why = f"its true peak is {peak_dbtp + gain:.1f} dBTP"
-            if gain == self.most_gain_db:
-                why = "its gain is limited"
+            peak = f"its true peak is {peak_dbtp + gain:.1f} dBTP"
+            why = "its gain is limited" if gain == self.most_gain_db else peak
             item = item.remark(STEP, "noted", f"{wanted - gain:.1f} dB below the target: {why}")
         return item.leave(STEP, {"gain_db": round(gain, 3)})
 
 
 def mix(tracks: Mapping[str, Sound]) -> Sound:
-    """The recording as it sounds: the track "audio", else the sum of the stems where they fit, else
-    the first."""
+    """The track "audio", else the sum of the stems where they fit, else the first."""
     if "audio" in tracks:
         return tracks["audio"]
     first, *others = tracks.values()

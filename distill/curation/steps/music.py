@@ -8,9 +8,8 @@ where a song has them, else of the notes heard in the vocals.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -108,8 +107,7 @@ def vocal_range(item: Item, unaccompanied: bool = False) -> Fact | None:
 
 
 def _known(item: Item, facts: Sequence[Fact]) -> Item:
-    """The item with what was not given, and a remark for each given fact that the sound
-    contradicts."""
+    """The item with what was not given, and a remark for given facts that the sound contradicts."""
     for fact in facts:
         given = item.song.fact(fact.name)
         if given is None or given.by == STEP:
@@ -122,15 +120,13 @@ def _known(item: Item, facts: Sequence[Fact]) -> Item:
 
 
 def _other_key(given: object, heard: object) -> bool:
-    """Whether both are keys, and not the same one. What is no plain key (a mode, a word)
-    contradicts nothing."""
+    """Whether both are keys and differ; what is no plain key (a mode, a word) differs from none."""
     keys = _named(str(given)), _named(str(heard))
     return None not in keys and keys[0] != keys[1]
 
 
 def _named(name: str) -> tuple[int, bool] | None:
-    """A key's tonic (0 is C) and whether it is minor: "C# minor", "Dbm", "c-moll", "A"; None for
-    anything else."""
+    """Tonic (0 is C) and whether minor of "C# minor", "Dbm", "c-moll", "A"; else None."""
     plain = name.strip().replace("\u266f", "#").replace("\u266d", "b")
     match = re.fullmatch(r"([A-Ga-g])(#{0,2}|b{0,2})[ -]*(m|min|minor|moll|maj|major|dur|)", plain)
     if match is None:
@@ -140,14 +136,16 @@ def _named(name: str) -> tuple[int, bool] | None:
     return tonic % 12, mode in ("m", "min", "minor", "moll")
 
 
-def _other_tempo(given: object, heard: float) -> bool:
+def _other_tempo(given: object, heard: object) -> bool:
     """Whether no octave of the tempo heard is the tempo given."""
-    if not isinstance(given, (int, float)) or given <= 0:
+    if not isinstance(given, int | float) or not isinstance(heard, int | float) or given <= 0:
         return False
     return all(abs(heard * factor / given - 1) > TEMPO_TOLERANCE for factor in OCTAVES)
 
 
-def _other_range(given: Any, heard: Sequence[float]) -> bool:
+def _other_range(given: object, heard: object) -> bool:
+    if not isinstance(given, Iterable) or not isinstance(heard, Iterable):
+        return False
     try:
         pairs = zip(given, heard, strict=True)
         return any(abs(float(a) - float(b)) > RANGE_TOLERANCE for a, b in pairs)
@@ -155,7 +153,7 @@ def _other_range(given: Any, heard: Sequence[float]) -> bool:
         return False
 
 
-DIFFERS: dict[str, Callable[[Any, Any], bool]] = {
+DIFFERS: dict[str, Callable[[object, object], bool]] = {
     "key": _other_key,
     "tempo_bpm": _other_tempo,
     "vocal_range_midi": _other_range,

@@ -26,22 +26,13 @@ from numpy.typing import NDArray
 from distill import lyrics
 from distill.config.ranges import Checked, share
 from distill.curation.steps import Item
-from distill.curation.steps._melody import (
-    NEW_NOTE,
-    SHORTEST_FRAMES,
-    Found,
-    Voice,
-    keys,
-    legato,
-    listen,
-    seconds,
-    tuning,
-)
+from distill.curation.steps import _melody as melody
+from distill.curation.steps._melody import SHORTEST_FRAMES, Found, Voice
 from distill.curation.steps._pitch import HOP_SECONDS
 from distill.songs import Fact, Line, Note, Word
 
 STEP = "notes"
-MELISMA = 1.5 * NEW_NOTE  # what a second note of a syllable must save, in semitone-frames
+MELISMA = 1.5 * melody.NEW_NOTE  # what a second note of a syllable must save, in semitone-frames
 NEAREST_FRAMES = 8  # between two vowels' starts
 PITCH_STEP = 0.5  # worth of a step of a semitone and more, in vowels' starts
 WITHOUT_VOICE = 3.0  # cost of a start with no voice behind it
@@ -86,8 +77,8 @@ class Settings(Checked):
         if not apart and not self.on_mix:
             why = "the vocals are not apart (see separation, unaccompanied, on_mix)"
             return item.remark(STEP, "noted", f"no notes looked for: {why}")
-        voice = listen(sound)
-        off = tuning(voice.midi_F)
+        voice = melody.listen(sound)
+        off = melody.tuning(voice.midi_F)
         sections, confidences = [], list[float | None]()
         for section in song.sections:
             lines = []
@@ -126,8 +117,7 @@ class Guess(NamedTuple):
 
 
 def line_notes(line: Line, voice: Voice, off: float, language: str = "en") -> Guess | None:
-    """The notes of a line that has word times; None where a syllable has no pitch or there is
-    nothing to sing. off: see `tuning`."""
+    """The notes of a line with word times; None where a syllable lacks pitch. off: see `tuning`."""
     read = lyrics.read([word.text for word in line.words], language)
     cuts = zip(line.words, read, strict=True)
     sung = [(word, list(map(lyrics.sing_text, syllables))) for word, syllables in cuts if syllables]
@@ -140,15 +130,15 @@ def line_notes(line: Line, voice: Voice, off: float, language: str = "en") -> Gu
     first, last = starts[0], _last_frame(line, sung[-1][0], starts[-1], len(voice.midi_F))
     part = Voice(*(track_F[first:last] for track_F in voice))
     price_F = np.full(last - first, MELISMA)
-    spans = keys(part, price_F, off, frozenset(start - first for start in starts[1:]))
+    spans = melody.keys(part, price_F, off, frozenset(start - first for start in starts[1:]))
     groups = _by_syllable(spans, [start - first for start in starts])
     if any(_voiced(group, part) < LEAST_VOICED_FRAMES for group in groups):
         return None
-    spans = legato([span for group in groups for span in group])
+    spans = melody.legato([span for group in groups for span in group])
     syllables = zip(texts, groups, strict=True)
     note_texts = [t for text, group in syllables for t in (text, *[""] * (len(group) - 1))]
     notes = tuple(
-        Note(seconds(first + span.first), seconds(first + span.stop), span.key, text)
+        Note(melody.seconds(first + span.first), melody.seconds(first + span.stop), span.key, text)
         for span, text in zip(spans, note_texts, strict=True)
     )
     given = [1.0 if word.confidence is None else word.confidence for word, _ in sung]
@@ -158,8 +148,7 @@ def line_notes(line: Line, voice: Voice, off: float, language: str = "en") -> Gu
 
 
 def _clarity(voice: Voice, starts: Sequence[int]) -> float:
-    """How surely a vowel begins where each syllable was put (give or take 2 frames), 0 to 1: what
-    tells right word times from wrong ones best."""
+    """How surely vowels begin where they were put (give or take 2 frames), 0 to 1."""
     near = [voice.vowel_F[max(0, start - 2) : start + 3] for start in starts]
     mean = np.mean([min(1.0, float(vowel_F.max())) for vowel_F in near])
     return float(np.clip((mean - CLEAR_FROM) / (1 - CLEAR_FROM), 0, 1) ** CLEAR_POWER)
@@ -172,13 +161,10 @@ def _last_frame(line: Line, word: Word, start: int, count: int) -> int:
 
 
 def vowel_frames(sung: Sequence[tuple[Word, list[str]]], voice: Voice) -> list[int] | None:
-    """The frame at which the vowel of each syllable begins; None where they do not fit into the
-    sound."""
+    """The frame at which each syllable's vowel begins; None where they do not fit the sound."""
     first = max(0, round((sung[0][0].start - 3 * FREE_SECONDS) / HOP_SECONDS))
     stop = min(len(voice.midi_F), round((sung[-1][0].end + 2 * FREE_SECONDS) / HOP_SECONDS))
-    expected = [
-        _expected(word, texts, number) for word, texts in sung for number in range(len(texts))
-    ]
+    expected = [_expected(word, texts, n) for word, texts in sung for n in range(len(texts))]
     if stop - first <= NEAREST_FRAMES * len(expected):
         return None
     evidence_T = _evidence(voice)[first:stop]
@@ -217,8 +203,7 @@ def _expected(word: Word, texts: Sequence[str], number: int) -> tuple[float, flo
 
 
 def _evidence(voice: Voice) -> NDArray[np.float64]:
-    """What speaks for a vowel's start at each frame, a clear one worth 1: rising bands, voice
-    behind it, a step in pitch."""
+    """What speaks for a vowel's start (a clear one: 1): rising bands, voice, a pitch step."""
     voiced_F = voice.voiced_F.astype(float)
     behind_F = np.convolve(voiced_F, np.ones(VOICE_FRAMES) / VOICE_FRAMES)[VOICE_FRAMES - 1 :]
     step_F = np.abs(_mean_pitch(voice, *AFTER) - _mean_pitch(voice, *BEFORE))
@@ -239,8 +224,7 @@ def _mean_pitch(voice: Voice, first: int, stop: int) -> NDArray[np.float64]:
 
 
 def _by_syllable(notes: Sequence[Found], starts: Sequence[int]) -> list[list[Found]]:
-    """Notes grouped by the syllable they belong to; what is too short joins the note before it, or
-    the one behind."""
+    """Notes by syllable; what is too short joins the note before it, or the one behind."""
     groups = []
     for start, stop in zip(starts, [*starts[1:], np.inf], strict=True):
         merged: list[Found] = []
@@ -260,8 +244,7 @@ def _voiced(notes: Sequence[Found], voice: Voice) -> int:
 
 
 def steadiness(note: Found, voice: Voice, off: float) -> float:
-    """The share of a note's middle that is voiced and near its key, weighted by how harmonic it
-    sounds."""
+    """The share of a note's middle that is near its key, weighted by how harmonic it sounds."""
     length = note.stop - note.first
     first, stop = (note.first + round(part * length) for part in MIDDLE)
     midi_F, strength_F = voice.midi_F[first:stop], voice.strength_F[first:stop]

@@ -96,11 +96,9 @@ class Settings(Checked):
         lost: Counter[str] = Counter()
         judged = zip(lines, reasons, strict=True)
         kept = iter([self._trusted(line, reason, seconds, lost) for line, reason in judged])
-        sections = tuple(
-            Section(section.tag, tuple(next(kept) for _ in section.lines))
-            for section in item.song.sections
-        )
-        if sections != item.song.sections:
+        before = item.song.sections
+        sections = tuple(Section(s.tag, tuple(next(kept) for _ in s.lines)) for s in before)
+        if sections != before:
             item = replace(item, song=replace(item.song, sections=sections))
         if wrong:
             text = f"times of {wrong.total()} of {timed} lines dropped: {why}"
@@ -151,8 +149,7 @@ class Settings(Checked):
         return ""
 
     def _trusted(self, line: Line, reason: str, seconds: float, lost: Counter[str]) -> Line:
-        """The line without times that are wrong, and with those that are a little outside of the
-        audio inside of it."""
+        """The line without wrong times; those a little outside of the audio go inside."""
         if reason:
             return Line(line.text)
         start, end = line.start, line.end
@@ -170,16 +167,13 @@ class Settings(Checked):
         return line
 
     def _inside(self, parts: Sequence[Word | Note], line: Line, seconds: float) -> bool:
-        """Whether words or notes have lengths, follow one another and lie in their line and in the
-        audio."""
+        """Whether words or notes have lengths, are in order and lie in line and audio."""
         earliest = (line.start or 0.0) - self.slack_seconds
         latest = (seconds if line.end is None else line.end) + self.slack_seconds
-        return all(
-            math.isfinite(part.start)
-            and math.isfinite(part.end)
-            and earliest <= part.start < part.end <= latest
-            for part in parts
-        ) and all(before.start <= after.start for before, after in itertools.pairwise(parts))
+        finite = all(math.isfinite(part.start) and math.isfinite(part.end) for part in parts)
+        inside = all(earliest <= part.start < part.end <= latest for part in parts)
+        ordered = all(a.start <= b.start for a, b in itertools.pairwise(parts))
+        return finite and inside and ordered
 
 
 def syllable_count(line: str, language: str) -> int | None:
@@ -205,8 +199,7 @@ def _spell(sung: Sequence[Word], line: Line) -> bool:
 
 
 def _longest_rising(values: Sequence[float]) -> list[int]:
-    """The indices of a longest run of values in order, so that one wrong stamp counts as one and
-    not as all behind it."""
+    """Indices of a longest run of values in order: one wrong stamp is one, not all behind it."""
     ends: list[float] = []  # the least last value of a run, by its length less one
     last: list[int] = []  # the index of that value
     before: list[int] = []  # for each value, the index of the one before it in its run; -1: none

@@ -1,5 +1,4 @@
-"""Takes the voice out of a mix, with a Demucs network: a step for songs whose vocals are not apart,
-off by default.
+"""Takes the voice out of a mix with a Demucs network, for songs without vocals; off by default.
 
 Wraps `demucs` (MIT; `pip install 'distill[separation]'`), which runs the networks of Defossez 2021
 (arXiv 2111.03600) and Rouard et al. 2023 (arXiv 2211.08553). Put it before alignment and notes.
@@ -74,12 +73,9 @@ class Settings(Checked):
         return {f"tool: {self.model}": self.weights_licence}
 
     def curate(self, item: Item) -> Item:
-        """The item with tracks vocals and accompaniment that add up to its audio, unless it has
-        vocals already. Where a stem would exceed full scale, all tracks are turned down alike.
-
-        Raises SettingsError where demucs is not installed or the folder is not a Demucs model,
-        FolderError where the folder cannot be had.
-        """
+        """The item with vocals and accompaniment that add up to its audio, unless it has vocals. If
+        a stem would exceed full scale, all tracks are turned down alike. Raises SettingsError where
+        demucs is not installed or the folder no Demucs model, FolderError where it is missing."""
         mix = item.tracks.get("audio")
         if mix is None or VOCALS in item.tracks:
             return item
@@ -121,8 +117,7 @@ def vocals(network: Network, mix: Sound, overlap: float = 0.25) -> NDArray[np.fl
 
 @functools.lru_cache(maxsize=1)
 def separator(where: str) -> Network:
-    """The network of a folder or hub id. Weights are read from safetensors only, into demucs' own
-    classes only: a file that was downloaded names no code."""
+    """The network of a folder or hub id: safetensors into demucs' own classes, no other code."""
     try:
         from demucs.apply import BagOfModels
         from demucs.hf import load_safetensors_model
@@ -134,12 +129,11 @@ def separator(where: str) -> Network:
     for file in files:
         _check(file)
     models = [load_safetensors_model(file) for file in files]
-    network: Any = BagOfModels(models, bag.get("weights"), bag.get("segment"))
+    network: Network = BagOfModels(models, bag.get("weights"), bag.get("segment")).eval()
     if VOCALS not in network.sources:
         text = f"{where}: separates {', '.join(network.sources)}, and no vocals"
         raise SettingsError(f"{text}; name another model")
-    separated: Network = network.eval()
-    return separated
+    return network
 
 
 def _bag(folder: Path, where: str) -> dict[str, Any]:

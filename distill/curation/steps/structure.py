@@ -1,5 +1,4 @@
-"""Which part of a song is what: from its tags where it has any, else guessed from the lines that
-come again.
+"""Which part of a song is what: by its tags, else guessed from the lines that come again.
 
 Lyrics without tags are one long verse, cut at empty lines. What returns in them, two lines or more
 at a time with other lines between, is taken for the chorus; what stands between is verse. Lines are
@@ -80,8 +79,7 @@ class Settings(Checked):
         return item.remark(STEP, "mended", text)
 
     def guess(self, song: Song) -> tuple[tuple[Section, ...], float] | None:
-        """The song's lines in sections called verse and chorus, and how sure that is; None where
-        nothing returns."""
+        """The lines as verse and chorus, and how sure that is; None where nothing returns."""
         lines = song.lines
         alike_LL = similarity([line.text for line in lines])
         block = chorus(alike_LL, self.alike, self.shortest)
@@ -116,8 +114,7 @@ def _first_lines(song: Song) -> list[int]:
 
 
 def _cut(song: Song, cuts: list[int], in_chorus: NDArray[np.bool_]) -> tuple[Section, ...]:
-    """The song's lines in sections that begin at the cuts; its sections without lines stay before
-    the line that they stand before."""
+    """Sections that begin at the cuts; those without lines stay before the line behind them."""
     lines, sections = song.lines, list[Section]()
     silent: dict[int, list[Section]] = {}
     for number, section in zip(_first_lines(song), song.sections, strict=True):
@@ -130,8 +127,7 @@ def _cut(song: Song, cuts: list[int], in_chorus: NDArray[np.bool_]) -> tuple[Sec
 
 
 def similarity(lines: Sequence[str]) -> NDArray[np.float64]:
-    """alike_LL: 1 minus the normalised edit distance of every pair of lines, in words (East Asian
-    ones in characters)."""
+    """alike_LL: 1 minus the normalised edit distance of lines in words (East Asian: characters)."""
     spelled = [tuple(units(line)) for line in lines]
     kinds = {units: number for number, units in enumerate(dict.fromkeys(spelled))}
     alike_KK = np.eye(len(kinds))
@@ -165,8 +161,7 @@ def chorus(
 
 
 def _along(alike_LL: NDArray[np.float64], start: int, length: int) -> NDArray[np.float64]:
-    """How alike the block at `start` is to the block at each line: the mean over its lines, 0 where
-    an end is another."""
+    """The mean likeness of the block at `start` to that at each line, 0 where an end is another."""
     count = len(alike_LL)
     rows_KL = np.stack([alike_LL[start + k, k : count - length + 1 + k] for k in range(length)])
     # a block that begins or ends otherwise is a shorter one
@@ -197,8 +192,7 @@ def _snapped(in_chorus: NDArray[np.bool_], edges: set[int]) -> NDArray[np.bool_]
 
 
 def _turns(cut: int, in_chorus: NDArray[np.bool_], starts: Sequence[int]) -> bool:
-    """Whether a section begins here: verse turns to chorus or back, or a chorus begins behind
-    another."""
+    """Whether verse turns to chorus or back here, or a chorus begins behind another."""
     return bool(in_chorus[cut] != in_chorus[cut - 1]) or (cut in starts and bool(in_chorus[cut]))
 
 

@@ -1,5 +1,4 @@
-"""The words for how a song sounds: given ones made uniform, missing ones composed from what was
-heard.
+"""The words for how a song sounds: given ones made uniform, missing ones composed from its facts.
 
 Tags ("Hip Hop / Female Vocals, #sad") become a list in lower case, each tag once, spelled one way:
 "hip-hop, female voice, sad". Prose stays prose. A song without a style gets the little that its
@@ -48,8 +47,7 @@ RANGES = ((0.0, "low range"), (55.0, "middle range"), (64.0, "high range"))
 
 @dataclass(frozen=True)
 class Settings(Checked):
-    """compose: whether songs without a style get one from their facts. sure: confidence below which
-    a fact is not used."""
+    """compose: make missing styles from facts. sure: confidence below which a fact is unused."""
 
     compose: bool = True
     sure: float = share(default=0.5)
@@ -84,8 +82,7 @@ class Settings(Checked):
 
 
 def normalised(style: str) -> str:
-    """A style in one line: tags uniform, each once; prose as it is; at most LONGEST_STYLE
-    characters."""
+    """A style in one line, at most LONGEST_STYLE characters: tags uniform, once; prose as is."""
     letters = unicodedata.normalize("NFC", style)
     text = " ".join("".join(c for c in letters if c.isprintable() or c.isspace()).split())
     tags = [tag.strip(" \t.'\"[](){}#*-–") for tag in re.split(r"[,;|/、，；]|\s#|\n", text)]

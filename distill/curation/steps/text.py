@@ -1,5 +1,4 @@
-"""The text of lyrics: characters as they were meant, rows that are sung, sections under names that
-everybody knows.
+"""The text of lyrics: characters as they were meant, rows that are sung, sections by known names.
 
     "corazÃ³n"  ->  "corazón"            certain wrong encodings, hidden and wide characters, HTML
     "作词：Somebody", "Am  G", an address   are not sung and are taken out
@@ -245,8 +244,7 @@ def _as_they_stand(blocks: list[Block], cleaning: Cleaning) -> list[Section]:
 
 
 def _written_out(blocks: list[Block], cleaning: Cleaning) -> list[Section]:
-    """The blocks with their repeats; a tag without lines stands for the last section of its name,
-    if it had words."""
+    """The blocks with repeats; a tag without lines stands for the last such section with words."""
     sections: list[Section] = []
     known: dict[str, tuple[Line, ...]] = {}
     size = 0

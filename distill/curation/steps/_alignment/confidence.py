@@ -1,5 +1,4 @@
-"""How sure a placement is: the probability that a word starts within 0.2 s, a line within 0.3 s of
-where it is said to.
+"""How sure a placement is: the probability that a word is within 0.2 s, a line within 0.3 s.
 
 What the aligner thinks of its own path is not enough: it is sure of itself with the wrong lyrics
 too. So a logistic regression weighs that (`mass`) against what can be seen beside it: whether the
@@ -16,6 +15,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+Floats = NDArray[np.float64]
 WORD_SECONDS, LINE_SECONDS = 0.2, 0.3
 SEEN = ("mass", "agree", "near", "song", "voice", "pace", "pace squared")
 # constant, then as in SEEN
@@ -25,20 +25,18 @@ LEAST_SHARE = 1e-3  # whose log odds are -7
 NEWTON_STEPS = 50
 
 
-def logit(share: NDArray[np.float64]) -> NDArray[np.float64]:
+def logit(share: Floats) -> Floats:
     """Log odds, kept within +-7."""
     held = np.clip(share, LEAST_SHARE, 1.0 - LEAST_SHARE)
     return np.log(held / (1.0 - held))
 
 
-def sure(seen_NX: NDArray[np.float64], weights: tuple[float, ...]) -> NDArray[np.float64]:
+def sure(seen_NX: Floats, weights: tuple[float, ...]) -> Floats:
     """Confidences 0 to 1 from what is seen of N placements (columns as in SEEN)."""
     return 1.0 / (1.0 + np.exp(-(weights[0] + seen_NX @ np.array(weights[1:]))))
 
 
-def fit(
-    seen_NX: NDArray[np.float64], right_N: NDArray[np.bool_], ridge: float = 1e-3
-) -> tuple[float, ...]:
+def fit(seen_NX: Floats, right_N: NDArray[np.bool_], ridge: float = 1e-3) -> tuple[float, ...]:
     """Weights by Newton's method on the ridge-penalised log likelihood."""
     inputs = np.column_stack([np.ones(len(seen_NX)), seen_NX])
     weights = np.zeros(inputs.shape[1])

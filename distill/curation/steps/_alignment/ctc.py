@@ -1,5 +1,4 @@
-"""Forced alignment with a CTC model of the hub: characters against a network that spells what it
-hears.
+"""Forced alignment with a CTC model of the hub: characters against what a network hears.
 
 Every character may be stayed in, and a blank may stand between any two and must between two alike
 (Graves et al., 2006); the best path through that lattice says where each character is (Kürzinger et
@@ -22,12 +21,13 @@ from distill.curation.steps import Sound
 from distill.errors import SettingsError
 from distill.lyrics import pinyin, pronounce
 
+Ids = NDArray[np.int64]
+Model = tuple[Any, Any]  # a network of `transformers`, and its processor
 WINDOW_SECONDS, OVERLAP_SECONDS = 30.0, 4.0
 
 
 class Heard(NamedTuple):
-    """Log-probabilities logp_TV every `frame_seconds`; `tokens`: id by character; `blank`: the id
-    that says nothing."""
+    """logp_TV: log-probabilities every `frame_seconds`; tokens: ids by character; blank: an id."""
 
     logp_TV: NDArray[np.float32]
     frame_seconds: float
@@ -35,11 +35,8 @@ class Heard(NamedTuple):
     blank: int
 
 
-def force(
-    logp_TV: NDArray[np.float32], ids_N: NDArray[np.int64], blank: int
-) -> NDArray[np.int64] | None:
-    """The best path: for each frame the index in `ids_N` that is heard, -1 on blanks; None where
-    they do not fit."""
+def force(logp_TV: NDArray[np.float32], ids_N: Ids, blank: int) -> Ids | None:
+    """The best path: each frame's index in `ids_N`, -1 on blanks; None where they do not fit."""
     frames, count = len(logp_TV), len(ids_N)
     if count == 0:
         return np.full(frames, -1)
@@ -68,8 +65,7 @@ def force(
 
 
 def spell(word: str, tokens: Mapping[str, int]) -> list[int]:
-    """A word in the model's characters: as written, else upper case, else without accents or in
-    Roman letters (pinyin)."""
+    """A word in the model's characters: as written, else upper case, without accents, or Roman."""
     ids: list[int] = []
     for sign in unicodedata.normalize("NFC", word):
         plain = unicodedata.normalize("NFD", sign)[0]
@@ -82,7 +78,7 @@ def spell(word: str, tokens: Mapping[str, int]) -> list[int]:
     return ids
 
 
-def hear(sound: Sound, model: str, network: tuple[Any, Any] | None = None) -> Heard:
+def hear(sound: Sound, model: str, network: Model | None = None) -> Heard:
     """What a CTC model (hub id or folder) hears. `network`: as `load` gives it."""
     import torch
 
@@ -108,7 +104,7 @@ def hear(sound: Sound, model: str, network: tuple[Any, Any] | None = None) -> He
     return Heard(logp_TV, stride / rate, vocabulary, int(processor.tokenizer.pad_token_id))
 
 
-def load(model: str) -> tuple[Any, Any]:
+def load(model: str) -> Model:
     """Model and processor of a folder or hub id, on the CPU. Raises SettingsError without them."""
     from distill.runtime import torchaudio_standin
 
@@ -119,9 +115,7 @@ def load(model: str) -> tuple[Any, Any]:
         processor = transformers.AutoProcessor.from_pretrained(model)
         network = transformers.AutoModelForCTC.from_pretrained(model, use_safetensors=True)
     except (OSError, ValueError, KeyError) as problem:
+        words = f"alignment.model: {model} is no CTC model that can be read"
         reason = str(problem).splitlines()[0]
-        raise SettingsError(
-            f"alignment.model: {model} is no CTC model that can be read ({reason}); give a hub id "
-            "or folder"
-        ) from None
+        raise SettingsError(f"{words} ({reason}); give a hub id or folder") from None
     return network.eval(), processor

@@ -1,5 +1,4 @@
-"""What is sung at each moment of a recording: a small network that knows the sound classes of
-`phones`.
+"""What is sung at each moment of a recording: a small network that knows the classes of `phones`.
 
 It was taught (scripts/train_aligner.py) on synthesised singing with exact truth: espeak-ng speaking
 seven languages in thirty timbres, stretched and re-pitched to sing by WORLD, half buried in
@@ -40,11 +39,8 @@ def hear(sound: Sound) -> NDArray[np.float32]:
 
 def mel_power(sound: Sound) -> NDArray[np.float32]:
     """Power in 40 mel bands, mel_TB; of two channels that of their middle (`middle_power`)."""
-    wave_CW = np.stack(
-        [resample_array(channel, sound.sample_rate, RATE) for channel in sound.wave_CW[:2]]
-    )
-    half = WINDOW // 2
-    wave_CW = np.pad(wave_CW, ((0, 0), (half, half)))
+    channels = [resample_array(wave_W, sound.sample_rate, RATE) for wave_W in sound.wave_CW[:2]]
+    wave_CW = np.pad(np.stack(channels), ((0, 0), (WINDOW // 2, WINDOW // 2)))
     count = (wave_CW.shape[1] - WINDOW) // HOP + 1
     frames = np.lib.stride_tricks.sliding_window_view(wave_CW, WINDOW, axis=1)[:, ::HOP][:, :count]
     window = np.hanning(WINDOW).astype(np.float32)
@@ -56,8 +52,7 @@ def mel_power(sound: Sound) -> NDArray[np.float32]:
 
 
 def middle_power(spectrum_CTF: NDArray[np.complex128]) -> NDArray[np.float64]:
-    """Power of the middle of the stereo picture, without what is in one channel only; of a single
-    channel, its power."""
+    """Power of the stereo middle, without what is in one channel only; of a mono one, its own."""
     power_CTF = spectrum_CTF.real**2 + spectrum_CTF.imag**2
     if len(power_CTF) == 1:
         return power_CTF[0]
@@ -92,18 +87,14 @@ def normalise(mel_TB: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def classify(seen_TB: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The network: one layer into its width, some dilated depthwise-separable ones beside a
-    shortcut, one out."""
+    """The network: a layer in, dilated depthwise-separable ones beside a shortcut, a layer out."""
     state_TW = np.maximum(_linear("in", seen_TB), 0.0)
     for layer in range(sum(name.startswith("deep") for name in _weights()) // 2):
         reach, taps_WK = 2**layer, _weights()[f"deep.{layer}.weight"]
-        count, middle = len(state_TW), taps_WK.shape[1] // 2
-        padded = np.pad(state_TW, ((middle * reach, middle * reach), (0, 0)))
-        mixed_TW = sum(
-            padded[tap * reach : tap * reach + count] * taps_WK[:, tap]
-            for tap in range(taps_WK.shape[1])
-        )
-        mixed_TW = mixed_TW + _weights()[f"deep.{layer}.bias"]
+        count, taps = len(state_TW), taps_WK.shape[1]
+        padded = np.pad(state_TW, ((taps // 2 * reach, taps // 2 * reach), (0, 0)))
+        parts = (padded[k * reach : k * reach + count] * taps_WK[:, k] for k in range(taps))
+        mixed_TW = sum(parts) + _weights()[f"deep.{layer}.bias"]
         state_TW = state_TW + np.maximum(_linear(f"wide.{layer}", mixed_TW), 0.0)
     out_TC = _linear("out", state_TW)
     out_TC = out_TC - out_TC.max(1, keepdims=True)

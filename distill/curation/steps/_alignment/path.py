@@ -1,5 +1,4 @@
-"""Where along the sound each sung unit may start and end: how likely every path is, not only the
-best.
+"""Where each sung unit may start and end along the sound: how likely every path is.
 
 A song's lyrics are a chain of states, one a sound class, left to right: gap, words with pauses that
 may be left out, gap, ... A state is stayed in for as long as the singer holds it; consonants may be
@@ -22,6 +21,8 @@ from numpy.typing import NDArray
 
 from distill.curation.steps._alignment.phones import CLASSES, INDEX, NONE, VOWELS
 
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 FRAME_SECONDS = 0.02
 REACH = 4  # at most this many states forward in one step
 GAP = len(CLASSES)  # the column between lines: no voice, or singing that is not in the lyrics
@@ -33,26 +34,22 @@ _SKIP_CONSONANT, _SKIP_PAUSE, _SKIP_GAP = 0.02, 0.97, 0.7
 
 @dataclass(frozen=True)
 class Chain:
-    """The states of a song's lyrics, S of them, and where its units begin and end among them.
+    """The S states of a song's lyrics, and its U units among them. class_S: what is heard. stay_S:
+    probability of staying for one more frame. enter_KS: factor for entering a state from 1 .. REACH
+    before it. first_U, last_U: a unit's first and last state; vowel_U: the state of its first vowel
+    (its first one where it has none); line_U: its line."""
 
-    class_S: what is heard. stay_S: probability of staying for one more frame. enter_KS: factor for
-    entering a state from 1 .. REACH states before it. first_U, last_U: first and last state of
-    every unit; line_U: the line it stands in; vowel_U: the state of its first vowel (its first
-    state where it has none).
-    """
-
-    class_S: NDArray[np.int64]
-    stay_S: NDArray[np.float64]
-    enter_KS: NDArray[np.float64]
-    first_U: NDArray[np.int64]
-    last_U: NDArray[np.int64]
-    vowel_U: NDArray[np.int64]
-    line_U: NDArray[np.int64]
+    class_S: Ints
+    stay_S: Floats
+    enter_KS: Floats
+    first_U: Ints
+    last_U: Ints
+    vowel_U: Ints
+    line_U: Ints
 
 
 def chain(lines: Sequence[Sequence[tuple[str, ...]]]) -> Chain:
-    """The chain of lines of units, each unit its classes (`phones.pronounce`); a unit without
-    classes is a pause."""
+    """The chain of lines of units, each its classes (`phones.pronounce`); () is a pause."""
     states: list[tuple[int, float, float]] = [(GAP, _STAY_GAP, _SKIP_GAP)]  # class, stay, skip
     edges: list[tuple[int, int, int, int]] = []  # first state, last, vowel, line
     for number, units in enumerate(lines):
@@ -76,7 +73,7 @@ def chain(lines: Sequence[Sequence[tuple[str, ...]]]) -> Chain:
     return Chain(np.array(classes, np.int64), stay_S, enter_KS, first_U, last_U, vowel_U, line_U)
 
 
-def _entries(stay_S: NDArray[np.float64], skip_S: NDArray[np.float64]) -> NDArray[np.float64]:
+def _entries(stay_S: Floats, skip_S: Floats) -> Floats:
     """The factors for entering each state: leave one before it, skip those between."""
     enter_KS = np.zeros((REACH, len(stay_S)))
     for reach in range(REACH):
@@ -90,19 +87,15 @@ def _entries(stay_S: NDArray[np.float64], skip_S: NDArray[np.float64]) -> NDArra
 @dataclass(frozen=True)
 class Passing:
     """passed_TB: probability that boundary b (before a state) has been passed by frame t.
-    occupied_TC: how likely the singer is at each sound class, and (last column) between lines, at
-    each frame. log_evidence: nats of the song."""
+    occupied_TC: that of each sound class and (last) of a gap. log_evidence: nats of the song."""
 
     passed_TB: NDArray[np.float32]
     occupied_TC: NDArray[np.float32]
     log_evidence: float
 
 
-def passing(
-    loglik_TC: NDArray[np.float32], lyrics: Chain, boundaries_B: NDArray[np.int64]
-) -> Passing:
-    """Forward-backward over log likelihoods of the classes and, last column, the gap. boundaries_B:
-    states; S means the end of the last one."""
+def passing(loglik_TC: NDArray[np.float32], lyrics: Chain, boundaries_B: Ints) -> Passing:
+    """Forward-backward over log likelihoods; the gap is last. boundaries_B: states; S: the end."""
     frames, states = len(loglik_TC), len(lyrics.class_S)
     weight_TC = np.exp(loglik_TC.astype(np.float64) - loglik_TC.max(1, keepdims=True))
     kept, evidence = _kept_rows(loglik_TC, weight_TC, lyrics)
@@ -130,8 +123,8 @@ def passing(
 
 
 def _kept_rows(
-    loglik_TC: NDArray[np.float32], weight_TC: NDArray[np.float64], lyrics: Chain
-) -> tuple[NDArray[np.float64], float]:
+    loglik_TC: NDArray[np.float32], weight_TC: Floats, lyrics: Chain
+) -> tuple[Floats, float]:
     """The forward row at the start of every block, and the log evidence of the song."""
     states = len(lyrics.class_S)
     row_S = np.zeros(states)
@@ -150,14 +143,14 @@ def _kept_rows(
     return kept, evidence
 
 
-def _forward(row_S: NDArray[np.float64], lyrics: Chain) -> NDArray[np.float64]:
+def _forward(row_S: Floats, lyrics: Chain) -> Floats:
     next_S = row_S * lyrics.stay_S
     for reach in range(min(REACH, len(row_S) - 1)):
         next_S[reach + 1 :] += row_S[: -reach - 1] * lyrics.enter_KS[reach, reach + 1 :]
     return next_S
 
 
-def _backward(row_S: NDArray[np.float64], lyrics: Chain) -> NDArray[np.float64]:
+def _backward(row_S: Floats, lyrics: Chain) -> Floats:
     next_S = row_S * lyrics.stay_S
     for reach in range(min(REACH, len(row_S) - 1)):
         next_S[: -reach - 1] += row_S[reach + 1 :] * lyrics.enter_KS[reach, reach + 1 :]

@@ -57,8 +57,7 @@ def units(line: str) -> list[str]:
 
 
 def pronounce(words: Iterable[str], language: str) -> dict[str, tuple[str, ...]]:
-    """The classes each word is sung in, at least one vowel among them (or a hum), or () where
-    nothing can be sung."""
+    """The classes each word is sung in, among them a vowel or a hum; () where it cannot be sung."""
     sung = {word: _cry(word) for word in words}
     unread = [word for word, sounds in sung.items() if not sounds]
     for word, ipa in zip(unread, espeak.ipa(unread, language), strict=True):

@@ -1,5 +1,4 @@
-"""Lyrics onto a stretch of sound: every unit's start and end, with what can be seen of how sure
-they are.
+"""Lyrics onto a stretch of sound: every unit's start and end, and how sure they look.
 
 Two ways in, one way out: `Singing` hears sound classes and weighs all paths (`path`), `Spelling`
 has a CTC model's characters and takes the best one (`ctc`).
@@ -16,6 +15,8 @@ from numpy.typing import NDArray
 
 from distill.curation.steps._alignment import confidence, ctc, hearing, path, phones
 
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 Lines = Sequence[Sequence[str]]  # the units of each line
 SCALE = 0.2  # neighbouring frames say nearly the same: counted in full they would be far too sure
 PRIOR_SHARE = 0.25  # how much of a class's share in the teaching songs is taken off
@@ -28,14 +29,13 @@ SOUND_SECONDS = 0.15  # how long a sound is held on the average
 
 @dataclass(frozen=True)
 class Placed:
-    """N units or lines: seconds, and what `confidence` looks at. `vowel`: where the first vowel
-    starts."""
+    """N units or lines: seconds (vowel_N: of the first vowel), and what `confidence` looks at."""
 
-    start_N: NDArray[np.float64]
-    vowel_N: NDArray[np.float64]
-    end_N: NDArray[np.float64]
-    sure_N: NDArray[np.float64]
-    seen_NX: NDArray[np.float64]
+    start_N: Floats
+    vowel_N: Floats
+    end_N: Floats
+    sure_N: Floats
+    seen_NX: Floats
 
 
 @dataclass(frozen=True)
@@ -49,11 +49,11 @@ class Placement:
 class _Spans(NamedTuple):
     """Units or lines: seconds, which boundary is their start, how many sounds they have."""
 
-    start_N: NDArray[np.float64]
-    vowel_N: NDArray[np.float64]
-    stop_N: NDArray[np.float64]
-    column_N: NDArray[np.int64]
-    size_N: NDArray[np.float64]
+    start_N: Floats
+    vowel_N: Floats
+    stop_N: Floats
+    column_N: Ints
+    size_N: Floats
 
 
 class Singing:
@@ -67,8 +67,7 @@ class Singing:
         self.loglik_TC = (SCALE * np.column_stack([loglik_TC, gap_T])).astype(np.float32)
 
     def place(self, lines: Lines, language: str, begin: float, end: float) -> Placement | None:
-        """All lines between two moments (seconds); None where the stretch is too short to hold
-        them, or they are too many."""
+        """All lines between two moments (seconds); None where they do not fit or are too many."""
         first = max(0, round(begin / path.FRAME_SECONDS))
         last = min(len(self.loglik_TC), round(end / path.FRAME_SECONDS) + 1)
         read = phones.pronounce([unit for line in lines for unit in line], language)
@@ -90,15 +89,12 @@ class Singing:
         of_lines = _Spans(start[opens], vowel[opens], stop[closes], opens, sizes)
         begin = first * path.FRAME_SECONDS
         heard = _heard(self.logp_TC[first:last], passing)
-        return Placement(
-            _placed(passing, heard, of_words, begin, states.line_U),
-            _placed(passing, heard, of_lines, begin),
-        )
+        words = _placed(passing, heard, of_words, begin, states.line_U)
+        return Placement(words, _placed(passing, heard, of_lines, begin))
 
 
-def _heard(logp_TC: NDArray[np.float32], passing: path.Passing) -> NDArray[np.float64]:
-    """By frame, summed up to it: how well the chain's sounds agree with what is heard (nats, at
-    most 0), how likely the network hears a voice, and how likely the chain sings."""
+def _heard(logp_TC: NDArray[np.float32], passing: path.Passing) -> Floats:
+    """By frame, summed up to it: agreement in nats (at most 0), voice heard, singing expected."""
     held_TC = np.maximum(logp_TC, LEAST_NATS).astype(np.float64)
     sings_T = 1.0 - passing.occupied_TC[:, phones.NONE :].sum(1)
     sung_TC = passing.occupied_TC[:, : phones.NONE]
@@ -109,11 +105,7 @@ def _heard(logp_TC: NDArray[np.float32], passing: path.Passing) -> NDArray[np.fl
 
 
 def _placed(
-    passing: path.Passing,
-    heard: NDArray[np.float64],
-    spans: _Spans,
-    begin: float,
-    line_N: NDArray[np.int64] | None = None,
+    passing: path.Passing, heard: Floats, spans: _Spans, begin: float, line_N: Ints | None = None
 ) -> Placed:
     """Spans of a stretch that begins at a second. line_N: the line that each word stands in, whose
     agreement is seen beside its own; lines see their neighbours'."""
@@ -141,9 +133,8 @@ def _placed(
     return Placed(spans.start_N, spans.vowel_N, spans.stop_N, sure_N, seen_NX)
 
 
-def medians(passed_TB: NDArray[np.float32]) -> NDArray[np.float64]:
-    """The frame (with its fraction) at which each boundary is as likely passed as not; boundaries
-    in order stay so."""
+def medians(passed_TB: NDArray[np.float32]) -> Floats:
+    """The frame, with its fraction, at which each boundary is as likely passed as not; in order."""
     count, columns = len(passed_TB), np.arange(passed_TB.shape[1])
     rising_TB = np.maximum.accumulate(passed_TB, axis=0)
     at = np.minimum((rising_TB < 0.5).sum(0), count - 1)
@@ -154,9 +145,7 @@ def medians(passed_TB: NDArray[np.float32]) -> NDArray[np.float64]:
     return frames.clip(0, count)
 
 
-def masses(
-    passed_TN: NDArray[np.float32], start_N: NDArray[np.float64], within: float
-) -> NDArray[np.float64]:
+def masses(passed_TN: NDArray[np.float32], start_N: Floats, within: float) -> Floats:
     """Probability that each boundary is passed within so many seconds of its start."""
     count, columns = passed_TN.shape[0], np.arange(passed_TN.shape[1])
     high = np.clip(np.round((start_N + within) / path.FRAME_SECONDS).astype(int), 0, count - 1)
@@ -172,8 +161,7 @@ class Spelling:
         self.heard = heard
 
     def place(self, lines: Lines, language: str, begin: float, end: float) -> Placement | None:
-        """As `Singing.place`; a word's confidence is its characters' mean probability, a line's its
-        words' mean."""
+        """As `Singing.place`; confidence: the mean probability of a word's characters."""
         logp_TV, step, tokens, blank = self.heard
         first, last = max(0, round(begin / step)), min(len(logp_TV), round(end / step) + 1)
         spelled = [ctc.spell(unit, tokens) for line in lines for unit in line]
@@ -192,17 +180,13 @@ class Spelling:
         closes = np.cumsum(sizes) - 1
         opens = closes + 1 - sizes
         line_sure = np.add.reduceat(sure, opens) / sizes
-        nothing = np.zeros((len(start), 0))
-        words = Placed(start, start, stop, sure, nothing)
-        return Placement(
-            words,
-            Placed(start[opens], start[opens], stop[closes], line_sure, nothing[: len(opens)]),
-        )
+        words = Placed(start, start, stop, sure, np.zeros((len(start), 0)))
+        begins, seen_LX = start[opens], np.zeros((len(opens), 0))
+        return Placement(words, Placed(begins, begins, stop[closes], line_sure, seen_LX))
 
 
 def _joined(spelled: Sequence[list[int]], between: int | None) -> tuple[list[int], list[int]]:
-    """The characters of all units in a row, and which unit each belongs to; `between` them, where
-    the model has such a character, one of nobody's (-1)."""
+    """The characters of all units, and whose each is; `between` units, if any, nobody's (-1)."""
     ids: list[int] = []
     owners: list[int] = []
     for number, letters in enumerate(spelled):
@@ -215,10 +199,9 @@ def _joined(spelled: Sequence[list[int]], between: int | None) -> tuple[list[int
 
 
 def _stretches(
-    owner_T: NDArray[np.int64], chance_T: NDArray[np.float64], count: int, first: int, step: float
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Start, end and mean probability of each unit; one that could not be spelled stands between
-    its neighbours, at 0."""
+    owner_T: Ints, chance_T: Floats, count: int, first: int, step: float
+) -> tuple[Floats, Floats, Floats]:
+    """Start, end, mean probability of each unit; an unspelled one is between neighbours, at 0."""
     start, stop, sure = np.full(count, np.nan), np.full(count, np.nan), np.zeros(count)
     for number in range(count):
         frames = np.flatnonzero(owner_T == number)
