@@ -259,7 +259,7 @@ def reference(
     table_VD, slots = problem.table_VD.detach(), problem.v.format.slots
     parts = [functional.linear(hidden_ND, part_VD.double()) for part_VD in table_VD.split(16_384)]
     q_NV = torch.cat(parts, -1).log_softmax(-1)
-    legal_NV = logits.legal_by_place(problem.v, hidden_ND.device)[torch.arange(tokens) % slots]
+    legal_NV = logits.legal_by_kind(problem.v, hidden_ND.device)[torch.arange(tokens) % slots]
     legal_N = q_NV.masked_fill(~legal_NV, -torch.inf).logsumexp(-1)  # log P(legal)
     if side == "ours":
         q_NV = q_NV - legal_N[:, None]

@@ -9,7 +9,7 @@ from itertools import islice
 import pytest
 import tiny_singer
 import torch
-from tiny_singer import FORMAT, place_of
+from tiny_singer import FORMAT, kind_of_token
 
 from distill.errors import FitError
 from distill.lm import layouts, logits
@@ -175,18 +175,18 @@ def test_targets_are_predicted_by_the_token_before_them(student, coded, written)
     assert predicted == Counter(
         (names[place], i, t)
         for i, w in enumerate(written)
-        for t, place in enumerate(w.place_T.tolist())
+        for t, place in enumerate(w.kind_T.tolist())
         if place < HEADER and place != END
     )
     assert any(kind == "open" for kind, _, _ in predicted)
-    everything = {at for at, (i, t) in where.items() if int(written[i].place_T[t]) != HEADER}
+    everything = {at for at, (i, t) in where.items() if int(written[i].kind_T[t]) != HEADER}
     # a share of 1: all of them
     assert sorted(batch.format_N.tolist()) == sorted(at - 1 for at in everything)
 
 
 def test_legal_by_place_is_the_grammars(student):
     v = student.vocabulary
-    grammar, legal = Grammar(v), logits.legal_by_place(v)
+    grammar, legal = Grammar(v), logits.legal_by_kind(v)
     states = [State("start"), State("text"), State("text", left=None), State("length")]
     states += [State("boundary", left=left) for left in (0, None)] + [State("end")]
     states += [
@@ -197,9 +197,9 @@ def test_legal_by_place_is_the_grammars(student):
     ]
     for state in states:
         ids = {id for span in grammar.legal(state) for id in range(span.start, span.stop)}
-        row = int(logits._row_of(torch.tensor([place_of(state)]), v)[0])
+        row = int(logits._row_of(torch.tensor([kind_of_token(state)]), v)[0])
         assert set(legal[row].nonzero().flatten().tolist()) == ids, state
-    assert len({place_of(state) for state in states}) == len(legal)
+    assert len({kind_of_token(state) for state in states}) == len(legal)
 
 
 # --- hidden states and losses ---------------------------------------------------------------------
@@ -235,14 +235,14 @@ def test_the_terms_are_what_the_stock_logits_say(student, coded, written):
             for t in range(cut + 1, len(w)):
                 id, row_V = int(w.ids_T[t]), logits_TV[t - 1]
                 spans = [[*range(s.start, s.stop)] for s in grammar.legal(state)]
-                place = place_of(state)
+                kind = kind_of_token(state)
                 legal = [i for span in spans for i in span]
                 wanted["format"] += float(row_V.logsumexp(-1) - row_V[legal].logsumexp(-1))
-                if place == OPEN:
+                if kind == OPEN:
                     wanted["opens"] += float(row_V[legal].logsumexp(-1) - outcome(v, row_V, id))
-                elif place in (PIECE, TEXT):
+                elif kind in (PIECE, TEXT):
                     wanted["pieces"] += float(row_V[legal].logsumexp(-1) - outcome(v, row_V, id))
-                elif place == LENGTH:
+                elif kind == LENGTH:
                     wanted["lengths"] += float(row_V[legal].logsumexp(-1) - row_V[id])
                 slot = next((s for s in range(v.format.slots) if id in v.span(s)), None)
                 if slot is not None:

@@ -93,7 +93,7 @@ def test_two_tokenizers_give_the_same_frame_and_slot_for_every_hidden_state_used
     first, second = written_by(llama, coded), written_by(qwen, coded)
     # the pieces do differ in length
     assert all(len(a) != len(b) for a, b in zip(first, second, strict=True))
-    headers = [[int((w.place_T == HEADER).sum()) for w in side] for side in (first, second)]
+    headers = [[int((w.kind_T == HEADER).sum()) for w in side] for side in (first, second)]
     assert headers[0] != headers[1] and llama.vocabulary.base_rows != qwen.vocabulary.base_rows
     rows = [[i] for i in range(len(coded))]
     batches = [
@@ -153,7 +153,7 @@ def test_a_signal_is_what_the_stock_model_says_of_that_frame(qwen, coded):
                     signal.slots[slot][int(written.frame_T[t])], said_C, atol=5e-5, rtol=1e-4
                 )
         for span, said_PN in ((v.pitch_span, signal.pitch_PK), (v.length_span, signal.length_PL)):
-            if id in span and int(written.place_T[t]) != HEADER:
+            if id in span and int(written.kind_T[t]) != HEADER:
                 wanted_N = logits_TV[t - 1, span.start : span.stop].log_softmax(-1)
                 torch.testing.assert_close(
                     said_PN[int(written.piece_T[t])], wanted_N, atol=5e-5, rtol=1e-4

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 import tiny_singer
 import torch
-from tiny_singer import LONGEST, place_of
+from tiny_singer import LONGEST, kind_of_token
 
 from distill.audio.codec_format import CodecFormat
 from distill.errors import SettingsError, VocabularyError
@@ -140,11 +140,11 @@ def test_what_is_written_is_what_the_grammar_says(layout, slots, streams, times)
     for seed in range(2):
         for item in coded(v, times, seed, 1 + seed):
             written = write(item.passage, item.codes_FS, encode, v)
-            ids, cut = written.ids_T.tolist(), int((written.place_T == HEADER).sum())
+            ids, cut = written.ids_T.tolist(), int((written.kind_T == HEADER).sum())
             assert ids[cut - 1] == v.sing and ids[-1] == v.end
             grammar, state = Grammar(v), Grammar(v).start()
-            for id, place in zip(ids[cut:], written.place_T[cut:].tolist(), strict=True):
-                assert place == place_of(state)
+            for id, kind in zip(ids[cut:], written.kind_T[cut:].tolist(), strict=True):
+                assert kind == kind_of_token(state)
                 state = grammar.step(state, id)
             assert state.kind == "ended" and grammar.legal(state) == ()
             assert torch.equal(v.read(torch.tensor(sung(ids, v))), item.codes_FS)

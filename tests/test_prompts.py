@@ -98,7 +98,7 @@ def check_written(item: Coded) -> None:
 def check_places(written, pieces: int) -> None:
     """Each id's place, from what the ids themselves say."""
     slots, is_open, first, frame, piece, begun = FORMAT.slots, False, False, -1, 0, False
-    columns = (written.ids_T, written.place_T, written.frame_T, written.piece_T)
+    columns = (written.ids_T, written.kind_T, written.frame_T, written.piece_T)
     rows = torch.stack(columns, 1).tolist()
     in_header = True
     for id, place, at_frame, at_piece in rows:

@@ -117,7 +117,7 @@ def student(
     return made
 
 
-def place_of(state: State) -> int:
+def kind_of_token(state: State) -> int:
     """The place of what comes next, told from the grammar alone."""
     if state.owed:
         return state.owed[0]

@@ -51,7 +51,7 @@ class Batch:
 
     slots[s]: audio targets of slot s as codes, in frame order. pieces, lengths, opens: targets as
     ids, audio ids among them (which code it is is its slot's target). pitches: pitch symbols among
-    the pieces, as offsets. format_N: sampled positions for the format term, format_place_N theirs.
+    the pieces, as offsets. format_N: sampled positions for the format term, format_kind_N theirs.
     """
 
     ids_BT: Tensor
@@ -62,7 +62,7 @@ class Batch:
     opens: Targets
     pitches: Targets
     format_N: Tensor
-    format_place_N: Tensor
+    format_kind_N: Tensor
     audio_seconds: float
 
     @property
@@ -127,8 +127,8 @@ def build(
     seed: int = 0,
 ) -> Batch:
     """Pack written passages (row by row) into one Batch; `signals` has the same shape as `rows`."""
-    ids_BT, positions_BT, place_BT = _fill(rows, row_tokens)
-    ids_N, place_N = ids_BT.flatten(), place_BT.flatten()
+    ids_BT, positions_BT, kind_BT = _fill(rows, row_tokens)
+    ids_N, kind_N = ids_BT.flatten(), kind_BT.flatten()
     teacher = [signal for row in signals or () for signal in row]
 
     def targets(mask_N: Tensor, first: int = 0, logp_NC: Sequence[Tensor] = ()) -> Targets:
@@ -143,10 +143,10 @@ def build(
         targets(within(span), span.start, [signal.slots[slot] for signal in teacher])
         for slot, span in enumerate(spans)
     ]
-    song_N = place_N != HEADER
+    song_N = kind_N != HEADER
     is_pitch_N = song_N & within(vocabulary.pitch_span)
     is_length_N = song_N & within(vocabulary.length_span)
-    is_piece_N = (place_N < HEADER) & (place_N != OPEN) & (place_N != END) & ~is_length_N
+    is_piece_N = (kind_N < HEADER) & (kind_N != OPEN) & (kind_N != END) & ~is_length_N
     song_at_N = song_N.nonzero().flatten()
     generator = torch.Generator().manual_seed(seed)
     format_N = song_at_N[torch.rand(len(song_at_N), generator=generator) < format_share]
@@ -157,25 +157,25 @@ def build(
         slots=tuple(slots),
         pieces=targets(is_piece_N),
         lengths=targets(is_length_N, logp_NC=[signal.length_PL for signal in teacher]),
-        opens=targets(place_N == OPEN),
+        opens=targets(kind_N == OPEN),
         pitches=targets(is_pitch_N, vocabulary.pitch_span.start, pitch_PK),
         format_N=format_N - 1,
-        format_place_N=place_N[format_N],
+        format_kind_N=kind_N[format_N],
         audio_seconds=len(slots[0].at_N) / vocabulary.format.frame_rate,
     )
 
 
 def _fill(rows: Sequence[Sequence[Written]], row_tokens: int) -> tuple[Tensor, Tensor, Tensor]:
-    """ids_BT, positions_BT (from 0 in each passage, and in the padding) and place_BT of rows."""
+    """ids_BT, positions_BT (from 0 in each passage, and in the padding) and kind_BT of rows."""
     ids_BT = torch.zeros(len(rows), row_tokens, dtype=torch.int64)
     positions_BT = torch.arange(row_tokens).repeat(len(rows), 1)
-    place_BT = torch.full((len(rows), row_tokens), HEADER)
+    kind_BT = torch.full((len(rows), row_tokens), HEADER)
     for row, members in enumerate(rows):
         start = 0
         for written in members:
             stop = start + len(written)
             ids_BT[row, start:stop] = written.ids_T
-            place_BT[row, start:stop] = written.place_T
+            kind_BT[row, start:stop] = written.kind_T
             positions_BT[row, stop:] = torch.arange(row_tokens - stop)
             start = stop
-    return ids_BT, positions_BT, place_BT
+    return ids_BT, positions_BT, kind_BT

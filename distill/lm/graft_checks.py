@@ -9,18 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from distill.errors import GraftError
 from distill.lm.attention import plain_causal
+from distill.lm.vocabulary import AudioVocabulary
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-    from distill.lm.student import Student
 
 # "songs": each is attended to alone; "positions": transformers sees that positions start again;
 # "mask": it must be told; "none": this family cannot
@@ -30,6 +29,23 @@ HALF = IDS // 2
 MOST_LEAK = 0.1  # of what a neighbouring song does to the hidden states where nothing hides it
 
 
+class Grafted(Protocol):
+    """What is checked of a Student."""
+
+    base: str
+    vocabulary: AudioVocabulary
+    packing: Packing
+
+    @property
+    def model(self) -> Any: ...
+    @property
+    def device(self) -> torch.device: ...
+    @property
+    def dtype(self) -> torch.dtype: ...
+    def hidden(self, ids_BT: Tensor, positions_BT: Tensor | None = None) -> Tensor: ...
+    def logits(self, hidden_ND: Tensor, start: int, end: int) -> Tensor: ...
+
+
 def text_logits(model: PreTrainedModel, rows: int) -> Tensor:
     """logits_BTV of the stock forward for eight ids spread over the first `rows`."""
     device = next(model.get_input_embeddings().parameters()).device
@@ -37,7 +53,7 @@ def text_logits(model: PreTrainedModel, rows: int) -> Tensor:
         return model(input_ids=_spread(rows)[None].to(device), use_cache=False).logits
 
 
-def check_graft(student: Student, before_BTV: Tensor) -> None:
+def check_graft(student: Grafted, before_BTV: Tensor) -> None:
     """Settles `packing`. GraftError unless logits are as promised (`before_BTV`: `text_logits`)."""
     vocabulary, model, rows = student.vocabulary, student.model, student.vocabulary.base_rows
     text_T = _spread(rows)
@@ -60,7 +76,7 @@ def _spread(rows: int) -> Tensor:
     return torch.arange(IDS).mul(max(1, rows // IDS)).clamp(max=rows - 1)
 
 
-def _packing(student: Student, ids_BT: Tensor) -> Packing:
+def _packing(student: Grafted, ids_BT: Tensor) -> Packing:
     """The first way by which the second half of `ids_BT`, a song, sees nothing of the first."""
     positions_BT = torch.arange(IDS, device=ids_BT.device)[None] % HALF
     alone_BTD = student.hidden(ids_BT[:, HALF:])

@@ -98,29 +98,29 @@ def format_nats_N(student: Student, hidden_ND: Tensor, batch: Batch) -> Tensor:
     """-log P(legal) of all rows, padding included: it keeps a plain sampler inside the grammar."""
     v = student.vocabulary
 
-    def nats_N(rows_ND: Tensor, place_N: Tensor, _: Tensor) -> Tensor:
+    def nats_N(rows_ND: Tensor, kind_N: Tensor, _: Tensor) -> Tensor:
         logits_NV = student.logits(rows_ND, 0, v.rows).float()
-        legal_NV = legal_by_place(v, logits_NV.device)[_row_of(place_N, v)]
+        legal_NV = legal_by_kind(v, logits_NV.device)[_row_of(kind_N, v)]
         all_N = logits_NV.logsumexp(-1)
         return all_N - logits_NV.masked_fill(~legal_NV, -torch.inf).logsumexp(-1)
 
-    return _in_chunks(nats_N, hidden_ND, Targets(batch.format_N, batch.format_place_N), v.rows)
+    return _in_chunks(nats_N, hidden_ND, Targets(batch.format_N, batch.format_kind_N), v.rows)
 
 
-PLACES = (PIECE, TEXT, LENGTH, OPEN, END)
+KINDS = (PIECE, TEXT, LENGTH, OPEN, END)
 
 
-def _row_of(place_N: Tensor, v: AudioVocabulary) -> Tensor:
-    row_N = place_N.clone()
-    for row, kind in enumerate(PLACES, v.format.slots):
-        row_N[place_N == kind] = row
+def _row_of(kind_N: Tensor, v: AudioVocabulary) -> Tensor:
+    row_N = kind_N.clone()
+    for row, kind in enumerate(KINDS, v.format.slots):
+        row_N[kind_N == kind] = row
     return row_N
 
 
-def legal_by_place(v: AudioVocabulary, device: torch.device | str = "cpu") -> Tensor:
-    """Boolean (places, V): each slot, then PLACES."""
+def legal_by_kind(v: AudioVocabulary, device: torch.device | str = "cpu") -> Tensor:
+    """Boolean (kinds, V): each slot, then KINDS."""
     slots = v.format.slots
-    legal = torch.zeros(slots + len(PLACES), v.rows, dtype=torch.bool, device=device)
+    legal = torch.zeros(slots + len(KINDS), v.rows, dtype=torch.bool, device=device)
     for slot in range(slots):
         legal[slot, v.span(slot).start : v.span(slot).stop] = True
     piece, text, length, open, end = legal[slots:]

@@ -10,6 +10,7 @@ rule), so all of these are exact. A class here is a loss: its snake_case name is
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -17,6 +18,23 @@ from torch.nn.functional import cross_entropy, log_softmax
 
 Recorded = Tensor | None  # a teacher's logp_NC, if there is one
 IMPOSSIBLE = -30.0  # a log-probability, below which a code does not count
+
+
+class Loss(Protocol):
+    """What every loss promises."""
+
+    needs_teacher: bool
+
+    @property
+    def weight(self) -> float:
+        """Its weight in the sum."""
+        ...
+
+    def __call__(
+        self, logits_NC: Tensor, codes_N: Tensor, teacher_NC: Tensor | None = None
+    ) -> Tensor:
+        """nats_N."""
+        ...
 
 
 @dataclass(frozen=True)

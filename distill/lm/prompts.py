@@ -10,7 +10,7 @@ syllable when the song knows its notes, else a word, a line, or nothing: the fin
 times allow. A note begins with its vowel, so the consonants that lead into the *next* vowel sound
 inside the present note; its piece looks ahead: `s t r I m, d` is "strIm", then a syllable with d.
 
-grammar.py has what may come next; `Written.place_T` names for every id what it was chosen among.
+grammar.py has what may come next; `Written.kind_T` names for every id what it was chosen among.
 """
 
 from __future__ import annotations
@@ -178,7 +178,7 @@ def _timed_pieces(
         for note, text in zip(line.notes, note_texts(line, settings), strict=True):
             yield Timed(frame(note.start), frame(note.end), Piece(text, note.midi, None))
     elif grain in ("finest", "note", "word") and words and all(map(settings.trusts, words)):
-        texts = words_texts([word.text for word in words], settings, language)
+        texts = texts_of_words([word.text for word in words], settings, language)
         for word, syllables in zip(words, texts, strict=True):
             piece = Piece(JOIN.join(syllables), None, None, pitched=False)
             yield Timed(frame(word.start), frame(word.end), piece)
@@ -246,7 +246,7 @@ def _letters(line: Line, before: float, now: float) -> str:
     return " ".join(word.text.lower()) if word and before < word.start - TINY_S else ""
 
 
-def words_texts(
+def texts_of_words(
     words: Sequence[str], settings: WritingSettings, language: str = "en"
 ) -> list[list[str]]:
     """The pieces of each word of a line without notes: its syllables, or all its letters."""
@@ -258,7 +258,7 @@ def words_texts(
 def _line_texts(line: Line, settings: WritingSettings, language: str) -> list[str]:
     if settings.spelling == "phones" and line.notes:
         return [note.text for note in line.notes if note.text]
-    texts = words_texts(lyrics.words(line.text), settings, language)
+    texts = texts_of_words(lyrics.words(line.text), settings, language)
     return [text for word in texts for text in word]
 
 
@@ -279,16 +279,16 @@ HEADER, PIECE, LENGTH, OPEN, TEXT, END = -1, -2, -3, -4, -5, -6
 
 @dataclass(frozen=True)
 class Written:
-    """A passage as token ids, each with its place, its frame and its piece (-1: none).
+    """A passage as token ids, each with its kind, its frame and its piece (-1: none).
 
-    place_T: what each id is predicted as: its slot (>= 0), HEADER (no loss), PIECE (text, pitch, or
+    kind_T: what each id is predicted as: its slot (>= 0), HEADER (no loss), PIECE (text, pitch, or
     that the song ends), TEXT (within a piece: text or pitch), LENGTH, OPEN (as PIECE, or a frame),
     or END (`end` behind a tail). Where a late layout ends songs with their tail, codes too have the
     places PIECE (the first of a tail) and OPEN (slot 0 within an open piece).
     """
 
     ids_T: Tensor
-    place_T: Tensor
+    kind_T: Tensor
     frame_T: Tensor
     piece_T: Tensor
 

@@ -31,7 +31,7 @@ from distill.lm.prompts import (
     header,
     look_ahead,
     passages,
-    words_texts,
+    texts_of_words,
 )
 from distill.lm.student import Student
 from distill.runtime.devices import best_device
@@ -165,7 +165,7 @@ class Singer:
 
     def _unscored(self, line: Line) -> tuple[Piece, ...]:
         """The pieces of a line without notes, as finely as this singer learnt to sing."""
-        words = words_texts(lyrics.words(line.text), self.about.writing)
+        words = texts_of_words(lyrics.words(line.text), self.about.writing)
         texts = [text for word in words for text in word]
         if not texts:
             raise LyricsError(f"{line.text!r}: holds no word to sing; write some")

@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from distill import coded_songs, folders
 from distill.codecs import Codec
@@ -40,6 +40,7 @@ from distill.singing.singer_folder import (
 from distill.songs import Line, Song, from_its_start
 from distill.tasks import _run
 from distill.tasks._held_out import embedded_held_out
+from distill.tasks._singing_settings import SingingSettings
 from distill.tasks._singing_task import SingingTask, student_of
 from distill.tasks._sound import compare
 from distill.teachers import Teacher
@@ -48,9 +49,6 @@ from distill.teachers.recorded import RecordedTeacher
 from distill.vocoders.codec import CodecVocoder
 from distill.vocoders.head import HeadVocoder, read_config
 
-if TYPE_CHECKING:
-    from distill.tasks.sing import Settings
-
 
 @dataclass(frozen=True)
 class Stage:
@@ -58,7 +56,7 @@ class Stage:
     anything is trained. `open_stage` makes one."""
 
     recipe: Recipe
-    settings: Settings
+    settings: SingingSettings
     songs: list[Song]
     held_out_songs: list[Song]
     codec: Codec
@@ -92,7 +90,7 @@ class Stage:
 
 def open_stage(recipe: Recipe) -> Stage:
     """Opens everything a run needs, in the order in which mistakes are cheapest to hear of."""
-    settings: Settings = recipe.settings
+    settings: SingingSettings = recipe.settings
     given = load_songs(settings.songs, settings.curation)
     codec = settings.codec.load().to(best_device())
     songs = [song for song in given if song.split == "train"]
@@ -110,7 +108,7 @@ def open_stage(recipe: Recipe) -> Stage:
 
 
 def _coded(
-    settings: Settings, songs: Sequence[Song], codec: Codec, student: Student
+    settings: SingingSettings, songs: Sequence[Song], codec: Codec, student: Student
 ) -> list[Coded]:
     """The passages of songs that fit a row; what does not fit is printed."""
     v = student.vocabulary
@@ -123,7 +121,7 @@ def _coded(
 
 
 def _compare_vocoders(
-    settings: Settings, codec: Codec, held_out: Sequence[Song]
+    settings: SingingSettings, codec: Codec, held_out: Sequence[Song]
 ) -> VocoderCard | None:
     """The recipe's head and the codec's decoder on the same held-out songs: which of them the
     singer will use. None without a head."""
@@ -271,7 +269,7 @@ def _joint(licences: dict[str, Any]) -> str:
     return ", ".join(dict.fromkeys(map(str, licences.values())))
 
 
-def _head_path(settings: Settings) -> str:
+def _head_path(settings: SingingSettings) -> str:
     return getattr(settings.vocoder, "path", "")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,31 +19,12 @@ from distill.lm.prompts import Coded, write
 from distill.lm.student import Student, graft, rows_of
 from distill.lm.vocabulary import AudioVocabulary
 from distill.tasks import parameter_groups
+from distill.tasks._singing_settings import SingingSettings
 from distill.teachers import Teacher
 from distill.training import trainer
 
-if TYPE_CHECKING:
-    from distill.tasks.sing import Settings
 
-
-class Loss(Protocol):
-    """A class of `distill.lm.losses`: nats per token of logits_NC against what was sung."""
-
-    needs_teacher: bool
-
-    @property
-    def weight(self) -> float:
-        """Its weight in the sum."""
-        ...
-
-    def __call__(
-        self, logits_NC: Tensor, codes_N: Tensor, teacher_NC: Tensor | None = None
-    ) -> Tensor:
-        """nats_N."""
-        ...
-
-
-def student_of(settings: Settings, codec: Codec, seed: int) -> Student:
+def student_of(settings: SingingSettings, codec: Codec, seed: int) -> Student:
     """The base, grafted and made trainable as the recipe says."""
     base = settings.base
     model, tokenizer = (
@@ -68,7 +49,7 @@ class SingingTask(trainer.Task):
         self,
         student: Student,
         coded: Sequence[Coded],
-        settings: Settings,
+        settings: SingingSettings,
         seed: int,
         teacher: Teacher | None = None,
     ) -> None:
