@@ -129,7 +129,7 @@ def ours(
     loss: CrossEntropy | ForwardKl,
     with_format: bool,
 ) -> Tensor:
-    """As tasks/sing.py does it."""
+    """As tasks/_singing_task.py does it."""
     total = hidden_ND.new_zeros(())
     for s, slot in enumerate(batch.slots):
         logits_NC = logits.slot_logits_NC(student, hidden_ND, batch, s)

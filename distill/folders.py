@@ -125,8 +125,9 @@ def _unwritten(path: Path, error: OSError) -> FolderError:
 def atomic_folder(path: str | Path) -> Iterator[Path]:
     """An empty folder to fill; when the block ends well it becomes `path`, with a manifest.
 
-    When the block raises, what stood at `path` is untouched. A kill between the two renames leaves
-    the old one beside, never a mixture. FolderError when the disk refuses.
+    When the block raises, nothing of it remains and what stood at `path` is untouched. A kill
+    between the two renames leaves the old one beside, never a mixture. FolderError when the disk
+    refuses.
     """
     path = Path(path)
     partial = path.parent / f"{_PARTIAL}{path.name}-{os.getpid()}"

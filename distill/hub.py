@@ -110,7 +110,7 @@ def _checked_card(folder: Path, repo_id: str, results: Path | None) -> str:
 
 
 def examine(folder: Path) -> dict[str, Any]:
-    """`singer.json` of a folder that may go to a hub. HubError when anything lacks or is unsafe."""
+    """`singer.json` of a folder that may go to a hub. HubError: a thing missing or unsafe."""
     for name in NEEDED:
         if not (folder / name).is_file():
             raise HubError(f"{folder}: has no {name}; {_MERGED}")

@@ -19,7 +19,6 @@ from distill.lm.merge import merge as merge_student
 from distill.singing.singer import load_singer
 from distill.singing.singer_folder import open_singer, put_part, read_about, write_about
 from distill.tasks import _singing_run
-from distill.tasks._singing_run import Stage, open_stage
 
 ROOMS_OF_PARTS = (
     "tasks", "sources", "curation/steps", "exporters", "codecs", "vocoders", "teachers", "measures",
@@ -28,13 +27,14 @@ ROOMS_OF_PARTS = (
 
 def parts() -> dict[str, list[str]]:
     """The kinds found on disk, by folder; and the losses."""
-    kinds = {room: strict.kinds(room) for room in ROOMS_OF_PARTS}
+    kinds = {room.removesuffix("/steps"): strict.kinds(room) for room in ROOMS_OF_PARTS}
     return kinds | {"losses": sorted(strict.classes_in("lm/losses"))}
 
 
 def run(recipe: Recipe, songs: str | None = None, out: str | Path | None = None) -> str:
     """The whole chain of a recipe, in `out` or adapters/<recipe>; a few lines on its outcome."""
-    return with_songs(recipe, songs).settings.run(with_songs(recipe, songs), _folder(recipe, out))
+    recipe = with_songs(recipe, songs)
+    return recipe.settings.run(recipe, _folder(recipe, out))
 
 
 def encode(recipe: Recipe, songs: str | None = None) -> str:
@@ -67,11 +67,11 @@ def _folder(recipe: Recipe, out: str | Path | None) -> Path:
     return Path(out) if out is not None else Path("adapters") / recipe.name
 
 
-def _stage(recipe: Recipe, songs: str | None) -> Stage:
+def _stage(recipe: Recipe, songs: str | None) -> _singing_run.Stage:
     """The stage of a recipe of task sing. Raises SettingsError for another task."""
     if recipe.task != "sing":
         raise SettingsError(f"{recipe.name}: task {recipe.task} has no stages; use distill run")
-    return open_stage(with_songs(recipe, songs))
+    return _singing_run.open_stage(with_songs(recipe, songs))
 
 
 def songs(

@@ -22,6 +22,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from distill.errors import FolderError, SongError
 
+TAIL_SECONDS = 0.4  # the last consonants sound after the last note
 VERSION = 1
 _WANTED = "name a .jsonl file written by distill"
 TRACKS = ("audio", "vocals", "accompaniment")
@@ -129,7 +130,7 @@ class Song:
         return "\n".join(itertools.chain.from_iterable(texts))
 
 
-def from_its_start(line: Line, tail: float = 0.4) -> Line:
+def from_its_start(line: Line, tail: float = TAIL_SECONDS) -> Line:
     """A line with times from its own start; without an end it lasts `tail` s past its last note."""
     first = line.start or 0.0
     notes = tuple(replace(n, start=n.start - first, end=n.end - first) for n in line.notes)

@@ -19,6 +19,7 @@ from distill.lm.losses import CrossEntropy, ForwardKl
 from distill.lm.prompts import END, HEADER, LENGTH, OPEN, PIECE, TEXT, WritingSettings, write
 from distill.lm.signals import Signal
 from distill.tasks import sing
+from distill.tasks._singing_task import SingingTask
 
 ROW = 640
 ONE_LINE = WritingSettings(max_lines=1)
@@ -266,7 +267,7 @@ def task_of(student, coded, rows: int = 4, teacher=None) -> sing.Task:
     settings = sing.Settings(
         **parts, packing=PackingSettings(ROW, rows), terms=sing.TermSettings(format_share=1.0)
     )
-    return sing.SingingTask(student, coded, settings, 0, teacher)
+    return SingingTask(student, coded, settings, 0, teacher)
 
 
 class RandomTeacher:

@@ -21,6 +21,7 @@ from distill.lm.prompts import HEADER, WritingSettings, write
 from distill.lm.signals import Signal, check_signal, read_signal, write_signal
 from distill.singing.singer_folder import About, write_about
 from distill.tasks import sing
+from distill.tasks._singing_task import SingingTask
 from distill.teachers import model, recorded
 from distill.teachers.model import ModelTeacher
 from distill.teachers.recorded import RecordedTeacher
@@ -308,7 +309,7 @@ def test_a_student_of_one_family_learns_from_a_teacher_of_another(qwen, coded, l
     teacher = ModelTeacher(qwen, 2000, "qwen")
     settings = sing.Settings(songs=None, codec=None, teacher=teacher, losses=(ForwardKl(),))
     settings = replace(settings, packing=replace(settings.packing, row_tokens=ROW, rows=1))
-    task = sing.SingingTask(student, some, settings, 0, teacher)
+    task = SingingTask(student, some, settings, 0, teacher)
     before = logits.held_out(student, some, teacher)["kl_per_token"]
     optimizer = torch.optim.Adam(
         [p for group in task.parameters() for p in group["params"]], lr=1e-2

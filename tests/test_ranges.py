@@ -22,11 +22,23 @@ class Sizes(ranges.Checked):
     shares: tuple[float, ...] = ranges.share(default=(0.0, 1.0))
     kind: Literal["flat", "late"] = "flat"
     maybe: Literal["on", "off"] | None = None
+    ways: tuple[Literal["a", "b"], ...] = ("a",)
+    workers: Literal["auto"] | int = "auto"
 
 
 RIGHT = [{}, {"rows": 1}, {"rate": 1e-9}, {"sure": 0.0}, {"shares": (1.0, 0.0)}, {"maybe": "on"}]
+RIGHT += [{"workers": 3}]
+    {},
+    {"rows": 1},
+    {"rate": 1e-9},
+    {"sure": 0.0},
+    {"shares": (1.0, 0.0)},
+    {"maybe": "on"},
+    {"workers": 3},
+]
 WRONG = [
-    ("rows", 0, "rows is 0; it must be 1 or more"),
+    ("rows", 0, "rows is 0; it must be 1 or more, or null"),
+    ("sure", None, "sure is None; it must be 0 to 1"),
     ("rate", 0.0, "rate is 0.0; it must be a number above 0"),
     ("rate", math.nan, "rate is nan"),
     ("level", 0.0, "a number below 0"),
@@ -52,5 +64,5 @@ def test_what_is_not_allowed_is_refused_by_name(name: str, value: Any, words: st
 
 
 def test_a_recipe_is_refused_with_its_place() -> None:
-    with pytest.raises(SettingsError, match=r"x\.yaml: rows is 0; it must be 1 or more"):
+    with pytest.raises(SettingsError, match=r"x\.yaml: rows is 0; it must be 1 or more, or null"):
         settings.parse("rows: 0", Sizes, "x.yaml")

@@ -2,8 +2,8 @@
 
 Given half a file, a decoder hands on half a song and says nothing. libsndfile shortens a cut WAV to
 what is left, takes a cut Ogg's length from the last page it finds, trusts a cut MP3's frame count
-(and then reads fewer), and guesses that of an MP3 without, mid-song. So each container is walked
-here, by its own rules, before anything is decoded:
+(and then reads fewer), and without one guesses, and stops there, mid-song. So each container is
+walked here, by its own rules, before anything is decoded:
 
     WAV, RF64    the chunks: the data must be in the file, and only chunks may follow it
     FLAC         STREAMINFO: the samples and their MD5, which `safe_decode` compares

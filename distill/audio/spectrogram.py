@@ -57,7 +57,7 @@ def spectrogram_png(
     columns: int | None = None,
     colours: int = COLOURS,
 ) -> bytes:
-    """Level over time (`hop_seconds` a pixel) and log frequency (55 Hz to 8 kHz), as a PNG.
+    """A PNG: level over time (`hop_seconds` a pixel) and log frequency (55 Hz to 8 kHz at most).
 
     Sound that would be wider than `columns` pixels has neighbours averaged until it is not, for
     whole songs in small files; fewer `colours` make them smaller still.

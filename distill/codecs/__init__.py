@@ -1,9 +1,14 @@
 """Codecs: sound <-> codes. One file per kind; its name is the recipe's `kind`.
 
 A codec turns a waveform into frames of S slots, each a number below the slot's size, and back.
-Every file here has a `Settings` (CodecSettings) that loads a Codec; one with several rates flattens
-itself to slots there. Frame f covers the samples [f * hop, (f + 1) * hop), where hop is the sample
-rate / frame rate; the last frame is filled up with silence.
+Every file here has a `Settings` (CodecSettings) that loads a Codec. A codec whose levels have
+different rates (snac) writes them into the slots of one frame, in its own file. Frame f covers the
+samples [f * hop, (f + 1) * hop), where hop is the sample rate / frame rate; the last frame is
+filled up with silence.
+
+A codec may also have `encode_many(waves)`, the same codes for several waves at once (a GPU gains),
+and `context_frames`, how far a sample depends on frames around its own (else it cannot stream). It
+is pickled to encoding processes. `install()` stands between imports because of torchaudio.
 
 However long the song, memory stays flat: it is worked through in blocks of a grid that begins at
 its first sample (_blocks.py), so that codes and samples depend on the song and on nothing else.
@@ -30,7 +35,7 @@ class Codec(Protocol):
     fingerprint: str
 
     def encode(self, wave_CW: Tensor) -> Tensor:
-        """codes_FS (int64), F = ceil(W / hop), of float32 within +-1. CodecError: a wrong wave."""
+        """codes_FS (int64), F = ceil(W / hop), of float32 at the format's rate. Or CodecError."""
 
     def decode(self, codes_FS: Tensor, samples: int | None = None) -> Tensor:
         """wave_CW: F * hop samples or the first `samples`. CodecError: another codec's codes."""

@@ -79,7 +79,8 @@ def blocks(frames: int, block_frames: int, context_frames: int) -> Iterator[Bloc
 
 
 def block_frames(frame_rate: float, values_a_frame: float, context_frames: int) -> int:
-    """Frames whose largest float32 tensor keeps within KEPT_BYTES: 4 contexts to BLOCK_SECONDS."""
+    """Frames of a block whose largest float32 tensor, context included, keeps within KEPT_BYTES:
+    BLOCK_SECONDS at most, four contexts at least, so that not much is worked twice."""
     kept = int(KEPT_BYTES / 4 / values_a_frame) - 2 * context_frames
     return max(1, 4 * context_frames, min(math.ceil(BLOCK_SECONDS * frame_rate), kept))
 

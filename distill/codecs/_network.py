@@ -254,7 +254,8 @@ class CodecNetwork(nn.Module):
         anchor: int = 0,
         at_anchor_B: Tensor | None = None,
     ) -> Tensor:
-        """wave_BW; a source's pulses have this pitch (None: its own), the phase from an anchor."""
+        """wave_BW of hidden states. A source's pulses have this pitch (None: its own), of which
+        `at_anchor_B` periods have passed where state `anchor` begins."""
         with torch.autocast(hidden_BTD.device.type, enabled=False):
             hidden_BTD = hidden_BTD.float()
             if self.source is None:

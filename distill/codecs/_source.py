@@ -115,7 +115,8 @@ def drawn_out(values_T: Tensor, hop: int) -> Tensor:
 def cycles(
     hertz_BT: Tensor, hop: int, sample_rate: int, anchor: int = 0, at_anchor: Tensor | None = None
 ) -> Tensor:
-    """Periods passed at each sample's ends, [B, W + 1], float64; `at_anchor` (B) at that state."""
+    """Periods passed where each sample begins, and at the end: [B, W + 1], float64; `at_anchor`
+    (B numbers; None: 0) where state `anchor` begins."""
     steps_BW = samples(hertz_BT, hop) / sample_rate
     sum_BW = functional.pad(steps_BW.cumsum(1), (1, 0))
     passed_BW = sum_BW - sum_BW[:, anchor * hop, None]

@@ -118,7 +118,9 @@ class Settings:
         """The number of the bandwidth among those trained: Vocos's `bandwidth_id`."""
         if self.bandwidth not in bandwidths:
             known = ", ".join(f"{rate:g}" for rate in bandwidths)
-            raise CodecError(f"{self.path}: not for {self.bandwidth:g} kb/s; this one has {known}")
+            raise CodecError(
+                f"{self.path}: no bandwidth of {self.bandwidth:g} kb/s; give one of {known}"
+            )
         return bandwidths.index(self.bandwidth)
 
 

@@ -70,11 +70,14 @@ class Checked:
 
     def __post_init__(self) -> None:
         cls: Any = type(self)
-        for name, allowed in _ranges(cls).items():
+        for name, (allowed, null) in _ranges(cls).items():
             value = getattr(self, name)
-            for number in value if isinstance(value, tuple) else (value,):
-                if number is not None and not allowed.holds(number):
-                    raise SettingsError(f"{name} is {value}; it must be {allowed.words}")
+            if value is None and null:
+                continue
+            numbers = value if isinstance(value, tuple) else (value,)
+            if any(number is None or not allowed.holds(number) for number in numbers):
+                words = allowed.words + (", or null" if null else "")
+                raise SettingsError(f"{name} is {value}; it must be {words}")
         for name, choices in _choices(cls).items():
             value = getattr(self, name)
             if value not in choices:
@@ -83,9 +86,14 @@ class Checked:
 
 
 @functools.cache
-def _ranges(cls: type[DataclassInstance]) -> dict[str, Range]:
-    ranges = {field.name: field.metadata.get("range") for field in dataclasses.fields(cls)}
-    return {name: allowed for name, allowed in ranges.items() if allowed is not None}
+def _ranges(cls: type[DataclassInstance]) -> dict[str, tuple[Range, bool]]:
+    """The fields with a range, and whether each may be null."""
+    hints = typing.get_type_hints(cls)
+    return {
+        field.name: (field.metadata["range"], type(None) in typing.get_args(hints[field.name]))
+        for field in dataclasses.fields(cls)
+        if "range" in field.metadata
+    }
 
 
 @functools.cache
@@ -95,9 +103,9 @@ def _choices(cls: type[DataclassInstance]) -> dict[str, tuple[object, ...]]:
     choices: dict[str, tuple[object, ...]] = {}
     for field in dataclasses.fields(cls):
         hint = hints[field.name]
-        arguments = typing.get_args(hint)
-        for part in (hint, *arguments):
-            if typing.get_origin(part) is Literal:
-                null = (None,) if type(None) in arguments else ()
-                choices.setdefault(field.name, (*typing.get_args(part), *null))
+        parts = [hint] if typing.get_origin(hint) is Literal else [*typing.get_args(hint)]
+        null = (None,) if type(None) in parts else ()
+        others = [part for part in parts if part is not type(None)]
+        if len(others) == 1 and typing.get_origin(others[0]) is Literal:
+            choices[field.name] = (*typing.get_args(others[0]), *null)
     return choices

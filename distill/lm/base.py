@@ -93,10 +93,15 @@ def _quantisation(quantise: Quantisation, dtype: torch.dtype) -> BitsAndBytesCon
 
 # --- knowing it again -----------------------------------------------------------------------------
 def fingerprint(
-    model: nn.Module, tokenizer: PreTrainedTokenizerBase, folder: Path | None = None
+    model: nn.Module | None, tokenizer: PreTrainedTokenizerBase, folder: Path | None = None
 ) -> str:
-    """sha256 (hex) of a base, from its folder's weights or from memory, equal where dtypes are."""
-    tensors = _stored(folder) if folder is not None else _held(model)
+    """sha256 (hex) of a base: of the weights in its folder, else of the model in memory. The two
+    agree for a model that `save_pretrained` saved and that is held in the dtype it was saved in."""
+    if folder is not None:
+        tensors = _stored(folder)
+    else:
+        assert model is not None
+        tensors = _held(model)
     digest = hashlib.sha256(b"".join(sorted(map(_digest, tensors))))
     pieces = sorted(tokenizer.get_vocab().items())
     cuts = [tokenizer.encode(sentence, add_special_tokens=False) for sentence in SENTENCES]

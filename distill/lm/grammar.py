@@ -2,8 +2,8 @@
 
 `Grammar.legal(state)` says which ids may come: inside a frame one slot, after a pitch a length, at
 a boundary the next frame, the next piece or the end. The singer asks it before every id, so that it
-cannot emit one that its codec cannot decode; the losses compare the same ids at each place, which
-`make test` holds against it id by id.
+cannot emit one that its codec cannot decode. Where a loss chooses among ids, it chooses among
+these: `make test` holds the two against each other id by id.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from distill.lm.vocabulary import AudioVocabulary, Span
 
 class State(NamedTuple):
     """What comes next: `kind`, and at "slot" and "tail" the slots `owed` before anything else.
-    left: frames the piece still owes (None: open). frames: begun, at most the layout's depth."""
+    left: frames the piece owes behind this (None: open). frames: begun, at most the layout's depth.
+    """
 
     kind: Literal["start", "boundary", "slot", "text", "length", "tail", "end", "ended"]
     owed: tuple[int, ...] = ()

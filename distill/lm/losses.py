@@ -4,7 +4,7 @@ Each takes logits_NC (the student's, of the C codes that are legal), codes_N (wh
 teacher_NC (the teacher's log-probabilities, or None) and returns nats_N. No masking, weighting or
 reduction inside. The legal slice alone equals the full softmax conditioned on the slot (chain
 rule), so all of these are exact. A class here is a loss: its snake_case name is the recipe's
-`kind`, its `weight` what the task multiplies it by.
+`kind` (losses: [{kind: forward_kl, weight: 0.5}]); tests/laws/test_losses.py holds it to float64.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, log_softmax
 
-Recorded = Tensor | None  # a teacher's logp_NC, if there is one
 IMPOSSIBLE = -30.0  # a log-probability, below which a code does not count
 
 
 class Loss(Protocol):
     """What every loss promises."""
 
+    # a class attribute, no field; the first loss that needs a teacher also compares score symbols
     needs_teacher: bool
 
     @property
     def weight(self) -> float:
-        """Its weight in the sum."""
+        """Its weight in the sum: a field of the dataclass, and so a key of the recipe."""
         ...
 
     def __call__(
@@ -44,7 +44,9 @@ class CrossEntropy:
     weight: float = 1.0
     needs_teacher = False
 
-    def __call__(self, logits_NC: Tensor, codes_N: Tensor, teacher_NC: Recorded = None) -> Tensor:
+    def __call__(
+        self, logits_NC: Tensor, codes_N: Tensor, teacher_NC: Tensor | None = None
+    ) -> Tensor:
         return cross_entropy(logits_NC.float(), codes_N, reduction="none")
 
 
@@ -56,7 +58,9 @@ class _Divergence:
     temperature: float = 1.0
     needs_teacher = True
 
-    def __call__(self, logits_NC: Tensor, codes_N: Tensor, teacher_NC: Recorded = None) -> Tensor:
+    def __call__(
+        self, logits_NC: Tensor, codes_N: Tensor, teacher_NC: Tensor | None = None
+    ) -> Tensor:
         assert teacher_NC is not None, "this loss needs a teacher"
         p_NC = log_softmax(teacher_NC.float() / self.temperature, -1)
         q_NC = log_softmax(logits_NC.float() / self.temperature, -1)

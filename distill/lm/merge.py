@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from distill.errors import AdapterError
+from distill.errors import AdapterError, FolderError
 from distill.folders import atomic_folder, locate
 from distill.lm.base import name_of, open_base
 from distill.lm.graft import Grafted, is_tied
@@ -76,7 +76,7 @@ def load_merged(folder: str | Path, dtype: str = "float32") -> Student:
     """A student that sings and can be trained in full. Raises AdapterError or FolderError."""
     path = locate(str(folder))
     card, vocabulary = read_card(path, "merged")
-    model, tokenizer = open_base(path, dtype)
+    model, tokenizer = _reopen(path, path.name, dtype)
     if rows_of(model) != vocabulary.rows:
         fault = f"its tables lack the {vocabulary.rows} rows of its {CARD}"
         raise AdapterError(f"{path.name}: {fault}; merge again")
@@ -161,9 +161,20 @@ def _check_names(tokenizer: PreTrainedTokenizerBase, vocabulary: AudioVocabulary
             raise AdapterError(f"{name}: its id is not {id} in this tokenizer; graft another base")
 
 
+def _reopen(
+    folder: Path, name: str, dtype: str = "float32"
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A merged model and its tokenizer. FolderError where transformers cannot load them."""
+    try:
+        return open_base(folder, dtype)
+    except FolderError as error:
+        reason = str(error).removeprefix(f"{folder}: ").rpartition(";")[0]
+        raise FolderError(f"{name}: {reason}; merge again") from error
+
+
 def _compare(student: Student, folder: Path, dtype: str, where: str) -> tuple[float, float]:
     """(largest difference, largest logit) between the student and the folder, loaded again."""
-    again, tokenizer = open_base(folder)
+    again, tokenizer = _reopen(folder, where)
     _check_names(tokenizer, student.vocabulary)
     if is_tied(again) != student.tied:
         head = f"its head {'tied' if is_tied(again) else 'untied'}"

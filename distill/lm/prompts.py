@@ -35,7 +35,7 @@ from distill.songs import Line, Song, Word
 Grain = Literal["finest", "note", "word", "line", "none"]
 Encode = Callable[[str], list[int]]  # a text to the ids of an LLM's tokenizer
 JOIN = ", "
-TINY_S = 1e-6  # by which times of notes and words may differ and be the same
+SAME_SECONDS = 1e-6  # by which times of notes and words may differ and be the same
 
 
 @dataclass(frozen=True)
@@ -242,8 +242,10 @@ def note_texts(line: Line, settings: WritingSettings) -> list[str]:
 
 def _letters(line: Line, before: float, now: float) -> str:
     """All letters of the word that a note beginning `now` is in, unless one `before` was in it."""
-    word = next((w for w in line.words if w.start - TINY_S <= now < w.end - TINY_S), None)
-    return " ".join(word.text.lower()) if word and before < word.start - TINY_S else ""
+    word = next(
+        (w for w in line.words if w.start - SAME_SECONDS <= now < w.end - SAME_SECONDS), None
+    )
+    return " ".join(word.text.lower()) if word and before < word.start - SAME_SECONDS else ""
 
 
 def texts_of_words(
@@ -341,9 +343,10 @@ def _stops(passage: Passage, total: int) -> list[int]:
         count = total - stop if piece.frames is None and last else piece.frames or 0
         stop += count
         if count < 1 or stop > total:
-            break
+            fault = f"pieces ask for more than its {total} frames"
+            raise FitError(f"passage {passage.id}: {fault}; check its times")
         stops.append(stop)
-    if stop != total or len(stops) < max(1, len(passage.pieces)):
+    if stop != total or not stops:
         fault = f"its pieces end at frame {stop} of {total}"
         raise FitError(f"passage {passage.id}: {fault}; check its times")
     return stops

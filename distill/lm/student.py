@@ -316,8 +316,12 @@ def graft(
     init: str = "codebooks",
     base: str | None = None,
 ) -> Student:
-    """Puts the vocabulary's new rows beside the model's own, in place, checked; nothing trains yet.
-    `init`: see `graft.first_rows`; `base`: its name for adapters. Raises GraftError."""
+    """Puts the vocabulary's new rows beside the model's own, in place; nothing trains yet.
+
+    What it promises is measured before it returns (graft_checks): text logits bit-identical,
+    `logits` equal to the stock forward's, packed songs kept apart. `init`: see `graft.first_rows`;
+    `base`: its name for adapters. Raises GraftError.
+    """
     where = base or _public_name(model)
     pieces = 1 + max(tokenizer.get_vocab().values())
     tables = (model.get_input_embeddings(), model.get_output_embeddings())

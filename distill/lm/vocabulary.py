@@ -160,7 +160,9 @@ class AudioVocabulary:
         key = round(midi)
         low, high = self.lowest_midi, self.highest_midi
         if not low <= key <= high:
-            raise VocabularyError(f"MIDI {midi:g} is outside {low} to {high}; transpose the song")
+            raise VocabularyError(
+                f"MIDI pitch {midi:g} is outside {low} to {high}; transpose the song"
+            )
         return self.pitch_span.start + 2 + key - low
 
     def midi(self, id: int) -> int | None:

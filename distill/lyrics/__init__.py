@@ -58,7 +58,10 @@ class Verse(NamedTuple):
 
 
 def phones(word: str, language: str = "en") -> tuple[str, ...]:
-    """ARPABET phones, unstressed: "stream" -> ("S", "T", "R", "IY", "M"); () for marks alone."""
+    """ARPABET phones, unstressed: "stream" -> ("S", "T", "R", "IY", "M").
+
+    () only where nothing can be sung (no letter, no digit); otherwise one at least is a vowel.
+    """
     return tuple(PHONE_OF[letter] for letter in sound(word, language))
 
 

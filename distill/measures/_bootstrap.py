@@ -73,7 +73,9 @@ def _shares(hits_L: Row, counts_L: Row, seed: int) -> NDArray[np.float64]:
         shapes = f"hits {hits_L.shape} and counts {counts_L.shape} differ"
         raise ValueError(f"bootstrap: {shapes}; give one of each a line")
     if counts_L.sum() <= 0:
-        raise ValueError("bootstrap: nothing was counted; give a line with something to count")
+        raise ValueError(
+            "bootstrap: nothing was counted; give at least one line with something to count"
+        )
     draws_RL = _draws(len(hits_L), seed)
     hits, counts = (np.append(row.sum(), draws_RL @ row) for row in (hits_L, counts_L))
     with np.errstate(divide="ignore", invalid="ignore"):

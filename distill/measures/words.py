@@ -44,7 +44,11 @@ VOWELS = {"AA", "AE", "AH", "AO", "AW", "AY", "EH", "ER", "EY", "IH", "IY", "OW"
 
 
 def measure(performance: Performance, others: Sequence[Sheet]) -> tuple[Figures, Details]:
-    """Words missed in one line, and its control. Details: `heard` (null: nothing), `chance`, ..."""
+    """Words missed in one line, and its control.
+
+    Details: what was `heard` for each word (null: nothing), `chance` (sum over the scored words),
+    which words were `scored`, and those `not_in_dictionary`.
+    """
     sheet, ear = performance.sheet, recogniser()
     slots = ear.slots(sheet.words, sheet.text)
     heard = ear.hear(performance.wave_W, performance.sample_rate, slots)

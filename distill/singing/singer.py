@@ -47,13 +47,12 @@ from distill.singing.singer_folder import (
     singer_folder,
 )
 from distill.singing.take import Take, decode, join
-from distill.songs import Line, Section, Song
+from distill.songs import TAIL_SECONDS, Line, Section, Song
 from distill.vocoders import Vocoder
 from distill.vocoders.codec import CodecVocoder
 
 # seconds that a syllable without notes is expected to take, to tell beforehand whether a line fits
 SYLLABLE_SECONDS = 0.4
-LAST_CONSONANTS_SECONDS = 0.4  # sound after the last note of a line whose end nobody gave
 
 
 class Singer:
@@ -148,7 +147,7 @@ class Singer:
         cannot fit."""
         writing, v = self.about.writing, self.student.vocabulary
         if line.notes:
-            end = line.notes[-1].end + LAST_CONSONANTS_SECONDS if line.end is None else line.end
+            end = line.notes[-1].end + TAIL_SECONDS if line.end is None else line.end
             line = replace(line, start=0.0, end=end)
             song = Song("asked", (Section("", (line,)),), style, voice)
             passage = passages(song, self.codec.format.frame_rate, v.longest, writing)[0]

@@ -145,8 +145,10 @@ def put_codec(folder: Path, about: About) -> About:
     then says."""
     codec = _innermost(about.codec)
     shipped = str(codec.get("path")).startswith("embedded/")
+    if codec.get("kind") != "embedded" or shipped:
+        return about
     path = Path(str(codec.get("path"))).expanduser()
-    if codec.get("kind") != "embedded" or shipped or not path.is_dir():
+    if not path.is_dir():
         return about
     put_part(folder, OWN_CODEC, path)
     return replace(about, codec=_with_path(about.codec, OWN_CODEC))

@@ -21,12 +21,10 @@ from typing import TYPE_CHECKING, Any
 from distill import lyrics
 from distill.errors import FolderError, LyricsError, SongError
 from distill.folders import write_atomic
-from distill.songs import Line, Note, from_its_start, read_manifest
+from distill.songs import TAIL_SECONDS, Line, Note, from_its_start, read_manifest
 
 if TYPE_CHECKING:
     from distill.singing.singer import Singer
-
-TAIL_SECONDS = 0.4  # the last consonants sound after the last note
 
 
 def sing_lines(

@@ -10,6 +10,7 @@ is only batches, losses and state (distill.training.trainer.Task).
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -45,10 +46,12 @@ class Task(trainer.Task, Protocol):
         """The songs that `evaluate` is asked about; none for a task without songs."""
         return ()
 
+    @abstractmethod
     def save(self, folder: Path) -> None:
         """Writes what was learnt, whole or not at all."""
         ...
 
+    @abstractmethod
     def evaluate(self, songs: Sequence[Song]) -> Mapping[str, Any]:
         """Figures on what is held out, as JSON values."""
         ...

@@ -16,9 +16,9 @@ def has_split(source: Source) -> bool:
 
 
 def embedded_held_out(source: Source, format: CodecFormat | None) -> list[Song]:
-    """The embedded held-out songs, for a source that was asked for its training songs alone.
+    """The embedded held-out songs, for a source that keeps them apart by a `split` setting.
 
-    None for a source that has no split, nor for a codec of tracks, which these songs lack.
+    None for other sources, nor for a codec of tracks, which these songs lack.
     """
     if not has_split(source):
         return []

@@ -12,7 +12,6 @@ from typing import Any
 from distill.config.recipe import Recipe
 from distill.folders import write_atomic
 from distill.tasks import Task
-from distill.tasks._sound import Listening
 from distill.training import trainer
 from distill.training.progress import show
 from distill.training.trainer import Step
@@ -47,6 +46,8 @@ def write_report(folder: Path, report: Mapping[str, Any]) -> None:
 def _listened(steps: Iterable[Step], task: Task, folder: Path) -> Iterator[Step]:
     """Passes steps through; what the task sounds like goes to TensorBoard: first, now and then,
     last."""
+    from distill.tasks._sound import Listening  # brings codecs, which a text has no use for
+
     board: Listening | None = None
     heard, step = -math.inf, None
     for step in steps:

@@ -1,4 +1,12 @@
-"""A grafted LLM in training: packed passages in, the terms of the loss out."""
+"""A grafted LLM in training: cross entropy and divergences in code space, on packed passages.
+
+The loss, in nats per token, is a weighted sum of means:
+
+    per slot      each of the recipe's losses over the slot's own codes, slots counting equally
+    piece         -log P of the next text token, pitch or end, so that it can go on by itself
+    length, open  likewise for lengths, and for boundaries where a frame, a piece or the end comes
+    format        -log P(legal) on a sample of positions, over all rows: for plain samplers
+"""
 
 from __future__ import annotations
 

@@ -116,7 +116,7 @@ def compare(
         level = float(vocoder.decode(still_FS).square().mean().sqrt())
         figures[name]["silence_dbfs"] = 20 * float(torch.log10(torch.tensor(max(level, 1e-9))))
     silent = {name for name in vocoders if figures[name]["silence_dbfs"] <= SILENT_DBFS}
-    fit = [name for name in vocoders if name in silent | {"codec"}]
+    fit = [name for name in vocoders if name in silent or name == "codec"]
     figures["better"] = min(fit or vocoders, key=lambda name: figures[name]["mel_l1"])
     return figures
 

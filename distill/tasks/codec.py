@@ -37,7 +37,7 @@ from distill.config.settings import part
 from distill.errors import SettingsError, SongError
 from distill.songs import Song
 from distill.sources import Source
-from distill.tasks import Task, _run, parameter_groups
+from distill.tasks import Task, parameter_groups
 from distill.tasks._held_out import embedded_held_out
 from distill.tasks._sound import SHORTEST, SpectralDistance, end_to_end, moment
 from distill.training.trainer import TrainSettings, numbered
@@ -75,6 +75,8 @@ class Settings(Checked):
 
     def run(self, recipe: Recipe, folder: Path) -> str:
         """Trains the codec and measures it, in a folder."""
+        from distill.tasks import _run  # the trainer, which checking a recipe does not need
+
         return _run.run(self.task(recipe.seed), recipe, folder)
 
     def task(self, seed: int) -> CodecTask:

@@ -24,7 +24,7 @@ from distill.folders import atomic_folder
 from distill.lm import from_scratch
 from distill.lm.from_scratch import FromScratchSettings
 from distill.songs import Song
-from distill.tasks import Task, _run, parameter_groups
+from distill.tasks import Task, parameter_groups
 from distill.training.trainer import TrainSettings, numbered
 
 
@@ -40,6 +40,8 @@ class Settings(Checked):
 
     def run(self, recipe: Recipe, folder: Path) -> str:
         """Pretrains the LLM and measures it, in a folder."""
+        from distill.tasks import _run  # the trainer, which checking a recipe does not need
+
         return _run.run(TextTask(self, recipe.seed), recipe, folder)
 
 

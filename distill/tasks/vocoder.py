@@ -29,7 +29,7 @@ from distill.errors import SettingsError, SongError
 from distill.runtime.devices import best_device
 from distill.songs import Song
 from distill.sources import Source
-from distill.tasks import Task, _run, parameter_groups
+from distill.tasks import Task, parameter_groups
 from distill.tasks._held_out import divided, embedded_held_out, has_split
 from distill.tasks._sound import (
     SpectralDistance,
@@ -104,6 +104,8 @@ class Settings(Checked):
 
     def run(self, recipe: Recipe, folder: Path) -> str:
         """Trains the head and compares it with the codec's decoder, in a folder."""
+        from distill.tasks import _run  # the trainer, which checking a recipe does not need
+
         return _run.run(self.task(recipe.seed), recipe, folder)
 
     def task(self, seed: int) -> VocoderTask:
@@ -290,7 +292,10 @@ class VocoderTask(Task):
         save_head(self.network, Path(folder), card, self.licences)
 
     def held_out_songs(self) -> list[Song]:
-        return self.held_out or embedded_held_out(self.settings.songs, self.codec.format)
+        if self.held_out:
+            return self.held_out
+        songs = embedded_held_out(self.settings.songs, self.codec.format)
+        return [_one_track(song, self.settings.track) for song in songs]
 
     def evaluate(self, songs: Sequence[Song], seconds: float = 120.0) -> dict[str, Any]:
         """Head and codec on held-out songs (the source's own, else `songs`): see `compare`; and mel

@@ -28,6 +28,7 @@ import logging
 import math
 import random
 import time
+from abc import abstractmethod
 from collections import defaultdict, deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -102,31 +103,40 @@ class TrainSettings(Checked):
 class Task(Protocol[Batch]):
     """All that the trainer knows about what it trains."""
 
+    @abstractmethod
     def batches(self, generator: torch.Generator, start: int) -> Iterator[Batch]:
         """Micro-batches from `start` on, without end; a function of (generator's seed, number)."""
 
+    @abstractmethod
     def counts(self, batch: Batch) -> dict[str, float]:
         """Per weighted term, how many things (tokens, samples) its sum over this batch adds up."""
 
+    @abstractmethod
     def loss(self, batch: Batch) -> dict[str, tuple[Tensor, float]]:
         """Per term, its sum over the batch (a scalar) and its count; without weight only logged.
         It puts its modules into training mode: a caller may have evaluated in between."""
 
+    @abstractmethod
     def loss_weights(self) -> dict[str, float]:
         """The weight of each term of the loss."""
 
+    @abstractmethod
     def parameters(self) -> list[dict[str, Any]]:
         """AdamW's groups: "params", optional "lr_scale" (times the rate) and "weight_decay"."""
 
+    @abstractmethod
     def state(self) -> dict[str, Tensor]:
         """Trained parameters by name."""
 
+    @abstractmethod
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Puts trained parameters back."""
 
+    @abstractmethod
     def size(self, batch: Batch) -> int:
         """Tokens (or samples) of the batch, for tokens per second."""
 
+    @abstractmethod
     def to(self, device: torch.device) -> object:
         """Moves what is trained to the device."""
 

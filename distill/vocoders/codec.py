@@ -38,4 +38,4 @@ class CodecVocoder:
         if context_frames is None:
             chunks = [torch.cat(held)] if (held := list(chunks)) else []
             context_frames = sum(map(len, chunks))
-        return in_pieces(self.codec.decode, chunks, self.hop, context_frames)
+        yield from in_pieces(self.codec.decode, chunks, self.hop, context_frames)

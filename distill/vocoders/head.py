@@ -86,7 +86,7 @@ class HeadVocoder:
 def save_head(
     network: HeadNetwork, folder: Path, codec: CodecCard, licences: Mapping[str, str]
 ) -> None:
-    """Write the folder or nothing (CodecError: a weight too large). `licences`: of the songs."""
+    """Write the folder, whole (CodecError: a weight too large). `licences`: of codec and songs."""
     weights = halves(network.named_parameters(), folder)
     config = {
         "version": VERSION,

@@ -30,7 +30,7 @@ def kl(p_NC: np.ndarray, q_NC: np.ndarray) -> np.ndarray:
 
 
 Reference = Callable[[np.ndarray, np.ndarray, np.ndarray, float], np.ndarray]
-# (scores, codes, teacher, temperature) -> nats, all in float64
+# (logits, codes, teacher, temperature) -> nats, all in float64
 REFERENCES: dict[str, Reference] = {
     "cross_entropy": lambda s, c, t, h: -log_softmax(s)[np.arange(len(c)), c],
     "forward_kl": lambda s, c, t, h: h * h * kl(log_softmax(t / h), log_softmax(s / h)),
@@ -39,7 +39,7 @@ REFERENCES: dict[str, Reference] = {
 
 
 def drawn(seed: int = 0, spread: float = 2.0) -> tuple[Tensor, Tensor, Tensor]:
-    """scores_NC, codes_N, teacher_NC (log-probabilities)."""
+    """logits_NC, codes_N, teacher_NC (log-probabilities)."""
     generator = torch.Generator().manual_seed(seed)
     logits_NC = torch.randn(ROWS, CODES, generator=generator) * spread
     teacher_NC = (torch.randn(ROWS, CODES, generator=generator) * spread).log_softmax(-1)
