@@ -13,7 +13,7 @@ from pathlib import Path
 from distill.config import settings as strict
 from distill.config.recipe import Recipe, check, with_songs
 from distill.curation.curated_songs import curated, in_words, table
-from distill.curation.runner import Row
+from distill.curation.rows import Row
 from distill.errors import SettingsError
 from distill.lm.merge import merge as merge_student
 from distill.singing.singer import load_singer

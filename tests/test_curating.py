@@ -21,7 +21,9 @@ from test_layers import PACKAGE, imports, modules, name_of, ours, outer, type_ch
 from toy_steps import Gain, Level, Odd
 
 from distill.curation import curated_songs, fingerprint
-from distill.curation.runner import Report, Row, curate, file_name
+from distill.curation.one_song import file_name
+from distill.curation.rows import Report, Row
+from distill.curation.runner import curate
 from distill.curation.steps import Item
 from distill.errors import FolderError, SettingsError, SongError
 from distill.songs import Fact, Line, Section, Song, read_manifest, write_manifest

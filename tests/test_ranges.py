@@ -28,14 +28,6 @@ class Sizes(ranges.Checked):
 
 RIGHT = [{}, {"rows": 1}, {"rate": 1e-9}, {"sure": 0.0}, {"shares": (1.0, 0.0)}, {"maybe": "on"}]
 RIGHT += [{"workers": 3}]
-    {},
-    {"rows": 1},
-    {"rate": 1e-9},
-    {"sure": 0.0},
-    {"shares": (1.0, 0.0)},
-    {"maybe": "on"},
-    {"workers": 3},
-]
 WRONG = [
     ("rows", 0, "rows is 0; it must be 1 or more, or null"),
     ("sure", None, "sure is None; it must be 0 to 1"),

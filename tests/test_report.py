@@ -20,7 +20,8 @@ from toy_steps import Level, Odd
 
 from distill.audio import spectrogram
 from distill.curation.report import index_page, song_page, words
-from distill.curation.runner import Report, Row, curate
+from distill.curation.rows import Report, Row
+from distill.curation.runner import curate
 from distill.curation.steps import Item, Remark, _salience
 from distill.songs import Fact, Line, Note, Section, Song, Word
 from distill.sources import Refusal

@@ -49,6 +49,11 @@ def below(bound: float, default: T = _REQUIRED) -> T:
     return _field(default, lambda value: value < bound, f"a number below {bound:g}")
 
 
+def at_most(most: float, default: T = _REQUIRED) -> T:
+    """A field for numbers up to `most`."""
+    return _field(default, lambda value: value <= most, f"{most:g} or less")
+
+
 def between(least: float, most: float, default: T = _REQUIRED) -> T:
     """A field for numbers from `least` to `most`, both included."""
     return _field(default, lambda value: least <= value <= most, f"{least:g} to {most:g}")

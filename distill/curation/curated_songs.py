@@ -18,7 +18,8 @@ from rich.table import Table
 
 from distill.config import settings as strict
 from distill.curation.report import index_page
-from distill.curation.runner import Report, Row, counts, curate
+from distill.curation.rows import Report, Row, counts
+from distill.curation.runner import curate
 from distill.curation.steps import CurationStep
 from distill.errors import SongError
 from distill.folders import cache_folder, sha256_bytes

@@ -2,8 +2,9 @@
 
 It covers the steps and all that they import, directly or round about, and nothing else: a changed
 page, trainer or runner leaves everybody's results as they are. Two things of the runner's shape a
-result as well, and stand beside this in a result's key: the limits of decoding, and `rows.VERSION`,
-raised by hand when the stages, the way sound is written, or the form of results changes.
+result as well, and stand beside this in a result's key: the limits of decoding, and
+`one_song.VERSION`, raised by hand when the stages, the way sound is written, or the form of results
+changes.
 """
 
 from __future__ import annotations

@@ -26,12 +26,13 @@ from distill import __version__
 from distill.audio.safe_decode import Limits, decode_safely
 from distill.config import settings as strict
 from distill.curation import fingerprint
-from distill.curation.rows import VERSION, Row
+from distill.curation.rows import Row
 from distill.curation.steps import CurationStep, Item, Remark, StepOnAll, StepOnOne
 from distill.errors import AudioError, DistillError, FolderError, HubError, SettingsError
 from distill.folders import sha256_bytes, sha256_file, write_atomic
 from distill.songs import TRACKS, Song, from_json, to_json
 
+VERSION = 1  # of a result: its form, and the stages and writing of sound that led to it
 FULL_SCALE = 0.999
 
 

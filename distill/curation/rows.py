@@ -11,7 +11,7 @@ from distill.curation.steps import Item, Remark
 from distill.folders import write_atomic
 from distill.songs import Song, manifest_row
 
-VERSION = 1  # of a result: its form, and the stages and writing of sound that led to it
+VERSION = 1  # of report.json
 
 
 @dataclass(frozen=True)

@@ -31,14 +31,14 @@ from pathlib import Path
 from distill.audio.safe_decode import Limits
 from distill.config import settings as strict
 from distill.curation.one_song import Work, curate_song, file_name, refused, sweep_results
-from distill.curation.rows import Report, Row, by_stage, counts, joint, write
+from distill.curation.rows import Report, Row, write
 from distill.curation.steps import CurationStep, StepOnAll
 from distill.errors import FolderError, SettingsError, SongError
 from distill.folders import sweep
 from distill.songs import Song
 from distill.sources import Refusal
 
-__all__ = ["Report", "Row", "by_stage", "counts", "curate", "file_name", "joint"]
+__all__ = ["curate"]
 
 
 def curate(
@@ -87,7 +87,8 @@ def _home(out: Path) -> Path:
     """The folder, ready. Raises SettingsError for one that holds other people's files."""
     try:
         if out.exists() and not (out / "work").is_dir() and any(out.iterdir()):
-            raise SettingsError(f"{out}: holds other files; name a new or empty folder")
+            words = "name a new or empty folder for the curated songs"
+            raise SettingsError(f"{out}: holds other files; {words}")
         for folder in (out, out / "audio", out / "work", out / "pages"):
             folder.mkdir(parents=True, exist_ok=True)
             sweep(folder)

@@ -20,13 +20,14 @@ def export(songs: Iterable[Song], folder: str | Path, link: bool = False) -> lis
     """Write songs with copies of their sound (link: hard links, where the disk allows); leaves none
     out. Raises FolderError for a folder that is not empty and for missing sound, SongError for two
     songs of one id."""
-    rows = []
-    with new_folder(folder) as filling:
+    with (
+        new_folder(folder) as filling,
+        (filling / "manifest.jsonl").open("w", encoding="utf-8") as manifest,
+    ):
         for key, song in each(songs):
             paths = {}
             for track, path in song.tracks.items():
                 paths[track] = f"audio/{key}.{track}{Path(path).suffix.lower()}"
                 put(path, filling / paths[track], link)
-            rows.append(manifest_row(with_tracks(song, paths), filling) + "\n")
-        (filling / "manifest.jsonl").write_text("".join(rows), encoding="utf-8")
+            manifest.write(manifest_row(with_tracks(song, paths), filling) + "\n")
     return []

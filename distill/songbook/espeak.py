@@ -78,12 +78,12 @@ def installed() -> bool:
 
 
 @contextmanager
-def _started(voice: str, ipa: bool) -> Iterator[tuple[ctypes.CDLL, int] | None]:
+def _started(voice: str, as_ipa: bool) -> Iterator[tuple[ctypes.CDLL, int] | None]:
     """The library with this voice and its sample rate (Hz); None where it knows no such voice."""
     loader = extra("espeakng_loader")
     library = ctypes.CDLL(str(loader.get_library_path()))
     try:
-        events = _PHONEME_EVENTS | (_IPA_EVENTS if ipa else 0)
+        events = _PHONEME_EVENTS | (_IPA_EVENTS if as_ipa else 0)
         data = str(loader.get_data_path()).encode()
         rate = library.espeak_Initialize(_SYNCHRONOUS, _BUFFER_MILLISECONDS, data, events)
         if rate <= 0:
@@ -100,7 +100,7 @@ def ipa(texts: Sequence[str], language: str) -> list[str]:
     if not texts or not installed():
         return ["" for _ in texts]
     short = language.partition("-")[0].lower()
-    with _started(_VOICES.get(short, short), ipa=True) as started:
+    with _started(_VOICES.get(short, short), as_ipa=True) as started:
         if started is None:
             return ["" for _ in texts]
         read = started[0].espeak_TextToPhonemes
@@ -119,11 +119,11 @@ def _clauses(read: Callable[..., bytes | None], text: str) -> Iterator[str]:
 
 def speak(
     text: str, voice: str, words_per_minute: int = 130, pitch: int = 45, pitch_range: int = 30,
-    ipa: bool = True,
+    as_ipa: bool = True,
 ) -> Spoken:  # fmt: skip
     """The text spoken by a voice such as "es" or "en-us+f3". SongError: no such voice or library.
 
-    Without `ipa` phones have espeak-ng's own names, and [[...]] in the text holds such names."""
+    Without `as_ipa` phones have espeak-ng's own names, and [[...]] in the text holds such names."""
     pieces: list[NDArray[np.int16]] = []
     phones: list[tuple[int, str]] = []
 
@@ -139,14 +139,14 @@ def speak(
         return 0
 
     callback = _Callback(receive)  # the library keeps only the address: hold the object
-    with _started(voice, ipa) as started:
+    with _started(voice, as_ipa) as started:
         if started is None:
             raise SongError(f"espeak-ng has no voice {voice!r}; choose another one")
         library, rate = started
         library.espeak_SetSynthCallback(callback)
         for parameter, value in ((_RATE, words_per_minute), (_PITCH, pitch), (_RANGE, pitch_range)):
             library.espeak_SetParameter(parameter, value, 0)
-        spelled, flags = text.encode(), _UTF8 | (0 if ipa else _PHONEMES_IN_BRACKETS)
+        spelled, flags = text.encode(), _UTF8 | (0 if as_ipa else _PHONEMES_IN_BRACKETS)
         library.espeak_Synth(spelled, len(spelled) + 1, 0, 1, 0, flags, None, None)
         library.espeak_Synchronize()
     wave_W = np.concatenate(pieces) if pieces else np.zeros(0, np.int16)

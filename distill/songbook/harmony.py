@@ -30,7 +30,8 @@ def degrees(mode: str, lines: list[int], close: int, rng: random.Random) -> list
 
 
 def fit(notes: list[tuple[int, int, int]], ticks: int, bars: int, key: Key) -> list[int]:
-    """The degree that fits most of each bar of a tune (first tick, last tick, MIDI)."""
+    """The degree that fits most of each bar of a tune (first tick, last tick, MIDI); on a tie the
+    likelier one."""
 
     def sung(first: int, degree: int) -> float:
         return sum(

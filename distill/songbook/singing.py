@@ -142,9 +142,8 @@ def _timbre(
     shape_Q = singer.tilt_db * np.maximum(0.0, np.log2(np.maximum(hertz_Q, 1.0) / 500))
     shape_Q += singer.ring_db * np.exp(-0.5 * ((hertz_Q - _RING_HERTZ) / _RING_WIDTH_HERTZ) ** 2)
     if shape_Q.any():
-        log_envelope_FQ = log_envelope_FQ + np.outer(voiced_F, shape_Q * _DECIBEL).astype(
-            np.float32
-        )
+        shape_FQ = np.outer(voiced_F, shape_Q * _DECIBEL)
+        log_envelope_FQ = log_envelope_FQ + shape_FQ.astype(np.float32)
     # linear in dB between the bands: a sum of hats
     hats_BQ = np.stack([np.interp(hertz_Q, _BANDS_HERTZ, np.eye(4)[band]) for band in range(3)])
     decibels_FQ = noise_FB @ hats_BQ[1:].astype(np.float32) - (60 * hats_BQ[0]).astype(np.float32)
@@ -209,7 +208,7 @@ def _stretch(phone: Phone, length: int, vowel: bool) -> NDArray[np.float64]:
     head, hold = share[0] * source, share[1] * source
     tail = source - head - hold
     out_head = min(head, 0.3 * length)
-    out_tail = min(1.4 * tail if share is _FIRST_TARGET else tail, 0.5 * length)
+    out_tail = min(1.4 * tail if share == _FIRST_TARGET else tail, 0.5 * length)
     knots = [0.0, out_head, length - out_tail, float(length)]
     return phone.start + np.interp(frame_F, knots, [0.0, head, head + hold, source]) - 0.5
 

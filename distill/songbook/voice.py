@@ -78,13 +78,14 @@ class Voice:
         self.world = espeak.extra("pyworld")
         self.fft_size = int(self.world.get_cheaptrick_fft_size(VOICE_RATE))
         self._words: dict[tuple[str, ...], SpokenWord] = {}
+        self._say("en-us", "la")  # a library that does not start is found before songs are begun
 
     def sound(self, phones: tuple[str, ...]) -> tuple[NDArray[np.float64], Events]:
         """The spoken word and its phoneme events."""
         return self._say("en-us", f"[[{_spell(phones)}]]")
 
     def _say(self, voice: str, text: str) -> tuple[NDArray[np.float64], Events]:
-        spoken = espeak.speak(text, voice, _WORDS_PER_MINUTE, _PITCH, _RANGE, ipa=False)
+        spoken = espeak.speak(text, voice, _WORDS_PER_MINUTE, _PITCH, _RANGE, as_ipa=False)
         if spoken.sample_rate != VOICE_RATE:
             needed = f"songs are made of a voice at {VOICE_RATE}"
             raise SongError(f"songbook: espeak-ng speaks at {spoken.sample_rate} Hz; {needed}")

@@ -49,7 +49,8 @@ class Imported:
         raise NotImplementedError
 
     def load(self) -> list[Song]:
-        """All songs in order. Raises FolderError for what is not there, and the first refusal."""
+        """All songs in order. FolderError, SettingsError: nothing there, wrong settings; or a
+        refusal."""
         songs = []
         for _, song in self._rows():
             if isinstance(song, DistillError):
@@ -58,6 +59,6 @@ class Imported:
         return songs
 
     def scan(self) -> Iterator[Song | Refusal]:
-        """Song by song, a Refusal in place of each that cannot be used."""
+        """Song by song, a Refusal for each that cannot be used; as `load` for the folder itself."""
         for name, song in self._rows():
             yield Refusal(name, str(song)) if isinstance(song, DistillError) else song

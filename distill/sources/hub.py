@@ -207,7 +207,8 @@ def _open(datasets: ModuleType, settings: Settings) -> Any:
 
 
 def _file(value: object, home: Path, ours: bool, where: str) -> str | None:
-    """A file here with a row's sound; only `ours`, a dataset on this computer, may name any."""
+    """A file here with a row's sound. `ours`: the dataset lies on this computer too; a stranger's
+    may not name files that were here before it."""
     if value is None:
         return None
     if isinstance(value, str):

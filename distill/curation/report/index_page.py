@@ -16,9 +16,10 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from distill.curation import fingerprint
+from distill.curation.one_song import file_name
 from distill.curation.report.song_page import page
-from distill.curation.report.words import HERE, clock, count, templates
-from distill.curation.runner import Report, Row, by_stage, counts, file_name, joint
+from distill.curation.report.templates import HERE, clock, count, templates
+from distill.curation.rows import Report, Row, by_stage, counts, joint
 from distill.folders import sha256_bytes, sha256_file, write_atomic
 from distill.songs import Song
 

@@ -16,7 +16,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from distill.audio.spectrogram import height, spectrogram_png
-from distill.curation.report.words import clock, count, templates
+from distill.curation.report.templates import clock, count, templates
 from distill.curation.rows import Row
 from distill.curation.steps import _pitch, _salience
 from distill.songs import Line, Section, Song

@@ -44,8 +44,9 @@ _WORDS = {
     "инструментал 间奏 間奏 纯音乐 純音樂 器乐 간주 변주",
 }
 NAMES = {word: name for name, words in _WORDS.items() for word in words.split()}
-# Words that are sung as well: they open a section only in brackets or before a colon,
-_BACKING = set("end final finale fin pre tag stick drop lift break".split())  # not in round ones
+# words that backing voices sing in round brackets: there they open no section
+_BACKING = set("end final finale fin pre tag stick drop lift break".split())
+# words that are sung as well: they open a section only in brackets or before a colon
 _SUNG_TOO = _BACKING | set(
     "music música musique musik solo соло rap hook мост brug copla bait pont ponte prelude coda "
     "inst breakdown vocalise".split()

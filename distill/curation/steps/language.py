@@ -42,7 +42,7 @@ _SPELLINGS = {
     "hu": "hungarian hun", "la": "latin lat", "tl": "filipino fil", "he": "iw hebrew",
     "id": "in indonesian", "hr": "bs sh",
 }  # fmt: skip
-SPELLED = {spelled: code for code, words in _SPELLINGS.items() for spelled in words.split()}
+SPELLED = {name: code for code, names in _SPELLINGS.items() for name in names.split()}
 CLOSE = ("no da", "hr sr sl", "id ms", "cs sk", "bg mk", "uk be ru", "es gl", "hi ur")
 FEWEST_LETTERS = 12  # of a song; below that even the classifier's certainty means little
 SURE_LINE = 0.9  # the confidence from which on a line counts for its own language

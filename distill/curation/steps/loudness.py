@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import resample_poly
 
-from distill.config.ranges import Checked, above, at_least, below
+from distill.config.ranges import Checked, above, at_least, at_most, below
 from distill.curation.steps import Item, Sound
 from distill.errors import SettingsError
 from distill.songs import Fact
@@ -48,14 +48,15 @@ class Settings(Checked):
     dBFS, where it is heard."""
 
     target_lufs: float = below(0, default=-18.0)
-    peak_dbtp: float = -1.0
+    peak_dbtp: float = at_most(0, default=-1.0)
     tolerance_db: float = at_least(0, default=0.1)
     most_gain_db: float = above(0, default=30.0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.target_lufs <= GATE_LUFS or self.peak_dbtp > 0:
-            raise SettingsError("target_lufs must be above -70, and peak_dbtp 0 or below")
+        if self.target_lufs <= GATE_LUFS:
+            fault = f"target_lufs is {self.target_lufs}; it must be above {GATE_LUFS:g}"
+            raise SettingsError(f"{fault} and below 0, as -18")
 
     def curate(self, item: Item) -> Item:
         """The item, all tracks scaled alike, with its old loudness. Silence and NaN stay."""

@@ -83,12 +83,13 @@ class Settings(Checked):
         for section in song.sections:
             lines = []
             for line in section.lines:
-                guess = None
+                sure = None
                 if line.words and not line.notes:
                     guess = line_notes(line, voice, off, song.language)
-                sure = guess and round(guess.confidence * (1 if apart else MIX_FACTOR), 3)
-                if guess is not None and sure is not None and sure >= self.least_confidence:
-                    line = replace(line, notes=guess.notes)
+                    if guess is not None:
+                        sure = round(guess.confidence * (1 if apart else MIX_FACTOR), 3)
+                        if sure >= self.least_confidence:
+                            line = replace(line, notes=guess.notes)
                 lines.append(line)
                 confidences.append(sure)
             sections.append(replace(section, lines=tuple(lines)))

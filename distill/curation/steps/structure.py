@@ -129,13 +129,13 @@ def _cut(song: Song, cuts: list[int], in_chorus: NDArray[np.bool_]) -> tuple[Sec
 def similarity(lines: Sequence[str]) -> NDArray[np.float64]:
     """alike_LL: 1 minus the normalised edit distance of lines in words (East Asian: characters)."""
     spelled = [tuple(units(line)) for line in lines]
-    kinds = {units: number for number, units in enumerate(dict.fromkeys(spelled))}
+    kinds = {line: number for number, line in enumerate(dict.fromkeys(spelled))}
     alike_KK = np.eye(len(kinds))
     for (a, i), (b, j) in itertools.combinations(kinds.items(), 2):
         if set(a) & set(b):
             longest = max(len(a), len(b))
             alike_KK[i, j] = alike_KK[j, i] = 1 - edit_distance(a, b) / longest
-    kind_L = np.array([kinds[units] for units in spelled], int)
+    kind_L = np.array([kinds[line] for line in spelled], int)
     return alike_KK[np.ix_(kind_L, kind_L)]
 
 

@@ -145,7 +145,8 @@ def _note(row: re.Match[str], voice: Voice, at: str, beat: float, gap: float) ->
     if int(length) == 0:
         raise LyricsError(f"{at}: a note of length 0 cannot be sung; give it a beat")
     if start < 0:
-        raise LyricsError(f"{at}: {-start:.2f} s before the recording; correct it or #GAP")
+        fault = f"this note is {-start:.2f} s before the recording"
+        raise LyricsError(f"{at}: {fault}; correct it or #GAP")
     letters = typed.strip().lstrip("~").strip("~ ")
     goes_on = not lyrics.words(letters) and typed.strip(" ~-\u2013") == ""
     begins = not goes_on and (not voice.worded or voice.open or typed.startswith(" "))
