@@ -21,7 +21,7 @@ from distill.config import recipe
 from distill.config.recipe import Recipe
 from distill.errors import DistillError, FolderError, SettingsError, TeacherError, TrainingError
 from distill.singing.singer import load_singer
-from distill.tasks import _run
+from distill.tasks import Task, _run
 
 STEPS = 6
 MY_SONGS = """
@@ -323,3 +323,11 @@ def test_no_songs_no_run(home, tmp_path):
     with pytest.raises(SettingsError, match="not `recorded`"):
         pipeline.record(my_songs(home), str(home / "songs"))
     assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_a_task_that_forgets_what_a_run_needs_cannot_be_made():
+    class Forgetful(Task):
+        def save(self, folder): ...
+
+    with pytest.raises(TypeError, match="evaluate"):
+        Forgetful()

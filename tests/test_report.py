@@ -19,7 +19,7 @@ import soundfile
 from toy_steps import Level, Odd
 
 from distill.audio import spectrogram
-from distill.curation.report import index_page, song_page, words
+from distill.curation.report import index_page, song_page, templates
 from distill.curation.rows import Report, Row
 from distill.curation.runner import curate
 from distill.curation.steps import Item, Remark, _salience
@@ -281,7 +281,7 @@ def test_nothing_in_a_song_runs(song: Song, tmp_path: Path) -> None:
     assert len(pages) == 2
     for one in pages:
         page = Page(one)
-        own = Page(words.HERE / ("index_page.html" if one == path else "song_page.html"))
+        own = Page(templates.HERE / ("index_page.html" if one == path else "song_page.html"))
         assert len(page.all("script")) == 1 == len(own.all("script")) and EVIL not in page.source
         assert not [
             attrs for _, attrs, _ in page.tags if any(name.startswith("on") for name in attrs)

@@ -9,6 +9,7 @@ rule), so all of these are exact. A class here is a loss: its snake_case name is
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -51,7 +52,7 @@ class CrossEntropy:
 
 
 @dataclass(frozen=True)
-class _Divergence:
+class _Divergence(ABC):
     """Of teacher p and student q at a temperature, times its square (Hinton, arXiv 1503.02531)."""
 
     weight: float = 1.0
@@ -66,8 +67,9 @@ class _Divergence:
         q_NC = log_softmax(logits_NC.float() / self.temperature, -1)
         return self.between(p_NC, q_NC) * self.temperature**2
 
+    @abstractmethod
     def between(self, p_NC: Tensor, q_NC: Tensor) -> Tensor:
-        raise NotImplementedError
+        """Of log-probabilities of teacher and student."""
 
 
 @dataclass(frozen=True)

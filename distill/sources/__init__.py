@@ -8,6 +8,7 @@ Neither decodes sound.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -42,11 +43,12 @@ class Refusal(NamedTuple):
 Rows = Iterator[tuple[str, Song | DistillError]]  # each song by name, or why it is none
 
 
-class Imported:
+class Imported(ABC):
     """What the sources share that read other people's files: `load` and `scan` by `_rows`."""
 
+    @abstractmethod
     def _rows(self) -> Rows:
-        raise NotImplementedError
+        """Each song, or the error that stands in its place, by name."""
 
     def load(self) -> list[Song]:
         """All songs in order. FolderError, SettingsError: nothing there, wrong settings; or a

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,9 +25,9 @@ class JsonLines(Imported):
 
     path: str
 
+    @abstractmethod
     def _song(self, row: Row, where: str, number: int) -> Song:
         """The song of row `number`, which stands at "file:line"."""
-        raise NotImplementedError
 
     def _rows(self) -> Rows:
         for number, (where, row) in enumerate(rows(Path(self.path).expanduser()), 1):
