@@ -118,9 +118,8 @@ class Settings:
         """The number of the bandwidth among those trained: Vocos's `bandwidth_id`."""
         if self.bandwidth not in bandwidths:
             known = ", ".join(f"{rate:g}" for rate in bandwidths)
-            raise CodecError(
-                f"{self.path}: no bandwidth of {self.bandwidth:g} kb/s; give one of {known}"
-            )
+            fault = f"bandwidth is {self.bandwidth:g} kb/s; this one has {known}"
+            raise CodecError(f"{self.path}: {fault}")
         return bandwidths.index(self.bandwidth)
 
 
