@@ -168,10 +168,10 @@ def _typed(value: Any, hint: object, where: str, dotted: str) -> object:
         if len(wanted) != len(value):
             raise wrong
         pairs = enumerate(zip(value, wanted, strict=True))
-        return tuple(_typed(item, wish, where, f"{dotted}.{n}") for n, (item, wish) in pairs)
+        return tuple(_typed(item, of_item, where, f"{dotted}.{n}") for n, (item, of_item) in pairs)
     if origin is dict and isinstance(value, dict):
-        items, wish = value.items(), arguments[1]
-        return {name: _typed(item, wish, where, f"{dotted}.{name}") for name, item in items}
+        items, of_item = value.items(), arguments[1]
+        return {name: _typed(item, of_item, where, f"{dotted}.{name}") for name, item in items}
     if hint is float and type(value) in (int, float):
         if not math.isfinite(value):
             raise wrong
