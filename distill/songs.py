@@ -15,7 +15,7 @@ from __future__ import annotations
 import functools
 import itertools
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
@@ -113,6 +113,11 @@ class Song:
     def fact(self, name: str) -> Fact | None:
         """What is known under this name."""
         return next((fact for fact in self.facts if fact.name == name), None)
+
+    def with_tracks(self, paths: Mapping[str, str]) -> Song:
+        """The song with these files, by track, and no others."""
+        audio, vocals, accompaniment = map(paths.get, TRACKS)
+        return replace(self, audio=audio, vocals=vocals, accompaniment=accompaniment)
 
     def with_fact(self, fact: Fact) -> Song:
         """The song with this fact, in place of one of the same name."""
@@ -218,8 +223,7 @@ def _manifest_song(text: bytes, folder: Path) -> Song:
     if not isinstance(row, dict) or row.pop("version", VERSION) != VERSION:
         raise SongError(f"this manifest is of another version than {VERSION}; export it again")
     song = from_json(row)
-    files: dict[str, Any] = {t: str((folder / file).resolve()) for t, file in song.tracks.items()}
-    return replace(song, **files)
+    return song.with_tracks({t: str((folder / f).resolve()) for t, f in song.tracks.items()})
 
 
 def read_manifest(path: str | Path) -> list[Song]:

@@ -172,13 +172,7 @@ def _keep_sound(item: Item, work: Work) -> Item:
             raise AudioError(f"{words} ({error}); convert it first") from None
         write_atomic(path, memory.getvalue())
         paths[name] = str(path)
-    return replace(item, song=_with_tracks(item.song, paths))
-
-
-def _with_tracks(song: Song, paths: Mapping[str, str]) -> Song:
-    """The song with these files and no others: a step may have taken one away."""
-    audio, vocals, accompaniment = map(paths.get, TRACKS)
-    return replace(song, audio=audio, vocals=vocals, accompaniment=accompaniment)
+    return replace(item, song=item.song.with_tracks(paths))
 
 
 # --- results on disk ------------------------------------------------------------------------------
@@ -188,7 +182,7 @@ def _to_json(row: Row, out: Path) -> dict[str, object]:
     song, paths = row.item.song, dict[str, str]()
     if not row.item.aside:
         paths = {name: Path(path).relative_to(out).as_posix() for name, path in song.tracks.items()}
-        song = _with_tracks(song, paths)
+        song = song.with_tracks(paths)
     return {
         "key": row.key, "name": row.name, "song": to_json(song), "traces": dict(row.item.traces),
         "sizes": {path: (out / path).stat().st_size for path in paths.values()},
@@ -202,7 +196,7 @@ def _from_json(values: Mapping[str, Any], work: Work) -> Row:
     item = Item(song, {}, remarks, traces)
     if not item.aside:
         paths = {name: str(work.out / path) for name, path in song.tracks.items()}
-        item = replace(item, song=_with_tracks(song, paths))
+        item = replace(item, song=song.with_tracks(paths))
     return Row(values["name"], item, remarks, values["seconds"], values["spent"], values["key"])
 
 

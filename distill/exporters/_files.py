@@ -6,15 +6,14 @@ import os
 import re
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
 from distill.errors import FolderError, SongError
 from distill.folders import atomic_folder, sha256_bytes
-from distill.songs import TRACKS, Song
+from distill.songs import Song
 
 
 @contextmanager
@@ -62,12 +61,6 @@ def put(source: str | Path, copy: Path, link: bool = False) -> None:
         except OSError:
             pass  # another disk
     shutil.copyfile(source, copy)
-
-
-def with_tracks(song: Song, paths: Mapping[str, str]) -> Song:
-    """The song with these files in place of its own."""
-    audio, vocals, accompaniment = map(paths.get, TRACKS)
-    return replace(song, audio=audio, vocals=vocals, accompaniment=accompaniment)
 
 
 class Closing(Protocol):

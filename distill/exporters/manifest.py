@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from distill.exporters import LeftOut
-from distill.exporters._files import each, new_folder, put, with_tracks
+from distill.exporters._files import each, new_folder, put
 from distill.songs import Song, manifest_row
 
 
@@ -29,5 +29,5 @@ def export(songs: Iterable[Song], folder: str | Path, link: bool = False) -> lis
             for track, path in song.tracks.items():
                 paths[track] = f"audio/{key}.{track}{Path(path).suffix.lower()}"
                 put(path, filling / paths[track], link)
-            manifest.write(manifest_row(with_tracks(song, paths), filling) + "\n")
+            manifest.write(manifest_row(song.with_tracks(paths), filling) + "\n")
     return []

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from distill.errors import SettingsError
 from distill.exporters import LeftOut
-from distill.exporters._files import Shards, each, new_folder, track_name, with_tracks
+from distill.exporters._files import Shards, each, new_folder, track_name
 from distill.songs import VERSION, Song, to_json
 
 BLOCK = 512  # of a tar: a head, and content filled up to whole blocks
@@ -53,7 +53,7 @@ def export(
 def _members(song: Song, key: str) -> list[tuple[str, int, Path | bytes]]:
     """(name, bytes, where from) of a song's files in a shard, the JSON last."""
     files = {track: track_name(key, track, path) for track, path in song.tracks.items()}
-    row = {"version": VERSION, **to_json(with_tracks(song, files))}
+    row = {"version": VERSION, **to_json(song.with_tracks(files))}
     text = json.dumps(row, ensure_ascii=False).encode()
     paths = [(files[track], Path(path)) for track, path in song.tracks.items()]
     sound = [(name, path.stat().st_size, path) for name, path in paths]

@@ -157,7 +157,7 @@ def held_out(
     with a teacher also KL(teacher || student), nats per token by slot."""
     student.model.eval()
     sums: dict[str, float] = defaultdict(float)
-    for batch in _batches(student, coded, teacher, tokens):
+    for _, batch in packed(student, coded, tokens, teacher):
         for name, value in _sums(student, batch):
             sums[name] += value
     format, frames = student.vocabulary.format, sums["frames"]
@@ -174,10 +174,11 @@ def held_out(
     return figures
 
 
-def _batches(
-    student: Student, coded: Sequence[Coded], teacher: Teacher | None, tokens: int
-) -> Iterator[Batch]:
-    """All passages, packed in order, about `tokens` at once, with the teacher's signals."""
+def packed(
+    student: Student, coded: Sequence[Coded], tokens: int, teacher: Teacher | None = None
+) -> Iterator[tuple[list[int], Batch]]:
+    """All passages, packed in order, about `tokens` at once: their numbers and the batch, with the
+    teacher's signals."""
     v = student.vocabulary
     written = [write(c.passage, c.codes_FS, student.encode_text, v) for c in coded]
     lengths = [len(w) for w in written]
@@ -188,8 +189,9 @@ def _batches(
         members = rows[first : first + step]
         own = [[coded[i] for i in row] for row in members]
         signals = [teacher.signals(row) for row in own] if teacher is not None else None
-        packed = [[written[i] for i in row] for row in members]
-        yield build(packed, v, longest, signals, format_share=0.0).to(student.device)
+        inside = [[written[i] for i in row] for row in members]
+        batch = build(inside, v, longest, signals, format_share=0.0)
+        yield [i for row in members for i in row], batch.to(student.device)
 
 
 def _sums(student: Student, batch: Batch) -> Iterator[tuple[str, float]]:

@@ -12,8 +12,8 @@ from torch import Tensor
 from distill.codecs import Codec
 from distill.folders import fingerprint
 from distill.lm import logits
-from distill.lm.batches import Batch, build, pack_rows
-from distill.lm.prompts import Coded, write
+from distill.lm.batches import Batch
+from distill.lm.prompts import Coded
 from distill.lm.signals import Signal
 from distill.lm.student import Student
 from distill.runtime.devices import best_device
@@ -58,22 +58,14 @@ class ModelTeacher:
     @torch.no_grad()
     def signals(self, coded: Sequence[Coded]) -> list[Signal]:
         """One Signal per passage, in order."""
-        v = self.student.vocabulary
-        written = [write(c.passage, c.codes_FS, self.student.encode_text, v) for c in coded]
-        longest = max(len(w) for w in written)
-        rows = pack_rows([len(w) for w in written], range(len(written)), longest)
         signals: dict[int, Signal] = {}
-        step = max(1, self.tokens // longest)
-        for first in range(0, len(rows), step):
-            read = rows[first : first + step]
-            batch = build([[written[i] for i in row] for row in read], v, longest, format_share=0.0)
-            order = [i for row in read for i in row]
-            signals |= zip(order, self._read(batch, [coded[i] for i in order]), strict=True)
+        for numbers, batch in logits.packed(self.student, coded, self.tokens):
+            signals |= zip(numbers, self._read(batch, [coded[i] for i in numbers]), strict=True)
         return [signals[i] for i in range(len(coded))]
 
     def _read(self, batch: Batch, coded: Sequence[Coded]) -> list[Signal]:
         """The signals of the passages of a batch, in its order."""
-        student, batch = self.student, batch.to(self.student.device)
+        student = self.student
         v, hidden_ND = student.vocabulary, logits.hidden_ND(student, batch)
         frames = [len(c.codes_FS) for c in coded]
         pieces = [len(c.passage.pieces) for c in coded]
