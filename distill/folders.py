@@ -5,20 +5,22 @@ flushed to the disk, and renamed. A folder is filled under a hidden name, gets a
 with the sha256 of every file, is flushed, and is renamed. So a reader finds the old thing or the
 new thing, whatever was killed in between, and `whole` can tell a damaged folder from a sound one.
 
-`locate` turns what a recipe says ("embedded/base", a folder, "org/name@revision") into a folder on
-this disk; it is the only place of the library that downloads from a hub.
+`locate` turns what a recipe says ("embedded/base", a folder, "package:name/inside", "org/name") into
+a folder or a file on this disk; it is the only place of the library that downloads from a hub.
 """
 
 from __future__ import annotations
 
+import glob
 import hashlib
+import importlib.util
 import json
 import logging
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,7 +34,19 @@ log = logging.getLogger("distill")
 MANIFEST = "manifest.json"
 OWN_CODEC = "./codec"  # a path in singer.json: the codec lies in the singer's own folder
 _PARTIAL = ".partial-"
-_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
+_HUB_NAME = re.compile(
+    r"(?P<name>[\w.-]+/[\w.-]+)(/(?P<file>[\w./-]+\.gguf))?(@(?P<revision>[\w./-]+))?"
+)
+_PACKAGE = "package:"
+# what a hub's repository may hold beside the weights that are used: other forms of the same
+_WEIGHTS = (".safetensors", ".safetensors.index.json")
+_PICKLES = (".bin", ".bin.index.json", ".pth", ".pt", ".th", ".ckpt")
+_EXPORTS = (".gguf", ".onnx", ".onnx_data", ".h5", ".msgpack", ".ot", ".tflite", ".mlmodel")
+_WEIGHT_FORMS = _WEIGHTS + _PICKLES + _EXPORTS
+_OTHER_FORMS = {"original", "onnx", "openvino", "coreml", "metal", "gguf", "tflite"}
+_SHARD = re.compile(r"model(-\d+-of-\d+\.safetensors|\.safetensors\.index\.json)")
+# not model.safetensors itself: shards of it, another dtype's variant, a maker's own layout
+_SECOND_COPY = re.compile(r"(model[.-].+|consolidated.*)\.safetensors(\.index\.json)?|" + _SHARD.pattern)
 
 
 def package_path(name: str) -> Path:
@@ -45,30 +59,103 @@ def cache_folder() -> Path:
     return Path(os.environ.get("DISTILL_CACHE") or Path.home() / ".cache" / "distill")
 
 
-def locate(where: str) -> Path:
-    """The folder of "embedded/<part>", a path, or "org/name[@revision]", fetched from the hub.
-    FolderError when it is none of these or cannot be fetched."""
+def locate(where: str, reads: str = "") -> Path:
+    """The folder or file of "embedded/<part>", a path, "package:NAME/INSIDE" (a file of an installed
+    Python package, which is not imported), "org/name[@revision]", or one file of a hub's
+    repository, "org/name/FILE.gguf[@revision]". FolderError when it is none of these or cannot be
+    fetched. Of a repository one copy of the weights is fetched (`needed`), and what `reads` names.
+    """
     text = str(where)
     if text.startswith("embedded/"):
         inside = package_path(text.removeprefix("embedded/"))
         if inside.exists():
             return inside
         raise FolderError(f"{text}: this part is not in the package; is the install complete?")
+    if text.startswith(_PACKAGE):
+        return _in_package(text)
     folder = Path(text).expanduser()
     if folder.exists():
         return folder
-    if not _HUB_NAME.fullmatch(text):
-        ways = "an existing folder, embedded/<part>, or org/name of a hub"
+    if not (match := _HUB_NAME.fullmatch(text)):
+        ways = "an existing folder, embedded/<part>, package:NAME/FILE, or org/name of a hub"
         raise FolderError(f"{text}: no such folder; give {ways}")
-    from huggingface_hub import snapshot_download
-
-    name, _, revision = text.partition("@")
     try:
-        return Path(snapshot_download(name, revision=revision or None))
+        return _fetched(match["name"], match["file"], match["revision"], reads)
+    except FolderError:
+        raise
     except Exception as error:  # the hub client has many error types; all mean the same here
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         fault = f"no such folder, and no hub gave it ({reason})"
         raise FolderError(f"{text}: {fault}; check the name and network") from error
+
+
+def public_name(where: str) -> str:
+    """What may be published of where something lies: of a path that leaves the current folder, its
+    last part; a hub id or a package's file as it stands."""
+    return Path(where).name if where.startswith(("/", "~", "..")) else where
+
+
+def _in_package(text: str) -> Path:
+    """What "package:NAME/INSIDE" names, without running any of the package's code."""
+    name, _, inside = text.removeprefix(_PACKAGE).partition("/")
+    if not name.isidentifier() or not inside or ".." in Path(inside).parts:
+        raise FolderError(f"{text}: names no file of a package; write it as package:NAME/FILE")
+    spec = importlib.util.find_spec(name)
+    if spec is None or not spec.submodule_search_locations:
+        missing = "this Python package is not installed"
+        raise FolderError(f"{text}: {missing}; pip install {name.replace('_', '-')}")
+    homes = [Path(home) for home in spec.submodule_search_locations]
+    for home in homes:
+        if (home / inside).exists():
+            return home / inside
+    names = sorted(path.name for home in homes for path in home.iterdir() if path.is_file())
+    weights = [path for path in names if not path.endswith((".py", ".pyi", ".typed"))]
+    has = ", ".join(weights[:5]) or "no data"
+    raise FolderError(f"{text}: the package holds no such file; it has {has}")
+
+
+# --- from a hub -----------------------------------------------------------------------------------
+def _fetched(name: str, file: str | None, revision: str | None, reads: str) -> Path:
+    """A repository's needed files, or the one that is named, in the hub client's cache."""
+    from huggingface_hub import HfApi, hf_hub_download, snapshot_download
+
+    if file is not None:
+        return Path(hf_hub_download(name, file, revision=revision))
+    try:
+        listed = HfApi().model_info(name, revision=revision).siblings or []
+    except Exception:
+        with suppress(Exception):  # no network: what an earlier call has fetched
+            return Path(snapshot_download(name, revision=revision, local_files_only=True))
+        raise
+    names = [sibling.rfilename for sibling in listed]
+    ggufs = [path for path in names if path.endswith(".gguf")]
+    if ggufs and not any(path.endswith(_WEIGHTS) for path in names):
+        ways = f"name the file that is meant, {name}/{ggufs[0]}"
+        raise FolderError(f"{name}: holds {len(ggufs)} GGUF files and no other weights; {ways}")
+    patterns = [glob.escape(path) for path in (*needed(names), *filter(None, [reads]))]
+    return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
+
+
+def needed(names: Sequence[str]) -> list[str]:
+    """Of a repository's files those that are used: one copy of the weights, in safetensors where
+    there are any, else in PyTorch's own form. What this library has pushed is whole."""
+    forms = [form for form in (_WEIGHTS, _PICKLES) if any(_is_at_top(name, form) for name in names)]
+    if "singer.json" in names or not forms:
+        return list(names)
+    others = tuple(form for form in _WEIGHT_FORMS if form not in forms[0])
+    whole_model = "model.safetensors" in names
+    kept = []
+    for name in names:
+        folder = name.partition("/")[0] if "/" in name else ""
+        is_shard = bool(_SHARD.fullmatch(name))
+        second = _SECOND_COPY.fullmatch(name) and (whole_model or not is_shard)
+        if folder not in _OTHER_FORMS and not name.endswith(others) and not second:
+            kept.append(name)
+    return kept
+
+
+def _is_at_top(name: str, endings: tuple[str, ...]) -> bool:
+    return "/" not in name and name.endswith(endings)
 
 
 def sha256_bytes(content: bytes) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from distill.config import settings as strict
@@ -15,6 +16,7 @@ from distill.config.recipe import Recipe, check, with_songs
 from distill.curation.curated_songs import curated, in_words, table
 from distill.curation.rows import Row
 from distill.errors import SettingsError
+from distill.folders import public_name
 from distill.lm.merge import merge as merge_student
 from distill.singing.singer import load_singer
 from distill.singing.singer_folder import open_singer, put_part, read_about, write_about
@@ -116,7 +118,7 @@ def merge(run_folder: str | Path, out: str | Path) -> str:
     for name in ("codec", "vocoder"):
         if (folder / name).is_dir():
             put_part(Path(out), name, folder / name)
-    write_about(Path(out), about)
+    write_about(Path(out), replace(about, base=public_name(about.base)))
     difference, logit = merged.largest_difference, merged.largest_logit
     return f"{merged.folder}: largest difference {difference:.1e} of logits up to {logit:.1f}"
 

@@ -48,6 +48,7 @@ from vocos.models import VocosBackbone
 from distill.codecs._pretrained import read_pretrained_config
 
 LICENCES = {"facebook/encodec_24khz": "cc-by-nc-4.0", "charactr/vocos-encodec-24khz": "mit"}
+WEIGHTS = "pytorch_model.bin"  # of the Vocos
 PUBLISHED = "encodec_24khz"
 SAMPLE_RATE, HOP, CODES, KBPS_A_SLOT = 24000, 320, 1024, 0.75
 FIXED = {  # what transformers calls them; `hop` is the product of its upsampling ratios
@@ -82,7 +83,7 @@ class Settings:
     @property
     def format(self) -> CodecFormat:
         """Read from config.yaml alone; CodecError: missing, other classes, or no such bandwidth."""
-        _, bandwidths = _config(locate(self.path) / "config.yaml")
+        _, bandwidths = _config(locate(self.path, WEIGHTS) / "config.yaml")
         self._rate(bandwidths)
         slots = round(self.bandwidth / KBPS_A_SLOT)
         return CodecFormat(SAMPLE_RATE, SAMPLE_RATE / HOP, (CODES,) * slots)
@@ -96,9 +97,9 @@ class Settings:
 
     def load(self) -> EncodecVocos:
         """The codec with its weights. CodecError names what is damaged or wants to run code."""
-        folder, format = locate(self.path), self.format
+        folder, format = locate(self.path, WEIGHTS), self.format
         config, bandwidths = _config(folder / "config.yaml")
-        path = folder / "pytorch_model.bin"
+        path = folder / WEIGHTS
         state = _weights.checked(_weights.read_checkpoint(path), path)
         with _weights.as_configured(folder / "config.yaml"):
             backbone, head = VocosBackbone(**config["backbone"]), ISTFTHead(**config["head"])

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from snac import SNAC
 
 LICENCES = {f"hubertsiuzdak/snac_{rate}khz": "mit" for rate in (24, 32, 44)}
+WEIGHTS = "pytorch_model.bin"
 NEEDED = ("sampling_rate", "encoder_rates", "vq_strides", "codebook_size")
 
 
@@ -47,7 +48,7 @@ class Settings:
     @property
     def format(self) -> CodecFormat:
         """Read from config.json alone; CodecError when it is missing or not that of a SNAC."""
-        path = locate(self.path) / "config.json"
+        path = locate(self.path, WEIGHTS) / "config.json"
         config = _weights.read_config(path, NEEDED)
         with _weights.as_configured(path):
             strides, coarsest = config["vq_strides"], config["vq_strides"][0]
@@ -67,8 +68,8 @@ class Settings:
             from snac import SNAC
         except ImportError as error:
             raise CodecError(f"{self.path}: needs the package snac; pip install snac") from error
-        folder, format = locate(self.path), self.format
-        path = folder / "pytorch_model.bin"
+        folder, format = locate(self.path, WEIGHTS), self.format
+        path = folder / WEIGHTS
         config = _weights.read_config(folder / "config.json", NEEDED)
         state = _weights.checked(_weights.read_checkpoint(path), path)
         with _weights.as_configured(folder / "config.json"):

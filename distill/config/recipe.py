@@ -20,6 +20,7 @@ from typing import Any
 
 from distill.config import settings as strict
 from distill.errors import SettingsError
+from distill.folders import public_name
 
 Changes = Mapping[str, str] | None  # YAML by dotted key: {"train.seconds": "60"}
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -51,9 +52,7 @@ def _without_folders(value: object) -> object:
         return {name: _without_folders(item) for name, item in value.items()}
     if isinstance(value, list):
         return [_without_folders(item) for item in value]
-    if isinstance(value, str) and value.startswith(("/", "~", "..")):
-        return Path(value).name
-    return value
+    return public_name(value) if isinstance(value, str) else value
 
 
 def load(name: str | Path, overrides: Changes = None) -> Recipe:

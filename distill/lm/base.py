@@ -3,7 +3,8 @@
 **Knowing it again.** An adapter fits one base. PEFT loads it onto any base of the same shape
 without a word, and the result is noise; so an adapter has its base's fingerprint: sha256 over every
 weight (dtype, shape, bytes; not its name, which transformers changes between memory and disk) and
-over what its tokenizer does (its pieces and ids, and how it cuts a few sentences).
+over what its tokenizer does (its pieces and ids, and how it cuts a few sentences). A base of which
+only some layers are kept has another fingerprint than the whole one.
 
 **Text stays text.** Lyrics may spell `</s>` or `<custom_token_5>`; a tokenizer that knows such a
 token makes one id of it, and a singer would stop or hear sound. `TextCoder` writes plain letters.
@@ -25,6 +26,8 @@ from torch import Tensor, nn
 
 from distill.errors import FolderError
 from distill.folders import locate
+from distill.lm.gguf_base import as_folder, source
+from distill.lm.layers import Layers, keep_layers, kept_layers
 from distill.runtime import torchaudio_standin
 from distill.runtime.devices import best_device
 
@@ -53,22 +56,35 @@ SENTENCES = (
 
 
 def open_base(
-    where: str | Path, dtype: str = "float32", quantise: Quantisation = "none"
+    where: str | Path,
+    dtype: str = "float32",
+    quantise: Quantisation = "none",
+    layers: Layers = None,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """(model, tokenizer) of a folder, `embedded/base` or hub id: safetensors only, no remote code.
-    `quantise`: linear layers in 8 or 4 bits (QLoRA, arXiv 2305.14314). Raises FolderError."""
-    folder = locate(str(where))
+    """(model, tokenizer) of a folder, `embedded/base`, hub id, or GGUF file (a path,
+    `org/name/FILE.gguf`, `package:NAME/FILE.gguf`): safetensors or GGUF only, no remote code.
+
+    `quantise`: linear layers in 8 or 4 bits (QLoRA, arXiv 2305.14314). `layers`: how many of its
+    layers are kept, or which. Raises FolderError, and GraftError for layers that it has not.
+    """
+    folder = folder_for(where, dtype)
     options: dict[str, Any] = {"dtype": getattr(torch, dtype)}
     if quantise != "none":
         options["quantization_config"] = _quantisation(quantise, getattr(torch, dtype))
         options["device_map"] = {"": best_device()}
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
-        model = AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True, **options)
+        model, about = AutoModelForCausalLM.from_pretrained(
+            folder, use_safetensors=True, output_loading_info=True, **options
+        )
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         unread = f"transformers cannot load it as a causal LM ({reason})"
         raise FolderError(f"{where}: {unread}; check it") from error
+    if missing := sorted(about["missing_keys"]):  # transformers goes on with random numbers
+        fault = f"{len(missing)} weights are not in it ({missing[0]})"
+        raise FolderError(f"{where}: {fault}; fetch it again")
+    keep_layers(model, layers, str(where))
     # bitsandbytes repacks 4-bit weights in place at the first forward without gradients, for a
     # kernel that has no backward: training after any evaluation would go wrong in silence
     module: Any
@@ -76,6 +92,12 @@ def open_base(
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
     return model.eval(), tokenizer
+
+
+def folder_for(where: str | Path, dtype: str = "float32") -> Path:
+    """The folder of transformers that a base is opened from: itself, or what its GGUF became."""
+    path = locate(str(where))
+    return as_folder(path, dtype) if path.is_file() else path
 
 
 def _quantisation(quantise: Quantisation, dtype: torch.dtype) -> BitsAndBytesConfig:
@@ -96,13 +118,17 @@ def fingerprint(
     model: nn.Module | None, tokenizer: PreTrainedTokenizerBase, folder: Path | None = None
 ) -> str:
     """sha256 (hex) of a base: of the weights in its folder, else of the model in memory. The two
-    agree for a model that `save_pretrained` saved and that is held in the dtype it was saved in."""
-    if folder is not None:
-        tensors = _stored(folder)
-    else:
+    agree for a model that `save_pretrained` saved and that is held in the dtype it was saved in.
+    Of a GGUF, the file counts and not what it became; of a model with fewer layers, which."""
+    if folder is None:
         assert model is not None
-        tensors = _held(model)
-    digest = hashlib.sha256(b"".join(sorted(map(_digest, tensors))))
+        digest = _of_tensors(_held(model))
+    elif made_of := source(folder):
+        digest = hashlib.sha256(bytes.fromhex(made_of["sha256"]))
+    else:
+        digest = _of_tensors(_stored(folder))
+    if layers := kept_layers(model):
+        digest.update(json.dumps({"layers": layers}).encode())
     pieces = sorted(tokenizer.get_vocab().items())
     cuts = [tokenizer.encode(sentence, add_special_tokens=False) for sentence in SENTENCES]
     digest.update(json.dumps([pieces, cuts]).encode())
@@ -113,6 +139,10 @@ def folder_of(model: nn.Module) -> Path | None:
     """The local folder of safetensors that a model was loaded from, if any."""
     folder = Path(getattr(model, "name_or_path", "") or "missing")
     return folder if folder.is_dir() and any(folder.glob("*.safetensors")) else None
+
+
+def _of_tensors(tensors: Iterator[Tensor]) -> hashlib._Hash:
+    return hashlib.sha256(b"".join(sorted(map(_digest, tensors))))
 
 
 def _digest(tensor: Tensor) -> bytes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import lzma
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,6 +17,7 @@ import torch
 
 from distill.errors import FolderError, SettingsError
 from distill.folders import locate
+from distill.lm.base import folder_for
 from distill.runtime import torchaudio_standin
 
 torchaudio_standin.install()
@@ -24,6 +25,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
+    AutoTokenizer,
     LlamaTokenizerFast,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
@@ -35,7 +37,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FromScratchSettings:
-    """Shape of a small LLM (family: transformers' model_type), its tokenizer, and their text."""
+    """Shape of a small LLM (family: transformers' model_type), its tokenizer, and their text. Or
+    `like` a base (a path, hub id or GGUF, as of `base.path`): its shape and its tokenizer, none of
+    its weights; what is said of a shape is then left out."""
 
     family: Literal["llama", "qwen2", "qwen3"] = "llama"
     width: int = 256
@@ -47,6 +51,14 @@ class FromScratchSettings:
     tokenizer: Literal["sentencepiece", "bytes"] = "sentencepiece"
     pieces: int = 1024
     text: str = "recipes/text"
+    like: str = ""
+
+    def __post_init__(self) -> None:
+        others = [field for field in fields(self) if field.name not in ("like", "text")]
+        given = [field.name for field in others if getattr(self, field.name) != field.default]
+        if self.like and given:
+            fault = f"{given[0]} and like {self.like} both say what shape it has"
+            raise SettingsError(f"{fault}; leave out {', '.join(given)}, or like")
 
 
 def read_text(where: str, split: Literal["train", "held-out"]) -> str:
@@ -63,7 +75,31 @@ def read_text(where: str, split: Literal["train", "held-out"]) -> str:
 
 
 def make(settings: FromScratchSettings, seed: int) -> tuple[Any, PreTrainedTokenizerBase]:
-    """(model, tokenizer): random weights from `seed`, tokenizer trained on the settings' text."""
+    """(model, tokenizer): random weights from `seed`; the tokenizer trained on the settings' text,
+    or that of the base it is like. FolderError where there is no such text or base."""
+    config, tokenizer = _like(settings.like) if settings.like else _small(settings)
+    state = torch.random.get_rng_state()
+    torch.manual_seed(seed)
+    try:
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    finally:
+        torch.random.set_rng_state(state)
+    return model, tokenizer
+
+
+def _like(base: str) -> tuple[Any, PreTrainedTokenizerBase]:
+    """(config, tokenizer) of a base; of its weights nothing is read."""
+    folder = folder_for(base)
+    try:
+        return AutoConfig.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError, KeyError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        unread = f"transformers cannot read its config and tokenizer ({reason})"
+        raise FolderError(f"{base}: {unread}; check it") from error
+
+
+def _small(settings: FromScratchSettings) -> tuple[Any, PreTrainedTokenizerBase]:
+    """(config, tokenizer) of the settings' shape and text."""
     text = read_text(settings.text, "train")
     train = _sentencepiece if settings.tokenizer == "sentencepiece" else _bytes
     tokenizer = train(text, settings.pieces)
@@ -85,13 +121,7 @@ def make(settings: FromScratchSettings, seed: int) -> tuple[Any, PreTrainedToken
         pad_token_id=None,
         **({"head_dim": width // heads} if settings.family == "qwen3" else {}),
     )
-    state = torch.random.get_rng_state()
-    torch.manual_seed(seed)
-    try:
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    finally:
-        torch.random.set_rng_state(state)
-    return model, tokenizer
+    return config, tokenizer
 
 
 def _sentencepiece(text: str, pieces: int) -> PreTrainedTokenizerBase:

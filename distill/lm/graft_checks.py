@@ -56,12 +56,13 @@ def text_logits(model: PreTrainedModel, rows: int) -> Tensor:
 def check_graft(student: Grafted, before_BTV: Tensor) -> None:
     """Settles `packing`. GraftError unless logits are as promised (`before_BTV`: `text_logits`)."""
     vocabulary, model, rows = student.vocabulary, student.model, student.vocabulary.base_rows
-    text_T = _spread(rows)
+    text_rows = before_BTV.shape[-1]  # fewer than base_rows where the tokenizer has more ids
+    text_T = _spread(text_rows)
     mixed_T = torch.cat([text_T[:HALF], rows + torch.arange(HALF) * (vocabulary.size // HALF)])
     with _at_rest(model), torch.no_grad():
         text_BT, mixed_BT = text_T[None].to(student.device), mixed_T[None].to(student.device)
         after_BTV = model(input_ids=text_BT, use_cache=False).logits
-        if not torch.equal(after_BTV[..., :rows], before_BTV):
+        if not torch.equal(after_BTV[..., :text_rows], before_BTV):
             raise GraftError(f"{student.base}: the graft changed text logits; graft another base")
         stock_TV = model(input_ids=mixed_BT, use_cache=False).logits[0].float()
         ours_TV = student.logits(student.hidden(mixed_BT)[0], 0, vocabulary.rows).float()

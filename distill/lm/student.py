@@ -1,7 +1,7 @@
 """The student: a stock causal LM with two grafted tables, trained by LoRA or in full.
 
     model, tokenizer = open_base("embedded/base")
-    vocabulary = AudioVocabulary(rows_of(model), codec.format)
+    vocabulary = AudioVocabulary(rows_of(model, tokenizer), codec.format)
     student = graft(model, tokenizer, vocabulary, codec.codebooks(), base="embedded/base")
     student.adapt(LoraSettings(rank=32))
     hidden_BTD = student.hidden(ids_BT, positions_BT)  # packed songs do not see each other
@@ -30,12 +30,14 @@ from torch.nn import functional as F
 
 from distill.config.ranges import Checked, at_least, share
 from distill.errors import AdapterError, GraftError
-from distill.folders import atomic_folder, locate
+from distill.folders import atomic_folder, locate, public_name
 from distill.lm import attention
 from distill.lm.base import Quantisation, TextCoder, fingerprint, folder_of, name_of, open_base
 from distill.lm.families import after_head, cache_word
+from distill.lm.gguf_base import source
 from distill.lm.graft import Grafted, GraftedHead, add_rows, check_tables, first_rows, is_tied
 from distill.lm.graft_checks import Packing, check_graft, text_logits
+from distill.lm.layers import kept_layers
 from distill.lm.vocabulary import AudioVocabulary
 from distill.runtime import torchaudio_standin
 
@@ -72,6 +74,7 @@ class Student:
     tied: bool
     lora: LoraSettings | None = None
     packing: Packing = "positions"
+    layers: tuple[int, ...] | None = None  # of its base's, where only some are kept
 
     def __post_init__(self) -> None:
         self.text = TextCoder(self.tokenizer, self.base_pieces)
@@ -259,9 +262,10 @@ class Student:
         card = {
             "version": 1,
             "form": form,
-            "base": self.base,
+            "base": self.base if form == "adapter" else public_name(self.base),
             "base_fingerprint": self.base_fingerprint,
             "base_pieces": self.base_pieces,
+            "layers": self.layers,
             "vocabulary": asdict(self.vocabulary),
             "lora": asdict(self.lora) if self.lora else None,
         }
@@ -282,7 +286,8 @@ class Student:
             if not bool(torch.isfinite(tensor).all()):
                 raise AdapterError(f"{name}: has values that {dtype} cannot hold; save in float32")
             state[names[name]] = tensor
-        new_ids = list(range(self.vocabulary.base_rows, self.vocabulary.rows))
+        rows = self.vocabulary.rows
+        new_ids = list(range(rows - len(self._grafted()[0].new), rows))
         tables = [name.split(".")[-2] for name in self.new_rows()]
         more = {"base_model_name_or_path": self.base, "inference_mode": True}
         indices = dict.fromkeys(tables, new_ids)
@@ -302,9 +307,15 @@ class Student:
 
 
 # --- making one -----------------------------------------------------------------------------------
-def rows_of(model: Any) -> int:
-    """Rows of a base's tables: its new ids begin there. Often more than its tokenizer's pieces."""
-    return int(model.get_input_embeddings().weight.shape[0])
+def rows_of(model: Any, tokenizer: PreTrainedTokenizerBase | None = None) -> int:
+    """Where a base's new ids begin: behind its tables' rows, often more than its tokenizer has ids
+    (Qwen), and behind the ids of its `tokenizer`, now and then more than rows (Gemma 3 1B)."""
+    rows = int(model.get_input_embeddings().weight.shape[0])
+    return rows if tokenizer is None else max(rows, _ids_of(tokenizer))
+
+
+def _ids_of(tokenizer: PreTrainedTokenizerBase) -> int:
+    return 1 + max(tokenizer.get_vocab().values())
 
 
 def graft(
@@ -323,36 +334,55 @@ def graft(
     `base`: its name for adapters. Raises GraftError.
     """
     where = base or _public_name(model)
-    pieces = 1 + max(tokenizer.get_vocab().values())
+    held = rows_of(model)
+    pieces = min(held, _ids_of(tokenizer))
     tables = (model.get_input_embeddings(), model.get_output_embeddings())
     check_tables(*tables, where)
-    _check_rows(rows_of(model), pieces, vocabulary.base_rows, where)
-    before_BTV = text_logits(model, vocabulary.base_rows)
+    _check_rows(model, tokenizer, vocabulary.base_rows, where)
+    before_BTV = text_logits(model, held)
     tied = is_tied(model)
     identity = fingerprint(model, tokenizer, folder_of(model))
     rows = [
-        first_rows(table.weight[:pieces], vocabulary, codebooks, table_seed, init)
+        _behind_surplus(
+            first_rows(table.weight[:pieces], vocabulary, codebooks, table_seed, init),
+            table.weight[:pieces],
+            vocabulary.base_rows - held,
+        )
         for table_seed, table in enumerate(tables[:1] if tied else tables, seed)
     ]
     add_rows(model, rows, vocabulary.rows)
     student = Student(model, tokenizer, vocabulary, where, identity, pieces, tied)
+    student.layers = kept_layers(model)
     check_graft(student, before_BTV)
     return student
 
 
-def _check_rows(rows: int, pieces: int, begin: int, where: str) -> None:
-    """GraftError unless the vocabulary begins behind the tables' rows, which hold every piece."""
-    if begin != rows:
-        raise GraftError(f"{where}: has {rows} rows, the vocabulary begins at {begin}; use rows_of")
+def _check_rows(model: Any, tokenizer: PreTrainedTokenizerBase, begin: int, where: str) -> None:
+    """GraftError unless the vocabulary begins behind rows and ids, and the table holds every piece
+    of text: what it may lack are added tokens (of pictures, say), which are never written."""
+    rows, first = rows_of(model), rows_of(model, tokenizer)
+    added = tokenizer.get_added_vocab()
+    pieces = 1 + max((id for name, id in tokenizer.get_vocab().items() if name not in added))
     if pieces > rows:
-        counts = f"its tokenizer has {pieces} ids, its tables {rows} rows"
+        counts = f"its tokenizer has {pieces} pieces of text, its tables {rows} rows"
         raise GraftError(f"{where}: {counts}; use its own tokenizer")
+    if begin != first:
+        counts = f"has {rows} rows and {_ids_of(tokenizer)} ids, the vocabulary begins at {begin}"
+        raise GraftError(f"{where}: {counts}; use rows_of(model, tokenizer), {first}")
+
+
+def _behind_surplus(rows_ND: Tensor, old_VD: Tensor, surplus: int) -> Tensor:
+    """New rows, before them one at the old rows' mean for each id that the table has no row for."""
+    if not surplus:
+        return rows_ND
+    mean_D = old_VD.detach().float().mean(0).cpu()
+    return torch.cat([mean_D.expand(surplus, -1), rows_ND])
 
 
 def _public_name(model: PreTrainedModel) -> str:
     """A name for the base that means something elsewhere: a hub id, or the last part of a path."""
     name = str(getattr(model, "name_or_path", "") or model.config.model_type)
-    return Path(name).name if Path(name).is_absolute() else name
+    return source(Path(name)).get("file") or public_name(name)
 
 
 # --- opening one ----------------------------------------------------------------------------------
@@ -362,7 +392,7 @@ def load(
     """A student of a base and an adapter, ready to sing or train. AdapterError for another base."""
     folder = locate(str(adapter))
     card, vocabulary = read_card(folder, "adapter")
-    model, tokenizer = open_base(base, dtype, quantise)
+    model, tokenizer = open_base(base, dtype, quantise, layers_on(card))
     identity = fingerprint(model, tokenizer, folder_of(model))
     if identity != card["base_fingerprint"]:
         theirs = f"{card['base']} ({card['base_fingerprint'][:12]})"
@@ -378,6 +408,12 @@ def load(
         raise AdapterError(f"{folder.name}: {unread}; fetch or save it again") from error
     student.load_state({ours.get(name, name): tensor for name, tensor in state.items()})
     return student
+
+
+def layers_on(card: dict[str, Any]) -> tuple[int, ...] | None:
+    """Which layers of its base a student has; None: all of them."""
+    layers = card.get("layers")  # older cards do not say: all
+    return None if layers is None else tuple(layers)
 
 
 def read_card(folder: Path, form: str) -> tuple[dict[str, Any], AudioVocabulary]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -213,17 +213,20 @@ def _merge(stage: Stage, folder: Path) -> float | None:
         text = report.read_text(encoding="utf-8") if report.exists() else "{}"
         return json.loads(text).get("merged_largest_difference")
     merged = merge(stage.student, merged_folder)
-    describe(stage, merged_folder)
+    describe(stage, merged_folder, published=True)
     return merged.largest_difference
 
 
 # --- what is said about it ------------------------------------------------------------------------
-def describe(stage: Stage, folder: Path) -> None:
+def describe(stage: Stage, folder: Path, published: bool = False) -> None:
     """Writes singer.json, and beside it the head that it speaks of, and the codec, where this disk
-    alone has it."""
+    alone has it. `published`: where the base lies stays out of it."""
     if stage.vocoder is not None:
         put_part(folder, "vocoder", folders.locate(_head_path(stage.settings)))
-    write_about(folder, put_codec(folder, about(stage)))
+    card = about(stage)
+    if published:
+        card = replace(card, base=folders.public_name(card.base))
+    write_about(folder, put_codec(folder, card))
 
 
 def about(stage: Stage) -> About:

@@ -12,6 +12,7 @@ from distill.curation.steps import CurationStep
 from distill.errors import SettingsError
 from distill.lm.batches import PackingSettings
 from distill.lm.from_scratch import FromScratchSettings
+from distill.lm.layers import check_layers
 from distill.lm.losses import CrossEntropy, Loss
 from distill.lm.prompts import WritingSettings
 from distill.lm.student import LoraSettings
@@ -24,20 +25,29 @@ from distill.vocoders import VocoderSettings
 
 @dataclass(frozen=True)
 class BaseSettings:
-    """The LLM to graft: a package folder, folder or hub id; or, with `from_scratch`, a new one with
-    random weights."""
+    """The LLM to graft: a folder, a hub id, a GGUF file (a path, `org/name/FILE.gguf`, or
+    `package:NAME/FILE.gguf` of an installed Python package); or, with `from_scratch`, a new one
+    with random weights. `layers`: the first N that are kept of it, or a list of their numbers."""
 
     path: str = "embedded/base"
+    layers: int | tuple[int, ...] | None = None
     from_scratch: FromScratchSettings | None = field(default=None, metadata={"was": "blank"})
     quantise: Literal["none", "int8", "nf4"] = "none"
     init: Literal["codebooks", "mean"] = "codebooks"
     licence: str = ""  # empty: that of this package for its own, else unknown
 
+    def __post_init__(self) -> None:
+        check_layers(self.layers)
+        if self.layers is not None and self.from_scratch is not None:
+            raise SettingsError("layers cuts a base on disk; give from_scratch.layers instead")
+
     @property
     def terms(self) -> str:
         """The licence of the weights. What is new is under the one of this package, and so is the
         base it ships."""
-        ours = self.from_scratch is not None or self.path.startswith("embedded/")
+        new = self.from_scratch
+        path = self.path if new is None else new.like  # of a tokenizer like another's: its terms
+        ours = path.startswith("embedded/") or (new is not None and not path)
         return self.licence or ("apache-2.0" if ours else "unknown")
 
 

@@ -38,9 +38,10 @@ def student_of(settings: SingingSettings, codec: Codec, seed: int) -> Student:
     model, tokenizer = (
         make(base.from_scratch, seed)
         if base.from_scratch
-        else open_base(base.path, quantise=base.quantise)
+        else open_base(base.path, quantise=base.quantise, layers=base.layers)
     )
-    vocabulary = AudioVocabulary(rows_of(model), codec.format, layout=settings.writing.layout)
+    begin, layout = rows_of(model, tokenizer), settings.writing.layout
+    vocabulary = AudioVocabulary(begin, codec.format, layout=layout)
     name = "from scratch" if base.from_scratch else base.path
     student = graft(model, tokenizer, vocabulary, codec.codebooks(), seed, base.init, name)
     if settings.adapter is None:
