@@ -117,23 +117,35 @@ def _in_package(text: str) -> Path:
 # --- from a hub -----------------------------------------------------------------------------------
 def _fetched(name: str, file: str | None, revision: str | None, reads: str) -> Path:
     """A repository's needed files, or the one that is named, in the hub client's cache."""
-    from huggingface_hub import HfApi, hf_hub_download, snapshot_download
+    from huggingface_hub import hf_hub_download, snapshot_download
 
     if file is not None:
         return Path(hf_hub_download(name, file, revision=revision))
     try:
-        listed = HfApi().model_info(name, revision=revision).siblings or []
+        names = _listed(name, revision)
     except Exception:
-        with suppress(Exception):  # no network: what an earlier call has fetched
+        with suppress(Exception):  # an older client has fetched it and kept no list
             return Path(snapshot_download(name, revision=revision, local_files_only=True))
         raise
-    names = [sibling.rfilename for sibling in listed]
     ggufs = [path for path in names if path.endswith(".gguf")]
-    if ggufs and not any(path.endswith(_WEIGHTS) for path in names):
+    if ggufs and not any(path.endswith(_WEIGHTS + _PICKLES) for path in names):
         ways = f"name the file that is meant, {name}/{ggufs[0]}"
         raise FolderError(f"{name}: holds {len(ggufs)} GGUF files and no other weights; {ways}")
     patterns = [glob.escape(path) for path in (*needed(names), *filter(None, [reads]))]
     return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
+
+
+def _listed(name: str, revision: str | None) -> list[str]:
+    """The files of a repository, as the hub says now, or said when they were fetched."""
+    from huggingface_hub import HfApi, get_cached_repo_tree
+
+    try:
+        siblings = HfApi().model_info(name, revision=revision).siblings or []
+        return [sibling.rfilename for sibling in siblings]
+    except Exception:
+        with suppress(Exception):
+            return [entry.path for entry in get_cached_repo_tree(name, revision=revision)]
+        raise
 
 
 def needed(names: Sequence[str]) -> list[str]:
