@@ -36,6 +36,7 @@ from distill.lm.base import Quantisation, TextCoder, fingerprint, folder_of, nam
 from distill.lm.families import after_head, cache_word
 from distill.lm.graft import Grafted, GraftedHead, add_rows, check_tables, first_rows, is_tied
 from distill.lm.graft_checks import Packing, check_graft, text_logits
+from distill.lm.loudness import soften
 from distill.lm.vocabulary import AudioVocabulary
 from distill.runtime import torchaudio_standin
 
@@ -315,6 +316,7 @@ def graft(
     seed: int = 0,
     init: str = "codebooks",
     base: str | None = None,
+    soft: bool = True,
 ) -> Student:
     """Puts the vocabulary's new rows beside the model's own, in place; nothing trains yet.
 
@@ -337,6 +339,8 @@ def graft(
     add_rows(model, rows, vocabulary.rows)
     student = Student(model, tokenizer, vocabulary, where, identity, pieces, tied)
     check_graft(student, before_BTV)
+    if soft:
+        soften(student, [*student.new_rows().values()][-1])
     return student
 
 
@@ -368,7 +372,7 @@ def load(
         theirs = f"{card['base']} ({card['base_fingerprint'][:12]})"
         fault = f"was made for base {theirs}, not for {Path(base).name} ({identity[:12]})"
         raise AdapterError(f"{folder.name}: {fault}; give that base")
-    student = graft(model, tokenizer, vocabulary, init="gaussian", base=card["base"])
+    student = graft(model, tokenizer, vocabulary, init="gaussian", base=card["base"], soft=False)
     student.adapt(LoraSettings(**card["lora"]))
     ours = {theirs: name for name, theirs in student._names_on_disk().items()}
     try:

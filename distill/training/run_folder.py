@@ -1,7 +1,7 @@
 """A run's folder: whose it is, who is writing in it, and what it records.
 
-run.json        settings, seed and recipe: a folder belongs to one run, any other is refused by name;
-                one with a larger budget goes on
+run.json        settings, seed and recipe: a folder belongs to one run, any other is refused by name
+                (a larger budget is the same run, and goes on)
 lock            held while a process trains here; it ends with the process, however that ends
 steps.jsonl     one row a step; on resuming it is cut back to the step resumed from
 tensorboard/    the same for eyes, at most once a second
