@@ -76,7 +76,7 @@ def excess_nats(logits_NC: Tensor) -> float:
 def _draw_together(head_ND: Tensor, span: Span, vocabulary: AudioVocabulary, excess: float) -> None:
     """Nats grow with the square of the spread, as long as it is small; then more slowly."""
     factor = max(LEAST_FACTOR, 0.9 * (MOST_EXCESS / excess) ** 0.5)
-    first = vocabulary.base_rows
+    first = vocabulary.rows - len(head_ND)
     block_CD = head_ND[span.start - first : span.stop - first]
     mean_D = block_CD.mean(0)
     block_CD.copy_(mean_D + factor * (block_CD - mean_D))
