@@ -200,11 +200,13 @@ def _sing_and_save(options: Namespace) -> object:
 def _merge(parser: ArgumentParser) -> Call:
     parser.add_argument("run", type=Path, help="a run folder or an adapter")
     parser.add_argument("out", type=Path, help="the folder to write")
+    words = "float32, bfloat16 or float16 (default: as the base is)"
+    parser.add_argument("--dtype", metavar="TYPE", help=words)
 
     def call(options: Namespace) -> object:
         from distill import pipeline
 
-        return pipeline.merge(options.run, options.out)
+        return pipeline.merge(options.run, options.out, dtype=options.dtype)
 
     return call
 

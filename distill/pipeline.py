@@ -17,6 +17,7 @@ from distill.curation.curated_songs import curated, in_words, table
 from distill.curation.rows import Row
 from distill.errors import SettingsError
 from distill.folders import public_name
+from distill.lm.held import Dtype, check_held
 from distill.lm.merge import merge as merge_student
 from distill.singing.singer import load_singer
 from distill.singing.singer_folder import open_singer, put_part, read_about, write_about
@@ -111,10 +112,13 @@ def _tell(row: Row) -> None:
     print(f"{row.name}: {row.verdict}", flush=True)
 
 
-def merge(run_folder: str | Path, out: str | Path) -> str:
-    """A singer's adapter and base as one stock model, reloaded and compared before it is there."""
+def merge(run_folder: str | Path, out: str | Path, dtype: Dtype | None = None) -> str:
+    """A singer's adapter and base as one stock model, reloaded and compared before it is there.
+    `dtype`: of its numbers; None: the base's own."""
+    check_held(dtype, None)
     student, _, folder = open_singer(run_folder)
-    merged, about = merge_student(student, out), read_about(folder)
+    merged = merge_student(student, out, dtype) if dtype else merge_student(student, out)
+    about = read_about(folder)
     for name in ("codec", "vocoder"):
         if (folder / name).is_dir():
             put_part(Path(out), name, folder / name)

@@ -77,7 +77,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
             "train quick --set a.b=c=d --out here",
             ("train", (("quick", {"a.b": "c=d"}),), {"songs": None, "out": Path("here")}),
         ),
-        ("merge run out", ("merge", (Path("run"), Path("out")), {})),
+        ("merge run out", ("merge", (Path("run"), Path("out")), {"dtype": None})),
         (
             "push folder org/name",
             ("push", (Path("folder"), "org/name"), {"private": True, "dry_run": False}),

@@ -221,6 +221,59 @@ def test_a_finished_run_gives_nothing_and_its_weights(
     assert (ended / "steps.jsonl").read_bytes() == before
 
 
+def test_a_larger_budget_goes_on_where_the_run_ended(
+    ended: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    constant = dataclasses.replace(SETTINGS, schedule="constant")
+    longer = dataclasses.replace(constant, steps=20, keep=5, checkpoint_every_steps=None)
+    at_once, _ = _run(tmp_path / "at once", None, longer)
+    _run(tmp_path / "in two", None, constant)
+    with caplog.at_level(logging.WARNING, "distill"):
+        in_two, steps = _run(tmp_path / "in two", None, longer)
+        assert "steps from 12 to 20 raised" in caplog.text and "rate of 0.01" in caplog.text
+        assert "cosine" not in caplog.text
+        assert [step.index for step in steps] == list(range(13, 21))
+        assert _same(in_two, at_once)
+        # a cosine that had come down to nothing rises again, which is said
+        _, steps = _run(ended, None, dataclasses.replace(SETTINGS, steps=24))
+    assert [step.index for step in steps] == list(range(13, 25))
+    assert steps[0].learning_rate == pytest.approx(0.005)
+    assert "rate of 0.005, as the cosine follows the new budget" in caplog.text
+    assert json.loads((ended / "run.json").read_text())["settings"]["steps"] == 24
+    assert _run(ended, None, dataclasses.replace(SETTINGS, steps=24))[1] == []
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"steps": 6}, "train.steps was 12 and is now 6, and a budget can only be raised"),
+        ({"seconds": 60.0}, "train.seconds was None and is now 60.0, and a budget can only"),
+        ({"steps": 24, "clip": 0.5}, "train.clip was 1.0 and is now 0.5"),
+    ],
+)
+def test_a_smaller_budget_or_another_run_is_refused(
+    ended: Path, change: dict[str, Any], words: str
+) -> None:
+    before = (ended / "run.json").read_bytes()
+    with pytest.raises(TrainingError, match=words):
+        _run(ended, None, dataclasses.replace(SETTINGS, **change))
+    assert (ended / "run.json").read_bytes() == before
+
+
+def test_a_recipe_may_differ_in_its_budget_alone(ended: Path, tmp_path: Path) -> None:
+    def text(steps: int, keep: int, task: str = "sing") -> str:
+        return f"task: {task}\nseed: 3\ntrain: {{steps: {steps}, clip: 1.0, keep: {keep}}}\n"
+
+    def go_on(steps: int, recipe: str) -> list[Step]:
+        settings = dataclasses.replace(SETTINGS, steps=steps)
+        return list(train(Toy(), settings, tmp_path / "run 2", seed=3, recipe=recipe))
+
+    assert len(go_on(3, text(3, 2))) == 3
+    assert len(go_on(5, text(5, 9))) == 2
+    with pytest.raises(TrainingError, match="recipe said 'task: sing' and now says 'task: text'"):
+        go_on(7, text(7, 9, "text"))
+
+
 def test_the_newest_are_kept_and_the_rest_is_recorded(whole: tuple[Path, Toy, list[Step]]) -> None:
     folder, _, steps = whole
     assert sorted(p.name for p in (folder / "checkpoints").iterdir()) == [

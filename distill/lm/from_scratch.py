@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
+from distill.config.ranges import Checked, at_least
 from distill.errors import FolderError, SettingsError
 from distill.folders import locate
 from distill.lm.base import folder_for
@@ -34,26 +35,33 @@ from transformers import (
 if TYPE_CHECKING:
     from sentencepiece import SentencePieceProcessor
 
+BYTES = 256  # each is a piece of its own, so that a tokenizer can spell anything
+
 
 @dataclass(frozen=True)
-class FromScratchSettings:
+class FromScratchSettings(Checked):
     """Shape of a small LLM (family: transformers' model_type), its tokenizer, and their text. Or
     `like` a base (a path, hub id or GGUF, as of `base.path`): its shape and its tokenizer, none of
     its weights; what is said of a shape is then left out."""
 
     family: Literal["llama", "qwen2", "qwen3"] = "llama"
-    width: int = 256
-    inner: int = 576
-    layers: int = 5
-    heads: int = 4
-    context: int = 4096
+    width: int = at_least(2, default=256)
+    inner: int = at_least(1, default=576)
+    layers: int = at_least(1, default=5)
+    heads: int = at_least(1, default=4)
+    context: int = at_least(1, default=4096)
     tied: bool = False
     tokenizer: Literal["sentencepiece", "bytes"] = "sentencepiece"
-    pieces: int = 1024
+    pieces: int = at_least(BYTES + 1, default=1024)
     text: str = "recipes/text"
     like: str = ""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.width % (2 * self.heads):  # positions turn pairs of a head's numbers
+            raise SettingsError(
+                f"width {self.width} is no even multiple of heads {self.heads}; change one"
+            )
         others = [field for field in fields(self) if field.name not in ("like", "text")]
         given = [field.name for field in others if getattr(self, field.name) != field.default]
         if self.like and given:
@@ -104,8 +112,6 @@ def _small(settings: FromScratchSettings) -> tuple[Any, PreTrainedTokenizerBase]
     train = _sentencepiece if settings.tokenizer == "sentencepiece" else _bytes
     tokenizer = train(text, settings.pieces)
     width, heads = settings.width, settings.heads
-    if width % heads:
-        raise SettingsError(f"width {width} is not a multiple of heads {heads}; change one")
     config = AutoConfig.for_model(
         settings.family,
         vocab_size=len(tokenizer),
@@ -131,12 +137,17 @@ def _sentencepiece(text: str, pieces: int) -> PreTrainedTokenizerBase:
     with tempfile.TemporaryDirectory() as folder:
         source, prefix = Path(folder, "text.txt"), Path(folder, "tokenizer")
         source.write_text(text, encoding="utf-8")
-        sentencepiece.SentencePieceTrainer.train(
-            input=str(source), model_prefix=str(prefix), vocab_size=pieces, model_type="bpe",
-            byte_fallback=True, character_coverage=1.0, max_sentence_length=1 << 20, num_threads=1,
-            minloglevel=2, normalization_rule_name="identity", remove_extra_whitespaces=False,
-            split_digits=True,
-        )  # fmt: skip
+        try:
+            sentencepiece.SentencePieceTrainer.train(
+                input=str(source), model_prefix=str(prefix), vocab_size=pieces, model_type="bpe",
+                byte_fallback=True, character_coverage=1.0, max_sentence_length=1 << 20,
+                num_threads=1, minloglevel=2, normalization_rule_name="identity",
+                remove_extra_whitespaces=False, split_digits=True,
+            )  # fmt: skip
+        except (RuntimeError, OSError) as error:  # too few or too many pieces for this text
+            reason = str(error).strip().splitlines()[-1]
+            fault = f"pieces {pieces}: sentencepiece cannot make so many from this text ({reason})"
+            raise SettingsError(f"{fault}; give another number, or more text") from None
         model = sentencepiece.SentencePieceProcessor(model_file=f"{prefix}.model")
     return _llama_tokenizer(model)
 

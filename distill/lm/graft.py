@@ -110,6 +110,17 @@ def add_rows(model: Any, rows: Sequence[Tensor], count: int) -> None:
     model.requires_grad_(False)
 
 
+def cut_tables(model: Any, count: int) -> list[Tensor]:
+    """Leaves the first `count` rows in a stock model's tables; new_ND (float32) of those behind."""
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    behind = [table.weight.detach()[count:].float() for table in (embedding, head)]
+    tied = is_tied(model)
+    embedding.weight = nn.Parameter(embedding.weight.detach()[:count].clone())
+    head.weight = embedding.weight if tied else nn.Parameter(head.weight.detach()[:count].clone())
+    embedding.num_embeddings = head.out_features = count
+    return behind
+
+
 def is_tied(model: PreTrainedModel) -> bool:
     """Whether head and embedding are one tensor in fact, whatever the config says."""
     return model.get_input_embeddings().weight is model.get_output_embeddings().weight

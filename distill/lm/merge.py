@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from distill.errors import AdapterError, FolderError
 from distill.folders import atomic_folder, locate
-from distill.lm.base import name_of, open_base
+from distill.lm.base import Quantisation, name_of, open_base
 from distill.lm.graft import Grafted, is_tied
 from distill.lm.student import CARD, Student, layers_on, read_card, rows_of
 from distill.lm.vocabulary import AudioVocabulary
@@ -72,11 +72,13 @@ def merge(
     return Merged(Path(folder), difference, largest, student.tied)
 
 
-def load_merged(folder: str | Path, dtype: str = "float32") -> Student:
+def load_merged(
+    folder: str | Path, dtype: str = "float32", quantise: Quantisation = "none"
+) -> Student:
     """A student that sings and can be trained in full. Raises AdapterError or FolderError."""
     path = locate(str(folder))
     card, vocabulary = read_card(path, "merged")
-    model, tokenizer = _reopen(path, path.name, dtype)
+    model, tokenizer = _reopen(path, path.name, dtype, quantise)
     if rows_of(model) != vocabulary.rows:
         fault = f"its tables lack the {vocabulary.rows} rows of its {CARD}"
         raise AdapterError(f"{path.name}: {fault}; merge again")
@@ -163,11 +165,11 @@ def _check_names(tokenizer: PreTrainedTokenizerBase, vocabulary: AudioVocabulary
 
 
 def _reopen(
-    folder: Path, name: str, dtype: str = "float32"
+    folder: Path, name: str, dtype: str = "float32", quantise: Quantisation = "none"
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A merged model and its tokenizer. FolderError where transformers cannot load them."""
     try:
-        return open_base(folder, dtype)
+        return open_base(folder, dtype, quantise)
     except FolderError as error:
         reason = str(error).removeprefix(f"{folder}: ").rpartition(";")[0]
         raise FolderError(f"{name}: {reason}; merge again") from error

@@ -16,9 +16,10 @@ vocabulary and the fingerprint of the base, and `load` refuses any other base.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,17 +36,29 @@ from distill.lm import attention
 from distill.lm.base import Quantisation, TextCoder, fingerprint, folder_of, name_of, open_base
 from distill.lm.families import after_head, cache_word
 from distill.lm.gguf_base import source
-from distill.lm.graft import Grafted, GraftedHead, add_rows, check_tables, first_rows, is_tied
+from distill.lm.graft import (
+    Grafted,
+    GraftedHead,
+    add_rows,
+    check_tables,
+    cut_tables,
+    first_rows,
+    is_tied,
+)
 from distill.lm.graft_checks import Packing, check_graft, text_logits
+from distill.lm.held import cannot_quantise, check_held, quantised_as
 from distill.lm.layers import kept_layers
+from distill.lm.loudness import soften
 from distill.lm.vocabulary import AudioVocabulary
 from distill.runtime import torchaudio_standin
 
 torchaudio_standin.install()
 from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.lora import LoraLayer
 from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.pytorch_utils import Conv1D
 
+log = logging.getLogger("distill")
 CARD = "distill.json"
 WEIGHTS = "adapter_model.safetensors"
 PEFT_ROOT = "base_model.model."
@@ -191,6 +204,15 @@ class Student:
         for parameter in new_rows.values():
             parameter.requires_grad_(True)
 
+    def set_dropout(self, dropout: float) -> None:
+        """Another LoRA dropout than it was made with. GraftError without LoRA."""
+        if self.lora is None:
+            raise GraftError(f"{self.base}: has no LoRA, so nothing to drop; adapt it first")
+        self.lora = replace(self.lora, dropout=dropout)
+        for module in self.model.modules():
+            if isinstance(module, LoraLayer):
+                module.lora_dropout["default"] = nn.Dropout(dropout) if dropout else nn.Identity()
+
     def train_all(self, old_rows: bool = True) -> None:
         """Everything trains; with `old_rows=False` all but the base's rows of the two tables."""
         for parameter in self.model.parameters():
@@ -269,6 +291,9 @@ class Student:
             "vocabulary": asdict(self.vocabulary),
             "lora": asdict(self.lora) if self.lora else None,
         }
+        if form == "adapter":  # it fits the weights that it was trained on, as they were held
+            card |= {"dtype": str(self.dtype).removeprefix("torch.")}
+            card |= {"quantise": quantised_as(self.model)}
         (folder / CARD).write_text(json.dumps(card, indent=1) + "\n")
 
     def save_adapter(self, folder: str | Path, dtype: str = "float16") -> Path:
@@ -326,6 +351,7 @@ def graft(
     seed: int = 0,
     init: str = "codebooks",
     base: str | None = None,
+    soft: bool = True,
 ) -> Student:
     """Puts the vocabulary's new rows beside the model's own, in place; nothing trains yet.
 
@@ -339,6 +365,7 @@ def graft(
     tables = (model.get_input_embeddings(), model.get_output_embeddings())
     check_tables(*tables, where)
     _check_rows(model, tokenizer, vocabulary.base_rows, where)
+    _refuse_named(tokenizer, vocabulary, where)
     before_BTV = text_logits(model, held)
     tied = is_tied(model)
     identity = fingerprint(model, tokenizer, folder_of(model))
@@ -354,6 +381,8 @@ def graft(
     student = Student(model, tokenizer, vocabulary, where, identity, pieces, tied)
     student.layers = kept_layers(model)
     check_graft(student, before_BTV)
+    if soft:
+        soften(student, [*student.new_rows().values()][-1])
     return student
 
 
@@ -379,6 +408,29 @@ def _behind_surplus(rows_ND: Tensor, old_VD: Tensor, surplus: int) -> Tensor:
     return torch.cat([mean_D.expand(surplus, -1), rows_ND])
 
 
+def _refuse_named(
+    tokenizer: PreTrainedTokenizerBase, vocabulary: AudioVocabulary, where: str
+) -> None:
+    """GraftError where a base has the names of the new ids already: it is a singer, or the like."""
+    name = vocabulary.name(vocabulary.sing)
+    if name in tokenizer.get_vocab():
+        ways = "continue a singer with base.singer, or graft a base without such tokens"
+        raise GraftError(f"{where}: its tokenizer has {name} already; {ways}")
+
+
+def regraft(merged: Student, base: str) -> Student:
+    """A merged singer as a base, in place: its new rows stand apart again, to train as they are.
+    `base`: the merged folder, for adapters to stand on. GraftError: see `graft`."""
+    model, v = merged.model, merged.vocabulary
+    identity = fingerprint(model, merged.tokenizer, folder_of(model))
+    new = cut_tables(model, v.base_rows)
+    before_BTV = text_logits(model, v.base_rows)
+    add_rows(model, new[:1] if merged.tied else new, v.rows)
+    student = replace(merged, base=base, base_fingerprint=identity)
+    check_graft(student, before_BTV)
+    return student
+
+
 def _public_name(model: PreTrainedModel) -> str:
     """A name for the base that means something elsewhere: a hub id, or the last part of a path."""
     name = str(getattr(model, "name_or_path", "") or model.config.model_type)
@@ -387,18 +439,33 @@ def _public_name(model: PreTrainedModel) -> str:
 
 # --- opening one ----------------------------------------------------------------------------------
 def load(
-    base: str | Path, adapter: str | Path, dtype: str = "float32", quantise: Quantisation = "none"
+    base: str | Path,
+    adapter: str | Path,
+    dtype: str | None = None,
+    quantise: Quantisation | None = None,
 ) -> Student:
-    """A student of a base and an adapter, ready to sing or train. AdapterError for another base."""
+    """A student of a base and an adapter, ready to sing or train. AdapterError for another base.
+
+    `dtype`, `quantise`: how the base is held; None: as when the adapter was trained, for these are
+    the weights that it fits. `base` may be a merged singer, where the adapter was trained on one.
+    """
+    check_held(dtype, quantise)
     folder = locate(str(adapter))
     card, vocabulary = read_card(folder, "adapter")
-    model, tokenizer = open_base(base, dtype, quantise, layers_on(card))
+    held = dtype or card.get("dtype", "float32"), _quantised(card, quantise, folder.name)
+    model, tokenizer = open_base(base, *held, layers_on(card))
     identity = fingerprint(model, tokenizer, folder_of(model))
     if identity != card["base_fingerprint"]:
         theirs = f"{card['base']} ({card['base_fingerprint'][:12]})"
         fault = f"was made for base {theirs}, not for {Path(base).name} ({identity[:12]})"
         raise AdapterError(f"{folder.name}: {fault}; give that base")
-    student = graft(model, tokenizer, vocabulary, init="gaussian", base=card["base"])
+    if rows_of(model) == vocabulary.rows:  # a merged singer: it has them already
+        parts = (card["base"], identity, card["base_pieces"], is_tied(model))
+        student = regraft(Student(model, tokenizer, vocabulary, *parts), card["base"])
+    else:
+        student = graft(
+            model, tokenizer, vocabulary, init="gaussian", base=card["base"], soft=False
+        )
     student.adapt(LoraSettings(**card["lora"]))
     ours = {theirs: name for name, theirs in student._names_on_disk().items()}
     try:
@@ -414,6 +481,17 @@ def layers_on(card: dict[str, Any]) -> tuple[int, ...] | None:
     """Which layers of its base a student has; None: all of them."""
     layers = card.get("layers")  # older cards do not say: all
     return None if layers is None else tuple(layers)
+
+
+def _quantised(card: dict[str, Any], asked: Quantisation | None, name: str) -> Quantisation:
+    """How to quantise an adapter's base: as asked, else as it was trained, else, where this machine
+    cannot, not at all, and then it is said."""
+    wanted: Quantisation = asked or card.get("quantise", "none")
+    if asked or (why := cannot_quantise(wanted)) is None:
+        return wanted
+    words = "%s: was trained on %s weights, which cannot be made here (%s); its base stays whole"
+    log.warning(words, name, wanted, why)
+    return "none"
 
 
 def read_card(folder: Path, form: str) -> tuple[dict[str, Any], AudioVocabulary]:

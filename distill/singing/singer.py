@@ -23,6 +23,8 @@ from distill.codecs import Codec, CodecSettings
 from distill.config import settings as strict
 from distill.errors import AdapterError, FitError, LyricsError, SettingsError
 from distill.lm import logits
+from distill.lm.base import Quantisation
+from distill.lm.held import Dtype
 from distill.lm.prompts import (
     JOIN,
     Coded,
@@ -247,17 +249,23 @@ class Singer:
 
 
 def load_singer(
-    where: str | Path | None = None, device: str | None = None, vocoder: Sound | None = None
+    where: str | Path | None = None,
+    device: str | None = None,
+    vocoder: Sound | None = None,
+    dtype: Dtype | None = None,
+    quantise: Quantisation | None = None,
 ) -> Singer:
     """A singer: the embedded one, or that of a run folder, an adapter, a merged folder, or a hub
     id.
 
+    `dtype` (float32, bfloat16, float16) and `quantise` (none, int8, nf4): how its weights are held;
+    None: as they were when it was trained, a merged one in float32.
     `vocoder`: "codec" or "head" makes its sound; None: whichever measured better when the singer
     was made. Raises FolderError where there is none, AdapterError where codec or base is not the
     one it was trained with.
     """
     name = "embedded/singer" if where is None else str(where)
-    student, _, folder = open_singer(name)
+    student, _, folder = open_singer(name, dtype, quantise)
     about = read_about(singer_folder(folder))
     row = {"codec": codec_settings(folder, about)}
     codec = strict.build(row, _CodecPart, f"{name}: singer.json").codec.load()

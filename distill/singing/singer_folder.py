@@ -23,6 +23,8 @@ from distill.codecs import Codec
 from distill.config import settings as strict
 from distill.errors import AdapterError, FolderError, SettingsError
 from distill.folders import MANIFEST, OWN_CODEC, atomic_folder, damage, locate, write_atomic
+from distill.lm.base import Quantisation
+from distill.lm.held import check_held
 from distill.lm.merge import load_merged
 from distill.lm.prompts import Grain, WritingSettings
 from distill.lm.student import Student, load
@@ -49,11 +51,21 @@ class VocoderCard:
 
 
 @dataclass(frozen=True)
+class Forebear:
+    """A singer that another one goes on from: its name, its folder's fingerprint, its recipe."""
+
+    name: str
+    fingerprint: str
+    recipe: str = ""
+
+
+@dataclass(frozen=True)
 class About:
     """What singer.json says.
 
     grain: how finely its songs were written. licences: of base, songs, ..., by name. credits: whom
-    the songs' licences ask to be named. vocoder: of the head beside it, if there is one.
+    the songs' licences ask to be named. vocoder: of the head beside it, if there is one. lineage:
+    the singers that it goes on from, the latest first.
     """
 
     codec: dict[str, Any]
@@ -70,6 +82,7 @@ class About:
     credits: tuple[str, ...] = ()
     recipe: str = ""
     vocoder: VocoderCard | None = None
+    lineage: tuple[Forebear, ...] = ()
 
 
 def write_about(folder: Path, about: About) -> None:
@@ -77,6 +90,8 @@ def write_about(folder: Path, about: About) -> None:
     row = asdict(about)
     if about.vocoder is None:
         del row["vocoder"]
+    if not about.lineage:  # as earlier versions wrote it, which know no such key
+        del row["lineage"]
     text = json.dumps({"version": VERSION, **row}, indent=1, ensure_ascii=False)
     write_atomic(folder / "singer.json", (text + "\n").encode())
 
@@ -113,9 +128,12 @@ def singer_folder(folder: Path) -> Path:
     return inner if is_run else folder
 
 
-def open_singer(where: str | Path) -> tuple[Student, dict[str, Any], Path]:
+def open_singer(
+    where: str | Path, dtype: str | None = None, quantise: Quantisation | None = None
+) -> tuple[Student, dict[str, Any], Path]:
     """(student, singer.json, folder) of a run folder, adapter, merged folder or hub id.
 
+    `dtype`, `quantise`: how its weights are held; None: as they were when it was trained.
     Raises FolderError where there is none or a file is not what the folder's manifest says,
     AdapterError for another base.
     """
@@ -124,9 +142,10 @@ def open_singer(where: str | Path) -> tuple[Student, dict[str, Any], Path]:
     if (folder / MANIFEST).is_file() and (wrong := damage(folder)):
         raise FolderError(f"{folder}: damaged: {wrong}; fetch it again, or train or merge again")
     if not (folder / "adapter_config.json").exists():
-        return load_merged(folder), about, folder
+        check_held(dtype, quantise)
+        return load_merged(folder, dtype or "float32", quantise or "none"), about, folder
     try:
-        return load(about["base"], folder), about, folder
+        return load(about["base"], folder, dtype, quantise), about, folder
     except FolderError as error:
         raise AdapterError(
             f"{where}: its base cannot be opened ({error}); put it there, or load merged"

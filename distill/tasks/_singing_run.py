@@ -39,6 +39,7 @@ from distill.singing.singer_folder import (
 )
 from distill.songs import Line, Song, from_its_start
 from distill.tasks import _run
+from distill.tasks._continued import handed_down
 from distill.tasks._held_out import embedded_held_out
 from distill.tasks._singing_settings import SingingSettings
 from distill.tasks._singing_task import SingingTask, student_of
@@ -188,9 +189,10 @@ def train(stage: Stage, folder: Path) -> tuple[Singer, int]:
         pass
     student.model.eval()
     singer_folder = folder / "singer"
-    if not (singer_folder / "singer.json").exists():
+    if not _is_of(stage, singer_folder):
         if student.lora is None:
-            merge(student, singer_folder, "float16")
+            halved = ("float16",) if settings.base.from_scratch else ()  # else as the base is
+            merge(student, singer_folder, *halved)
         else:
             student.save_adapter(singer_folder)
         describe(stage, singer_folder)
@@ -198,6 +200,13 @@ def train(stage: Stage, folder: Path) -> tuple[Singer, int]:
     card = about(stage)
     vocoder = open_vocoder(singer_folder, card, stage.codec)
     return Singer(student, stage.codec, card, vocoder), _last_step(folder)
+
+
+def _is_of(stage: Stage, folder: Path) -> bool:
+    """Whether a folder holds what this recipe makes, whole: singer.json is written last, and says
+    another recipe after a larger budget."""
+    path = folder / "singer.json"
+    return path.exists() and about_singer(folder)["recipe"] == about(stage).recipe
 
 
 def _last_step(folder: Path) -> int:
@@ -208,7 +217,7 @@ def _last_step(folder: Path) -> int:
 def _merge(stage: Stage, folder: Path) -> float | None:
     """Writes <folder>/merged unless it is there, and gives the largest difference of its logits."""
     merged_folder = folder / "merged"
-    if (merged_folder / "singer.json").exists():  # written last: without it the merge was cut short
+    if _is_of(stage, merged_folder):
         report = folder / "report.json"
         text = report.read_text(encoding="utf-8") if report.exists() else "{}"
         return json.loads(text).get("merged_largest_difference")
@@ -234,7 +243,7 @@ def about(stage: Stage) -> About:
     settings, songs = stage.settings, stage.songs
     given = getattr(settings.songs, "folder", None)
     recipe = stage.recipe if given is None else with_songs(stage.recipe, "")
-    return About(
+    made = About(
         codec={"kind": strict.kind_of(settings.codec), **strict.plain(settings.codec)},
         codec_fingerprint=stage.codec.fingerprint,
         slot_sizes=stage.codec.format.slot_sizes,
@@ -250,6 +259,8 @@ def about(stage: Stage) -> About:
         recipe=recipe.published(),
         vocoder=stage.vocoder,
     )
+    lora = stage.student.lora is not None
+    return handed_down(made, settings.base, lora) if settings.base.singer else made
 
 
 def _licences(stage: Stage) -> dict[str, str]:

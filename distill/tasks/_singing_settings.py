@@ -22,24 +22,38 @@ from distill.teachers import TeacherSettings
 from distill.training.trainer import TrainSettings
 from distill.vocoders import VocoderSettings
 
+_PATH = "embedded/base"  # unless the recipe says another
+
 
 @dataclass(frozen=True)
-class BaseSettings:
+class BaseSettings(Checked):
     """The LLM to graft: a folder, a hub id, a GGUF file (a path, `org/name/FILE.gguf`, or
     `package:NAME/FILE.gguf` of an installed Python package); or, with `from_scratch`, a new one
-    with random weights. `layers`: the first N that are kept of it, or a list of their numbers."""
+    with random weights; or, with `singer`, no LLM but a singer, whose own rows (and LoRA) go on.
 
-    path: str = "embedded/base"
+    layers: the first N that are kept of it, or a list of their numbers. dtype: what its weights are
+    held in (null: float32). quantise: linear layers in 8 or 4 bits (null: none). For a singer null
+    is what it was trained in.
+    """
+
+    path: str = _PATH
     layers: int | tuple[int, ...] | None = None
     from_scratch: FromScratchSettings | None = field(default=None, metadata={"was": "blank"})
-    quantise: Literal["none", "int8", "nf4"] = "none"
+    singer: str = ""
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    quantise: Literal["none", "int8", "nf4"] | None = None
     init: Literal["codebooks", "mean"] = "codebooks"
     licence: str = ""  # empty: that of this package for its own, else unknown
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_layers(self.layers)
         if self.layers is not None and self.from_scratch is not None:
             raise SettingsError("layers cuts a base on disk; give from_scratch.layers instead")
+        others = {"path": self.path not in ("", _PATH), "from_scratch": self.from_scratch}
+        others |= {"layers": self.layers is not None}
+        if self.singer and (given := [name for name, value in others.items() if value]):
+            raise SettingsError(f"names singer {self.singer} and {given[0]}; give one of them")
 
     @property
     def terms(self) -> str:
@@ -99,6 +113,8 @@ class SingingSettings:
             raise SettingsError(
                 "a base from scratch is on no disk for an adapter to stand on; set adapter: null"
             )
+        if self.adapter is None:
+            self._check_full_training()
         kinds = [type(loss) for loss in self.losses]
         if not kinds or len(set(kinds)) < len(kinds):
             raise SettingsError(
@@ -114,4 +130,14 @@ class SingingSettings:
         if self.teacher is not None and not any(loss.needs_teacher for loss in self.losses):
             raise SettingsError(
                 "there is a teacher but no loss listens to it; add forward_kl or leave it out"
+            )
+
+    def _check_full_training(self) -> None:
+        """Small updates of weights in half precision are rounded away, of quantised ones more."""
+        base = self.base
+        if base.dtype not in (None, "float32") or base.quantise not in (None, "none"):
+            held = base.dtype if base.quantise in (None, "none") else base.quantise
+            raise SettingsError(
+                f"base is held in {held}, and adapter: null trains its weights themselves; hold "
+                "them in float32, or train an adapter"
             )

@@ -23,23 +23,29 @@ from distill.lm import logits
 from distill.lm.base import open_base
 from distill.lm.batches import Batch, build, schedule
 from distill.lm.from_scratch import make
+from distill.lm.held import check_held
 from distill.lm.prompts import Coded, write
 from distill.lm.student import Student, graft, rows_of
 from distill.lm.vocabulary import AudioVocabulary
 from distill.tasks import parameter_groups
+from distill.tasks._continued import continued, refuse_singer
 from distill.tasks._singing_settings import SingingSettings
 from distill.teachers import Teacher
 from distill.training import trainer
 
 
 def student_of(settings: SingingSettings, codec: Codec, seed: int) -> Student:
-    """The base, grafted and made trainable as the recipe says."""
+    """The base, grafted and made trainable as the recipe says, or the singer to go on from."""
     base = settings.base
-    model, tokenizer = (
-        make(base.from_scratch, seed)
-        if base.from_scratch
-        else open_base(base.path, quantise=base.quantise, layers=base.layers)
-    )
+    check_held(base.dtype, base.quantise)
+    if base.singer:
+        return continued(settings, codec, seed)
+    if base.from_scratch:
+        model, tokenizer = make(base.from_scratch, seed)
+    else:
+        refuse_singer(base.path)
+        held = base.dtype or "float32", base.quantise or "none"
+        model, tokenizer = open_base(base.path, *held, layers=base.layers)
     begin, layout = rows_of(model, tokenizer), settings.writing.layout
     vocabulary = AudioVocabulary(begin, codec.format, layout=layout)
     name = "from scratch" if base.from_scratch else base.path

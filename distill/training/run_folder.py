@@ -1,6 +1,7 @@
 """A run's folder: whose it is, who is writing in it, and what it records.
 
 run.json        settings, seed and recipe: a folder belongs to one run, any other is refused by name
+                (a larger budget is the same run, and goes on)
 lock            held while a process trains here; it ends with the process, however that ends
 steps.jsonl     one row a step; on resuming it is cut back to the step resumed from
 tensorboard/    the same for eyes, at most once a second
@@ -20,8 +21,12 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from distill import folders
-from distill.errors import CheckpointError, FolderError, TrainingError
+from distill.config import plain_yaml
+from distill.errors import CheckpointError, FolderError, SettingsError, TrainingError
 
+# what may change between two calls of one run: when it ends, if later, and what does not train
+BUDGET = ("steps", "seconds")
+FREE = {*BUDGET, "keep", "checkpoint_every_seconds", "checkpoint_every_steps", "evaluate_every"}
 INTACT = "earlier checkpoints are intact: make room and run the same command again"
 
 
@@ -54,40 +59,73 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def claim(folder: Path, run: Run) -> None:
-    """Writes run.json, or refuses the folder of another run, naming the difference."""
+def claim(folder: Path, run: Run) -> str:
+    """Writes run.json, or refuses the folder of another run, naming the difference. The same run
+    with a larger budget goes on: then what was raised, in words."""
     path = folder / "run.json"
     if not path.exists():
         if any((folder / "checkpoints").glob("*")):
             raise TrainingError(f"{folder}: holds checkpoints but no run.json; use another folder")
         folders.write_atomic(path, (json.dumps(run, indent=1) + "\n").encode())
-        return
+        return ""
     try:
         before = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         ways = "restore it, or use another folder"
         raise TrainingError(f"{path}: unreadable ({error}); {ways}") from error
-    if before != run:
-        fault = f"belongs to another run ({difference(before, run)})"
+    if wrong := difference(before, run):
         ways = "use another folder, or the settings it was begun with"
-        raise TrainingError(f"{folder}: {fault}; {ways}")
+        raise TrainingError(f"{folder}: belongs to another run ({wrong}); {ways}")
+    if before != run:
+        folders.write_atomic(path, (json.dumps(run, indent=1) + "\n").encode())
+    return raised(before, run)
 
 
 def difference(before: object, now: Run) -> str:
-    """The first thing that differs between two runs, in words."""
+    """The first thing in words that makes `now` another run than `before`; none where it only goes
+    on: with a larger budget, or saving at other times."""
     if not isinstance(before, dict) or set(before) != set(now):
         return "its run.json has another form"
     if before["seed"] != now["seed"]:
         return f"seed was {before['seed']} and is now {now['seed']}"
     for name in sorted(before["settings"].keys() | now["settings"].keys()):
         was, is_now = before["settings"].get(name), now["settings"].get(name)
-        if was != is_now:
+        if name in BUDGET and not _raises(was, is_now):
+            return f"train.{name} was {was} and is now {is_now}, and a budget can only be raised"
+        if was != is_now and name not in FREE:
             return f"train.{name} was {was} and is now {is_now}"
+    if _essence(before["recipe"]) == _essence(now["recipe"]):
+        return ""
     lines = zip_longest(before["recipe"].splitlines(), now["recipe"].splitlines(), fillvalue="")
     for was, is_now in lines:
-        if was != is_now:
+        if was != is_now and was.strip().partition(":")[0] not in FREE:
             return f"its recipe said {was.strip()!r} and now says {is_now.strip()!r}"
     return "its recipe differs"
+
+
+def raised(before: Run, now: Run) -> str:
+    """Which limits `now` has raised, in words."""
+    limits = [(n, before["settings"].get(n), now["settings"].get(n)) for n in BUDGET]
+    return " and ".join(f"{n} from {was} to {is_now}" for n, was, is_now in limits if was != is_now)
+
+
+def _raises(was: object, is_now: object) -> bool:
+    """Whether a limit (None: there is none) is at least what it was."""
+    if was is None or is_now is None:
+        return is_now is None
+    return isinstance(was, int | float) and isinstance(is_now, int | float) and is_now >= was
+
+
+def _essence(recipe: str) -> object:
+    """What a resolved recipe says, without the free settings of its `train`."""
+    try:
+        keys = plain_yaml.data(recipe, "recipe")
+    except SettingsError:  # a caller of `train` may give any text
+        return recipe
+    train = keys.get("train")
+    if isinstance(train, dict):
+        keys = {**keys, "train": {name: train[name] for name in train if name not in FREE}}
+    return keys
 
 
 class Record:

@@ -171,9 +171,9 @@ def train(
 ) -> Iterator[Step]:
     """Trains in `folder`, giving each step when done; called again, resumes; ended, gives nothing.
 
-    A folder belongs to one (settings, seed, `recipe`: its resolved text). TrainingError: not
-    finite, folder in use or of another run; CheckpointError: disk full, damaged. When it returns,
-    the last checkpoint is written and the task holds the final weights.
+    A folder belongs to one (settings, seed, `recipe`: its resolved text); with a larger budget it
+    goes on. TrainingError: not finite, folder in use or of another run; CheckpointError: disk full,
+    damaged. When it returns, the last checkpoint is written and the task holds the final weights.
     """
     folder = Path(folder)
     accelerator = Accelerator()
@@ -181,14 +181,15 @@ def train(
     run: Run = {"settings": asdict(settings), "seed": seed, "recipe": recipe}
     run = json.loads(json.dumps(run))  # as it is read back
     with run_folder.locked(folder) if first else nullcontext(), _deterministic(accelerator.device):
-        if first:
-            run_folder.claim(folder, run)
+        raised = run_folder.claim(folder, run) if first else ""
         # the first process may still be writing what the others will read
         accelerator.wait_for_everyone()
         loop = _Loop(task, settings, seed, accelerator)
         start = _resume(folder, run, loop)
         if settings.progress(start.step, start.seconds) >= 1:
             return
+        if start.step and (words := _goes_on(raised, settings, start)):
+            log.warning("%s: %s", folder, words)
         record = run_folder.Record(folder, start.step) if first else None
         try:
             yield from _steps(loop, start, folder, run, record)
@@ -203,8 +204,8 @@ def _resume(folder: Path, run: Run, loop: _Loop[Batch]) -> Place:
     if newest is None:
         return Place()
     parameters, state, start = checkpoints.load(newest, loop.optimizer)
-    if state["run"] != run:
-        fault = f"belongs to another run ({run_folder.difference(state['run'], run)})"
+    if wrong := run_folder.difference(state["run"], run):
+        fault = f"belongs to another run ({wrong})"
         raise CheckpointError(f"{newest}: {fault}; remove it, or use another folder")
     machine = checkpoints.machine()
     changed = [f"{k} was {state[k]} and is now {v}" for k, v in machine.items() if state[k] != v]
@@ -213,6 +214,16 @@ def _resume(folder: Path, run: Run, loop: _Loop[Batch]) -> Place:
         log.warning(words, newest, " and ".join(changed))
     loop.task.load_state({name: tensor.to(loop.device) for name, tensor in parameters.items()})
     return start
+
+
+def _goes_on(raised: str, settings: TrainSettings, start: Place) -> str:
+    """What a larger budget means for a run that stood somewhere already, in words."""
+    if not raised:
+        return ""
+    rate = settings.learning_rate_at(start.step, start.seconds)
+    follows = ", as the cosine follows the new budget" if settings.schedule == "cosine" else ""
+    words = f"{raised} raised; goes on behind step {start.step} with its optimiser's state"
+    return f"{words} at a learning rate of {rate:.2g}{follows}"
 
 
 def _steps(
