@@ -23,7 +23,7 @@ from distill.errors import AdapterError, FolderError
 from distill.folders import atomic_folder, locate
 from distill.lm.base import name_of, open_base
 from distill.lm.graft import Grafted, is_tied
-from distill.lm.student import CARD, Student, read_card, rows_of
+from distill.lm.student import CARD, Student, opening_in, read_card, rows_of
 from distill.lm.vocabulary import AudioVocabulary
 from distill.runtime import torchaudio_standin
 
@@ -81,7 +81,8 @@ def load_merged(folder: str | Path, dtype: str = "float32") -> Student:
         fault = f"its tables lack the {vocabulary.rows} rows of its {CARD}"
         raise AdapterError(f"{path.name}: {fault}; merge again")
     about = {name: card[name] for name in ("base", "base_fingerprint", "base_pieces")}
-    return Student(model, tokenizer, vocabulary, tied=is_tied(model), **about)
+    opening = opening_in(card)
+    return Student(model, tokenizer, vocabulary, tied=is_tied(model), opening=opening, **about)
 
 
 def stock_model(student: Student, dtype: torch.dtype = torch.float32) -> PreTrainedModel:

@@ -16,7 +16,7 @@ vocabulary and the fingerprint of the base, and `load` refuses any other base.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -31,8 +31,16 @@ from torch.nn import functional as F
 from distill.config.ranges import Checked, at_least, share
 from distill.errors import AdapterError, GraftError
 from distill.folders import atomic_folder, locate
-from distill.lm import attention
-from distill.lm.base import Quantisation, TextCoder, fingerprint, folder_of, name_of, open_base
+from distill.lm import attention, prompts
+from distill.lm.base import (
+    Quantisation,
+    TextCoder,
+    fingerprint,
+    folder_of,
+    name_of,
+    open_base,
+    opening_of,
+)
 from distill.lm.families import after_head, cache_word
 from distill.lm.graft import Grafted, GraftedHead, add_rows, check_tables, first_rows, is_tied
 from distill.lm.graft_checks import Packing, check_graft, text_logits
@@ -61,7 +69,11 @@ class LoraSettings(Checked):
 
 @dataclass(eq=False, repr=False)
 class Student:
-    """A causal LM that also speaks an AudioVocabulary: of `graft`, `load`, `merge.load_merged`."""
+    """A causal LM that also speaks an AudioVocabulary: of `graft`, `load`, `merge.load_merged`.
+
+    opening: the ids that stand before every song, as the base's own tokenizer puts them before a
+    text; () for what was trained without.
+    """
 
     model: Any  # a PreTrainedModel, whose tables and forward no type describes
     tokenizer: PreTrainedTokenizerBase
@@ -72,6 +84,7 @@ class Student:
     tied: bool
     lora: LoraSettings | None = None
     packing: Packing = "positions"
+    opening: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         self.text = TextCoder(self.tokenizer, self.base_pieces)
@@ -110,6 +123,19 @@ class Student:
     def decode_text(self, ids: Sequence[int]) -> str:
         """Text of ids below `vocabulary.base_rows`."""
         return self.text.decode(list(ids))
+
+    def opened(self, header: str) -> list[int]:
+        """Ids before a song's pieces: the opening, the header, `sing`."""
+        return [*self.opening, *self.encode_text(header), self.vocabulary.sing]
+
+    def write(self, coded: prompts.Coded) -> prompts.Written:
+        """A passage and its codes as this student reads them. FitError: see `prompts.write`."""
+        passage, codes_FS = coded.passage, coded.codes_FS
+        return prompts.write(passage, codes_FS, self.encode_text, self.vocabulary, self.opening)
+
+    def tokens_of(self, passage: prompts.Passage, frames: int) -> int:
+        """How many ids `write` makes of a passage of so many frames."""
+        return prompts.tokens_of(passage, frames, self.encode_text, self.vocabulary, self.opening)
 
     # --- forward ----------------------------------------------------------------------------------
     def hidden(
@@ -262,6 +288,7 @@ class Student:
             "base": self.base,
             "base_fingerprint": self.base_fingerprint,
             "base_pieces": self.base_pieces,
+            "opening": list(self.opening),
             "vocabulary": asdict(self.vocabulary),
             "lora": asdict(self.lora) if self.lora else None,
         }
@@ -335,7 +362,8 @@ def graft(
         for table_seed, table in enumerate(tables[:1] if tied else tables, seed)
     ]
     add_rows(model, rows, vocabulary.rows)
-    student = Student(model, tokenizer, vocabulary, where, identity, pieces, tied)
+    opening = opening_of(tokenizer)
+    student = Student(model, tokenizer, vocabulary, where, identity, pieces, tied, opening=opening)
     check_graft(student, before_BTV)
     return student
 
@@ -369,6 +397,7 @@ def load(
         fault = f"was made for base {theirs}, not for {Path(base).name} ({identity[:12]})"
         raise AdapterError(f"{folder.name}: {fault}; give that base")
     student = graft(model, tokenizer, vocabulary, init="gaussian", base=card["base"])
+    student.opening = opening_in(card)
     student.adapt(LoraSettings(**card["lora"]))
     ours = {theirs: name for name, theirs in student._names_on_disk().items()}
     try:
@@ -380,15 +409,28 @@ def load(
     return student
 
 
-def read_card(folder: Path, form: str) -> tuple[dict[str, Any], AudioVocabulary]:
-    """`distill.json` of a folder, and its vocabulary. AdapterError unless it is of this form."""
+def opening_in(card: Mapping[str, Any]) -> tuple[int, ...]:
+    """The opening that `distill.json` states; a card without one is of a time that had none."""
+    return tuple(map(int, card.get("opening") or ()))
+
+
+def vocabulary_in(folder: Path) -> AudioVocabulary:
+    """The vocabulary of an adapter or a merged folder. AdapterError without a readable card."""
+    return read_card(folder, None)[1]
+
+
+def read_card(folder: Path, form: str | None) -> tuple[dict[str, Any], AudioVocabulary]:
+    """`distill.json` of a folder, and its vocabulary. AdapterError unless it is of this form (None:
+    of either)."""
     try:
         card = json.loads((folder / CARD).read_text(encoding="utf-8"))
         is_form, version = card["form"], card["version"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         ways = "give a folder that distill wrote"
         raise AdapterError(f"{folder.name}: has no readable {CARD}; {ways}") from error
-    if version != 1 or is_form != form:
+    if version != 1 or form not in (None, is_form):
         is_now = f"is {is_form}, version {version}"
-        raise AdapterError(f"{folder.name}: {is_now}, not {form}, version 1; load it as that")
+        raise AdapterError(
+            f"{folder.name}: {is_now}, not {form or is_form}, version 1; load it as that"
+        )
     return card, AudioVocabulary.from_json(json.dumps(card["vocabulary"]))

@@ -25,8 +25,8 @@ from distill.errors import AdapterError, FolderError, SettingsError
 from distill.folders import MANIFEST, OWN_CODEC, atomic_folder, damage, locate, write_atomic
 from distill.lm.merge import load_merged
 from distill.lm.prompts import Grain, WritingSettings
+from distill.lm.sampling import Sampling
 from distill.lm.student import Student, load
-from distill.singing.sampling import Sampling
 from distill.vocoders import Vocoder
 from distill.vocoders.codec import CodecVocoder
 from distill.vocoders.head import load_head
@@ -52,6 +52,7 @@ class VocoderCard:
 class About:
     """What singer.json says.
 
+    languages: of its songs (ISO 639-1, the commonest first; () where nobody wrote them down).
     grain: how finely its songs were written. licences: of base, songs, ..., by name. credits: whom
     the songs' licences ask to be named. vocoder: of the head beside it, if there is one.
     """
@@ -62,9 +63,10 @@ class About:
     base: str
     tokens: int
     writing: WritingSettings = field(default_factory=WritingSettings)
-    sampling: Sampling = field(default_factory=Sampling)
+    sampling: Sampling = field(default_factory=lambda: Sampling((0.0, 0.5)))
     styles: tuple[str, ...] = ()
     voices: tuple[str, ...] = ()
+    languages: tuple[str, ...] = ()
     grain: Grain = "note"
     licences: dict[str, str] = field(default_factory=dict)
     credits: tuple[str, ...] = ()
