@@ -75,7 +75,7 @@ def test_the_rule_is_what_the_tokenizer_does(monkeypatch):
         def encode(self, text: str, add_special_tokens: bool) -> list[int]:
             return [5, 6] if add_special_tokens else [7]
 
-    with pytest.raises(FolderError, match="stock tokenizer.json"):
+    with pytest.raises(FolderError, match=r"stock tokenizer\.json"):
         opening_of(Odd())  # type: ignore[arg-type]
 
 

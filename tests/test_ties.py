@@ -1,4 +1,4 @@
-"""A note may be sung longer than a length symbol says; scripts, grammar and training agree on how."""
+"""A note may be sung longer than a length symbol says: script, grammar and training agree how."""
 
 from __future__ import annotations
 
