@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import tiny_singer
@@ -21,6 +22,8 @@ from distill.lm.sampling import Sampling
 from distill.lm.vocabulary import AudioVocabulary, longest_of
 from distill.singing.sampling import Request, Sung, script
 from distill.singing.singer import Singer, load_singer
+from distill.singing.singer_folder import write_about
+from distill.tasks._singing_task import _longest
 from distill.teachers import check_symbols
 
 TIED = Sampling((1.0,), 0.9, ties=True)
@@ -151,6 +154,19 @@ def test_a_new_vocabulary_says_as_many_seconds_at_any_frame_rate():
     # what was written down before reads as it was, and the embedded codec's is the same
     assert longest_of(CodecFormat(24_000, 25.0, (1024, 1024))) == 64
     assert load_singer(device="cpu").student.vocabulary.longest == 64
+
+
+def test_a_students_longest_length_is_its_teachers(tmp_path):
+    """Of its codec's frame rate where there is none; an old teacher's is what it was."""
+    student, codec = tiny_singer.student(), ToyCodec(CodecFormat(44_100, 44_100 / 512, (8, 8)))
+    student.write_card(tmp_path, "merged")
+    write_about(tmp_path, about())
+    alone, taught = (
+        SimpleNamespace(teacher=teacher)
+        for teacher in (None, SimpleNamespace(singer=str(tmp_path)))
+    )
+    assert _longest(alone, codec) == 221  # type: ignore[arg-type]
+    assert _longest(taught, codec) == LONGEST == student.vocabulary.longest  # type: ignore[arg-type]
 
 
 def test_teacher_and_student_say_the_same_lengths():
