@@ -159,6 +159,8 @@ def _sing(parser: ArgumentParser) -> Call:
     add("--stems", type=Path, metavar="FOLDER", help=words)
     add("--style", help='for example "folk, calm"')
     add("--voice", help="one that the singer knows")
+    words = "of the words: en, es, zh, ... (that of the singer's songs; of several, the likeliest)"
+    add("--language", help=words)
     add("--seed", type=int, help="the same seed sings the same take")
     add("--temperature", type=float)
     add("--device", help="cpu, cuda, mps (the best there is)")
@@ -186,7 +188,7 @@ def _sing_and_save(options: Namespace) -> object:
     if stems is not None and not singer.codec.format.tracks:
         wanted = "a singer whose codec hears tracks apart; this one's hears songs whole"
         raise SettingsError(f"sing: --stems needs {wanted}")
-    names = ("style", "voice", "seed", "temperature")
+    names = ("style", "voice", "seed", "temperature", "language")
     sampling = {name: getattr(options, name) for name in names}
     if lines is not None:
         return takes.sing_lines(singer, lines, out, score=options.score, stems=stems, **sampling)

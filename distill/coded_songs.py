@@ -24,8 +24,9 @@ import io
 import os
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,8 +39,7 @@ from distill.audio import stems
 from distill.codecs import Codec
 from distill.errors import FitError, SongError
 from distill.folders import cache_folder, sha256_bytes, sha256_file, write_atomic
-from distill.lm.prompts import Coded, Encode, WritingSettings, passages, write
-from distill.lm.vocabulary import AudioVocabulary
+from distill.lm.prompts import Coded, Fits, Passage, WritingSettings, passages
 from distill.runtime import workers
 from distill.runtime.devices import full_float32
 from distill.songs import Song
@@ -178,13 +178,20 @@ def _npy(codes_FS: Tensor) -> bytes:
 
 
 # --- passages -------------------------------------------------------------------------------------
+TokensOf = Callable[[Passage, int], int]  # of a passage and its frames
+
+
 def code(
-    songs: Sequence[Song], codec: Codec, longest: int, writing: WritingSettings
+    songs: Sequence[Song],
+    codec: Codec,
+    longest: int,
+    writing: WritingSettings,
+    fits: Fits = lambda passage: True,
 ) -> list[Coded]:
-    """Every passage of every song with its codes."""
+    """Every passage of every song with its codes; timed ones are cut so that they fit."""
     coded = []
     for song, codes_FS in zip(songs, codes_of_all(songs, codec), strict=True):
-        for passage in passages(song, codec.format.frame_rate, longest, writing):
+        for passage in passages(song, codec.format.frame_rate, longest, writing, fits):
             stop = len(codes_FS) if passage.stop < 0 else min(passage.stop, len(codes_FS))
             if stop < passage.stop - 1:
                 fault = f"its times reach frame {passage.stop}, its audio has {len(codes_FS)}"
@@ -198,19 +205,40 @@ def code(
     return coded
 
 
+@dataclass(frozen=True)
+class Fitted:
+    """Passages that fit a row, and a line on each that does not; seconds of all, and of those."""
+
+    coded: list[Coded]
+    aside: list[str]
+    seconds: float
+    lost: float
+
+
 def fitting(
-    coded: Sequence[Coded], encode: Encode, vocabulary: AudioVocabulary, tokens: int
-) -> tuple[list[Coded], list[str]]:
-    """Passages that fit `tokens`, and a line on each that does not. FitError when none does."""
-    kept, aside = [], []
+    songs: Sequence[Song],
+    codec: Codec,
+    longest: int,
+    writing: WritingSettings,
+    tokens_of: TokensOf,
+    tokens: int,
+) -> Fitted:
+    """The songs' passages in rows of `tokens`, cut where they are longer. FitError when most of the
+    song would be lost all the same."""
+    coded = code(songs, codec, longest, writing, lambda p: tokens_of(p, p.frames) <= tokens)
+    kept, aside, lost = [], [], 0
     for item in coded:
-        needed = len(write(item.passage, item.codes_FS, encode, vocabulary))
+        needed = tokens_of(item.passage, len(item.codes_FS))
         if needed <= tokens:
             kept.append(item)
         else:
             words = f"needs {needed} tokens, a row holds {tokens}; set aside"
             aside.append(f"{item.passage.id}: {words}")
-    if not kept:
-        ways = "raise packing.row_tokens or give line times"
-        raise FitError(f"no passage fits {tokens} tokens ({aside[0]}); {ways}")
-    return kept, aside
+            lost += len(item.codes_FS)
+    total = sum(len(item.codes_FS) for item in coded)
+    if 2 * lost > total:
+        share = f"{100 * lost / total:.0f} % of the song ({aside[0]}, and {len(aside) - 1} more)"
+        ways = "raise packing.row_tokens, take fewer slots, or give line or word times"
+        raise FitError(f"rows of {tokens} tokens cannot hold {share}; {ways}")
+    rate = codec.format.frame_rate
+    return Fitted(kept, aside, total / rate, lost / rate)

@@ -194,27 +194,44 @@ def card(folder: str | Path, repo_id: str, results: Path | None = None) -> str:
         architecture=(config.get("architectures") or ["causal LM"])[0],
         parts=_table(("part", "what", "licence"), rows),
         recipe=str(about.get("recipe") or "not recorded").strip(),
+        opening=_opening_in_words(folder),
         styles=", ".join(about.get("styles") or ()) or "none named",
         credits=credits or "Nobody asks to be named.",
         results=_results(results),
     )
-    return f"---\n{yaml.safe_dump(_metadata(base, licences), sort_keys=False)}---\n\n{body}"
+    languages = [str(language) for language in about.get("languages") or ("en",)]
+    metadata = yaml.safe_dump(_metadata(base, licences, languages), sort_keys=False)
+    return f"---\n{metadata}---\n\n{body}"
 
 
-def _metadata(base: str, licences: Mapping[str, str]) -> dict[str, object]:
+def _metadata(
+    base: str, licences: Mapping[str, str], languages: Sequence[str]
+) -> dict[str, object]:
     """What stands between --- at the head of the card."""
     tags = ["singing", "music", "lyrics-to-song", "audio-codec"]
     data: dict[str, object] = {
         "library_name": "transformers",
         "pipeline_tag": "text-to-audio",
         "license": follows(licences),
-        "language": ["en"],
+        "language": list(languages),
         "tags": [*tags, "distillation"] if "teacher" in licences else tags,
     }
     if _REPO.fullmatch(base) and not base.startswith("embedded/") and not Path(base).exists():
         # "merge" would mean several bases
         data |= {"base_model": base, "base_model_relation": "finetune"}
     return data
+
+
+def _opening_in_words(folder: Path) -> str:
+    """What stands before the text of a song, for servers that are given ids or text."""
+    path = folder / "distill.json"
+    ids = _json(path).get("opening") if path.is_file() else None
+    if not ids:
+        return "nothing: give its ids with `add_special_tokens=False`"
+    tokens = _json(folder / "tokenizer.json").get("added_tokens") or ()
+    names = {token["id"]: token["content"] for token in tokens}
+    listed = ", ".join(f"`{names.get(id, '?')}` (id {id})" for id in ids)
+    return f"{listed}, which its tokenizer writes by itself"
 
 
 def _codec_in_words(codec: object) -> str:

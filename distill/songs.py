@@ -135,6 +135,11 @@ class Song:
         return "\n".join(itertools.chain.from_iterable(texts))
 
 
+def primary(language: str) -> str:
+    """The language alone, of a tag with a region or script: "en-GB" -> "en"."""
+    return language.strip().replace("_", "-").partition("-")[0].lower()
+
+
 def from_its_start(line: Line, tail: float = TAIL_SECONDS) -> Line:
     """A line with times from its own start; without an end it lasts `tail` s past its last note."""
     first = line.start or 0.0

@@ -119,18 +119,25 @@ def row_of(folder: Path, asked: list[Asked], temperature: float) -> dict[str, fl
     singer = distill.load_singer(folder)
     v, student = singer.student.vocabulary, singer.student
     texts = [
-        header(each.song.style, each.song.voice, [Line(each.line.text)], singer.about.writing)
+        header(
+            each.song.style,
+            each.song.voice,
+            [Line(each.line.text)],
+            singer.about.writing,
+            each.song.language,
+        )
         for each in asked
     ]
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    headers = [tokenizer.encode(text, add_special_tokens=False) for text in texts]
-    if headers != [student.encode_text(text) for text in texts]:
+    before = bool(student.opening)  # as the base's tokenizer writes it, and as it was trained
+    headers = [tokenizer.encode(text, add_special_tokens=before) for text in texts]
+    if headers != [student.opened(text)[:-1] for text in texts]:
         print(f"{folder}: its tokenizer cuts a header otherwise than the base's", file=sys.stderr)
     written = generate(folder, headers, v.sing, temperature, MOST_TOKENS)
     heard = [hear(ids, v, student.decode_text) for ids in written]
     complete, decoded, takes = 0, 0, []
     for each, line in zip(asked, heard, strict=True):
-        complete += line.pieces == lyrics.sing_texts(each.line.text)
+        complete += line.pieces == lyrics.sing_texts(each.line.text, each.song.language)
         frames = line.frames(v.format.slots)
         decoded += len(frames)
         if frames:

@@ -468,7 +468,7 @@ def test_whatever_is_answered_a_script_makes_whole_frames(layout, slots, streams
 )
 def test_senseless_sampling_is_refused(wrong):
     with pytest.raises(SettingsError, match=r"give|must be"):
-        Sampling(**wrong)
+        Sampling(**{"temperatures": (1.0,), **wrong})
 
 
 # --- takes and folders ----------------------------------------------------------------------------

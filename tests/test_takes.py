@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from distill import songs
+from distill import lyrics, songs
 from distill.errors import FolderError, LyricsError, SongError
 from distill.singing import takes
 from distill.songs import Line, Note, Section, Song
@@ -30,12 +30,24 @@ class Take:
 class Singer:
     """Sings what it is given, and remembers it."""
 
+    languages = ("en", "es")
+
+    def knows(self, language: str) -> bool:
+        return language in self.languages
+
+    def language_of(self, texts: list[str]) -> str:
+        return "es" if "vida" in " ".join(texts) else "en"
+
     def sing_lines(self, lines: list[Line], *sampling: Any) -> list[Take]:
         self.lines, self.sampling = lines, sampling
         return [
             Take([(0.0, 0.2, None), *((n.start, n.end, n.midi) for n in line.notes)])
             for line in lines
         ]
+
+
+def english(text: str, stated: str = "") -> str:
+    return "en"
 
 
 @pytest.fixture
@@ -69,11 +81,9 @@ def test_one_row_a_take(tmp_path: Path, lines: Path) -> None:
         SCORE[0]["notes"],
         SCORE[2]["notes"],
     ]
-    assert all(
-        (tmp_path / "out" / row["wav"]).is_file() and set(row) == {"line", "wav", "notes"}
-        for row in rows
-    )
-    assert singer.sampling == ("folk", "high", 7, 0.5)
+    assert all((tmp_path / "out" / row["wav"]).is_file() for row in rows)
+    assert all(set(row) == {"line", "wav", "notes", "language"} for row in rows)
+    assert singer.sampling == ("folk", "high", 7, 0.5, ["en"] * 3)
     merrily = singer.lines[1]
     assert [note.text for note in merrily.notes][-1] == ""
     assert all(note.text for note in merrily.notes[:3])
@@ -99,14 +109,14 @@ def test_a_manifest_is_a_score(tmp_path: Path) -> None:
     notes = (Note(10.2, 10.4, 60, "r O"), Note(10.4, 10.9, 62, ""))
     song = Song("a", (Section("verse", (Line("row", 10.0, 11.2, (), notes), Line("no notes"))),))
     songs.write_manifest(tmp_path / "m.jsonl", [song])
-    (line,) = takes.scored(["row"], tmp_path / "m.jsonl")
-    assert line.start == 0 and line.end == pytest.approx(1.2)
+    ((line, language),) = takes.scored(["row"], tmp_path / "m.jsonl", english)
+    assert line.start == 0 and line.end == pytest.approx(1.2) and language == "en"
     assert [(round(n.start, 6), round(n.end, 6), n.midi, n.text) for n in line.notes] == [
         (0.2, 0.4, 60, "r O"),
         (0.4, 0.9, 62, ""),
     ]
     with pytest.raises(SongError, match="no notes for the line 'no notes'"):
-        takes.scored(["no notes"], tmp_path / "m.jsonl")
+        takes.scored(["no notes"], tmp_path / "m.jsonl", english)
 
 
 @pytest.mark.parametrize(
@@ -123,7 +133,7 @@ def test_a_manifest_is_a_score(tmp_path: Path) -> None:
 )
 def test_a_bad_score_is_named(tmp_path: Path, row: object, says: str) -> None:
     with pytest.raises(SongError, match=says) as caught:
-        takes.scored(["row"], write(tmp_path / "s.jsonl", row))
+        takes.scored(["row"], write(tmp_path / "s.jsonl", row), english)
     assert "s.jsonl:1" in str(caught.value)
 
 
@@ -140,6 +150,43 @@ def test_bad_lines_are_refused_before_anything_is_sung(tmp_path: Path, lines: Pa
     with pytest.raises(LyricsError, match="UTF-8"):
         takes.read_lines(tmp_path / "wave.txt")
     with pytest.raises(SongError, match="JSON lines"):
-        takes.scored(["row"], lines)
+        takes.scored(["row"], lines, english)
     with pytest.raises(FolderError, match="cannot be made"):
         takes.sing_lines(Singer(), lines, lines / "out")  # type: ignore[arg-type]
+
+
+# --- languages ------------------------------------------------------------------------------------
+def test_a_score_in_another_language_is_read_in_it(tmp_path: Path) -> None:
+    """By what its row says, by what the caller says, by the song of a manifest, or as guessed."""
+    lines = tmp_path / "lines.txt"
+    lines.write_text("la vida llora\n", encoding="utf-8")
+    notes = [[0.4 * n, 0.4 * n + 0.4, 60] for n in range(5)]
+    row = {"line": "la vida llora", "notes": notes}
+
+    def sung(asked: dict[str, object], **more: str) -> tuple[list[str], list[str]]:
+        singer, score = Singer(), write(tmp_path / "s.jsonl", asked)
+        takes.sing_lines(singer, lines, tmp_path / "out", score, **more)  # type: ignore[arg-type]
+        return [note.text for note in singer.lines[0].notes], singer.sampling[-1]
+
+    spanish, english_texts = (lyrics.sing_texts("la vida llora", name) for name in ("es", "en"))
+    assert spanish != english_texts
+    assert sung(row) == (spanish, ["es"])
+    assert sung(row | {"language": "en"}) == (english_texts, ["en"])
+    assert sung(row | {"language": "en"}, language="es") == (spanish, ["es"])
+    assert sung(row | {"language": "fr"}) == (spanish, ["es"])  # the singer knows no French
+    listed = json.loads((tmp_path / "out" / "takes.jsonl").read_text())
+    assert sung(listed | {"notes": notes}) == (spanish, ["es"])  # what it writes can be its score
+    song = Song("a", (Section("", (Line("la vida", 0.0, 1.0, (), (Note(0, 1, 60, "l A"),)),)),))
+    songs.write_manifest(tmp_path / "m.jsonl", [replace(song, language="es-MX")])
+
+    def stated(text: str, language: str = "") -> str:
+        return language
+
+    assert takes.scored(["la vida"], tmp_path / "m.jsonl", stated)[0].language == "es-MX"
+
+
+def test_lines_without_a_score_are_sung_in_their_language(tmp_path: Path) -> None:
+    (tmp_path / "lines.txt").write_text("la vida\nrow your boat\n", encoding="utf-8")
+    singer = Singer()
+    takes.sing_lines(singer, tmp_path / "lines.txt", tmp_path / "out")  # type: ignore[arg-type]
+    assert singer.sampling[-1] == ["es", "en"]

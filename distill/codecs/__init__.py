@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from distill.audio.codec_format import CodecFormat
 from distill.errors import CodecError
+from distill.lm.sampling import Sampling
 
 
 class Codec(Protocol):
@@ -61,6 +62,10 @@ class CodecSettings(Protocol):
     @property
     def terms(self) -> str:
         """Licences of the weights, with commas: the recipe's, else the known, else "unknown"."""
+
+    @property
+    def sampling(self) -> Sampling:
+        """How its codes are best sampled, where a recipe does not say."""
 
     def load(self) -> Codec:
         """The codec, on the CPU. CodecError, FolderError: weights missing, damaged, another's."""

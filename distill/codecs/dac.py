@@ -32,6 +32,7 @@ from distill.audio.codec_format import CodecFormat
 from distill.codecs import Placed, _blocks, _weights, check_codes, check_wave
 from distill.errors import CodecError
 from distill.folders import locate, write_atomic
+from distill.lm.sampling import Sampling
 from distill.runtime.torchaudio_standin import install
 
 install()
@@ -73,6 +74,11 @@ class Settings:
     @property
     def terms(self) -> str:
         return _weights.terms(self.licence, self.path, dict.fromkeys(PUBLISHED, "mit"))
+
+    @property
+    def sampling(self) -> Sampling:
+        """As MusicGen samples residual codes (arXiv 2306.05284): all slots alike, not greedily."""
+        return Sampling((1.0,), top_k=250, ties=True)
 
     def load(self) -> DacCodec:
         """The codec with its weights. CodecError names what is damaged, runs code, or is no DAC."""

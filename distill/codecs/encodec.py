@@ -37,6 +37,7 @@ from distill.codecs import Placed, _blocks, _weights, check_codes, check_wave
 from distill.config.plain_yaml import data
 from distill.errors import CodecError
 from distill.folders import locate, sha256_file
+from distill.lm.sampling import Sampling
 from distill.runtime.torchaudio_standin import install
 
 install()
@@ -94,6 +95,11 @@ class Settings:
         places = self.encoder, self.path
         parts = [_weights.terms(self.licence, path, LICENCES) for path in places]
         return ", ".join(dict.fromkeys(parts))
+
+    @property
+    def sampling(self) -> Sampling:
+        """MusicGen's, which sings in EnCodec's codes (arXiv 2306.05284)."""
+        return Sampling((1.0,), top_k=250, ties=True)
 
     def load(self) -> EncodecVocos:
         """The codec with its weights. CodecError names what is damaged or wants to run code."""

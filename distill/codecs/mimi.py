@@ -32,6 +32,7 @@ from distill.codecs._weights import as_configured, chosen, identity, read_config
 from distill.errors import CodecError
 from distill.folders import locate
 from distill.lm.families import cache_word
+from distill.lm.sampling import Sampling
 from distill.runtime.torchaudio_standin import install
 
 install()
@@ -65,6 +66,11 @@ class Settings:
     @property
     def terms(self) -> str:
         return terms(self.licence, self.path, {"kyutai/mimi": "cc-by-4.0"})
+
+    @property
+    def sampling(self) -> Sampling:
+        """Moshi's, which speaks in Mimi's codes (arXiv 2410.00037)."""
+        return Sampling((0.8,), top_k=250, ties=True)
 
     def load(self) -> MimiCodec:
         """The codec with its weights. CodecError names what is damaged."""

@@ -29,6 +29,7 @@ from distill.audio.codec_format import CodecFormat
 from distill.codecs import Placed, _blocks, _weights, check_codes, check_wave
 from distill.errors import CodecError
 from distill.folders import locate
+from distill.lm.sampling import Sampling
 
 if TYPE_CHECKING:
     from snac import SNAC
@@ -61,6 +62,11 @@ class Settings:
     @property
     def terms(self) -> str:
         return _weights.terms(self.licence, self.path, LICENCES)
+
+    @property
+    def sampling(self) -> Sampling:
+        """Orpheus's, which speaks in SNAC's codes."""
+        return Sampling((0.6,), top_p=0.9, ties=True)
 
     def load(self) -> SnacCodec:
         """The codec with its weights. CodecError names what is damaged, or is not installed."""

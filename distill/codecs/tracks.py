@@ -28,6 +28,7 @@ from distill.codecs import Codec, CodecSettings, check_codes, check_wave
 from distill.config.settings import part
 from distill.errors import SettingsError
 from distill.folders import sha256_bytes
+from distill.lm.sampling import Sampling
 from distill.songs import TRACKS
 
 
@@ -68,6 +69,11 @@ class Settings:
             tracks=self.tracks,
             streams=streams,
         )
+
+    @property
+    def sampling(self) -> Sampling:
+        """The codec's, whose levels all streams share."""
+        return self.codec.sampling
 
     def load(self) -> TracksCodec:
         """The codec with its weights, which all streams share. Raises what `codec` raises."""

@@ -27,6 +27,7 @@ from distill.codecs import Placed, check_codes, check_wave
 from distill.codecs._blocks import in_blocks_decode, in_blocks_encode, receptive_frames
 from distill.codecs._weights import as_configured, chosen, identity, read_config, spoken, terms
 from distill.folders import locate
+from distill.lm.sampling import Sampling
 from distill.runtime.torchaudio_standin import install
 
 install()
@@ -58,6 +59,11 @@ class Settings:
     @property
     def terms(self) -> str:
         return terms(self.licence, self.path, {})  # what is published has not all one licence
+
+    @property
+    def sampling(self) -> Sampling:
+        """YuE's, which sings in X-Codec's codes (arXiv 2503.08638)."""
+        return Sampling((1.0,), top_p=0.93, ties=True)
 
     def load(self) -> Xcodec:
         """The codec with its weights. CodecError names what is damaged."""

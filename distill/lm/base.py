@@ -171,6 +171,22 @@ def name_of(model: nn.Module, module: nn.Module) -> str:
     return next(name for name, candidate in model.named_modules() if candidate is module)
 
 
+# --- what stands before a text --------------------------------------------------------------------
+def opening_of(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """Ids that a base's own tokenizer puts before a text: LLaMA and Gemma a BOS, Qwen nothing.
+
+    FolderError for a tokenizer that writes a text itself otherwise where it may put something
+    before it.
+    """
+    plain = tokenizer.encode(SENTENCES[0], add_special_tokens=False)
+    whole = tokenizer.encode(SENTENCES[0], add_special_tokens=True)
+    for start in range(len(whole) - len(plain) + 1):
+        if whole[start : start + len(plain)] == plain:
+            return tuple(whole[:start])
+    fault = "this base's tokenizer changes a text when it adds special tokens"
+    raise FolderError(f"{fault}; give a base with a stock tokenizer.json")
+
+
 # --- text stays text ------------------------------------------------------------------------------
 class TextCoder:
     """Text in a base's own ids: never a special token, nor one from `pieces` up (codec tokens)."""

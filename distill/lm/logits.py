@@ -16,7 +16,7 @@ from torch.nn.functional import cross_entropy
 
 from distill.lm.batches import Batch, Targets, build, pack_rows
 from distill.lm.losses import CrossEntropy, ForwardKl
-from distill.lm.prompts import END, LENGTH, OPEN, PIECE, TEXT, Coded, write
+from distill.lm.prompts import END, LENGTH, OPEN, PIECE, TEXT, Coded
 from distill.lm.signals import Signal
 from distill.lm.student import Student
 from distill.lm.vocabulary import AudioVocabulary
@@ -180,7 +180,7 @@ def packed(
     """All passages, packed in order, about `tokens` at once: their numbers and the batch, with the
     teacher's signals."""
     v = student.vocabulary
-    written = [write(c.passage, c.codes_FS, student.encode_text, v) for c in coded]
+    written = [student.write(c) for c in coded]
     lengths = [len(w) for w in written]
     longest = max(lengths)
     rows = pack_rows(lengths, range(len(lengths)), longest)

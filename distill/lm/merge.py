@@ -23,7 +23,7 @@ from distill.errors import AdapterError, FolderError
 from distill.folders import atomic_folder, locate
 from distill.lm.base import Quantisation, name_of, open_base
 from distill.lm.graft import Grafted, is_tied
-from distill.lm.student import CARD, Student, layers_on, read_card, rows_of
+from distill.lm.student import CARD, Student, layers_on, opening_in, read_card, rows_of
 from distill.lm.vocabulary import AudioVocabulary
 from distill.runtime import torchaudio_standin
 
@@ -83,8 +83,8 @@ def load_merged(
         fault = f"its tables lack the {vocabulary.rows} rows of its {CARD}"
         raise AdapterError(f"{path.name}: {fault}; merge again")
     about = {name: card[name] for name in ("base", "base_fingerprint", "base_pieces")}
-    layers = layers_on(card)
-    return Student(model, tokenizer, vocabulary, tied=is_tied(model), layers=layers, **about)
+    about |= {"layers": layers_on(card), "opening": opening_in(card)}
+    return Student(model, tokenizer, vocabulary, tied=is_tied(model), **about)
 
 
 def stock_model(student: Student, dtype: torch.dtype = torch.float32) -> PreTrainedModel:

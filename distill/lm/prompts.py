@@ -15,11 +15,13 @@ grammar.py has what may come next; `Written.kind_T` names for every id what it w
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal, NamedTuple
 
 import torch
@@ -28,14 +30,15 @@ from torch import Tensor
 from distill import lyrics
 from distill.config.ranges import Checked, at_least, share
 from distill.errors import FitError, SongError
-from distill.lm import layouts
+from distill.lm import layouts, line_parts
+from distill.lm.line_parts import JOIN, SAME_SECONDS
 from distill.lm.vocabulary import AudioVocabulary
 from distill.songs import Line, Song, Word
 
 Grain = Literal["finest", "note", "word", "line", "none"]
 Encode = Callable[[str], list[int]]  # a text to the ids of an LLM's tokenizer
-JOIN = ", "
-SAME_SECONDS = 1e-6  # by which times of notes and words may differ and be the same
+Fits = Callable[["Passage"], bool]  # whether a passage is short enough
+Make = Callable[[object, Sequence[Line]], "Passage"]  # of where it begins in its song, and lines
 
 
 @dataclass(frozen=True)
@@ -112,26 +115,76 @@ def header(
 
 
 def passages(
-    song: Song, frame_rate: float, longest: int, settings: WritingSettings
+    song: Song,
+    frame_rate: float,
+    longest: int,
+    settings: WritingSettings,
+    fits: Fits = lambda passage: True,
 ) -> list[Passage]:
     """Cut a song into passages of 1 to `max_lines` lines; the cut depends on the song's id alone.
 
     Lines without trusted times are left out, and passages end there; a song of such lines alone is
-    one passage. SongError for a song without lines.
+    one passage. What does not fit is cut again: into fewer lines, then a line between words, then
+    between syllables; what cannot be cut smaller comes as it is. SongError for a song without
+    lines.
     """
     lines = song.lines
     trusted = [None not in (line.start, line.end) and settings.trusts(line) for line in lines]
     if not any(trusted):
         return [_untimed(song, settings)]
+    make = partial(_passage, song, frame_rate, longest, settings)
     generator = random.Random(song.id)
-    result, first = [], 0
+    result: list[Passage] = []
+    first = 0
     while first < len(lines):
         stop = min(len(lines), first + generator.randint(1, settings.max_lines))
         stop = next((n for n in range(first, stop) if not trusted[n]), stop)
         if stop > first:
-            result.append(_passage(song, first, stop, frame_rate, longest, settings))
+            passage = make(first, lines[first:stop])
+            while stop - first > 1 and not fits(passage):
+                stop -= 1
+                passage = make(first, lines[first:stop])
+            whole = stop - first > 1 or fits(passage)
+            result += [passage] if whole else _parts(first, lines[first], make, settings, fits)
         first = max(stop, first + 1)
     return result
+
+
+def _parts(
+    number: int, line: Line, make: Make, settings: WritingSettings, fits: Fits
+) -> Iterator[Passage]:
+    """The passages of a line that is too long, each as long as fits. What cannot be cut so that it
+    fits comes as it is."""
+    by_note = settings.grain in ("finest", "note") and bool(line.notes)
+    rest = line if by_note else replace(line, notes=())
+    for part in itertools.count():
+        make_part = partial(make, f"{number}.{part}")
+        passage = make_part([rest])
+        at = None if fits(passage) else _border(rest, make_part, settings, fits)
+        if at is None:
+            yield passage
+            return
+        start, rest = line_parts.cut(rest, at)
+        yield make_part([start])
+
+
+def _border(
+    line: Line, make: Callable[[Sequence[Line]], Passage], settings: WritingSettings, fits: Fits
+) -> float | None:
+    """Where to cut a line that is too long: the last border before which it fits, of words if
+    there is one, else of syllables; else the first there is; None without borders."""
+    coarse = settings.grain in ("line", "none")
+    known = not coarse and all(map(settings.trusts, line.words))
+    words = line_parts.word_borders(line) if known else []
+    # a word's letters stand on its first note: within it nothing can be told
+    syllables = line_parts.syllable_borders(line) if settings.spelling == "phones" else []
+    for borders in (words, syllables):
+        count = bisect.bisect_left(
+            borders, True, key=lambda at: not fits(make([line_parts.cut(line, at)[0]]))
+        )
+        if count:
+            return borders[count - 1]
+    return min([*words, *syllables], default=None)
 
 
 def _untimed(song: Song, settings: WritingSettings) -> Passage:
@@ -144,17 +197,21 @@ def _untimed(song: Song, settings: WritingSettings) -> Passage:
 
 
 def _passage(
-    song: Song, first: int, stop: int, frame_rate: float, longest: int, settings: WritingSettings
+    song: Song,
+    frame_rate: float,
+    longest: int,
+    settings: WritingSettings,
+    name: object,
+    lines: Sequence[Line],
 ) -> Passage:
-    """Lines `first` ... `stop`-1 of a song, all of them timed."""
-    lines = song.lines[first:stop]
+    """Consecutive lines of a song, all of them timed; `name`: where they begin."""
     pieces_of = (_timed_pieces(line, frame_rate, settings, song.language) for line in lines)
     timed = list(itertools.chain.from_iterable(pieces_of))
     start, end = (round((s or 0.0) * frame_rate) for s in (lines[0].start, lines[-1].end))
     pieces = _fill(timed, start, max(end, timed[-1].stop if timed else 0), longest)
     frames = sum(piece.frames or 0 for piece in pieces)
     text = header(song.style, song.voice, lines, settings, song.language)
-    return Passage(f"{song.id}:{first}", text, pieces, start, start + frames, lines)
+    return Passage(f"{song.id}:{name}", text, pieces, start, start + frames, tuple(lines))
 
 
 class Timed(NamedTuple):
@@ -305,15 +362,34 @@ def piece_ids(piece: Piece, encode: Encode, vocabulary: AudioVocabulary) -> list
     return [*text, vocabulary.pitch(piece.midi, piece.pitched), length]
 
 
+def tokens_of(
+    passage: Passage,
+    frames: int,
+    encode: Encode,
+    vocabulary: AudioVocabulary,
+    opening: Sequence[int] = (),
+) -> int:
+    """How many ids `write` makes of a passage with so many frames."""
+    texts = [piece.text for piece in passage.pieces if piece.text]
+    text = sum(len(encode(words)) for words in (passage.header, *texts))
+    symbols = len(opening) + 2 * len(passage.pieces) + 2  # pitch and length; `sing` and `end`
+    return text + symbols + frames * vocabulary.format.slots
+
+
 def write(
-    passage: Passage, codes_FS: Tensor, encode: Encode, vocabulary: AudioVocabulary
+    passage: Passage,
+    codes_FS: Tensor,
+    encode: Encode,
+    vocabulary: AudioVocabulary,
+    opening: Sequence[int] = (),
 ) -> Written:
-    """A passage and its codes as ids. FitError unless its pieces have as many frames."""
+    """A passage and its codes as ids, behind the ids that this base is opened with. FitError unless
+    its pieces have as many frames."""
     v, total = vocabulary, len(codes_FS)
     audio = v.spell(codes_FS).tolist()
     frame_N, slot_N = (column_N.tolist() for column_N in v.order.order(total))
     starts = v.order.starts(total)
-    ids = [*encode(passage.header), v.sing]
+    ids = [*opening, *encode(passage.header), v.sing]
     places, frames, pieces = ([HEADER] * len(ids), [-1] * len(ids), [-1] * len(ids))
     # the place of what comes between pieces; behind `sing` nothing but text or pitch can
     boundary, first = TEXT, 0

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -32,8 +32,16 @@ from torch.nn import functional as F
 from distill.config.ranges import Checked, at_least, share
 from distill.errors import AdapterError, GraftError
 from distill.folders import atomic_folder, locate, public_name
-from distill.lm import attention
-from distill.lm.base import Quantisation, TextCoder, fingerprint, folder_of, name_of, open_base
+from distill.lm import attention, prompts
+from distill.lm.base import (
+    Quantisation,
+    TextCoder,
+    fingerprint,
+    folder_of,
+    name_of,
+    open_base,
+    opening_of,
+)
 from distill.lm.families import after_head, cache_word
 from distill.lm.gguf_base import source
 from distill.lm.graft import (
@@ -76,7 +84,11 @@ class LoraSettings(Checked):
 
 @dataclass(eq=False, repr=False)
 class Student:
-    """A causal LM that also speaks an AudioVocabulary: of `graft`, `load`, `merge.load_merged`."""
+    """A causal LM that also speaks an AudioVocabulary: of `graft`, `load`, `merge.load_merged`.
+
+    opening: the ids that stand before every song, as the base's own tokenizer puts them before a
+    text; () for what was trained without.
+    """
 
     model: Any  # a PreTrainedModel, whose tables and forward no type describes
     tokenizer: PreTrainedTokenizerBase
@@ -88,6 +100,7 @@ class Student:
     lora: LoraSettings | None = None
     packing: Packing = "positions"
     layers: tuple[int, ...] | None = None  # of its base's, where only some are kept
+    opening: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         self.text = TextCoder(self.tokenizer, self.base_pieces)
@@ -126,6 +139,19 @@ class Student:
     def decode_text(self, ids: Sequence[int]) -> str:
         """Text of ids below `vocabulary.base_rows`."""
         return self.text.decode(list(ids))
+
+    def opened(self, header: str) -> list[int]:
+        """Ids before a song's pieces: the opening, the header, `sing`."""
+        return [*self.opening, *self.encode_text(header), self.vocabulary.sing]
+
+    def write(self, coded: prompts.Coded) -> prompts.Written:
+        """A passage and its codes as this student reads them. FitError: see `prompts.write`."""
+        passage, codes_FS = coded.passage, coded.codes_FS
+        return prompts.write(passage, codes_FS, self.encode_text, self.vocabulary, self.opening)
+
+    def tokens_of(self, passage: prompts.Passage, frames: int) -> int:
+        """How many ids `write` makes of a passage of so many frames."""
+        return prompts.tokens_of(passage, frames, self.encode_text, self.vocabulary, self.opening)
 
     # --- forward ----------------------------------------------------------------------------------
     def hidden(
@@ -288,6 +314,7 @@ class Student:
             "base_fingerprint": self.base_fingerprint,
             "base_pieces": self.base_pieces,
             "layers": self.layers,
+            "opening": list(self.opening),
             "vocabulary": asdict(self.vocabulary),
             "lora": asdict(self.lora) if self.lora else None,
         }
@@ -378,7 +405,9 @@ def graft(
         for table_seed, table in enumerate(tables[:1] if tied else tables, seed)
     ]
     add_rows(model, rows, vocabulary.rows)
-    student = Student(model, tokenizer, vocabulary, where, identity, pieces, tied)
+    student = Student(
+        model, tokenizer, vocabulary, where, identity, pieces, tied, opening=opening_of(tokenizer)
+    )
     student.layers = kept_layers(model)
     check_graft(student, before_BTV)
     if soft:
@@ -466,6 +495,7 @@ def load(
         student = graft(
             model, tokenizer, vocabulary, init="gaussian", base=card["base"], soft=False
         )
+    student.opening = opening_in(card)
     student.adapt(LoraSettings(**card["lora"]))
     ours = {theirs: name for name, theirs in student._names_on_disk().items()}
     try:
@@ -477,13 +507,23 @@ def load(
     return student
 
 
-def layers_on(card: dict[str, Any]) -> tuple[int, ...] | None:
+def layers_on(card: Mapping[str, Any]) -> tuple[int, ...] | None:
     """Which layers of its base a student has; None: all of them."""
     layers = card.get("layers")  # older cards do not say: all
     return None if layers is None else tuple(layers)
 
 
-def _quantised(card: dict[str, Any], asked: Quantisation | None, name: str) -> Quantisation:
+def opening_in(card: Mapping[str, Any]) -> tuple[int, ...]:
+    """The opening that `distill.json` states; a card without one is of a time that had none."""
+    return tuple(map(int, card.get("opening") or ()))
+
+
+def vocabulary_in(folder: Path) -> AudioVocabulary:
+    """The vocabulary of an adapter or a merged folder. AdapterError without a readable card."""
+    return read_card(folder, None)[1]
+
+
+def _quantised(card: Mapping[str, Any], asked: Quantisation | None, name: str) -> Quantisation:
     """How to quantise an adapter's base: as asked, else as it was trained, else, where this machine
     cannot, not at all, and then it is said."""
     wanted: Quantisation = asked or card.get("quantise", "none")
@@ -494,15 +534,18 @@ def _quantised(card: dict[str, Any], asked: Quantisation | None, name: str) -> Q
     return "none"
 
 
-def read_card(folder: Path, form: str) -> tuple[dict[str, Any], AudioVocabulary]:
-    """`distill.json` of a folder, and its vocabulary. AdapterError unless it is of this form."""
+def read_card(folder: Path, form: str | None) -> tuple[dict[str, Any], AudioVocabulary]:
+    """`distill.json` of a folder, and its vocabulary. AdapterError unless it is of this form (None:
+    of either)."""
     try:
         card = json.loads((folder / CARD).read_text(encoding="utf-8"))
         is_form, version = card["form"], card["version"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         ways = "give a folder that distill wrote"
         raise AdapterError(f"{folder.name}: has no readable {CARD}; {ways}") from error
-    if version != 1 or is_form != form:
+    if version != 1 or form not in (None, is_form):
         is_now = f"is {is_form}, version {version}"
-        raise AdapterError(f"{folder.name}: {is_now}, not {form}, version 1; load it as that")
+        raise AdapterError(
+            f"{folder.name}: {is_now}, not {form or is_form}, version 1; load it as that"
+        )
     return card, AudioVocabulary.from_json(json.dumps(card["vocabulary"]))

@@ -14,6 +14,7 @@ codec frames. Rows are padded to a multiple of 64; padding is never sampled.
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass
 from functools import cached_property
 
@@ -25,6 +26,7 @@ from distill.errors import CodecError, VocabularyError
 from distill.lm import layouts
 
 PAD_TO = 64
+LONGEST_FRAMES, LONGEST_SECONDS = 64, 2.56  # of a length symbol: both at the least
 CONTROL = ("sing", "end")
 
 
@@ -42,6 +44,11 @@ class Span:
         return isinstance(id, int) and self.start <= id < self.stop
 
 
+def longest_of(format: CodecFormat) -> int:
+    """Frames that a new vocabulary's longest length symbol says, of a codec at this frame rate."""
+    return max(LONGEST_FRAMES, math.ceil(LONGEST_SECONDS * format.frame_rate))
+
+
 @dataclass(frozen=True)
 class AudioVocabulary:
     """(slot, code) and score symbols <-> ids from `base_rows` up; `layout` changes no id."""
@@ -50,7 +57,7 @@ class AudioVocabulary:
     format: CodecFormat
     lowest_midi: int = 21
     highest_midi: int = 108
-    longest: int = 64
+    longest: int = LONGEST_FRAMES
     layout: str = "flat"
 
     @cached_property

@@ -84,7 +84,11 @@ def sing(
 ) -> tuple[list[Performance], float]:
     """(performances, seconds of compute): the singer follows the score of every line."""
     styles, voices = [each.song.style for each in asked], [each.song.voice for each in asked]
-    takes = singer.sing_lines([each.line for each in asked], styles, voices, seed, temperature)
+    # a song in a language that the singer never heard is sung as the singer would read it
+    of_songs = [each.song.language for each in asked]
+    languages = [name if singer.knows(name) else None for name in of_songs]
+    lines = [each.line for each in asked]
+    takes = singer.sing_lines(lines, styles, voices, seed, temperature, languages)
     sung = []
     for each, take in zip(asked, takes, strict=True):
         wanted = [note.midi for note in each.line.notes if note.midi is not None]

@@ -36,7 +36,7 @@ def generate(
         for passage, result, room in zip(passages, sung, rooms, strict=True)
     ]
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-    headers = [[*student.encode_text(passage.header), v.sing] for passage in passages]
+    headers = [student.opened(passage.header) for passage in passages]
     ids_BT, mask_BT = (side.to(device) for side in _left_padded(headers))
     positions_BT = (mask_BT.cumsum(-1) - 1).clamp(min=0)
     requests: list[Request | None] = [next(steps) for steps in scripts]

@@ -14,43 +14,10 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from distill.config.ranges import Checked, at_least, share
-from distill.errors import SettingsError
 from distill.lm.grammar import Grammar
 from distill.lm.prompts import Piece
+from distill.lm.sampling import Sampling
 from distill.lm.vocabulary import AudioVocabulary, Span
-
-
-@dataclass(frozen=True)
-class Sampling(Checked):
-    """How a singer samples unless asked otherwise: a temperature a level, coarse slots first (the
-    last repeats; streams that share a frame have equal levels), and one for the score it makes up.
-    """
-
-    temperatures: tuple[float, ...] = at_least(0, default=(0.0, 0.5))
-    score_temperature: float = at_least(0, default=0.9)
-    top_k: int | None = at_least(1, default=None)
-    top_p: float | None = share(default=None, zero=False)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.temperatures:
-            raise SettingsError("temperatures are (); give at least one")
-
-    def level(self, level: int) -> float:
-        """The temperature of a level of slots, 0 the coarsest."""
-        return self.temperatures[min(level, len(self.temperatures) - 1)]
-
-    def at(self, temperature: float | None) -> Sampling:
-        """The same with one temperature for all slots, which the score's does not pass."""
-        if temperature is None:
-            return self
-        if not 0 <= temperature <= 10:
-            raise SettingsError(
-                f"temperature is {temperature}; give 0 (always the likeliest) to 10"
-            )
-        of_score = min(temperature, self.score_temperature)
-        return replace(self, temperatures=(temperature,), score_temperature=of_score)
 
 
 @dataclass(frozen=True)
@@ -92,41 +59,120 @@ def script(
     and lengths are sampled.
 
     No more than `room` frames are sung: lengths are drawn within it, and a piece of open length
-    ends there at the latest.
+    ends there at the latest. A note whose drawn length is the longest there is may go on in another
+    piece without text, as notes of songs are cut (`prompts`), where `sampling.ties`.
     """
-    v, grammar = vocabulary, Grammar(vocabulary)
-    state, stopped, sung_frames = grammar.start(), False, 0
+    song = _Song(vocabulary, sampling, sung, room)
+    texts = [encode(piece.text) if piece.text else [] for piece in pieces]
+    pitches = [_pitch(piece, vocabulary, sampling) for piece in pieces]
+    first = [ids[0] if ids else pitch.forced for ids, pitch in zip(texts, pitches, strict=True)]
     for index, piece in enumerate(pieces):
-        left = max(1, room - sung_frames - sum(p.frames or 1 for p in pieces[index + 1 :]))
-        for id in encode(piece.text) if piece.text else []:
-            state = grammar.step(state, (yield Request((), forced=id, instead=stopped)))
-            stopped = False
-        id = yield replace(_pitch(piece, v, sampling), instead=stopped)
-        stopped = False
-        state, midi = grammar.step(state, id), v.midi(id)
-        id = yield _length(piece, v, sampling, left)
-        state, frames = grammar.step(state, id), 0
-        while state.kind == "slot" or (state.left is None and frames < left):
-            open = state.kind == "boundary"
-            slot = 0 if open else state.owed[0]
+        later = sum(p.frames or 1 for p in pieces[index + 1 :])
+        for id in texts[index]:
+            yield from song.id(Request((), forced=id))
+        midi = vocabulary.midi((yield from song.id(pitches[index])))
+        yield from song.frames(replace(piece, midi=midi), later)
+        following = [*first, vocabulary.end][index + 1]
+        while following is not None and song.may_tie(piece, following, later):
+            if not (yield from song.tie(following)):
+                break
+            yield from song.frames(replace(piece, text="", midi=midi, goes_on=True), later)
+    yield from song.end()
+
+
+@dataclass
+class _Song:
+    """A passage that is being written: the grammar's state, and the frames that are left.
+
+    stopped: the id drawn last only said "stop". begun: the first id of what follows is written.
+    """
+
+    vocabulary: AudioVocabulary
+    sampling: Sampling
+    sung: Sung
+    room: int
+    stopped: bool = False
+    begun: bool = False
+
+    def __post_init__(self) -> None:
+        self.grammar = Grammar(self.vocabulary)
+        self.state = self.grammar.start()
+
+    def id(self, request: Request) -> Generator[Request, int, int]:
+        """The id that answers a request."""
+        if self.begun and request.forced is not None:
+            self.begun = False
+            return request.forced
+        id = yield replace(request, instead=True) if self.stopped else request
+        self.stopped, self.state = False, self.grammar.step(self.state, id)
+        return id
+
+    def frames(self, piece: Piece, later: int) -> Script:
+        """A piece's length and what sounds in it; `later`: the frames to keep for what follows."""
+        v, sampling, frames = self.vocabulary, self.sampling, 0
+        left = max(1, self.room - later)
+        yield from self.id(_length(piece, v, sampling, left))
+        while self.state.kind == "slot" or (self.state.left is None and frames < left):
+            open = self.state.kind == "boundary"
+            slot = 0 if open else self.state.owed[0]
             temperature = sampling.level(v.format.levels[slot])
             codes = len(v.span(0)) if open else 0
-            id = yield Request(grammar.legal(state), temperature, codes=codes)
+            id = yield Request(self.grammar.legal(self.state), temperature, codes=codes)
             if open and id not in v.span(0):
-                stopped = True
+                self.stopped = True
                 break
-            state = grammar.step(state, id)
-            sung.ids.append(id)
+            self.state = self.grammar.step(self.state, id)
+            self.sung.ids.append(id)
             frames += slot == 0
-        sung_frames += frames
-        sung.pieces.append(replace(piece, midi=midi, frames=frames))
-    late = v.order.first_late
-    while late is not None and state.kind != "end":
-        slot = state.owed[0] if state.kind == "tail" else late
-        id = yield Request((v.span(slot),), sampling.level(v.format.levels[slot]), instead=stopped)
-        stopped, state = False, grammar.step(state, id)
-        sung.ids.append(id)
-    yield Request((), forced=v.end, instead=stopped)
+        self.room -= frames
+        self.sung.pieces.append(replace(piece, frames=frames))
+
+    def may_tie(self, piece: Piece, following: int, later: int) -> bool:
+        """Whether the note that was sung last may go on: its length was drawn, and is the longest;
+        another piece fits; and what follows it begins with another id."""
+        last, v = self.sung.pieces[-1], self.vocabulary
+        drawn = piece.pitched and not piece.open and piece.frames is None
+        fits = self.room - self._tie_frames - later > 0
+        tells_apart = following != v.pitch(last.midi)
+        return self.sampling.ties and drawn and last.frames == v.longest and tells_apart and fits
+
+    @property
+    def _tie_frames(self) -> int:
+        """Frames whose ids take as much of the context as a tie's pitch and length."""
+        return -(-2 // self.vocabulary.format.slots)
+
+    def tie(self, following: int) -> Generator[Request, int, bool]:
+        """Whether the note goes on: drawn between its pitch, which would come again, and the id
+        that follows (of a tail, any code). Whichever it is, is written."""
+        v = self.vocabulary
+        again, late = v.pitch(self.sung.pieces[-1].midi), v.order.first_late
+        request = Request((_only(again), _only(following)), self.sampling.score_temperature)
+        if following == v.end and late is not None:
+            span, level = v.span(late), v.format.levels[late]
+            request = Request((_only(again), span), self.sampling.level(level), codes=len(span))
+        id = yield request
+        self.state = self.grammar.step(self.state, id)
+        if id == again:
+            self.room -= self._tie_frames
+        elif id in v.audio_span:
+            self.sung.ids.append(id)
+        elif id != v.end:
+            self.begun = True
+        return id == again
+
+    def end(self) -> Script:
+        """What is late of the last frames, and the end."""
+        v, late = self.vocabulary, self.vocabulary.order.first_late
+        while late is not None and self.state.kind not in ("end", "ended"):
+            slot = self.state.owed[0] if self.state.kind == "tail" else late
+            temperature = self.sampling.level(v.format.levels[slot])
+            self.sung.ids.append((yield from self.id(Request((v.span(slot),), temperature))))
+        if self.state.kind != "ended":
+            yield Request((), forced=v.end, instead=self.stopped)
+
+
+def _only(id: int) -> Span:
+    return Span(id, id + 1)
 
 
 def _pitch(piece: Piece, v: AudioVocabulary, sampling: Sampling) -> Request:

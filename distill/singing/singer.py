@@ -49,7 +49,7 @@ from distill.singing.singer_folder import (
     singer_folder,
 )
 from distill.singing.take import Take, decode, join
-from distill.songs import TAIL_SECONDS, Line, Section, Song
+from distill.songs import TAIL_SECONDS, Line, Section, Song, primary
 from distill.vocoders import Vocoder
 from distill.vocoders.codec import CodecVocoder
 
@@ -76,9 +76,11 @@ class Singer:
         seed: int | None = None,
         temperature: float | None = None,
         score: Sequence[Line] | None = None,
+        language: str | None = None,
     ) -> Take:
         """Sing lyrics, with or without [section] tags. `score`: one Line with notes for each line
-        of the lyrics.
+        of the lyrics. `language` (ISO 639-1): how the words are read; None: as `sing_lines` has it,
+        of all lines together.
 
         Raises LyricsError for lyrics that cannot be sung, FitError for a line too long to fit (it
         says what would).
@@ -92,7 +94,8 @@ class Singer:
             lines = [
                 replace(notes, text=line.text) for notes, line in zip(score, lines, strict=True)
             ]
-        takes = self.sing_lines(lines, style, voice, seed, temperature)
+        language = language or self.language_of([line.text for line in lines])
+        takes = self.sing_lines(lines, style, voice, seed, temperature, language)
         return join(takes, self.vocoder, self.codec.format, text)
 
     def sing_lines(
@@ -102,13 +105,16 @@ class Singer:
         voice: str | Sequence[str] | None = None,
         seed: int | None = None,
         temperature: float | None = None,
+        language: str | Sequence[str | None] | None = None,
         at_once: int = 32,
     ) -> list[Take]:
         """One take per line, sung side by side. Lines with notes (seconds from the line's start)
         are followed.
 
         `style` and `voice`: one for all lines, or one each; a voice may join words of several that
-        were heard ("alto, breathy"). A seed repeats: line i draws from seed + i.
+        were heard ("alto, breathy"). `language`: the same, one that its songs are in; None: theirs,
+        or where they are in several, the likeliest of them. A seed repeats: line i draws from
+        seed + i.
         """
         if not lines:
             raise LyricsError("there is no line to sing; give at least one")
@@ -116,8 +122,10 @@ class Singer:
         self._check_voices([voice] if isinstance(voice, str) else voice or [])
         styles = _each(style, self.about.styles, lines)
         voices = _each(voice, self.about.voices, lines)
+        languages = self._languages(language, lines)
         sampling = self.about.sampling.at(temperature)
-        planned = [self._plan(*item) for item in zip(lines, styles, voices, strict=True)]
+        asked = zip(lines, styles, voices, languages, strict=True)
+        planned = [self._plan(*item) for item in asked]
         takes: list[Take] = []
         for first in range(0, len(planned), at_once):
             batch = planned[first : first + at_once]
@@ -144,17 +152,51 @@ class Singer:
                     f"voice {voice!r}: this singer never heard it; it knows {known}"
                 )
 
-    def _plan(self, line: Line, style: str, voice: str) -> Passage:
+    def knows(self, language: str) -> bool:
+        """Whether its songs are in this language, as far as singer.json says which they are in."""
+        return not self.about.languages or primary(language) in self.about.languages
+
+    def _languages(
+        self, language: str | Sequence[str | None] | None, lines: Sequence[Line]
+    ) -> list[str]:
+        """How the words of each line are read. SettingsError for a language that it never heard."""
+        asked = (
+            [language] * len(lines) if language is None or isinstance(language, str) else language
+        )
+        if len(asked) != len(lines):
+            raise SettingsError(
+                f"{len(asked)} languages for {len(lines)} lines; give one, or one for each line"
+            )
+        for name in asked:
+            if name and not self.knows(name):
+                known = ", ".join(map(repr, self.about.languages))
+                raise SettingsError(
+                    f"language {name!r}: this singer never heard it; it knows {known}"
+                )
+        pairs = zip(asked, lines, strict=True)
+        return [primary(name) if name else self.language_of([line.text]) for name, line in pairs]
+
+    def language_of(self, texts: Sequence[str]) -> str:
+        """The language of its songs; of several, the one that these lyrics are most likely in."""
+        known = self.about.languages
+        if len(known) < 2:
+            return known[0] if known else "en"  # singers that say nothing read all as English
+        from distill.curation.steps.language import likeliest  # its model takes a second to load
+
+        return likeliest(texts, known)
+
+    def _plan(self, line: Line, style: str, voice: str, language: str = "en") -> Passage:
         """The line as a passage: along its notes, or with pitch and length left open. Refuses what
         cannot fit."""
         writing, v = self.about.writing, self.student.vocabulary
         if line.notes:
             end = line.notes[-1].end + TAIL_SECONDS if line.end is None else line.end
             line = replace(line, start=0.0, end=end)
-            song = Song("asked", (Section("", (line,)),), style, voice)
+            song = Song("asked", (Section("", (line,)),), style, voice, language)
             passage = passages(song, self.codec.format.frame_rate, v.longest, writing)[0]
         else:
-            passage = Passage("asked", header(style, voice, [line], writing), self._unscored(line))
+            text = header(style, voice, [line], writing, language)
+            passage = Passage("asked", text, self._unscored(line, language))
         syllable = max(1, round(SYLLABLE_SECONDS * self.codec.format.frame_rate))
         frames = sum(
             p.frames or syllable * (1 + p.text.count(JOIN) * (not p.pitched))
@@ -164,9 +206,9 @@ class Singer:
             raise FitError(self._too_long(passage, line, frames, header(style, voice, [], writing)))
         return passage
 
-    def _unscored(self, line: Line) -> tuple[Piece, ...]:
+    def _unscored(self, line: Line, language: str) -> tuple[Piece, ...]:
         """The pieces of a line without notes, as finely as this singer learnt to sing."""
-        words = texts_of_words(lyrics.words(line.text), self.about.writing)
+        words = texts_of_words(lyrics.words(line.text), self.about.writing, language)
         texts = [text for word in words for text in word]
         if not texts:
             raise LyricsError(f"{line.text!r}: holds no word to sing; write some")
@@ -187,17 +229,15 @@ class Singer:
     def _room(self, passage: Passage) -> int:
         """Frames that fit beside a passage's header, its pieces with pitch and length, `sing` and
         `end`."""
-        encode = self.student.encode_text
-        text = (
-            len(encode(passage.header)) + sum(2 + len(encode(p.text)) for p in passage.pieces) + 2
-        )
+        encode, head = self.student.encode_text, len(self.student.opened(passage.header))
+        text = head + sum(2 + len(encode(p.text)) for p in passage.pieces) + 1
         return (self._limit - text) // self.student.vocabulary.format.slots
 
     def _too_long(self, passage: Passage, line: Line, frames: int, style: str) -> str:
         """What would fit: all but the style grows with the line."""
         v = self.student.vocabulary
         needed = self._limit + (frames - self._room(passage)) * v.format.slots
-        fixed = len(self.student.encode_text(style)) + 2
+        fixed = len(self.student.opened(style)) + 1
         share = max(0.0, (self._limit - fixed) / (needed - fixed))
         seconds = frames / v.format.frame_rate
         return (
@@ -243,8 +283,13 @@ class Singer:
     def coded(self, songs: Sequence[Song]) -> list[Coded]:
         """The passages of songs with audio, as this singer's codec hears them and as it learnt to
         write them."""
+        student = self.student
         return coded_songs.code(
-            songs, self.codec, self.student.vocabulary.longest, self.about.writing
+            songs,
+            self.codec,
+            student.vocabulary.longest,
+            self.about.writing,
+            lambda passage: student.tokens_of(passage, passage.frames) <= self._limit,
         )
 
 

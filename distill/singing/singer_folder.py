@@ -27,8 +27,8 @@ from distill.lm.base import Quantisation
 from distill.lm.held import check_held
 from distill.lm.merge import load_merged
 from distill.lm.prompts import Grain, WritingSettings
+from distill.lm.sampling import Sampling
 from distill.lm.student import Student, load
-from distill.singing.sampling import Sampling
 from distill.vocoders import Vocoder
 from distill.vocoders.codec import CodecVocoder
 from distill.vocoders.head import load_head
@@ -63,6 +63,7 @@ class Forebear:
 class About:
     """What singer.json says.
 
+    languages: of its songs (ISO 639-1, the commonest first; () where nobody wrote them down).
     grain: how finely its songs were written. licences: of base, songs, ..., by name. credits: whom
     the songs' licences ask to be named. vocoder: of the head beside it, if there is one. lineage:
     the singers that it goes on from, the latest first.
@@ -74,9 +75,10 @@ class About:
     base: str
     tokens: int
     writing: WritingSettings = field(default_factory=WritingSettings)
-    sampling: Sampling = field(default_factory=Sampling)
+    sampling: Sampling = field(default_factory=lambda: Sampling((0.0, 0.5)))
     styles: tuple[str, ...] = ()
     voices: tuple[str, ...] = ()
+    languages: tuple[str, ...] = ()
     grain: Grain = "note"
     licences: dict[str, str] = field(default_factory=dict)
     credits: tuple[str, ...] = ()

@@ -3,11 +3,12 @@ when.
 
 The list is `takes.jsonl`, one row a take, and needs none of our code to be read:
 
-    {"line": "row row row your boat", "wav": "0000.wav", "notes": [[0.24, 0.56, 62.0], ...]}
+    {"line": "row row row your boat", "wav": "0000.wav", "notes": [[0.24, 0.56, 62.0], ...],
+     "language": "en"}
 
 Notes are [start, end, MIDI pitch], in seconds of that file; a start is where the vowel begins. A
-score to follow is written in the same rows ("wav" not needed; one note a syllable, what is left
-over goes on with the last), or is one of our manifests.
+score to follow is written in the same rows ("wav" and "language" not needed; one note a syllable,
+what is left over goes on with the last), or is one of our manifests.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from distill import lyrics
 from distill.errors import FolderError, LyricsError, SongError
@@ -25,6 +26,19 @@ from distill.songs import TAIL_SECONDS, Line, Note, from_its_start, read_manifes
 
 if TYPE_CHECKING:
     from distill.singing.singer import Singer
+
+
+class Asked(NamedTuple):
+    """A line, and the language that its words are read in."""
+
+    line: Line
+    language: str
+
+
+class ReadAs(Protocol):
+    """The language of a text, of which one may be stated."""
+
+    def __call__(self, text: str, stated: str = "") -> str: ...
 
 
 def sing_lines(
@@ -37,16 +51,25 @@ def sing_lines(
     seed: int | None = None,
     temperature: float | None = None,
     stems: str | Path | None = None,
+    language: str | None = None,
 ) -> Path:
     """Sings every line of the text file `lines` (empty ones and [tags] aside) into folder `out`;
     gives its takes.jsonl.
 
     With `score`, the singer follows its notes; with `stems`, a folder, each take's tracks go into a
-    folder of its number there. Raises LyricsError and SongError where lines or score cannot be
+    folder of its number there. `language`: how words are read, see `Singer.sing_lines`; a row of
+    the score may say its own. Raises LyricsError and SongError where lines or score cannot be
     used, FolderError where `out` cannot be written, and what `Singer.sing_lines` raises.
     """
     texts = read_lines(lines)
-    asked = scored(texts, score) if score is not None else [Line(text) for text in texts]
+
+    def read_as(text: str, stated: str = "") -> str:
+        known = stated if stated and singer.knows(stated) else ""
+        return language or known or singer.language_of([text])
+
+    asked = [Asked(Line(text), read_as(text)) for text in texts]
+    if score is not None:
+        asked = scored(texts, score, read_as)
     out = Path(out)
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -55,8 +78,9 @@ def sing_lines(
             f"{out}: cannot be made ({error.strerror}); give another folder"
         ) from None
     rows = []
-    takes = singer.sing_lines(asked, style, voice, seed, temperature)
-    for number, (line, take) in enumerate(zip(asked, takes, strict=True)):
+    lines_asked, languages = [each.line for each in asked], [each.language for each in asked]
+    takes = singer.sing_lines(lines_asked, style, voice, seed, temperature, languages)
+    for number, (each, take) in enumerate(zip(asked, takes, strict=True)):
         name = f"{number:04d}.wav"
         take.save(out / name)
         if stems is not None:
@@ -66,7 +90,7 @@ def sing_lines(
             for start, end, midi in take.notes
             if midi is not None
         ]
-        row = {"line": line.text, "wav": name, "notes": notes}
+        row = {"line": each.line.text, "wav": name, "notes": notes, "language": each.language}
         rows.append(json.dumps(row, ensure_ascii=False))
     write_atomic(out / "takes.jsonl", ("\n".join(rows) + "\n").encode())
     return out / "takes.jsonl"
@@ -90,24 +114,25 @@ def read_lines(path: str | Path) -> list[str]:
     return rows
 
 
-def scored(texts: Sequence[str], path: str | Path) -> list[Line]:
+def scored(texts: Sequence[str], path: str | Path, read_as: ReadAs) -> list[Asked]:
     """Each text with its notes from a score file; equal texts take its rows in turn. Raises
     SongError."""
-    rows: dict[str, list[Line]] = {}
-    for line in _rows(Path(path)):
-        rows.setdefault(line.text.strip(), []).append(line)
-    result: list[Line] = []
+    rows: dict[str, list[Asked]] = {}
+    for asked in _rows(Path(path), read_as):
+        rows.setdefault(asked.line.text.strip(), []).append(asked)
+    result: list[Asked] = []
     for text in texts:
         if text not in rows:
             raise SongError(
                 f"{path}: has no notes for the line {text!r}; add a row, or sing without --score"
             )
-        turn = sum(line.text == text for line in result)
-        result.append(replace(rows[text][turn % len(rows[text])], text=text))
+        turn = sum(asked.line.text == text for asked in result)
+        line, language = rows[text][turn % len(rows[text])]
+        result.append(Asked(replace(line, text=text), language))
     return result
 
 
-def _rows(path: Path) -> list[Line]:
+def _rows(path: Path, read_as: ReadAs) -> list[Asked]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
         rows = [json.loads(line) for line in lines if line.strip()]
@@ -116,17 +141,21 @@ def _rows(path: Path) -> list[Line]:
             f"{path}: cannot be read as JSON lines ({error}); give a score or a manifest"
         ) from None
     if rows and all(isinstance(row, dict) and "version" in row for row in rows):
-        timed = [line for song in read_manifest(path) for line in song.lines]
-        return [from_its_start(line) for line in timed if line.notes]
-    return [_row(row, f"{path}:{number}") for number, row in enumerate(rows, start=1)]
+        timed = [(line, song.language) for song in read_manifest(path) for line in song.lines]
+        return [
+            Asked(from_its_start(line), read_as(line.text, language))
+            for line, language in timed
+            if line.notes
+        ]
+    return [_row(row, f"{path}:{number}", read_as) for number, row in enumerate(rows, start=1)]
 
 
-def _row(row: Any, where: str) -> Line:
+def _row(row: Any, where: str, read_as: ReadAs) -> Asked:
     """A line whose syllables are laid on its notes, one each."""
     try:
-        text = str(row["line"])
+        text, language = str(row["line"]), str(row.get("language") or "")
         notes = [(float(start), float(end), float(midi)) for start, end, midi in row["notes"]]
-    except (TypeError, KeyError, ValueError):
+    except (TypeError, KeyError, ValueError, AttributeError):
         raise SongError(
             f'{where}: not {{"line", "notes": [[start_s, end_s, midi], ...]}}; write it so'
         ) from None
@@ -136,11 +165,12 @@ def _row(row: Any, where: str) -> Line:
         for before, (start, end, _) in zip(ends, notes, strict=False)
     ):
         raise SongError(f"{where}: notes overlap or end before they start; mend their times")
-    pieces = lyrics.sing_texts(text)
+    language = read_as(text, language)
+    pieces = lyrics.sing_texts(text, language)
     if len(notes) < len(pieces):
         raise SongError(
             f"{where}: {len(notes)} notes for {len(pieces)} syllables; give every syllable a note"
         )
     pieces += [""] * (len(notes) - len(pieces))
     timed = tuple(Note(*note, piece) for note, piece in zip(notes, pieces, strict=True))
-    return Line(text, 0.0, ends[-1] + TAIL_SECONDS, (), timed)
+    return Asked(Line(text, 0.0, ends[-1] + TAIL_SECONDS, (), timed), language)

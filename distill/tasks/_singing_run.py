@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -24,7 +25,7 @@ from distill.licences import named
 from distill.lm import logits
 from distill.lm.merge import merge
 from distill.lm.prompts import Coded, grain_of
-from distill.lm.student import Student
+from distill.lm.student import Student, vocabulary_in
 from distill.runtime.devices import best_device
 from distill.singing import evaluate
 from distill.singing.singer import Singer
@@ -35,16 +36,17 @@ from distill.singing.singer_folder import (
     open_vocoder,
     put_codec,
     put_part,
+    singer_folder,
     write_about,
 )
-from distill.songs import Line, Song, from_its_start
+from distill.songs import Song, from_its_start, primary
 from distill.tasks import _run
 from distill.tasks._continued import handed_down
 from distill.tasks._held_out import embedded_held_out
 from distill.tasks._singing_settings import SingingSettings
 from distill.tasks._singing_task import SingingTask, student_of
 from distill.tasks._sound import compare
-from distill.teachers import Teacher
+from distill.teachers import Teacher, check_symbols
 from distill.teachers.model import Settings as LiveTeacher
 from distill.teachers.recorded import RecordedTeacher
 from distill.vocoders.codec import CodecVocoder
@@ -84,9 +86,9 @@ class Stage:
         """Teacher-forced figures of the student on held-out passages; None without any."""
         return logits.held_out(self.student, self.held_out, self.teacher) if self.held_out else None
 
-    def first_line(self) -> Line:
-        """The line of the take at the end, from its own start."""
-        return from_its_start((self.held_out_songs or self.songs)[0].lines[0])
+    def first_song(self) -> Song:
+        """Whose first line is the take at the end."""
+        return (self.held_out_songs or self.songs)[0]
 
 
 def open_stage(recipe: Recipe) -> Stage:
@@ -101,6 +103,9 @@ def open_stage(recipe: Recipe) -> Stage:
     train_passages = _coded(settings, songs, codec, student)
     held_out_passages = _coded(settings, held_out, codec, student) if held_out else []
     teacher = settings.teacher.load(codec) if settings.teacher is not None else None
+    if settings.teacher is not None:
+        theirs = vocabulary_in(singer_folder(folders.locate(settings.teacher.singer)))
+        check_symbols(settings.teacher.singer, theirs, student.vocabulary)
     vocoder = _compare_vocoders(settings, codec, held_out)
     return Stage(
         recipe, settings, songs, held_out, codec, student, train_passages, held_out_passages,
@@ -112,13 +117,16 @@ def _coded(
     settings: SingingSettings, songs: Sequence[Song], codec: Codec, student: Student
 ) -> list[Coded]:
     """The passages of songs that fit a row; what does not fit is printed."""
-    v = student.vocabulary
-    coded = coded_songs.code(songs, codec, v.longest, settings.writing)
     tokens = min(settings.packing.row_tokens, student.longest)
-    kept, aside = coded_songs.fitting(coded, student.encode_text, v, tokens)
-    for words in aside:
+    fitted = coded_songs.fitting(
+        songs, codec, student.vocabulary.longest, settings.writing, student.tokens_of, tokens
+    )
+    for words in fitted.aside:
         print(words, flush=True)
-    return kept
+    if fitted.lost:
+        share = f"{fitted.lost:.1f} of {fitted.seconds:.1f} s ({fitted.lost / fitted.seconds:.1%})"
+        print(f"{share} of the song fit no row and are left out", flush=True)
+    return fitted.coded
 
 
 def _compare_vocoders(
@@ -162,7 +170,10 @@ def run(recipe: Recipe, folder: Path) -> str:
     clock.lap("judged")
     report["merged_largest_difference"] = _merge(stage, folder)
     clock.lap("merged")
-    singer.sing_lines([stage.first_line()], seed=recipe.seed)[0].save(folder / "take.wav")
+    song = stage.first_song()
+    language = song.language if singer.knows(song.language) else None
+    line = from_its_start(song.lines[0])
+    singer.sing_lines([line], seed=recipe.seed, language=language)[0].save(folder / "take.wav")
     clock.lap("a take")
     report["seconds"] = clock.laps
     _run.write_report(folder, report)
@@ -188,17 +199,17 @@ def train(stage: Stage, folder: Path) -> tuple[Singer, int]:
     for _ in _run.train(task, stage.recipe, folder):
         pass
     student.model.eval()
-    singer_folder = folder / "singer"
-    if not _is_of(stage, singer_folder):
+    home = folder / "singer"
+    if not _is_of(stage, home):
         if student.lora is None:
             halved = ("float16",) if settings.base.from_scratch else ()  # else as the base is
-            merge(student, singer_folder, *halved)
+            merge(student, home, *halved)
         else:
-            student.save_adapter(singer_folder)
-        describe(stage, singer_folder)
-        folders.seal(singer_folder)
+            student.save_adapter(home)
+        describe(stage, home)
+        folders.seal(home)
     card = about(stage)
-    vocoder = open_vocoder(singer_folder, card, stage.codec)
+    vocoder = open_vocoder(home, card, stage.codec)
     return Singer(student, stage.codec, card, vocoder), _last_step(folder)
 
 
@@ -250,9 +261,10 @@ def about(stage: Stage) -> About:
         base="" if settings.base.from_scratch else settings.base.path,
         tokens=settings.packing.row_tokens,
         writing=settings.writing,
-        sampling=settings.sampling,
+        sampling=settings.sampling or settings.codec.sampling,
         styles=tuple(dict.fromkeys(song.style for song in songs))[:32],
         voices=tuple(dict.fromkeys(song.voice for song in songs)),
+        languages=_languages(songs),
         grain=grain_of([coded.passage for coded in stage.train], settings.writing),
         licences=_licences(stage),
         credits=tuple(dict.fromkeys(_credit(song) for song in songs if named(song.licence).credit)),
@@ -261,6 +273,12 @@ def about(stage: Stage) -> About:
     )
     lora = stage.student.lora is not None
     return handed_down(made, settings.base, lora) if settings.base.singer else made
+
+
+def _languages(songs: Sequence[Song]) -> tuple[str, ...]:
+    """What the songs are in, the commonest first."""
+    counts = Counter(primary(song.language) for song in songs if song.language.strip())
+    return tuple(language for language, _ in counts.most_common())
 
 
 def _licences(stage: Stage) -> dict[str, str]:

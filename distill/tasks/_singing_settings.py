@@ -15,8 +15,8 @@ from distill.lm.from_scratch import FromScratchSettings
 from distill.lm.layers import check_layers
 from distill.lm.losses import CrossEntropy, Loss
 from distill.lm.prompts import WritingSettings
+from distill.lm.sampling import Sampling
 from distill.lm.student import LoraSettings
-from distill.singing.sampling import Sampling
 from distill.sources import Source
 from distill.teachers import TeacherSettings
 from distill.training.trainer import TrainSettings
@@ -90,7 +90,7 @@ class SingingSettings:
     all weights.
 
     `vocoder`: a trained head that goes with the singer, and makes its sound where it measures
-    better than the codec.
+    better than the codec. `sampling`: null takes the codec's own.
     """
 
     songs: Source = part("sources")
@@ -105,10 +105,12 @@ class SingingSettings:
     terms: TermSettings = field(default_factory=TermSettings)
     writing: WritingSettings = field(default_factory=WritingSettings)
     packing: PackingSettings = field(default_factory=PackingSettings)
-    sampling: Sampling = field(default_factory=Sampling)
+    sampling: Sampling | None = None
     judge: JudgeSettings = field(default_factory=JudgeSettings)
 
     def __post_init__(self) -> None:
+        if self.sampling is None:  # in its place stands what is used, in every resolved recipe too
+            object.__setattr__(self, "sampling", self.codec.sampling)
         if self.base.from_scratch is not None and self.adapter is not None:
             raise SettingsError(
                 "a base from scratch is on no disk for an adapter to stand on; set adapter: null"

@@ -19,14 +19,16 @@ from torch.nn.functional import cross_entropy
 
 from distill.codecs import Codec
 from distill.config.settings import snake_case
+from distill.folders import locate
 from distill.lm import logits
 from distill.lm.base import open_base
 from distill.lm.batches import Batch, build, schedule
 from distill.lm.from_scratch import make
 from distill.lm.held import check_held
-from distill.lm.prompts import Coded, write
-from distill.lm.student import Student, graft, rows_of
-from distill.lm.vocabulary import AudioVocabulary
+from distill.lm.prompts import Coded
+from distill.lm.student import Student, graft, rows_of, vocabulary_in
+from distill.lm.vocabulary import AudioVocabulary, longest_of
+from distill.singing.singer_folder import singer_folder
 from distill.tasks import parameter_groups
 from distill.tasks._continued import continued, refuse_singer
 from distill.tasks._singing_settings import SingingSettings
@@ -47,7 +49,8 @@ def student_of(settings: SingingSettings, codec: Codec, seed: int) -> Student:
         held = base.dtype or "float32", base.quantise or "none"
         model, tokenizer = open_base(base.path, *held, layers=base.layers)
     begin, layout = rows_of(model, tokenizer), settings.writing.layout
-    vocabulary = AudioVocabulary(begin, codec.format, layout=layout)
+    longest = _longest(settings, codec)
+    vocabulary = AudioVocabulary(begin, codec.format, longest=longest, layout=layout)
     name = "from scratch" if base.from_scratch else base.path
     student = graft(model, tokenizer, vocabulary, codec.codebooks(), seed, base.init, name)
     if settings.adapter is None:
@@ -55,6 +58,13 @@ def student_of(settings: SingingSettings, codec: Codec, seed: int) -> Student:
     else:
         student.adapt(settings.adapter, seed)
     return student
+
+
+def _longest(settings: SingingSettings, codec: Codec) -> int:
+    """Frames of the longest length symbol: its teacher's, so that both say the same lengths."""
+    if settings.teacher is None:
+        return longest_of(codec.format)
+    return vocabulary_in(singer_folder(locate(settings.teacher.singer))).longest
 
 
 class SingingTask(trainer.Task):
@@ -70,9 +80,7 @@ class SingingTask(trainer.Task):
     ) -> None:
         self.student, self.coded, self.settings = student, coded, settings
         self.seed, self.teacher = seed, teacher
-        self.written = [
-            write(c.passage, c.codes_FS, student.encode_text, student.vocabulary) for c in coded
-        ]
+        self.written = [student.write(c) for c in coded]
 
     def batches(self, generator: torch.Generator, start: int) -> Iterator[Batch]:
         """Packed batches, number `start` first."""

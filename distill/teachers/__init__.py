@@ -16,6 +16,7 @@ from distill.codecs import Codec
 from distill.errors import TeacherError
 from distill.lm.prompts import Coded
 from distill.lm.signals import Signal
+from distill.lm.vocabulary import AudioVocabulary
 
 
 class Teacher(Protocol):
@@ -45,4 +46,16 @@ def check_codec(name: str, about: Mapping[str, Any], codec: Codec) -> None:
         raise TeacherError(
             f"teacher {name}: it sings codes of another codec (slots {slots}, fingerprint "
             f"{str(fingerprint)[:12]}); use its codec, or a teacher of {codec.fingerprint[:12]}"
+        )
+
+
+def check_symbols(name: str, theirs: AudioVocabulary, ours: AudioVocabulary) -> None:
+    """Raise TeacherError unless teacher and student have the same pitch and length symbols."""
+    symbols = [(v.lowest_midi, v.highest_midi, v.longest) for v in (theirs, ours)]
+    if symbols[0] != symbols[1]:
+        raise TeacherError(
+            "teacher {}: its symbols are MIDI {} to {} and lengths up to {} frames; the student's "
+            "are {} to {} and {}; use a teacher that was trained alike".format(
+                name, *symbols[0], *symbols[1]
+            )
         )

@@ -20,7 +20,7 @@ from distill.runtime.devices import best_device
 from distill.singing.singer import Singer
 from distill.singing.singer_folder import open_singer
 from distill.songs import Song
-from distill.teachers import check_codec
+from distill.teachers import check_codec, check_symbols
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ def kl(singer: Singer, songs: Sequence[Song], teacher: Singer) -> list[float]:
     Raises TeacherError for a teacher of another codec.
     """
     check_codec("given", vars(teacher.about), singer.codec)
+    check_symbols("given", teacher.student.vocabulary, singer.student.vocabulary)
     live = ModelTeacher(teacher.student, Settings.tokens, "")
     return logits.held_out(singer.student, singer.coded(songs), live)["kl_per_token"]
 

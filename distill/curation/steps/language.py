@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
@@ -154,6 +154,17 @@ def identify(lines: Iterable[str]) -> Guess:
     language, count = letters.most_common(1)[0]
     agreed = count / total
     return Guess(language, min(agreed, probability) if language == best else agreed, letters)
+
+
+def likeliest(lines: Iterable[str], among: Sequence[str]) -> str:
+    """Which of some languages (ISO 639-1) lyrics are in: by script where that says it, else the one
+    that py3langid ranks first; the first given where there is too little to tell by."""
+    spoken = [text for line in lines if (text := _speaking(line))]
+    scripts = dict.fromkeys(map(_script, spoken))
+    if written := [language for language in ("ja", "ko", "zh") if language in scripts]:
+        return next((language for language in written if language in among), among[0])
+    ranked = _identifier().rank("\n".join(spoken)) if spoken else ()
+    return next((str(language) for language, _ in ranked if language in among), among[0])
 
 
 def _speaking(line: str) -> str:
