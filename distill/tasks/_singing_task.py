@@ -118,14 +118,14 @@ class SingingTask(trainer.Task):
             logits_NC = logits.slot_logits_NC(student, hidden_ND, batch, s)
             for name, loss in zip(self._names(), self.settings.losses, strict=True):
                 sums[f"slot{s}.{name}"] = loss(logits_NC, slot.target_N, slot.teacher_NC).sum()
-        sums["pieces"] = logits.piece_nats_N(student, hidden_ND, batch).sum()
+        sums["pieces"] = logits.piece_nats(student, hidden_ND, batch)
         span, lengths = v.length_span, batch.lengths
         length_NC = logits.symbol_logits_NC(student, hidden_ND, lengths, span.start, span.stop)
         length_NC = length_NC.float()
         target_N = lengths.target_N - span.start
         sums["lengths"] = cross_entropy(length_NC, target_N, reduction="sum")
-        sums["opens"] = logits.open_nats_N(student, hidden_ND, batch).sum()
-        sums["format"] = logits.format_nats_N(student, hidden_ND, batch).sum()
+        sums["opens"] = logits.open_nats(student, hidden_ND, batch)
+        sums["format"] = logits.format_nats(student, hidden_ND, batch)
         if self.teacher is not None:
             span, pitches = v.pitch_span, batch.pitches
             divergence = next(loss for loss in self.settings.losses if loss.needs_teacher)
