@@ -48,7 +48,7 @@ def folded(student: Student) -> Iterator[None]:
 
 
 def _can_fold(layer: LoraLayer) -> bool:
-    base = layer.get_base_layer()
+    base: Any = layer.get_base_layer()
     return type(base) in (nn.Linear, Conv1D) and base.weight.is_floating_point()
 
 
@@ -56,10 +56,9 @@ def _can_fold(layer: LoraLayer) -> bool:
 def _plain(layer: Any) -> nn.Module:
     """The base's layer with another weight; everything else is shared."""
     base = layer.get_base_layer()
-    weight = base.weight + sum(
-        layer.get_delta_weight(name).to(torch.promote_types(base.weight.dtype, torch.float32))
-        for name in layer.active_adapters
-    )
+    weight = base.weight.to(torch.promote_types(base.weight.dtype, torch.float32))
+    for name in layer.active_adapters:
+        weight = weight + layer.get_delta_weight(name).to(weight.dtype)
     plain = copy.copy(base)
     plain._parameters = dict(base._parameters)
     plain._parameters["weight"] = nn.Parameter(weight.to(base.weight.dtype), requires_grad=False)

@@ -19,7 +19,7 @@ from torch.nn.functional import cross_entropy
 
 from distill.codecs import Codec
 from distill.config.settings import snake_case
-from distill.lm import logits
+from distill.lm import layers, logits
 from distill.lm.base import open_base
 from distill.lm.batches import Batch, build, schedule
 from distill.lm.from_scratch import make
@@ -53,6 +53,8 @@ def student_of(settings: SingingSettings, codec: Codec, seed: int) -> Student:
 class SingingTask(trainer.Task):
     """A student, learning to sing coded passages, alone or from a teacher."""
 
+    heeds = frozenset({"gradient_checkpointing", "compile"})
+
     def __init__(
         self,
         student: Student,
@@ -66,6 +68,10 @@ class SingingTask(trainer.Task):
         self.written = [
             write(c.passage, c.codes_FS, student.encode_text, student.vocabulary) for c in coded
         ]
+        if settings.train.gradient_checkpointing:
+            layers.checkpoint_layers(student)
+        if settings.train.compile:
+            layers.compile_layers(student)
 
     def batches(self, generator: torch.Generator, start: int) -> Iterator[Batch]:
         """Packed batches, number `start` first."""
