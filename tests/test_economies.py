@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import tiny_singer
 import torch
-from toy_task import SETTINGS, Toy
 from torch import Tensor, nn
+from toy_task import SETTINGS, Toy
 
 from distill.errors import CheckpointError, SettingsError, TrainingError
 from distill.lm import layers
@@ -140,7 +140,7 @@ def test_a_step_that_overflows_is_left_out_and_the_scale_halves(on_cpu, tmp_path
 def test_gradients_that_no_scale_mends_stop_the_run(on_cpu, tmp_path):
     task = Overflows()
     task.most, task.at = 0.0, tuple(range(16, 200))
-    with pytest.raises(TrainingError, match="step 2[0-9]: the gradient norm is"):
+    with pytest.raises(TrainingError, match=r"step 2[0-9]: the gradient norm is"):
         run(tmp_path, dataclasses.replace(FP16, steps=60), task)
 
 
