@@ -135,7 +135,11 @@ def ours(
         logits_NC = logits.slot_logits_NC(student, hidden_ND, batch, s)
         total = total + loss(logits_NC, slot.target_N, slot.teacher_NC).sum()
     total = total / len(hidden_ND)
-    return total + logits.format_nats_N(student, hidden_ND, batch).mean() if with_format else total
+    return (
+        total + logits.format_nats(student, hidden_ND, batch) / len(batch.format_N)
+        if with_format
+        else total
+    )
 
 
 def torch_ce(

@@ -1,13 +1,13 @@
 """A student's logits on a packed batch: of the legal ids only, place by place.
 
 At an audio token they are its own slot's codes (~1/150 of a Qwen-size vocabulary); only where text
-is legal are full rows needed, and those are taken in chunks so that memory stays flat.
+is legal are full rows needed, and those are taken in chunks (chunks.py) so that memory stays flat.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -15,14 +15,12 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from distill.lm.batches import Batch, Targets, build, pack_rows
+from distill.lm.chunks import summed
 from distill.lm.losses import CrossEntropy, ForwardKl
 from distill.lm.prompts import END, LENGTH, OPEN, PIECE, TEXT, Coded
 from distill.lm.signals import Signal
 from distill.lm.student import Student
 from distill.lm.vocabulary import AudioVocabulary
-
-NatsOf = Callable[[Tensor, Tensor, Tensor], Tensor]  # (hidden_ND, target_N, at_N) -> nats_N
-CHUNK_LOGITS = 2**26  # held at once where whole rows are needed: 256 MiB in float32
 
 
 def hidden_ND(student: Student, batch: Batch) -> Tensor:
@@ -43,8 +41,9 @@ def symbol_logits_NC(
     return student.logits(hidden_ND[targets.at_N], start, stop)
 
 
-def piece_nats_N(student: Student, hidden_ND: Tensor, batch: Batch) -> Tensor:
-    """-log P of each text token, pitch or ending among text, pitch and, between pieces, ending."""
+def piece_nats(student: Student, hidden_ND: Tensor, batch: Batch) -> Tensor:
+    """-log P of each text token, pitch or ending among text, pitch and, between pieces, ending;
+    added up."""
     v = student.vocabulary
     ids_N = batch.ids_BT.flatten()
 
@@ -55,11 +54,12 @@ def piece_nats_N(student: Student, hidden_ND: Tensor, batch: Batch) -> Tensor:
         target_N = target_N.clamp(max=v.pitch_span.stop)  # any code: the song's tail begins
         return cross_entropy(logits_NV, target_N, reduction="none")
 
-    return _in_chunks(nats_N, hidden_ND, batch.pieces, v.rows)
+    return summed(nats_N, hidden_ND, batch.pieces, student)
 
 
-def open_nats_N(student: Student, hidden_ND: Tensor, batch: Batch) -> Tensor:
-    """At boundaries where anything may come: -log P(a frame) if one came, else of what came."""
+def open_nats(student: Student, hidden_ND: Tensor, batch: Batch) -> Tensor:
+    """At boundaries where anything may come: -log P(a frame) if one came, else of what came; added
+    up."""
     v = student.vocabulary
 
     def nats_N(rows_ND: Tensor, target_N: Tensor, _: Tensor) -> Tensor:
@@ -69,13 +69,13 @@ def open_nats_N(student: Student, hidden_ND: Tensor, batch: Batch) -> Tensor:
         logits_NV = torch.cat([stop_NV, _any_code_N1(student, rows_ND, 0)], -1)
         return cross_entropy(logits_NV, target_N, reduction="none")
 
-    return _in_chunks(nats_N, hidden_ND, batch.opens, v.rows)
+    return summed(nats_N, hidden_ND, batch.opens, student)
 
 
 def _stop_logits_NV(student: Student, rows_ND: Tensor) -> Tensor:
     """Text, control and pitch by id, then the tail as one outcome; what can never come is -inf."""
     v = student.vocabulary
-    logits_NV = student.logits(rows_ND, 0, v.pitch_span.stop).float()
+    logits_NV = _wide(student.logits(rows_ND, 0, v.pitch_span.stop))
     logits_NV[:, v.sing] = -torch.inf
     late = v.order.first_late
     if late is None:
@@ -91,20 +91,27 @@ def _ending(v: AudioVocabulary) -> int:
 
 def _any_code_N1(student: Student, rows_ND: Tensor, slot: int) -> Tensor:
     span = student.vocabulary.span(slot)
-    return student.logits(rows_ND, span.start, span.stop).float().logsumexp(-1, keepdim=True)
+    return _wide(student.logits(rows_ND, span.start, span.stop)).logsumexp(-1, keepdim=True)
 
 
-def format_nats_N(student: Student, hidden_ND: Tensor, batch: Batch) -> Tensor:
-    """-log P(legal) of all rows, padding included: it keeps a plain sampler inside the grammar."""
+def _wide(logits_NV: Tensor) -> Tensor:
+    """In float32 at least."""
+    return logits_NV.to(torch.promote_types(logits_NV.dtype, torch.float32))
+
+
+def format_nats(student: Student, hidden_ND: Tensor, batch: Batch) -> Tensor:
+    """-log P(legal) of all rows, padding included, added up: it keeps a plain sampler inside the
+    grammar."""
     v = student.vocabulary
 
     def nats_N(rows_ND: Tensor, kind_N: Tensor, _: Tensor) -> Tensor:
-        logits_NV = student.logits(rows_ND, 0, v.rows).float()
+        logits_NV = _wide(student.logits(rows_ND, 0, v.rows))
         legal_NV = legal_by_kind(v, logits_NV.device)[_row_of(kind_N, v)]
         all_N = logits_NV.logsumexp(-1)
         return all_N - logits_NV.masked_fill(~legal_NV, -torch.inf).logsumexp(-1)
 
-    return _in_chunks(nats_N, hidden_ND, Targets(batch.format_N, batch.format_kind_N), v.rows)
+    targets = Targets(batch.format_N, batch.format_kind_N)
+    return summed(nats_N, hidden_ND, targets, student)
 
 
 KINDS = (PIECE, TEXT, LENGTH, OPEN, END)
@@ -132,14 +139,6 @@ def legal_by_kind(v: AudioVocabulary, device: torch.device | str = "cpu") -> Ten
     piece |= text | (end if late is None else legal[late])
     open |= piece | legal[0]
     return legal
-
-
-def _in_chunks(nats_N: NatsOf, hidden_ND: Tensor, targets: Targets, rows: int) -> Tensor:
-    """The nats_N of all targets, as many at once as CHUNK_LOGITS allows."""
-    step = max(1, CHUNK_LOGITS // rows)
-    parts = zip(targets.target_N.split(step), targets.at_N.split(step), strict=True)
-    chunks = [nats_N(hidden_ND[at_N], target_N, at_N) for target_N, at_N in parts if len(at_N)]
-    return torch.cat(chunks) if chunks else hidden_ND.new_zeros(0)
 
 
 # --- figures on held-out songs --------------------------------------------------------------------
@@ -206,6 +205,6 @@ def _sums(student: Student, batch: Batch) -> Iterator[tuple[str, float]]:
     length_NC = symbol_logits_NC(student, hidden, lengths, span.start, span.stop).float()
     yield "frames", len(batch.slots[0].at_N)
     yield "pieces", len(batch.pieces.at_N)
-    yield "piece_nats", float(piece_nats_N(student, hidden, batch).sum())
+    yield "piece_nats", float(piece_nats(student, hidden, batch))
     yield "lengths", len(lengths.at_N)
     yield "length_nats", float(CrossEntropy()(length_NC, lengths.target_N - span.start).sum())

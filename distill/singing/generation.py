@@ -8,13 +8,13 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from distill.lm.folding import folded
 from distill.lm.prompts import Passage
 from distill.lm.student import Student
 from distill.lm.vocabulary import Span
 from distill.singing.sampling import Request, Sampling, Script, Sung, proceed, sample, script, send
 
 
-@torch.inference_mode()
 def generate(
     student: Student,
     passages: Sequence[Passage],
@@ -22,11 +22,23 @@ def generate(
     seeds: Sequence[int],
     sampling: Sampling,
 ) -> list[Sung]:
-    """What each passage becomes, one id a step, with a key-value cache.
+    """What each passage becomes, one id a step, with a key-value cache and LoRA folded meanwhile.
 
     rooms: the frames that fit each passage. Each draws from a generator of its own seed, so that a
     take does not depend on its neighbours.
     """
+    with folded(student):
+        return _generate(student, passages, rooms, seeds, sampling)
+
+
+@torch.inference_mode()
+def _generate(
+    student: Student,
+    passages: Sequence[Passage],
+    rooms: Sequence[int],
+    seeds: Sequence[int],
+    sampling: Sampling,
+) -> list[Sung]:
     from transformers import DynamicCache
 
     v, device = student.vocabulary, student.device

@@ -40,7 +40,7 @@ from distill.singing.singer_folder import (
     write_about,
 )
 from distill.songs import Song, from_its_start, primary
-from distill.tasks import _run
+from distill.tasks import _before, _run
 from distill.tasks._continued import handed_down
 from distill.tasks._held_out import embedded_held_out
 from distill.tasks._singing_settings import SingingSettings
@@ -49,6 +49,7 @@ from distill.tasks._sound import compare
 from distill.teachers import Teacher, check_symbols
 from distill.teachers.model import Settings as LiveTeacher
 from distill.teachers.recorded import RecordedTeacher
+from distill.training.trainer import refuse
 from distill.vocoders.codec import CodecVocoder
 from distill.vocoders.head import HeadVocoder, read_config
 
@@ -83,8 +84,12 @@ class Stage:
         return self.teacher.record([*self.train, *self.held_out], lambda: live.load(self.codec))
 
     def measured(self) -> dict[str, Any] | None:
-        """Teacher-forced figures of the student on held-out passages; None without any."""
-        return logits.held_out(self.student, self.held_out, self.teacher) if self.held_out else None
+        """Teacher-forced figures of the student on a sample of the held-out passages, where it
+        trains; None without any."""
+        if not self.held_out:
+            return None
+        self.student.to(best_device())
+        return logits.held_out(self.student, _before.sample(self.held_out), self.teacher)
 
     def first_song(self) -> Song:
         """Whose first line is the take at the end."""
@@ -150,11 +155,12 @@ def _compare_vocoders(
 def run(recipe: Recipe, folder: Path) -> str:
     """The whole chain of a recipe; writes report.json and gives a few lines on it."""
     clock = _Clock()
+    refuse(recipe.settings.train, best_device(), SingingTask.heeds)
     stage = open_stage(recipe)
     clock.lap("songs to codes")
     if stage.record() is not None:
         clock.lap("teacher recorded")
-    before = stage.measured()
+    before = _before.once(recipe, folder, stage.measured)
     singer, steps = train(stage, folder)
     clock.lap("trained")
     report: dict[str, Any] = {

@@ -20,7 +20,7 @@ from torch.nn.functional import cross_entropy
 from distill.codecs import Codec
 from distill.config.settings import snake_case
 from distill.folders import locate
-from distill.lm import logits
+from distill.lm import logits, training_layers
 from distill.lm.base import open_base
 from distill.lm.batches import Batch, build, schedule
 from distill.lm.from_scratch import make
@@ -70,6 +70,8 @@ def _longest(settings: SingingSettings, codec: Codec) -> int:
 class SingingTask(trainer.Task):
     """A student, learning to sing coded passages, alone or from a teacher."""
 
+    heeds = frozenset({"gradient_checkpointing", "compile"})
+
     def __init__(
         self,
         student: Student,
@@ -81,6 +83,10 @@ class SingingTask(trainer.Task):
         self.student, self.coded, self.settings = student, coded, settings
         self.seed, self.teacher = seed, teacher
         self.written = [student.write(c) for c in coded]
+        if settings.train.gradient_checkpointing:
+            training_layers.checkpoint_layers(student)
+        if settings.train.compile:
+            training_layers.compile_layers(student)
 
     def batches(self, generator: torch.Generator, start: int) -> Iterator[Batch]:
         """Packed batches, number `start` first."""
@@ -133,14 +139,14 @@ class SingingTask(trainer.Task):
             logits_NC = logits.slot_logits_NC(student, hidden_ND, batch, s)
             for name, loss in zip(self._names(), self.settings.losses, strict=True):
                 sums[f"slot{s}.{name}"] = loss(logits_NC, slot.target_N, slot.teacher_NC).sum()
-        sums["pieces"] = logits.piece_nats_N(student, hidden_ND, batch).sum()
+        sums["pieces"] = logits.piece_nats(student, hidden_ND, batch)
         span, lengths = v.length_span, batch.lengths
         length_NC = logits.symbol_logits_NC(student, hidden_ND, lengths, span.start, span.stop)
         length_NC = length_NC.float()
         target_N = lengths.target_N - span.start
         sums["lengths"] = cross_entropy(length_NC, target_N, reduction="sum")
-        sums["opens"] = logits.open_nats_N(student, hidden_ND, batch).sum()
-        sums["format"] = logits.format_nats_N(student, hidden_ND, batch).sum()
+        sums["opens"] = logits.open_nats(student, hidden_ND, batch)
+        sums["format"] = logits.format_nats(student, hidden_ND, batch)
         if self.teacher is not None:
             span, pitches = v.pitch_span, batch.pitches
             divergence = next(loss for loss in self.settings.losses if loss.needs_teacher)

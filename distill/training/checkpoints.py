@@ -3,8 +3,10 @@
 A checkpoint is a folder `step-00000123` with
 
     weights.safetensors     the task's trained parameters
-    optimizer.safetensors   both moments and the step of every parameter, by its number
-    state.json              where the run stands, which run it is, torch and thread count
+    optimizer.safetensors   both moments and the step of every parameter, by its number; of an
+                            8-bit optimiser its bytes, their scales and their maps as they are
+    state.json              where the run stands, which run it is, torch and thread count; in fp16
+                            the scale of the loss
     manifest.json           the sha256 of each (folders.py)
 
 Random numbers need no file: the trainer seeds every step from (seed, step), and batch k is a
@@ -17,11 +19,13 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.amp import GradScaler
 from torch.optim import Optimizer
 
 from distill import folders
@@ -30,8 +34,10 @@ from distill.training.run_folder import INTACT, Run
 
 Tensors = dict[str, Tensor]  # by name
 PREFIX = "step-"
+SCALER = "loss_scale"
 _EARLIER = "remove this folder to go on from the one before"
-_ADAMW = {"exp_avg", "exp_avg_sq", "step"}
+_MOMENTS = ("exp_avg", "exp_avg_sq"), ("state1", "state2")  # torch's names, bitsandbytes'
+_BLOCKS = {"qmap1", "qmap2", "absmax1", "absmax2"}  # how bytes are read, where they are bytes
 
 
 @dataclass(frozen=True)
@@ -49,12 +55,20 @@ def machine() -> dict[str, object]:
 
 
 def save(
-    parent: Path, now: Place, run: Run, parameters: Tensors, optimizer: Optimizer, keep: int
+    parent: Path,
+    now: Place,
+    run: Run,
+    parameters: Tensors,
+    optimizer: Optimizer,
+    keep: int,
+    scaler: GradScaler | None = None,
 ) -> Path:
     """Writes a checkpoint below `parent`, then removes all but the `keep` newest up to this one.
     CheckpointError when the disk refuses; earlier checkpoints are then untouched."""
     path = parent / f"{PREFIX}{now.step:08d}"
     state = {"version": 1, **asdict(now), **machine(), "run": run}
+    if scaler is not None and scaler.is_enabled():
+        state[SCALER] = scaler.state_dict()
     try:
         with folders.atomic_folder(path) as partial:
             save_file(_plain(parameters), partial / "weights.safetensors")
@@ -69,15 +83,18 @@ def save(
     return path
 
 
-def load(path: Path, optimizer: Optimizer) -> tuple[Tensors, dict[str, object], Place]:
-    """(trained parameters, state.json, where the run stood); moments are put back.
-    CheckpointError when anything is missing or of another shape."""
+def load(
+    path: Path, optimizer: Optimizer, scaler: GradScaler | None = None
+) -> tuple[Tensors, dict[str, object], Place]:
+    """(trained parameters, state.json, where the run stood); moments and the scale of the loss are
+    put back. CheckpointError when anything is missing or of another shape."""
     try:
         state = json.loads((path / "state.json").read_text(encoding="utf-8"))
         parameters = load_file(path / "weights.safetensors")
         moments = load_file(path / "optimizer.safetensors")
         now = Place(int(state["step"]), int(state["micro_batches"]), float(state["seconds"]))
-        missing = {"run", *machine()} - set(state)
+        scaled = scaler is not None and scaler.is_enabled()
+        missing = {"run", *machine(), *([SCALER] if scaled else [])} - set(state)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         fault = f"a piece is missing or unreadable ({error})"
         raise CheckpointError(f"{path}: {fault}; {_EARLIER}") from error
@@ -85,6 +102,8 @@ def load(path: Path, optimizer: Optimizer) -> tuple[Tensors, dict[str, object], 
         what = ", ".join(missing) or ("the optimiser's state" if parameters else "the weights")
         raise CheckpointError(f"{path}: holds no {what}; {_EARLIER}")
     _restore(path, moments, optimizer)
+    if scaler is not None and scaled:
+        scaler.load_state_dict(state[SCALER])
     return parameters, state, now
 
 
@@ -95,23 +114,36 @@ def _plain(tensors: Tensors) -> Tensors:
 
 
 def _moments(optimizer: Optimizer) -> Tensors:
-    """AdamW's state under flat names: "<parameter number>.<exp_avg | exp_avg_sq | step>"."""
-    state: dict[int, Tensors] = optimizer.state_dict()["state"]
-    return {f"{n}.{kind}": value for n, kinds in state.items() for kind, value in kinds.items()}
+    """An optimiser's state under flat names: "<parameter number>.<step, moment or scale>"."""
+    return {
+        f"{number}.{kind}": torch.as_tensor(value)
+        for number, parameter in enumerate(_parameters(optimizer))
+        for kind, value in optimizer.state.get(parameter, {}).items()
+    }
+
+
+def _parameters(optimizer: Optimizer) -> list[Tensor]:
+    return [p for group in optimizer.param_groups for p in group["params"]]
 
 
 def _restore(path: Path, moments: Tensors, optimizer: Optimizer) -> None:
-    """Puts saved moments back; a parameter has all three or none, and they have its shape."""
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    state: dict[int, Tensors] = {}
+    """Puts saved moments back; a parameter has all that belongs to them or none, in its shape."""
+    parameters = _parameters(optimizer)
+    of_torch = isinstance(optimizer, torch.optim.AdamW)
+    names = _MOMENTS[0 if of_torch else 1]
+    state: dict[int, dict[str, Any]] = {}
     for name, value in moments.items():
         number, _, kind = name.partition(".")
         state.setdefault(int(number), {})[kind] = value
     for index, kinds in state.items():
-        fits = index < len(parameters) and set(kinds) == _ADAMW
-        averages = [kinds[kind] for kind in _ADAMW - {"step"}] if fits else []
-        if not fits or any(m.shape != parameters[index].shape for m in averages):
+        needed = {"step", *names}
+        if not of_torch and (first := kinds.get(names[0])) is not None:
+            needed |= _BLOCKS if first.dtype == torch.uint8 else set()
+        fits = index < len(parameters) and set(kinds) == needed
+        if not fits or any(kinds[name].shape != parameters[index].shape for name in names):
             fault = f"the optimiser's state of parameter {index} does not fit this task"
             raise CheckpointError(f"{path}: {fault}; is this the folder of another run?")
+        if not of_torch:
+            kinds["step"] = int(kinds["step"])
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})

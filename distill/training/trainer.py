@@ -23,6 +23,7 @@ term, its parameters and its state. From these come three promises:
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import logging
 import math
@@ -55,6 +56,9 @@ __all__ = ["Place", "Step", "Task", "TrainSettings", "numbered", "train"]
 
 log = logging.getLogger("distill")
 AHEAD = 2  # micro-batches that wait for a GPU
+FOR_TASKS = ("gradient_checkpointing", "compile")  # settings that a task does, not the trainer
+FP16_DEVICES = ("cuda",)
+BITSANDBYTES_DEVICES = ("cuda", "cpu")
 Batch = TypeVar("Batch")
 
 
@@ -63,7 +67,11 @@ class TrainSettings(Checked):
     """How to train: `steps`, `seconds` or both (the first reached ends), AdamW, and when to save.
 
     With `seconds` the cosine follows the time spent, which checkpoints keep. `precision` auto is
-    bf16 where the machine has instructions for it; weights and moments stay fp32.
+    bf16 where the machine has instructions for it; weights and moments stay fp32, but that
+    `optimizer` adamw8bit holds moments in 8 bits, block by block (arXiv 2110.02861). fp16 is for
+    GPUs without bf16; its loss is scaled, and a step whose gradients overflow is left out.
+    `gradient_checkpointing` computes layers again in the backward pass (half the memory, a third
+    more time); `compile` has torch.compile make kernels of them (minutes at the start).
     """
 
     steps: int | None = at_least(1, default=None)
@@ -78,7 +86,10 @@ class TrainSettings(Checked):
     checkpoint_every_seconds: float = at_least(0, default=60.0)
     checkpoint_every_steps: int | None = at_least(1, default=None)
     keep: int = at_least(1, default=2)
-    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
+    optimizer: Literal["adamw", "adamw8bit"] = "adamw"
+    gradient_checkpointing: bool = False
+    compile: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -101,7 +112,12 @@ class TrainSettings(Checked):
 
 
 class Task(Protocol[Batch]):
-    """All that the trainer knows about what it trains."""
+    """All that the trainer knows about what it trains.
+
+    `heeds`: which of FOR_TASKS it does itself when they are set; the others are refused.
+    """
+
+    heeds: frozenset[str] = frozenset()
 
     @abstractmethod
     def batches(self, generator: torch.Generator, start: int) -> Iterator[Batch]:
@@ -203,7 +219,7 @@ def _resume(folder: Path, run: Run, loop: _Loop[Batch]) -> Place:
     newest = folders.newest_whole(folder / "checkpoints", checkpoints.PREFIX)
     if newest is None:
         return Place()
-    parameters, state, start = checkpoints.load(newest, loop.optimizer)
+    parameters, state, start = checkpoints.load(newest, loop.optimizer, loop.scaler)
     if wrong := run_folder.difference(state["run"], run):
         fault = f"belongs to another run ({wrong})"
         raise CheckpointError(f"{newest}: {fault}; remove it, or use another folder")
@@ -247,7 +263,9 @@ def _steps(
             saved = now
             if record is not None:
                 parent, parameters = folder / "checkpoints", loop.task.state()
-                checkpoints.save(parent, now, run, parameters, loop.optimizer, settings.keep)
+                checkpoints.save(
+                    parent, now, run, parameters, loop.optimizer, settings.keep, loop.scaler
+                )
             loop.accelerator.wait_for_everyone()
         # on the next step's clock: a save knows when it began
         saving = time.perf_counter() - started
@@ -273,11 +291,14 @@ class _Loop(Generic[Batch]):
         self.task, self.settings, self.seed, self.accelerator = task, settings, seed, accelerator
         self.processes: int = accelerator.num_processes
         self.device: torch.device = accelerator.device
+        refuse(settings, self.device, getattr(task, "heeds", frozenset()))
         task.to(self.device)
         self.loss_weights = task.loss_weights()
-        self.optimizer = _adamw(task, settings, self.device)
+        self.optimizer = _optimizer(task, settings, self.device)
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        self.bf16 = _use_bf16(settings.precision, self.device)
+        self.half = _half_precision(settings.precision, self.device)
+        scaled = self.half == torch.float16
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=scaled)
         self.stream: Iterator[Batch] = iter(())
 
     def begin(self, micro_batches: int) -> None:
@@ -298,13 +319,26 @@ class _Loop(Generic[Batch]):
         loss = sum(w * terms[name] for name, w in self.loss_weights.items() if name in terms)
         _refuse_not_finite(number, loss, terms, "loss")
         norm = self._gradient_norm(number)
-        _refuse_not_finite(number, norm, terms, "gradient norm")
+        if not self._overflows(number, norm):
+            _refuse_not_finite(number, norm, terms, "gradient norm")
         rate = self.settings.learning_rate_at(now.step, now.seconds)
         for parameter_group in self.optimizer.param_groups:
             parameter_group["lr"] = rate * parameter_group["lr_scale"]
-        self.optimizer.step()
+        if math.isfinite(norm):
+            self.optimizer.step()
+        self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         return Step(number, now.seconds, loss, terms, rate, tokens, 0.0, norm)
+
+    def _overflows(self, number: int, norm: float) -> bool:
+        """Whether float16 alone is to blame for a gradient that is not finite: at a smaller scale
+        of the loss it may be. Such a step updates nothing, and the next has half the scale."""
+        scale = float(self.scaler.get_scale())
+        if math.isfinite(norm) or not self.scaler.is_enabled() or scale <= 1:
+            return False
+        words = "step %d: its gradients overflow float16 at a loss scale of %g; it is left out"
+        log.warning(words, number, scale)
+        return True
 
     def agreed(self, seconds: float) -> float:
         """The first process's clock: all must agree on when to save and when to stop."""
@@ -328,7 +362,7 @@ class _Loop(Generic[Batch]):
         for batch in group:
             expected = self.task.counts(batch)
             batch = send_to_device(batch, self.device) if self.device.type != "cpu" else batch
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            with torch.autocast(self.device.type, self.half, enabled=self.half is not None):
                 terms = self.task.loss(batch)
             parts: list[Tensor] = []
             for name, (total, count) in terms.items():
@@ -342,7 +376,7 @@ class _Loop(Generic[Batch]):
                 if (weight := self.loss_weights[name]) and totals[name]:
                     parts.append(total * (weight / totals[name]))
             if parts and (loss := torch.stack(parts).sum()).requires_grad:
-                loss.backward()
+                self.scaler.scale(loss).backward()
             for name, (total, count) in terms.items():  # after backward: on a GPU this waits
                 sums[name] += float(total.detach())
                 counts[name] += float(count)
@@ -366,6 +400,7 @@ class _Loop(Generic[Batch]):
         if all(parameter.grad is None for parameter in self.parameters):
             fault = "no parameter got a gradient; does the loss depend on them?"
             raise TrainingError(f"step {step}: {fault}")
+        self.scaler.unscale_(self.optimizer)
         most = self.settings.clip or math.inf
         return float(torch.nn.utils.clip_grad_norm_(self.parameters, most))
 
@@ -385,7 +420,25 @@ def _ahead(stream: Iterator[Batch]) -> Iterator[Batch]:
             yield batch
 
 
-def _adamw(task: Task[Batch], settings: TrainSettings, device: torch.device) -> torch.optim.AdamW:
+def refuse(settings: TrainSettings, device: torch.device, heeds: frozenset[str]) -> None:
+    """SettingsError for what this device cannot do, or a task that `heeds` only so much."""
+    for name in FOR_TASKS:
+        if getattr(settings, name) and name not in heeds:
+            raise SettingsError(f"train.{name}: this task knows no such thing; leave it out")
+    if settings.precision == "fp16" and device.type not in FP16_DEVICES:
+        ways = "use auto, bf16 or fp32"
+        raise SettingsError(f"train.precision: fp16 is for CUDA, this device is {device}; {ways}")
+    if settings.optimizer == "adamw8bit":
+        installed = importlib.util.find_spec("bitsandbytes") is not None
+        if not installed or device.type not in BITSANDBYTES_DEVICES:
+            lacks = f"does not compute on {device}" if installed else "is not installed"
+            ways = "use adamw"
+            raise SettingsError(f"train.optimizer: adamw8bit, but bitsandbytes {lacks}; {ways}")
+
+
+def _optimizer(
+    task: Task[Batch], settings: TrainSettings, device: torch.device
+) -> torch.optim.Optimizer:
     """AdamW over the task's groups; fused: on one core 16 ms where the default took 43."""
     groups = [
         {
@@ -398,20 +451,26 @@ def _adamw(task: Task[Batch], settings: TrainSettings, device: torch.device) -> 
     groups = [group for group in groups if group["params"]]
     if not groups:
         raise TrainingError("the task has no parameters to train; see its parameters()")
+    rate, betas = settings.learning_rate, settings.betas
+    if settings.optimizer == "adamw8bit":
+        from bitsandbytes.optim import AdamW8bit
+
+        return AdamW8bit(groups, lr=rate, betas=betas)
     fused = device.type in ("cpu", "cuda")
-    return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=settings.betas, fused=fused)
+    return torch.optim.AdamW(groups, lr=rate, betas=betas, fused=fused)
 
 
-def _use_bf16(precision: str, device: torch.device) -> bool:
-    """Whether to autocast to bfloat16; "auto" does where the machine has instructions for it."""
+def _half_precision(precision: str, device: torch.device) -> torch.dtype | None:
+    """What to autocast to; "auto" is bfloat16 where the machine has instructions for it."""
     if precision != "auto":
-        return precision == "bf16"
+        return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
+    has = False
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device.type != "cpu":
-        return False
-    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
-    return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+        has = torch.cuda.is_bf16_supported(including_emulation=False)
+    elif device.type == "cpu":
+        capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+        has = any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    return torch.bfloat16 if has else None
 
 
 def _refuse_not_finite(step: int, value: float, terms: dict[str, float], what: str) -> None:
