@@ -10,6 +10,7 @@ The loss, in nats per token, is a weighted sum of means:
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -67,11 +68,14 @@ class SingingTask(trainer.Task):
             write(c.passage, c.codes_FS, student.encode_text, student.vocabulary) for c in coded
         ]
 
-    def batches(self, generator: torch.Generator, start: int) -> Iterator[Batch]:
-        """Packed batches, number `start` first."""
+    def batches(
+        self, generator: torch.Generator, start: int, stride: int = 1
+    ) -> Iterator[Batch]:
+        """Packed batches, number `start` first, then every `stride`-th."""
         lengths, packing = [len(w) for w in self.written], self.settings.packing
         seed = generator.initial_seed() % 2**31
-        for number, rows in enumerate(schedule(lengths, packing, seed, start), start):
+        numbers = itertools.count(start, stride)
+        for number, rows in zip(numbers, schedule(lengths, packing, seed, start, stride)):
             written = [[self.written[i] for i in row] for row in rows]
             signals = None
             if self.teacher is not None:
