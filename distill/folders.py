@@ -95,7 +95,7 @@ def sha256_files(paths: Iterable[str | Path]) -> list[str]:
     """
     try:
         with closing(_hashes_kept()) as kept:
-            return [_sha256_kept(kept, Path(os.path.abspath(path))) for path in paths]
+            return [_sha256_kept(kept, Path(path).absolute()) for path in paths]
     except sqlite3.Error as error:  # a full disk, a cache for reading only, a damaged one
         log.info("%s: %s; files are hashed again", cache_folder() / HASHES, error)
         return [sha256_file(path) for path in paths]

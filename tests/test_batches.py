@@ -301,10 +301,10 @@ def test_accumulated_micro_batches_are_one_large_batch(student, coded):
     halves = [list(range(cut)), list(range(cut, len(coded)))]
 
     def batch(numbers: list[int]):
-        rows = pack_rows([len(task.written[i]) for i in numbers], range(len(numbers)), ROW)
+        rows = pack_rows([len(task.coded.tokens(i)) for i in numbers], range(len(numbers)), ROW)
         rows = [[numbers[i] for i in row] for row in rows]
         return build(
-            [[task.written[i] for i in r] for r in rows],
+            [[task.coded.tokens(i) for i in r] for r in rows],
             v,
             ROW,
             [[signals[i] for i in r] for r in rows],

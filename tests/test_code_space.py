@@ -329,9 +329,9 @@ def test_a_student_of_one_family_learns_from_a_teacher_of_another(qwen, coded, l
 
 
 def iter_batches(task):
-    rows = pack_rows([len(w) for w in task.written], range(len(task.written)), ROW)
+    rows = pack_rows(task.coded.lengths.tolist(), range(len(task.coded)), ROW)
     signals = task.teacher.signals(task.coded)
-    written = [[task.written[i] for i in row] for row in rows]
+    written = [[task.coded.tokens(i) for i in row] for row in rows]
     yield build(
         written, task.student.vocabulary, ROW, [[signals[i] for i in row] for row in rows], 0.1
     )

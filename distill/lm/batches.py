@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
-from typing import overload
+from typing import Protocol, overload
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from torch import Tensor
 from distill.config.ranges import Checked, at_least
 from distill.errors import FitError
 from distill.lm.lanes import Rows, pack_lanes
-from distill.lm.prompts import END, HEADER, OPEN, Written
+from distill.lm.prompts import END, HEADER, OPEN
 from distill.lm.signals import Signal
 from distill.lm.vocabulary import AudioVocabulary, Span
 
@@ -36,6 +36,16 @@ class PackingSettings(Checked):
 
     row_tokens: int = at_least(1, default=1024)
     rows: int = at_least(1, default=4)
+
+
+class Written(Protocol):
+    """As much of a `prompts.Written` as a batch needs."""
+
+    @property
+    def ids_T(self) -> Tensor: ...
+    @property
+    def kind_T(self) -> Tensor: ...
+    def __len__(self) -> int: ...
 
 
 @dataclass(frozen=True)

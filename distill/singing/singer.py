@@ -241,9 +241,8 @@ class Singer:
     def coded(self, songs: Sequence[Song]) -> list[Coded]:
         """The passages of songs with audio, as this singer's codec hears them and as it learnt to
         write them."""
-        return coded_songs.code(
-            songs, self.codec, self.student.vocabulary.longest, self.about.writing
-        )
+        longest = self.student.vocabulary.longest
+        return [*coded_songs.code(songs, self.codec, longest, self.about.writing)]
 
 
 def load_singer(

@@ -8,9 +8,10 @@ signals in the cache, training in the run folder), so an interrupted run, called
 
 from __future__ import annotations
 
+import functools
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,8 @@ from distill.curation.curated_songs import load_songs
 from distill.licences import named
 from distill.lm import logits
 from distill.lm.merge import merge
-from distill.lm.prompts import Coded, grain_of
+from distill.lm.passage_index import PassageIndex
+from distill.lm.prompts import Coded
 from distill.lm.student import Student
 from distill.runtime.devices import best_device
 from distill.singing import evaluate
@@ -41,7 +43,7 @@ from distill.songs import Line, Song, from_its_start
 from distill.tasks import _run
 from distill.tasks._held_out import embedded_held_out
 from distill.tasks._singing_settings import SingingSettings
-from distill.tasks._singing_task import SingingTask, student_of
+from distill.tasks._singing_task import SingingTask, student_of, writer
 from distill.tasks._sound import compare
 from distill.teachers import Teacher
 from distill.teachers.model import Settings as LiveTeacher
@@ -61,15 +63,15 @@ class Stage:
     held_out_songs: list[Song]
     codec: Codec
     student: Student
-    train: list[Coded]
-    held_out: list[Coded]
+    train: PassageIndex
+    held_out: Sequence[Coded]
     teacher: Teacher | None
     vocoder: VocoderCard | None
 
     @property
     def seconds(self) -> float:
         """Seconds of song to train on."""
-        return sum(len(c.codes_FS) for c in self.train) / self.codec.format.frame_rate
+        return self.train.frames / self.codec.format.frame_rate
 
     def record(self) -> int | None:
         """Passages that a recorded teacher had not heard yet and has now; None for another one."""
@@ -77,7 +79,8 @@ class Stage:
             return None
         assert self.settings.teacher is not None
         live = LiveTeacher(self.settings.teacher.singer)
-        return self.teacher.record([*self.train, *self.held_out], lambda: live.load(self.codec))
+        load = functools.cache(lambda: live.load(self.codec))
+        return sum(self.teacher.record(coded, load) for coded in (self.train, self.held_out))
 
     def measured(self) -> dict[str, Any] | None:
         """Teacher-forced figures of the student on held-out passages; None without any."""
@@ -109,15 +112,20 @@ def open_stage(recipe: Recipe) -> Stage:
 
 def _coded(
     settings: SingingSettings, songs: Sequence[Song], codec: Codec, student: Student
-) -> list[Coded]:
+) -> PassageIndex:
     """The passages of songs that fit a row; what does not fit is printed."""
-    v = student.vocabulary
-    coded = coded_songs.code(songs, codec, v.longest, settings.writing)
+    v, encode = student.vocabulary, student.encode_text
     tokens = min(settings.packing.row_tokens, student.longest)
-    kept, aside = coded_songs.fitting(coded, student.encode_text, v, tokens)
-    for words in aside:
+
+    def make(aside: list[str]) -> Iterable[Coded]:
+        coded = coded_songs.code(songs, codec, v.longest, settings.writing)
+        return coded_songs.fitting(coded, encode, v, tokens, aside)
+
+    depends = (student.text.identity, v, tokens)
+    index = coded_songs.indexed(songs, codec, depends, make, writer(student), settings.writing)
+    for words in index.about.remarks:
         print(words, flush=True)
-    return kept
+    return index
 
 
 def _compare_vocoders(
@@ -241,7 +249,7 @@ def about(stage: Stage) -> About:
         sampling=settings.sampling,
         styles=tuple(dict.fromkeys(song.style for song in songs))[:32],
         voices=tuple(dict.fromkeys(song.voice for song in songs)),
-        grain=grain_of([coded.passage for coded in stage.train], settings.writing),
+        grain=stage.train.about.grain,
         licences=_licences(stage),
         credits=tuple(dict.fromkeys(_credit(song) for song in songs if named(song.licence).credit)),
         recipe=recipe.published(),

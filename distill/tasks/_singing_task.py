@@ -24,7 +24,8 @@ from distill.lm import logits
 from distill.lm.base import open_base
 from distill.lm.batches import Batch, build, schedule
 from distill.lm.from_scratch import make
-from distill.lm.prompts import Coded, write
+from distill.lm.passage_index import PassageIndex, Write, gather
+from distill.lm.prompts import Coded, Written, write
 from distill.lm.student import Student, graft, rows_of
 from distill.lm.vocabulary import AudioVocabulary
 from distill.tasks import parameter_groups
@@ -51,6 +52,15 @@ def student_of(settings: SingingSettings, codec: Codec, seed: int) -> Student:
     return student
 
 
+def writer(student: Student) -> Write:
+    """How this student writes a passage."""
+
+    def written(coded: Coded) -> Written:
+        return write(coded.passage, coded.codes_FS, student.encode_text, student.vocabulary)
+
+    return written
+
+
 class SingingTask(trainer.Task):
     """A student, learning to sing coded passages, alone or from a teacher."""
 
@@ -62,21 +72,19 @@ class SingingTask(trainer.Task):
         seed: int,
         teacher: Teacher | None = None,
     ) -> None:
-        self.student, self.coded, self.settings = student, coded, settings
-        self.seed, self.teacher = seed, teacher
-        self.written = [
-            write(c.passage, c.codes_FS, student.encode_text, student.vocabulary) for c in coded
-        ]
+        self.student, self.settings, self.seed, self.teacher = student, settings, seed, teacher
+        if not isinstance(coded, PassageIndex):
+            sizes = student.vocabulary.format.slot_sizes
+            coded = gather(coded, writer(student), sizes, settings.writing)
+        self.coded = coded
 
-    def batches(
-        self, generator: torch.Generator, start: int, stride: int = 1
-    ) -> Iterator[Batch]:
+    def batches(self, generator: torch.Generator, start: int, stride: int = 1) -> Iterator[Batch]:
         """Packed batches, number `start` first, then every `stride`-th."""
-        lengths, packing = [len(w) for w in self.written], self.settings.packing
+        lengths, packing = self.coded.lengths, self.settings.packing
         seed = generator.initial_seed() % 2**31
-        numbers = itertools.count(start, stride)
-        for number, rows in zip(numbers, schedule(lengths, packing, seed, start, stride)):
-            written = [[self.written[i] for i in row] for row in rows]
+        own = schedule(lengths, packing, seed, start, stride)
+        for number, rows in zip(itertools.count(start, stride), own, strict=False):
+            written = [[self.coded.tokens(i) for i in row] for row in rows]
             signals = None
             if self.teacher is not None:
                 heard = iter(self.teacher.signals([self.coded[i] for row in rows for i in row]))
@@ -85,6 +93,11 @@ class SingingTask(trainer.Task):
             yield build(
                 written, self.student.vocabulary, packing.row_tokens, signals, share, number
             )
+
+    @property
+    def digest(self) -> str:
+        """What processes that train together must have alike: their songs, as they are written."""
+        return self.coded.digest
 
     def counts(self, batch: Batch) -> dict[str, float]:
         counts = {

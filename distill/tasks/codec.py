@@ -146,9 +146,7 @@ class CodecTask(Task):
         self.distance = SpectralDistance(settings.network.sample_rate)
         self.seen = torch.zeros((), dtype=torch.int64)  # micro-batches learned from
 
-    def batches(
-        self, generator: torch.Generator, start: int, stride: int = 1
-    ) -> Iterator[Batch]:
+    def batches(self, generator: torch.Generator, start: int, stride: int = 1) -> Iterator[Batch]:
         """Endless; batch k depends on (generator's seed, k) alone."""
         if self.songs is None:
             raise SongError(

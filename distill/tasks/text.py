@@ -59,9 +59,7 @@ class TextTask(Task):
                 "text"
             )
 
-    def batches(
-        self, generator: torch.Generator, start: int, stride: int = 1
-    ) -> Iterator[Tensor]:
+    def batches(self, generator: torch.Generator, start: int, stride: int = 1) -> Iterator[Tensor]:
         """ids_BT of random crops, a token longer than a row; batch k is a function of (seed, k)."""
         number = start
         while True:

@@ -187,9 +187,7 @@ class VocoderTask(Task):
         self.distance = SpectralDistance(rate)
         self.songs = CodedSongs(learnt, codec, rate, self.network.hop, settings.hours, seed)
 
-    def batches(
-        self, generator: torch.Generator, start: int, stride: int = 1
-    ) -> Iterator[Batch]:
+    def batches(self, generator: torch.Generator, start: int, stride: int = 1) -> Iterator[Batch]:
         """Endless; batch k depends on (generator's seed, k) alone."""
         size, slots = self.settings.batch, self.codec.format.slots
         adversary = self.settings.adversary

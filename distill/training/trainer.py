@@ -104,9 +104,7 @@ class Task(Protocol[Batch]):
     """All that the trainer knows about what it trains."""
 
     @abstractmethod
-    def batches(
-        self, generator: torch.Generator, start: int, stride: int = 1
-    ) -> Iterator[Batch]:
+    def batches(self, generator: torch.Generator, start: int, stride: int = 1) -> Iterator[Batch]:
         """Micro-batches `start`, `start + stride`, ... without end; each a function of
         (generator's seed, number). What lies between is not made: it is another process's."""
 
