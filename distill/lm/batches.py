@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Protocol, overload
 
 import numpy as np
@@ -20,8 +20,9 @@ from torch import Tensor
 from distill.config.ranges import Checked, at_least
 from distill.errors import FitError
 from distill.lm.lanes import Rows, pack_lanes
+from distill.lm.losses import Loss
 from distill.lm.prompts import END, HEADER, OPEN
-from distill.lm.signals import Signal
+from distill.lm.signals import Signal, bucketed
 from distill.lm.vocabulary import AudioVocabulary, Span
 
 OPEN_ROWS = 8  # in which packing looks for room
@@ -50,15 +51,24 @@ class Written(Protocol):
 
 @dataclass(frozen=True)
 class Targets:
-    """Flat index of each *predicting* token, its target, and a teacher's log-probabilities."""
+    """Flat index of each *predicting* token, its target, and a teacher's log-probabilities: of all
+    outcomes C, or, where kept_NK says which, of K of them and of all others as one."""
 
     at_N: Tensor
     target_N: Tensor
     teacher_NC: Tensor | None = None
+    kept_NK: Tensor | None = None
 
     def to(self, device: torch.device) -> Targets:
         teacher_NC = None if self.teacher_NC is None else self.teacher_NC.to(device)
-        return Targets(self.at_N.to(device), self.target_N.to(device), teacher_NC)
+        kept_NK = None if self.kept_NK is None else self.kept_NK.to(device)
+        return Targets(self.at_N.to(device), self.target_N.to(device), teacher_NC, kept_NK)
+
+    def nats_N(self, loss: Loss, logits_NC: Tensor) -> Tensor:
+        """A loss on these targets; one that listens to a top-K teacher, on its outcomes."""
+        if self.kept_NK is not None and loss.needs_teacher:
+            logits_NC = bucketed(logits_NC, self.kept_NK)
+        return loss(logits_NC, self.target_N, self.teacher_NC)
 
 
 @dataclass(frozen=True)
@@ -194,7 +204,10 @@ def build(
 
     spans = [vocabulary.span(slot) for slot in range(vocabulary.format.slots)]
     slots = [
-        targets(within(span), span.start, [signal.slots[slot] for signal in teacher])
+        replace(
+            targets(within(span), span.start, [signal.slots[slot] for signal in teacher]),
+            kept_NK=_together([signal.kept_FK(slot) for signal in teacher]),
+        )
         for slot, span in enumerate(spans)
     ]
     song_N = kind_N != HEADER
@@ -217,6 +230,12 @@ def build(
         format_kind_N=kind_N[format_N],
         audio_seconds=len(slots[0].at_N) / vocabulary.format.frame_rate,
     )
+
+
+def _together(kept: Sequence[Tensor | None]) -> Tensor | None:
+    """The kept codes of all signals of a batch; None where they are whole."""
+    some = [codes_FK for codes_FK in kept if codes_FK is not None]
+    return torch.cat(some) if some else None
 
 
 def _fill(rows: Sequence[Sequence[Written]], row_tokens: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -85,7 +85,8 @@ class PassageIndex(Sequence[Coded]):
         self.columns, self.about = columns, about
         self.ends_P3 = columns["ends"].reshape(-1, 3)
         self.codes_FS = columns["codes"].reshape(-1, about.slots)
-        self.keys_P16 = columns["keys"].reshape(-1, KEY_BYTES)
+        keys: NDArray[np.uint8] = columns["keys"].view(np.uint8)
+        self.keys_P16 = keys.reshape(-1, KEY_BYTES)
 
     def __len__(self) -> int:
         return self.about.passages

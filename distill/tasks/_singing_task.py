@@ -94,10 +94,9 @@ class SingingTask(trainer.Task):
                 written, self.student.vocabulary, packing.row_tokens, signals, share, number
             )
 
-    @property
     def digest(self) -> str:
-        """What processes that train together must have alike: their songs, as they are written."""
-        return self.coded.digest
+        """All passages as they are written, in words: what several processes must share."""
+        return f"{len(self.coded)} passages, {self.coded.digest[:12]}"
 
     def counts(self, batch: Batch) -> dict[str, float]:
         counts = {
@@ -134,7 +133,7 @@ class SingingTask(trainer.Task):
         for s, slot in enumerate(batch.slots):
             logits_NC = logits.slot_logits_NC(student, hidden_ND, batch, s)
             for name, loss in zip(self._names(), self.settings.losses, strict=True):
-                sums[f"slot{s}.{name}"] = loss(logits_NC, slot.target_N, slot.teacher_NC).sum()
+                sums[f"slot{s}.{name}"] = slot.nats_N(loss, logits_NC).sum()
         sums["pieces"] = logits.piece_nats_N(student, hidden_ND, batch).sum()
         span, lengths = v.length_span, batch.lengths
         length_NC = logits.symbol_logits_NC(student, hidden_ND, lengths, span.start, span.stop)
