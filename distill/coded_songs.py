@@ -20,13 +20,15 @@ first song is encoded here, and the rest is shared out only where it will take l
 from __future__ import annotations
 
 import functools
+import hashlib
 import io
+import itertools
 import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,8 +39,10 @@ from torch import Tensor
 from distill.audio import files as audio_files
 from distill.audio import stems
 from distill.codecs import Codec
-from distill.errors import FitError, SongError
-from distill.folders import cache_folder, sha256_bytes, sha256_file, write_atomic
+from distill.errors import FitError, FolderError, SongError
+from distill.folders import cache_folder, package_path, sha256_bytes, sha256_files, write_atomic
+from distill.lm import passage_index
+from distill.lm.passage_index import PassageIndex, Write
 from distill.lm.prompts import Coded, Fits, Passage, WritingSettings, passages
 from distill.runtime import workers
 from distill.runtime.devices import full_float32
@@ -47,6 +51,10 @@ from distill.songs import Song
 AHEAD = 2  # songs decoded before the codec wants them, each by a thread
 BATCH_SECONDS = 30.0  # of sound that encode_many gets at once
 WORTHWHILE_SECONDS = 30.0  # of work on one thread, before processes are started for it
+WRITING_CODE = (
+    "coded_songs.py", "songs.py", "lm/passage_index.py", "lm/prompts.py", "lm/line_parts.py",
+    "lm/layouts.py", "lm/vocabulary.py",
+)  # fmt: skip
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 # glibc gives large tensors back to the kernel as soon as they are freed, and gets them again page
 # by page, zeroed: for a network over sound a third of its time. A process that only encodes may
@@ -67,7 +75,7 @@ def codes_of_all(
     `processes`: started for it (0: this one alone; None: as many as pay). SongError without audio,
     AudioError for a file that cannot be read.
     """
-    entries = [_entry(song, codec) for song in songs]
+    entries = _entries(songs, codec)
     missing = {entry.path: entry for entry in entries if not entry.path.exists()}
     _fill([*missing.values()], codec, processes)
     for entry in entries:
@@ -81,13 +89,20 @@ class _Entry(NamedTuple):
     path: Path
 
 
-def _entry(song: Song, codec: Codec) -> _Entry:
-    files = stems.files(song, codec.format)
+def _entries(songs: Sequence[Song], codec: Codec) -> list[_Entry]:
+    """Where the codes of each song are kept; files that did not change are not hashed again."""
+    files = [stems.files(song, codec.format) for song in songs]
+    every = [*dict.fromkeys(itertools.chain.from_iterable(files))]
+    contents = dict(zip(every, sha256_files(every), strict=True))
+    return [_Entry(own, _kept_at([contents[file] for file in own], own, codec)) for own in files]
+
+
+def _kept_at(contents: Sequence[str], files: Sequence[str], codec: Codec) -> Path:
     tracks = codec.format.tracks or ("audio",)
-    pairs = zip(tracks, files, strict=True)
-    words = [f"{track} {sha256_file(file)} {audio_files.decoder(file)}" for track, file in pairs]
+    rows = zip(tracks, files, contents, strict=True)
+    words = [f"{track} {content} {audio_files.decoder(file)}" for track, file, content in rows]
     key = sha256_bytes(" ".join([*words, codec.fingerprint, str(codec.format.slots)]).encode())
-    return _Entry(files, cache_folder() / "codes" / key[:2] / f"{key}.npy")
+    return cache_folder() / "codes" / key[:2] / f"{key}.npy"
 
 
 # --- what the cache lacks -------------------------------------------------------------------------
@@ -187,9 +202,10 @@ def code(
     longest: int,
     writing: WritingSettings,
     fits: Fits = lambda passage: True,
-) -> list[Coded]:
-    """Every passage of every song with its codes; timed ones are cut so that they fit."""
-    coded = []
+) -> Iterator[Coded]:
+    """Every passage of every song with its codes, song after song; timed ones are cut so that they
+    fit. SongError when there is none."""
+    nothing = True
     for song, codes_FS in zip(songs, codes_of_all(songs, codec), strict=True):
         for passage in passages(song, codec.format.frame_rate, longest, writing, fits):
             stop = len(codes_FS) if passage.stop < 0 else min(passage.stop, len(codes_FS))
@@ -199,46 +215,79 @@ def code(
             own_FS = codes_FS[passage.start : stop]
             if len(own_FS) < passage.frames:  # rounding promised a frame that the audio lacks
                 own_FS = torch.cat([own_FS, own_FS[-1:]])
-            coded.append(Coded(passage, own_FS))
-    if not coded:
+            yield Coded(passage, own_FS)
+            nothing = False
+    if nothing:
         raise SongError("there is no song to sing; name a source that holds some")
-    return coded
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """Passages that fit a row, and a line on each that does not; seconds of all, and of those."""
-
-    coded: list[Coded]
-    aside: list[str]
-    seconds: float
-    lost: float
 
 
 def fitting(
-    songs: Sequence[Song],
-    codec: Codec,
-    longest: int,
-    writing: WritingSettings,
-    tokens_of: TokensOf,
-    tokens: int,
-) -> Fitted:
-    """The songs' passages in rows of `tokens`, cut where they are longer. FitError when most of the
-    song would be lost all the same."""
-    coded = code(songs, codec, longest, writing, lambda p: tokens_of(p, p.frames) <= tokens)
-    kept, aside, lost = [], [], 0
+    coded: Iterable[Coded], tokens_of: TokensOf, tokens: int, frame_rate: float, aside: list[str]
+) -> Iterator[Coded]:
+    """Passages that fit a row of `tokens`; to `aside` go a line on each that does not, and one on
+    the share of the song (seconds) that is lost with them. FitError when that is most of it."""
+    total = lost = 0
     for item in coded:
         needed = tokens_of(item.passage, len(item.codes_FS))
         if needed <= tokens:
-            kept.append(item)
+            yield item
         else:
             words = f"needs {needed} tokens, a row holds {tokens}; set aside"
             aside.append(f"{item.passage.id}: {words}")
             lost += len(item.codes_FS)
-    total = sum(len(item.codes_FS) for item in coded)
+        total += len(item.codes_FS)
     if 2 * lost > total:
         share = f"{100 * lost / total:.0f} % of the song ({aside[0]}, and {len(aside) - 1} more)"
         ways = "raise packing.row_tokens, take fewer slots, or give line or word times"
         raise FitError(f"rows of {tokens} tokens cannot hold {share}; {ways}")
-    rate = codec.format.frame_rate
-    return Fitted(kept, aside, total / rate, lost / rate)
+    if lost:
+        seconds = f"{lost / frame_rate:.1f} of {total / frame_rate:.1f} s ({lost / total:.1%})"
+        aside.append(f"{seconds} of the song fit no row and are left out")
+
+
+Make = Callable[[list[str]], Iterable[Coded]]
+
+
+def indexed(
+    songs: Sequence[Song],
+    codec: Codec,
+    depends: Sequence[object],
+    make: Make,
+    write: Write,
+    writing: WritingSettings,
+) -> PassageIndex:
+    """The passages that `make` makes of songs, from the cache where it has them.
+
+    depends: what they depend on beside songs, codec and writing settings. `make` adds a line on
+    what it sets aside to the list it is given.
+    """
+    folder = cache_folder() / "passages" / _key(songs, codec, [*depends, writing])
+    index = passage_index.opened(folder)
+    if index is None:
+        remarks: list[str] = []
+        sizes = codec.format.slot_sizes
+        passage_index.build(folder, make(remarks), write, sizes, writing, remarks)
+        index = passage_index.opened(folder)
+    if index is None:
+        raise FolderError(f"{folder}: was written and cannot be read back; look at this disk")
+    return index
+
+
+@functools.cache
+def _writing_code() -> str:
+    """One hash of the code and the lexicon that make passages of songs: none is kept past them."""
+    package = Path(__file__).resolve().parent
+    files = [package / name for name in WRITING_CODE]
+    folders = (package / "lyrics", package_path("lexicon"))
+    files += [p for folder in folders for p in sorted(folder.iterdir()) if p.suffix != ".md"]
+    return sha256_bytes("".join(sha256_files(p for p in files if p.is_file())).encode())
+
+
+def _key(songs: Sequence[Song], codec: Codec, depends: Sequence[object]) -> str:
+    """The sha256 of all that passages depend on. Where a song's files lie is not among it."""
+    words = [_writing_code(), codec.fingerprint, codec.format, *depends]
+    digest = hashlib.sha256(repr(words).encode())
+    for song, entry in zip(songs, _entries(songs, codec), strict=True):
+        told = replace(song.with_tracks({}), facts=(), credit="", source="", licence="", group="")
+        digest.update(f"{told} {entry.path.stem}\n".encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()

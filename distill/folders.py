@@ -19,8 +19,10 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("distill")
 
 MANIFEST = "manifest.json"
+HASHES = "hashes.sqlite"
+RACY_SECONDS = 2.0  # what the coarsest clocks of disks count in
 OWN_CODEC = "./codec"  # a path in singer.json: the codec lies in the singer's own folder
 _PARTIAL = ".partial-"
 _HUB_NAME = re.compile(
@@ -181,6 +185,67 @@ def sha256_file(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def sha256_files(paths: Iterable[str | Path]) -> list[str]:
+    """The sha256 of each file, remembered in the cache by path, size, times and inode.
+
+    A changed file is hashed again. One that changed less than RACY_SECONDS before it was hashed is
+    not remembered: it could change once more within the grain of the disk's clock. Without a cache
+    that can be written every file is hashed.
+    """
+    try:
+        with closing(_hashes_kept()) as kept:
+            return [_sha256_kept(kept, Path(path).absolute()) for path in paths]
+    except sqlite3.Error as error:  # a full disk, a cache for reading only, a damaged one
+        log.info("%s: %s; files are hashed again", cache_folder() / HASHES, error)
+        return [sha256_file(path) for path in paths]
+
+
+def _hashes_kept() -> sqlite3.Connection:
+    """The table of remembered hashes; one that is damaged, or of another form, is begun again."""
+    path = cache_folder() / HASHES
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise sqlite3.OperationalError(str(error)) from error
+    columns = "path BLOB PRIMARY KEY, stat TEXT NOT NULL, sha256 TEXT NOT NULL"
+    for attempt in (1, 2):
+        kept = sqlite3.connect(path, timeout=60, isolation_level=None)
+        try:
+            kept.execute("PRAGMA journal_mode=WAL")  # readers and a writer do not wait
+            kept.execute("PRAGMA synchronous=NORMAL")
+            kept.execute(f"CREATE TABLE IF NOT EXISTS files ({columns})")
+            kept.execute("SELECT path, stat, sha256 FROM files LIMIT 1")
+            return kept
+        except sqlite3.DatabaseError as error:
+            kept.close()
+            if attempt == 2 or isinstance(error, sqlite3.OperationalError):
+                raise
+            log.warning("%s: %s; begun again", path, error)
+            for left in path.parent.glob(HASHES + "*"):
+                left.unlink(missing_ok=True)
+    raise AssertionError("unreachable")
+
+
+def _sha256_kept(kept: sqlite3.Connection, path: Path) -> str:
+    before, name = _stat_of(path), os.fsencode(path)
+    row = kept.execute("SELECT stat, sha256 FROM files WHERE path = ?", (name,)).fetchone()
+    if row is not None and row[0] == before:
+        return str(row[1])
+    began = time.time()
+    digest = sha256_file(path)
+    status = path.stat()
+    if max(status.st_mtime, status.st_ctime) + RACY_SECONDS < began and _stat_of(path) == before:
+        kept.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?)", (name, before, digest))
+    return digest
+
+
+def _stat_of(path: Path) -> str:
+    """What changes when a file does: size, inode, and both times; ctime cannot be set back."""
+    status = path.stat()
+    times = (status.st_mtime_ns, status.st_ctime_ns)
+    return " ".join(map(str, (status.st_size, *times, status.st_ino)))
+
+
 def fingerprint(thing: str | Path | Mapping[str, Tensor]) -> str:
     """One sha256 of a folder's names and contents (not manifest, *.md), or of named tensors: name,
     dtype, shape and values, in the order of their names, never strides or device."""
@@ -193,8 +258,9 @@ def fingerprint(thing: str | Path | Mapping[str, Tensor]) -> str:
                 tensor = tensor.float()  # exact, and numpy knows neither type
             digest.update(tensor.contiguous().numpy().tobytes())
         return digest.hexdigest()
-    for path in _files_but_cards(Path(thing)):
-        digest.update(f"{path.relative_to(thing).as_posix()} {sha256_file(path)}\n".encode())
+    files = _files_but_cards(Path(thing))
+    for path, content in zip(files, sha256_files(files), strict=True):
+        digest.update(f"{path.relative_to(thing).as_posix()} {content}\n".encode())
     return digest.hexdigest()
 
 

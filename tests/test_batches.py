@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from dataclasses import replace
 from itertools import islice
 
+import numpy as np
 import pytest
 import tiny_singer
 import torch
 from tiny_singer import FORMAT, kind_of_token
 
 from distill.errors import FitError
-from distill.lm import layouts, logits
-from distill.lm.batches import PackingSettings, build, epoch, pack_rows, schedule
+from distill.lm import batches, layouts, logits
+from distill.lm.batches import OPEN_ROWS, PackingSettings, build, epoch, pack_rows, schedule
 from distill.lm.grammar import Grammar, State
+from distill.lm.lanes import pack_lanes
 from distill.lm.losses import CrossEntropy, ForwardKl
 from distill.lm.prompts import END, HEADER, LENGTH, OPEN, PIECE, TEXT, WritingSettings, write
 from distill.lm.signals import Signal
-from distill.tasks import sing
+from distill.tasks import _singing_task, sing
 from distill.tasks._singing_task import SingingTask
 
 ROW = 640
@@ -298,10 +301,10 @@ def test_accumulated_micro_batches_are_one_large_batch(student, coded):
     halves = [list(range(cut)), list(range(cut, len(coded)))]
 
     def batch(numbers: list[int]):
-        rows = pack_rows([len(task.written[i]) for i in numbers], range(len(numbers)), ROW)
+        rows = pack_rows([len(task.coded.tokens(i)) for i in numbers], range(len(numbers)), ROW)
         rows = [[numbers[i] for i in row] for row in rows]
         return build(
-            [[task.written[i] for i in r] for r in rows],
+            [[task.coded.tokens(i) for i in r] for r in rows],
             v,
             ROW,
             [[signals[i] for i in r] for r in rows],
@@ -345,3 +348,57 @@ def test_opens_and_lengths_of_a_batch_without_any_are_nothing(student):
     assert float(terms["opens"][0]) == 0 and terms["opens"][1] == 0
     assert batch.audio_seconds == pytest.approx(sum(len(c.codes_FS) for c in only_notes) / 25)
     assert replace(batch).to(torch.device("cpu")).tokens == batch.ids_BT.numel()
+
+
+# --- at size --------------------------------------------------------------------------------------
+@pytest.mark.parametrize("total", [1, 63, 64, 65, 1000])
+def test_lanes_pack_every_block_as_it_is_packed_alone(total):
+    sizes = np.array(lengths(total, total), np.int32)
+    order_N = np.random.default_rng(total).permutation(total)
+    rows = pack_lanes(sizes, order_N, 512, OPEN_ROWS, lane=64)
+    members = [*map(np.ndarray.tolist, np.split(rows.members_N, rows.starts_R[1:-1]))]
+    alone = [
+        row
+        for first in range(0, total, 64)
+        for row in pack_rows(sizes.tolist(), order_N[first : first + 64].tolist(), 512)
+    ]
+    assert sorted(members) == sorted(alone)
+
+
+def test_large_data_is_shuffled_whole_and_packed_once(monkeypatch):
+    monkeypatch.setattr(batches, "BLOCK", 100)
+    sizes, packing = np.array(lengths(3, 5000), np.int32), PackingSettings(512, 4)
+    first, second = (epoch(sizes, packing, 7, number) for number in (0, 1))
+    for batches_of in (first, second):
+        assert sorted(i for b in batches_of for row in b for i in row) == list(range(5000))
+        assert all(sizes[row].sum() <= 512 for b in batches_of for row in b)
+        assert all(len(b) == 4 for b in batches_of[:-1])
+    assert first[0] != second[0]
+    spread = [abs(a - b) for batch in first for row in batch for a, b in itertools.pairwise(row)]
+    assert sum(spread) / len(spread) > 1000  # a third of 5,000 where neighbours are strangers
+    with pytest.raises(FitError, match="passage 17 has 513 tokens, rows hold 512"):
+        epoch(np.where(np.arange(5000) == 17, 513, sizes), packing, 7, 0)
+
+
+@pytest.mark.parametrize("block", [100, 10_000])
+@pytest.mark.parametrize("ranks", [1, 2, 3, 7])
+def test_ranks_share_the_same_batches_and_make_their_own_alone(monkeypatch, block, ranks):
+    monkeypatch.setattr(batches, "BLOCK", block)
+    sizes, packing = lengths(9, 400), PackingSettings(512, 4)
+    whole = list(islice(schedule(sizes, packing, 3), 60))
+    for rank in range(ranks):
+        own = list(islice(schedule(sizes, packing, 3, 5 + rank, ranks), 6))
+        assert own == whole[5 + rank :: ranks][:6]
+
+
+def test_a_task_skips_what_other_processes_make(student, coded, monkeypatch):
+    task = task_of(student, coded, rows=1)
+    generator = torch.Generator().manual_seed(5)
+    whole = list(islice(task.batches(generator, 0), 9))
+    made = []
+    real = _singing_task.build
+    monkeypatch.setattr(_singing_task, "build", lambda *a: made.append(a[-1]) or real(*a))
+    for number, batch in zip((2, 5, 8), task.batches(generator, 2, 3), strict=False):
+        assert torch.equal(batch.ids_BT, whole[number].ids_BT)
+        assert torch.equal(batch.format_N, whole[number].format_N)
+    assert made == [2, 5, 8]

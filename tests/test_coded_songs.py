@@ -212,7 +212,7 @@ def test_several_processes_give_the_same_codes_and_name_what_is_wrong(
         list(codes_of_all(songs, codec, processes=2))
     monkeypatch.setattr(workers.sys, "executable", "/bin/false")
     with pytest.raises(DistillError, match="ended with status 1"):
-        coded_songs._deal([coded_songs._entry(songs[1], codec)], codec, 1)
+        coded_songs._deal(coded_songs._entries([songs[1]], codec), codec, 1)
 
 
 def test_a_song_is_claimed_by_one_process_and_by_none_whose_parent_is_gone(tmp_path: Path) -> None:

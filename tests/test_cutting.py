@@ -140,23 +140,31 @@ def test_a_word_is_cut_where_its_vowel_is_sung_and_within_only_in_phones():
 
 
 # --- over the songs of a run ----------------------------------------------------------------------
-def fitted(songs: list[Song], tokens: int, monkeypatch, **writing: Any) -> coded_songs.Fitted:
-    seconds = [max([2.0, *(line.end or 0.0 for line in song.lines)]) + 0.1 for song in songs]
-    codes = [torch.zeros(round(25 * s), 2, dtype=torch.int64) for s in seconds]
-    monkeypatch.setattr(coded_songs, "codes_of_all", lambda songs, codec: iter(codes))
+class Fitted:
+    """What a run keeps of songs, what it says of the rest, and seconds of all and of what is lost."""
 
-    def count(passage: Passage, frames: int) -> int:
-        return tokens_of(passage, frames, encode, V)
+    def __init__(self, songs: list[Song], tokens: int, monkeypatch, **writing: Any) -> None:
+        seconds = [max([2.0, *(line.end or 0.0 for line in song.lines)]) + 0.1 for song in songs]
+        codes = [torch.zeros(round(25 * s), 2, dtype=torch.int64) for s in seconds]
+        monkeypatch.setattr(coded_songs, "codes_of_all", lambda songs, codec: iter(codes))
 
-    settings = WritingSettings(**writing)
-    return coded_songs.fitting(songs, ToyCodec(), LONGEST, settings, count, tokens)
+        def count(passage: Passage, frames: int) -> int:
+            return tokens_of(passage, frames, encode, V)
+
+        settings = WritingSettings(**writing)
+        fits = lambda passage: count(passage, passage.frames) <= tokens  # noqa: E731
+        every = [*coded_songs.code(songs, ToyCodec(), LONGEST, settings, fits)]
+        self.aside: list[str] = []
+        self.coded = [*coded_songs.fitting(every, count, tokens, 25.0, self.aside)]
+        self.seconds = sum(len(item.codes_FS) for item in every) / 25
+        self.lost = self.seconds - sum(len(item.codes_FS) for item in self.coded) / 25
 
 
 def test_what_is_lost_is_counted_in_seconds_and_refused_when_it_is_most(monkeypatch):
     songs = [tiny_singer.song(seed, lines=4) for seed in range(3)]
-    whole = fitted(songs, 4000, monkeypatch)
+    whole = Fitted(songs, 4000, monkeypatch)
     assert (whole.aside, whole.lost) == ([], 0) and whole.seconds > 10
-    narrow = fitted(songs, 220, monkeypatch)
+    narrow = Fitted(songs, 220, monkeypatch)
     assert len(narrow.coded) > len(whole.coded)
     assert (
         0.8 * whole.seconds < narrow.seconds <= whole.seconds and narrow.lost < 0.2 * whole.seconds
@@ -164,17 +172,20 @@ def test_what_is_lost_is_counted_in_seconds_and_refused_when_it_is_most(monkeypa
     # a line that nobody can cut
     long = Line("gently down the stream", 0.0, 8.0)
     songs = [replace(songs[0], id="long", sections=(Section("v", (long,)),)), *songs]
-    some = fitted(songs, 200, monkeypatch)
-    assert some.lost >= 8.0 and any(
+    some = Fitted(songs, 200, monkeypatch)
+    assert 8.0 <= some.lost < some.seconds / 2
+    *lines, share = some.aside
+    assert any(
         words.startswith("long:0.0: needs ") and "a row holds 200; set aside" in words
-        for words in some.aside
+        for words in lines
     )
-    assert some.lost < some.seconds / 2
+    said = f"{some.lost:.1f} of {some.seconds:.1f} s ({some.lost / some.seconds:.1%})"
+    assert share == f"{said} of the song fit no row and are left out"
     with pytest.raises(FitError, match=r"rows of 200 tokens cannot hold 100 % .*row_tokens"):
-        fitted(songs[:1], 200, monkeypatch)
+        Fitted(songs[:1], 200, monkeypatch)
     untimed = [tiny_singer.song(1, times="none")]
     with pytest.raises(FitError, match="give line or word times"):
-        fitted(untimed, 60, monkeypatch)
+        Fitted(untimed, 60, monkeypatch)
 
 
 @pytest.mark.parametrize("max_lines", [1, 2])

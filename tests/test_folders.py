@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import logging
 import os
+import sqlite3
+import time
 from pathlib import Path
 
 import pytest
@@ -167,3 +170,64 @@ def test_words_may_be_mended_and_weights_may_not(tmp_path):
     assert folders.damage(tmp_path) is None
     (tmp_path / "weights").write_bytes(b"13")
     assert folders.damage(tmp_path) == "weights is not what its manifest says"
+
+
+# --- hashes are remembered ------------------------------------------------------------------------
+@pytest.fixture
+def hashed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
+    """The names of files that were really read, with a clock an hour ahead of the disk's."""
+    names: list[str] = []
+    real, now = folders.sha256_file, time.time
+
+    def counting(path: str | Path) -> str:
+        names.append(Path(path).name)
+        return real(path)
+
+    monkeypatch.setenv("DISTILL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(folders, "sha256_file", counting)
+    monkeypatch.setattr(folders.time, "time", lambda: now() + 3600)
+    return names
+
+
+def test_a_file_is_hashed_once_and_again_when_it_changed(tmp_path, hashed):
+    files = [tmp_path / name for name in ("a.flac", "b.flac", os.fsdecode(b"\xff.flac"))]
+    for path in files:
+        path.write_bytes(path.name.encode("utf-8", "surrogateescape"))
+    first = folders.sha256_files(files)
+    assert first == [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
+    assert folders.sha256_files([*files, files[0]]) == [*first, first[0]] and len(hashed) == 3
+    status = files[0].stat()
+    files[0].write_bytes(b"A.flac")  # as many bytes, and its time set back: a tag editor's habit
+    os.utime(files[0], ns=(status.st_atime_ns, status.st_mtime_ns))
+    again = folders.sha256_files(files)
+    assert again[0] == hashlib.sha256(b"A.flac").hexdigest() and again[1:] == first[1:]
+    assert hashed[3:] == ["a.flac"]
+    files[1].replace(files[0])  # another file under this name
+    assert folders.sha256_files(files[:1]) == first[1:2]
+
+
+def test_a_file_that_changed_just_now_is_not_remembered(tmp_path, hashed, monkeypatch):
+    monkeypatch.setattr(folders.time, "time", lambda: path.stat().st_ctime + 1.0)
+    path = tmp_path / "a.flac"
+    path.write_bytes(b"one")
+    for _ in range(2):
+        folders.sha256_files([path])
+    assert len(hashed) == 2
+
+
+@pytest.mark.parametrize("damage", ["garbage", "another form", "no folder"])
+def test_damaged_memory_costs_time_and_nothing_else(tmp_path, hashed, damage):
+    path, kept = tmp_path / "a.flac", tmp_path / "cache" / folders.HASHES
+    path.write_bytes(b"one")
+    if damage == "no folder":
+        (tmp_path / "cache").write_bytes(b"a file where the cache would be")
+    else:
+        kept.parent.mkdir()
+    if damage == "garbage":
+        kept.write_bytes(b"no database" * 1000)
+    if damage == "another form":
+        with sqlite3.connect(kept) as other:
+            other.execute("CREATE TABLE files (name TEXT)")
+    expected = [hashlib.sha256(b"one").hexdigest()]
+    assert folders.sha256_files([path]) == folders.sha256_files([path]) == expected
+    assert len(hashed) == (1 if damage == "garbage" else 2)

@@ -448,9 +448,9 @@ def test_a_gradient_that_is_not_finite_stops_before_the_update(tmp_path: Path) -
 def test_batches_that_end_and_tasks_without_parameters_are_refused(tmp_path: Path) -> None:
     class Ends(Toy):
         def batches(
-            self, generator: torch.Generator, start: int
+            self, generator: torch.Generator, start: int, stride: int = 1
         ) -> Iterator[tuple[int, torch.Tensor]]:
-            return islice(super().batches(generator, start), 3)
+            return islice(super().batches(generator, start, stride), 3)
 
     class Nothing(Toy):
         def parameters(self) -> list[dict[str, Any]]:

@@ -46,13 +46,15 @@ class Toy:
             torch.nn.Linear(16, 1),
         ).to(self.dtype)
 
-    def batches(self, generator: torch.Generator, start: int) -> Iterator[tuple[int, Tensor]]:
+    def batches(
+        self, generator: torch.Generator, start: int, stride: int = 1
+    ) -> Iterator[tuple[int, Tensor]]:
         number = start
         while True:
             chance = numbered(generator, number)
             rows = int(torch.randint(2, 9, (), generator=chance))
             yield number, torch.randn(rows, 8, generator=chance).to(self.dtype)
-            number += 1
+            number += stride
 
     def counts(self, batch: tuple[int, Tensor]) -> dict[str, float]:
         return {"square": float(len(batch[1])), "absolute": float((batch[1][:, 0] > 0).sum())}

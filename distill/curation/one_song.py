@@ -29,7 +29,7 @@ from distill.curation import fingerprint
 from distill.curation.rows import Row
 from distill.curation.steps import CurationStep, Item, Remark, StepOnAll, StepOnOne
 from distill.errors import AudioError, DistillError, FolderError, HubError, SettingsError
-from distill.folders import sha256_bytes, sha256_file, write_atomic
+from distill.folders import sha256_bytes, sha256_files, write_atomic
 from distill.songs import TRACKS, Song, from_json, to_json
 
 VERSION = 1  # of a result: its form, and the stages and writing of sound that led to it
@@ -59,7 +59,8 @@ class Work:
 
     def key(self, song: Song) -> str:
         """The fingerprint of all that this song's result is made from."""
-        files = {track: (path, sha256_file(path)) for track, path in song.tracks.items()}
+        hashes = zip(song.tracks.items(), sha256_files(song.tracks.values()), strict=True)
+        files = {track: (path, content) for (track, path), content in hashes}
         row = json.dumps(to_json(song) | files, sort_keys=True, ensure_ascii=False)
         return sha256_bytes((row + self.depends).encode())
 

@@ -201,6 +201,8 @@ class TextCoder:
         self._backend.no_truncation()
         self._backend.encode_special_tokens = True  # "</s>" in a text is four letters
         special = [id for id in tokenizer.all_special_ids if id != tokenizer.unk_token_id]
+        # of two coders with the same, every text has the same ids
+        self.identity = hashlib.sha256(json.dumps([plan, pieces, special]).encode()).hexdigest()
         self._special = {id: str(tokenizer.convert_ids_to_tokens(id)) for id in special}
 
     def encode(self, text: str) -> list[int]:

@@ -9,18 +9,25 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from typing import Protocol, overload
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from distill.config.ranges import Checked, at_least
 from distill.errors import FitError
-from distill.lm.prompts import END, HEADER, OPEN, Written
-from distill.lm.signals import Signal
+from distill.lm.lanes import Rows, pack_lanes
+from distill.lm.losses import Loss
+from distill.lm.prompts import END, HEADER, OPEN
+from distill.lm.signals import Signal, bucketed
 from distill.lm.vocabulary import AudioVocabulary, Span
 
 OPEN_ROWS = 8  # in which packing looks for room
+BLOCK = 2**16  # passages that are packed one after the other; more are packed in lanes
+Lengths = Sequence[int] | NDArray[np.int32]
 EPOCHS = 1_000_003  # more than a run has: each has a seed that no other run's has
 
 
@@ -32,17 +39,36 @@ class PackingSettings(Checked):
     rows: int = at_least(1, default=4)
 
 
+class Written(Protocol):
+    """As much of a `prompts.Written` as a batch needs."""
+
+    @property
+    def ids_T(self) -> Tensor: ...
+    @property
+    def kind_T(self) -> Tensor: ...
+    def __len__(self) -> int: ...
+
+
 @dataclass(frozen=True)
 class Targets:
-    """Flat index of each *predicting* token, its target, and a teacher's log-probabilities."""
+    """Flat index of each *predicting* token, its target, and a teacher's log-probabilities: of all
+    outcomes C, or, where kept_NK says which, of K of them and of all others as one."""
 
     at_N: Tensor
     target_N: Tensor
     teacher_NC: Tensor | None = None
+    kept_NK: Tensor | None = None
 
     def to(self, device: torch.device) -> Targets:
         teacher_NC = None if self.teacher_NC is None else self.teacher_NC.to(device)
-        return Targets(self.at_N.to(device), self.target_N.to(device), teacher_NC)
+        kept_NK = None if self.kept_NK is None else self.kept_NK.to(device)
+        return Targets(self.at_N.to(device), self.target_N.to(device), teacher_NC, kept_NK)
+
+    def nats_N(self, loss: Loss, logits_NC: Tensor) -> Tensor:
+        """A loss on these targets; one that listens to a top-K teacher, on its outcomes."""
+        if self.kept_NK is not None and loss.needs_teacher:
+            logits_NC = bucketed(logits_NC, self.kept_NK)
+        return loss(logits_NC, self.target_N, self.teacher_NC)
 
 
 @dataclass(frozen=True)
@@ -84,8 +110,7 @@ def pack_rows(lengths: Sequence[int], order: Sequence[int], row_tokens: int) -> 
     for index in order:
         length = lengths[index]
         if length > row_tokens:
-            sizes = f"passage {index} has {length} tokens, rows hold {row_tokens}"
-            raise FitError(f"{sizes}; raise packing.row_tokens")
+            raise _too_long(index, length, row_tokens)
         fit = next((i for i, (room, _) in enumerate(open_rows) if room >= length), len(open_rows))
         if fit == len(open_rows):
             open_rows.append((row_tokens, []))
@@ -97,25 +122,64 @@ def pack_rows(lengths: Sequence[int], order: Sequence[int], row_tokens: int) -> 
     return closed + [members for _, members in open_rows]
 
 
-def epoch(
-    lengths: Sequence[int], packing: PackingSettings, seed: int, number: int
-) -> list[list[list[int]]]:
-    """The batches of one pass over the data, a smaller last one too: batch -> row -> passages."""
+class Epoch(Sequence[list[list[int]]]):
+    """The batches of one pass over the data, batch -> row -> passages, each made when asked for."""
+
+    def __init__(self, rows: Rows, order: Sequence[int] | NDArray[np.int64], size: int) -> None:
+        self.rows, self.order, self.size = rows, order, size
+
+    def __len__(self) -> int:
+        return -(-len(self.order) // self.size)
+
+    @overload
+    def __getitem__(self, index: int) -> list[list[int]]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[list[list[int]]]: ...
+    def __getitem__(self, index: int | slice) -> list[list[int]] | list[list[list[int]]]:
+        numbers = range(len(self))[index]
+        if isinstance(numbers, range):
+            return [self[number] for number in numbers]
+        members_N, starts_R = self.rows
+        own = self.order[numbers * self.size : (numbers + 1) * self.size]
+        return [members_N[starts_R[row] : starts_R[row + 1]].tolist() for row in own]
+
+
+def epoch(lengths: Lengths, packing: PackingSettings, seed: int, number: int) -> Epoch:
+    """The batches of one pass over the data, a smaller last one too.
+
+    More than BLOCK passages are shuffled all together and packed in lanes, block by block.
+    """
     generator = torch.Generator().manual_seed(seed * EPOCHS + number)
-    order = torch.randperm(len(lengths), generator=generator).tolist()
-    rows = pack_rows(lengths, order, packing.row_tokens)
-    shuffled = [rows[i] for i in torch.randperm(len(rows), generator=generator).tolist()]
-    return [shuffled[i : i + packing.rows] for i in range(0, len(shuffled), packing.rows)]
+    order_N = torch.randperm(len(lengths), generator=generator)
+    if len(lengths) <= BLOCK:
+        packed = pack_rows([*map(int, lengths)], order_N.tolist(), packing.row_tokens)
+        members_N = np.fromiter(itertools.chain.from_iterable(packed), np.int64)
+        rows = Rows(members_N, np.cumsum([0, *map(len, packed)]))
+    else:
+        lengths_N = np.asarray(lengths, np.int32)
+        longest = int(lengths_N.argmax())
+        if lengths_N[longest] > packing.row_tokens:
+            raise _too_long(longest, int(lengths_N[longest]), packing.row_tokens)
+        rows = pack_lanes(lengths_N, order_N.numpy(), packing.row_tokens, OPEN_ROWS)
+    shuffled_R = torch.randperm(len(rows.starts_R) - 1, generator=generator)
+    return Epoch(rows, shuffled_R.numpy(), packing.rows)
 
 
 def schedule(
-    lengths: Sequence[int], packing: PackingSettings, seed: int, start: int = 0
+    lengths: Lengths, packing: PackingSettings, seed: int, start: int = 0, stride: int = 1
 ) -> Iterator[list[list[int]]]:
-    """Endless batches of passage indices from batch `start` on."""
+    """Endless batches of passage indices: number `start`, and every `stride`-th from there on."""
     for number in itertools.count():
         batches = epoch(lengths, packing, seed, number)
-        yield from batches[start:]
-        start = max(0, start - len(batches))
+        own = range(start, len(batches), stride)
+        for index in own:
+            yield batches[index]
+        start += len(own) * stride - len(batches)
+
+
+def _too_long(index: int, length: int, row_tokens: int) -> FitError:
+    sizes = f"passage {index} has {length} tokens, rows hold {row_tokens}"
+    return FitError(f"{sizes}; raise packing.row_tokens")
 
 
 def build(
@@ -140,7 +204,10 @@ def build(
 
     spans = [vocabulary.span(slot) for slot in range(vocabulary.format.slots)]
     slots = [
-        targets(within(span), span.start, [signal.slots[slot] for signal in teacher])
+        replace(
+            targets(within(span), span.start, [signal.slots[slot] for signal in teacher]),
+            kept_NK=_together([signal.kept_FK(slot) for signal in teacher]),
+        )
         for slot, span in enumerate(spans)
     ]
     song_N = kind_N != HEADER
@@ -163,6 +230,12 @@ def build(
         format_kind_N=kind_N[format_N],
         audio_seconds=len(slots[0].at_N) / vocabulary.format.frame_rate,
     )
+
+
+def _together(kept: Sequence[Tensor | None]) -> Tensor | None:
+    """The kept codes of all signals of a batch; None where they are whole."""
+    some = [codes_FK for codes_FK in kept if codes_FK is not None]
+    return torch.cat(some) if some else None
 
 
 def _fill(rows: Sequence[Sequence[Written]], row_tokens: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -200,7 +200,7 @@ def _sums(student: Student, batch: Batch) -> Iterator[tuple[str, float]]:
         logits_NC = slot_logits_NC(student, hidden, batch, s)
         yield f"nats{s}", float(CrossEntropy()(logits_NC, slot.target_N).sum())
         if slot.teacher_NC is not None:
-            yield f"kl{s}", float(ForwardKl()(logits_NC, slot.target_N, slot.teacher_NC).sum())
+            yield f"kl{s}", float(slot.nats_N(ForwardKl(), logits_NC).sum())
     span, lengths = student.vocabulary.length_span, batch.lengths
     length_NC = symbol_logits_NC(student, hidden, lengths, span.start, span.stop).float()
     yield "frames", len(batch.slots[0].at_N)

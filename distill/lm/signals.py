@@ -1,26 +1,38 @@
 """A teacher's signal for a passage: distributions over *codes*, never over token ids or positions.
 
 So teacher and student may be different LLM families with different tokenizers, each writing the
-same pieces before the same frames in its own way, as long as they speak the same codec. A whole
-distribution over a slot's 512 to 1,024 codes is 1 to 2 kB in half precision, so every divergence
-stays exact; nothing is cut to a top-k.
+same pieces before the same frames in its own way, as long as they speak the same codec.
+
+A whole distribution over a slot's 512 to 1,024 codes is 1 to 2 kB in half precision: every
+divergence stays exact. Recorded, it has one of three forms:
+
+    fp16    whole, in half precision
+    int8    whole, in 255 steps of one size a row: half of that, and still every divergence
+    topk    the K most probable codes, and all others together as one outcome, the tail
+
+A top-K signal is a distribution over K + 1 outcomes. The student's own logits are brought to the
+same outcomes (`bucketed`), exactly, and a divergence is taken between those. What that leaves out
+of KL(p || q) is p(tail) * KL(p || q within the tail), and of its gradient at most 2 p(tail), summed
+over codes: small wherever the teacher's tail is. Of KL(q || p) it leaves out *q*(tail) * KL(q || p
+within the tail), which a student that does not know the teacher yet has nearly all of: a recipe may
+not ask for it.
 """
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Literal
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from distill.errors import TeacherError
-from distill.folders import write_atomic
 
+Form = Literal["fp16", "int8", "topk"]
 LEAST = -6e4  # a log-probability that half precision can hold
+DEEPEST = 30.0  # nats below a row's best, where int8 ends: losses.IMPOSSIBLE counts nothing there
+STEPS = 255
 
 
 @dataclass(frozen=True)
@@ -28,40 +40,86 @@ class Signal:
     """Natural-log probabilities for one passage; fingerprint: the teacher's.
 
     slots[s]: logp_FC over slot s's codes, given everything before. pitch_PK and length_PL: over
-    pitch and length symbols of each piece.
+    pitch and length symbols of each piece. kept[s], of a top-K signal: the codes_FK that the first
+    K columns of slots[s] are of; its last column is the tail. None: the slot is whole.
     """
 
     slots: tuple[Tensor, ...]
     pitch_PK: Tensor
     length_PL: Tensor
     fingerprint: str = ""
+    kept: tuple[Tensor | None, ...] = ()
 
     @property
     def frames(self) -> int:
         return len(self.slots[0])
 
-
-def write_signal(path: str | Path, signal: Signal) -> None:
-    """Records a signal in half precision as safetensors, atomically."""
-    tensors = {f"slot{s}": logp_FC for s, logp_FC in enumerate(signal.slots)}
-    tensors |= {"pitch": signal.pitch_PK, "length": signal.length_PL}
-    halves = {name: x.clamp(min=LEAST).half().contiguous() for name, x in tensors.items()}
-    about = {"version": "1", "slots": str(len(signal.slots)), "teacher": signal.fingerprint}
-    write_atomic(Path(path), save(halves, {"about": json.dumps(about)}))
+    def kept_FK(self, slot: int) -> Tensor | None:
+        """The codes that a slot's columns are of; None where it is whole."""
+        return self.kept[slot] if self.kept else None
 
 
-def read_signal(path: str | Path) -> Signal:
-    """Load what `write_signal` saved, as float32. Raises TeacherError for a damaged file."""
-    try:
-        with safe_open(str(path), "pt") as file:
-            about = json.loads((file.metadata() or {})["about"])
-            names = list(file.keys())
-            tensors = {name: file.get_tensor(name).float() for name in names}
-        slots = tuple(tensors[f"slot{s}"] for s in range(int(about["slots"])))
-        return Signal(slots, tensors["pitch"], tensors["length"], about["teacher"])
-    except (OSError, KeyError, ValueError, SafetensorError) as error:
-        fault = f"not a recorded signal ({error})"
-        raise TeacherError(f"{path}: {fault}; delete it and record it again") from None
+def bucketed(logits_NC: Tensor, kept_NK: Tensor) -> Tensor:
+    """logits_NB over B = K + 1 outcomes: the kept codes, and all others as one.
+
+    Their softmax is the softmax over C with the others' probabilities added up.
+    """
+    logits_NC = logits_NC.float()
+    others_NC = logits_NC.scatter(1, kept_NK, -torch.inf)
+    tail_N1 = others_NC.logsumexp(-1, keepdim=True)
+    return torch.cat([logits_NC.gather(1, kept_NK), tail_N1], -1)
+
+
+# --- as it is recorded ----------------------------------------------------------------------------
+def packed(signal: Signal, form: Form, top_k: int) -> dict[str, Tensor]:
+    """A signal's tensors in one of the forms. Score symbols are few, and always fp16. A slot of no
+    more than top_k + 1 codes is kept whole."""
+    tensors = {"pitch": _half(signal.pitch_PK), "length": _half(signal.length_PL)}
+    for slot, logp_FC in enumerate(signal.slots):
+        if form == "int8":
+            steps_FC, scale_F = _in_steps(logp_FC)
+            tensors |= {f"slot{slot}": steps_FC, f"scale{slot}": scale_F}
+        elif form == "topk" and logp_FC.shape[1] > top_k + 1:
+            logp_FB, kept_FK = _best(logp_FC, top_k)
+            tensors |= {f"slot{slot}": _half(logp_FB), f"kept{slot}": kept_FK.to(torch.int16)}
+        else:
+            tensors[f"slot{slot}"] = _half(logp_FC)
+    return tensors
+
+
+def unpacked(tensors: Mapping[str, Tensor], slots: int, fingerprint: str) -> Signal:
+    """The signal that `packed` made tensors of, in float32. KeyError for one that is missing."""
+    logps: list[Tensor] = []
+    kept: list[Tensor | None] = []
+    for slot in range(slots):
+        values_FC, scale_F = tensors[f"slot{slot}"].float(), tensors.get(f"scale{slot}")
+        if scale_F is not None:
+            values_FC = (-scale_F.float()[:, None] * values_FC).log_softmax(-1)
+        codes_FK = tensors.get(f"kept{slot}")
+        kept.append(None if codes_FK is None else codes_FK.long() % 2**16)
+        logps.append(values_FC)
+    pitch_PK, length_PL = tensors["pitch"].float(), tensors["length"].float()
+    some = tuple(kept) if any(codes is not None for codes in kept) else ()
+    return Signal(tuple(logps), pitch_PK, length_PL, fingerprint, some)
+
+
+def _half(logp: Tensor) -> Tensor:
+    return logp.clamp(min=LEAST).half().contiguous()
+
+
+def _in_steps(logp_FC: Tensor) -> tuple[Tensor, Tensor]:
+    """How many steps each code lies below its row's best, and the size of a row's step (nats)."""
+    below_FC = (logp_FC.amax(-1, keepdim=True) - logp_FC.float()).clamp(max=DEEPEST)
+    scale_F = (below_FC.amax(-1) / STEPS).clamp(min=1e-4).half()
+    # a half may be smaller than what was rounded to it: the deepest stays within the steps
+    steps_FC = (below_FC / scale_F.float()[:, None]).round().clamp(max=STEPS)
+    return steps_FC.to(torch.uint8), scale_F
+
+
+def _best(logp_FC: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
+    """logp_FB of the top_k codes and the tail, and those codes_FK in ascending order."""
+    kept_FK = logp_FC.topk(top_k, -1).indices.sort(-1).values
+    return bucketed(logp_FC, kept_FK).log_softmax(-1), kept_FK
 
 
 def check_signal(signal: Signal, codes_FS: Tensor, pieces: int, where: str) -> None:
@@ -71,5 +129,6 @@ def check_signal(signal: Signal, codes_FS: Tensor, pieces: int, where: str) -> N
         has = "the signal has {} frames, {} slots, {} pieces".format(*sizes)
         song = f"the song {wanted[0]}, {wanted[1]}, {pieces}"
         raise TeacherError(f"{where}: {has}, {song}; record it again")
-    if any(bool(torch.isnan(slot).any()) for slot in signal.slots):
+    every = (*signal.slots, signal.pitch_PK, signal.length_PL)
+    if any(bool(torch.isnan(logp).any()) for logp in every):
         raise TeacherError(f"{where}: the signal holds NaN; record it again")

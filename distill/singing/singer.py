@@ -283,14 +283,15 @@ class Singer:
     def coded(self, songs: Sequence[Song]) -> list[Coded]:
         """The passages of songs with audio, as this singer's codec hears them and as it learnt to
         write them."""
-        student = self.student
-        return coded_songs.code(
+        student, about = self.student, self.about
+        coded = coded_songs.code(
             songs,
             self.codec,
             student.vocabulary.longest,
-            self.about.writing,
+            about.writing,
             lambda passage: student.tokens_of(passage, passage.frames) <= self._limit,
         )
+        return list(coded)
 
 
 def load_singer(

@@ -8,10 +8,11 @@ signals in the cache, training in the run folder), so an interrupted run, called
 
 from __future__ import annotations
 
+import functools
 import json
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,8 @@ from distill.curation.curated_songs import load_songs
 from distill.licences import named
 from distill.lm import logits
 from distill.lm.merge import merge
-from distill.lm.prompts import Coded, grain_of
+from distill.lm.passage_index import PassageIndex
+from distill.lm.prompts import Coded, Passage
 from distill.lm.student import Student, vocabulary_in
 from distill.runtime.devices import best_device
 from distill.singing import evaluate
@@ -65,15 +67,15 @@ class Stage:
     held_out_songs: list[Song]
     codec: Codec
     student: Student
-    train: list[Coded]
-    held_out: list[Coded]
+    train: PassageIndex
+    held_out: Sequence[Coded]
     teacher: Teacher | None
     vocoder: VocoderCard | None
 
     @property
     def seconds(self) -> float:
         """Seconds of song to train on."""
-        return sum(len(c.codes_FS) for c in self.train) / self.codec.format.frame_rate
+        return self.train.frames / self.codec.format.frame_rate
 
     def record(self) -> int | None:
         """Passages that a recorded teacher had not heard yet and has now; None for another one."""
@@ -81,7 +83,8 @@ class Stage:
             return None
         assert self.settings.teacher is not None
         live = LiveTeacher(self.settings.teacher.singer)
-        return self.teacher.record([*self.train, *self.held_out], lambda: live.load(self.codec))
+        load = functools.cache(lambda: live.load(self.codec))
+        return sum(self.teacher.record(coded, load) for coded in (self.train, self.held_out))
 
     def measured(self) -> dict[str, Any] | None:
         """Teacher-forced figures of the student on a sample of the held-out passages, where it
@@ -120,18 +123,24 @@ def open_stage(recipe: Recipe) -> Stage:
 
 def _coded(
     settings: SingingSettings, songs: Sequence[Song], codec: Codec, student: Student
-) -> list[Coded]:
+) -> PassageIndex:
     """The passages of songs that fit a row; what does not fit is printed."""
+    longest, writing = student.vocabulary.longest, settings.writing
     tokens = min(settings.packing.row_tokens, student.longest)
-    fitted = coded_songs.fitting(
-        songs, codec, student.vocabulary.longest, settings.writing, student.tokens_of, tokens
-    )
-    for words in fitted.aside:
+
+    def fits(passage: Passage) -> bool:
+        return student.tokens_of(passage, passage.frames) <= tokens
+
+    def make(aside: list[str]) -> Iterable[Coded]:
+        coded = coded_songs.code(songs, codec, longest, writing, fits)
+        rate = codec.format.frame_rate
+        return coded_songs.fitting(coded, student.tokens_of, tokens, rate, aside)
+
+    depends = (student.text.identity, student.opening, student.vocabulary, tokens)
+    index = coded_songs.indexed(songs, codec, depends, make, student.write, writing)
+    for words in index.about.remarks:
         print(words, flush=True)
-    if fitted.lost:
-        share = f"{fitted.lost:.1f} of {fitted.seconds:.1f} s ({fitted.lost / fitted.seconds:.1%})"
-        print(f"{share} of the song fit no row and are left out", flush=True)
-    return fitted.coded
+    return index
 
 
 def _compare_vocoders(
@@ -271,7 +280,7 @@ def about(stage: Stage) -> About:
         styles=tuple(dict.fromkeys(song.style for song in songs))[:32],
         voices=tuple(dict.fromkeys(song.voice for song in songs)),
         languages=_languages(songs),
-        grain=grain_of([coded.passage for coded in stage.train], settings.writing),
+        grain=stage.train.about.grain,
         licences=_licences(stage),
         credits=tuple(dict.fromkeys(_credit(song) for song in songs if named(song.licence).credit)),
         recipe=recipe.published(),

@@ -13,7 +13,7 @@ from distill.errors import SettingsError
 from distill.lm.batches import PackingSettings
 from distill.lm.from_scratch import FromScratchSettings
 from distill.lm.layers import check_layers
-from distill.lm.losses import CrossEntropy, Loss
+from distill.lm.losses import CrossEntropy, ForwardKl, Loss
 from distill.lm.prompts import WritingSettings
 from distill.lm.sampling import Sampling
 from distill.lm.student import LoraSettings
@@ -129,6 +129,8 @@ class SingingSettings:
             raise SettingsError(
                 "losses ask for a teacher and there is none; name a teacher or use cross_entropy"
             )
+        if getattr(self.teacher, "form", "") == "topk":
+            self._refuse_what_a_tail_hides()
         if self.teacher is not None and not any(loss.needs_teacher for loss in self.losses):
             raise SettingsError(
                 "there is a teacher but no loss listens to it; add forward_kl or leave it out"
@@ -143,3 +145,12 @@ class SingingSettings:
                 f"base is held in {held}, and adapter: null trains its weights themselves; hold "
                 "them in float32, or train an adapter"
             )
+
+    def _refuse_what_a_tail_hides(self) -> None:
+        """SettingsError for a loss that a top-K teacher would answer wrongly."""
+        for loss in self.losses:
+            if loss.needs_teacher and loss != ForwardKl(loss.weight):
+                raise SettingsError(
+                    f"losses: {loss}; teacher.form topk knows no more than the sum of its tail, "
+                    "which is enough for forward_kl at temperature 1; use that, or form int8"
+                )

@@ -10,6 +10,7 @@ The loss, in nats per token, is a weighted sum of means:
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -25,6 +26,7 @@ from distill.lm.base import open_base
 from distill.lm.batches import Batch, build, schedule
 from distill.lm.from_scratch import make
 from distill.lm.held import check_held
+from distill.lm.passage_index import PassageIndex, gather
 from distill.lm.prompts import Coded
 from distill.lm.student import Student, graft, rows_of, vocabulary_in
 from distill.lm.vocabulary import AudioVocabulary, longest_of
@@ -80,20 +82,23 @@ class SingingTask(trainer.Task):
         seed: int,
         teacher: Teacher | None = None,
     ) -> None:
-        self.student, self.coded, self.settings = student, coded, settings
-        self.seed, self.teacher = seed, teacher
-        self.written = [student.write(c) for c in coded]
+        self.student, self.settings, self.seed, self.teacher = student, settings, seed, teacher
+        if not isinstance(coded, PassageIndex):
+            sizes = student.vocabulary.format.slot_sizes
+            coded = gather(coded, student.write, sizes, settings.writing)
+        self.coded = coded
         if settings.train.gradient_checkpointing:
             training_layers.checkpoint_layers(student)
         if settings.train.compile:
             training_layers.compile_layers(student)
 
-    def batches(self, generator: torch.Generator, start: int) -> Iterator[Batch]:
-        """Packed batches, number `start` first."""
-        lengths, packing = [len(w) for w in self.written], self.settings.packing
+    def batches(self, generator: torch.Generator, start: int, stride: int = 1) -> Iterator[Batch]:
+        """Packed batches, number `start` first, then every `stride`-th."""
+        lengths, packing = self.coded.lengths, self.settings.packing
         seed = generator.initial_seed() % 2**31
-        for number, rows in enumerate(schedule(lengths, packing, seed, start), start):
-            written = [[self.written[i] for i in row] for row in rows]
+        own = schedule(lengths, packing, seed, start, stride)
+        for number, rows in zip(itertools.count(start, stride), own, strict=False):
+            written = [[self.coded.tokens(i) for i in row] for row in rows]
             signals = None
             if self.teacher is not None:
                 heard = iter(self.teacher.signals([self.coded[i] for row in rows for i in row]))
@@ -102,6 +107,10 @@ class SingingTask(trainer.Task):
             yield build(
                 written, self.student.vocabulary, packing.row_tokens, signals, share, number
             )
+
+    def digest(self) -> str:
+        """All passages as they are written, in words: what several processes must share."""
+        return f"{len(self.coded)} passages, {self.coded.digest[:12]}"
 
     def counts(self, batch: Batch) -> dict[str, float]:
         counts = {
@@ -138,7 +147,7 @@ class SingingTask(trainer.Task):
         for s, slot in enumerate(batch.slots):
             logits_NC = logits.slot_logits_NC(student, hidden_ND, batch, s)
             for name, loss in zip(self._names(), self.settings.losses, strict=True):
-                sums[f"slot{s}.{name}"] = loss(logits_NC, slot.target_N, slot.teacher_NC).sum()
+                sums[f"slot{s}.{name}"] = slot.nats_N(loss, logits_NC).sum()
         sums["pieces"] = logits.piece_nats(student, hidden_ND, batch)
         span, lengths = v.length_span, batch.lengths
         length_NC = logits.symbol_logits_NC(student, hidden_ND, lengths, span.start, span.stop)

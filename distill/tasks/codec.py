@@ -146,7 +146,7 @@ class CodecTask(Task):
         self.distance = SpectralDistance(settings.network.sample_rate)
         self.seen = torch.zeros((), dtype=torch.int64)  # micro-batches learned from
 
-    def batches(self, generator: torch.Generator, start: int) -> Iterator[Batch]:
+    def batches(self, generator: torch.Generator, start: int, stride: int = 1) -> Iterator[Batch]:
         """Endless; batch k depends on (generator's seed, k) alone."""
         if self.songs is None:
             raise SongError(
@@ -166,7 +166,7 @@ class CodecTask(Task):
                 fewer_B = torch.where(sung_B, self.settings.sung_slots, fewer_B)
             drop_B = torch.rand(len(wave_BW), generator=chance) < self.settings.dropout
             yield Batch(wave_BW, torch.where(drop_B, fewer_B, slots), chance.initial_seed())
-            index += 1
+            index += stride
 
     def _crop(self, samples: int, chance: torch.Generator) -> Tensor:
         assert self.songs is not None

@@ -59,7 +59,7 @@ class TextTask(Task):
                 "text"
             )
 
-    def batches(self, generator: torch.Generator, start: int) -> Iterator[Tensor]:
+    def batches(self, generator: torch.Generator, start: int, stride: int = 1) -> Iterator[Tensor]:
         """ids_BT of random crops, a token longer than a row; batch k is a function of (seed, k)."""
         number = start
         while True:
@@ -67,7 +67,7 @@ class TextTask(Task):
             span = self.settings.row_tokens + 1
             starts = torch.randint(len(self.ids_T) - span, (self.settings.rows,), generator=chance)
             yield torch.stack([self.ids_T[s : s + span] for s in starts.tolist()])
-            number += 1
+            number += stride
 
     def counts(self, ids_BT: Tensor) -> dict[str, float]:
         return {"nats": float(ids_BT[:, 1:].numel())}

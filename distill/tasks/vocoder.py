@@ -187,7 +187,7 @@ class VocoderTask(Task):
         self.distance = SpectralDistance(rate)
         self.songs = CodedSongs(learnt, codec, rate, self.network.hop, settings.hours, seed)
 
-    def batches(self, generator: torch.Generator, start: int) -> Iterator[Batch]:
+    def batches(self, generator: torch.Generator, start: int, stride: int = 1) -> Iterator[Batch]:
         """Endless; batch k depends on (generator's seed, k) alone."""
         size, slots = self.settings.batch, self.codec.format.slots
         adversary = self.settings.adversary
@@ -208,7 +208,7 @@ class VocoderTask(Task):
             yield Batch(
                 codes_BFS, wave_BCW, slots_B, adversary is not None and index >= adversary.start
             )
-            index += 1
+            index += stride
 
     def loss(self, batch: Batch) -> dict[str, tuple[Tensor, float]]:
         """Terms as (sum over crops, number of crops): mel, stft; where the adversary plays, also

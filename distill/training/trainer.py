@@ -120,8 +120,9 @@ class Task(Protocol[Batch]):
     heeds: frozenset[str] = frozenset()
 
     @abstractmethod
-    def batches(self, generator: torch.Generator, start: int) -> Iterator[Batch]:
-        """Micro-batches from `start` on, without end; a function of (generator's seed, number)."""
+    def batches(self, generator: torch.Generator, start: int, stride: int = 1) -> Iterator[Batch]:
+        """Micro-batches `start`, `start + stride`, ... without end; each a function of
+        (generator's seed, number). What lies between is not made: it is another process's."""
 
     @abstractmethod
     def counts(self, batch: Batch) -> dict[str, float]:
@@ -303,8 +304,9 @@ class _Loop(Generic[Batch]):
 
     def begin(self, micro_batches: int) -> None:
         """Starts the stream of micro-batches at a number; process r of P takes every P-th."""
-        stream = self.task.batches(torch.Generator().manual_seed(self.seed), micro_batches)
-        stream = islice(stream, self.accelerator.process_index, None, self.processes)
+        generator = torch.Generator().manual_seed(self.seed)
+        own = micro_batches + self.accelerator.process_index
+        stream = self.task.batches(generator, own, self.processes)
         self.stream = stream if self.device.type == "cpu" else _ahead(stream)
 
     def update(self, now: Place) -> Step:
