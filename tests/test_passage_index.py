@@ -48,7 +48,7 @@ def coded() -> list[Coded]:
 def same(index: PassageIndex, coded: list[Coded], student: Any) -> None:
     assert len(index) == len(coded) and index.frames == sum(len(c.codes_FS) for c in coded)
     for number, item in enumerate(coded):
-        again, written = index[number], writer(student)(item)
+        again, written = index[number], student.write(item)
         assert again.passage == item.passage and repr(again) == repr(item)
         assert torch.equal(again.codes_FS, item.codes_FS)
         tokens = index.tokens(number)
@@ -63,8 +63,8 @@ def same(index: PassageIndex, coded: list[Coded], student: Any) -> None:
 
 def test_an_index_on_disk_or_in_memory_gives_back_the_passages(student, coded, tmp_path):
     sizes = FORMAT.slot_sizes
-    held = gather(coded, writer(student), sizes, WRITING)
-    build(tmp_path / "index", coded, writer(student), sizes, WRITING, ["one was set aside"])
+    held = gather(coded, student.write, sizes, WRITING)
+    build(tmp_path / "index", coded, student.write, sizes, WRITING, ["one was set aside"])
     mapped = opened(tmp_path / "index")
     for index in (held, mapped):
         same(index, coded, student)
@@ -79,7 +79,7 @@ def test_an_index_on_disk_or_in_memory_gives_back_the_passages(student, coded, t
 def test_the_grain_of_all_is_the_finest_of_each(student, times, grain):
     writing = WritingSettings(grain=grain)
     coded = tiny_singer.coded(2, writing, times)
-    index = gather(coded, writer(student), FORMAT.slot_sizes, writing)
+    index = gather(coded, student.write, FORMAT.slot_sizes, writing)
     assert index.about.grain == grain_of([c.passage for c in coded], writing)
 
 
@@ -113,7 +113,7 @@ def test_digests_differ_by_a_code_a_word_and_the_tokenizer(student, coded):
 def test_a_task_trains_on_an_index_as_on_a_list(student, coded, tmp_path):
     from test_batches import task_of
 
-    build(tmp_path / "index", coded, writer(student), FORMAT.slot_sizes, WRITING)
+    build(tmp_path / "index", coded, student.write, FORMAT.slot_sizes, WRITING)
     generator = torch.Generator().manual_seed(5)
     listed, mapped = task_of(student, coded), task_of(student, opened(tmp_path / "index"))
     assert isinstance(mapped, SingingTask) and listed.digest() == mapped.digest()
