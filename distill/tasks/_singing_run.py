@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from distill.codecs import Codec
 from distill.config import settings as strict
 from distill.config.recipe import Recipe, with_songs
 from distill.curation.curated_songs import load_songs
+from distill.errors import SettingsError
 from distill.licences import named
 from distill.lm import logits
 from distill.lm.merge import merge
@@ -39,10 +41,12 @@ from distill.singing.singer_folder import (
 )
 from distill.songs import Line, Song, from_its_start
 from distill.tasks import _run
+from distill.tasks._heard import HeldOutLine
 from distill.tasks._held_out import embedded_held_out
 from distill.tasks._singing_settings import SingingSettings
 from distill.tasks._singing_task import SingingTask, student_of
 from distill.tasks._sound import compare
+from distill.tasks._watch import Watch, last_step
 from distill.teachers import Teacher
 from distill.teachers.model import Settings as LiveTeacher
 from distill.teachers.recorded import RecordedTeacher
@@ -140,6 +144,7 @@ def _compare_vocoders(
 
 def run(recipe: Recipe, folder: Path) -> str:
     """The whole chain of a recipe; writes report.json and gives a few lines on it."""
+    _run.announce(recipe)
     clock = _Clock()
     stage = open_stage(recipe)
     clock.lap("songs to codes")
@@ -184,8 +189,9 @@ def train(stage: Stage, folder: Path) -> tuple[Singer, int]:
     """Trains the student and writes <folder>/singer: (the singer, steps of the whole run)."""
     settings, student = stage.settings, stage.student
     task = SingingTask(student, stage.train, settings, stage.recipe.seed, stage.teacher)
-    for _ in _run.train(task, stage.recipe, folder):
-        pass
+    with _watched(stage, folder) as watch:
+        for _ in _run.train(task, stage.recipe, folder, watch):
+            pass
     student.model.eval()
     singer_folder = folder / "singer"
     if not (singer_folder / "singer.json").exists():
@@ -197,12 +203,26 @@ def train(stage: Stage, folder: Path) -> tuple[Singer, int]:
         folders.seal(singer_folder)
     card = about(stage)
     vocoder = open_vocoder(singer_folder, card, stage.codec)
-    return Singer(student, stage.codec, card, vocoder), _last_step(folder)
+    return Singer(student, stage.codec, card, vocoder), last_step(folder)
 
 
-def _last_step(folder: Path) -> int:
-    rows = (folder / "steps.jsonl").read_text(encoding="utf-8").splitlines()
-    return int(json.loads(rows[-1])["step"]) if rows else 0
+@contextmanager
+def _watched(stage: Stage, folder: Path) -> Iterator[Watch | None]:
+    """What evaluates the student while it trains; None without held-out songs."""
+    settings = stage.settings
+    if not stage.held_out:
+        if settings.watch.patience is not None:
+            ways = "leave watch.patience out, or keep songs from training"
+            raise SettingsError(f"{stage.recipe.name}: no song is held out to stop by; {ways}")
+        yield None
+        return
+    singer = Singer(stage.student, stage.codec, about(stage))
+    heard = HeldOutLine(singer, stage.held_out_songs, folder, stage.recipe.seed)
+    try:
+        train = settings.train
+        yield Watch(stage.student, stage.held_out, settings.watch, train, folder, heard)
+    finally:
+        heard.close()
 
 
 def _merge(stage: Stage, folder: Path) -> float | None:

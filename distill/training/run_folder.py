@@ -22,6 +22,7 @@ from typing import Any, TypedDict
 from distill import folders
 from distill.errors import CheckpointError, FolderError, TrainingError
 
+SHA256 = "recipe_sha256"  # in run.json, for whoever compares runs
 INTACT = "earlier checkpoints are intact: make room and run the same command again"
 
 
@@ -60,13 +61,16 @@ def claim(folder: Path, run: Run) -> None:
     if not path.exists():
         if any((folder / "checkpoints").glob("*")):
             raise TrainingError(f"{folder}: holds checkpoints but no run.json; use another folder")
-        folders.write_atomic(path, (json.dumps(run, indent=1) + "\n").encode())
+        noted = {**run, SHA256: folders.sha256_bytes(run["recipe"].encode())}
+        folders.write_atomic(path, (json.dumps(noted, indent=1) + "\n").encode())
         return
     try:
         before = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         ways = "restore it, or use another folder"
         raise TrainingError(f"{path}: unreadable ({error}); {ways}") from error
+    if isinstance(before, dict):
+        before.pop(SHA256, None)  # which follows from the recipe, and older ones lack
     if before != run:
         fault = f"belongs to another run ({difference(before, run)})"
         ways = "use another folder, or the settings it was begun with"
