@@ -28,7 +28,7 @@ from distill.lm.merge import merge
 from distill.lm.prompts import Coded, grain_of
 from distill.lm.student import Student
 from distill.runtime.devices import best_device
-from distill.singing import evaluate
+from distill.singing import evaluate, report_words
 from distill.singing.singer import Singer
 from distill.singing.singer_folder import (
     About,
@@ -41,12 +41,14 @@ from distill.singing.singer_folder import (
 )
 from distill.songs import Line, Song, from_its_start
 from distill.tasks import _run
+from distill.tasks._effect import State, copied, effect
 from distill.tasks._heard import HeldOutLine
 from distill.tasks._held_out import embedded_held_out
+from distill.tasks._memory import remembered
 from distill.tasks._singing_settings import SingingSettings
 from distill.tasks._singing_task import SingingTask, student_of
 from distill.tasks._sound import compare
-from distill.tasks._watch import Watch, last_step
+from distill.tasks._watch import Watch, last_step, sample
 from distill.teachers import Teacher
 from distill.teachers.model import Settings as LiveTeacher
 from distill.teachers.recorded import RecordedTeacher
@@ -150,11 +152,12 @@ def run(recipe: Recipe, folder: Path) -> str:
     clock.lap("songs to codes")
     if stage.record() is not None:
         clock.lap("teacher recorded")
-    before = stage.measured()
+    before, first = stage.measured(), copied(stage.student)
     singer, steps = train(stage, folder)
     clock.lap("trained")
     report: dict[str, Any] = {
         "recipe": recipe.name,
+        "recipe_sha256": recipe.sha256,
         "steps": steps,
         "minutes_of_song": stage.seconds / 60,
         "before": before,
@@ -164,6 +167,8 @@ def run(recipe: Recipe, folder: Path) -> str:
         report["vocoder"] = asdict(stage.vocoder)
     report["judged"] = evaluate.report(singer, stage.held_out_songs, stage.settings.judge.lines)
     clock.lap("judged")
+    report |= _two_questions(stage, singer, first)
+    clock.lap("adapter on and off, memory")
     report["merged_largest_difference"] = _merge(stage, folder)
     clock.lap("merged")
     singer.sing_lines([stage.first_line()], seed=recipe.seed)[0].save(folder / "take.wav")
@@ -171,6 +176,17 @@ def run(recipe: Recipe, folder: Path) -> str:
     report["seconds"] = clock.laps
     _run.write_report(folder, report)
     return summary(report, folder)
+
+
+def _two_questions(stage: Stage, singer: Singer, first: State) -> dict[str, Any]:
+    """Does the adapter do anything, and does it remember instead of sing? Both on a capped sample;
+    None without held-out songs."""
+    if not stage.held_out:
+        return {"adapter": None, "memory": None}
+    few, _ = sample(stage.student, stage.held_out, stage.settings.watch.tokens)
+    seed, held_out = stage.recipe.seed, stage.held_out_songs
+    memory = remembered(singer, stage.songs, held_out, stage.train, stage.held_out, seed)
+    return {"adapter": effect(singer, first, few, held_out, seed), "memory": memory}
 
 
 class _Clock:
@@ -314,5 +330,7 @@ def summary(report: dict[str, Any], folder: Path) -> str:
     for row, figures in judged.get("shares", {}).items():
         shares = ", ".join(f"{name} {100 * value:.1f} %" for name, value in figures.items())
         lines.append(f"  {row}: {shares}")
+    lines += [f"  adapter, {line}" for line in report_words.adapter_lines(report)]
+    lines += [f"  known {line}" for line in report_words.memory_lines(report)]
     folders_made = f"the singer is {folder / 'singer'}, merged {folder / 'merged'}"
     return "\n".join([*lines, f"  listen to {folder / 'take.wav'}; {folders_made}"])
