@@ -12,12 +12,12 @@ import tiny_singer
 import torch
 
 from distill.lm import logits
-from distill.lm.prompts import Coded, WritingSettings
+from distill.lm.prompts import Coded, WritingSettings, passages
 from distill.singing import copies, report_words
 from distill.singing.sampling import Sampling
 from distill.singing.singer import Singer
 from distill.singing.singer_folder import About
-from distill.songs import Song
+from distill.songs import Section, Song, from_its_start
 from distill.tasks import _effect, _memory
 from distill.tasks._effect import copied, divergence, effect
 
@@ -164,12 +164,12 @@ def test_a_model_that_learnt_one_passage_by_heart_sings_it_and_is_found_out() ->
     learn_by_heart(student, train)
     song = tiny_singer.song(4)
     singer = singer_of(student, [song])
-    (take,) = singer.sing_lines([dataclasses.replace(song.lines[0])], seed=0)
+    (take,) = singer.sing_lines([from_its_start(song.lines[0])], seed=0)
     rows = {"by_heart": [take.codes_FS.numpy()], "control": random_codes(1, 60, 3)}
     run = copies.of_codes(rows, [train.codes_FS.numpy()], RATE)["runs"][0]
     assert run["all_slots"]["by_heart"] > 0.8 and run["all_slots"]["control"] == 0.0
     fresh = singer_of(tiny_singer.student("llama", width=64, inner=128, heads=4), [song])
-    (take,) = fresh.sing_lines([song.lines[0]], seed=0)
+    (take,) = fresh.sing_lines([from_its_start(song.lines[0])], seed=0)
     rows = {"fresh": [take.codes_FS.numpy()]}
     run = copies.of_codes(rows, [train.codes_FS.numpy()], RATE)["runs"][0]
     assert run["all_slots"]["fresh"] == 0.0
@@ -177,9 +177,6 @@ def test_a_model_that_learnt_one_passage_by_heart_sings_it_and_is_found_out() ->
 
 def learnt_passage() -> Coded:
     """The first line of a song, written as a singer that follows its score is asked for it."""
-    from distill.lm.prompts import passages
-    from distill.songs import Section, from_its_start
-
     line = from_its_start(tiny_singer.song(4).lines[0])
     line = dataclasses.replace(line, start=0.0)
     asked = Song("asked", (Section("", (line,)),), "folk, calm", "low voice")
@@ -189,7 +186,7 @@ def learnt_passage() -> Coded:
 
 
 def learn_by_heart(student: Any, item: Coded, steps: int = 150) -> None:
-    optimizer = torch.optim.AdamW(student.trainable().values(), lr=1e-2, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(student.trainable().values(), lr=3e-3, weight_decay=0.0)
     for _ in range(steps):
         loss = torch.zeros(())
         for _, batch in logits.packed(student, [item], 2048):
