@@ -141,6 +141,9 @@ def open_trackers(
         except Exception as error:
             opened.close()
             raise _refusal(name, error) from error
+        if not accelerator.trackers:  # it drops what it does not find, without a word
+            opened.close()
+            raise _refusal(name, "accelerate does not know it")
         opened.trackers += accelerator.trackers
     return opened
 
