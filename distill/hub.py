@@ -30,6 +30,7 @@ import distill
 from distill import folders
 from distill.errors import HubError
 from distill.licences import UNKNOWN, allows, may_carry, most_restrictive, named
+from distill.singing.report_words import adapter_lines, memory_lines
 
 Contents = Mapping[str, Path | bytes]  # of files, by their name in the repository
 NEVER = {".py", ".pyc", ".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt", ".npy", ".so", ".exe"}
@@ -80,7 +81,7 @@ def push(
         # a run folder: what goes is its merged model, with the run's report
         folder = folder / "merged"
     results = next((path for path in (folder / "eval.json", report) if path.is_file()), None)
-    text = _checked_card(folder, repo_id, results)
+    text = _checked_card(folder, repo_id, results, report)
     paths = {path.relative_to(folder).as_posix(): path for path in _files(folder)}
     paths |= {"eval.json": results} if results else {}
     sizes = {name: path.stat().st_size for name, path in paths.items()}
@@ -99,11 +100,13 @@ def push(
         raise HubError(f"{repo_id}: the hub refused ({_first_line(error)}); {hint}") from error
 
 
-def _checked_card(folder: Path, repo_id: str, results: Path | None) -> str:
+def _checked_card(folder: Path, repo_id: str, results: Path | None, report: Path) -> str:
     """The card of a folder that may go, its own or a written one; its licence passed the gate."""
     about = examine(folder)
     own = folder / "README.md"
-    text = own.read_text(encoding="utf-8") if own.is_file() else card(folder, repo_id, results)
+    text = (
+        own.read_text(encoding="utf-8") if own.is_file() else card(folder, repo_id, results, report)
+    )
     licence = check_card(text, where=str(own) if own.is_file() else "the card")
     gate(licence, licences_of(about), where=f"{folder}/singer.json")
     return text
@@ -175,11 +178,15 @@ def follows(licences: Mapping[str, str]) -> str:
     return most_restrictive(licences).hub_id
 
 
-def card(folder: str | Path, repo_id: str, results: Path | None = None) -> str:
-    """The model card of a merged folder: metadata, then card.md with the figures of `results`."""
+def card(
+    folder: str | Path, repo_id: str, results: Path | None = None, report: Path | None = None
+) -> str:
+    """The model card of a merged folder: metadata, then card.md with the figures of `results`, and
+    what the run's `report` says of the adapter and of what is remembered."""
     folder = Path(folder)
     about, config = _json(folder / "singer.json"), _json(folder / "config.json")
     licences = licences_of(about)
+    run = _json(report) if report is not None and report.is_file() else {}
     base = str(about.get("base", ""))
     what = {"base": base, "codec": _codec_in_words(about.get("codec"))}
     if vocoder := about.get("vocoder"):
@@ -198,6 +205,8 @@ def card(folder: str | Path, repo_id: str, results: Path | None = None) -> str:
         styles=", ".join(about.get("styles") or ()) or "none named",
         credits=credits or "Nobody asks to be named.",
         results=_results(results),
+        adapter=_listed(adapter_lines(run)),
+        memory=_listed(memory_lines(run)),
     )
     languages = [str(language) for language in about.get("languages") or ("en",)]
     metadata = yaml.safe_dump(_metadata(base, licences, languages), sort_keys=False)
@@ -339,6 +348,10 @@ def _figures(value: object, names: tuple[str, ...]) -> Iterator[tuple[str, str]]
     elif isinstance(value, Mapping) and len(names) < 4:
         for name, inner in value.items():
             yield from _figures(inner, (*names, str(name)))
+
+
+def _listed(lines: Sequence[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines) or "Not measured."
 
 
 def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:

@@ -21,7 +21,7 @@ from distill.lm.held import Dtype, check_held
 from distill.lm.merge import merge as merge_student
 from distill.singing.singer import load_singer
 from distill.singing.singer_folder import open_singer, put_part, read_about, write_about
-from distill.tasks import _singing_run
+from distill.tasks import _run, _singing_run
 
 ROOMS_OF_PARTS = (
     "tasks", "sources", "curation/steps", "exporters", "codecs", "vocoders", "teachers", "measures",
@@ -60,6 +60,7 @@ def record(recipe: Recipe, songs: str | None = None) -> str:
 
 def train(recipe: Recipe, songs: str | None = None, out: str | Path | None = None) -> str:
     """Training alone: the adapter (or a fully trained model, merged) in the run folder."""
+    _run.announce(with_songs(recipe, songs))
     folder, stage = _folder(recipe, out), _stage(recipe, songs)
     stage.record()
     _, steps = _singing_run.train(stage, folder)

@@ -29,7 +29,8 @@ ALLOWED = {  # a heavy library -> the rooms and files that may import it
     "encodec": set(),  # CC-BY-NC by its metadata: the tests' alone
     "snac": {"codecs", "vocoders"},
     "torchaudio": {"codecs", "vocoders", "runtime/torchaudio_standin"},
-    "accelerate": {"training/trainer"},
+    "accelerate": {"training/trainer", "training/trackers"},
+    "wandb": {"training/trackers"},
     "huggingface_hub": {"folders", "hub", "sources"},
     "pocketsphinx": {"measures"},
     "pyworld": {"measures", "songbook"},

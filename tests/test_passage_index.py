@@ -97,7 +97,7 @@ def test_digests_differ_by_a_code_a_word_and_the_tokenizer(student, coded):
     other_words = [replace(coded[0], passage=words), *coded[1:]]
     reader = tiny_singer.student("qwen3")
     digests = {
-        gather(some, writer(who), FORMAT.slot_sizes, WRITING).digest
+        gather(some, who.write, FORMAT.slot_sizes, WRITING).digest
         for some, who in (
             (coded, student),
             (coded[::-1], student),

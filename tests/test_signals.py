@@ -26,7 +26,6 @@ from distill.lm.passage_index import gather, passage_key
 from distill.lm.prompts import Coded, WritingSettings
 from distill.lm.signals import Form, Signal, bucketed, check_signal, packed, unpacked
 from distill.tasks import sing
-from distill.tasks._singing_task import writer
 from distill.teachers import recorded
 from distill.teachers.recorded import RecordedTeacher
 
@@ -271,7 +270,7 @@ def test_many_passages_share_few_files(coded, tmp_path, monkeypatch):
 
 def test_an_index_and_a_list_are_recorded_alike(coded, tmp_path):
     student = tiny_singer.student()
-    index = gather(coded, writer(student), FORMAT.slot_sizes, WritingSettings())
+    index = gather(coded, student.write, FORMAT.slot_sizes, WritingSettings())
     assert tape(tmp_path).record(coded[:2], Teacher) == 2
     assert tape(tmp_path).record(index, Teacher) == len(coded) - 2
     assert tape(tmp_path).record(index, Teacher) == tape(tmp_path).record([], Teacher) == 0

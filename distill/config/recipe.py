@@ -20,7 +20,7 @@ from typing import Any
 
 from distill.config import settings as strict
 from distill.errors import SettingsError
-from distill.folders import public_name
+from distill.folders import public_name, sha256_bytes
 
 Changes = Mapping[str, str] | None  # YAML by dotted key: {"train.seconds": "60"}
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -38,6 +38,11 @@ class Recipe:
     def yaml(self) -> str:
         """The resolved recipe: every setting, as YAML that `parse` reads back."""
         return strict.write(self._plain())
+
+    @property
+    def sha256(self) -> str:
+        """Of that text: equal where two runs were asked for the same."""
+        return sha256_bytes(self.yaml().encode())
 
     def published(self) -> str:
         """The same for others to read: of a path that leaves the current folder, its last part."""
@@ -115,6 +120,7 @@ def with_songs(recipe: Recipe, songs: str | None) -> Recipe:
 def check(recipe: Recipe) -> list[str]:
     """What a recipe means, in lines; nothing is downloaded, trained or loaded for it."""
     lines = [f"{recipe.name}: task {recipe.task}, seed {recipe.seed}"]
+    lines.append(f"  sha256: {recipe.sha256}")
     settings = strict.plain(recipe.settings).items()
     lines += [f"  {name}: {_in_words(value)}" for name, value in settings]
     for field in dataclasses.fields(recipe.settings):

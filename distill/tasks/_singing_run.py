@@ -12,7 +12,8 @@ import functools
 import json
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from distill.codecs import Codec
 from distill.config import settings as strict
 from distill.config.recipe import Recipe, with_songs
 from distill.curation.curated_songs import load_songs
+from distill.errors import SettingsError
 from distill.licences import named
 from distill.lm import logits
 from distill.lm.merge import merge
@@ -29,7 +31,7 @@ from distill.lm.passage_index import PassageIndex
 from distill.lm.prompts import Coded, Passage
 from distill.lm.student import Student, vocabulary_in
 from distill.runtime.devices import best_device
-from distill.singing import evaluate
+from distill.singing import evaluate, report_words
 from distill.singing.singer import Singer
 from distill.singing.singer_folder import (
     About,
@@ -44,10 +46,14 @@ from distill.singing.singer_folder import (
 from distill.songs import Song, from_its_start, primary
 from distill.tasks import _before, _run
 from distill.tasks._continued import handed_down
+from distill.tasks._effect import State, copied, effect
+from distill.tasks._heard import HeldOutLine
 from distill.tasks._held_out import embedded_held_out
+from distill.tasks._memory import remembered
 from distill.tasks._singing_settings import SingingSettings
 from distill.tasks._singing_task import SingingTask, student_of
 from distill.tasks._sound import compare
+from distill.tasks._watch import Watch, last_step
 from distill.teachers import Teacher, check_symbols
 from distill.teachers.model import Settings as LiveTeacher
 from distill.teachers.recorded import RecordedTeacher
@@ -163,17 +169,19 @@ def _compare_vocoders(
 
 def run(recipe: Recipe, folder: Path) -> str:
     """The whole chain of a recipe; writes report.json and gives a few lines on it."""
+    _run.announce(recipe)
     clock = _Clock()
     refuse(recipe.settings.train, best_device(), SingingTask.heeds)
     stage = open_stage(recipe)
     clock.lap("songs to codes")
     if stage.record() is not None:
         clock.lap("teacher recorded")
-    before = _before.once(recipe, folder, stage.measured)
+    before, first = _before.once(recipe, folder, stage.measured), copied(stage.student)
     singer, steps = train(stage, folder)
     clock.lap("trained")
     report: dict[str, Any] = {
         "recipe": recipe.name,
+        "recipe_sha256": recipe.sha256,
         "steps": steps,
         "minutes_of_song": stage.seconds / 60,
         "before": before,
@@ -183,6 +191,8 @@ def run(recipe: Recipe, folder: Path) -> str:
         report["vocoder"] = asdict(stage.vocoder)
     report["judged"] = evaluate.report(singer, stage.held_out_songs, stage.settings.judge.lines)
     clock.lap("judged")
+    report |= _two_questions(stage, singer, first)
+    clock.lap("adapter on and off, memory")
     report["merged_largest_difference"] = _merge(stage, folder)
     clock.lap("merged")
     song = stage.first_song()
@@ -193,6 +203,17 @@ def run(recipe: Recipe, folder: Path) -> str:
     report["seconds"] = clock.laps
     _run.write_report(folder, report)
     return summary(report, folder)
+
+
+def _two_questions(stage: Stage, singer: Singer, first: State) -> dict[str, Any]:
+    """Does the adapter do anything, and does it remember instead of sing? Both on a capped sample;
+    None without held-out songs."""
+    if not stage.held_out:
+        return {"adapter": None, "memory": None}
+    few = _before.sample(stage.held_out, stage.settings.watch.tokens)
+    seed, held_out = stage.recipe.seed, stage.held_out_songs
+    memory = remembered(singer, stage.songs, held_out, stage.train, stage.held_out, seed)
+    return {"adapter": effect(singer, first, few, held_out, seed), "memory": memory}
 
 
 class _Clock:
@@ -211,8 +232,9 @@ def train(stage: Stage, folder: Path) -> tuple[Singer, int]:
     """Trains the student and writes <folder>/singer: (the singer, steps of the whole run)."""
     settings, student = stage.settings, stage.student
     task = SingingTask(student, stage.train, settings, stage.recipe.seed, stage.teacher)
-    for _ in _run.train(task, stage.recipe, folder):
-        pass
+    with _watched(stage, folder) as watch:
+        for _ in _run.train(task, stage.recipe, folder, watch):
+            pass
     student.model.eval()
     home = folder / "singer"
     if not _is_of(stage, home):
@@ -225,7 +247,7 @@ def train(stage: Stage, folder: Path) -> tuple[Singer, int]:
         folders.seal(home)
     card = about(stage)
     vocoder = open_vocoder(home, card, stage.codec)
-    return Singer(student, stage.codec, card, vocoder), _last_step(folder)
+    return Singer(student, stage.codec, card, vocoder), last_step(folder)
 
 
 def _is_of(stage: Stage, folder: Path) -> bool:
@@ -235,9 +257,23 @@ def _is_of(stage: Stage, folder: Path) -> bool:
     return path.exists() and about_singer(folder)["recipe"] == about(stage).recipe
 
 
-def _last_step(folder: Path) -> int:
-    rows = (folder / "steps.jsonl").read_text(encoding="utf-8").splitlines()
-    return int(json.loads(rows[-1])["step"]) if rows else 0
+@contextmanager
+def _watched(stage: Stage, folder: Path) -> Iterator[Watch | None]:
+    """What evaluates the student while it trains; None without held-out songs."""
+    settings = stage.settings
+    if not stage.held_out:
+        if settings.watch.patience is not None:
+            ways = "leave watch.patience out, or keep songs from training"
+            raise SettingsError(f"{stage.recipe.name}: no song is held out to stop by; {ways}")
+        yield None
+        return
+    singer = Singer(stage.student, stage.codec, about(stage))
+    heard = HeldOutLine(singer, stage.held_out_songs, folder, stage.recipe.seed)
+    try:
+        train = settings.train
+        yield Watch(stage.student, stage.held_out, settings.watch, train, folder, heard)
+    finally:
+        heard.close()
 
 
 def _merge(stage: Stage, folder: Path) -> float | None:
@@ -341,5 +377,7 @@ def summary(report: dict[str, Any], folder: Path) -> str:
     for row, figures in judged.get("shares", {}).items():
         shares = ", ".join(f"{name} {100 * value:.1f} %" for name, value in figures.items())
         lines.append(f"  {row}: {shares}")
+    lines += [f"  adapter, {line}" for line in report_words.adapter_lines(report)]
+    lines += [f"  known {line}" for line in report_words.memory_lines(report)]
     folders_made = f"the singer is {folder / 'singer'}, merged {folder / 'merged'}"
     return "\n".join([*lines, f"  listen to {folder / 'take.wav'}; {folders_made}"])

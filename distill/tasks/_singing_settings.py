@@ -85,6 +85,19 @@ class JudgeSettings(Checked):
 
 
 @dataclass(frozen=True)
+class WatchSettings(Checked):
+    """What is measured while training goes on: held-out nats every `evaluate_every` steps (null: up
+    to 20 times a run, as often as a twentieth of its time allows) on so many audio `tokens`; with
+    `sing`, now and then a line. `patience`: evaluations without a better one, after which training
+    ends (null: never)."""
+
+    evaluate_every: int | None = at_least(1, default=None)
+    tokens: int = at_least(1, default=8192)
+    patience: int | None = at_least(1, default=None)
+    sing: bool = True
+
+
+@dataclass(frozen=True)
 class SingingSettings:
     """The recipe of a singer. `curation`: steps the songs go through first. `adapter` null trains
     all weights.
@@ -107,6 +120,7 @@ class SingingSettings:
     packing: PackingSettings = field(default_factory=PackingSettings)
     sampling: Sampling | None = None
     judge: JudgeSettings = field(default_factory=JudgeSettings)
+    watch: WatchSettings = field(default_factory=WatchSettings)
 
     def __post_init__(self) -> None:
         if self.sampling is None:  # in its place stands what is used, in every resolved recipe too

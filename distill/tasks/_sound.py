@@ -96,6 +96,12 @@ class Listening:
             self._board._get_file_writer().add_summary(Summary(value=[value]), step)
         self._board.flush()
 
+    def draw(self, step: int, values: Mapping[str, float]) -> None:
+        """Numbers by name."""
+        for name, value in values.items():
+            self._board.add_scalar(name, value, step)
+        self._board.flush()
+
     def close(self) -> None:
         self._board.close()
 

@@ -26,7 +26,8 @@ from distill.errors import CheckpointError, FolderError, SettingsError, Training
 
 # what may change between two calls of one run: when it ends, if later, and what does not train
 BUDGET = ("steps", "seconds")
-FREE = {*BUDGET, "keep", "checkpoint_every_seconds", "checkpoint_every_steps", "evaluate_every"}
+FREE = {*BUDGET, "keep", "checkpoint_every_seconds", "checkpoint_every_steps", "trackers"}
+SHA256 = "recipe_sha256"  # in run.json, for whoever compares runs
 INTACT = "earlier checkpoints are intact: make room and run the same command again"
 
 
@@ -66,19 +67,26 @@ def claim(folder: Path, run: Run) -> str:
     if not path.exists():
         if any((folder / "checkpoints").glob("*")):
             raise TrainingError(f"{folder}: holds checkpoints but no run.json; use another folder")
-        folders.write_atomic(path, (json.dumps(run, indent=1) + "\n").encode())
+        _note(path, run)
         return ""
     try:
         before = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         ways = "restore it, or use another folder"
         raise TrainingError(f"{path}: unreadable ({error}); {ways}") from error
+    if isinstance(before, dict):
+        before.pop(SHA256, None)  # which follows from the recipe, and older ones lack
     if wrong := difference(before, run):
         ways = "use another folder, or the settings it was begun with"
         raise TrainingError(f"{folder}: belongs to another run ({wrong}); {ways}")
     if before != run:
-        folders.write_atomic(path, (json.dumps(run, indent=1) + "\n").encode())
+        _note(path, run)
     return raised(before, run)
+
+
+def _note(path: Path, run: Run) -> None:
+    noted = {**run, SHA256: folders.sha256_bytes(run["recipe"].encode())}
+    folders.write_atomic(path, (json.dumps(noted, indent=1) + "\n").encode())
 
 
 def difference(before: object, now: Run) -> str:

@@ -51,6 +51,7 @@ from distill.errors import CheckpointError, SettingsError, TrainingError
 from distill.training import checkpoints, run_folder
 from distill.training.checkpoints import Place
 from distill.training.run_folder import Run
+from distill.training.trackers import Tracker
 
 __all__ = ["Place", "Step", "Task", "TrainSettings", "numbered", "train"]
 
@@ -90,6 +91,7 @@ class TrainSettings(Checked):
     optimizer: Literal["adamw", "adamw8bit"] = "adamw"
     gradient_checkpointing: bool = False
     compile: bool = False
+    trackers: tuple[Tracker, ...] = ("tensorboard",)  # which is always written; others beside it
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -376,6 +378,7 @@ class _Loop(Generic[Batch]):
                     must = "they must agree, or accumulation is wrong"
                     raise TrainingError(f"step {step}: {fault}; {must}")
                 if (weight := self.loss_weights[name]) and totals[name]:
+                    _refuse_without_gradient(step, name, total, weight, count)
                     parts.append(total * (weight / totals[name]))
             if parts and (loss := torch.stack(parts).sum()).requires_grad:
                 self.scaler.scale(loss).backward()
@@ -481,6 +484,16 @@ def _refuse_not_finite(step: int, value: float, terms: dict[str, float], what: s
         stands = "nothing was updated, earlier checkpoints stand"
         ways = "lower learning_rate, or look at the data of this step"
         raise TrainingError(f"step {step}: the {what} is {value} ({listed}); {stands}: {ways}")
+
+
+def _refuse_without_gradient(
+    step: int, name: str, total: Tensor, weight: float, count: float
+) -> None:
+    """TrainingError for a weighted term that sums something up and yet teaches nothing."""
+    if count and not total.requires_grad:
+        fault = f"the term {name} (weight {weight:g}, {count:g} summed) carries no gradient"
+        ways = "give it weight 0, or let it depend on what trains"
+        raise TrainingError(f"step {step}: {fault}; {ways}")
 
 
 def _mix(seed: int, *parts: str | int) -> int:
