@@ -21,7 +21,7 @@ from distill.lm import logits
 from distill.lm.batches import PackingSettings
 from distill.lm.student import Student
 from distill.sources import embedded
-from distill.tasks import _watch
+from distill.tasks import _before, _watch
 from distill.tasks._singing_settings import SingingSettings, WatchSettings
 from distill.tasks._singing_task import SingingTask
 from distill.tasks._watch import Watch, last_step
@@ -103,7 +103,7 @@ def test_the_best_weights_become_the_singer_and_not_the_last(whole: tuple[Path, 
     best = 1 + figures.index(min(figures))
     assert best < 6 and figures[-1] > min(figures) + 0.005
     assert [path.name for path in (folder / "best").iterdir()] == [f"step-{best:08d}"]
-    held_out, _ = _watch.sample(student, tiny_singer.coded(3, seed=50), EVERY.tokens)
+    held_out = _before.sample(tiny_singer.coded(3, seed=50), EVERY.tokens)
     again = logits.held_out(student, held_out)["nats_per_token"]
     assert sum(again) / len(again) == pytest.approx(min(figures), rel=1e-6)
 
@@ -198,15 +198,7 @@ def test_evaluations_take_a_twentieth_of_the_time_and_short_runs_one_at_the_end(
     assert len(told) > 10 or tokens == 50
 
 
-def test_the_sample_is_capped_drawn_and_the_same_each_time() -> None:
-    student, coded = tiny_singer.student(), tiny_singer.coded(12)
-    drawn, tokens = _watch.sample(student, coded, 500)
-    assert tokens <= 500 and 1 < len(drawn) < len(coded)
-    again, _ = _watch.sample(student, coded, 500)
-    assert [item.passage.id for item in again] == [item.passage.id for item in drawn]
-    assert [item.passage.id for item in drawn] != [c.passage.id for c in coded[: len(drawn)]]
-    one, tokens = _watch.sample(student, coded, 1)
-    assert len(one) == 1 and tokens > 1
+def test_the_last_step_of_no_run_is_none() -> None:
     assert last_step(Path("no/where")) == 0
 
 
