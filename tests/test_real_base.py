@@ -143,7 +143,8 @@ with torch.no_grad():
     made = model.generate(ids, max_new_tokens=12, do_sample=False)[0].tolist()
 rows = model.get_input_embeddings().weight.shape[0]
 assert "distill" not in sys.modules, "this process was to know nothing of distill"
-print(json.dumps({"made": made, "rows": rows, "ids": len(tokenizer), "kind": model.config.model_type}))
+kind = model.config.model_type
+print(json.dumps({"made": made, "rows": rows, "ids": len(tokenizer), "kind": kind}))
 """
 
 
