@@ -5,8 +5,8 @@ flushed to the disk, and renamed. A folder is filled under a hidden name, gets a
 with the sha256 of every file, is flushed, and is renamed. So a reader finds the old thing or the
 new thing, whatever was killed in between, and `whole` can tell a damaged folder from a sound one.
 
-`locate` turns what a recipe says ("embedded/base", a folder, "package:name/inside", "org/name") into
-a folder or a file on this disk; it is the only place of the library that downloads from a hub.
+`locate` turns what a recipe says ("embedded/base", a path, "package:name/file", "org/name@main")
+into a folder or a file on this disk; nothing else of the library downloads from a hub.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _WEIGHT_FORMS = _WEIGHTS + _PICKLES + _EXPORTS
 _OTHER_FORMS = {"original", "onnx", "openvino", "coreml", "metal", "gguf", "tflite"}
 _SHARD = re.compile(r"model(-\d+-of-\d+\.safetensors|\.safetensors\.index\.json)")
 # not model.safetensors itself: shards of it, another dtype's variant, a maker's own layout
-_SECOND_COPY = re.compile(r"(model[.-].+|consolidated.*)\.safetensors(\.index\.json)?|" + _SHARD.pattern)
+_SECOND_COPY = re.compile(r"(model[.-].+|consolidated.*)\.safetensors(\.index\.json)?")
 
 
 def package_path(name: str) -> Path:
@@ -64,10 +64,10 @@ def cache_folder() -> Path:
 
 
 def locate(where: str, reads: str = "") -> Path:
-    """The folder or file of "embedded/<part>", a path, "package:NAME/INSIDE" (a file of an installed
-    Python package, which is not imported), "org/name[@revision]", or one file of a hub's
-    repository, "org/name/FILE.gguf[@revision]". FolderError when it is none of these or cannot be
-    fetched. Of a repository one copy of the weights is fetched (`needed`), and what `reads` names.
+    """The folder or file of "embedded/<part>", a path, "package:NAME/FILE" (of an installed Python
+    package, which is not imported), "org/name[@revision]", or one file of a hub's repository,
+    "org/name/FILE.gguf[@revision]". Of a repository one copy of the weights is fetched (`needed`),
+    and what `reads` names. FolderError when it is none of these or cannot be fetched.
     """
     text = str(where)
     if text.startswith("embedded/"):
@@ -164,7 +164,7 @@ def needed(names: Sequence[str]) -> list[str]:
     for name in names:
         folder = name.partition("/")[0] if "/" in name else ""
         is_shard = bool(_SHARD.fullmatch(name))
-        second = _SECOND_COPY.fullmatch(name) and (whole_model or not is_shard)
+        second = (_SECOND_COPY.fullmatch(name) or is_shard) and (whole_model or not is_shard)
         if folder not in _OTHER_FORMS and not name.endswith(others) and not second:
             kept.append(name)
     return kept

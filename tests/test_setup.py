@@ -113,6 +113,15 @@ print("all")"""
     assert python(code) == "all"
 
 
+def test_this_environment_imports_models_for_those_who_know_nothing_of_distill() -> None:
+    code = """
+from transformers import AutoModelForCausalLM, LlamaForCausalLM
+from peft import LoraConfig
+import sys
+print("distill" in sys.modules)"""
+    assert python(code) == "False", "run setup.sh: this environment is older than it"
+
+
 # --- torchaudio -----------------------------------------------------------------------------------
 FAKE = """
 import importlib, os, sys
@@ -142,6 +151,27 @@ def test_the_stand_in_takes_over_only_where_it_must(
         [sys.executable, "-c", FAKE, str(tmp_path), raised], capture_output=True, text=True
     )
     assert done.stdout.strip() == gives, done.stderr
+
+
+def test_the_environment_is_mended_for_every_process_and_left_as_it_was(tmp_path: Path) -> None:
+    site, fake = tmp_path / "site", tmp_path / "fake"
+    site.mkdir()
+    (fake / "torchaudio" / "_extension").mkdir(parents=True)
+    (fake / "torchaudio" / "__init__.py").write_text("from . import _extension\nready = True\n")
+    (fake / "torchaudio" / "_extension" / "__init__.py").write_text("raise OSError('no CUDA')")
+    code = f"""
+import site, sys
+site.addsitedir({str(site)!r})
+assert not {{"torch", "torchaudio", "distill"}} & sys.modules.keys()
+sys.path.insert(0, {str(fake)!r})
+import torchaudio
+print(torchaudio.ready and sys.modules["torchaudio._extension"].is_standin)"""
+    torchaudio_standin.into(site)
+    assert python(code) == "True"
+    next(site.glob("*.py")).unlink()  # half removed: no interpreter fails to start
+    assert python(f"import site; site.addsitedir({str(site)!r}); print('starts')") == "starts"
+    torchaudio_standin.out_of(site)
+    assert list(site.iterdir()) == []
 
 
 def test_another_fault_of_torchaudio_is_not_hidden(tmp_path: Path) -> None:

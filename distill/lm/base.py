@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from distill.errors import FolderError
 from distill.folders import locate
-from distill.lm.gguf_base import as_folder, source
+from distill.lm.gguf_base import as_folder, source, whole_model
 from distill.lm.layers import Layers, keep_layers, kept_layers
 from distill.runtime import torchaudio_standin
 from distill.runtime.devices import best_device
@@ -36,13 +36,7 @@ import transformers
 
 # an optional package: not our user's care
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    BitsAndBytesConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import AutoTokenizer, BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 # its bars would stand before every one-line error of ours
 transformers.utils.logging.disable_progress_bar()
@@ -74,16 +68,11 @@ def open_base(
         options["device_map"] = {"": best_device()}
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
-        model, about = AutoModelForCausalLM.from_pretrained(
-            folder, use_safetensors=True, output_loading_info=True, **options
-        )
+        model = whole_model(folder, use_safetensors=True, **options)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         unread = f"transformers cannot load it as a causal LM ({reason})"
         raise FolderError(f"{where}: {unread}; check it") from error
-    if missing := sorted(about["missing_keys"]):  # transformers goes on with random numbers
-        fault = f"{len(missing)} weights are not in it ({missing[0]})"
-        raise FolderError(f"{where}: {fault}; fetch it again")
     keep_layers(model, layers, str(where))
     # bitsandbytes repacks 4-bit weights in place at the first forward without gradients, for a
     # kernel that has no backward: training after any evaluation would go wrong in silence

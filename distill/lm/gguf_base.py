@@ -87,7 +87,7 @@ def _tokenizer(file: Path, pieces: int) -> PreTrainedTokenizerBase:
     try:
         tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
         ids = tokenizer.encode(SPOKEN, add_special_tokens=False)
-        back = tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+        back = str(tokenizer.decode(ids, clean_up_tokenization_spaces=False))
         reason = "" if back.strip() == SPOKEN else f"it reads a line back as {back[:40]!r}"
         if len(tokenizer) < pieces:
             reason = f"{len(tokenizer)} of its {pieces} ids came out"
@@ -102,19 +102,24 @@ def _tokenizer(file: Path, pieces: int) -> PreTrainedTokenizerBase:
 def _model(file: Path, dtype: str) -> Any:
     """The file's model, every weight whole again in `dtype`, with no trace of a quantisation."""
     try:
-        model, about = AutoModelForCausalLM.from_pretrained(
-            file.parent, gguf_file=file.name, dtype=getattr(torch, dtype), output_loading_info=True
-        )
+        model = whole_model(file.parent, gguf_file=file.name, dtype=getattr(torch, dtype))
     except Exception as error:  # transformers' and gguf's errors, and those of damaged tensors
         unread = f"transformers cannot load it as a causal LM ({_first_line(error)})"
         ways = "take another file, or the model's own folder"
         raise FolderError(f"{file.name}: {unread}; {ways}") from error
-    if missing := sorted(about["missing_keys"]):
-        fault = f"{len(missing)} weights are not in it ({missing[0]})"
-        raise FolderError(f"{file.name}: {fault}; take another file")
     del model.config.quantization_config
-    vars(model.config).pop("_model_name_or_path", None)  # a title, which a GGUF has for a name
+    model.config.__dict__.pop("_model_name_or_path", None)  # a title, which a GGUF has for a name
     model.hf_quantizer = None  # else save_pretrained refuses
+    return model
+
+
+def whole_model(folder: Path, **options: Any) -> Any:
+    """`from_pretrained` of a causal LM; ValueError where weights are missing, for which
+    transformers takes random numbers."""
+    loaded: Any = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **options)
+    model, about = loaded
+    if missing := sorted(about["missing_keys"]):
+        raise ValueError(f"{len(missing)} of its weights are missing: {missing[0]}")
     return model
 
 

@@ -4,9 +4,9 @@ The first N layers of a good LLM are a smaller LLM that has read as much; traine
 at every token. The cut is a stock model again: fewer layers in its one list, every number of a
 layer counted anew, every list of the config that speaks of each layer cut likewise.
 
-Families give their layers parts by the layer's number in many ways (a window in every sixth, experts
-from the fourth on). Whatever the way: a model that is built from the cut config must be what the
-cut model is, module by module, or the cut is refused.
+Families give their layers parts by the layer's number in many ways (a window in every sixth,
+experts from the fourth on). Whatever the way: a model that is built from the cut config must be
+what the cut model is, module by module, or the cut is refused.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ def check_layers(layers: Layers) -> None:
     """SettingsError unless `layers` can be meant: a number from 1 up, or rising numbers from 0."""
     if layers is None or (isinstance(layers, int) and layers >= 1):
         return
-    if isinstance(layers, tuple) and layers and layers[0] >= 0 and list(layers) == sorted({*layers}):
+    numbers = layers if isinstance(layers, tuple) else ()
+    if numbers and numbers[0] >= 0 and list(numbers) == sorted({*numbers}):
         return
     wanted = "it must be how many to keep (1 or more), or rising numbers from 0, each once"
     shown = list(layers) if isinstance(layers, tuple) else layers
@@ -59,6 +60,7 @@ def keep_layers(model: Any, layers: Layers, where: str) -> None:
     left = [stack[number] for number in kept]
     del stack[:]
     stack.extend(left)
+    module: Any  # whatever this family keeps its layer's number in
     for number, layer in enumerate(stack):
         for module in layer.modules():
             if hasattr(module, "layer_idx"):
@@ -109,7 +111,7 @@ def _unlike_its_config(model: Any) -> str:
         if not isinstance(ours[name], nn.Linear if isinstance(module, nn.Linear) else type(module)):
             return name
         for key, value in vars(module).items():
-            plain = isinstance(value, int | float | str | tuple | NoneType) and not key.startswith("_")
-            if plain and key != "training" and getattr(ours[name], key, None) != value:
+            plain = isinstance(value, int | float | str | tuple | NoneType) and key != "training"
+            if plain and key[0] != "_" and getattr(ours[name], key, None) != value:
                 return f"{name}.{key}".strip(".")
     return ""
