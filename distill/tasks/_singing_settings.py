@@ -124,7 +124,7 @@ class SingingSettings:
 
     def __post_init__(self) -> None:
         if self.sampling is None:  # in its place stands what is used, in every resolved recipe too
-            object.__setattr__(self, "sampling", self.codec.sampling)
+            object.__setattr__(self, "sampling", getattr(self.codec, "sampling", None))
         if self.base.from_scratch is not None and self.adapter is not None:
             raise SettingsError(
                 "a base from scratch is on no disk for an adapter to stand on; set adapter: null"
