@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from distill.errors import FolderError
 from distill.folders import locate
+from distill.lm.families import opener
 from distill.runtime import torchaudio_standin
 from distill.runtime.devices import best_device
 
@@ -34,7 +35,7 @@ import transformers
 # an optional package: not our user's care
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 from transformers import (
-    AutoModelForCausalLM,
+    AutoConfig,
     AutoTokenizer,
     BitsAndBytesConfig,
     PreTrainedModel,
@@ -64,7 +65,8 @@ def open_base(
         options["device_map"] = {"": best_device()}
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
-        model = AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True, **options)
+        kind = opener(AutoConfig.from_pretrained(folder))
+        model = kind.from_pretrained(folder, use_safetensors=True, **options)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         unread = f"transformers cannot load it as a causal LM ({reason})"

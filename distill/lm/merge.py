@@ -11,18 +11,23 @@ again, and compared by logits; only then does it get its name.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from distill.errors import AdapterError, FolderError
 from distill.folders import atomic_folder, locate
-from distill.lm.base import name_of, open_base
+from distill.lm import attention
+from distill.lm.base import folder_of, name_of, open_base
+from distill.lm.families import text_config
 from distill.lm.graft import Grafted, is_tied
+from distill.lm.graft_checks import check_student
 from distill.lm.student import CARD, Student, read_card, rows_of
 from distill.lm.vocabulary import AudioVocabulary
 from distill.runtime import torchaudio_standin
@@ -35,7 +40,8 @@ from transformers import AddedToken, GenerationConfig, PreTrainedModel, PreTrain
 # of the logits of a float32 merge, where the largest is up to ten; beyond that in proportion
 LARGEST_DIFFERENCE = 1e-5
 # of the largest logit, where base or folder are in half precision or quantised
-HALF_DIFFERENCE = 0.05
+COARSE_DIFFERENCE = {"float32": 0.05, "float16": 0.01, "bfloat16": 0.05}
+STORED = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}  # safetensors' names
 
 
 @dataclass(frozen=True)
@@ -51,17 +57,23 @@ class Merged:
 def merge(
     student: Student,
     folder: str | Path,
-    dtype: str = "float32",
+    dtype: str | None = None,
     generation: Mapping[str, object] | None = None,
 ) -> Merged:
-    """Writes the student as one stock model, parameters in `dtype`; it stays as it is.
+    """Writes the student as one stock model; it stays as it is.
 
-    `generation`: more values for generation_config.json. AdapterError where the folder, loaded
-    again, gives other logits; then nothing is written.
+    `dtype` of its parameters: None is the type in which the base itself is stored. `generation`:
+    more values for generation_config.json. AdapterError where the folder, loaded again, gives other
+    logits; then nothing is written.
     """
+    dtype = dtype or stored_dtype(student)
+    if dtype not in STORED.values():
+        known = ", ".join(STORED.values())
+        raise AdapterError(f"{Path(folder).name}: dtype {dtype} is unknown; choose of {known}")
     with atomic_folder(folder) as inside:
         model = stock_model(student, getattr(torch, dtype))
-        ids = {"eos_token_id": student.vocabulary.end, "pad_token_id": model.config.pad_token_id}
+        pad = text_config(model.config).pad_token_id
+        ids = {"eos_token_id": student.vocabulary.end, "pad_token_id": pad}
         values = {"do_sample": True, **ids, **(generation or {})}
         model.generation_config = GenerationConfig(**values)
         model.save_pretrained(inside)
@@ -81,16 +93,34 @@ def load_merged(folder: str | Path, dtype: str = "float32") -> Student:
         fault = f"its tables lack the {vocabulary.rows} rows of its {CARD}"
         raise AdapterError(f"{path.name}: {fault}; merge again")
     about = {name: card[name] for name in ("base", "base_fingerprint", "base_pieces")}
-    return Student(model, tokenizer, vocabulary, tied=is_tied(model), **about)
+    student = Student(model, tokenizer, vocabulary, tied=is_tied(model), **about)
+    check_student(student)
+    return student
+
+
+def stored_dtype(student: Student) -> str:
+    """In which most numbers of the base's files are; without files, what it is held in."""
+    folder, counts = folder_of(student.model), dict.fromkeys(STORED, 0)
+    for path in sorted(folder.glob("*.safetensors")) if folder else ():
+        with safe_open(path, "pt") as file:
+            for name in list(file.keys()):
+                part = file.get_slice(name)
+                if part.get_dtype() in counts:
+                    counts[part.get_dtype()] += math.prod(part.get_shape())
+    if any(counts.values()):
+        return STORED[max(counts, key=lambda name: counts[name])]
+    return str(student.dtype).removeprefix("torch.")
 
 
 def stock_model(student: Student, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
     """The student as one stock model, on the CPU; merged in float32, then rounded to `dtype`."""
     config = copy.deepcopy(student.model.config)
-    config.vocab_size = student.vocabulary.rows
-    config.tie_word_embeddings = student.tied
-    config.eos_token_id = student.vocabulary.end
-    config.dtype = dtype
+    attention.use(text_config(config), apart=False)
+    text_config(config).vocab_size = student.vocabulary.rows
+    for level in (config, text_config(config)):
+        level.tie_word_embeddings = student.tied
+        level.eos_token_id = student.vocabulary.end
+        level.dtype = dtype
     if hasattr(config, "quantization_config"):
         del config.quantization_config
     with torch.device("meta"):  # shapes only: the parameters are put in, not copied over
@@ -183,7 +213,8 @@ def _compare(student: Student, folder: Path, dtype: str, where: str) -> tuple[fl
     exact = dtype == "float32" and student.dtype == torch.float32 and not quantised
     difference, largest = _difference(student.model, again)
     rounding = LARGEST_DIFFERENCE * max(1.0, largest / 10)
-    allowed = rounding if exact else HALF_DIFFERENCE * max(1.0, largest)
+    coarse = "bfloat16" if student.dtype == torch.bfloat16 or quantised else dtype
+    allowed = rounding if exact else COARSE_DIFFERENCE[coarse] * largest
     if exact and difference > allowed:  # a sharp model amplifies rounding: again in float64
         difference, largest = _difference(copy.deepcopy(student.model).double(), again.double())
     if not difference <= allowed:  # also when it is not a number
@@ -196,7 +227,7 @@ def _compare(student: Student, folder: Path, dtype: str, where: str) -> tuple[fl
 def _difference(ours: PreTrainedModel, theirs: PreTrainedModel) -> tuple[float, float]:
     """(largest difference, largest logit) of two models on the same random ids."""
     generator = torch.Generator().manual_seed(0)
-    ids_BT = torch.randint(ours.config.vocab_size, (2, 48), generator=generator)
+    ids_BT = torch.randint(text_config(ours.config).vocab_size, (2, 48), generator=generator)
     training = ours.training
     ours.eval()
     ours_BTV = ours(input_ids=ids_BT.to(ours.device), use_cache=False).logits.double().cpu()

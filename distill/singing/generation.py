@@ -27,8 +27,6 @@ def generate(
     rooms: the frames that fit each passage. Each draws from a generator of its own seed, so that a
     take does not depend on its neighbours.
     """
-    from transformers import DynamicCache
-
     v, device = student.vocabulary, student.device
     sung = [Sung() for _ in passages]
     scripts = [
@@ -40,7 +38,7 @@ def generate(
     ids_BT, mask_BT = (side.to(device) for side in _left_padded(headers))
     positions_BT = (mask_BT.cumsum(-1) - 1).clamp(min=0)
     requests: list[Request | None] = [next(steps) for steps in scripts]
-    cache, alone = DynamicCache(), len(passages) == 1
+    cache, alone = student.new_cache(), len(passages) == 1
     while any(request is not None for request in requests):
         hidden_BTD = student.hidden(ids_BT, positions_BT, cache, None if alone else mask_BT)
         hidden_BD = hidden_BTD[:, -1]
