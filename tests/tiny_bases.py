@@ -14,10 +14,7 @@ from distill.lm.vocabulary import AudioVocabulary
 from distill.runtime import torchaudio_standin
 
 torchaudio_standin.install()
-from transformers import (
-    CONFIG_MAPPING,
-    PreTrainedTokenizerFast,
-)
+from transformers import CONFIG_MAPPING, PreTrainedTokenizerFast
 
 from distill.lm.families import opener
 
@@ -70,7 +67,6 @@ FAMILIES: dict[str, Own] = {
     "cohere2": HEADS | SLIDING | {"logit_scale": 0.3},
     "deepseek_v2": LATENT | ROUTED,
     "deepseek_v3": LATENT | ROUTED,
-    "doge": GROUPED,
     "ernie4_5": GROUPED,
     "exaone4": GROUPED | SLIDING,
     "falcon": {"new_decoder_architecture": False},

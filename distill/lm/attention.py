@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -109,7 +109,7 @@ def _attend(
 ) -> tuple[Tensor, None]:
     """transformers' attention interface: query (B, heads, T, d) -> (B, T, heads, d)."""
     if attention_mask is None or attention_mask.dtype != torch.int64:
-        options = {"dropout": dropout, "scaling": scaling, **more}
+        options: Any = {"dropout": dropout, "scaling": scaling, **more}
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
     lengths = attention_mask.flatten().tolist()
     groups = getattr(module, "num_key_value_groups", 1)

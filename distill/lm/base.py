@@ -64,9 +64,12 @@ def open_base(
         options["quantization_config"] = _quantisation(quantise, getattr(torch, dtype))
         options["device_map"] = {"": best_device()}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-        kind = opener(AutoConfig.from_pretrained(folder))
-        model = kind.from_pretrained(folder, use_safetensors=True, **options)
+        # said, not left out: else transformers waits for someone to type y
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        kind = opener(AutoConfig.from_pretrained(folder, trust_remote_code=False))
+        model = kind.from_pretrained(
+            folder, use_safetensors=True, trust_remote_code=False, **options
+        )
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         unread = f"transformers cannot load it as a causal LM ({reason})"

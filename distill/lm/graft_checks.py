@@ -39,8 +39,8 @@ IDS = 16
 HALF = IDS // 2
 MOST_IDS = 160  # of a song that is longer than a window
 PADDED = 3  # ids that stand before a row
-# of the largest number: what rounding does, in float32 and in anything coarser, to states that are
-# computed in another way; and in the same way, beside other songs (experts batch what they are sent)
+# of the largest number, in float32 and in anything coarser: what rounding does to states that are
+# computed in another way; and to those computed in the same way beside other songs (experts batch)
 ROUNDING, HALF_ROUNDING = 1e-4, 5e-2
 LEAK, HALF_LEAK = 1e-5, 1e-2
 CANNOT_RUN = (TypeError, ValueError, RuntimeError, AttributeError, IndexError, KeyError)

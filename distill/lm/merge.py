@@ -39,8 +39,10 @@ from transformers import AddedToken, GenerationConfig, PreTrainedModel, PreTrain
 
 # of the logits of a float32 merge, where the largest is up to ten; beyond that in proportion
 LARGEST_DIFFERENCE = 1e-5
-# of the largest logit, where base or folder are in half precision or quantised
-COARSE_DIFFERENCE = {"float32": 0.05, "float16": 0.01, "bfloat16": 0.05}
+# of the largest logit, where base or folder are in half precision or quantised; of all tokens but a
+# share, since rounding sends a few of them to other experts. Half of them are new ids, so whatever
+# of the student was lost shows in more
+COARSE_DIFFERENCE, COARSE_SHARE = 0.05, 0.25
 STORED = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}  # safetensors' names
 
 
@@ -211,26 +213,38 @@ def _compare(student: Student, folder: Path, dtype: str, where: str) -> tuple[fl
         raise AdapterError(f"{where}: came back with {head}, unlike the student; keep the adapter")
     quantised = any(_is_quantised(module) for module in student.model.modules())
     exact = dtype == "float32" and student.dtype == torch.float32 and not quantised
-    difference, largest = _difference(student.model, again)
-    rounding = LARGEST_DIFFERENCE * max(1.0, largest / 10)
-    coarse = "bfloat16" if student.dtype == torch.bfloat16 or quantised else dtype
-    allowed = rounding if exact else COARSE_DIFFERENCE[coarse] * largest
-    if exact and difference > allowed:  # a sharp model amplifies rounding: again in float64
-        difference, largest = _difference(copy.deepcopy(student.model).double(), again.double())
-    if not difference <= allowed:  # also when it is not a number
-        wrong = f"merged logits differ by {difference:.2g} (allowed {allowed:.2g})"
+    ids_BT = _mixed(student.vocabulary)
+    difference_N, largest = _difference(student.model, again, ids_BT)
+    allowed = LARGEST_DIFFERENCE * max(1.0, largest / 10) if exact else COARSE_DIFFERENCE * largest
+    if exact and difference_N.max() > allowed:  # a sharp model amplifies rounding: in float64
+        double = copy.deepcopy(student.model).double()
+        difference_N, largest = _difference(double, again.double(), ids_BT)
+    counted = float(difference_N.max() if exact else difference_N.quantile(1 - COARSE_SHARE))
+    difference = float(difference_N.max())
+    if not counted <= allowed:  # also when it is not a number
+        wrong = f"merged logits differ by {counted:.2g} (allowed {allowed:.2g})"
         raise AdapterError(f"{where}: {wrong}; nothing was written, keep the adapter")
     return difference, largest
 
 
-@torch.no_grad()
-def _difference(ours: PreTrainedModel, theirs: PreTrainedModel) -> tuple[float, float]:
-    """(largest difference, largest logit) of two models on the same random ids."""
+def _mixed(vocabulary: AudioVocabulary) -> Tensor:
+    """Random ids_BT, every second one a new id."""
     generator = torch.Generator().manual_seed(0)
-    ids_BT = torch.randint(text_config(ours.config).vocab_size, (2, 48), generator=generator)
+    ids_BT = torch.randint(vocabulary.base_rows, (2, 48), generator=generator)
+    new_ids = torch.randint(vocabulary.base_rows, vocabulary.rows, (2, 24), generator=generator)
+    ids_BT[:, ::2] = new_ids
+    return ids_BT
+
+
+@torch.no_grad()
+def _difference(
+    ours: PreTrainedModel, theirs: PreTrainedModel, ids_BT: Tensor
+) -> tuple[Tensor, float]:
+    """(largest difference_N by token, largest logit) of two models on the same ids."""
     training = ours.training
     ours.eval()
     ours_BTV = ours(input_ids=ids_BT.to(ours.device), use_cache=False).logits.double().cpu()
     ours.train(training)
     theirs_BTV = theirs(input_ids=ids_BT, use_cache=False).logits.double()
-    return float((ours_BTV - theirs_BTV).abs().max()), float(ours_BTV.abs().max())
+    difference_N = (ours_BTV - theirs_BTV).abs().amax(-1).flatten()
+    return difference_N, float(ours_BTV.abs().max())

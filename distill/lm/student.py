@@ -41,6 +41,7 @@ from distill.runtime import torchaudio_standin
 
 torchaudio_standin.install()
 from peft import LoraConfig, inject_adapter_in_model
+from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
 from transformers import Cache, DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.masking_utils import create_masks_for_generate
 from transformers.pytorch_utils import Conv1D
@@ -245,14 +246,20 @@ class Student:
         )
 
     def _linear_names(self) -> list[str]:
-        """Last names of the body's linear layers, without those that Mamba's kernels read past."""
-        names, fused = set(), set()
-        for name, module in self.body.named_modules():
-            if isinstance(module, nn.Linear | Conv1D) and ".lora_" not in name:
-                names.add(name.removesuffix(".base_layer").rpartition(".")[2])
+        """Last names of the body's linear layers that stock adapters can stand on: no routers, no
+        layers that Mamba's kernels read past, none that PEFT takes for a name of fused experts."""
+        names: set[str] = set()
+        others: set[str] = set()
+        for path, module in self.body.named_modules():
+            name = path.removesuffix(".base_layer").rpartition(".")[2]
+            if isinstance(module, nn.Linear | Conv1D) and ".lora_" not in path:
+                is_router = type(module).__module__.startswith("transformers.models.")
+                (others if is_router else names).add(name)
             if hasattr(module, "A_log") and hasattr(module, "D"):
-                fused.add("out_proj")
-        return sorted(names - fused)
+                others.add("out_proj")
+        config = LoraConfig(target_modules=sorted(names - others))
+        convert_peft_config_for_transformers(config, self.model, None)
+        return sorted(config.target_modules or ())
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """Trainable parameters by name; a shared one once."""
