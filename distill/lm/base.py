@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from distill.errors import FolderError
 from distill.folders import locate
+from distill.lm.families import opener
 from distill.lm.gguf_base import as_folder, source, whole_model
 from distill.lm.layers import Layers, keep_layers, kept_layers
 from distill.runtime import torchaudio_standin
@@ -36,7 +37,13 @@ import transformers
 
 # an optional package: not our user's care
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
-from transformers import AutoTokenizer, BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 # its bars would stand before every one-line error of ours
 transformers.utils.logging.disable_progress_bar()
@@ -67,8 +74,11 @@ def open_base(
         options["quantization_config"] = _quantisation(quantise, getattr(torch, dtype))
         options["device_map"] = {"": best_device()}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-        model = whole_model(folder, use_safetensors=True, **options)
+        # said, not left out: else transformers waits for someone to type y
+        trust = {"trust_remote_code": False}
+        tokenizer = AutoTokenizer.from_pretrained(folder, **trust)
+        kind = opener(AutoConfig.from_pretrained(folder, **trust))
+        model = whole_model(folder, kind, use_safetensors=True, **trust, **options)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         unread = f"transformers cannot load it as a causal LM ({reason})"

@@ -13,10 +13,20 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+
+from distill.runtime import torchaudio_standin
+
+torchaudio_standin.install()
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -31,6 +41,7 @@ class Family:
 
 
 PLAIN = Family()
+SOFT_CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
 FAMILIES = {  # by config.model_type, as in transformers 5.23
     "cohere": Family(multiply_by="logit_scale"),
     "cohere2": Family(multiply_by="logit_scale"),
@@ -46,10 +57,12 @@ FAMILIES = {  # by config.model_type, as in transformers 5.23
 
 def after_head(config: PreTrainedConfig) -> Callable[[Tensor], Tensor]:
     """The model's own scaling, then soft-capping, of logits of any shape; the dtype stays."""
+    config = text_config(config)
     family = FAMILIES.get(config.model_type, PLAIN)
     multiplier = getattr(config, family.multiply_by) if family.multiply_by else None
     divisor = getattr(config, family.divide_by) if family.divide_by else None
-    cap = getattr(config, "final_logit_softcapping", None)
+    caps = (getattr(config, name, None) for name in SOFT_CAPS)
+    cap = next((value for value in caps if value is not None), None)
 
     def finish(logits: Tensor) -> Tensor:
         if multiplier is not None:
@@ -61,6 +74,34 @@ def after_head(config: PreTrainedConfig) -> Callable[[Tensor], Tensor]:
         return logits
 
     return finish
+
+
+def text_config(config: PreTrainedConfig) -> PreTrainedConfig:
+    """Of the language model: of a multimodal LLM it is nested, else it is the config itself."""
+    return config.get_text_config(decoder=True)
+
+
+def is_nested(config: PreTrainedConfig) -> bool:
+    """Whether an LLM is multimodal: its language model is a part of it."""
+    return text_config(config) is not config
+
+
+def text_model(model: Any) -> Any:
+    """The layers whose last hidden state the head reads; of a multimodal LLM its language model."""
+    body = model.base_model
+    if not is_nested(model.config) and body is not model:
+        return body
+    table = model.get_input_embeddings()
+    return next(module for module in model.modules() if table in module.children())
+
+
+def opener(config: PreTrainedConfig) -> Any:
+    """transformers' class that opens a folder of this config as one that writes text."""
+    if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING:
+        return AutoModelForCausalLM
+    if type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
+        return AutoModelForImageTextToText  # Mistral 3 and others: never without their eyes
+    return AutoModelForCausalLM
 
 
 def cache_word(kind: type[nn.Module]) -> str:

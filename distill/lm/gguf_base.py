@@ -113,10 +113,10 @@ def _model(file: Path, dtype: str) -> Any:
     return model
 
 
-def whole_model(folder: Path, **options: Any) -> Any:
-    """`from_pretrained` of a causal LM; ValueError where weights are missing, for which
-    transformers takes random numbers."""
-    loaded: Any = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **options)
+def whole_model(folder: Path, kind: Any = AutoModelForCausalLM, **options: Any) -> Any:
+    """`from_pretrained` of a causal LM, of a class of transformers; ValueError where weights are
+    missing, for which transformers takes random numbers."""
+    loaded: Any = kind.from_pretrained(folder, output_loading_info=True, **options)
     model, about = loaded
     if missing := sorted(about["missing_keys"]):
         raise ValueError(f"{len(missing)} of its weights are missing: {missing[0]}")

@@ -28,6 +28,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from distill.errors import GraftError
+from distill.lm.families import text_config
 from distill.lm.vocabulary import AudioVocabulary, Span
 
 if TYPE_CHECKING:
@@ -54,6 +55,11 @@ class Grafted(nn.Module):
         self.old = old
         self.new = new
 
+    @property
+    def weight(self) -> nn.Parameter:
+        """The stock table alone: some families ask it for dtype or device (Mamba 2, Llama 4)."""
+        return self.old.weight  # type: ignore[return-value]
+
     def joined(self) -> Tensor:
         """weight_VD of the one table that a merged model has, in the finer of the two dtypes."""
         dtype = torch.promote_types(self.old.weight.dtype, self.new.dtype)
@@ -72,7 +78,7 @@ class GraftedEmbedding(Grafted):
         added = F.embedding((ids - old_rows).clamp(min=0), self.new)
         scale = getattr(self.old, "embed_scale", None)  # Gemma: its forward multiplies by sqrt(D)
         if scale is not None:
-            added = added * scale.to(added.dtype)
+            added = added * (scale.to(added.dtype) if isinstance(scale, Tensor) else scale)
         return torch.where(is_new.unsqueeze(-1), added.to(known.dtype), known)
 
 
@@ -106,7 +112,7 @@ def add_rows(model: Any, rows: Sequence[Tensor], count: int) -> None:
     new = [nn.Parameter(rows_ND.to(embedding.weight.device)) for rows_ND in rows]
     model.set_input_embeddings(GraftedEmbedding(embedding, new[0]))
     model.set_output_embeddings(GraftedHead(head, new[-1]))
-    model.config.vocab_size = model.vocab_size = count
+    text_config(model.config).vocab_size = model.vocab_size = count
     model.requires_grad_(False)
 
 

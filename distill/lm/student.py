@@ -17,8 +17,8 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ from distill.lm.base import (
     open_base,
     opening_of,
 )
-from distill.lm.families import after_head, cache_word
+from distill.lm.families import after_head, cache_word, is_nested, text_config, text_model
 from distill.lm.gguf_base import source
 from distill.lm.graft import (
     Grafted,
@@ -53,7 +53,7 @@ from distill.lm.graft import (
     first_rows,
     is_tied,
 )
-from distill.lm.graft_checks import Packing, check_graft, text_logits
+from distill.lm.graft_checks import Packing, check_family, check_graft, text_logits
 from distill.lm.held import cannot_quantise, check_held, quantised_as
 from distill.lm.layers import kept_layers
 from distill.lm.loudness import soften
@@ -63,7 +63,9 @@ from distill.runtime import torchaudio_standin
 torchaudio_standin.install()
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
-from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
+from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
+from transformers import Cache, DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.masking_utils import create_masks_for_generate
 from transformers.pytorch_utils import Conv1D
 
 log = logging.getLogger("distill")
@@ -98,13 +100,16 @@ class Student:
     base_pieces: int
     tied: bool
     lora: LoraSettings | None = None
-    packing: Packing = "positions"
+    packing: Packing = "rows"  # needs no trust; `check_student` looks for a better one
+    reach: int = attention.EVERY  # tokens of a song: a longer one is a row of its own
     layers: tuple[int, ...] | None = None  # of its base's, where only some are kept
     opening: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         self.text = TextCoder(self.tokenizer, self.base_pieces)
         self._finish = after_head(self.model.config)
+        self.body = text_model(self.model)
+        self._cache_word = cache_word(type(self.body))
 
     @property
     def embedding(self) -> nn.Embedding | Grafted:
@@ -130,7 +135,8 @@ class Student:
     @property
     def longest(self) -> int:
         """Tokens that the model's positions reach."""
-        return int(getattr(self.model.config, "max_position_embeddings", 1 << 30))
+        config = text_config(self.model.config)
+        return int(getattr(config, "max_position_embeddings", attention.EVERY))
 
     def encode_text(self, text: str) -> list[int]:
         """Ids of a text, all of them text (below `vocabulary.base_rows`) whatever it spells."""
@@ -164,44 +170,56 @@ class Student:
         """Last hidden states hidden_BTD, after the final norm; `cache` is extended in place.
 
         Without cache and mask, songs (`positions_BT` that start again) do not see each other.
-        GraftError where the family cannot keep them apart.
         """
-        body = self.model.base_model
-        apart: AbstractContextManager[None] = nullcontext()
         # use_cache=False matters: with its own cache transformers does not look for packed songs
-        options: dict[str, object] = {"use_cache": cache is not None, cache_word(type(body)): cache}
+        options: dict[str, object] = {"use_cache": cache is not None, self._cache_word: cache}
         if positions_BT is not None:
-            options["position_ids"] = positions_BT
             if cache is None and attention_mask is None:
-                packing = self._packing_now()
-                if packing == "songs":
-                    apart = attention.apart(self.model.config, positions_BT)
-                elif packing != "positions":
-                    attention_mask = self._songs_apart(positions_BT)
+                return self._packed(ids_BT, positions_BT)
+            options["position_ids"] = positions_BT
         if attention_mask is not None:
             options["attention_mask"] = attention_mask
-        with apart:
-            return body(input_ids=ids_BT, **options).last_hidden_state
+        return self.body(input_ids=ids_BT, **options).last_hidden_state
 
-    def _packing_now(self) -> Packing:
-        """With gradient checkpoints layers run again in the backward pass, after `apart`'s end."""
-        again = self.packing == "songs" and any(
-            getattr(module, "gradient_checkpointing", False) for module in self.model.modules()
-        )
-        return "mask" if again else self.packing
+    def new_cache(self) -> Cache:
+        """An empty key-value cache for `hidden`, with what each kind of layer remembers."""
+        return DynamicCache(config=self.model.config)
 
-    def _songs_apart(self, positions_BT: Tensor) -> Tensor | None:
-        """Additive mask (B, 1, T, T): a token sees its song up to itself. None: a row is a song."""
-        starts_BT = attention.song_starts(positions_BT)
-        if not bool(starts_BT[:, 1:].any()):
-            return None
-        if self.packing == "none":
-            fault = "this family cannot keep packed songs apart"
-            raise GraftError(f"{self.base}: {fault}; put one song in a row")
-        song_BT = starts_BT.cumsum(-1)
-        seen_BTT = (song_BT[:, :, None] == song_BT[:, None, :]).tril()
-        mask_BTT = torch.zeros(seen_BTT.shape, dtype=self.dtype, device=song_BT.device)
-        return mask_BTT.masked_fill(~seen_BTT, torch.finfo(self.dtype).min)[:, None]
+    def _packed(self, ids_BT: Tensor, positions_BT: Tensor) -> Tensor:
+        """hidden_BTD of songs packed into rows, each as if it stood alone."""
+        lengths = attention.song_lengths(positions_BT)
+        packing = self.packing if max(lengths) <= self.reach else "rows"
+        if packing == "rows" and len(lengths) > len(ids_BT):
+            return self._one_song_a_row(ids_BT, positions_BT, lengths)
+        options: dict[str, object] = {"position_ids": positions_BT, "use_cache": False}
+        if packing == "songs":
+            options["attention_mask"] = attention.lengths_mask(lengths)
+        elif packing == "masks":
+            options["attention_mask"] = self._masks(positions_BT)
+        return self.body(input_ids=ids_BT, **options).last_hidden_state
+
+    def _masks(self, positions_BT: Tensor) -> object:
+        """A mask for each kind of layer, by which packed songs do not see each other."""
+        like_BT0 = torch.empty(*positions_BT.shape, 0, dtype=self.dtype, device=self.device)
+        return create_masks_for_generate(self.body.config, like_BT0, None, None, positions_BT)
+
+    def _one_song_a_row(self, ids_BT: Tensor, positions_BT: Tensor, lengths: list[int]) -> Tensor:
+        """Songs of like length side by side, filled up behind their end, which nobody sees."""
+        parts, order = [], []
+        for starts_S, lengths_S in attention.rows_of_songs(lengths):
+            steps_T = torch.arange(int(lengths_S.max()))
+            own_ST = steps_T < lengths_S[:, None]
+            at_ST = starts_S[:, None] + torch.minimum(steps_T, lengths_S[:, None] - 1)
+            first_S1 = positions_BT.flatten()[starts_S.to(self.device), None]
+            states_STD = self.body(
+                input_ids=ids_BT.flatten()[at_ST.to(self.device)],
+                position_ids=first_S1 + steps_T.to(self.device),
+                use_cache=False,
+            ).last_hidden_state
+            parts.append(states_STD[own_ST.to(self.device)])
+            order.append(at_ST[own_ST])
+        back_N = torch.cat(order).argsort().to(self.device)
+        return torch.cat(parts)[back_N].unflatten(0, ids_BT.shape)
 
     def logits(self, hidden_ND: Tensor, start: int, end: int) -> Tensor:
         """logits_NC of rows start ... end-1 of the joint vocabulary, as of the stock model."""
@@ -261,22 +279,38 @@ class Student:
         raise GraftError(f"{self.base}: is merged, its tables are one; {ways}")
 
     def _lora_config(self, settings: LoraSettings, **more: Any) -> LoraConfig:
-        linear = {
-            name.removesuffix(".base_layer").rpartition(".")[2]
-            for name, module in self.model.base_model.named_modules()
-            if isinstance(module, nn.Linear | Conv1D) and ".lora_" not in name
-        }
+        linear = self._linear_names()
         if not linear:
             raise GraftError(f"{self.base}: no linear layers for LoRA in its body; train all of it")
+        targets: list[str] | str = linear
+        if is_nested(self.model.config):  # eyes and ears have layers of the same names
+            inside = re.escape(name_of(self.model, self.body))
+            targets = rf".*{inside}\..*\.({'|'.join(map(re.escape, linear))})"
         return LoraConfig(
             r=settings.rank,
             lora_alpha=settings.alpha,
             lora_dropout=settings.dropout,
-            target_modules=sorted(linear),
-            fan_in_fan_out=any(isinstance(module, Conv1D) for module in self.model.modules()),
+            target_modules=targets,
+            fan_in_fan_out=any(isinstance(module, Conv1D) for module in self.body.modules()),
             task_type="CAUSAL_LM",
             **more,
         )
+
+    def _linear_names(self) -> list[str]:
+        """Last names of the body's linear layers that stock adapters can stand on: no routers, no
+        layers that Mamba's kernels read past, none that PEFT takes for a name of fused experts."""
+        names: set[str] = set()
+        others: set[str] = set()
+        for path, module in self.body.named_modules():
+            name = path.removesuffix(".base_layer").rpartition(".")[2]
+            if isinstance(module, nn.Linear | Conv1D) and ".lora_" not in path:
+                is_router = type(module).__module__.startswith("transformers.models.")
+                (others if is_router else names).add(name)
+            if hasattr(module, "A_log") and hasattr(module, "D"):
+                others.add("out_proj")
+        config = LoraConfig(target_modules=sorted(names - others))
+        convert_peft_config_for_transformers(config, self.model, None)
+        return sorted(config.target_modules or ())
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """Trainable parameters by name; a shared one once."""
@@ -390,6 +424,7 @@ def graft(
     held = rows_of(model)
     pieces = min(held, _ids_of(tokenizer))
     tables = (model.get_input_embeddings(), model.get_output_embeddings())
+    check_family(model, where)
     check_tables(*tables, where)
     _check_rows(model, tokenizer, vocabulary.base_rows, where)
     _refuse_named(tokenizer, vocabulary, where)

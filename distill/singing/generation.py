@@ -39,8 +39,6 @@ def _generate(
     seeds: Sequence[int],
     sampling: Sampling,
 ) -> list[Sung]:
-    from transformers import DynamicCache
-
     v, device = student.vocabulary, student.device
     sung = [Sung() for _ in passages]
     scripts = [
@@ -52,7 +50,7 @@ def _generate(
     ids_BT, mask_BT = (side.to(device) for side in _left_padded(headers))
     positions_BT = (mask_BT.cumsum(-1) - 1).clamp(min=0)
     requests: list[Request | None] = [next(steps) for steps in scripts]
-    cache, alone = DynamicCache(), len(passages) == 1
+    cache, alone = student.new_cache(), len(passages) == 1
     while any(request is not None for request in requests):
         hidden_BTD = student.hidden(ids_BT, positions_BT, cache, None if alone else mask_BT)
         hidden_BD = hidden_BTD[:, -1]
