@@ -11,9 +11,9 @@ point, and the more the further they reach there,
     D' = D (1 + E[h h^T] / t)^(-1/2)      D: the rows around their mean; t as large as will do
 
 Almost all of the rows lies in other directions and stays, so codes that were near each other still
-are, and those that a tied base reads stay apart. (Rows scaled as a whole would
-keep 3 % of their spread in SmolLM2, which then learns more slowly than from the loud ones.) A block that is
-quiet enough is not touched.
+are, and those that a tied base reads stay apart. (Rows scaled as a whole would keep 3 % of their
+spread in SmolLM2, which then learns more slowly than from the loud ones.) A block that is quiet
+enough is not touched.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from distill.lm.batches import Batch, build
 from distill.lm.prompts import Passage, Piece, write
 from distill.lm.vocabulary import AudioVocabulary, Span
 
-# nats by which a block may begin worse than a guess (a tenth is allowed) on songs that were not heard
-# before; and what is aimed at on those that were
+# nats by which a block may begin worse than a guess (a tenth is allowed) on songs that were not
+# heard before; and what is aimed at on those that were
 MOST_NATS = 0.08
 AIM = 0.02
 ROUNDS = 8  # of new songs
