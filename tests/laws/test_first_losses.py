@@ -52,10 +52,12 @@ def nats(student: Student) -> dict[str, float]:
 
 @EVERY_CASE
 def test_no_block_begins_worse_than_a_guess(family: str, tied: bool) -> None:
-    before = nats(grafted(family, tied, loud=60.0, soft=False))
+    before = nats(grafted(family, tied, loud=25.0, soft=False))
     assert max(before.values()) > SLACK, "this base was never loud, so nothing is shown"
-    after = nats(grafted(family, tied, loud=60.0))
+    after = nats(grafted(family, tied, loud=25.0))
+    lengths = after.pop("lengths")
     assert all(value <= SLACK for value in after.values()), (before, after)
+    assert lengths <= 3 * SLACK < before["lengths"]  # forty of them, so this figure is a rough one
 
 
 @EVERY_CASE
@@ -66,20 +68,22 @@ def test_a_quiet_base_begins_as_it_would_without(family: str, tied: bool) -> Non
 
 
 @EVERY_CASE
-def test_only_the_spread_within_a_block_shrinks(family: str, tied: bool) -> None:
-    soft, hard = (grafted(family, tied, loud=60.0, soft=soft) for soft in (True, False))
+def test_a_block_keeps_its_mean_and_what_no_hidden_state_hears(family: str, tied: bool) -> None:
+    soft, hard = (grafted(family, tied, loud=25.0, soft=soft) for soft in (True, False))
     *inputs, head = soft.new_rows()
     v = soft.vocabulary
-    for name in inputs:  # an untied base reads its codes as loudly as its words
+    for name in inputs:  # an untied base reads its codes as it reads its words
         assert torch.equal(soft.new_rows()[name], hard.new_rows()[name])
     for span in (v.span(0), v.span(1), v.pitch_span, v.length_span):
         block = slice(span.start - v.base_rows, span.stop - v.base_rows)
         ours_CD, theirs_CD = (s.new_rows()[head][block].detach() for s in (soft, hard))
-        assert torch.allclose(ours_CD.mean(0), theirs_CD.mean(0), rtol=1e-3, atol=1e-4)
+        assert torch.allclose(ours_CD.mean(0), theirs_CD.mean(0), rtol=1e-3, atol=1e-3)
         ours_CD, theirs_CD = ours_CD - ours_CD.mean(0), theirs_CD - theirs_CD.mean(0)
-        factor = float(ours_CD.norm() / theirs_CD.norm())
-        assert 0.0005 < factor <= 1.0001
-        assert torch.allclose(ours_CD, factor * theirs_CD, rtol=1e-2, atol=1e-4)
+        kept = float(ours_CD.norm() / theirs_CD.norm())
+        assert 0.001 < kept <= 1.0001
+    rest = slice(v.used_rows - v.base_rows, None)  # control ids and padding belong to no block
+    for rows in (slice(0, 2), rest):
+        assert torch.equal(soft.new_rows()[head][rows], hard.new_rows()[head][rows])
 
 
 def test_excess_is_the_cross_entropy_of_codes_that_are_equally_likely() -> None:
