@@ -9,6 +9,7 @@ signals in the cache, training in the run folder), so an interrupted run, called
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -235,8 +236,9 @@ def _watched(stage: Stage, folder: Path) -> Iterator[Watch | None]:
     singer = Singer(stage.student, stage.codec, about(stage))
     heard = HeldOutLine(singer, stage.held_out_songs, folder, stage.recipe.seed)
     try:
-        train = settings.train
-        yield Watch(stage.student, stage.held_out, settings.watch, train, folder, heard)
+        first = int(os.environ.get("RANK", "0")) == 0
+        held_out, train = stage.held_out, settings.train
+        yield Watch(stage.student, held_out, settings.watch, train, folder, heard, first)
     finally:
         heard.close()
 
