@@ -109,12 +109,23 @@ def _stage(name: str, makes_run: bool = False) -> Verb:
 
 def _check(parser: ArgumentParser) -> Call:
     _recipe_arguments(parser)
+    words = "also what it will take: parameters, tokens, disk, memory, hours (trains some seconds)"
+    parser.add_argument("--estimate", action="store_true", help=words)
+    words = "your songs, for recipes that learn from a folder; with --estimate"
+    parser.add_argument("--songs", metavar="FOLDER", help=words)
 
     def call(options: Namespace) -> str:
         # not by way of pipeline, which imports what it takes to train
         from distill.config import recipe
 
-        return "\n".join(recipe.check(_recipe(options)))
+        asked = _recipe(options)
+        if options.estimate:
+            from distill import pipeline
+
+            return pipeline.estimate(asked, songs=options.songs)
+        if options.songs is not None:
+            asked = recipe.with_songs(asked, options.songs)
+        return "\n".join(recipe.check(asked))
 
     return call
 

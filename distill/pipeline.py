@@ -40,6 +40,15 @@ def run(recipe: Recipe, songs: str | None = None, out: str | Path | None = None)
     return recipe.settings.run(recipe, _folder(recipe, out))
 
 
+def estimate(recipe: Recipe, songs: str | None = None) -> str:
+    """What a recipe means, and what its run will take: songs are encoded, a few steps trained."""
+    from distill.tasks import _estimate
+
+    recipe = with_songs(recipe, songs)
+    figures = _estimate.estimate(recipe)  # before its lines: an error stands alone
+    return "\n".join([*check(recipe), *figures.lines()])
+
+
 def encode(recipe: Recipe, songs: str | None = None) -> str:
     """Songs to codes, into the cache."""
     stage = _stage(recipe, songs)
@@ -128,4 +137,15 @@ def merge(run_folder: str | Path, out: str | Path, dtype: Dtype | None = None) -
     return f"{merged.folder}: largest difference {difference:.1e} of logits up to {logit:.1f}"
 
 
-__all__ = ["check", "encode", "load_singer", "merge", "parts", "record", "run", "songs", "train"]
+__all__ = [
+    "check",
+    "encode",
+    "estimate",
+    "load_singer",
+    "merge",
+    "parts",
+    "record",
+    "run",
+    "songs",
+    "train",
+]

@@ -30,7 +30,9 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
 
         return call
 
-    stages = {name: note(name) for name in ("run", "encode", "record", "train", "merge")}
+    stages = {
+        name: note(name) for name in ("run", "estimate", "encode", "record", "train", "merge")
+    }
     fakes = {
         "pipeline": SimpleNamespace(**stages, parts=note("parts", {"codecs": ["a", "b"]})),
         "hub": SimpleNamespace(push=note("push", "pushed")),
@@ -70,6 +72,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
             ),
         ),
         ("check quick", ("check", (("quick", {}),), {})),
+        ("check quick --estimate --songs mine", ("estimate", (("quick", {}),), {"songs": "mine"})),
         ("encode quick", ("encode", (("quick", {}),), {"songs": None})),
         ("record quick", ("record", (("quick", {}),), {"songs": None})),
         ("encode quick --songs mine", ("encode", (("quick", {}),), {"songs": "mine"})),

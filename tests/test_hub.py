@@ -104,6 +104,26 @@ def test_of_a_run_folder_the_merged_model_goes(merged: Path) -> None:
     shown = hub.push(merged.parent, "org/tiny-singer", dry_run=True)
     assert "steps.jsonl" not in shown.files and "eval.json" in shown.files
     assert "| judged / shares / singer / in_tune | 0.87 |" in shown.card
+    assert shown.card.count("Not measured.") == 2
+
+
+def test_the_card_says_what_the_adapter_changed_and_what_is_remembered(merged: Path) -> None:
+    rows = {"held_out_words": 0.021, "learnt_words": 0.034, "held_out_songs": 0.019}
+    run = {"seconds": 0.4, "frames": 10, "slot0": rows, "all_slots": dict.fromkeys(rows)}
+    sung = {"in_tune": 0.2, "word_error": None, "codes_changed": 0.9, "pitch_cents": 310.0}
+    report = {
+        "adapter": {
+            "on": {"nats_per_token": [2.0, 3.0], "sung": {"in_tune": 0.9}},
+            "before_training": {"kl_per_token": [4.5, 3.25], "sung": sung},
+        },
+        "memory": {"codes": {"training_frames": 5000, "runs": [run]}, "melodies": {}},
+    }
+    (merged.parent / "report.json").write_text(json.dumps(report))
+    card = hub.push(merged.parent, "org/tiny-singer", dry_run=True).card
+    assert "against the model before training: KL 4.5, 3.25 nats" in card
+    assert "notes in tune 20% (on: 90%)" in card and "pitch 310 cents apart" in card
+    assert "in runs of 0.4 s of 5,000 frames" in card and "2.1% of takes on held-out" in card
+    assert "1.9% of held-out songs" in card and "Not measured." not in card
 
 
 def test_the_card_says_where_the_codec_lies_and_what_its_tracks_are(merged: Path) -> None:

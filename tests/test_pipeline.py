@@ -21,8 +21,9 @@ from distill.codecs import embedded
 from distill.config import recipe
 from distill.config.recipe import Recipe
 from distill.errors import DistillError, FolderError, SettingsError, TeacherError, TrainingError
+from distill.lm.prompts import write
 from distill.singing.singer import load_singer
-from distill.tasks import Task, _run
+from distill.tasks import Task, _estimate, _run, _singing_run
 
 STEPS = 6
 MY_SONGS = """
@@ -37,6 +38,14 @@ packing: {{row_tokens: 400, rows: 2}}
 train:
   {{steps: 6, learning_rate: 1e-2, warmup_steps: 1, checkpoint_every_steps: 2, precision: fp32}}
 judge: {{lines: 0}}
+"""
+TEXT = """
+task: text
+seed: 0
+model: {{width: 32, inner: 48, layers: 1, heads: 2, pieces: 330, text: "{home}/text"}}
+row_tokens: 32
+rows: 2
+train: {{steps: 3, precision: fp32}}
 """
 BY_TEACHER = """
 task: sing
@@ -275,6 +284,32 @@ def test_a_codec_of_ones_own_goes_where_the_singer_goes(home, run, tmp_path):
     shutil.rmtree(tmp_path / "singer" / "codec")
     with pytest.raises(DistillError, match="codec"):
         load_singer(tmp_path / "singer", device="cpu")
+
+
+def test_an_estimate_counts_what_a_run_then_holds(home, run, monkeypatch):
+    monkeypatch.setattr(_estimate, "CALIBRATION", 0.0)
+    mine = recipe.with_songs(my_songs(home), str(home / "songs"))
+    before = content(run)
+    figures = _estimate.estimate(mine)
+    trained = load_file(run / "singer" / "adapter_model.safetensors")
+    assert figures.trained == sum(tensor.numel() for tensor in trained.values())
+    stage = _singing_run.open_stage(mine)
+    v, encode = stage.student.vocabulary, stage.student.encode_text
+    lengths = [len(write(c.passage, c.codes_FS, encode, v)) for c in stage.train]
+    assert figures.tokens == sum(lengths) and figures.passages == len(lengths)
+    whole = sum(parameter.numel() for parameter in stage.student.model.parameters())
+    assert figures.trained + figures.frozen == whole
+    for part in ("checkpoints", "merged", "singer", "best"):
+        files = [path for path in (run / part).rglob("*") if path.is_file()]
+        size = sum(path.stat().st_size for path in files if "codec" not in path.parts)
+        assert figures.disk[part] == pytest.approx(size, rel=0.1), part
+    assert figures.memory > 2**20 and figures.step_seconds > 0 and figures.hours > 0
+    assert {"training", "singing", "merging", "evaluations"} <= figures.seconds.keys()
+    assert any("parameters" in line for line in figures.lines())
+    assert content(run) == before
+    text = recipe.parse(TEXT.format(home=home), "base")
+    figures = _estimate.estimate(text)
+    assert figures.trained > 0 and set(figures.seconds) == {"training"}
 
 
 def test_songs_go_into_the_source_that_takes_a_folder(home):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -270,8 +271,9 @@ def _watched(stage: Stage, folder: Path) -> Iterator[Watch | None]:
     singer = Singer(stage.student, stage.codec, about(stage))
     heard = HeldOutLine(singer, stage.held_out_songs, folder, stage.recipe.seed)
     try:
-        train = settings.train
-        yield Watch(stage.student, stage.held_out, settings.watch, train, folder, heard)
+        first = int(os.environ.get("RANK", "0")) == 0
+        held_out, train = stage.held_out, settings.train
+        yield Watch(stage.student, held_out, settings.watch, train, folder, heard, first)
     finally:
         heard.close()
 

@@ -94,12 +94,16 @@ class Watch:
         train: TrainSettings,
         folder: Path,
         listener: Listener | None = None,
+        writes: bool = True,
     ) -> None:
+        """`writes`: whether this process is the one of the run that writes (all evaluate, so that
+        all stop together)."""
         self.student, self.settings, self.train, self.folder = student, settings, train, folder
         self.sample = sample(held_out, settings.tokens)
         self.tokens = sum(item.codes_FS.numel() for item in self.sample)
         self.rows = _read_rows(folder / ROWS)
-        self._listener, self._sung_at, self._sung_cost = listener, 0.0, 0.0
+        self._writes, self._listener = writes, listener if writes else None
+        self._sung_at, self._sung_cost = 0.0, 0.0
         self._since = 0  # tokens trained on since the last evaluation
 
     @property
@@ -133,12 +137,13 @@ class Watch:
 
     def finish(self, tell: Tell) -> Evaluation | None:
         """Evaluates the last weights, unless that was done, and puts the best into the student;
-        their row. None where nothing was trained."""
+        their row. None where nothing was trained, and in a process that does not write."""
         step = last_step(self.folder)
         if not self.stopped and step and (not self.rows or self.rows[-1].step < step):
-            _write(self.folder / ROWS, self.rows)
+            if self._writes:
+                _write(self.folder / ROWS, self.rows)
             self._evaluate(step, 1.0, tell)
-        if (best := self.best()) is None:
+        if not self._writes or (best := self.best()) is None:
             return None
         row, path = best
         if row != self.rows[-1]:
@@ -158,8 +163,9 @@ class Watch:
     def _resume(self, step: Step) -> None:
         """Forgets the rows of steps that are trained again; with step 1, the best weights too."""
         kept = self.rows = [row for row in self.rows if row.step < step.index]
-        _write(self.folder / ROWS, kept)
-        if step.index == 1:
+        if self._writes:
+            _write(self.folder / ROWS, kept)
+        if self._writes and step.index == 1:
             for path in (self.folder / BEST).glob(PREFIX + "*"):
                 folders.discard(path)
         last = kept[-1].step if kept else 0
@@ -180,10 +186,11 @@ class Watch:
         figures["seconds"] = round(time.perf_counter() - started, 3)
         row = Evaluation(**{name: figures[name] for name in Evaluation.__dataclass_fields__})
         lowest = min((other.figure for other in self.rows), default=float("inf"))
-        if row.figure <= lowest:
+        if self._writes and row.figure <= lowest:
             self._keep(row)
         self.rows.append(row)
-        _append(self.folder / ROWS, row)
+        if self._writes:
+            _append(self.folder / ROWS, row)
         self._since = 0
         tell(step, row.values())
         if self._listener is not None:

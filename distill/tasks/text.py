@@ -42,7 +42,11 @@ class Settings(Checked):
         """Pretrains the LLM and measures it, in a folder."""
         from distill.tasks import _run  # the trainer, which checking a recipe does not need
 
-        return _run.run(TextTask(self, recipe.seed), recipe, folder)
+        return _run.run(self.task(recipe.seed), recipe, folder)
+
+    def task(self, seed: int) -> TextTask:
+        """The task, its text read and its tokenizer trained."""
+        return TextTask(self, seed)
 
 
 class TextTask(Task):
