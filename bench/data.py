@@ -14,7 +14,7 @@ process of its own for each of
     rank 3 of 8     a start at batch 100,000 in every eighth batch
     batches         shuffled batches a second, a second thousand after the first
 
-prints its seconds and its memory: `own` is what only the process holds (RssAnon), `mapped` the part
+prints its seconds and its memory, on one thread: `own` is what only the process holds (RssAnon), `mapped` the part
 of the index that it has in the page cache (RssFile), which the kernel takes back when it needs it.
 Reading the songs' own manifest and curating them is not part of it.
 """
@@ -34,6 +34,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -159,6 +160,8 @@ def measured(name: str, home: Path, batches: int) -> dict[str, object]:
 
 
 def measure(name: str, home: Path, batches: int) -> None:
+    """The last line that it prints: what a stage took, in this process, on one thread."""
+    torch.set_num_threads(1)
     imported = memory()["own"]
     started = time.perf_counter()
     index = passage_index.opened(home / "index")
