@@ -354,7 +354,7 @@ def test_opens_and_lengths_of_a_batch_without_any_are_nothing(student):
 @pytest.mark.parametrize("total", [1, 63, 64, 65, 1000])
 def test_lanes_pack_every_block_as_it_is_packed_alone(total):
     sizes = np.array(lengths(total, total), np.int32)
-    order_N = np.random.default_rng(total).permutation(total)
+    order_N = np.random.default_rng(total).permutation(total).astype(np.int32)
     rows = pack_lanes(sizes, order_N, 512, OPEN_ROWS, lane=64)
     members = [*map(np.ndarray.tolist, np.split(rows.members_N, rows.starts_R[1:-1]))]
     alone = [
@@ -365,7 +365,7 @@ def test_lanes_pack_every_block_as_it_is_packed_alone(total):
     assert sorted(members) == sorted(alone)
 
 
-def test_large_data_is_shuffled_whole_and_packed_once(monkeypatch):
+def test_rows_of_large_data_are_packed_once_and_shuffled_in_every_pass(monkeypatch):
     monkeypatch.setattr(batches, "BLOCK", 100)
     sizes, packing = np.array(lengths(3, 5000), np.int32), PackingSettings(512, 4)
     first, second = (epoch(sizes, packing, 7, number) for number in (0, 1))
@@ -373,11 +373,25 @@ def test_large_data_is_shuffled_whole_and_packed_once(monkeypatch):
         assert sorted(i for b in batches_of for row in b for i in row) == list(range(5000))
         assert all(sizes[row].sum() <= 512 for b in batches_of for row in b)
         assert all(len(b) == 4 for b in batches_of[:-1])
-    assert first[0] != second[0]
-    spread = [abs(a - b) for batch in first for row in batch for a, b in itertools.pairwise(row)]
+    rows_of_first, rows_of_second = ([row for b in e for row in b] for e in (first, second))
+    assert rows_of_first != rows_of_second and sorted(rows_of_first) == sorted(rows_of_second)
+    assert sorted(rows_of_first) != sorted(row for b in epoch(sizes, packing, 8, 0) for row in b)
+    spread = [abs(a - b) for row in rows_of_first for a, b in itertools.pairwise(row)]
     assert sum(spread) / len(spread) > 1000  # a third of 5,000 where neighbours are strangers
     with pytest.raises(FitError, match="passage 17 has 513 tokens, rows hold 512"):
         epoch(np.where(np.arange(5000) == 17, 513, sizes), packing, 7, 0)
+
+
+def test_batch_k_of_large_data_is_found_without_those_before_it(monkeypatch):
+    monkeypatch.setattr(batches, "BLOCK", 100)
+    sizes, packing = np.array(lengths(3, 1000), np.int32), PackingSettings(512, 4)
+    each = len(epoch(sizes, packing, 7, 0))
+    passes = []
+    real = batches.epoch
+    monkeypatch.setattr(batches, "epoch", lambda *a: passes.append(a[3]) or real(*a))
+    k = 10**6 * each + 5
+    assert next(schedule(sizes, packing, 7, k)) == real(sizes, packing, 7, 10**6)[5]
+    assert passes == [10**6]
 
 
 @pytest.mark.parametrize("block", [100, 10_000])

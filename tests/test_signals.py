@@ -94,7 +94,7 @@ def test_every_form_is_what_the_teacher_said_within_its_precision(coded, tmp_pat
                 )
             worst = (logp_FC - heard.slots[slot]).abs().max()
             range_of_row = float((logp_FC.amax(-1) - logp_FC.amin(-1)).max())
-            assert worst < (0.6 * range_of_row / 255 + 0.01 if form == "int8" else 0.01)
+            assert worst < (0.01 if form == "fp16" else 0.6 * range_of_row / 255 + 0.01)
             assert worst > 0  # it was stored, not passed on
         torch.testing.assert_close(heard.pitch_PK, exact.pitch_PK, atol=0.01, rtol=0)
         torch.testing.assert_close(heard.length_PL, exact.length_PL, atol=0.01, rtol=0)
@@ -102,14 +102,19 @@ def test_every_form_is_what_the_teacher_said_within_its_precision(coded, tmp_pat
 
 
 def test_forms_take_the_bytes_they_promise():
-    frames, codes, top_k = 50, 1024, 64
+    frames, codes = 50, 1024
     logp_FC = torch.randn(frames, codes).log_softmax(-1)
     signal = Signal((logp_FC,), torch.zeros(1, 90), torch.zeros(1, 17))
+    forms: list[tuple[Form, int]] = [("fp16", 0), ("int8", 0), ("topk", 8), ("topk", 64)]
     by_form = {
-        form: sum(t.nbytes for n, t in packed(signal, form, top_k).items() if n[-1] == "0") / frames
-        for form in FORMS
+        (form, k): sum(t.nbytes for n, t in packed(signal, form, k).items() if n[-1] == "0")
+        / frames
+        for form, k in forms
     }
-    assert by_form == {"fp16": 2 * codes, "int8": codes + 2, "topk": 4 * top_k + 2}
+    topk = {8: 8 + 16 + 4, 64: 64 + 128 + 4}  # by numbers; by a bit for every code
+    assert by_form == {("fp16", 0): 2 * codes, ("int8", 0): codes + 2} | {
+        ("topk", k): size for k, size in topk.items()
+    }
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -132,13 +137,14 @@ def test_a_certain_teacher_stays_certain(form):
 
 
 def test_a_slot_of_few_codes_is_kept_whole_and_wide_codes_keep_their_numbers():
-    few_FC, many_FC = (torch.randn(4, size).log_softmax(-1) for size in (9, 50_000))
-    signal = Signal((few_FC, many_FC), torch.zeros(1, 90), torch.zeros(1, 17))
-    again = unpacked(packed(signal, "topk", 8), 2, "")
+    few_FC, many_FC, some_FC = (torch.randn(4, n).log_softmax(-1) for n in (9, 50_000, 43))
+    signal = Signal((few_FC, many_FC, some_FC), torch.zeros(1, 90), torch.zeros(1, 17))
+    again = unpacked(packed(signal, "topk", 8), 3, "")
     assert again.kept_FK(0) is None and again.slots[0].shape == (4, 9)
     assert torch.equal(again.kept_FK(1), many_FC.topk(8).indices.sort(-1).values)
     assert int(again.kept_FK(1).max()) > 2**15
-    check_signal(again, torch.zeros(4, 2), 1, "here")
+    assert torch.equal(again.kept_FK(2), some_FC.topk(8).indices.sort(-1).values)
+    check_signal(again, torch.zeros(4, 3), 1, "here")
 
 
 # --- the law of the tail --------------------------------------------------------------------------
@@ -207,7 +213,7 @@ def test_a_batch_carries_the_kept_codes_to_where_their_targets_are(coded):
     from test_batches import task_of
 
     student = tiny_singer.student()
-    live, few = task_of(student, coded, teacher=Teacher()), {}
+    live = task_of(student, coded, teacher=Teacher())
 
     class Packed(Teacher):
         def signals(self, some: Sequence[Coded]) -> list[Signal]:
@@ -220,7 +226,7 @@ def test_a_batch_carries_the_kept_codes_to_where_their_targets_are(coded):
     )
     for slot, exact in zip(tailed.slots, whole.slots, strict=True):
         expected_NB = bucketed(exact.teacher_NC, slot.kept_NK).log_softmax(-1)
-        torch.testing.assert_close(slot.teacher_NC, expected_NB, atol=0.01, rtol=0)
+        torch.testing.assert_close(slot.teacher_NC, expected_NB, atol=0.05, rtol=0)
     exact_sums, tailed_sums = (
         {name: float(nats.detach()) for name, (nats, _) in task.loss(batch).items()}
         for task, batch in ((live, whole), (few, tailed))

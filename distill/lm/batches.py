@@ -26,7 +26,7 @@ from distill.lm.signals import Signal, bucketed
 from distill.lm.vocabulary import AudioVocabulary, Span
 
 OPEN_ROWS = 8  # in which packing looks for room
-BLOCK = 2**16  # passages that are packed one after the other; more are packed in lanes
+BLOCK = 2**16  # passages that are packed anew for every pass; the rows of more are packed once
 Lengths = Sequence[int] | NDArray[np.int32]
 EPOCHS = 1_000_003  # more than a run has: each has a seed that no other run's has
 
@@ -144,33 +144,48 @@ class Epoch(Sequence[list[list[int]]]):
         return [members_N[starts_R[row] : starts_R[row + 1]].tolist() for row in own]
 
 
-def epoch(lengths: Lengths, packing: PackingSettings, seed: int, number: int) -> Epoch:
+def epoch(
+    lengths: Lengths, packing: PackingSettings, seed: int, number: int, rows: Rows | None = None
+) -> Epoch:
     """The batches of one pass over the data, a smaller last one too.
 
-    More than BLOCK passages are shuffled all together and packed in lanes, block by block.
+    Up to BLOCK passages are packed anew for every pass. Of more, the rows are packed once
+    (`packed_once`, which `rows` may bring), and every pass shuffles the rows.
     """
     generator = torch.Generator().manual_seed(seed * EPOCHS + number)
-    order_N = torch.randperm(len(lengths), generator=generator)
-    if len(lengths) <= BLOCK:
-        packed = pack_rows([*map(int, lengths)], order_N.tolist(), packing.row_tokens)
-        members_N = np.fromiter(itertools.chain.from_iterable(packed), np.int64)
-        rows = Rows(members_N, np.cumsum([0, *map(len, packed)]))
+    if len(lengths) > BLOCK:
+        rows = rows or packed_once(lengths, packing, seed)
     else:
-        lengths_N = np.asarray(lengths, np.int32)
-        longest = int(lengths_N.argmax())
-        if lengths_N[longest] > packing.row_tokens:
-            raise _too_long(longest, int(lengths_N[longest]), packing.row_tokens)
-        rows = pack_lanes(lengths_N, order_N.numpy(), packing.row_tokens, OPEN_ROWS)
+        order = torch.randperm(len(lengths), generator=generator).tolist()
+        packed = pack_rows([*map(int, lengths)], order, packing.row_tokens)
+        members_N = np.fromiter(itertools.chain.from_iterable(packed), np.int32)
+        rows = Rows(members_N, np.cumsum([0, *map(len, packed)]))
     shuffled_R = torch.randperm(len(rows.starts_R) - 1, generator=generator)
     return Epoch(rows, shuffled_R.numpy(), packing.rows)
+
+
+def packed_once(lengths: Lengths, packing: PackingSettings, seed: int) -> Rows:
+    """The rows of very many passages, drawn together at random: strangers share a row in every
+    pass. So the number of batches is known, and batch k is found without those before it."""
+    lengths_N = np.asarray(lengths, np.int32)
+    longest = int(lengths_N.argmax())
+    if lengths_N[longest] > packing.row_tokens:
+        raise _too_long(longest, int(lengths_N[longest]), packing.row_tokens)
+    generator = torch.Generator().manual_seed(seed * EPOCHS + EPOCHS - 1)
+    order_N = torch.randperm(len(lengths_N), generator=generator).numpy().astype(np.int32)
+    return pack_lanes(lengths_N, order_N, packing.row_tokens, OPEN_ROWS)
 
 
 def schedule(
     lengths: Lengths, packing: PackingSettings, seed: int, start: int = 0, stride: int = 1
 ) -> Iterator[list[list[int]]]:
     """Endless batches of passage indices: number `start`, and every `stride`-th from there on."""
-    for number in itertools.count():
-        batches = epoch(lengths, packing, seed, number)
+    rows, first = None, 0
+    if len(lengths) > BLOCK:
+        rows = packed_once(lengths, packing, seed)
+        first, start = divmod(start, -(-(len(rows.starts_R) - 1) // packing.rows))
+    for number in itertools.count(first):
+        batches = epoch(lengths, packing, seed, number, rows)
         own = range(start, len(batches), stride)
         for index in own:
             yield batches[index]
@@ -244,11 +259,12 @@ def _fill(rows: Sequence[Sequence[Written]], row_tokens: int) -> tuple[Tensor, T
     positions_BT = torch.arange(row_tokens).repeat(len(rows), 1)
     kind_BT = torch.full((len(rows), row_tokens), HEADER)
     for row, members in enumerate(rows):
-        start = 0
-        for written in members:
-            stop = start + len(written)
-            ids_BT[row, start:stop] = written.ids_T
-            kind_BT[row, start:stop] = written.kind_T
-            positions_BT[row, stop:] = torch.arange(row_tokens - stop)
-            start = stop
+        sizes = [len(written) for written in members]
+        starts = [*itertools.accumulate(sizes, initial=0)]
+        stop = starts[-1]
+        if members:
+            torch.cat([written.ids_T for written in members], out=ids_BT[row, :stop])
+            torch.cat([written.kind_T for written in members], out=kind_BT[row, :stop])
+        lasts = torch.tensor([*sizes, row_tokens - stop])
+        positions_BT[row] -= torch.tensor(starts).repeat_interleave(lasts)
     return ids_BT, positions_BT, kind_BT

@@ -15,17 +15,18 @@ from numpy.typing import NDArray
 LANE = 4096  # passages in one block
 
 Ints = NDArray[np.int64]
+Shorts = NDArray[np.int32]
 
 
 class Rows(NamedTuple):
     """Passages of row r: members_N[starts_R[r] : starts_R[r + 1]]."""
 
-    members_N: Ints
+    members_N: Shorts
     starts_R: Ints
 
 
 def pack_lanes(
-    lengths_N: NDArray[np.int32], order_N: Ints, row_tokens: int, open_rows: int, lane: int = LANE
+    lengths_N: Shorts, order_N: Shorts, row_tokens: int, open_rows: int, lane: int = LANE
 ) -> Rows:
     """Rows of passages in this order, block by block; nothing is longer than a row."""
     total = len(order_N)
@@ -55,7 +56,7 @@ class _OpenRows:
         self.rows_L = np.zeros(lanes, np.int64)
         self.row_tokens = row_tokens
 
-    def put(self, length_L: NDArray[np.int32]) -> Ints:
+    def put(self, length_L: Shorts) -> Ints:
         """Puts one passage into each of the first lanes: the number of its row."""
         lanes = np.arange(len(length_L))
         room_LO, number_LO = self.room_LO[lanes], self.number_LO[lanes]

@@ -8,7 +8,8 @@ divergence stays exact. Recorded, it has one of three forms:
 
     fp16    whole, in half precision
     int8    whole, in 255 steps of one size a row: half of that, and still every divergence
-    topk    the K most probable codes, and all others together as one outcome, the tail
+    topk    the K most probable codes in such steps, and all others together as one outcome, the
+            tail
 
 A top-K signal is a distribution over K + 1 outcomes. The student's own logits are brought to the
 same outcomes (`bucketed`), exactly, and a divergence is taken between those. What that leaves out
@@ -24,6 +25,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -73,17 +75,15 @@ def bucketed(logits_NC: Tensor, kept_NK: Tensor) -> Tensor:
 # --- as it is recorded ----------------------------------------------------------------------------
 def packed(signal: Signal, form: Form, top_k: int) -> dict[str, Tensor]:
     """A signal's tensors in one of the forms. Score symbols are few, and always fp16. A slot of no
-    more than top_k + 1 codes is kept whole."""
+    more than top_k + 1 codes is kept whole, in fp16."""
     tensors = {"pitch": _half(signal.pitch_PK), "length": _half(signal.length_PL)}
     for slot, logp_FC in enumerate(signal.slots):
+        parts = {"slot": _half(logp_FC)}
         if form == "int8":
-            steps_FC, scale_F = _in_steps(logp_FC)
-            tensors |= {f"slot{slot}": steps_FC, f"scale{slot}": scale_F}
+            parts = _in_steps(logp_FC)
         elif form == "topk" and logp_FC.shape[1] > top_k + 1:
-            logp_FB, kept_FK = _best(logp_FC, top_k)
-            tensors |= {f"slot{slot}": _half(logp_FB), f"kept{slot}": kept_FK.to(torch.int16)}
-        else:
-            tensors[f"slot{slot}"] = _half(logp_FC)
+            parts = _best(logp_FC, top_k)
+        tensors |= {f"{name}{slot}": part for name, part in parts.items()}
     return tensors
 
 
@@ -92,12 +92,15 @@ def unpacked(tensors: Mapping[str, Tensor], slots: int, fingerprint: str) -> Sig
     logps: list[Tensor] = []
     kept: list[Tensor | None] = []
     for slot in range(slots):
-        values_FC, scale_F = tensors[f"slot{slot}"].float(), tensors.get(f"scale{slot}")
+        logp_FC, scale_F = tensors[f"slot{slot}"].float(), tensors.get(f"scale{slot}")
         if scale_F is not None:
-            values_FC = (-scale_F.float()[:, None] * values_FC).log_softmax(-1)
+            logp_FC = (-scale_F.float()[:, None] * logp_FC).log_softmax(-1)
         codes_FK = tensors.get(f"kept{slot}")
-        kept.append(None if codes_FK is None else codes_FK.long() % 2**16)
-        logps.append(values_FC)
+        if codes_FK is not None:
+            tail_F1 = tensors[f"tail{slot}"].float()[:, None]
+            logp_FC = torch.cat([logp_FC + torch.log1p(-tail_F1.exp()), tail_F1], -1)
+        logps.append(logp_FC)
+        kept.append(None if codes_FK is None else _codes_FK(codes_FK, tensors[f"slot{slot}"]))
     pitch_PK, length_PL = tensors["pitch"].float(), tensors["length"].float()
     some = tuple(kept) if any(codes is not None for codes in kept) else ()
     return Signal(tuple(logps), pitch_PK, length_PL, fingerprint, some)
@@ -107,19 +110,37 @@ def _half(logp: Tensor) -> Tensor:
     return logp.clamp(min=LEAST).half().contiguous()
 
 
-def _in_steps(logp_FC: Tensor) -> tuple[Tensor, Tensor]:
+def _in_steps(logp_FC: Tensor) -> dict[str, Tensor]:
     """How many steps each code lies below its row's best, and the size of a row's step (nats)."""
     below_FC = (logp_FC.amax(-1, keepdim=True) - logp_FC.float()).clamp(max=DEEPEST)
     scale_F = (below_FC.amax(-1) / STEPS).clamp(min=1e-4).half()
     # a half may be smaller than what was rounded to it: the deepest stays within the steps
     steps_FC = (below_FC / scale_F.float()[:, None]).round().clamp(max=STEPS)
-    return steps_FC.to(torch.uint8), scale_F
+    return {"slot": steps_FC.to(torch.uint8), "scale": scale_F}
 
 
-def _best(logp_FC: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
-    """logp_FB of the top_k codes and the tail, and those codes_FK in ascending order."""
+def _best(logp_FC: Tensor, top_k: int) -> dict[str, Tensor]:
+    """The top_k codes in ascending order, in steps; which they are, by numbers or by a bit for
+    every code, whichever is shorter; and the log-probability of all others together."""
     kept_FK = logp_FC.topk(top_k, -1).indices.sort(-1).values
-    return bucketed(logp_FC, kept_FK).log_softmax(-1), kept_FK
+    tail_F = bucketed(logp_FC, kept_FK).log_softmax(-1)[:, -1]
+    tail_F = tail_F.clamp(max=-1e-3)  # something is outside the tail, and a half can say so
+    kept = kept_FK.to(torch.int16)
+    if 2 * top_k > logp_FC.shape[1] / 8:
+        chosen_FC = torch.zeros(logp_FC.shape, dtype=torch.bool).scatter(1, kept_FK, True)
+        kept = torch.from_numpy(np.packbits(chosen_FC.numpy(), axis=1))
+    return _in_steps(logp_FC.gather(1, kept_FK)) | {"kept": kept, "tail": _half(tail_F)}
+
+
+def _codes_FK(kept: Tensor, steps_FK: Tensor) -> Tensor:
+    """The codes that `_best` wrote down."""
+    if kept.dtype == torch.uint8:
+        return (
+            torch.from_numpy(np.unpackbits(kept.numpy(), axis=1))
+            .nonzero()[:, 1]
+            .view(steps_FK.shape)
+        )
+    return kept.long() % 2**16
 
 
 def check_signal(signal: Signal, codes_FS: Tensor, pieces: int, where: str) -> None:

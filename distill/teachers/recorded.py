@@ -47,7 +47,7 @@ class Settings(Checked):
     singer: str = "embedded/teacher"
     folder: str = ""
     form: Form = "fp16"
-    top_k: int = at_least(1, default=64)
+    top_k: int = at_least(1, default=128)
 
     def load(self, codec: Codec) -> RecordedTeacher:
         """The recordings of this teacher. Raises TeacherError for another codec's."""
@@ -70,7 +70,7 @@ class RecordedTeacher:
         name: str,
         slots: int,
         form: Form = "fp16",
-        top_k: int = 64,
+        top_k: int = 128,
     ) -> None:
         self.folder, self.fingerprint, self.name = folder, teacher_fingerprint, name
         self.form, self.top_k = form, top_k if form == "topk" else 0
