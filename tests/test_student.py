@@ -196,6 +196,16 @@ def test_half_precision_base_trains_in_float32(tmp_path):
     assert merge(student, tmp_path / "merged", dtype="bfloat16").largest_difference < 0.05
 
 
+@pytest.mark.parametrize("family", ["gemma3_text", "gpt_oss", "lfm2", "llama", "qwen3_moe"])
+def test_a_base_in_bfloat16_is_packed_as_in_float32(family):
+    packings = set()
+    for dtype in (torch.float32, torch.bfloat16):
+        model = tiny_bases.build(tiny_bases.config(family, initializer_range=0.1)).to(dtype)
+        student = graft(model, tiny_bases.tokenizer(), tiny_bases.vocabulary(), init="gaussian")
+        packings.add((student.packing, student.reach))
+    assert len(packings) == 1
+
+
 # --- state ----------------------------------------------------------------------------------------
 def test_state_comes_back_and_foreign_state_is_refused():
     student, other = trained(), fresh()
