@@ -8,6 +8,7 @@ import warnings
 import pytest
 import tiny_bases
 import torch
+from safetensors.torch import load_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     AutoTokenizer,
@@ -195,6 +196,16 @@ def test_half_precision_base_trains_in_float32(tmp_path):
     assert merge(student, tmp_path / "merged", dtype="bfloat16").largest_difference < 0.05
 
 
+@pytest.mark.parametrize("family", ["gemma3_text", "gpt_oss", "lfm2", "llama", "qwen3_moe"])
+def test_a_base_in_bfloat16_is_packed_as_in_float32(family):
+    packings = set()
+    for dtype in (torch.float32, torch.bfloat16):
+        model = tiny_bases.build(tiny_bases.config(family, initializer_range=0.1)).to(dtype)
+        student = graft(model, tiny_bases.tokenizer(), tiny_bases.vocabulary(), init="gaussian")
+        packings.add((student.packing, student.reach))
+    assert len(packings) == 1
+
+
 # --- state ----------------------------------------------------------------------------------------
 def test_state_comes_back_and_foreign_state_is_refused():
     student, other = trained(), fresh()
@@ -304,7 +315,25 @@ def test_float16_adapters_say_when_a_value_does_not_fit(tmp_path):
     assert not (tmp_path / "adapter").exists()
 
 
-def test_a_merge_that_says_something_else_is_not_written(tmp_path, monkeypatch):
+def test_a_merge_is_in_the_type_of_the_bases_files_unless_asked_otherwise(tmp_path):
+    model = tiny_bases.build(tiny_bases.config()).bfloat16()
+    model.save_pretrained(tmp_path / "base")
+    tiny_bases.tokenizer().save_pretrained(tmp_path / "base")
+    student = graft(*open_base(tmp_path / "base"), tiny_bases.vocabulary(), init="gaussian")
+    assert student.dtype == torch.float32  # what it is held in says nothing
+    student.adapt(LoraSettings(rank=4, alpha=8))
+    tiny_bases.disturb(student)
+    for asked, dtype in ((None, "bfloat16"), ("float32", "float32"), ("float16", "float16")):
+        merge(student, tmp_path / "merged", dtype=asked)
+        tensors = load_file(tmp_path / "merged" / "model.safetensors")
+        assert {tensor.dtype for tensor in tensors.values()} == {getattr(torch, dtype)}
+        assert json.loads((tmp_path / "merged" / "config.json").read_text())["dtype"] == dtype
+    with pytest.raises(AdapterError, match="float32, float16, bfloat16"):
+        merge(student, tmp_path / "merged", dtype="int3")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_merge_that_says_something_else_is_not_written(dtype, tmp_path, monkeypatch):
     from distill.lm import merge as merging
 
     student = trained()
@@ -318,7 +347,7 @@ def test_a_merge_that_says_something_else_is_not_written(tmp_path, monkeypatch):
 
     monkeypatch.setattr(merging, "_merged_state", forgetful)
     with pytest.raises(AdapterError, match=r"^merged: merged logits differ"):
-        merge(student, tmp_path / "merged")
+        merge(student, tmp_path / "merged", dtype=dtype)
     assert list(tmp_path.iterdir()) == []
 
 

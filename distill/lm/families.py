@@ -95,6 +95,12 @@ def text_model(model: Any) -> Any:
     return next(module for module in model.modules() if table in module.children())
 
 
+def is_sparse(config: PreTrainedConfig) -> bool:
+    """Whether tokens are sent to experts, of which rounding may choose another."""
+    names = ("num_experts", "num_local_experts", "n_routed_experts")
+    return any((getattr(config, name, 0) or 0) > 1 for name in names)
+
+
 def opener(config: PreTrainedConfig) -> Any:
     """transformers' class that opens a folder of this config as one that writes text."""
     if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING:

@@ -47,7 +47,17 @@ class Case:
     student: Student
 
 
-@pytest.fixture(scope="module", params=tiny_bases.CASES, ids=lambda case: f"{case[0]}-{case[1]}")
+EVERY_CASE = [
+    pytest.param(
+        case,
+        id=f"{case[0]}-{'tied' if case[1] else 'untied'}",
+        marks=() if case in tiny_bases.QUICK_CASES else pytest.mark.slow,
+    )
+    for case in tiny_bases.CASES
+]
+
+
+@pytest.fixture(scope="module", params=EVERY_CASE)
 def case(request, tmp_path_factory) -> Case:
     """A student that stands for a trained one; all its laws are tried before the next is made."""
     family, tied = request.param
