@@ -68,6 +68,11 @@ def _set_argument(parser: ArgumentParser) -> None:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=words)
 
 
+def _engine_argument(parser: ArgumentParser) -> None:
+    words = "who curates, encodes and records: local, ray (one begun here), or ray:ADDRESS"
+    parser.add_argument("--engine", default="local", help=words)
+
+
 def _recipe(options: Namespace) -> Recipe:
     from distill.config import recipe
 
@@ -92,6 +97,7 @@ def _stage(name: str, makes_run: bool = False) -> Verb:
         _recipe_arguments(parser)
         words = "your songs, for recipes that learn from a folder"
         parser.add_argument("--songs", metavar="FOLDER", help=words)
+        _engine_argument(parser)
         if makes_run:
             words = "the run (default: adapters/RECIPE)"
             parser.add_argument("--out", type=Path, metavar="FOLDER", help=words)
@@ -102,7 +108,7 @@ def _stage(name: str, makes_run: bool = False) -> Verb:
         from distill import pipeline
 
         folders = {"songs": options.songs} | ({"out": options.out} if makes_run else {})
-        return getattr(pipeline, name)(recipe, **folders)
+        return getattr(pipeline, name)(recipe, **folders, engine=options.engine)
 
     return verb
 
@@ -127,6 +133,7 @@ def _songs(parser: ArgumentParser) -> Call:
     add("--workers", type=int, metavar="N", help=words)
     words = "also write the kept songs as ultrastar, webdataset, ..."
     add("--export", metavar="FORMAT", help=words)
+    _engine_argument(parser)
     _set_argument(parser)
 
     def call(options: Namespace) -> object:
@@ -136,8 +143,10 @@ def _songs(parser: ArgumentParser) -> Call:
         def load(name: str | Path) -> Recipe:
             return recipe.load(name, _changes(options))
 
-        out, workers, export = options.out, options.workers, options.export
-        return pipeline.songs(options.what, load, out=out, workers=workers, export=export)
+        names = ("out", "workers", "export", "engine")
+        return pipeline.songs(
+            options.what, load, **{name: getattr(options, name) for name in names}
+        )
 
     return call
 

@@ -36,18 +36,18 @@ from torch import Tensor
 from distill.audio import files as audio_files
 from distill.audio import stems
 from distill.codecs import Codec
-from distill.errors import FitError, SongError
+from distill.errors import DistillError, FitError, SongError
 from distill.folders import cache_folder, sha256_bytes, sha256_file, write_atomic
 from distill.lm.prompts import Coded, Encode, WritingSettings, passages, write
 from distill.lm.vocabulary import AudioVocabulary
-from distill.runtime import workers
+from distill.runtime import engines
 from distill.runtime.devices import full_float32
+from distill.runtime.workers import ONE_THREAD, Died, Local
 from distill.songs import Song
 
 AHEAD = 2  # songs decoded before the codec wants them, each by a thread
 BATCH_SECONDS = 30.0  # of sound that encode_many gets at once
 WORTHWHILE_SECONDS = 30.0  # of work on one thread, before processes are started for it
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 # glibc gives large tensors back to the kernel as soon as they are freed, and gets them again page
 # by page, zeroed: for a network over sound a third of its time. A process that only encodes may
 # keep them.
@@ -93,6 +93,10 @@ def _entry(song: Song, codec: Codec) -> _Entry:
 # --- what the cache lacks -------------------------------------------------------------------------
 def _fill(entries: list[_Entry], codec: Codec, processes: int | None) -> None:
     """Encodes these: the shortest to learn the pace, then longest first, to end together."""
+    engine = engines.chosen()
+    if engine is not None and entries:
+        _deal(entries, codec, engine)
+        return
     if len(entries) < 2:
         _encode(entries, codec)
         return
@@ -105,7 +109,7 @@ def _fill(entries: list[_Entry], codec: Codec, processes: int | None) -> None:
         pays = pace * sum(seconds[entry] for entry in rest) > WORTHWHILE_SECONDS
         processes = torch.get_num_threads() if pays and codec.device.type == "cpu" else 0
     if processes:
-        _deal(rest, codec, min(processes, len(rest)))
+        _deal(rest, codec, Local(processes))
     else:
         _encode(rest, codec)
 
@@ -125,17 +129,25 @@ def _encode(entries: Iterable[_Entry], codec: Codec, ahead: int | None = None) -
             write_atomic(entry.path, _npy(codes_FS.cpu()))
 
 
-def _deal(entries: Sequence[_Entry], codec: Codec, processes: int) -> None:
-    """The same in several processes; what they make goes through the cache."""
-    work = functools.partial(_encode_alone, codec)
-    environment = ONE_THREAD | KEEP_MEMORY
-    advice = "what is done is kept, run again"
-    workers.share_out(work, entries, processes, environment, "encoding", advice)
+def _deal(entries: Sequence[_Entry], codec: Codec, engine: engines.Engine) -> None:
+    """The same by the workers of an engine; what they make goes through the cache."""
+    device = codec.device
+    work = functools.partial(_encode_alone, codec if device.type == "cpu" else codec.to("cpu"))
+    environment = {**ONE_THREAD, **KEEP_MEMORY}
+    try:
+        for number, answer in engine.each(work, entries, "encoding", environment):
+            if isinstance(answer, Died):
+                file = entries[number].files[0]
+                words = f"{file}: the process that encodes it dies, time and again ({answer.how})"
+                raise DistillError(f"{words}; what is done is kept, leave it out and run again")
+    finally:
+        if device.type != "cpu":
+            codec.to(device)
 
 
-def _encode_alone(codec: Codec, entries: Iterator[_Entry]) -> None:
+def _encode_alone(codec: Codec, entry: _Entry) -> None:
     torch.set_num_threads(1)
-    _encode(entries, codec, ahead=0)  # who reads ahead claims too much
+    _encode([entry], codec, ahead=0)
 
 
 def _read_ahead(

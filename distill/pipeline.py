@@ -16,6 +16,7 @@ from distill.curation.curated_songs import curated, in_words, table
 from distill.curation.rows import Row
 from distill.errors import SettingsError
 from distill.lm.merge import merge as merge_student
+from distill.runtime import engines
 from distill.singing.singer import load_singer
 from distill.singing.singer_folder import open_singer, put_part, read_about, write_about
 from distill.tasks import _singing_run
@@ -31,23 +32,34 @@ def parts() -> dict[str, list[str]]:
     return kinds | {"losses": sorted(strict.classes_in("lm/losses"))}
 
 
-def run(recipe: Recipe, songs: str | None = None, out: str | Path | None = None) -> str:
+# `engine` of a verb: who does its per-song work (see runtime/engines.py)
+
+
+def run(
+    recipe: Recipe,
+    songs: str | None = None,
+    out: str | Path | None = None,
+    engine: str | None = None,
+) -> str:
     """The whole chain of a recipe, in `out` or adapters/<recipe>; a few lines on its outcome."""
     recipe = with_songs(recipe, songs)
-    return recipe.settings.run(recipe, _folder(recipe, out))
+    with engines.using(engine):
+        return recipe.settings.run(recipe, _folder(recipe, out))
 
 
-def encode(recipe: Recipe, songs: str | None = None) -> str:
+def encode(recipe: Recipe, songs: str | None = None, engine: str | None = None) -> str:
     """Songs to codes, into the cache."""
-    stage = _stage(recipe, songs)
+    with engines.using(engine):
+        stage = _stage(recipe, songs)
     passages = f"{len(stage.train)} passages to train on, {len(stage.held_out)} held out"
     return f"{passages}, {stage.seconds / 60:.1f} minutes"
 
 
-def record(recipe: Recipe, songs: str | None = None) -> str:
+def record(recipe: Recipe, songs: str | None = None, engine: str | None = None) -> str:
     """The recorded teacher's signals for every passage, into its folder."""
-    stage = _stage(recipe, songs)
-    recorded, teacher = stage.record(), stage.settings.teacher
+    with engines.using(engine):
+        stage = _stage(recipe, songs)
+        recorded, teacher = stage.record(), stage.settings.teacher
     if recorded is None or teacher is None:
         raise SettingsError(
             f"{recipe.name}: its teacher is not `recorded`; there is nothing to record"
@@ -55,10 +67,17 @@ def record(recipe: Recipe, songs: str | None = None) -> str:
     return f"{recorded} passages recorded by {teacher.singer}"
 
 
-def train(recipe: Recipe, songs: str | None = None, out: str | Path | None = None) -> str:
+def train(
+    recipe: Recipe,
+    songs: str | None = None,
+    out: str | Path | None = None,
+    engine: str | None = None,
+) -> str:
     """Training alone: the adapter (or a fully trained model, merged) in the run folder."""
-    folder, stage = _folder(recipe, out), _stage(recipe, songs)
-    stage.record()
+    folder = _folder(recipe, out)
+    with engines.using(engine):
+        stage = _stage(recipe, songs)
+        stage.record()
     _, steps = _singing_run.train(stage, folder)
     return f"{folder / 'singer'}: {steps} steps"
 
@@ -80,6 +99,7 @@ def songs(
     out: str | Path | None = None,
     workers: int | None = None,
     export: str | None = None,
+    engine: str | None = None,
 ) -> str:
     """Curation alone, of a folder (with the steps of recipe my-songs) or of a recipe; its table.
 
@@ -94,7 +114,8 @@ def songs(
     formats = strict.kinds("exporters")
     if export is not None and export not in formats:
         raise SettingsError(f"--export {export}: unknown; give one of {', '.join(formats)}")
-    report = curated(settings.songs, settings.curation, out, workers, _tell)
+    with engines.using(engine):
+        report = curated(settings.songs, settings.curation, out, workers, _tell)
     lines = [table(report), f"{in_words(report)}; {report.folder / 'report.html'}"]
     if export is not None:
         folder = report.folder / export

@@ -8,6 +8,7 @@ signals in the cache, training in the run folder), so an interrupted run, called
 
 from __future__ import annotations
 
+import functools
 import json
 import time
 from collections.abc import Sequence
@@ -77,7 +78,8 @@ class Stage:
             return None
         assert self.settings.teacher is not None
         live = LiveTeacher(self.settings.teacher.singer)
-        return self.teacher.record([*self.train, *self.held_out], lambda: live.load(self.codec))
+        load = functools.partial(live.load, self.codec)
+        return self.teacher.record([*self.train, *self.held_out], load)
 
     def measured(self) -> dict[str, Any] | None:
         """Teacher-forced figures of the student on held-out passages; None without any."""
