@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import distill
-from distill.errors import DistillError, SettingsError
+from distill.errors import DistillError, ElsewhereError, SettingsError
+from distill.runtime import ranks
 
 if TYPE_CHECKING:
     from distill.config.recipe import Recipe
@@ -34,13 +35,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 raise SettingsError(f"{verb} is called {now} now; type distill {now} ...")
         options = _parser().parse_args(arguments)
         result = options.verb(options)
+    except ElsewhereError:
+        return 2
     except DistillError as error:
-        print("distill: " + " ".join(str(error).split()), file=sys.stderr)
+        if ranks.speaks():
+            print("distill: " + " ".join(str(error).split()), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("distill: stopped", file=sys.stderr)
         return 130
-    if result is not None:
+    if result is not None and ranks.is_first():
         print(result)
     return 0
 

@@ -40,7 +40,7 @@ from distill.errors import DistillError, FitError, SongError
 from distill.folders import cache_folder, sha256_bytes, sha256_file, write_atomic
 from distill.lm.prompts import Coded, Encode, WritingSettings, passages, write
 from distill.lm.vocabulary import AudioVocabulary
-from distill.runtime import engines
+from distill.runtime import engines, ranks
 from distill.runtime.devices import full_float32
 from distill.runtime.workers import ONE_THREAD, Died, Local
 from distill.songs import Song
@@ -72,6 +72,17 @@ def codes_of_all(
     _fill([*missing.values()], codec, processes)
     for entry in entries:
         yield torch.from_numpy(np.load(entry.path, allow_pickle=False).astype(np.int64))
+
+
+def encode_shared(songs: Sequence[Song], codec: Codec) -> None:
+    """Encodes what the cache lacks of these, each process of a run its share; all must call it."""
+    if ranks.processes() == 1:
+        return
+    entries = {entry.path: entry for entry in (_entry(song, codec) for song in songs)}
+    missing = [entry for path, entry in entries.items() if not path.exists()]
+    ranks.meet()  # nobody begins before all have looked
+    _encode(ranks.share(missing), codec)
+    ranks.meet()
 
 
 class _Entry(NamedTuple):

@@ -6,8 +6,9 @@ merge of any singer.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from distill.config import settings as strict
@@ -16,7 +17,7 @@ from distill.curation.curated_songs import curated, in_words, table
 from distill.curation.rows import Row
 from distill.errors import SettingsError
 from distill.lm.merge import merge as merge_student
-from distill.runtime import engines
+from distill.runtime import engines, ranks
 from distill.singing.singer import load_singer
 from distill.singing.singer_folder import open_singer, put_part, read_about, write_about
 from distill.tasks import _singing_run
@@ -32,7 +33,16 @@ def parts() -> dict[str, list[str]]:
     return kinds | {"losses": sorted(strict.classes_in("lm/losses"))}
 
 
-# `engine` of a verb: who does its per-song work (see runtime/engines.py)
+@contextlib.contextmanager
+def _workers(engine: str | None) -> Iterator[None]:
+    """Within the block songs are worked on by `engine` (runtime/engines.py), and all processes of a
+    launcher (runtime/ranks.py) do one run. SettingsError for both at once."""
+    if ranks.processes() > 1 and engine not in (None, "local"):
+        words = f"--engine {engine} and {ranks.processes()} processes do not go together"
+        ways = "run distill encode and record with it first, then launch"
+        raise SettingsError(f"{words}; {ways}")
+    with ranks.together(), engines.using(engine):
+        yield
 
 
 def run(
@@ -43,13 +53,13 @@ def run(
 ) -> str:
     """The whole chain of a recipe, in `out` or adapters/<recipe>; a few lines on its outcome."""
     recipe = with_songs(recipe, songs)
-    with engines.using(engine):
+    with _workers(engine):
         return recipe.settings.run(recipe, _folder(recipe, out))
 
 
 def encode(recipe: Recipe, songs: str | None = None, engine: str | None = None) -> str:
     """Songs to codes, into the cache."""
-    with engines.using(engine):
+    with _workers(engine):
         stage = _stage(recipe, songs)
     passages = f"{len(stage.train)} passages to train on, {len(stage.held_out)} held out"
     return f"{passages}, {stage.seconds / 60:.1f} minutes"
@@ -57,7 +67,7 @@ def encode(recipe: Recipe, songs: str | None = None, engine: str | None = None) 
 
 def record(recipe: Recipe, songs: str | None = None, engine: str | None = None) -> str:
     """The recorded teacher's signals for every passage, into its folder."""
-    with engines.using(engine):
+    with _workers(engine):
         stage = _stage(recipe, songs)
         recorded, teacher = stage.record(), stage.settings.teacher
     if recorded is None or teacher is None:
@@ -75,10 +85,10 @@ def train(
 ) -> str:
     """Training alone: the adapter (or a fully trained model, merged) in the run folder."""
     folder = _folder(recipe, out)
-    with engines.using(engine):
+    with _workers(engine):
         stage = _stage(recipe, songs)
         stage.record()
-    _, steps = _singing_run.train(stage, folder)
+        _, steps = _singing_run.train(stage, folder)
     return f"{folder / 'singer'}: {steps} steps"
 
 
@@ -114,6 +124,9 @@ def songs(
     formats = strict.kinds("exporters")
     if export is not None and export not in formats:
         raise SettingsError(f"--export {export}: unknown; give one of {', '.join(formats)}")
+    if ranks.processes() > 1:
+        words = "is the work of one process, with --workers N or --engine ray"
+        raise SettingsError(f"curation alone {words}; leave the launcher out")
     with engines.using(engine):
         report = curated(settings.songs, settings.curation, out, workers, _tell)
     lines = [table(report), f"{in_words(report)}; {report.folder / 'report.html'}"]

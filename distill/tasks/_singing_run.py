@@ -26,6 +26,7 @@ from distill.lm import logits
 from distill.lm.merge import merge
 from distill.lm.prompts import Coded, grain_of
 from distill.lm.student import Student
+from distill.runtime import ranks
 from distill.runtime.devices import best_device
 from distill.singing import evaluate
 from distill.singing.singer import Singer
@@ -93,12 +94,13 @@ class Stage:
 def open_stage(recipe: Recipe) -> Stage:
     """Opens everything a run needs, in the order in which mistakes are cheapest to hear of."""
     settings: SingingSettings = recipe.settings
-    given = load_songs(settings.songs, settings.curation)
+    given = ranks.from_first(lambda: load_songs(settings.songs, settings.curation))
     codec = settings.codec.load().to(best_device())
     songs = [song for song in given if song.split == "train"]
     held_out = [song for song in given if song.split != "train"]
     held_out = held_out or embedded_held_out(settings.songs, codec.format)
     student = student_of(settings, codec, recipe.seed)
+    coded_songs.encode_shared([*songs, *held_out], codec)
     train_passages = _coded(settings, songs, codec, student)
     held_out_passages = _coded(settings, held_out, codec, student) if held_out else []
     teacher = settings.teacher.load(codec) if settings.teacher is not None else None
@@ -147,9 +149,23 @@ def run(recipe: Recipe, folder: Path) -> str:
     clock.lap("songs to codes")
     if stage.record() is not None:
         clock.lap("teacher recorded")
-    before = stage.measured()
+    before = ranks.from_first(stage.measured)
     singer, steps = train(stage, folder)
     clock.lap("trained")
+    # the first process alone, while the others wait
+    return ranks.from_first(lambda: _report(stage, singer, steps, before, clock, folder))
+
+
+def _report(
+    stage: Stage,
+    singer: Singer,
+    steps: int,
+    before: dict[str, Any] | None,
+    clock: _Clock,
+    folder: Path,
+) -> str:
+    """What there is to say about a trained singer, measured and written; a few lines on it."""
+    recipe = stage.recipe
     report: dict[str, Any] = {
         "recipe": recipe.name,
         "steps": steps,
@@ -190,16 +206,21 @@ def train(stage: Stage, folder: Path) -> tuple[Singer, int]:
         pass
     student.model.eval()
     singer_folder = folder / "singer"
-    if not (singer_folder / "singer.json").exists():
-        if student.lora is None:
-            merge(student, singer_folder, "float16")
-        else:
-            student.save_adapter(singer_folder)
-        describe(stage, singer_folder)
-        folders.seal(singer_folder)
+    ranks.from_first(lambda: _write_singer(stage, singer_folder))
     card = about(stage)
     vocoder = open_vocoder(singer_folder, card, stage.codec)
-    return Singer(student, stage.codec, card, vocoder), _last_step(folder)
+    return Singer(student, stage.codec, card, vocoder), ranks.from_first(lambda: _last_step(folder))
+
+
+def _write_singer(stage: Stage, singer_folder: Path) -> None:
+    """The trained student as an adapter, or merged where all of it was trained; once."""
+    if not (singer_folder / "singer.json").exists():
+        if stage.student.lora is None:
+            merge(stage.student, singer_folder, "float16")
+        else:
+            stage.student.save_adapter(singer_folder)
+        describe(stage, singer_folder)
+        folders.seal(singer_folder)
 
 
 def _last_step(folder: Path) -> int:

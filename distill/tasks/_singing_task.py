@@ -10,11 +10,13 @@ The loss, in nats per token, is a weighted sum of means:
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import Module
 from torch.nn.functional import cross_entropy
 
 from distill.codecs import Codec
@@ -140,6 +142,17 @@ class SingingTask(trainer.Task):
 
     def _names(self) -> list[str]:
         return [snake_case(type(loss).__name__) for loss in self.settings.losses]
+
+    def module(self) -> Module:
+        """What several processes may hold in pieces."""
+        return self.student.model
+
+    def digest(self) -> str:
+        """All passages as they are written, in words: what several processes must share."""
+        digest = hashlib.sha256()
+        for written in self.written:
+            digest.update(written.ids_T.numpy().tobytes())
+        return f"{len(self.written)} passages, {digest.hexdigest()[:12]}"
 
     def parameters(self) -> list[dict[str, Any]]:
         return parameter_groups(self.student.trainable().values())

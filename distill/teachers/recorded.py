@@ -18,7 +18,7 @@ from distill.errors import TeacherError
 from distill.folders import cache_folder, fingerprint, locate, sha256_bytes
 from distill.lm.prompts import Coded
 from distill.lm.signals import Signal, check_signal, read_signal, write_signal
-from distill.runtime import engines
+from distill.runtime import engines, ranks
 from distill.runtime.workers import Died
 from distill.singing.singer_folder import about_singer, singer_folder
 from distill.teachers import Teacher, check_codec
@@ -71,9 +71,12 @@ class RecordedTeacher:
         return signals
 
     def record(self, coded: Sequence[Coded], load: Callable[[], Teacher], at_once: int = 32) -> int:
-        """Records what is missing with the live teacher that `load` gives: how many passages."""
+        """Records what is missing with the live teacher that `load` gives: how many passages. Each
+        process of a run records its share; all must call it."""
         missing = [item for item in coded if not self.path(item).exists()]
         batches = [missing[first : first + at_once] for first in range(0, len(missing), at_once)]
+        ranks.meet()  # nobody begins before all have looked
+        batches = [*ranks.share(batches)]
         work, engine = _Recording(self, load), engines.chosen()
         answers: Iterable[tuple[int, Died | None]] = enumerate(map(work, batches))
         if engine is not None:
@@ -83,6 +86,7 @@ class RecordedTeacher:
                 passage, how = batches[number][0].passage.id, answer.how
                 fault = f"{passage}: the process that records it dies, time and again ({how})"
                 raise TeacherError(f"{fault}; what is done is kept, give each worker more memory")
+        ranks.meet()
         return len(missing)
 
 
