@@ -1,10 +1,11 @@
-"""A tiny student trained by several processes; tests/test_devices.py launches it.
+"""Tiny students trained by several processes; tests/test_devices.py launches it.
 
-ranks_work.py FOLDER ACCUMULATE STOP FAMILY [what goes wrong]
+ranks_work.py FOLDER '[{"name": ..., "accumulate": 2, "stop": 0, "family": ..., "fsdp": ...}]'
 """
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 import tiny_singer
 from safetensors.torch import save_file
 
-from distill.errors import DistillError, SongError
+from distill.errors import DistillError, ElsewhereError, SongError
 from distill.lm.batches import PackingSettings
 from distill.lm.losses import CrossEntropy
 from distill.lm.prompts import WritingSettings
@@ -25,6 +26,7 @@ STEPS = 4
 
 
 def work(folder: Path, accumulate: int, stop: int, family: str, wrong: str) -> None:
+    """Trains in a folder: up to step `stop`, or to the end, with all that is trained left there."""
     songs = 5 if wrong == "songs" and ranks.number() == 1 else 4
     coded = tiny_singer.coded(songs, WritingSettings(max_lines=1))
     student = tiny_singer.student(family, lively=0.05, lora=True)
@@ -42,11 +44,12 @@ def work(folder: Path, accumulate: int, stop: int, family: str, wrong: str) -> N
     for step in train(task, how, folder / "run", seed=3):
         if wrong == "error" and step.index == 2 and ranks.number() == 1:
             raise SongError("song 7: is odd; leave it out")
-        if wrong == "killed" and step.index == 2 and ranks.number() == 1:
+        if wrong == "killed" and step.index == 3 and ranks.number() == 1:
             os.kill(os.getpid(), 9)
         if step.index == stop:
             return
-    hidden_BTD = ranks.from_first(lambda: student.hidden(coded[0].codes_FS[None, :, 0]).detach())
+    ids_BT = coded[0].codes_FS[None, :, 0]
+    hidden_BTD = ranks.from_first(lambda: student.hidden(ids_BT).detach())  # by one alone
     assert hidden_BTD.isfinite().all()
     if ranks.is_first():
         student.save_adapter(folder / "adapter", "float32")
@@ -54,12 +57,22 @@ def work(folder: Path, accumulate: int, stop: int, family: str, wrong: str) -> N
         save_file(state, folder / "state.safetensors")
 
 
-if __name__ == "__main__":
-    where, count, end, kind, *odd = sys.argv[1:]
+def main() -> int:
     try:
         with ranks.together():
-            work(Path(where), int(count), int(end), kind, *odd or [""])
+            for order in json.loads(sys.argv[2]):
+                os.environ["ACCELERATE_USE_FSDP"] = "true" if order.get("fsdp") else "false"
+                os.environ["FSDP_VERSION"] = "2"
+                family, wrong = order.get("family", "llama"), order.get("wrong", "")
+                folder = Path(sys.argv[1]) / order["name"]
+                work(folder, order["accumulate"], order.get("stop", 0), family, wrong)
+    except ElsewhereError:
+        return 2
     except DistillError as error:
-        if type(error).__name__ != "ElsewhereError":
-            print(f"distill: {error}", file=sys.stderr)
-        sys.exit(2)
+        print(f"distill: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -5,14 +5,17 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import socket
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import test_pipeline
+import tiny_singer
 import torch
 from safetensors.torch import load_file
 from test_pipeline import home  # noqa: F401 - a fixture
@@ -35,20 +38,16 @@ class Ended:
     complaint: str
 
 
-def launch(
-    count: int, folder: Path, accumulate: int, stop: int = 0, family: str = "llama",
-    wrong: str = "", **environment: str,
-) -> list[Ended]:  # fmt: skip
-    """`count` processes of ranks_work.py, as a launcher begins them."""
+def launch(count: int, folder: Path, *orders: dict[str, object]) -> list[Ended]:
+    """`count` processes that do these orders of ranks_work.py, begun as a launcher begins them."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     path = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])
-    own = {"PYTHONPATH": path, "GLOO_SOCKET_IFNAME": "lo", **environment}
+    own = {"PYTHONPATH": path, "GLOO_SOCKET_IFNAME": "lo"}
     if count > 1:
         own |= {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    command = [sys.executable, str(HERE / "ranks_work.py"), str(folder), str(accumulate)]
-    command += [str(stop), family, wrong]
+    command = [sys.executable, str(HERE / "ranks_work.py"), str(folder), json.dumps(orders)]
     running = [
         subprocess.Popen(
             command,
@@ -58,15 +57,22 @@ def launch(
         )
         for n in range(count)
     ]
-    complaints = [process.communicate(timeout=900)[1] for process in running]
+    complaints = [process.communicate(timeout=1800)[1] for process in running]
     return [Ended(p.returncode, words) for p, words in zip(running, complaints, strict=True)]
 
 
-def trained(*arguments: object, **more: object) -> dict[str, torch.Tensor]:
-    """The trained parameters that a launch leaves."""
-    ends = launch(*arguments, **more)  # type: ignore[arg-type]
-    assert [end.status for end in ends] == [0] * len(ends), ends
-    return load_file(Path(str(arguments[1])) / "state.safetensors")
+def trained(count: int, folder: Path, *orders: dict[str, object]) -> None:
+    ends = launch(count, folder, *orders)
+    assert [end.status for end in ends] == [0] * count, ends
+
+
+def state(folder: Path) -> dict[str, torch.Tensor]:
+    """The trained parameters."""
+    return load_file(folder / "state.safetensors")
+
+
+def steps(folder: Path) -> list[int]:
+    return [json.loads(row)["step"] for row in (folder / "run/steps.jsonl").open()]
 
 
 def near(state: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
@@ -80,64 +86,70 @@ def same(state: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None
     assert [name for name, tensor in state.items() if not torch.equal(tensor, other[name])] == []
 
 
-@pytest.fixture(scope="module", params=["llama", "qwen3"])  # two tables, and one that is tied
-def family(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory, family: str) -> Path:
-    """One process, four micro-batches a step."""
-    folder = tmp_path_factory.mktemp("alone")
-    trained(1, folder, 4, family=family)
+def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs by one process, then the same and others by two, resumed where one had stopped."""
+    folder, families = tmp_path_factory.mktemp("done"), ("llama", "qwen3")  # untied, and tied
+    trained(
+        1, folder,
+        *({"name": f"one {family}", "accumulate": 4, "family": family} for family in families),
+        {"name": "to two", "accumulate": 4, "stop": 3},
+    )  # fmt: skip
+    last = {"name": "to one", "accumulate": 2, "stop": 3, "fsdp": True}
+    trained(
+        2, folder,
+        *(
+            {"name": f"{how} {family}", "accumulate": 2, "family": family, "fsdp": how == "pieces"}
+            for family in families
+            for how in ("whole", "pieces")
+        ),
+        *(
+            {"name": f"cut {how}", "accumulate": 2, "stop": stop, "fsdp": how == "pieces"}
+            for how in ("whole", "pieces")
+            for stop in (3, 0)
+        ),
+        last,
+    )  # fmt: skip
     return folder
 
 
-def start(folder: Path) -> dict[str, torch.Tensor]:
-    return load_file(folder / "state.safetensors")
-
-
-@pytest.mark.parametrize("how", [{}, FSDP], ids=["whole", "in pieces"])
-def test_two_processes_are_one_at_the_same_global_batch(
-    alone: Path, family: str, tmp_path: Path, how: dict[str, str]
-) -> None:
-    two = trained(2, tmp_path / "two", 2, family=family, **how)
-    near(two, start(alone))
+@pytest.mark.parametrize("how", ["whole", "pieces"])
+@pytest.mark.parametrize("family", ["llama", "qwen3"])
+def test_two_processes_are_one_at_the_same_global_batch(done: Path, family: str, how: str) -> None:
+    one, two = done / f"one {family}", done / f"{how} {family}"
+    near(state(two), state(one))
+    assert any(not torch.equal(tensor, state(one)[name]) for name, tensor in fresh(family).items())
     for file in ("adapter_config.json", "distill.json", "adapter_model.safetensors"):
-        assert (tmp_path / "two" / "adapter" / file).is_file()
-    near(
-        load_file(tmp_path / "two" / "adapter" / "adapter_model.safetensors"),
-        load_file(alone / "adapter" / "adapter_model.safetensors"),
-    )
-    last = "run/checkpoints/step-00000004"
+        assert (two / "adapter" / file).is_file()
+    for file in ("adapter", "run/checkpoints/step-00000004"):
+        for path in (one / file).glob("*.safetensors"):
+            near(load_file(two / file / path.name), load_file(path))
+    assert steps(two) == [1, 2, 3, 4] and folders.whole(two / "run/checkpoints/step-00000004")
+
+
+def fresh(family: str) -> dict[str, torch.Tensor]:
+    return tiny_singer.student(family, lively=0.05, lora=True).state()
+
+
+@pytest.mark.parametrize("how", ["whole", "pieces"])
+def test_stopped_and_resumed_it_ends_equal(done: Path, how: str) -> None:
+    same(state(done / f"cut {how}"), state(done / f"{how} llama"))
+    assert steps(done / f"cut {how}") == [1, 2, 3, 4]
+
+
+def test_in_pieces_it_resumes_on_another_number_of_processes(done: Path, tmp_path: Path) -> None:
+    """The settings of a folder stay, so another number of processes is another global batch from
+    there on; what it starts from is what was left."""
+    left = "run/checkpoints/step-00000002"
     for file in ("weights.safetensors", "optimizer.safetensors"):
-        pieces, whole = (load_file(home / last / file) for home in (tmp_path / "two", alone))
-        near(pieces, whole)
-    rows = [json.loads(row) for row in (tmp_path / "two/run/steps.jsonl").read_text().splitlines()]
-    assert [row["step"] for row in rows] == [1, 2, 3, 4]
-    assert folders.whole(tmp_path / "two" / last)
-
-
-@pytest.mark.parametrize("how", [{}, FSDP], ids=["whole", "in pieces"])
-def test_stopped_and_resumed_it_ends_equal(tmp_path: Path, how: dict[str, str]) -> None:
-    whole = trained(2, tmp_path / "whole", 2, **how)
-    assert [end.status for end in launch(2, tmp_path / "cut", 2, stop=3, **how)] == [0, 0]
-    same(trained(2, tmp_path / "cut", 2, **how), whole)
-
-
-def test_in_pieces_it_resumes_on_another_number_of_processes(tmp_path: Path) -> None:
-    reference = trained(1, tmp_path / "one", 2)
-    steps = (tmp_path / "one" / "run" / "steps.jsonl").read_text().splitlines()
-    assert [end.status for end in launch(2, tmp_path / "cut", 2, stop=3, **FSDP)] == [0, 0]
-    state = json.loads((tmp_path / "cut/run/checkpoints/step-00000002/state.json").read_text())
-    assert state["micro_batches"] == 8
-    alone = trained(1, tmp_path / "cut", 2)
-    assert alone.keys() == reference.keys() and len(steps) == 4
-    launch(1, tmp_path / "back", 2, stop=3)
-    back = trained(2, tmp_path / "back", 2, **FSDP)
-    assert back.keys() == alone.keys()
-    rows = (tmp_path / "back" / "run" / "steps.jsonl").read_text().splitlines()
-    assert [json.loads(row)["step"] for row in rows] == [1, 2, 3, 4]
+        near(load_file(done / "to one" / left / file), load_file(done / "one llama" / left / file))
+    trained(1, done, {"name": "to one", "accumulate": 2})
+    trained(2, done, {"name": "to two", "accumulate": 4, "fsdp": True})
+    for name, micro_batches in (("to one", 8 + 4), ("to two", 8 + 16)):
+        path = done / name / "run/checkpoints/step-00000004/state.json"
+        assert json.loads(path.read_text())["micro_batches"] == micro_batches
+        assert steps(done / name) == [1, 2, 3, 4]
+        assert all(tensor.isfinite().all() for tensor in state(done / name).values())
 
 
 def lines(ends: list[Ended]) -> list[str]:
@@ -146,24 +158,27 @@ def lines(ends: list[Ended]) -> list[str]:
 
 
 def test_an_error_of_one_process_ends_all_with_one_line(tmp_path: Path) -> None:
-    ends = launch(2, tmp_path, 2, wrong="error")
+    ends = launch(2, tmp_path, {"name": "run", "accumulate": 2, "wrong": "error"})
     assert [end.status for end in ends] == [2, 2]
     assert lines(ends) == ["distill: song 7: is odd; leave it out"]
 
 
-def test_a_killed_process_ends_all_with_one_line(tmp_path: Path) -> None:
-    ends = launch(2, tmp_path, 2, wrong="killed")
+def test_a_killed_process_ends_all_with_one_line_and_nothing_is_lost(
+    done: Path, tmp_path: Path
+) -> None:
+    ends = launch(2, tmp_path, {"name": "run", "accumulate": 2, "wrong": "killed"})
     assert [end.status for end in ends] == [2, -9]
     assert len(lines(ends)) == 1 and "lost another one" in lines(ends)[0], ends
-    near(trained(2, tmp_path, 2), trained(2, tmp_path / "whole", 2))
+    trained(2, tmp_path, {"name": "run", "accumulate": 2})
+    same(state(tmp_path / "run"), state(done / "whole llama"))
 
 
 def test_two_processes_with_different_songs_are_refused(tmp_path: Path) -> None:
-    ends = launch(2, tmp_path, 2, wrong="songs")
+    ends = launch(2, tmp_path, {"name": "run", "accumulate": 2, "wrong": "songs"})
     assert [end.status for end in ends] == [2, 2]
     (line,) = lines(ends)
     assert "processes 0 and 1 have different songs (" in line and "one cache" in line
-    assert not list((tmp_path / "run").glob("checkpoints/*"))
+    assert not list((tmp_path / "run").rglob("step-*"))
 
 
 @pytest.mark.parametrize(
@@ -182,6 +197,25 @@ def test_other_kinds_of_fsdp_are_refused(
         sharding.is_wanted()
 
 
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"precision": "fp16"}, "FSDP: train.precision: fp16 does not go with it; launch without"),
+        ({"optimizer": "adamw8bit"}, "FSDP: train.optimizer: adamw8bit does not"),
+        ({"compile": True}, "FSDP: train.compile: true does not"),
+        ({}, "FSDP: base.quantise does not"),
+    ],
+)
+def test_what_does_not_go_with_fsdp_is_refused(settings: dict[str, object], words: str) -> None:
+    model = torch.nn.Linear(2, 2)
+    sharding.refuse(model, SimpleNamespace(precision="bf16", optimizer="adamw", compile=False))
+    if not settings:
+        whole = torch.zeros(2, 2, dtype=torch.int8)
+        model.weight = torch.nn.Parameter(whole, requires_grad=False)
+    with pytest.raises(SettingsError, match=words):
+        sharding.refuse(model, SimpleNamespace(**settings))
+
+
 def test_shares_are_everything_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "3")
     shares = []
@@ -196,17 +230,20 @@ def test_a_launched_recipe_is_one_run(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """`accelerate launch -m distill run`, as `make distill GPUS=2` calls it, against one process."""
+    """`make distill GPUS=2`, which is `accelerate launch -m distill run`, against one process."""
     monkeypatch.setenv("DISTILL_CACHE", str(tmp_path / "cache"))
     recipe = tmp_path / "mine.yaml"
     text = test_pipeline.MY_SONGS.format(home=home)
     recipe.write_text(text.replace("steps: 6", "steps: 2").replace("rows: 2", "rows: 1"))
-    run = ["-m", "distill", "run", str(recipe), "--songs", str(home / "songs"), "--out"]
-    makefile = (HERE.parent / "Makefile").read_text()
-    (launcher,) = [line for line in makefile.splitlines() if line.startswith("LAUNCH ")]
-    options = launcher.partition("-m accelerate")[2].replace('"$(GPUS)"', "2")
-    options = options.replace("$(if $(filter-out 0 1,2),", "").partition(")")[0]
-    launch = ["-m", *f"accelerate{options}".split()]
+    folder = {"RECIPE": str(recipe), "SONGS": str(home / "songs")}
+    settings = [f"{name}={value}" for name, value in folder.items()]
+
+    def command(*more: str) -> list[str]:
+        """What `make distill` calls."""
+        make = ["make", "-n", "distill", *settings, *more]
+        printed = subprocess.run(make, cwd=HERE.parent, capture_output=True, text=True, check=True)
+        return shlex.split(printed.stdout.splitlines()[-1])[1:]
+
     environment = os.environ | {"GLOO_SOCKET_IFNAME": "lo"}
 
     def call(command: list[str], status: int = 0) -> subprocess.CompletedProcess[str]:
@@ -216,15 +253,15 @@ def test_a_launched_recipe_is_one_run(
         assert bool(ended.returncode) == bool(status), ended.stderr
         return ended
 
-    two = call([*launch, *run, str(tmp_path / "two")])
+    two = call(command("GPUS=2", f"OUT={tmp_path / 'two'}"))
     assert two.stdout.count("listen to") == 1 and two.stdout.count("trained:") == 1
     assert len(list((tmp_path / "cache" / "codes").rglob("*.npy"))) == 3
     report = json.loads((tmp_path / "two" / "report.json").read_text())
     assert report["steps"] == 2 and (tmp_path / "two" / "take.wav").is_file()
-    call([*run, str(tmp_path / "one"), "--set", "train.accumulate=2"])
+    call(command(f"OUT={tmp_path / 'one'}", "SET=train.accumulate=2"))
     one = json.loads((tmp_path / "one" / "report.json").read_text())
     for slot, nats in enumerate(one["after"]["nats_per_token"]):
         assert report["after"]["nats_per_token"][slot] == pytest.approx(nats, abs=1e-4)
-    wrong = call([*launch, *run, str(tmp_path / "three"), "--engine", "ray"], status=2)
+    wrong = call(command("GPUS=2", f"OUT={tmp_path / 'three'}", "ENGINE=ray"), status=2)
     (line,) = [line for line in wrong.stderr.splitlines() if line.startswith("distill:")]
     assert "--engine ray and 2 processes do not go together" in line

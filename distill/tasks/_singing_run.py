@@ -42,6 +42,7 @@ from distill.singing.singer_folder import (
 from distill.songs import Line, Song, from_its_start
 from distill.tasks import _run
 from distill.tasks._held_out import embedded_held_out
+from distill.tasks._recording import record
 from distill.tasks._singing_settings import SingingSettings
 from distill.tasks._singing_task import SingingTask, student_of
 from distill.tasks._sound import compare
@@ -80,7 +81,7 @@ class Stage:
         assert self.settings.teacher is not None
         live = LiveTeacher(self.settings.teacher.singer)
         load = functools.partial(live.load, self.codec)
-        return self.teacher.record([*self.train, *self.held_out], load)
+        return record(self.teacher, [*self.train, *self.held_out], load)
 
     def measured(self) -> dict[str, Any] | None:
         """Teacher-forced figures of the student on held-out passages; None without any."""

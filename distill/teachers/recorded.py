@@ -8,8 +8,7 @@ interrupted recording goes on where it stopped.
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,8 +17,6 @@ from distill.errors import TeacherError
 from distill.folders import cache_folder, fingerprint, locate, sha256_bytes
 from distill.lm.prompts import Coded
 from distill.lm.signals import Signal, check_signal, read_signal, write_signal
-from distill.runtime import engines, ranks
-from distill.runtime.workers import Died
 from distill.singing.singer_folder import about_singer, singer_folder
 from distill.teachers import Teacher, check_codec
 
@@ -71,37 +68,15 @@ class RecordedTeacher:
         return signals
 
     def record(self, coded: Sequence[Coded], load: Callable[[], Teacher], at_once: int = 32) -> int:
-        """Records what is missing with the live teacher that `load` gives: how many passages. Each
-        process of a run records its share; all must call it."""
+        """Records what is missing with the live teacher that `load` gives: how many passages."""
         missing = [item for item in coded if not self.path(item).exists()]
-        batches = [missing[first : first + at_once] for first in range(0, len(missing), at_once)]
-        ranks.meet()  # nobody begins before all have looked
-        batches = [*ranks.share(batches)]
-        work, engine = _Recording(self, load), engines.chosen()
-        answers: Iterable[tuple[int, Died | None]] = enumerate(map(work, batches))
-        if engine is not None:
-            answers = engine.each(work, batches, "recording")
-        for number, answer in answers:
-            if isinstance(answer, Died):
-                passage, how = batches[number][0].passage.id, answer.how
-                fault = f"{passage}: the process that records it dies, time and again ({how})"
-                raise TeacherError(f"{fault}; what is done is kept, give each worker more memory")
-        ranks.meet()
+        if not missing:
+            return 0
+        live = load()
+        for first in range(0, len(missing), at_once):
+            batch = missing[first : first + at_once]
+            for item, signal in zip(batch, live.signals(batch), strict=True):
+                path = self.path(item)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_signal(path, signal)
         return len(missing)
-
-
-class _Recording:
-    """A live teacher's work, wherever it is done; the teacher is loaded for the first passages."""
-
-    def __init__(self, recorded: RecordedTeacher, load: Callable[[], Teacher]) -> None:
-        self.recorded, self.load = recorded, load
-
-    @functools.cached_property
-    def live(self) -> Teacher:
-        return self.load()
-
-    def __call__(self, coded: Sequence[Coded]) -> None:
-        for item, signal in zip(coded, self.live.signals(coded), strict=True):
-            path = self.recorded.path(item)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_signal(path, signal)

@@ -24,6 +24,12 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from distill.errors import SettingsError
 from distill.runtime import ranks
 
+TOGETHER = {  # of the settings of training, what goes with FSDP
+    "precision": ("auto", "bf16", "fp32"),
+    "optimizer": ("adamw",),
+    "compile": (False,),
+}
+
 
 def is_wanted() -> bool:
     """Whether this process was launched to shard. SettingsError for what FSDP is not here."""
@@ -40,14 +46,12 @@ def is_wanted() -> bool:
 def refuse(model: nn.Module, settings: object) -> None:
     """SettingsError for what cannot be trained in pieces: quantised weights, fp16 (its scaler must
     see all gradients), torch.compile (it compiles the gathering away), another optimiser."""
-    odd = sorted({str(p.dtype) for p in model.parameters() if not p.is_floating_point()})
-    reasons = {f"base.quantise (weights in {', '.join(odd)})": bool(odd)}
-    for name, plain in (("precision", None), ("compile", False), ("optimizer", "adamw")):
-        value = getattr(settings, name, plain)
-        wrong = value == "fp16" if name == "precision" else value not in (plain, None)
-        reasons[f"train.{name}: {str(value).lower()}"] = wrong
-    for what, wrong in reasons.items():
-        if wrong:
+    if any(not parameter.is_floating_point() for parameter in model.parameters()):
+        raise SettingsError("FSDP: base.quantise does not go with it; launch without --use_fsdp")
+    for name, values in TOGETHER.items():
+        value = getattr(settings, name, values[0])
+        if value not in values:
+            what = f"train.{name}: {str(value).lower()}"
             raise SettingsError(f"FSDP: {what} does not go with it; launch without --use_fsdp")
 
 
