@@ -21,6 +21,7 @@ from distill.runtime import engines, ranks
 from distill.singing.singer import load_singer
 from distill.singing.singer_folder import open_singer, put_part, read_about, write_about
 from distill.tasks import _singing_run
+from distill.training import sharding
 
 ROOMS_OF_PARTS = (
     "tasks", "sources", "curation/steps", "exporters", "codecs", "vocoders", "teachers", "measures",
@@ -34,9 +35,13 @@ def parts() -> dict[str, list[str]]:
 
 
 @contextlib.contextmanager
-def _workers(engine: str | None) -> Iterator[None]:
+def _workers(recipe: Recipe, engine: str | None) -> Iterator[None]:
     """Within the block songs are worked on by `engine` (runtime/engines.py), and all processes of a
-    launcher (runtime/ranks.py) do one run. SettingsError for both at once."""
+    launcher (runtime/ranks.py) do one run. SettingsError for both at once, and for a recipe that
+    cannot be sharded as the launcher asks."""
+    if sharding.is_wanted():
+        base = getattr(recipe.settings, "base", None)
+        sharding.refuse(recipe.settings.train, getattr(base, "quantise", "none"))
     if ranks.processes() > 1 and engine not in (None, "local"):
         words = f"--engine {engine} and {ranks.processes()} processes do not go together"
         ways = "run distill encode and record with it first, then launch"
@@ -53,13 +58,13 @@ def run(
 ) -> str:
     """The whole chain of a recipe, in `out` or adapters/<recipe>; a few lines on its outcome."""
     recipe = with_songs(recipe, songs)
-    with _workers(engine):
+    with _workers(recipe, engine):
         return recipe.settings.run(recipe, _folder(recipe, out))
 
 
 def encode(recipe: Recipe, songs: str | None = None, engine: str | None = None) -> str:
     """Songs to codes, into the cache."""
-    with _workers(engine):
+    with _workers(recipe, engine):
         stage = _stage(recipe, songs)
     passages = f"{len(stage.train)} passages to train on, {len(stage.held_out)} held out"
     return f"{passages}, {stage.seconds / 60:.1f} minutes"
@@ -67,7 +72,7 @@ def encode(recipe: Recipe, songs: str | None = None, engine: str | None = None) 
 
 def record(recipe: Recipe, songs: str | None = None, engine: str | None = None) -> str:
     """The recorded teacher's signals for every passage, into its folder."""
-    with _workers(engine):
+    with _workers(recipe, engine):
         stage = _stage(recipe, songs)
         recorded, teacher = stage.record(), stage.settings.teacher
     if recorded is None or teacher is None:
@@ -85,7 +90,7 @@ def train(
 ) -> str:
     """Training alone: the adapter (or a fully trained model, merged) in the run folder."""
     folder = _folder(recipe, out)
-    with _workers(engine):
+    with _workers(recipe, engine):
         stage = _stage(recipe, songs)
         stage.record()
         _, steps = _singing_run.train(stage, folder)

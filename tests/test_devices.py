@@ -20,14 +20,14 @@ import torch
 from safetensors.torch import load_file
 from test_pipeline import home  # noqa: F401 - a fixture
 
-from distill import folders
+from distill import folders, pipeline
 from distill.errors import SettingsError
 from distill.runtime import ranks
 from distill.training import sharding
+from distill.training.trainer import TrainSettings
 
 HERE = Path(__file__).parent
 FSDP = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
-pytestmark = pytest.mark.slow
 
 
 @dataclass
@@ -113,6 +113,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["whole", "pieces"])
 @pytest.mark.parametrize("family", ["llama", "qwen3"])
 def test_two_processes_are_one_at_the_same_global_batch(done: Path, family: str, how: str) -> None:
@@ -131,12 +132,14 @@ def fresh(family: str) -> dict[str, torch.Tensor]:
     return tiny_singer.student(family, lively=0.05, lora=True).state()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["whole", "pieces"])
 def test_stopped_and_resumed_it_ends_equal(done: Path, how: str) -> None:
     same(state(done / f"cut {how}"), state(done / f"{how} llama"))
     assert steps(done / f"cut {how}") == [1, 2, 3, 4]
 
 
+@pytest.mark.slow
 def test_in_pieces_it_resumes_on_another_number_of_processes(done: Path, tmp_path: Path) -> None:
     """The settings of a folder stay, so another number of processes is another global batch from
     there on; what it starts from is what was left."""
@@ -157,12 +160,14 @@ def lines(ends: list[Ended]) -> list[str]:
     return [line for line in told if line.startswith("distill:") or "Traceback" in line]
 
 
+@pytest.mark.slow
 def test_an_error_of_one_process_ends_all_with_one_line(tmp_path: Path) -> None:
     ends = launch(2, tmp_path, {"name": "run", "accumulate": 2, "wrong": "error"})
     assert [end.status for end in ends] == [2, 2]
     assert lines(ends) == ["distill: song 7: is odd; leave it out"]
 
 
+@pytest.mark.slow
 def test_a_killed_process_ends_all_with_one_line_and_nothing_is_lost(
     done: Path, tmp_path: Path
 ) -> None:
@@ -173,6 +178,7 @@ def test_a_killed_process_ends_all_with_one_line_and_nothing_is_lost(
     same(state(tmp_path / "run"), state(done / "whole llama"))
 
 
+@pytest.mark.slow
 def test_two_processes_with_different_songs_are_refused(tmp_path: Path) -> None:
     ends = launch(2, tmp_path, {"name": "run", "accumulate": 2, "wrong": "songs"})
     assert [end.status for end in ends] == [2, 2]
@@ -203,17 +209,34 @@ def test_other_kinds_of_fsdp_are_refused(
         ({"precision": "fp16"}, "FSDP: train.precision: fp16 does not go with it; launch without"),
         ({"optimizer": "adamw8bit"}, "FSDP: train.optimizer: adamw8bit does not"),
         ({"compile": True}, "FSDP: train.compile: true does not"),
-        ({}, "FSDP: base.quantise does not"),
     ],
 )
 def test_what_does_not_go_with_fsdp_is_refused(settings: dict[str, object], words: str) -> None:
-    model = torch.nn.Linear(2, 2)
-    sharding.refuse(model, SimpleNamespace(precision="bf16", optimizer="adamw", compile=False))
-    if not settings:
-        whole = torch.zeros(2, 2, dtype=torch.int8)
-        model.weight = torch.nn.Parameter(whole, requires_grad=False)
+    sharding.refuse(SimpleNamespace(precision="bf16", optimizer="adamw", compile=False))
+    sharding.refuse(TrainSettings(steps=1))
     with pytest.raises(SettingsError, match=words):
-        sharding.refuse(model, SimpleNamespace(**settings))
+        sharding.refuse(SimpleNamespace(**settings))
+
+
+def test_a_quantised_base_is_refused_before_anything_is_done(
+    home: Path,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in ({"WORLD_SIZE": "2"} | FSDP).items():
+        monkeypatch.setenv(name, value)
+    quantised = test_pipeline.my_songs(home, **{"base.quantise": "int8"})
+    with pytest.raises(SettingsError, match=r"FSDP: base\.quantise: int8 does not go with it"):
+        pipeline.run(quantised, str(home / "songs"), home / "quantised")
+    assert not (home / "quantised").exists()
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    with pytest.raises(SettingsError, match="4 processes for the 2 GPUs of this machine"):
+        ranks.join()
 
 
 def test_shares_are_everything_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,6 +248,7 @@ def test_shares_are_everything_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sorted(item for share in shares for item in share) == list(range(8))
 
 
+@pytest.mark.slow
 def test_a_launched_recipe_is_one_run(
     home: Path,  # noqa: F811
     tmp_path: Path,

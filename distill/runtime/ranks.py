@@ -24,7 +24,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from distill.errors import DistillError, ElsewhereError, TrainingError
+from distill.errors import DistillError, ElsewhereError, SettingsError, TrainingError
 
 if TYPE_CHECKING:
     import torch
@@ -79,9 +79,12 @@ def join() -> Store | None:
     import torch
     from torch import distributed
 
+    gpu, here = torch.cuda.is_available(), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if gpu and here > (there := torch.cuda.device_count()):
+        fault = f"{here} processes for the {there} GPUs of this machine"
+        raise SettingsError(f"{fault}; start one for each (GPUS=, or --num_processes)")
     try:
         store, number, count = next(distributed.rendezvous("env://", timeout=MEETS))
-        gpu = torch.cuda.is_available()
         if gpu:
             torch.cuda.set_device(_number_here())
         else:  # else accelerate takes every process for one alone
@@ -91,7 +94,7 @@ def join() -> Store | None:
         distributed.init_process_group(backend, store=own, rank=number, world_size=count)
     except (RuntimeError, ValueError) as error:
         reason = (str(error).splitlines() or [""])[0]
-        ways = "start all processes with accelerate launch or torchrun"
+        ways = "start them all with accelerate launch or torchrun"
         raise TrainingError(f"the processes did not find each other ({reason}); {ways}") from error
     store = distributed.PrefixStore("distill", store)
     threading.Thread(target=_live, args=(store,), daemon=True).start()
@@ -113,7 +116,10 @@ def together() -> Iterator[None]:
             yield
         meet()
     except BaseException as error:
-        raise _told(store, error) from error
+        told = _told(store, error)
+        if told is error:
+            raise
+        raise told from error
     finally:
         _inside.clear()
         if silent is not None:

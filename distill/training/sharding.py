@@ -43,15 +43,14 @@ def is_wanted() -> bool:
     return True
 
 
-def refuse(model: nn.Module, settings: object) -> None:
+def refuse(train: object, quantise: str = "none") -> None:
     """SettingsError for what cannot be trained in pieces: quantised weights, fp16 (its scaler must
     see all gradients), torch.compile (it compiles the gathering away), another optimiser."""
-    if any(not parameter.is_floating_point() for parameter in model.parameters()):
-        raise SettingsError("FSDP: base.quantise does not go with it; launch without --use_fsdp")
-    for name, values in TOGETHER.items():
-        value = getattr(settings, name, values[0])
-        if value not in values:
-            what = f"train.{name}: {str(value).lower()}"
+    settings = {f"train.{name}": getattr(train, name, known[0]) for name, known in TOGETHER.items()}
+    allowed = {f"train.{name}": known for name, known in TOGETHER.items()}
+    for name, value in (settings | {"base.quantise": quantise}).items():
+        if value not in allowed.get(name, ("none",)):
+            what = f"{name}: {str(value).lower()}"
             raise SettingsError(f"FSDP: {what} does not go with it; launch without --use_fsdp")
 
 
@@ -69,6 +68,8 @@ class Whole(nn.Module):
 
 def shard(model: nn.Module, loss: Callable[[Any], Any], device: torch.device) -> Whole:
     """The model in pieces, in place, and its loss as a module to be called."""
+    if any(not parameter.is_floating_point() for parameter in model.parameters()):
+        refuse(None, "int8")
     mesh = init_device_mesh(device.type, (ranks.processes(),))
     for layer in layers(model):
         fully_shard(layer, mesh=mesh)

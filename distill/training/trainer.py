@@ -399,7 +399,7 @@ def _sharded(task: Task[Batch], settings: TrainSettings, device: torch.device) -
     if module is None:
         words = f"{type(task).__name__} has no layers to share out; launch without --use_fsdp"
         raise SettingsError(f"FSDP: {words}")
-    sharding.refuse(module(), settings)
+    sharding.refuse(settings)
     return sharding.shard(module(), task.loss, device)
 
 
