@@ -72,7 +72,8 @@ def state(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def steps(folder: Path) -> list[int]:
-    return [json.loads(row)["step"] for row in (folder / "run/steps.jsonl").open()]
+    rows = (folder / "run/steps.jsonl").read_text().splitlines()
+    return [json.loads(row)["step"] for row in rows]
 
 
 def near(state: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
