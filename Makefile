@@ -9,6 +9,8 @@ LYRICS  ?= row row row your boat
 TAKE    ?= take.wav
 VENV    := .venv/bin/python
 READY   := .venv/.ready
+# one process for each GPU, which all do one run; port 0: any that is free
+LAUNCH   = $(if $(GPUS),-m accelerate.commands.launch --num_processes "$(GPUS)" --num_machines 1 --mixed_precision no --dynamo_backend no --main_process_port 0 $(if $(filter-out 0 1,$(GPUS)),--multi_gpu) $(if $(FSDP),--use_fsdp --fsdp_version 2))
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -19,8 +21,8 @@ $(READY): pyproject.toml setup.sh
 
 setup: $(READY)  ## make .venv (every other target does this by itself when it is needed)
 
-distill: $(READY)  ## run a recipe from songs to a singer: RECIPE=quickstart [SONGS=FOLDER] [OUT=FOLDER] [SET="a.b=c ..."]
-	$(VENV) -m distill run "$(RECIPE)" $(if $(SONGS),--songs "$(SONGS)") $(if $(OUT),--out "$(OUT)") $(foreach change,$(SET),--set "$(change)")
+distill: $(READY)  ## run a recipe from songs to a singer: RECIPE=quickstart [SONGS=FOLDER] [OUT=FOLDER] [SET="a.b=c ..."] [GPUS=4 [FSDP=1]] [ENGINE=ray]
+	$(VENV) $(LAUNCH) -m distill run "$(RECIPE)" $(if $(SONGS),--songs "$(SONGS)") $(if $(OUT),--out "$(OUT)") $(if $(ENGINE),--engine "$(ENGINE)") $(foreach change,$(SET),--set "$(change)")
 
 vocoder: $(READY)  ## train a vocoder head for a codec: RECIPE=vocoder-embedded [SONGS=FOLDER] [OUT=FOLDER] [SET="a.b=c ..."]
 	$(VENV) -m distill run "$(if $(filter quickstart,$(RECIPE)),vocoder-embedded,$(RECIPE))" $(if $(SONGS),--songs "$(SONGS)") $(if $(OUT),--out "$(OUT)") $(foreach change,$(SET),--set "$(change)")

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import distill
-from distill.errors import DistillError, SettingsError
+from distill.errors import DistillError, ElsewhereError, SettingsError
+from distill.runtime import ranks
 
 if TYPE_CHECKING:
     from distill.config.recipe import Recipe
@@ -34,13 +35,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 raise SettingsError(f"{verb} is called {now} now; type distill {now} ...")
         options = _parser().parse_args(arguments)
         result = options.verb(options)
+    except ElsewhereError:
+        return 2
     except DistillError as error:
-        print("distill: " + " ".join(str(error).split()), file=sys.stderr)
+        if ranks.speaks():
+            print("distill: " + " ".join(str(error).split()), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("distill: stopped", file=sys.stderr)
         return 130
-    if result is not None:
+    if result is not None and ranks.is_first():
         print(result)
     return 0
 
@@ -68,6 +72,11 @@ def _set_argument(parser: ArgumentParser) -> None:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=words)
 
 
+def _engine_argument(parser: ArgumentParser) -> None:
+    words = "who curates, encodes and records: local, ray (one begun here), or ray:ADDRESS"
+    parser.add_argument("--engine", default="local", help=words)
+
+
 def _recipe(options: Namespace) -> Recipe:
     from distill.config import recipe
 
@@ -92,6 +101,7 @@ def _stage(name: str, makes_run: bool = False) -> Verb:
         _recipe_arguments(parser)
         words = "your songs, for recipes that learn from a folder"
         parser.add_argument("--songs", metavar="FOLDER", help=words)
+        _engine_argument(parser)
         if makes_run:
             words = "the run (default: adapters/RECIPE)"
             parser.add_argument("--out", type=Path, metavar="FOLDER", help=words)
@@ -102,7 +112,7 @@ def _stage(name: str, makes_run: bool = False) -> Verb:
         from distill import pipeline
 
         folders = {"songs": options.songs} | ({"out": options.out} if makes_run else {})
-        return getattr(pipeline, name)(recipe, **folders)
+        return getattr(pipeline, name)(recipe, **folders, engine=options.engine)
 
     return verb
 
@@ -138,6 +148,7 @@ def _songs(parser: ArgumentParser) -> Call:
     add("--workers", type=int, metavar="N", help=words)
     words = "also write the kept songs as ultrastar, webdataset, ..."
     add("--export", metavar="FORMAT", help=words)
+    _engine_argument(parser)
     _set_argument(parser)
 
     def call(options: Namespace) -> object:
@@ -147,8 +158,10 @@ def _songs(parser: ArgumentParser) -> Call:
         def load(name: str | Path) -> Recipe:
             return recipe.load(name, _changes(options))
 
-        out, workers, export = options.out, options.workers, options.export
-        return pipeline.songs(options.what, load, out=out, workers=workers, export=export)
+        names = ("out", "workers", "export", "engine")
+        return pipeline.songs(
+            options.what, load, **{name: getattr(options, name) for name in names}
+        )
 
     return call
 

@@ -39,13 +39,14 @@ from torch import Tensor
 from distill.audio import files as audio_files
 from distill.audio import stems
 from distill.codecs import Codec
-from distill.errors import FitError, FolderError, SongError
+from distill.errors import DistillError, FitError, FolderError, SongError
 from distill.folders import cache_folder, package_path, sha256_bytes, sha256_files, write_atomic
 from distill.lm import passage_index
 from distill.lm.passage_index import PassageIndex, Write
 from distill.lm.prompts import Coded, Fits, Passage, WritingSettings, passages
-from distill.runtime import workers
+from distill.runtime import engines, ranks
 from distill.runtime.devices import full_float32
+from distill.runtime.workers import ONE_THREAD, Died, Local
 from distill.songs import Song
 
 AHEAD = 2  # songs decoded before the codec wants them, each by a thread
@@ -55,7 +56,6 @@ WRITING_CODE = (
     "coded_songs.py", "songs.py", "lm/passage_index.py", "lm/prompts.py", "lm/line_parts.py",
     "lm/layouts.py", "lm/vocabulary.py",
 )  # fmt: skip
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 # glibc gives large tensors back to the kernel as soon as they are freed, and gets them again page
 # by page, zeroed: for a network over sound a third of its time. A process that only encodes may
 # keep them.
@@ -80,6 +80,17 @@ def codes_of_all(
     _fill([*missing.values()], codec, processes)
     for entry in entries:
         yield torch.from_numpy(np.load(entry.path, allow_pickle=False).astype(np.int64))
+
+
+def encode_shared(songs: Sequence[Song], codec: Codec) -> None:
+    """Encodes what the cache lacks of these, each process of a run its share; all must call it."""
+    if ranks.processes() == 1:
+        return
+    entries = {entry.path: entry for entry in _entries(songs, codec)}
+    missing = [entry for path, entry in entries.items() if not path.exists()]
+    ranks.meet()  # nobody begins before all have looked
+    _encode(ranks.share(missing), codec)
+    ranks.meet()
 
 
 class _Entry(NamedTuple):
@@ -108,6 +119,10 @@ def _kept_at(contents: Sequence[str], files: Sequence[str], codec: Codec) -> Pat
 # --- what the cache lacks -------------------------------------------------------------------------
 def _fill(entries: list[_Entry], codec: Codec, processes: int | None) -> None:
     """Encodes these: the shortest to learn the pace, then longest first, to end together."""
+    engine = engines.chosen()
+    if engine is not None and entries:
+        _deal(entries, codec, engine)
+        return
     if len(entries) < 2:
         _encode(entries, codec)
         return
@@ -120,7 +135,7 @@ def _fill(entries: list[_Entry], codec: Codec, processes: int | None) -> None:
         pays = pace * sum(seconds[entry] for entry in rest) > WORTHWHILE_SECONDS
         processes = torch.get_num_threads() if pays and codec.device.type == "cpu" else 0
     if processes:
-        _deal(rest, codec, min(processes, len(rest)))
+        _deal(rest, codec, Local(processes))
     else:
         _encode(rest, codec)
 
@@ -140,17 +155,25 @@ def _encode(entries: Iterable[_Entry], codec: Codec, ahead: int | None = None) -
             write_atomic(entry.path, _npy(codes_FS.cpu()))
 
 
-def _deal(entries: Sequence[_Entry], codec: Codec, processes: int) -> None:
-    """The same in several processes; what they make goes through the cache."""
-    work = functools.partial(_encode_alone, codec)
-    environment = ONE_THREAD | KEEP_MEMORY
-    advice = "what is done is kept, run again"
-    workers.share_out(work, entries, processes, environment, "encoding", advice)
+def _deal(entries: Sequence[_Entry], codec: Codec, engine: engines.Engine) -> None:
+    """The same by the workers of an engine; what they make goes through the cache."""
+    device = codec.device
+    work = functools.partial(_encode_alone, codec if device.type == "cpu" else codec.to("cpu"))
+    environment = {**ONE_THREAD, **KEEP_MEMORY}
+    try:
+        for number, answer in engine.each(work, entries, "encoding", environment):
+            if isinstance(answer, Died):
+                file = entries[number].files[0]
+                words = f"{file}: the process that encodes it dies, time and again ({answer.how})"
+                raise DistillError(f"{words}; what is done is kept, leave it out and run again")
+    finally:
+        if device.type != "cpu":
+            codec.to(device)
 
 
-def _encode_alone(codec: Codec, entries: Iterator[_Entry]) -> None:
+def _encode_alone(codec: Codec, entry: _Entry) -> None:
     torch.set_num_threads(1)
-    _encode(entries, codec, ahead=0)  # who reads ahead claims too much
+    _encode([entry], codec, ahead=0)
 
 
 def _read_ahead(
@@ -259,15 +282,19 @@ def indexed(
     """The passages that `make` makes of songs, from the cache where it has them.
 
     depends: what they depend on beside songs, codec and writing settings. `make` adds a line on
-    what it sets aside to the list it is given.
+    what it sets aside to the list it is given. Of several processes the first writes them; all must
+    call it.
     """
     folder = cache_folder() / "passages" / _key(songs, codec, [*depends, writing])
+
+    def build() -> None:
+        if passage_index.opened(folder) is None:
+            remarks: list[str] = []
+            sizes = codec.format.slot_sizes
+            passage_index.build(folder, make(remarks), write, sizes, writing, remarks)
+
+    ranks.from_first(build)
     index = passage_index.opened(folder)
-    if index is None:
-        remarks: list[str] = []
-        sizes = codec.format.slot_sizes
-        passage_index.build(folder, make(remarks), write, sizes, writing, remarks)
-        index = passage_index.opened(folder)
     if index is None:
         raise FolderError(f"{folder}: was written and cannot be read back; look at this disk")
     return index

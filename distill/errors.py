@@ -62,3 +62,7 @@ class FolderError(DistillError, OSError):
 
 class HubError(DistillError, RuntimeError):
     """A hub refused, or must not be pushed to."""
+
+
+class ElsewhereError(DistillError, RuntimeError):
+    """Another process of the same run has failed; that one says why."""

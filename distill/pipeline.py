@@ -6,8 +6,9 @@ merge of any singer.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,9 +20,11 @@ from distill.errors import SettingsError
 from distill.folders import public_name
 from distill.lm.held import Dtype, check_held
 from distill.lm.merge import merge as merge_student
+from distill.runtime import engines, ranks
 from distill.singing.singer import load_singer
 from distill.singing.singer_folder import open_singer, put_part, read_about, write_about
 from distill.tasks import _run, _singing_run
+from distill.training import sharding
 
 ROOMS_OF_PARTS = (
     "tasks", "sources", "curation/steps", "exporters", "codecs", "vocoders", "teachers", "measures",
@@ -34,10 +37,32 @@ def parts() -> dict[str, list[str]]:
     return kinds | {"losses": sorted(strict.classes_in("lm/losses"))}
 
 
-def run(recipe: Recipe, songs: str | None = None, out: str | Path | None = None) -> str:
+@contextlib.contextmanager
+def _workers(recipe: Recipe, engine: str | None) -> Iterator[None]:
+    """Within the block songs are worked on by `engine` (runtime/engines.py), and all processes of a
+    launcher (runtime/ranks.py) do one run. SettingsError for both at once, and for a recipe that
+    cannot be sharded as the launcher asks."""
+    if sharding.is_wanted():
+        base = getattr(recipe.settings, "base", None)
+        sharding.refuse(recipe.settings.train, getattr(base, "quantise", "none"))
+    if ranks.processes() > 1 and engine not in (None, "local"):
+        words = f"--engine {engine} and {ranks.processes()} processes do not go together"
+        ways = "run distill encode and record with it first, then launch"
+        raise SettingsError(f"{words}; {ways}")
+    with ranks.together(), engines.using(engine):
+        yield
+
+
+def run(
+    recipe: Recipe,
+    songs: str | None = None,
+    out: str | Path | None = None,
+    engine: str | None = None,
+) -> str:
     """The whole chain of a recipe, in `out` or adapters/<recipe>; a few lines on its outcome."""
     recipe = with_songs(recipe, songs)
-    return recipe.settings.run(recipe, _folder(recipe, out))
+    with _workers(recipe, engine):
+        return recipe.settings.run(recipe, _folder(recipe, out))
 
 
 def estimate(recipe: Recipe, songs: str | None = None) -> str:
@@ -49,17 +74,19 @@ def estimate(recipe: Recipe, songs: str | None = None) -> str:
     return "\n".join([*check(recipe), *figures.lines()])
 
 
-def encode(recipe: Recipe, songs: str | None = None) -> str:
+def encode(recipe: Recipe, songs: str | None = None, engine: str | None = None) -> str:
     """Songs to codes, into the cache."""
-    stage = _stage(recipe, songs)
+    with _workers(recipe, engine):
+        stage = _stage(recipe, songs)
     passages = f"{len(stage.train)} passages to train on, {len(stage.held_out)} held out"
     return f"{passages}, {stage.seconds / 60:.1f} minutes"
 
 
-def record(recipe: Recipe, songs: str | None = None) -> str:
+def record(recipe: Recipe, songs: str | None = None, engine: str | None = None) -> str:
     """The recorded teacher's signals for every passage, into its folder."""
-    stage = _stage(recipe, songs)
-    recorded, teacher = stage.record(), stage.settings.teacher
+    with _workers(recipe, engine):
+        stage = _stage(recipe, songs)
+        recorded, teacher = stage.record(), stage.settings.teacher
     if recorded is None or teacher is None:
         raise SettingsError(
             f"{recipe.name}: its teacher is not `recorded`; there is nothing to record"
@@ -67,12 +94,19 @@ def record(recipe: Recipe, songs: str | None = None) -> str:
     return f"{recorded} passages recorded by {teacher.singer}"
 
 
-def train(recipe: Recipe, songs: str | None = None, out: str | Path | None = None) -> str:
+def train(
+    recipe: Recipe,
+    songs: str | None = None,
+    out: str | Path | None = None,
+    engine: str | None = None,
+) -> str:
     """Training alone: the adapter (or a fully trained model, merged) in the run folder."""
-    _run.announce(with_songs(recipe, songs))
-    folder, stage = _folder(recipe, out), _stage(recipe, songs)
-    stage.record()
-    _, steps = _singing_run.train(stage, folder)
+    folder = _folder(recipe, out)
+    with _workers(recipe, engine):
+        _run.announce(with_songs(recipe, songs))
+        stage = _stage(recipe, songs)
+        stage.record()
+        _, steps = _singing_run.train(stage, folder)
     return f"{folder / 'singer'}: {steps} steps"
 
 
@@ -93,6 +127,7 @@ def songs(
     out: str | Path | None = None,
     workers: int | None = None,
     export: str | None = None,
+    engine: str | None = None,
 ) -> str:
     """Curation alone, of a folder (with the steps of recipe my-songs) or of a recipe; its table.
 
@@ -107,7 +142,11 @@ def songs(
     formats = strict.kinds("exporters")
     if export is not None and export not in formats:
         raise SettingsError(f"--export {export}: unknown; give one of {', '.join(formats)}")
-    report = curated(settings.songs, settings.curation, out, workers, _tell)
+    if ranks.processes() > 1:
+        words = "is the work of one process, with --workers N or --engine ray"
+        raise SettingsError(f"curation alone {words}; leave the launcher out")
+    with engines.using(engine):
+        report = curated(settings.songs, settings.curation, out, workers, _tell)
     lines = [table(report), f"{in_words(report)}; {report.folder / 'report.html'}"]
     if export is not None:
         folder = report.folder / export

@@ -62,23 +62,30 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
 @pytest.mark.parametrize(
     ("typed", "called"),
     [
-        ("run quick", ("run", (("quick", {}),), {"songs": None, "out": None})),
+        ("run quick", ("run", (("quick", {}),), {"engine": "local", "songs": None, "out": None})),
         (
             "run quick --songs mine --out here --set train.seconds=60 --set seed=2",
             (
                 "run",
                 (("quick", {"train.seconds": "60", "seed": "2"}),),
-                {"songs": "mine", "out": Path("here")},
+                {"engine": "local", "songs": "mine", "out": Path("here")},
             ),
         ),
         ("check quick", ("check", (("quick", {}),), {})),
         ("check quick --estimate --songs mine", ("estimate", (("quick", {}),), {"songs": "mine"})),
-        ("encode quick", ("encode", (("quick", {}),), {"songs": None})),
-        ("record quick", ("record", (("quick", {}),), {"songs": None})),
-        ("encode quick --songs mine", ("encode", (("quick", {}),), {"songs": "mine"})),
+        ("encode quick", ("encode", (("quick", {}),), {"engine": "local", "songs": None})),
+        ("record quick", ("record", (("quick", {}),), {"engine": "local", "songs": None})),
+        (
+            "encode quick --songs mine --engine ray:head:6379",
+            ("encode", (("quick", {}),), {"engine": "ray:head:6379", "songs": "mine"}),
+        ),
         (
             "train quick --set a.b=c=d --out here",
-            ("train", (("quick", {"a.b": "c=d"}),), {"songs": None, "out": Path("here")}),
+            (
+                "train",
+                (("quick", {"a.b": "c=d"}),),
+                {"engine": "local", "songs": None, "out": Path("here")},
+            ),
         ),
         ("merge run out", ("merge", (Path("run"), Path("out")), {"dtype": None})),
         (

@@ -3,7 +3,6 @@ anything they depend on changed."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -177,8 +176,8 @@ def test_processes_are_started_only_where_they_pay(
 ) -> None:
     songs, dealt = [song(tmp_path, f"s{n}", 0.2, seed=n) for n in range(3)], []
 
-    def deal(entries: Any, codec: Any, processes: int) -> None:
-        dealt.append(processes)
+    def deal(entries: Any, codec: Any, engine: workers.Local) -> None:
+        dealt.append(engine.workers)
         coded_songs._encode(entries, codec)
 
     monkeypatch.setattr(coded_songs, "_deal", deal)
@@ -212,11 +211,4 @@ def test_several_processes_give_the_same_codes_and_name_what_is_wrong(
         list(codes_of_all(songs, codec, processes=2))
     monkeypatch.setattr(workers.sys, "executable", "/bin/false")
     with pytest.raises(DistillError, match="ended with status 1"):
-        coded_songs._deal(coded_songs._entries([songs[1]], codec), codec, 1)
-
-
-def test_a_song_is_claimed_by_one_process_and_by_none_whose_parent_is_gone(tmp_path: Path) -> None:
-    entries = [coded_songs._Entry((name,), Path(name)) for name in "abc"]
-    one, other = (workers._claimed(entries, tmp_path, os.getppid()) for _ in range(2))
-    assert [next(one), next(other), *one, *other] == entries
-    assert list(workers._claimed(entries, tmp_path / "new", -1)) == []
+        coded_songs._deal(coded_songs._entries([songs[1]], codec), codec, workers.Local(1))

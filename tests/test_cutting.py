@@ -141,7 +141,7 @@ def test_a_word_is_cut_where_its_vowel_is_sung_and_within_only_in_phones():
 
 # --- over the songs of a run ----------------------------------------------------------------------
 class Fitted:
-    """What a run keeps of songs, what it says of the rest, and seconds of all and of what is lost."""
+    """What a run keeps of songs, what it says of the rest; seconds of all and of what is lost."""
 
     def __init__(self, songs: list[Song], tokens: int, monkeypatch, **writing: Any) -> None:
         seconds = [max([2.0, *(line.end or 0.0 for line in song.lines)]) + 0.1 for song in songs]

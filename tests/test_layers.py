@@ -38,11 +38,13 @@ ALLOWED = {  # a heavy library -> the rooms and files that may import it
     "datasets": {"sources", "exporters"},
     "pyarrow": {"sources", "exporters"},
     "demucs": {"curation/steps"},
+    "ray": {"runtime/on_ray"},
 }
 NEEDS_STANDIN = {"transformers", "peft", "dac", "vocos", "encodec", "torchaudio"}
 NO_TORCH = {
     "errors", "folders", "licences", "config", "songs", "lyrics", "measures", "songbook",
-    "sources", "exporters", "runtime/torchaudio_standin", "runtime/workers", "audio/safe_decode",
+    "sources", "exporters", "runtime/torchaudio_standin", "runtime/workers", "runtime/engines",
+    "runtime/on_ray", "audio/safe_decode",
     "audio/codec_format", "audio/spectrogram", "audio/resampling",
     "curation/runner", "curation/rows", "curation/one_song", "curation/fingerprint",
     "curation/report", "curation/curated_songs", "singing/evaluate", "singing/takes",

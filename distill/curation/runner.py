@@ -12,20 +12,16 @@ The source is only read, and `out` may not be a folder that holds anything else.
 the fingerprint of all that it depends on: the song as it was found, the sha256 of its files, the
 steps with their settings and what these stand on (`fingerprint`). What an earlier call left of
 songs that are gone is swept. And what goes on is always what was written, read back. So it does
-not matter how many workers there are, in which order they finish, or how often they are stopped.
+not matter how many workers there are, of this machine or of an engine's (`runtime/engines.py`), in
+which order they finish, or how often they are stopped.
 """
 
 from __future__ import annotations
 
-import os
-import signal
-import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
-from multiprocessing import connection, get_context, parent_process
+from functools import partial
 from pathlib import Path
 
 from distill.audio.safe_decode import Limits
@@ -35,6 +31,8 @@ from distill.curation.rows import Report, Row, write
 from distill.curation.steps import CurationStep, StepOnAll
 from distill.errors import FolderError, SettingsError, SongError
 from distill.folders import sweep
+from distill.runtime import engines
+from distill.runtime.workers import Died, Local
 from distill.songs import Song
 from distill.sources import Refusal
 
@@ -74,7 +72,8 @@ def curate(
     work = Work.of(steps, out, limits or Limits())
     sweep_results(out, {file_name(id) for id in ids})
     in_turn = ((number, curate_song(song, work)) for number, song in usable.items())
-    for number, row in in_turn if workers == 1 else _beside(usable, work, workers):
+    engine = engines.chosen() or (Local(workers) if workers > 1 else None)
+    for number, row in in_turn if engine is None else _beside(usable, work, engine):
         rows[number] = row
         yield row
     in_order, spent = _together([rows[number] for number in sorted(rows)], steps)
@@ -122,53 +121,15 @@ def _together(
     return tuple(rows), spent
 
 
-# --- processes ------------------------------------------------------------------------------------
-def _beside(songs: Mapping[int, Song], work: Work, workers: int) -> Iterator[tuple[int, Row]]:
-    """Songs over worker processes, a few ahead. A worker that dies (out of memory, a crash
-    in a library) breaks its pool. Songs that were in it are then tried one by one, each in a pool
-    of its own; the one that kills its worker again is set aside."""
-    queue, doubtful = list(songs.items())[::-1], list[tuple[int, Song]]()
-    while queue or doubtful:
-        alone = bool(doubtful)
-        todo = [doubtful.pop()] if alone else queue
-        running: dict[Future[Row], tuple[int, Song]] = {}
-        # spawned, not forked: a worker has no threads or open files of ours
-        pool = ProcessPoolExecutor(1 if alone else workers, get_context("spawn"), _worker)
-        try:
-            if alone:
-                _try_out(pool, work)
-            while todo or running:
-                while todo and len(running) < 2 * workers:
-                    future = pool.submit(curate_song, todo[-1][1], work)
-                    running[future] = todo.pop()
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    row = future.result()
-                    yield running.pop(future)[0], row
-        except BrokenProcessPool:
-            lost = list(running.values())
-            if alone:
-                words = "its worker process died, twice (out of memory?); give each worker more"
-                yield lost[0][0], refused(lost[0][1].id, "worker", f"{words}, or leave it out")
-            else:
-                doubtful = lost
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def _try_out(pool: ProcessPoolExecutor, work: Work) -> None:
-    """Before a song is blamed: workers that cannot even start are not its doing."""
-    try:
-        pool.submit(repr, work).result()
-    except BrokenProcessPool as error:
-        words = "curation: worker processes cannot start (see above); call it from a file, below"
-        raise SettingsError(f"{words} `if __name__ == '__main__':`, or with one worker") from error
-
-
-def _worker() -> None:
-    """A worker leaves Ctrl-C to the process that called it, and ends when that one is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    caller = parent_process()
-    assert caller is not None
-    ends = caller.sentinel
-    watch = threading.Thread(target=lambda: (connection.wait([ends]), os._exit(1)), daemon=True)
-    watch.start()
+# --- workers --------------------------------------------------------------------------------------
+def _beside(
+    songs: Mapping[int, Song], work: Work, engine: engines.Engine
+) -> Iterator[tuple[int, Row]]:
+    """Songs over the workers of an engine; one that kills them is set aside."""
+    numbers, queue = list(songs), list(songs.values())
+    for place, row in engine.each(partial(curate_song, work=work), queue, "curation"):
+        if isinstance(row, Died):
+            words = f"its worker process died, time and again ({row.how}; out of memory?)"
+            ways = "give each worker more, or leave it out"
+            row = refused(queue[place].id, "worker", f"{words}; {ways}")
+        yield numbers[place], row

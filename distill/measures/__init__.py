@@ -32,12 +32,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distill.errors import AudioError
+from distill.errors import AudioError, DistillError
 from distill.measures import _bootstrap
-from distill.runtime import workers
+from distill.runtime.workers import Died, Local
 
 VERSION = 1
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 Figures = dict[str, tuple[int, int]]  # name -> (hits, count)
 Details = dict[str, Any]  # plain JSON values, of one line
@@ -220,15 +219,18 @@ def _measure_all(
         sheets = [line.sheet for line in lines]
         jobs += [(row, i, line, sheets[:i] + sheets[i + 1 :]) for i, line in enumerate(lines)]
     jobs.sort(key=lambda job: (-job[2].seconds, job[1], job[0]))
-    processes = min(processes, len(jobs))
-    if processes < 2:
-        measured = _work(jobs)
+    measured: dict[tuple[str, int], LineReport] = {}
+    if min(processes, len(jobs)) < 2:
+        reports: Iterable[tuple[int, LineReport | Died]] = enumerate(map(_work, jobs))
     else:
-        advice = "run judge(..., processes=1) to see where"
-        shares = workers.share_out(_work, jobs, processes, ONE_THREAD, "judge", advice)
-        measured = {line: report for share in shares for line, report in share.items()}
+        reports = Local(processes).each(_work, jobs, "judge")
+    for number, report in reports:
+        (row, i, *_), advice = jobs[number], "run judge(..., processes=1) to see where"
+        if isinstance(report, Died):
+            raise DistillError(f"judge: a process ended with {report.how} ({row}); {advice}")
+        measured[row, i] = report
     return {row: [measured[row, i] for i in range(len(lines))] for row, lines in rows.items()}
 
 
-def _work(jobs: Iterable[Job]) -> dict[tuple[str, int], LineReport]:
-    return {(row, i): judge_line(line, others) for row, i, line, others in jobs}
+def _work(job: Job) -> LineReport:
+    return judge_line(job[2], job[3])

@@ -29,17 +29,20 @@ from distill.config.recipe import Recipe
 from distill.errors import DistillError
 from distill.lm import logits
 from distill.lm.merge import merge
+from distill.lm.passage_index import PassageIndex
 from distill.lm.prompts import Coded
-from distill.lm.signals import Signal
+from distill.lm.signals import Signal, packed
 from distill.lm.student import Student
 from distill.singing import evaluate
 from distill.singing.singer import Singer
+from distill.songs import from_its_start
 from distill.tasks import Task, _singing_run
+from distill.tasks._before import MEASURED, sample
 from distill.tasks._effect import LINES as SUNG_ON_AND_OFF
 from distill.tasks._memory import LINES as SUNG_FREELY
 from distill.tasks._singing_run import Stage
 from distill.tasks._singing_task import SingingTask
-from distill.tasks._watch import COST, MOST, sample
+from distill.tasks._watch import COST, MOST
 from distill.teachers.model import Settings as LiveTeacher
 from distill.teachers.recorded import RecordedTeacher
 from distill.training import trainer
@@ -116,7 +119,7 @@ def _of_singer(recipe: Recipe) -> Estimate:
     student, settings = stage.student, recipe.settings
     trained = _count(student.trainable().values())
     frozen = _count(student.model.parameters()) - trained
-    tokens, held_out_tokens = (_tokens(student, coded) for coded in (stage.train, stage.held_out))
+    tokens, held_out_tokens = (_tokens(coded) for coded in (stage.train, stage.held_out))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         seconds, disk = _recording(stage)
@@ -124,7 +127,7 @@ def _of_singer(recipe: Recipe) -> Estimate:
         pace, checkpoint = _calibrate(task, recipe, folder)
         disk["checkpoints"] = settings.train.keep * checkpoint
         seconds["training"] = _training_seconds(settings.train, pace.seconds)
-        seconds |= _watching(stage, seconds["training"], held_out_tokens)
+        seconds |= _watching(stage, seconds["training"])
         seconds |= _ending(stage, disk, folder, trained + frozen)
     if stage.held_out:
         disk["best"] = 4 * trained
@@ -214,32 +217,28 @@ def _recording(stage: Stage) -> tuple[dict[str, float], dict[str, int]]:
     coded = stage.train[:RECORDED]
     live.signals(coded[:1])
     started = time.perf_counter()
-    live.signals(coded)
+    signals = live.signals(coded)
     spent = time.perf_counter() - started
-    read = sum(len(item.codes_FS) for item in coded)
-    every = [*stage.train, *stage.held_out]
-    frames = sum(len(item.codes_FS) for item in every)
-    v = stage.student.vocabulary
-    pieces = sum(len(item.passage.pieces) for item in every)
-    symbols = len(v.pitch_span) + len(v.length_span)
-    size = 2 * (frames * sum(v.format.slot_sizes) + pieces * symbols)
-    return {"recording": spent * frames / max(1, read)}, {"signals": size}
+    kept = (packed(signal, stage.teacher.form, stage.teacher.top_k) for signal in signals)
+    size = sum(tensor.nbytes for tensors in kept for tensor in tensors.values())
+    times = _codes([*stage.train, *stage.held_out]) / max(1, _codes(coded))
+    return {"recording": spent * times}, {"signals": round(size * times)}
 
 
 # --- what stands around it ------------------------------------------------------------------------
-def _watching(stage: Stage, training: float, held_out_tokens: int) -> dict[str, float]:
+def _watching(stage: Stage, training: float) -> dict[str, float]:
     """Seconds of the evaluations while it trains, and of the figures before and after."""
     if not stage.held_out:
         return {}
     watch, train = stage.settings.watch, stage.settings.train
-    few, tokens = sample(stage.student, stage.held_out, watch.tokens)
+    few = sample(stage.held_out, watch.tokens)
     started = time.perf_counter()
     logits.held_out(stage.student, few)
     once = time.perf_counter() - started
     count = max(1.0, min(MOST, COST * training / max(once, 1e-9)))
     if watch.evaluate_every and train.steps:
         count = train.steps / watch.evaluate_every
-    before_and_after = 2 * once * held_out_tokens / tokens
+    before_and_after = 2 * once * _codes(sample(stage.held_out, MEASURED)) / _codes(few)
     return {"evaluations": count * once, "before and after": before_and_after}
 
 
@@ -267,7 +266,7 @@ def _singing(stage: Stage) -> dict[str, float]:
     started = time.perf_counter()
     scored = any(line.notes for song in songs for line in song.lines)
     if not scored:
-        singer.sing_lines([stage.first_line()], seed=0)
+        singer.sing_lines([from_its_start(stage.first_song().lines[0])], seed=0)
     else:
         asked = evaluate.spread(evaluate.lines_of(songs), 1)
         performances, _ = evaluate.sing(singer, asked, 0, None)
@@ -284,8 +283,13 @@ def _singing(stage: Stage) -> dict[str, float]:
     return seconds
 
 
-def _tokens(student: Student, coded: Sequence[Coded]) -> int:
-    return sample(student, coded, sys.maxsize)[1] if coded else 0
+def _tokens(coded: Sequence[Coded]) -> int:
+    """Of all passages as they are written, text and codes."""
+    return int(coded.lengths.sum()) if isinstance(coded, PassageIndex) else 0
+
+
+def _codes(coded: Sequence[Coded]) -> int:
+    return sum(item.codes_FS.numel() for item in coded)
 
 
 def _count(parameters: Iterable[nn.Parameter]) -> int:

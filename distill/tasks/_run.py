@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from distill.config.recipe import Recipe
 from distill.folders import write_atomic
+from distill.runtime import ranks
 from distill.tasks import Task
 from distill.training import trainer
 from distill.training.progress import show
@@ -28,11 +29,17 @@ def run(task: Task, recipe: Recipe, folder: Path) -> str:
     announce(recipe)
     started = time.perf_counter()
     steps = sum(1 for _ in _listened(train(task, recipe, folder), task, folder))
-    task.save(folder / recipe.task)
-    report = task.evaluate(task.held_out_songs())
-    write_report(folder, report)
+    report = ranks.from_first(lambda: _ended(task, folder / recipe.task))
     seconds = time.perf_counter() - started
     return f"{folder / recipe.task}: {steps} steps, {seconds:.0f} s\n{json.dumps(report, indent=1)}"
+
+
+def _ended(task: Task, path: Path) -> Mapping[str, Any]:
+    """A trained task saved at `path` and evaluated; report.json is beside it."""
+    task.save(path)
+    report = task.evaluate(task.held_out_songs())
+    write_report(path.parent, report)
+    return report
 
 
 def announce(recipe: Recipe) -> None:
@@ -76,6 +83,9 @@ def _listened(steps: Iterable[Step], task: Task, folder: Path) -> Iterator[Step]
     board: Listening | None = None
     heard, step = -math.inf, None
     for step in steps:
+        if not ranks.is_first():
+            yield step
+            continue
         if time.monotonic() - heard >= LISTEN_SECONDS and (sounds := task.sounds()):
             board = board or Listening(folder)
             board.write(step.index, sounds, task.sample_rate)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -31,6 +30,7 @@ from distill.lm.merge import merge
 from distill.lm.passage_index import PassageIndex
 from distill.lm.prompts import Coded, Passage
 from distill.lm.student import Student, vocabulary_in
+from distill.runtime import ranks
 from distill.runtime.devices import best_device
 from distill.singing import evaluate, report_words
 from distill.singing.singer import Singer
@@ -51,6 +51,7 @@ from distill.tasks._effect import State, copied, effect
 from distill.tasks._heard import HeldOutLine
 from distill.tasks._held_out import embedded_held_out
 from distill.tasks._memory import remembered
+from distill.tasks._recording import record
 from distill.tasks._singing_settings import SingingSettings
 from distill.tasks._singing_task import SingingTask, student_of
 from distill.tasks._sound import compare
@@ -90,8 +91,8 @@ class Stage:
             return None
         assert self.settings.teacher is not None
         live = LiveTeacher(self.settings.teacher.singer)
-        load = functools.cache(lambda: live.load(self.codec))
-        return sum(self.teacher.record(coded, load) for coded in (self.train, self.held_out))
+        load = functools.partial(live.load, self.codec)
+        return record(self.teacher, [self.train, self.held_out], load)
 
     def measured(self) -> dict[str, Any] | None:
         """Teacher-forced figures of the student on a sample of the held-out passages, where it
@@ -109,12 +110,13 @@ class Stage:
 def open_stage(recipe: Recipe) -> Stage:
     """Opens everything a run needs, in the order in which mistakes are cheapest to hear of."""
     settings: SingingSettings = recipe.settings
-    given = load_songs(settings.songs, settings.curation)
+    given = ranks.from_first(lambda: load_songs(settings.songs, settings.curation))
     codec = settings.codec.load().to(best_device())
     songs = [song for song in given if song.split == "train"]
     held_out = [song for song in given if song.split != "train"]
     held_out = held_out or embedded_held_out(settings.songs, codec.format)
     student = student_of(settings, codec, recipe.seed)
+    coded_songs.encode_shared([*songs, *held_out], codec)
     train_passages = _coded(settings, songs, codec, student)
     held_out_passages = _coded(settings, held_out, codec, student) if held_out else []
     teacher = settings.teacher.load(codec) if settings.teacher is not None else None
@@ -177,9 +179,25 @@ def run(recipe: Recipe, folder: Path) -> str:
     clock.lap("songs to codes")
     if stage.record() is not None:
         clock.lap("teacher recorded")
-    before, first = _before.once(recipe, folder, stage.measured), copied(stage.student)
+    before = ranks.from_first(lambda: _before.once(recipe, folder, stage.measured))
+    first = copied(stage.student)
     singer, steps = train(stage, folder)
     clock.lap("trained")
+    # the first process alone, while the others wait
+    return ranks.from_first(lambda: _report(stage, singer, steps, (before, first), clock, folder))
+
+
+def _report(
+    stage: Stage,
+    singer: Singer,
+    steps: int,
+    begun: tuple[dict[str, Any] | None, State],
+    clock: _Clock,
+    folder: Path,
+) -> str:
+    """What there is to say about a trained singer, measured and written; a few lines on it.
+    `begun`: figures and state before training."""
+    recipe, (before, first) = stage.recipe, begun
     report: dict[str, Any] = {
         "recipe": recipe.name,
         "recipe_sha256": recipe.sha256,
@@ -238,17 +256,23 @@ def train(stage: Stage, folder: Path) -> tuple[Singer, int]:
             pass
     student.model.eval()
     home = folder / "singer"
-    if not _is_of(stage, home):
-        if student.lora is None:
-            halved = ("float16",) if settings.base.from_scratch else ()  # else as the base is
-            merge(student, home, *halved)
-        else:
-            student.save_adapter(home)
-        describe(stage, home)
-        folders.seal(home)
+    ranks.from_first(lambda: _write_singer(stage, home))
     card = about(stage)
     vocoder = open_vocoder(home, card, stage.codec)
-    return Singer(student, stage.codec, card, vocoder), last_step(folder)
+    return Singer(student, stage.codec, card, vocoder), ranks.from_first(lambda: last_step(folder))
+
+
+def _write_singer(stage: Stage, home: Path) -> None:
+    """The trained student as an adapter, or merged where all of it was trained; once."""
+    if _is_of(stage, home):
+        return
+    if stage.student.lora is None:
+        halved = ("float16",) if stage.settings.base.from_scratch else ()  # else as the base is
+        merge(stage.student, home, *halved)
+    else:
+        stage.student.save_adapter(home)
+    describe(stage, home)
+    folders.seal(home)
 
 
 def _is_of(stage: Stage, folder: Path) -> bool:
@@ -271,9 +295,8 @@ def _watched(stage: Stage, folder: Path) -> Iterator[Watch | None]:
     singer = Singer(stage.student, stage.codec, about(stage))
     heard = HeldOutLine(singer, stage.held_out_songs, folder, stage.recipe.seed)
     try:
-        first = int(os.environ.get("RANK", "0")) == 0
         held_out, train = stage.held_out, settings.train
-        yield Watch(stage.student, held_out, settings.watch, train, folder, heard, first)
+        yield Watch(stage.student, held_out, settings.watch, train, folder, heard)
     finally:
         heard.close()
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import Module
 from torch.nn.functional import cross_entropy
 
 from distill.codecs import Codec
@@ -170,6 +171,10 @@ class SingingTask(trainer.Task):
 
     def _names(self) -> list[str]:
         return [snake_case(type(loss).__name__) for loss in self.settings.losses]
+
+    def module(self) -> Module:
+        """What several processes may hold in pieces."""
+        return self.student.model
 
     def parameters(self) -> list[dict[str, Any]]:
         return parameter_groups(self.student.trainable().values())

@@ -25,12 +25,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from distill import folders
-from distill.errors import CheckpointError, FolderError
+from distill.errors import CheckpointError, FolderError, SettingsError
 from distill.lm import logits
 from distill.lm.prompts import Coded
 from distill.lm.student import Student
+from distill.runtime import ranks
 from distill.tasks._before import sample
 from distill.tasks._singing_settings import WatchSettings
+from distill.training import sharding
 from distill.training.trainer import Step, TrainSettings
 
 ROWS, BEST, PREFIX = "evaluations.jsonl", "best", "step-"
@@ -94,15 +96,21 @@ class Watch:
         train: TrainSettings,
         folder: Path,
         listener: Listener | None = None,
-        writes: bool = True,
     ) -> None:
-        """`writes`: whether this process is the one of the run that writes (all evaluate, so that
-        all stop together)."""
+        """Of the processes of a run the first evaluates, sings and writes; all hear the figures, so
+        that all stop together. Of sharded weights none has the whole: they are evaluated at the end
+        alone, and SettingsError refuses what asks for more."""
+        during = settings.patience is not None or settings.evaluate_every is not None
+        self.sharded = sharding.is_wanted()
+        if self.sharded and during:
+            ways = "leave watch.patience and evaluate_every out"
+            raise SettingsError(f"a sharded run is evaluated at its end alone; {ways}")
         self.student, self.settings, self.train, self.folder = student, settings, train, folder
         self.sample = sample(held_out, settings.tokens)
         self.tokens = sum(item.codes_FS.numel() for item in self.sample)
         self.rows = _read_rows(folder / ROWS)
-        self._writes, self._listener = writes, listener if writes else None
+        self._writes = ranks.is_first()
+        self._listener = listener if self._writes else None
         self._sung_at, self._sung_cost = 0.0, 0.0
         self._since = 0  # tokens trained on since the last evaluation
 
@@ -172,6 +180,8 @@ class Watch:
         self._since = _tokens_between(self.folder / "steps.jsonl", last, step.index)
 
     def _is_due(self, step: int, progress: float) -> bool:
+        if self.sharded:
+            return False
         if self.settings.evaluate_every is not None:
             return step % self.settings.evaluate_every == 0
         last = self.rows[-1].progress if self.rows else 0.0
@@ -180,11 +190,7 @@ class Watch:
 
     def _evaluate(self, step: int, progress: float, tell: Tell) -> None:
         """One row more; its weights are kept where no figure was lower."""
-        started = time.perf_counter()
-        figures = logits.held_out(self.student, self.sample)
-        figures |= {"step": step, "progress": progress, "sung": self._sing_a_line(step)}
-        figures["seconds"] = round(time.perf_counter() - started, 3)
-        row = Evaluation(**{name: figures[name] for name in Evaluation.__dataclass_fields__})
+        row = ranks.from_first(lambda: self._row(step, progress))
         lowest = min((other.figure for other in self.rows), default=float("inf"))
         if self._writes and row.figure <= lowest:
             self._keep(row)
@@ -195,6 +201,13 @@ class Watch:
         tell(step, row.values())
         if self._listener is not None:
             self._listener.draw(step, row.values())
+
+    def _row(self, step: int, progress: float) -> Evaluation:
+        started = time.perf_counter()
+        figures = logits.held_out(self.student, self.sample)
+        figures |= {"step": step, "progress": progress, "sung": self._sing_a_line(step)}
+        figures["seconds"] = round(time.perf_counter() - started, 3)
+        return Evaluation(**{name: figures[name] for name in Evaluation.__dataclass_fields__})
 
     def _sing_a_line(self, step: int) -> dict[str, Any] | None:
         """Figures on a line sung now; None where none is wanted, or too early for the next."""

@@ -30,6 +30,7 @@ from torch.optim import Optimizer
 
 from distill import folders
 from distill.errors import CheckpointError, FolderError
+from distill.training import sharding
 from distill.training.run_folder import INTACT, Run
 
 Tensors = dict[str, Tensor]  # by name
@@ -60,19 +61,23 @@ def save(
     run: Run,
     parameters: Tensors,
     optimizer: Optimizer,
-    keep: int,
+    keep: int | None,
     scaler: GradScaler | None = None,
 ) -> Path:
     """Writes a checkpoint below `parent`, then removes all but the `keep` newest up to this one.
+    None: writes nothing, but gives another process the pieces that lie here.
     CheckpointError when the disk refuses; earlier checkpoints are then untouched."""
     path = parent / f"{PREFIX}{now.step:08d}"
+    weights, moments = _plain(parameters), _plain(_moments(optimizer))
+    if keep is None:
+        return path
     state = {"version": 1, **asdict(now), **machine(), "run": run}
     if scaler is not None and scaler.is_enabled():
         state[SCALER] = scaler.state_dict()
     try:
         with folders.atomic_folder(path) as partial:
-            save_file(_plain(parameters), partial / "weights.safetensors")
-            save_file(_plain(_moments(optimizer)), partial / "optimizer.safetensors")
+            save_file(weights, partial / "weights.safetensors")
+            save_file(moments, partial / "optimizer.safetensors")
             (partial / "state.json").write_text(json.dumps(state, indent=1), encoding="utf-8")
     except (FolderError, SafetensorError) as error:
         cause = str(error.__cause__ or error)
@@ -108,8 +113,9 @@ def load(
 
 
 def _plain(tensors: Tensors) -> Tensors:
-    """Contiguous copies on the CPU that share no memory (safetensors refuses shared ones)."""
-    copies = {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
+    """Whole copies on the CPU, contiguous, sharing no memory (safetensors refuses shared ones)."""
+    whole = ((name, sharding.full(tensor.detach())) for name, tensor in tensors.items())
+    copies = {name: tensor.to("cpu", copy=True) for name, tensor in whole}
     return {name: copy.contiguous() for name, copy in copies.items()}
 
 
@@ -145,5 +151,7 @@ def _restore(path: Path, moments: Tensors, optimizer: Optimizer) -> None:
             raise CheckpointError(f"{path}: {fault}; is this the folder of another run?")
         if not of_torch:
             kinds["step"] = int(kinds["step"])
+        for name in names:
+            kinds[name] = sharding.like(kinds[name], parameters[index])
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})

@@ -48,7 +48,8 @@ from torch import Tensor
 from distill import folders
 from distill.config.ranges import Checked, above, at_least, share
 from distill.errors import CheckpointError, SettingsError, TrainingError
-from distill.training import checkpoints, run_folder
+from distill.runtime import ranks
+from distill.training import checkpoints, run_folder, sharding
 from distill.training.checkpoints import Place
 from distill.training.run_folder import Run
 from distill.training.trackers import Tracker
@@ -195,6 +196,7 @@ def train(
     damaged. When it returns, the last checkpoint is written and the task holds the final weights.
     """
     folder = Path(folder)
+    ranks.join()
     accelerator = Accelerator()
     first = accelerator.is_main_process
     run: Run = {"settings": asdict(settings), "seed": seed, "recipe": recipe}
@@ -202,10 +204,12 @@ def train(
     with run_folder.locked(folder) if first else nullcontext(), _deterministic(accelerator.device):
         raised = run_folder.claim(folder, run) if first else ""
         # the first process may still be writing what the others will read
-        accelerator.wait_for_everyone()
+        ranks.meet()
+        _agree(task, run)
         loop = _Loop(task, settings, seed, accelerator)
         start = _resume(folder, run, loop)
         if settings.progress(start.step, start.seconds) >= 1:
+            loop.end()
             return
         if start.step and (words := _goes_on(raised, settings, start)):
             log.warning("%s: %s", folder, words)
@@ -215,6 +219,21 @@ def train(
         finally:
             if record is not None:
                 record.close()
+        loop.end()
+
+
+def _agree(task: Task[Batch], run: Run) -> None:
+    """Several processes do one run. TrainingError when they have different recipes or songs."""
+    digest = getattr(task, "digest", None)
+    digests = ranks.all_of((json.dumps(run), digest() if digest is not None else ""))
+    for other, (theirs, songs) in enumerate(digests):
+        if theirs != digests[0][0]:
+            fault = run_folder.difference(json.loads(digests[0][0]), json.loads(theirs))
+            ways = "give all the same command"
+            raise TrainingError(f"processes 0 and {other} do different runs ({fault}); {ways}")
+        if songs != digests[0][1]:
+            what = f"processes 0 and {other} have different songs ({digests[0][1]}; {songs})"
+            raise TrainingError(f"{what}; give all the same files and one cache (DISTILL_CACHE)")
 
 
 def _resume(folder: Path, run: Run, loop: _Loop[Batch]) -> Place:
@@ -231,7 +250,9 @@ def _resume(folder: Path, run: Run, loop: _Loop[Batch]) -> Place:
     if changed:
         words = "%s: %s; going on, but not bit for bit as it would have"
         log.warning(words, newest, " and ".join(changed))
-    loop.task.load_state({name: tensor.to(loop.device) for name, tensor in parameters.items()})
+    now = loop.task.state()
+    whole = {name: tensor.to(loop.device) for name, tensor in parameters.items()}
+    loop.task.load_state({n: sharding.like(t, now.get(n, t)) for n, t in whole.items()})
     return start
 
 
@@ -264,12 +285,11 @@ def _steps(
         started = time.perf_counter()
         if _is_due(settings, now, saved):
             saved = now
-            if record is not None:
+            if record is not None or loop.whole is not None:  # pieces are gathered from all
                 parent, parameters = folder / "checkpoints", loop.task.state()
-                checkpoints.save(
-                    parent, now, run, parameters, loop.optimizer, settings.keep, loop.scaler
-                )
-            loop.accelerator.wait_for_everyone()
+                keep = settings.keep if record is not None else None
+                checkpoints.save(parent, now, run, parameters, loop.optimizer, keep, loop.scaler)
+            ranks.meet()
         # on the next step's clock: a save knows when it began
         saving = time.perf_counter() - started
         yield step
@@ -296,6 +316,7 @@ class _Loop(Generic[Batch]):
         self.device: torch.device = accelerator.device
         refuse(settings, self.device, getattr(task, "heeds", frozenset()))
         task.to(self.device)
+        self.whole = _sharded(task, settings, self.device) if sharding.is_wanted() else None
         self.loss_weights = task.loss_weights()
         self.optimizer = _optimizer(task, settings, self.device)
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
@@ -367,7 +388,7 @@ class _Loop(Generic[Batch]):
             expected = self.task.counts(batch)
             batch = send_to_device(batch, self.device) if self.device.type != "cpu" else batch
             with torch.autocast(self.device.type, self.half, enabled=self.half is not None):
-                terms = self.task.loss(batch)
+                terms = self.task.loss(batch) if self.whole is None else self.whole(batch)
             parts: list[Tensor] = []
             for name, (total, count) in terms.items():
                 if name not in self.loss_weights:
@@ -398,7 +419,7 @@ class _Loop(Generic[Batch]):
 
     def _gradient_norm(self, step: int) -> float:
         """Adds gradients over processes, clips them, and gives their norm before clipping."""
-        if self.processes > 1:
+        if self.processes > 1 and self.whole is None:
             for parameter in self.parameters:
                 gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
                 parameter.grad = self.accelerator.reduce(gradient, "sum")
@@ -407,13 +428,28 @@ class _Loop(Generic[Batch]):
             raise TrainingError(f"step {step}: {fault}")
         self.scaler.unscale_(self.optimizer)
         most = self.settings.clip or math.inf
-        return float(torch.nn.utils.clip_grad_norm_(self.parameters, most))
+        return float(sharding.full(torch.nn.utils.clip_grad_norm_(self.parameters, most)))
+
+    def end(self) -> None:
+        """Behind the last step: the task holds whole parameters on every process."""
+        if self.whole is not None:
+            sharding.gather(self.whole)
 
     def _added(self, numbers: list[float]) -> list[float]:
         """Numbers added up over processes."""
         if self.processes == 1:
             return numbers
         return self.accelerator.reduce(torch.tensor(numbers, device=self.device), "sum").tolist()
+
+
+def _sharded(task: Task[Batch], settings: TrainSettings, device: torch.device) -> sharding.Whole:
+    """The task's model in pieces. SettingsError where it cannot be."""
+    module = getattr(task, "module", None)
+    if module is None:
+        words = f"{type(task).__name__} has no layers to share out; launch without --use_fsdp"
+        raise SettingsError(f"FSDP: {words}")
+    sharding.refuse(settings)
+    return sharding.shard(module(), task.loss, device)
 
 
 def _ahead(stream: Iterator[Batch]) -> Iterator[Batch]:

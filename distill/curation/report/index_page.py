@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from functools import cache, partial
-from multiprocessing import get_context
 from pathlib import Path
 
 from distill.curation import fingerprint
@@ -21,6 +19,7 @@ from distill.curation.report.song_page import page
 from distill.curation.report.templates import HERE, clock, count, templates
 from distill.curation.rows import Report, Row, by_stage, counts, joint
 from distill.folders import sha256_bytes, sha256_file, write_atomic
+from distill.runtime.workers import Died, Local
 from distill.songs import Song
 
 # facts with a column among the songs
@@ -41,8 +40,9 @@ def write(report: Report, workers: int = 1) -> Path:
             (folder / old).unlink()
     write_page = partial(_write_page, folder=folder)
     if workers > 1:
-        with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
-            list(pool.map(write_page, kept, chunksize=4))
+        for number, answer in Local(workers).each(write_page, kept, "curation's pages"):
+            if isinstance(answer, Died):
+                write_page(kept[number])
     else:
         list(map(write_page, kept))
     path = report.folder / "report.html"
