@@ -24,6 +24,7 @@ ALLOWED = {  # a heavy library -> the rooms and files that may import it
     "transformers": MODELS,
     "peft": MODELS | {"runtime/torchaudio_standin"},
     "bitsandbytes": MODELS | {"training/trainer"},  # an optimiser of 8 bits
+    "gguf": {"lm"},
     "dac": {"codecs", "vocoders"},
     "vocos": {"codecs", "vocoders"},
     "encodec": set(),  # CC-BY-NC by its metadata: the tests' alone
