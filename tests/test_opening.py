@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from distill.lm.student import LoraSettings, Student, graft, load, rows_of
 from distill.lm.vocabulary import AudioVocabulary
 from distill.singing.singer import Singer, load_singer
 from distill.songs import Line
+from distill.tasks._singing_task import SingingTask
 from distill.teachers.model import ModelTeacher
 
 BOS = 0
@@ -113,6 +115,8 @@ def test_it_is_written_before_the_header_and_carries_no_loss(layout):
 
 def test_training_figures_teachers_and_singing_read_it(monkeypatch):
     student, items = opened_student(), tiny_singer.coded(2)
+    task = SingingTask(student, items, SimpleNamespace(), seed=0)  # type: ignore[arg-type]
+    assert [int(written.ids_T[0]) for written in task.written] == [BOS] * len(items)
     read = seen(student, monkeypatch)
     logits.held_out(student, items)
     ModelTeacher(student, 4096, "x").signals(items)
