@@ -62,6 +62,9 @@ class Shards:
         self._open = functools.lru_cache(OPEN_AT_ONCE)(_Shard)
         self.refresh()
 
+    def __reduce__(self) -> tuple[type[Shards], tuple[Path, About]]:
+        return Shards, (self.folder, self.about)  # in a worker it is opened again
+
     def refresh(self) -> None:
         """Reads the keys of shards that are new."""
         prefixes, wheres = [self._prefix_N], [self._where_N2]
