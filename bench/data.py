@@ -14,8 +14,9 @@ process of its own for each of
     rank 3 of 8     a start at batch 100,000 in every eighth batch
     batches         shuffled batches a second, a second thousand after the first
 
-prints its seconds and its memory, on one thread: `own` is what only the process holds (RssAnon), `mapped` the part
-of the index that it has in the page cache (RssFile), which the kernel takes back when it needs it.
+prints its seconds and its memory, on one thread: `own` is what only the process holds (RssAnon),
+`mapped` the part of the index that it has in the page cache (RssFile; libraries' code too), which
+the kernel takes back when it needs it.
 Reading the songs' own manifest and curating them is not part of it.
 """
 

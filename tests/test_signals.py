@@ -6,6 +6,7 @@ import errno
 import json
 import logging
 import os
+import pickle
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -272,6 +273,15 @@ def test_many_passages_share_few_files(coded, tmp_path, monkeypatch):
     signals = tape(tmp_path / "small").signals([*coded[::-1], *coded])
     for item, signal in zip([*coded[::-1], *coded], signals, strict=True):
         torch.testing.assert_close(signal.slots[0], signal_of(item).slots[0], atol=0.01, rtol=0)
+
+
+def test_a_worker_gets_the_recordings_by_their_folder(coded, tmp_path):
+    first = tape(tmp_path, "topk")
+    first.record(coded[:2], Teacher)
+    sent = pickle.loads(pickle.dumps(first))
+    assert sent.record(coded, Teacher) == len(coded) - 2 and len(first.signals(coded[:2])) == 2
+    first.shards.refresh()
+    assert len(first.signals(coded)) == len(sent.signals(coded)) == len(coded)
 
 
 def test_an_index_and_a_list_are_recorded_alike(coded, tmp_path):

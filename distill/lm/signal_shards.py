@@ -63,7 +63,7 @@ class Shards:
         self.refresh()
 
     def __reduce__(self) -> tuple[type[Shards], tuple[Path, About]]:
-        return Shards, (self.folder, self.about)  # another process reads for itself
+        return Shards, (self.folder, self.about)  # in a worker it is opened again
 
     def refresh(self) -> None:
         """Reads the keys of shards that are new."""
