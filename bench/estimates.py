@@ -45,16 +45,16 @@ def _compare(name: str, songs: str, changes: list[str]) -> None:
         [sys.executable, "-c", CODE, name, songs, *changes],
         stdout=subprocess.PIPE, text=True, check=True,
     ).stdout  # fmt: skip
-    said = json.loads(printed.splitlines()[-1])
+    estimated = json.loads(printed.splitlines()[-1])
     with tempfile.TemporaryDirectory() as folder:
         seconds, memory = _run(name, songs, changes, folder)
         happened = _happened(Path(folder), seconds, memory)
-    parts = {part: size for part, size in said["disk"].items() if part != "signals"}
+    parts = {part: size for part, size in estimated["disk"].items() if part != "signals"}
     rows = {
         "disk MiB": (sum(parts.values()) / 2**20, happened["disk"] / 2**20),
-        "memory GiB": (said["memory"] / 2**30, happened["memory"] / 2**30),
-        "hours": (said["hours"], happened["seconds"] / 3600),
-        "step s": (said["step_seconds"], happened["step_seconds"]),
+        "memory GiB": (estimated["memory"] / 2**30, happened["memory"] / 2**30),
+        "hours": (estimated["hours"], happened["seconds"] / 3600),
+        "step s": (estimated["step_seconds"], happened["step_seconds"]),
     }
     for figure, (estimate, fact) in rows.items():
         off = f"{100 * (estimate / fact - 1):+.0f} %" if fact else ""

@@ -149,12 +149,12 @@ def test_a_singer_that_copies_is_found_out_and_one_that_does_not_is_not(
         return [dataclasses.replace(take, codes_FS=by_heart, notes=notes) for take in takes]
 
     monkeypatch.setattr(Singer, "sing_lines", copying)
-    found = _memory.remembered(singer, songs, held_out, train, apart, seed=1)
-    for run in found["codes"]["runs"]:
+    shown = _memory.remembered(singer, songs, held_out, train, apart, seed=1)
+    for run in shown["codes"]["runs"]:
         assert run["all_slots"][_memory.HELD_OUT] == run["slot0"][_memory.LEARNT] == 1.0
         assert run["all_slots"][_memory.CONTROL] in (0.0, None)
     if len(songs[1].lines[0].notes) >= copies.RUN_NOTES:
-        assert found["melodies"]["shares"][_memory.HELD_OUT] == 1.0
+        assert shown["melodies"]["shares"][_memory.HELD_OUT] == 1.0
 
 
 def test_a_model_that_learnt_one_passage_by_heart_sings_it_and_is_found_out() -> None:

@@ -36,7 +36,7 @@ TRAIN = TrainSettings(
     precision="fp32",
 )
 EVERY = WatchSettings(evaluate_every=1, tokens=700)
-Told = list[tuple[int, dict[str, float]]]
+Evaluated = list[tuple[int, dict[str, float]]]
 
 
 def settings_of(watch: WatchSettings, steps: TrainSettings = TRAIN) -> SingingSettings:
@@ -50,24 +50,24 @@ def run(
     watch: WatchSettings | None = EVERY,
     stop_after: int | None = None,
     steps: TrainSettings = TRAIN,
-) -> tuple[Student, list[Step], Told]:
+) -> tuple[Student, list[Step], Evaluated]:
     """A tiny singer trained, watched and, after some steps, killed."""
     student = tiny_singer.student(lora=True)
     settings = settings_of(watch or EVERY, steps)
     task = SingingTask(student, tiny_singer.coded(4), settings, 0)
-    told: Told = []
+    evaluated: Evaluated = []
     trained = train(task, steps, folder, seed=3)
     if watch is None:
-        return student, list(trained), told
+        return student, list(trained), evaluated
     watching = Watch(student, tiny_singer.coded(3, seed=50), watch, steps, folder)
     taken = []
-    for step in watching.over(trained, lambda step, values: told.append((step, dict(values)))):
+    for step in watching.over(trained, lambda step, values: evaluated.append((step, dict(values)))):
         taken.append(step)
         if stop_after == step.index:
             trained.close()
-            return student, taken, told
-    watching.finish(lambda step, values: told.append((step, dict(values))))
-    return student, taken, told
+            return student, taken, evaluated
+    watching.finish(lambda step, values: evaluated.append((step, dict(values))))
+    return student, taken, evaluated
 
 
 def rows(folder: Path, name: str = "evaluations.jsonl") -> list[dict[str, Any]]:
@@ -80,8 +80,8 @@ def state(student: Student) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in student.state().items()}
 
 
-def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[n], other[n]) for n in one)
+def same(first: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return first.keys() == other.keys() and all(torch.equal(first[n], other[n]) for n in first)
 
 
 def figure(row: dict[str, Any]) -> float:
@@ -92,8 +92,8 @@ def figure(row: dict[str, Any]) -> float:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Student]:
     """A run that nothing disturbed; its learning rate is so high that its best is not its last."""
     folder = tmp_path_factory.mktemp("whole")
-    student, steps, told = run(folder)
-    assert [step.index for step in steps] == [step for step, _ in told] == [1, 2, 3, 4, 5, 6]
+    student, steps, evaluated = run(folder)
+    assert [step.index for step in steps] == [step for step, _ in evaluated] == [1, 2, 3, 4, 5, 6]
     return folder, student
 
 
@@ -125,11 +125,11 @@ def test_a_killed_run_ends_with_the_same_best(
     before = rows(tmp_path) if (tmp_path / "evaluations.jsonl").exists() else []
     with (tmp_path / "evaluations.jsonl").open("a") as file:
         file.write('{"step": 9, "progr')  # a kill in the midst of a row
-    student, _, told = run(tmp_path)
+    student, _, evaluated = run(tmp_path)
     assert rows(tmp_path) == rows(whole[0])
     assert same(state(student), state(whole[1]))
     resumed_from = killed_after // 2 * 2
-    assert [step for step, _ in told] == list(range(resumed_from + 1, 7)), "evaluated twice"
+    assert [step for step, _ in evaluated] == list(range(resumed_from + 1, 7)), "evaluated twice"
     assert len(before) == killed_after - 1
 
 
@@ -137,20 +137,20 @@ def test_a_finished_run_evaluates_nothing_and_has_its_best(
     whole: tuple[Path, Student], tmp_path: Path
 ) -> None:
     first, _, _ = run(tmp_path)
-    student, steps, told = run(tmp_path)
-    assert steps == [] and told == []
+    student, steps, evaluated = run(tmp_path)
+    assert steps == [] and evaluated == []
     assert same(state(student), state(first)) and same(state(student), state(whole[1]))
 
 
 def test_patience_ends_training_and_the_same_call_trains_no_more(tmp_path: Path) -> None:
     patient = dataclasses.replace(EVERY, patience=2)
     long = dataclasses.replace(TRAIN, steps=40)
-    student, steps, told = run(tmp_path, patient, steps=long)
+    student, steps, evaluated = run(tmp_path, patient, steps=long)
     figures = [figure(row) for row in rows(tmp_path)]
-    assert len(steps) == len(told) == len(figures) < 40
+    assert len(steps) == len(evaluated) == len(figures) < 40
     assert figures.index(min(figures)) == len(figures) - 3
-    again, steps, told = run(tmp_path, patient, steps=long)
-    assert steps == [] and told == []
+    again, steps, evaluated = run(tmp_path, patient, steps=long)
+    assert steps == [] and evaluated == []
     assert same(state(again), state(student))
 
 
@@ -187,15 +187,15 @@ def test_evaluations_take_a_twentieth_of_the_time_and_short_runs_one_at_the_end(
     steps = dataclasses.replace(TRAIN, steps=100)
     (tmp_path / "steps.jsonl").write_text('{"step": 100, "tokens": 1}\n')
     watch = WatchSettings(tokens=600)
-    student, told = tiny_singer.student(lora=True), []
+    student, evaluated = tiny_singer.student(lora=True), []
     watching = Watch(student, tiny_singer.coded(3), watch, steps, tmp_path)
-    for _ in watching.over(scripted(100, tokens), lambda step, _: told.append(step)):
+    for _ in watching.over(scripted(100, tokens), lambda step, _: evaluated.append(step)):
         pass
-    watching.finish(lambda step, _: told.append(step))
-    assert told[-1] == 100 and len(told) <= evaluations
-    cost = len(told[:-1]) * watching.tokens * _watch.FORWARD
+    watching.finish(lambda step, _: evaluated.append(step))
+    assert evaluated[-1] == 100 and len(evaluated) <= evaluations
+    cost = len(evaluated[:-1]) * watching.tokens * _watch.FORWARD
     assert cost <= _watch.COST * 100 * tokens
-    assert len(told) > 10 or tokens == 50
+    assert len(evaluated) > 10 or tokens == 50
 
 
 def test_the_last_step_of_no_run_is_none() -> None:

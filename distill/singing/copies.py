@@ -10,7 +10,7 @@ Melodies are compared in the same way, as runs of notes: by the interval to the 
 semitones and by how its length compares, so that another key or tempo hides nothing.
 
 Runs are compared by hashes of 64 bits; among MOST_FRAMES of them a chance agreement is less likely
-than one in 10^10. Of larger data a sample is taken, which the result states.
+than one in 10^8. Of larger data a sample is taken, which the result states.
 """
 
 from __future__ import annotations
@@ -117,8 +117,8 @@ def _hashes(symbols_N: Symbols, length: int) -> Symbols:
     """The hash of the run that begins at each place."""
     runs = len(symbols_N) - length + 1
     hashes_N = np.zeros(runs, np.uint64)
-    for place in range(length):
-        hashes_N = _mixed(hashes_N + symbols_N[place : place + runs])
+    for offset in range(length):
+        hashes_N = _mixed(hashes_N + symbols_N[offset : offset + runs])
     return hashes_N
 
 

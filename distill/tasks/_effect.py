@@ -161,14 +161,14 @@ def _performances(asked: Sequence[Asked], takes: Sequence[Take]) -> list[measure
 def _apart(on: Sequence[Take], off: Sequence[Take]) -> dict[str, float | None]:
     """How far takes of the same lines are from each other, over their common length."""
     changed, mels, cents = [], [], []
-    for one, other in zip(on, off, strict=True):
-        frames = min(len(one.codes_FS), len(other.codes_FS))
-        changed.append(float((one.codes_FS[:frames] != other.codes_FS[:frames]).float().mean()))
-        samples = max(4096, min(one.wave_CW.shape[1], other.wave_CW.shape[1]))
-        one_CW, other_CW = whole(one.wave_CW, samples), whole(other.wave_CW, samples)
-        distance = SpectralDistance(one.sample_rate)
-        mels.append(float(distance(other_CW.mean(0)[None], one_CW.mean(0)[None])[0]))
-        cents += _cents(one_CW, other_CW, one.sample_rate)
+    for take, without in zip(on, off, strict=True):
+        frames = min(len(take.codes_FS), len(without.codes_FS))
+        changed.append(float((take.codes_FS[:frames] != without.codes_FS[:frames]).float().mean()))
+        samples = max(4096, min(take.wave_CW.shape[1], without.wave_CW.shape[1]))
+        with_CW, without_CW = whole(take.wave_CW, samples), whole(without.wave_CW, samples)
+        distance = SpectralDistance(take.sample_rate)
+        mels.append(float(distance(without_CW.mean(0)[None], with_CW.mean(0)[None])[0]))
+        cents += _cents(with_CW, without_CW, take.sample_rate)
     median = float(np.median(cents)) if cents else None
     return {
         "codes_changed": sum(changed) / len(changed),
@@ -177,11 +177,13 @@ def _apart(on: Sequence[Take], off: Sequence[Take]) -> dict[str, float | None]:
     }
 
 
-def _cents(one_CW: Tensor, other_CW: Tensor, rate: int) -> list[float]:
+def _cents(with_CW: Tensor, without_CW: Tensor, rate: int) -> list[float]:
     """Distances of two pitches where both are voiced; none without the judges' extra."""
     pitch = measures.load("pitch")
     try:
-        ours_F, theirs_F = (pitch.track(wave.mean(0).numpy(), rate) for wave in (one_CW, other_CW))
+        ours_F, theirs_F = (
+            pitch.track(wave.mean(0).numpy(), rate) for wave in (with_CW, without_CW)
+        )
     except DistillError:
         return []
     away_F = 100 * np.abs(ours_F - theirs_F)
