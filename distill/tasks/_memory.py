@@ -11,7 +11,7 @@ import random
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from distill.errors import FitError
+from distill.errors import DistillError
 from distill.lm.prompts import Coded
 from distill.singing import copies
 from distill.singing.singer import Singer
@@ -46,7 +46,7 @@ def remembered(
 
 
 def _sung(singer: Singer, songs: Sequence[Song], seed: int) -> list[Take]:
-    """Takes of some lines' words, spread over the songs; what does not fit is left out."""
+    """Takes of some lines' words, spread over the songs; what cannot be sung is left out."""
     lines = [(line, song) for song in songs for line in song.lines]
     count = min(LINES, len(lines))
     takes: list[Take] = []
@@ -56,7 +56,7 @@ def _sung(singer: Singer, songs: Sequence[Song], seed: int) -> list[Take]:
         voice = song.voice if song.voice in known else None
         try:
             takes += singer.sing_lines([Line(line.text)], song.style, voice, seed + number)
-        except FitError:
+        except DistillError:  # too long, or without a word
             continue
     return takes
 
