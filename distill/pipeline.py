@@ -166,7 +166,7 @@ def merge(run_folder: str | Path, out: str | Path, dtype: Dtype | None = None) -
     `dtype`: of its numbers; None: the base's own."""
     check_held(dtype, None)
     student, _, folder = open_singer(run_folder)
-    merged = merge_student(student, out, dtype) if dtype else merge_student(student, out)
+    merged = merge_student(student, out, dtype)
     about = read_about(folder)
     for name in ("codec", "vocoder"):
         if (folder / name).is_dir():

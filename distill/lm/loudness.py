@@ -27,7 +27,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from distill.lm.batches import Batch, build
-from distill.lm.prompts import Passage, Piece, write
+from distill.lm.prompts import Coded, Passage, Piece, Written
 from distill.lm.vocabulary import AudioVocabulary, Span
 
 # nats by which a block may begin worse than a guess (a tenth is allowed) on songs that were not
@@ -56,6 +56,8 @@ class Grafted(Protocol):
     @property
     def device(self) -> torch.device: ...
     def encode_text(self, text: str) -> list[int]: ...
+    def opened(self, header: str) -> list[int]: ...
+    def write(self, coded: Coded) -> Written: ...
     def hidden(self, ids_BT: Tensor, positions_BT: Tensor | None = None) -> Tensor: ...
     def logits(self, hidden_ND: Tensor, start: int, end: int) -> Tensor: ...
 
@@ -151,7 +153,7 @@ def _song(student: Grafted, seed: int) -> Batch:
         return " ".join(WORDS[drawn(0, len(WORDS) - 1)] for _ in range(count))
 
     header = f"style: {words(2)}; voice: {words(1)}\n{words(5)}\n{words(4)}\n"
-    room = min(TOKENS, student.longest) - len(student.encode_text(header)) - 2
+    room = min(TOKENS, student.longest) - len(student.opened(header)) - 1
     pieces: list[Piece] = []
     while True:
         text, frames = SYLLABLES[drawn(0, len(SYLLABLES) - 1)], drawn(1, min(8, v.longest))
@@ -162,5 +164,5 @@ def _song(student: Grafted, seed: int) -> Batch:
     frames = sum(piece.frames or 0 for piece in pieces)
     codes = [torch.randint(size, (frames,), generator=chance) for size in v.format.slot_sizes]
     passage = Passage("made up", header, tuple(pieces), 0, frames)
-    written = write(passage, torch.stack(codes, 1), student.encode_text, v)
+    written = student.write(Coded(passage, torch.stack(codes, 1)))
     return build([[written]], v, len(written), format_share=0.0)
