@@ -6,6 +6,7 @@ ranks_work.py FOLDER '[{"name": ..., "accumulate": 2, "stop": 0, "family": ..., 
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 from pathlib import Path
@@ -14,12 +15,15 @@ import tiny_singer
 from safetensors.torch import save_file
 
 from distill.errors import DistillError, ElsewhereError, SongError
+from distill.lm import logits
 from distill.lm.batches import PackingSettings
 from distill.lm.losses import CrossEntropy
-from distill.lm.prompts import WritingSettings
+from distill.lm.prompts import Coded, WritingSettings
+from distill.lm.student import Student
 from distill.runtime import ranks
 from distill.tasks import sing
 from distill.tasks._singing_task import SingingTask
+from distill.training import sharding
 from distill.training.trainer import TrainSettings, train
 
 STEPS = 4
@@ -48,13 +52,19 @@ def work(folder: Path, accumulate: int, stop: int, family: str, wrong: str) -> N
             os.kill(os.getpid(), 9)
         if step.index == stop:
             return
-    ids_BT = coded[0].codes_FS[None, :, 0]
-    hidden_BTD = ranks.from_first(lambda: student.hidden(ids_BT).detach())  # by one alone
-    assert hidden_BTD.isfinite().all()
+        with sharding.gathered(student.model):  # measured between two steps, by one alone
+            if ranks.is_first():
+                measure(student, coded)
+    ranks.from_first(lambda: measure(student, coded))
     if ranks.is_first():
         student.save_adapter(folder / "adapter", "float32")
         state = {name: value.contiguous() for name, value in student.state().items()}
         save_file(state, folder / "state.safetensors")
+
+
+def measure(student: Student, coded: list[Coded]) -> None:
+    nats = logits.held_out(student, coded)["nats_per_token"]
+    assert all(math.isfinite(number) for number in nats)
 
 
 def main() -> int:

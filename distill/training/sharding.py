@@ -11,6 +11,7 @@ On disk nothing is in pieces: checkpoints hold whole tensors, so any number of p
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -24,6 +25,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from distill.errors import SettingsError
 from distill.runtime import ranks
 
+WHOLE = "_distill_whole"  # a sharded model's attribute: what it is a part of
 TOGETHER = {  # of the settings of training, what goes with FSDP
     "precision": ("auto", "bf16", "fp32"),
     "optimizer": ("adamw",),
@@ -75,6 +77,7 @@ def shard(model: nn.Module, loss: Callable[[Any], Any], device: torch.device) ->
         fully_shard(layer, mesh=mesh)
     whole = Whole(model, loss)
     fully_shard(whole, mesh=mesh, reshard_after_forward=False)
+    model.__dict__[WHOLE] = weakref.ref(whole)
     for part in _parts(whole):
         part.set_gradient_divide_factor(1.0)
         part.set_force_sum_reduction_for_comms(True)
@@ -92,23 +95,30 @@ def _parts(module: nn.Module) -> Iterator[FSDPModule]:
 
 
 @contextmanager
-def gathered(whole: nn.Module) -> Iterator[None]:
-    """For the block every parameter is whole on every process, which must all come here. A forward
-    of one process alone is then possible, as evaluation needs it."""
-    gather(whole)
+def gathered(model: nn.Module) -> Iterator[None]:
+    """For the block every parameter is whole on every process, which must all come here: what is
+    measured between two steps reads them, by each alone. Nothing where the model is not sharded."""
+    whole = _whole_of(model)
+    gather(model)
     try:
         yield
     finally:
-        for part in _parts(whole):
-            part.set_reshard_after_forward(not isinstance(part, Whole))
+        for part in _parts(whole) if whole is not None else ():
+            part.set_reshard_after_forward(part is not whole)
             part.reshard()
 
 
-def gather(whole: nn.Module) -> None:
+def gather(model: nn.Module) -> None:
     """Every parameter whole on every process, from now on."""
-    for part in _parts(whole):
+    whole = _whole_of(model)
+    for part in _parts(whole) if whole is not None else ():
         part.set_reshard_after_forward(False)
         part.unshard()
+
+
+def _whole_of(model: nn.Module) -> nn.Module | None:
+    reference = model.__dict__.get(WHOLE)
+    return reference() if reference is not None else None
 
 
 def full(tensor: Tensor) -> Tensor:

@@ -433,7 +433,7 @@ class _Loop(Generic[Batch]):
     def end(self) -> None:
         """Behind the last step: the task holds whole parameters on every process."""
         if self.whole is not None:
-            sharding.gather(self.whole)
+            sharding.gather(self.whole.model)
 
     def _added(self, numbers: list[float]) -> list[float]:
         """Numbers added up over processes."""
