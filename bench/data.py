@@ -3,10 +3,10 @@
     python bench/data.py [--hours 1000] [--passages 16000000] [--folder FOLDER] [--batches 2000]
     python bench/data.py --tiny        # seconds: shows that it runs, and says nothing about speed
 
-A generator writes the index of passages (distill/lm/passage_index.py) as a run would: random codes
-of one slot at 50 frames a second, a short header, a piece a passage. So many passages share the
-hours (16 M of 0.2 s are far shorter than a sung line; the default makes the hardest order). Then a
-process of its own for each of
+A generator writes the index of passages (distill/writing/passage_index.py) as a run would: random
+codes of one slot at 50 frames a second, a short header, a piece a passage. So many passages share
+the hours (16 M of 0.2 s are far shorter than a sung line; the default makes the hardest order).
+Then a process of its own for each of
 
     first start     the index opened and checked (its files hashed), epoch 0 shuffled and packed,
                     the first batch built
@@ -43,11 +43,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from distill.audio.codec_format import CodecFormat
 from distill.folders import atomic_folder
-from distill.lm import passage_index
-from distill.lm.batches import PackingSettings, build, schedule
-from distill.lm.passage_index import ABOUT, COLUMNS, About
-from distill.lm.prompts import HEADER, LENGTH, PIECE, TEXT
-from distill.lm.vocabulary import AudioVocabulary
+from distill.writing import passage_index
+from distill.writing.batches import PackingSettings, build, schedule
+from distill.writing.passage_index import ABOUT, COLUMNS, About
+from distill.writing.prompts import HEADER, LENGTH, PIECE, TEXT
+from distill.writing.vocabulary import AudioVocabulary
 
 RATE, CODES, HEADER_TOKENS = 50.0, 1024, 12
 PACKING = PackingSettings(row_tokens=1024, rows=4)

@@ -8,8 +8,8 @@ Forward and backward, from hidden states to their gradient, of `tokens` audio to
 Default sizes: Qwen2.5's 896 wide, 151,744 rows of text, 8,192 codes and a score's symbols. Rows of
 the table:
 
-    ours              distill.lm.logits.slot_logits_NC and distill.lm.losses: each token against
-                      its own slot's rows
+    ours              distill.lm.logits.slot_logits_NC and distill.writing.losses: each token
+                      against its own slot's rows
     ours + format     the same and -log P(legal) over all rows on every 16th position, as recipes
                       train
     torch, frozen     F.cross_entropy or F.kl_div over full rows of one frozen table: the least a
@@ -48,11 +48,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from distill.audio.codec_format import CodecFormat
 from distill.lm import logits
-from distill.lm.batches import Batch, Targets
 from distill.lm.graft import GraftedHead
-from distill.lm.losses import CrossEntropy, ForwardKl
 from distill.lm.student import Student
-from distill.lm.vocabulary import AudioVocabulary
+from distill.writing.batches import Batch, Targets
+from distill.writing.losses import CrossEntropy, ForwardKl
+from distill.writing.vocabulary import AudioVocabulary
 
 MIB = 2**20
 FORMAT_EVERY = 16

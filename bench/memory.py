@@ -23,9 +23,9 @@ from loss import BareStudent, peak_above
 
 from distill.audio.codec_format import CodecFormat
 from distill.lm import chunks, logits
-from distill.lm.batches import Batch, Targets
 from distill.lm.student import Student
-from distill.lm.vocabulary import AudioVocabulary
+from distill.writing.batches import Batch, Targets
+from distill.writing.vocabulary import AudioVocabulary
 
 POSITIONS = (220, 440, 880, 1760)
 WAYS = {

@@ -15,11 +15,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from distill.audio.codec_format import CodecFormat
 from distill.folders import locate
-from distill.lm.prompts import Coded, WritingSettings, passages
 from distill.lm.student import LoraSettings, Student, graft, rows_of
-from distill.lm.vocabulary import AudioVocabulary
 from distill.runtime import torchaudio_standin
 from distill.songs import Line, Section, Song, Word
+from distill.writing.prompts import Coded, WritingSettings, passages
+from distill.writing.vocabulary import AudioVocabulary
 
 torchaudio_standin.install()
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen3Config

@@ -35,13 +35,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from distill import load_singer
 from distill.lm import logits
-from distill.lm.batches import Targets
-from distill.lm.losses import ForwardKl, ReverseKl
-from distill.lm.prompts import Coded
-from distill.lm.signals import Form, Signal, packed, unpacked
 from distill.singing.singer import Singer
 from distill.sources.embedded import Settings as EmbeddedSongs
 from distill.teachers.model import Settings as LiveTeacher
+from distill.writing.batches import Targets
+from distill.writing.losses import ForwardKl, ReverseKl
+from distill.writing.prompts import Coded
+from distill.writing.signals import Form, Signal, packed, unpacked
 
 Kept = tuple[Form, int]
 COLUMNS = (

@@ -35,10 +35,10 @@ from typing import Any
 import torch
 from shapes import ALPHA, RANK, REAL, TINY, Shape, coded, peak_mib, plain_model, student, tokenizer
 
-from distill.lm.batches import PackingSettings
 from distill.tasks import sing
 from distill.tasks._singing_task import SingingTask
 from distill.training.trainer import TrainSettings, train
+from distill.writing.batches import PackingSettings
 
 CASES = ("ours", "ours, checkpointed", "HF Trainer + PEFT", "TRL SFT")
 RATE = 1e-4
@@ -163,7 +163,7 @@ def peer(name: str, shape: Shape, options: argparse.Namespace) -> dict[str, Any]
 
 
 def student_rows(shape: Shape) -> int:
-    from distill.lm.vocabulary import AudioVocabulary
+    from distill.writing.vocabulary import AudioVocabulary
 
     return AudioVocabulary(shape.rows, shape.format).rows
 

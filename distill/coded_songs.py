@@ -41,21 +41,17 @@ from distill.audio import stems
 from distill.codecs import Codec
 from distill.errors import DistillError, FitError, FolderError, SongError
 from distill.folders import cache_folder, package_path, sha256_bytes, sha256_files, write_atomic
-from distill.lm import passage_index
-from distill.lm.passage_index import PassageIndex, Write
-from distill.lm.prompts import Coded, Fits, Passage, WritingSettings, passages
 from distill.runtime import engines, ranks
 from distill.runtime.devices import full_float32
 from distill.runtime.workers import ONE_THREAD, Died, Local
 from distill.songs import Song
+from distill.writing import passage_index
+from distill.writing.passage_index import PassageIndex, Write
+from distill.writing.prompts import Coded, Fits, Passage, WritingSettings, passages
 
 AHEAD = 2  # songs decoded before the codec wants them, each by a thread
 BATCH_SECONDS = 30.0  # of sound that encode_many gets at once
 WORTHWHILE_SECONDS = 30.0  # of work on one thread, before processes are started for it
-WRITING_CODE = (
-    "coded_songs.py", "songs.py", "lm/passage_index.py", "lm/prompts.py", "lm/line_parts.py",
-    "lm/layouts.py", "lm/vocabulary.py",
-)  # fmt: skip
 # glibc gives large tensors back to the kernel as soon as they are freed, and gets them again page
 # by page, zeroed: for a network over sound a third of its time. A process that only encodes may
 # keep them.
@@ -304,8 +300,8 @@ def indexed(
 def _writing_code() -> str:
     """One hash of the code and the lexicon that make passages of songs: none is kept past them."""
     package = Path(__file__).resolve().parent
-    files = [package / name for name in WRITING_CODE]
-    folders = (package / "lyrics", package_path("lexicon"))
+    files = [package / "coded_songs.py", package / "songs.py"]
+    folders = (package / "writing", package / "lyrics", package_path("lexicon"))
     files += [p for folder in folders for p in sorted(folder.iterdir()) if p.suffix != ".md"]
     return sha256_bytes("".join(sha256_files(p for p in files if p.is_file())).encode())
 

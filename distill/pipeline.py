@@ -34,7 +34,7 @@ ROOMS_OF_PARTS = (
 def parts() -> dict[str, list[str]]:
     """The kinds found on disk, by folder; and the losses."""
     kinds = {room.removesuffix("/steps"): strict.kinds(room) for room in ROOMS_OF_PARTS}
-    return kinds | {"losses": sorted(strict.classes_in("lm/losses"))}
+    return kinds | {"losses": sorted(strict.classes_in("writing/losses"))}
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@
 Times are seconds from the start of the song's audio. A note begins with the *vowel* of its
 syllable, as a singer counts it: the consonants before the vowel sound inside the note (or silence)
 before. Everything but the lyrics may be unknown; a song with note times can be taught note by note,
-one with line times line by line (see distill/lm/prompts.py).
+one with line times line by line (see distill/writing/prompts.py).
 
 Manifests are JSON lines, one song a row, audio paths relative to the manifest (version 1).
 """

@@ -27,12 +27,12 @@ import distill
 from distill import lyrics, measures
 from distill.audio import stems
 from distill.errors import DistillError
-from distill.lm.prompts import JOIN, header
-from distill.lm.vocabulary import AudioVocabulary
 from distill.measures import Performance
 from distill.singing.evaluate import Asked, lines_of, spread
 from distill.songs import Line
 from distill.sources.embedded import Settings as EmbeddedSongs
+from distill.writing.prompts import JOIN, header
+from distill.writing.vocabulary import AudioVocabulary
 
 MOST_TOKENS = 900  # of a line, behind its header
 SILENT_SAMPLES = 1600  # in place of a line of which no frame can be decoded

@@ -47,7 +47,7 @@ def of_takes() -> str:
 
 
 def of_merged(folder: Path) -> str:
-    distill_cli("merge", "embedded/singer", str(folder))
+    distill_cli("merge", "embedded/singer", str(folder), "--dtype", "float32")
     import torch  # load_singer has run before: torchaudio can be imported, which transformers wants
     from transformers import AutoModelForCausalLM
 

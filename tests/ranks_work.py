@@ -16,15 +16,15 @@ from safetensors.torch import save_file
 
 from distill.errors import DistillError, ElsewhereError, SongError
 from distill.lm import logits
-from distill.lm.batches import PackingSettings
-from distill.lm.losses import CrossEntropy
-from distill.lm.prompts import Coded, WritingSettings
 from distill.lm.student import Student
 from distill.runtime import ranks
 from distill.tasks import sing
 from distill.tasks._singing_task import SingingTask
 from distill.training import sharding
 from distill.training.trainer import TrainSettings, train
+from distill.writing.batches import PackingSettings
+from distill.writing.losses import CrossEntropy
+from distill.writing.prompts import Coded, WritingSettings
 
 STEPS = 4
 

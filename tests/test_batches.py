@@ -14,15 +14,16 @@ import torch
 from tiny_singer import FORMAT, kind_of_token
 
 from distill.errors import FitError
-from distill.lm import batches, layouts, logits
-from distill.lm.batches import OPEN_ROWS, PackingSettings, build, epoch, pack_rows, schedule
-from distill.lm.grammar import Grammar, State
-from distill.lm.lanes import pack_lanes
-from distill.lm.losses import CrossEntropy, ForwardKl
-from distill.lm.prompts import END, HEADER, LENGTH, OPEN, PIECE, TEXT, WritingSettings, write
-from distill.lm.signals import Signal
+from distill.lm import logits
 from distill.tasks import _singing_task, sing
 from distill.tasks._singing_task import SingingTask
+from distill.writing import batches, layouts
+from distill.writing.batches import OPEN_ROWS, PackingSettings, build, epoch, pack_rows, schedule
+from distill.writing.grammar import Grammar, State
+from distill.writing.lanes import pack_lanes
+from distill.writing.losses import CrossEntropy, ForwardKl
+from distill.writing.prompts import END, HEADER, LENGTH, OPEN, PIECE, TEXT, WritingSettings, write
+from distill.writing.signals import Signal
 
 ROW = 640
 ONE_LINE = WritingSettings(max_lines=1)

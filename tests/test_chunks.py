@@ -12,10 +12,11 @@ import tiny_singer
 import torch
 from torch import Tensor
 
-from distill.lm import chunks, layouts, logits
-from distill.lm.batches import Batch, Targets, build
-from distill.lm.prompts import WritingSettings, write
+from distill.lm import chunks, logits
 from distill.lm.student import Student
+from distill.writing import layouts
+from distill.writing.batches import Batch, Targets, build
+from distill.writing.prompts import WritingSettings, write
 
 TERMS: dict[str, Callable[[Student, Tensor, Batch], Tensor]] = {
     "pieces": logits.piece_nats,

@@ -13,18 +13,19 @@ from tiny_singer import FORMAT, ToyCodec
 
 from distill.audio.codec_format import CodecFormat
 from distill.errors import TeacherError
-from distill.lm import layouts, logits
-from distill.lm.batches import build, pack_rows
-from distill.lm.losses import CrossEntropy, ForwardKl
+from distill.lm import logits
 from distill.lm.merge import merge
-from distill.lm.prompts import HEADER, WritingSettings, write
-from distill.lm.signals import check_signal
 from distill.singing.singer_folder import About, write_about
 from distill.tasks import sing
 from distill.tasks._singing_task import SingingTask
 from distill.teachers import model, recorded
 from distill.teachers.model import ModelTeacher
 from distill.teachers.recorded import RecordedTeacher
+from distill.writing import layouts
+from distill.writing.batches import build, pack_rows
+from distill.writing.losses import CrossEntropy, ForwardKl
+from distill.writing.prompts import HEADER, WritingSettings, write
+from distill.writing.signals import check_signal
 
 ROW = 900
 

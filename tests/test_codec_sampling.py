@@ -12,8 +12,8 @@ from distill.codecs import dac, embedded, tracks
 from distill.config import recipe
 from distill.config.settings import kinds, settings_class
 from distill.errors import SettingsError
-from distill.lm.sampling import Sampling
 from distill.singing.singer_folder import About
+from distill.writing.sampling import Sampling
 
 RECIPE = """
 task: sing

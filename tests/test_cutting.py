@@ -16,10 +16,10 @@ from tiny_singer import FORMAT, LONGEST, ToyCodec
 from distill import coded_songs
 from distill.audio.codec_format import CodecFormat
 from distill.errors import FitError
-from distill.lm import line_parts
-from distill.lm.prompts import Passage, WritingSettings, passages, tokens_of
-from distill.lm.vocabulary import AudioVocabulary, longest_of
 from distill.songs import Line, Note, Section, Song, Word
+from distill.writing import line_parts
+from distill.writing.prompts import Passage, WritingSettings, passages, tokens_of
+from distill.writing.vocabulary import AudioVocabulary, longest_of
 
 V = AudioVocabulary(300, FORMAT, longest=LONGEST)
 

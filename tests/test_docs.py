@@ -92,7 +92,7 @@ def test_scripts_and_modules_are_there(page: Path) -> None:
 
 @pages
 def test_python_files_in_code_are_there(page: Path) -> None:
-    """`bench/loss.py`, or `lm/losses.py` of the package, or a file beside the page."""
+    """`bench/loss.py`, or `writing/losses.py` of the package, or a file beside the page."""
     homes = (ROOT, ROOT / "distill", page.parent)
     named = {name for name in re.findall(r"[\w./-]*\w\.py\b", CODE[page]) if "/" in name}
     assert [name for name in named if not any((home / name).is_file() for home in homes)] == []
@@ -111,7 +111,7 @@ def test_the_pages_name_what_is_looked_for() -> None:
     """The patterns above find something to look for."""
     code = "\n".join(CODE.values())
     for pattern in (r"\bmake distill\b", r"\bpython docs/takes\.py", r"python -m distill\.sources",
-                    r"lm/losses\.py", r"RECIPE=quickstart\b"):  # fmt: skip
+                    r"writing/losses\.py", r"RECIPE=quickstart\b"):  # fmt: skip
         assert re.search(pattern, code), pattern
 
 

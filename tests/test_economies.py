@@ -19,12 +19,12 @@ from toy_task import SETTINGS, Toy
 
 from distill.errors import CheckpointError, SettingsError, TrainingError
 from distill.lm import training_layers
-from distill.lm.batches import PackingSettings
-from distill.lm.prompts import WritingSettings
 from distill.tasks import sing
 from distill.tasks._singing_task import SingingTask
 from distill.training import trainer
 from distill.training.trainer import Step, TrainSettings, train
+from distill.writing.batches import PackingSettings
+from distill.writing.prompts import WritingSettings
 
 SHORT = dataclasses.replace(SETTINGS, steps=12)
 FP16 = dataclasses.replace(SHORT, precision="fp16")

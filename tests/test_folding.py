@@ -96,9 +96,9 @@ def test_what_cannot_be_folded_stays_as_it_is():
 def test_singing_is_done_on_folded_weights(monkeypatch):
     import tiny_singer
 
-    from distill.lm.prompts import WritingSettings
     from distill.singing.generation import generate
     from distill.singing.sampling import Sampling
+    from distill.writing.prompts import WritingSettings
 
     student = tiny_singer.student(lora=True)
     passages = [c.passage for c in tiny_singer.coded(1, WritingSettings(max_lines=1))][:1]

@@ -331,8 +331,8 @@ def test_a_singer_is_loaded_from_the_hub_by_its_name(
     from distill.codecs import embedded
     from distill.lm.merge import merge
     from distill.lm.student import graft
-    from distill.lm.vocabulary import AudioVocabulary
     from distill.singing.singer_folder import About, write_about
+    from distill.writing.vocabulary import AudioVocabulary
 
     settings = embedded.Settings()
     codec = settings.load()

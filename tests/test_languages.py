@@ -14,13 +14,13 @@ from tiny_singer import ToyCodec
 from distill import cli, hub, lyrics
 from distill.curation.steps.language import likeliest
 from distill.errors import LyricsError, SettingsError
-from distill.lm.prompts import header
 from distill.singing import evaluate
 from distill.singing import singer as singing
 from distill.singing.singer import Singer, load_singer
 from distill.singing.singer_folder import About, read_about, write_about
 from distill.songs import Line, Section, Song, primary
 from distill.tasks._singing_run import _languages
+from distill.writing.prompts import header
 
 SPANISH = "la cucaracha ya no puede"
 ENGLISH = "amazing grace how sweet the sound"

@@ -13,10 +13,10 @@ from tiny_singer import LONGEST, kind_of_token
 
 from distill.audio.codec_format import CodecFormat
 from distill.errors import SettingsError, VocabularyError
-from distill.lm import layouts
-from distill.lm.grammar import Grammar, State
-from distill.lm.prompts import HEADER, Coded, WritingSettings, passages, write
-from distill.lm.vocabulary import AudioVocabulary
+from distill.writing import layouts
+from distill.writing.grammar import Grammar, State
+from distill.writing.prompts import HEADER, Coded, WritingSettings, passages, write
+from distill.writing.vocabulary import AudioVocabulary
 
 SHAPES = [(1, 1), (2, 1), (3, 1), (5, 1), (2, 2), (4, 2), (6, 3), (3, 3)]  # (slots, streams)
 EVERY = pytest.mark.parametrize("layout", layouts.names())

@@ -16,16 +16,17 @@ from tokenizers.processors import TemplateProcessing
 
 from distill.errors import FolderError
 from distill.folders import locate
-from distill.lm import base, layouts, logits
+from distill.lm import base, logits
 from distill.lm.base import open_base, opening_of
 from distill.lm.merge import load_merged, merge
-from distill.lm.prompts import HEADER, Coded
 from distill.lm.student import LoraSettings, Student, graft, load, rows_of
-from distill.lm.vocabulary import AudioVocabulary
 from distill.singing.singer import Singer, load_singer
 from distill.songs import Line
 from distill.tasks._singing_task import SingingTask
 from distill.teachers.model import ModelTeacher
+from distill.writing import layouts
+from distill.writing.prompts import HEADER, Coded
+from distill.writing.vocabulary import AudioVocabulary
 
 BOS = 0
 

@@ -18,11 +18,11 @@ from tiny_singer import FORMAT, ToyCodec
 
 from distill import coded_songs, folders
 from distill.errors import FitError, FolderError, SongError
-from distill.lm import passage_index
-from distill.lm.passage_index import PassageIndex, build, gather, opened, passage_key
-from distill.lm.prompts import Coded, WritingSettings, grain_of
 from distill.songs import Song
 from distill.tasks._singing_task import SingingTask
+from distill.writing import passage_index
+from distill.writing.passage_index import PassageIndex, build, gather, opened, passage_key
+from distill.writing.prompts import Coded, WritingSettings, grain_of
 
 WRITING = WritingSettings()
 

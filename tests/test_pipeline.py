@@ -21,9 +21,9 @@ from distill.codecs import embedded
 from distill.config import recipe
 from distill.config.recipe import Recipe
 from distill.errors import DistillError, FolderError, SettingsError, TeacherError, TrainingError
-from distill.lm.prompts import write
 from distill.singing.singer import load_singer
 from distill.tasks import Task, _estimate, _run, _singing_run
+from distill.writing.prompts import write
 
 STEPS = 6
 MY_SONGS = """

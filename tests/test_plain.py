@@ -6,7 +6,7 @@ import plain
 import pytest
 from test_layouts import EVERY, SHAPES, coded, encode, words
 
-from distill.lm.prompts import write
+from distill.writing.prompts import write
 
 
 @EVERY

@@ -14,9 +14,11 @@ from tiny_singer import FORMAT, LONGEST
 from distill import lyrics
 from distill.errors import FitError, SettingsError, SongError, VocabularyError
 from distill.lm.base import TextCoder
-from distill.lm.grammar import Grammar
 from distill.lm.merge import tokenizer_with_names
-from distill.lm.prompts import (
+from distill.lm.student import graft
+from distill.songs import Line, Note, Section, Song, Word
+from distill.writing.grammar import Grammar
+from distill.writing.prompts import (
     HEADER,
     LENGTH,
     OPEN,
@@ -31,9 +33,7 @@ from distill.lm.prompts import (
     passages,
     write,
 )
-from distill.lm.student import graft
-from distill.lm.vocabulary import AudioVocabulary
-from distill.songs import Line, Note, Section, Song, Word
+from distill.writing.vocabulary import AudioVocabulary
 
 WORDS = AudioVocabulary(300, FORMAT, longest=LONGEST)
 TOKENIZER = tiny_bases.tokenizer()

@@ -22,13 +22,13 @@ from distill import coded_songs
 from distill.codecs.embedded import Settings as EmbeddedCodec
 from distill.errors import AudioError, DistillError, SettingsError, SongError
 from distill.lm.merge import merge
-from distill.lm.prompts import WritingSettings
 from distill.runtime import engines, on_ray
 from distill.runtime.workers import Died, Local
 from distill.songs import Song
 from distill.tasks import _recording
 from distill.tasks._recording import record
 from distill.teachers import model, recorded
+from distill.writing.prompts import WritingSettings
 
 pytest.importorskip("ray", reason='Ray is not installed; pip install -e ".[ray]"')
 pytestmark = pytest.mark.slow

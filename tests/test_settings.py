@@ -46,7 +46,7 @@ class Needs:
 
 @dataclass(frozen=True)
 class WithLosses:
-    losses: tuple[Any, ...] = parts_in("lm/losses")
+    losses: tuple[Any, ...] = parts_in("writing/losses")
 
 
 @pytest.mark.parametrize(

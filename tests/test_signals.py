@@ -20,15 +20,15 @@ from torch import Tensor
 
 from distill import folders
 from distill.errors import FolderError, SettingsError, TeacherError
-from distill.lm import signal_shards
-from distill.lm.batches import Targets
-from distill.lm.losses import CrossEntropy, ForwardKl, ReverseKl
-from distill.lm.passage_index import gather, passage_key
-from distill.lm.prompts import Coded, WritingSettings
-from distill.lm.signals import Form, Signal, bucketed, check_signal, packed, unpacked
 from distill.tasks import sing
 from distill.teachers import recorded
 from distill.teachers.recorded import RecordedTeacher
+from distill.writing import signal_shards
+from distill.writing.batches import Targets
+from distill.writing.losses import CrossEntropy, ForwardKl, ReverseKl
+from distill.writing.passage_index import gather, passage_key
+from distill.writing.prompts import Coded, WritingSettings
+from distill.writing.signals import Form, Signal, bucketed, check_signal, packed, unpacked
 
 FORMS: tuple[Form, ...] = ("fp16", "int8", "topk")
 TOP_K = 8

@@ -26,18 +26,18 @@ from distill.errors import (
     LyricsError,
     SettingsError,
 )
-from distill.lm import layouts
 from distill.lm.base import open_base
-from distill.lm.grammar import Grammar
 from distill.lm.merge import merge
-from distill.lm.prompts import Passage, Piece, passages
 from distill.lm.student import LoraSettings, graft, rows_of
-from distill.lm.vocabulary import AudioVocabulary
 from distill.singing.sampling import Request, Sampling, Sung, sample, script
 from distill.singing.singer import Singer, load_singer
 from distill.singing.singer_folder import About, read_about, write_about
 from distill.songs import Line, Note, Section, Song
 from distill.teachers.model import kl
+from distill.writing import layouts
+from distill.writing.grammar import Grammar
+from distill.writing.prompts import Passage, Piece, passages
+from distill.writing.vocabulary import AudioVocabulary
 
 SCORE = Line(
     "row your boat", 0.0, 2.0, (),

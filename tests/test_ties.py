@@ -16,15 +16,15 @@ from tiny_singer import LONGEST, ToyCodec
 
 from distill.audio.codec_format import CodecFormat
 from distill.errors import TeacherError
-from distill.lm import layouts, prompts
-from distill.lm.prompts import Passage, Piece
-from distill.lm.sampling import Sampling
-from distill.lm.vocabulary import AudioVocabulary, longest_of
 from distill.singing.sampling import Request, Sung, script
 from distill.singing.singer import Singer, load_singer
 from distill.singing.singer_folder import write_about
 from distill.tasks._singing_task import _longest
 from distill.teachers import check_symbols
+from distill.writing import layouts, prompts
+from distill.writing.prompts import Passage, Piece
+from distill.writing.sampling import Sampling
+from distill.writing.vocabulary import AudioVocabulary, longest_of
 
 TIED = Sampling((1.0,), 0.9, ties=True)
 ROOM = 100

@@ -21,11 +21,11 @@ from distill.codecs import embedded, tracks
 from distill.config import recipe, settings
 from distill.errors import AdapterError, CodecError, SettingsError, SongError
 from distill.lm.graft import first_rows
-from distill.lm.vocabulary import AudioVocabulary
 from distill.singing import singer_folder
 from distill.singing.singer import load_singer
 from distill.songs import Line, Note, Section, Song, Word, read_manifest, write_manifest
 from distill.tasks._singing_run import open_stage
+from distill.writing.vocabulary import AudioVocabulary
 
 RATE, HOP = 16_000, 640
 BOTH = ("vocals", "accompaniment")

@@ -12,7 +12,6 @@ import tiny_singer
 import torch
 
 from distill.lm import logits
-from distill.lm.prompts import Coded, WritingSettings, passages
 from distill.singing import copies, report_words
 from distill.singing.sampling import Sampling
 from distill.singing.singer import Singer
@@ -20,6 +19,7 @@ from distill.singing.singer_folder import About
 from distill.songs import Section, Song, from_its_start
 from distill.tasks import _effect, _memory
 from distill.tasks._effect import copied, divergence, effect
+from distill.writing.prompts import Coded, WritingSettings, passages
 
 RATE = 25.0
 

@@ -9,7 +9,7 @@ import torch
 
 from distill.audio.codec_format import CodecFormat
 from distill.errors import CodecError, VocabularyError
-from distill.lm.vocabulary import AudioVocabulary
+from distill.writing.vocabulary import AudioVocabulary
 
 
 def ragged(seed: int) -> AudioVocabulary:

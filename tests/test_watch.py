@@ -18,7 +18,6 @@ from torch import Tensor
 from distill import folders
 from distill.errors import SettingsError
 from distill.lm import logits
-from distill.lm.batches import PackingSettings
 from distill.lm.student import Student
 from distill.sources import embedded
 from distill.tasks import _before, _watch
@@ -26,6 +25,7 @@ from distill.tasks._singing_settings import SingingSettings, WatchSettings
 from distill.tasks._singing_task import SingingTask
 from distill.tasks._watch import Watch, last_step
 from distill.training.trainer import Step, TrainSettings, train
+from distill.writing.batches import PackingSettings
 
 TRAIN = TrainSettings(
     steps=6,

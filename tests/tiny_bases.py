@@ -10,8 +10,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 
 from distill.audio.codec_format import CodecFormat
-from distill.lm.vocabulary import AudioVocabulary
 from distill.runtime import torchaudio_standin
+from distill.writing.vocabulary import AudioVocabulary
 
 torchaudio_standin.install()
 from transformers import CONFIG_MAPPING, PreTrainedTokenizerFast

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from distill.audio.codec_format import CodecFormat
 from distill.lm.from_scratch import FromScratchSettings, make
-from distill.lm.grammar import State
-from distill.lm.prompts import END, LENGTH, OPEN, PIECE, TEXT, Coded, WritingSettings, passages
 from distill.lm.student import LoraSettings, Student, graft, rows_of
-from distill.lm.vocabulary import AudioVocabulary
 from distill.runtime import torchaudio_standin
 from distill.songs import Line, Note, Section, Song, Word
+from distill.writing.grammar import State
+from distill.writing.prompts import END, LENGTH, OPEN, PIECE, TEXT, Coded, WritingSettings, passages
+from distill.writing.vocabulary import AudioVocabulary
 
 torchaudio_standin.install()
 

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from distill.audio.codec_format import CodecFormat
 from distill.errors import CodecError
-from distill.lm.sampling import Sampling
+from distill.writing.sampling import Sampling
 
 
 class Codec(Protocol):

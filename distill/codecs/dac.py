@@ -32,8 +32,8 @@ from distill.audio.codec_format import CodecFormat
 from distill.codecs import Placed, _blocks, _weights, check_codes, check_wave
 from distill.errors import CodecError
 from distill.folders import locate, write_atomic
-from distill.lm.sampling import Sampling
 from distill.runtime.torchaudio_standin import install
+from distill.writing.sampling import Sampling
 
 install()
 

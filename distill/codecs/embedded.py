@@ -23,7 +23,7 @@ from distill.codecs._network import STATES, CodecNetwork, NetworkSettings
 from distill.codecs._source import cycles
 from distill.errors import CodecError
 from distill.folders import atomic_folder, locate
-from distill.lm.sampling import Sampling
+from distill.writing.sampling import Sampling
 
 VERSION = 1
 

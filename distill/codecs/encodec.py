@@ -37,8 +37,8 @@ from distill.codecs import Placed, _blocks, _weights, check_codes, check_wave
 from distill.config.plain_yaml import data
 from distill.errors import CodecError
 from distill.folders import locate, sha256_file
-from distill.lm.sampling import Sampling
 from distill.runtime.torchaudio_standin import install
+from distill.writing.sampling import Sampling
 
 install()
 

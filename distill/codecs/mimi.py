@@ -32,8 +32,8 @@ from distill.codecs._weights import as_configured, chosen, identity, read_config
 from distill.errors import CodecError
 from distill.folders import locate
 from distill.lm.families import cache_word
-from distill.lm.sampling import Sampling
 from distill.runtime.torchaudio_standin import install
+from distill.writing.sampling import Sampling
 
 install()
 

@@ -29,7 +29,7 @@ from distill.audio.codec_format import CodecFormat
 from distill.codecs import Placed, _blocks, _weights, check_codes, check_wave
 from distill.errors import CodecError
 from distill.folders import locate
-from distill.lm.sampling import Sampling
+from distill.writing.sampling import Sampling
 
 if TYPE_CHECKING:
     from snac import SNAC

@@ -28,8 +28,8 @@ from distill.codecs import Codec, CodecSettings, check_codes, check_wave
 from distill.config.settings import part
 from distill.errors import SettingsError
 from distill.folders import sha256_bytes
-from distill.lm.sampling import Sampling
 from distill.songs import TRACKS
+from distill.writing.sampling import Sampling
 
 
 @dataclass(frozen=True)

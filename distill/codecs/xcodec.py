@@ -27,8 +27,8 @@ from distill.codecs import Placed, check_codes, check_wave
 from distill.codecs._blocks import in_blocks_decode, in_blocks_encode, receptive_frames
 from distill.codecs._weights import as_configured, chosen, identity, read_config, spoken, terms
 from distill.folders import locate
-from distill.lm.sampling import Sampling
 from distill.runtime.torchaudio_standin import install
+from distill.writing.sampling import Sampling
 
 install()
 

@@ -10,7 +10,7 @@ saved with a run parses back to the equal instance. There are two ways by which 
 and both choose among the files of this package; a downloaded file never names code to import:
 
     songs: {kind: songbook, hours: 2}        # `Settings` of distill/sources/songbook.py
-    losses: [{kind: forward_kl, weight: 1}]  # the dataclass `ForwardKl` of distill/lm/losses.py
+    losses: [{kind: forward_kl, weight: 1}]  # dataclass `ForwardKl` of distill/writing/losses.py
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""The language model: how a song is written in tokens, and the student that learns to write it."""
+"""The language model: a base, its graft, and the student that learns to write songs."""

@@ -25,9 +25,9 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
-from distill.lm.batches import Targets
 from distill.lm.graft import GraftedHead
 from distill.lm.student import Student
+from distill.writing.batches import Targets
 
 NatsOf = Callable[[Tensor, Tensor, Tensor], Tensor]  # (hidden_ND, target_N, at_N) -> nats_N
 Chunks: TypeAlias = list[tuple[Tensor, Tensor]]  # (target_N, at_N)

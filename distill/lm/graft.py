@@ -29,7 +29,7 @@ from torch.nn import functional as F
 
 from distill.errors import GraftError
 from distill.lm.families import text_config
-from distill.lm.vocabulary import AudioVocabulary, Span
+from distill.writing.vocabulary import AudioVocabulary, Span
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from distill.errors import GraftError
 from distill.lm import attention
 from distill.lm.families import is_sparse, text_config
-from distill.lm.vocabulary import AudioVocabulary
+from distill.writing.vocabulary import AudioVocabulary
 
 if TYPE_CHECKING:
     from transformers import Cache, PreTrainedModel

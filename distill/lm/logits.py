@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from distill.lm.batches import Batch, Targets, build, pack_rows
 from distill.lm.chunks import summed
-from distill.lm.losses import CrossEntropy, ForwardKl
-from distill.lm.prompts import END, LENGTH, OPEN, PIECE, TEXT, Coded
-from distill.lm.signals import Signal
 from distill.lm.student import Student
-from distill.lm.vocabulary import AudioVocabulary
+from distill.writing.batches import Batch, Targets, build, pack_rows
+from distill.writing.losses import CrossEntropy, ForwardKl
+from distill.writing.prompts import END, LENGTH, OPEN, PIECE, TEXT, Coded
+from distill.writing.signals import Signal
+from distill.writing.vocabulary import AudioVocabulary
 
 
 def hidden_ND(student: Student, batch: Batch) -> Tensor:

@@ -26,9 +26,9 @@ from typing import Protocol
 import torch
 from torch import Generator, Tensor, nn
 
-from distill.lm.batches import Batch, build
-from distill.lm.prompts import Coded, Passage, Piece, Written
-from distill.lm.vocabulary import AudioVocabulary, Span
+from distill.writing.batches import Batch, build
+from distill.writing.prompts import Coded, Passage, Piece, Written
+from distill.writing.vocabulary import AudioVocabulary, Span
 
 # nats by which a block may begin worse than a guess (a tenth is allowed) on songs that were not
 # heard before; and what is aimed at on those that were

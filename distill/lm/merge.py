@@ -29,8 +29,8 @@ from distill.lm.families import text_config
 from distill.lm.graft import Grafted, is_tied
 from distill.lm.graft_checks import check_student
 from distill.lm.student import CARD, Student, layers_on, opening_in, read_card, rows_of
-from distill.lm.vocabulary import AudioVocabulary
 from distill.runtime import torchaudio_standin
+from distill.writing.vocabulary import AudioVocabulary
 
 torchaudio_standin.install()
 from peft.tuners.lora import LoraLayer

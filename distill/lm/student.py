@@ -32,7 +32,7 @@ from torch.nn import functional as F
 from distill.config.ranges import Checked, at_least, share
 from distill.errors import AdapterError, GraftError
 from distill.folders import atomic_folder, locate, public_name
-from distill.lm import attention, prompts
+from distill.lm import attention
 from distill.lm.base import (
     Quantisation,
     TextCoder,
@@ -57,8 +57,9 @@ from distill.lm.graft_checks import Packing, check_family, check_graft, text_log
 from distill.lm.held import cannot_quantise, check_held, quantised_as
 from distill.lm.layers import kept_layers
 from distill.lm.loudness import soften
-from distill.lm.vocabulary import AudioVocabulary
 from distill.runtime import torchaudio_standin
+from distill.writing import prompts
+from distill.writing.vocabulary import AudioVocabulary
 
 torchaudio_standin.install()
 from peft import LoraConfig, inject_adapter_in_model

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from distill.lm.folding import folded
-from distill.lm.prompts import Passage
 from distill.lm.student import Student
-from distill.lm.vocabulary import Span
 from distill.singing.sampling import Request, Sampling, Script, Sung, proceed, sample, script, send
+from distill.writing.prompts import Passage
+from distill.writing.vocabulary import Span
 
 
 def generate(

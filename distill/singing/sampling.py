@@ -14,10 +14,10 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from distill.lm.grammar import Grammar
-from distill.lm.prompts import Piece
-from distill.lm.sampling import Sampling
-from distill.lm.vocabulary import AudioVocabulary, Span
+from distill.writing.grammar import Grammar
+from distill.writing.prompts import Piece
+from distill.writing.sampling import Sampling
+from distill.writing.vocabulary import AudioVocabulary, Span
 
 
 @dataclass(frozen=True)

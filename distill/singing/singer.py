@@ -25,16 +25,6 @@ from distill.errors import AdapterError, FitError, LyricsError, SettingsError
 from distill.lm import logits
 from distill.lm.base import Quantisation
 from distill.lm.held import Dtype
-from distill.lm.prompts import (
-    JOIN,
-    Coded,
-    Passage,
-    Piece,
-    header,
-    look_ahead,
-    passages,
-    texts_of_words,
-)
 from distill.lm.student import Student
 from distill.runtime.devices import best_device
 from distill.singing.generation import generate
@@ -52,6 +42,16 @@ from distill.singing.take import Take, decode, join
 from distill.songs import TAIL_SECONDS, Line, Section, Song, primary
 from distill.vocoders import Vocoder
 from distill.vocoders.codec import CodecVocoder
+from distill.writing.prompts import (
+    JOIN,
+    Coded,
+    Passage,
+    Piece,
+    header,
+    look_ahead,
+    passages,
+    texts_of_words,
+)
 
 # seconds that a syllable without notes is expected to take, to tell beforehand whether a line fits
 SYLLABLE_SECONDS = 0.4

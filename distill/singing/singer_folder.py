@@ -26,12 +26,12 @@ from distill.folders import MANIFEST, OWN_CODEC, atomic_folder, damage, locate, 
 from distill.lm.base import Quantisation
 from distill.lm.held import check_held
 from distill.lm.merge import load_merged
-from distill.lm.prompts import Grain, WritingSettings
-from distill.lm.sampling import Sampling
 from distill.lm.student import Student, load
 from distill.vocoders import Vocoder
 from distill.vocoders.codec import CodecVocoder
 from distill.vocoders.head import load_head
+from distill.writing.prompts import Grain, WritingSettings
+from distill.writing.sampling import Sampling
 
 VERSION = 1
 Sound = Literal["codec", "head"]

@@ -15,8 +15,8 @@ from typing import Any
 
 from distill.config.recipe import Recipe
 from distill.folders import sha256_bytes, write_atomic
-from distill.lm.prompts import Coded
 from distill.training.trainer import TrainSettings
+from distill.writing.prompts import Coded
 
 MEASURED = 32_768  # audio tokens: 11 minutes of the embedded codec, a minute of a 0.6 B model
 

@@ -25,7 +25,6 @@ from torch.nn.functional import kl_div
 from distill import measures
 from distill.errors import DistillError
 from distill.lm import logits
-from distill.lm.prompts import Coded
 from distill.lm.student import Student
 from distill.singing import evaluate
 from distill.singing.evaluate import Asked
@@ -33,6 +32,7 @@ from distill.singing.singer import Singer
 from distill.singing.take import Take
 from distill.songs import Note, Song, from_its_start
 from distill.tasks._sound import SpectralDistance, whole
+from distill.writing.prompts import Coded
 
 State = Mapping[str, Tensor]  # trained parameters by name
 LINES = 4  # sung by each

@@ -29,9 +29,6 @@ from distill.config.recipe import Recipe
 from distill.errors import DistillError
 from distill.lm import logits
 from distill.lm.merge import merge
-from distill.lm.passage_index import PassageIndex
-from distill.lm.prompts import Coded
-from distill.lm.signals import Signal, packed
 from distill.lm.student import Student
 from distill.singing import evaluate
 from distill.singing.singer import Singer
@@ -47,6 +44,9 @@ from distill.teachers.model import Settings as LiveTeacher
 from distill.teachers.recorded import RecordedTeacher
 from distill.training import trainer
 from distill.training.trainer import Step, TrainSettings
+from distill.writing.passage_index import PassageIndex
+from distill.writing.prompts import Coded
+from distill.writing.signals import Signal, packed
 
 CALIBRATION = 12.0  # seconds of training
 LEAST_STEPS = 3  # and at least so many, whose first does not count

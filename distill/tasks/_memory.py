@@ -12,11 +12,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from distill.errors import DistillError
-from distill.lm.prompts import Coded
 from distill.singing import copies
 from distill.singing.singer import Singer
 from distill.singing.take import Take
 from distill.songs import Line, Song
+from distill.writing.prompts import Coded
 
 LINES = 8  # sung with held-out words, and as many with learnt ones
 HELD_OUT, LEARNT, CONTROL = "held_out_words", "learnt_words", "held_out_songs"

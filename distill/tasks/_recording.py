@@ -6,11 +6,11 @@ import functools
 from collections.abc import Callable, Sequence
 
 from distill.errors import TeacherError
-from distill.lm.prompts import Coded
 from distill.runtime import engines, ranks
 from distill.runtime.workers import Died
 from distill.teachers import Teacher
 from distill.teachers.recorded import RecordedTeacher
+from distill.writing.prompts import Coded
 
 JOB = 256  # passages that a worker of an engine gets at once
 

@@ -27,8 +27,6 @@ from distill.errors import SettingsError
 from distill.licences import named
 from distill.lm import logits
 from distill.lm.merge import merge
-from distill.lm.passage_index import PassageIndex
-from distill.lm.prompts import Coded, Passage
 from distill.lm.student import Student, vocabulary_in
 from distill.runtime import ranks
 from distill.runtime.devices import best_device
@@ -62,6 +60,8 @@ from distill.teachers.recorded import RecordedTeacher
 from distill.training.trainer import refuse
 from distill.vocoders.codec import CodecVocoder
 from distill.vocoders.head import HeadVocoder, read_config
+from distill.writing.passage_index import PassageIndex
+from distill.writing.prompts import Coded, Passage
 
 
 @dataclass(frozen=True)

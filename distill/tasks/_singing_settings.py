@@ -10,17 +10,17 @@ from distill.config.ranges import Checked, at_least, share
 from distill.config.settings import part, parts, parts_in
 from distill.curation.steps import CurationStep
 from distill.errors import SettingsError
-from distill.lm.batches import PackingSettings
 from distill.lm.from_scratch import FromScratchSettings
 from distill.lm.layers import check_layers
-from distill.lm.losses import CrossEntropy, ForwardKl, Loss
-from distill.lm.prompts import WritingSettings
-from distill.lm.sampling import Sampling
 from distill.lm.student import LoraSettings
 from distill.sources import Source
 from distill.teachers import TeacherSettings
 from distill.training.trainer import TrainSettings
 from distill.vocoders import VocoderSettings
+from distill.writing.batches import PackingSettings
+from distill.writing.losses import CrossEntropy, ForwardKl, Loss
+from distill.writing.prompts import WritingSettings
+from distill.writing.sampling import Sampling
 
 _PATH = "embedded/base"  # unless the recipe says another
 
@@ -114,7 +114,7 @@ class SingingSettings:
     adapter: LoraSettings | None = field(default_factory=LoraSettings)
     teacher: TeacherSettings | None = part("teachers", default=None)
     vocoder: VocoderSettings | None = part("vocoders", default=None)
-    losses: tuple[Loss, ...] = parts_in("lm/losses", default=(CrossEntropy(),))
+    losses: tuple[Loss, ...] = parts_in("writing/losses", default=(CrossEntropy(),))
     terms: TermSettings = field(default_factory=TermSettings)
     writing: WritingSettings = field(default_factory=WritingSettings)
     packing: PackingSettings = field(default_factory=PackingSettings)

@@ -21,22 +21,23 @@ from torch.nn.functional import cross_entropy
 
 from distill.codecs import Codec
 from distill.config.settings import snake_case
+from distill.errors import SettingsError
 from distill.folders import locate
 from distill.lm import logits, training_layers
 from distill.lm.base import open_base
-from distill.lm.batches import Batch, build, schedule
 from distill.lm.from_scratch import make
 from distill.lm.held import check_held
-from distill.lm.passage_index import PassageIndex, gather
-from distill.lm.prompts import Coded
 from distill.lm.student import Student, graft, rows_of, vocabulary_in
-from distill.lm.vocabulary import AudioVocabulary, longest_of
 from distill.singing.singer_folder import singer_folder
 from distill.tasks import parameter_groups
 from distill.tasks._continued import continued, refuse_singer
 from distill.tasks._singing_settings import SingingSettings
 from distill.teachers import Teacher
-from distill.training import trainer
+from distill.training import sharding, trainer
+from distill.writing.batches import Batch, build, schedule
+from distill.writing.passage_index import PassageIndex, gather
+from distill.writing.prompts import Coded
+from distill.writing.vocabulary import AudioVocabulary, longest_of
 
 
 def student_of(settings: SingingSettings, codec: Codec, seed: int) -> Student:
@@ -88,10 +89,23 @@ class SingingTask(trainer.Task):
             sizes = student.vocabulary.format.slot_sizes
             coded = gather(coded, student.write, sizes, settings.writing)
         self.coded = coded
+        if sharding.is_wanted():
+            self._refuse_uneven_forwards()
         if settings.train.gradient_checkpointing:
             training_layers.checkpoint_layers(student)
         if settings.train.compile:
             training_layers.compile_layers(student)
+
+    def _refuse_uneven_forwards(self) -> None:
+        """Processes that gather pieces must all run the same forwards, and songs in rows of their
+        own make as many as there are lengths."""
+        student, longest = self.student, int(self.coded.lengths.max())
+        if student.packing == "rows" or longest > student.reach:
+            family = student.model.config.model_type
+            fault = f"songs of {longest} tokens cannot be packed for {family}"
+            raise SettingsError(
+                f"FSDP: {fault}, and it needs equal rows; launch without --use_fsdp"
+            )
 
     def batches(self, generator: torch.Generator, start: int, stride: int = 1) -> Iterator[Batch]:
         """Packed batches, number `start` first, then every `stride`-th."""

@@ -27,13 +27,13 @@ from torch import Tensor
 from distill import folders
 from distill.errors import CheckpointError, FolderError, SettingsError
 from distill.lm import logits
-from distill.lm.prompts import Coded
 from distill.lm.student import Student
 from distill.runtime import ranks
 from distill.tasks._before import sample
 from distill.tasks._singing_settings import WatchSettings
 from distill.training import sharding
 from distill.training.trainer import Step, TrainSettings
+from distill.writing.prompts import Coded
 
 ROWS, BEST, PREFIX = "evaluations.jsonl", "best", "step-"
 WEIGHTS, ROW = "weights.safetensors", "evaluation.json"

@@ -14,9 +14,9 @@ from typing import Any, Protocol
 
 from distill.codecs import Codec
 from distill.errors import TeacherError
-from distill.lm.prompts import Coded
-from distill.lm.signals import Signal
-from distill.lm.vocabulary import AudioVocabulary
+from distill.writing.prompts import Coded
+from distill.writing.signals import Signal
+from distill.writing.vocabulary import AudioVocabulary
 
 
 class Teacher(Protocol):

@@ -12,15 +12,15 @@ from torch import Tensor
 from distill.codecs import Codec
 from distill.folders import fingerprint
 from distill.lm import logits
-from distill.lm.batches import Batch
-from distill.lm.prompts import Coded
-from distill.lm.signals import Signal
 from distill.lm.student import Student
 from distill.runtime.devices import best_device
 from distill.singing.singer import Singer
 from distill.singing.singer_folder import open_singer
 from distill.songs import Song
 from distill.teachers import check_codec, check_symbols
+from distill.writing.batches import Batch
+from distill.writing.prompts import Coded
+from distill.writing.signals import Signal
 
 
 @dataclass(frozen=True)

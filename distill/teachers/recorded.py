@@ -1,9 +1,9 @@
 """A recorded teacher: its signals are read from disk, so that teaching costs no teacher's
 arithmetic.
 
-They lie in shards (lm/signal_shards.py), in a folder of their own for each teacher, way of writing
-and form (lm/signals.py). `record` fills what is missing; an interrupted recording goes on where its
-last shard ended, and several may record into one folder at once.
+They lie in shards (writing/signal_shards.py), in a folder of their own for each teacher, way of
+writing and form (writing/signals.py). `record` fills what is missing; an interrupted recording goes
+on where its last shard ended, and several may record into one folder at once.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from distill.codecs import Codec
 from distill.config.ranges import Checked, at_least
 from distill.errors import FolderError, TeacherError
 from distill.folders import cache_folder, fingerprint, locate, sha256_bytes
-from distill.lm.passage_index import KEY_BYTES, PassageIndex, passage_key
-from distill.lm.prompts import Coded
-from distill.lm.signal_shards import About, Shards
-from distill.lm.signals import Form, Signal, check_signal, packed, unpacked
 from distill.singing.singer_folder import about_singer, singer_folder
 from distill.teachers import Teacher, check_codec
+from distill.writing.passage_index import KEY_BYTES, PassageIndex, passage_key
+from distill.writing.prompts import Coded
+from distill.writing.signal_shards import About, Shards
+from distill.writing.signals import Form, Signal, check_signal, packed, unpacked
 
 log = logging.getLogger("distill")
 

@@ -23,13 +23,13 @@ from distill.errors import FolderError, GraftError
 from distill.lm import attention
 from distill.lm.base import open_base
 from distill.lm.families import opener, text_config
-from distill.lm.losses import CrossEntropy, ForwardKl
 from distill.lm.merge import load_merged, merge, stock_model
-from distill.lm.prompts import Coded, Passage, Piece
-from distill.lm.signals import Signal
 from distill.lm.student import LoraSettings, Student, graft, load
 from distill.tasks import sing
 from distill.tasks._singing_task import SingingTask
+from distill.writing.losses import CrossEntropy, ForwardKl
+from distill.writing.prompts import Coded, Passage, Piece
+from distill.writing.signals import Signal
 
 LIVELY = {"initializer_range": 0.1}  # so that layers do something to what they read
 NEAR = 1e-4  # of the largest number: what rounding may do

@@ -11,8 +11,8 @@ import torch
 
 from distill.lm import logits
 from distill.lm.loudness import excess_nats
-from distill.lm.prompts import Coded, Passage, Piece
 from distill.lm.student import Student, graft
+from distill.writing.prompts import Coded, Passage, Piece
 
 EVERY_CASE = pytest.mark.parametrize(("family", "tied"), tiny_bases.CASES)
 SLACK = 0.1  # nats, as the issue of first losses allows

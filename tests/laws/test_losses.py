@@ -1,4 +1,4 @@
-"""Laws of every loss in distill/lm/losses.py: value and gradient against float64, edges too."""
+"""Laws of every loss in distill/writing/losses.py: value, gradient against float64, edges too."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from distill.config.settings import classes_in
-from distill.lm.losses import CrossEntropy, ForwardKl, ReverseKl
+from distill.writing.losses import CrossEntropy, ForwardKl, ReverseKl
 
-CLASSES = classes_in("lm/losses")
+CLASSES = classes_in("writing/losses")
 EVERY_LOSS = pytest.mark.parametrize("kind", sorted(CLASSES))
 EVERY_DIVERGENCE = pytest.mark.parametrize(
     "kind", sorted(kind for kind in CLASSES if CLASSES[kind].needs_teacher)

@@ -30,8 +30,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from distill.folders import MANIFEST, atomic_folder, sha256_files
-from distill.lm.prompts import Coded, Grain, Passage, Piece, WritingSettings, Written, grain_of
 from distill.songs import Line, Note, Word
+from distill.writing.prompts import Coded, Grain, Passage, Piece, WritingSettings, Written, grain_of
 
 log = logging.getLogger("distill")
 

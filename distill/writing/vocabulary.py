@@ -23,7 +23,7 @@ from torch import Tensor
 
 from distill.audio.codec_format import CodecFormat
 from distill.errors import CodecError, VocabularyError
-from distill.lm import layouts
+from distill.writing import layouts
 
 PAD_TO = 64
 LONGEST_FRAMES, LONGEST_SECONDS = 64, 2.56  # of a length symbol: both at the least

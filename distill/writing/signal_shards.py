@@ -29,8 +29,8 @@ from torch import Tensor
 
 from distill.errors import TeacherError
 from distill.folders import write_atomic
-from distill.lm.passage_index import KEY_BYTES
-from distill.lm.signals import Form, Signal, unpacked
+from distill.writing.passage_index import KEY_BYTES
+from distill.writing.signals import Form, Signal, unpacked
 
 log = logging.getLogger("distill")
 

@@ -19,11 +19,11 @@ from torch import Tensor
 
 from distill.config.ranges import Checked, at_least
 from distill.errors import FitError
-from distill.lm.lanes import Rows, pack_lanes
-from distill.lm.losses import Loss
-from distill.lm.prompts import END, HEADER, OPEN
-from distill.lm.signals import Signal, bucketed
-from distill.lm.vocabulary import AudioVocabulary, Span
+from distill.writing.lanes import Rows, pack_lanes
+from distill.writing.losses import Loss
+from distill.writing.prompts import END, HEADER, OPEN
+from distill.writing.signals import Signal, bucketed
+from distill.writing.vocabulary import AudioVocabulary, Span
 
 OPEN_ROWS = 8  # in which packing looks for room
 BLOCK = 2**16  # passages that are packed anew for every pass; the rows of more are packed once

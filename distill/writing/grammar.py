@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from distill.errors import VocabularyError
-from distill.lm.vocabulary import AudioVocabulary, Span
+from distill.writing.vocabulary import AudioVocabulary, Span
 
 
 class State(NamedTuple):

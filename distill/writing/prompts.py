@@ -30,10 +30,10 @@ from torch import Tensor
 from distill import lyrics
 from distill.config.ranges import Checked, at_least, share
 from distill.errors import FitError, SongError
-from distill.lm import layouts, line_parts
-from distill.lm.line_parts import JOIN, SAME_SECONDS
-from distill.lm.vocabulary import AudioVocabulary
 from distill.songs import Line, Song, Word
+from distill.writing import layouts, line_parts
+from distill.writing.line_parts import JOIN, SAME_SECONDS
+from distill.writing.vocabulary import AudioVocabulary
 
 Grain = Literal["finest", "note", "word", "line", "none"]
 Encode = Callable[[str], list[int]]  # a text to the ids of an LLM's tokenizer
