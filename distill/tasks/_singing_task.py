@@ -102,8 +102,8 @@ class SingingTask(trainer.Task):
         student, longest = self.student, int(self.coded.lengths.max())
         if student.packing == "rows" or longest > student.reach:
             family = student.model.config.model_type
-            fault = f"songs of {longest} tokens cannot be packed for {family}"
-            raise SettingsError(
+            fault = f"songs of {longest} tokens cannot be packed for {family}, and it needs equal rows"
+            raise SettingsError(f"FSDP: {fault}; launch without --use_fsdp")
                 f"FSDP: {fault}, and it needs equal rows; launch without --use_fsdp"
             )
 
