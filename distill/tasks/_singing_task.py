@@ -101,11 +101,11 @@ class SingingTask(trainer.Task):
         own make as many as there are lengths."""
         student, longest = self.student, int(self.coded.lengths.max())
         if student.packing == "rows" or longest > student.reach:
-            family = student.model.config.model_type
-            fault = f"songs of {longest} tokens cannot be packed for {family}, and it needs equal rows"
-            raise SettingsError(f"FSDP: {fault}; launch without --use_fsdp")
-                f"FSDP: {fault}, and it needs equal rows; launch without --use_fsdp"
+            fault = (
+                f"songs of {longest} tokens cannot be packed for {student.model.config.model_type}"
             )
+            ways = "it needs equal rows; launch without --use_fsdp"
+            raise SettingsError(f"FSDP: {fault}, and {ways}")
 
     def batches(self, generator: torch.Generator, start: int, stride: int = 1) -> Iterator[Batch]:
         """Packed batches, number `start` first, then every `stride`-th."""
