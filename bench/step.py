@@ -141,17 +141,22 @@ def peer(name: str, shape: Shape, options: argparse.Namespace) -> dict[str, Any]
         }
         if name == "TRL SFT":
             from datasets import Dataset
+            from datasets.table import InMemoryTable
             from trl import SFTConfig, SFTTrainer
 
             plain = [{"input_ids": row["input_ids"].tolist()} for row in rows]
+            ready = {"skip_prepare_dataset": True}  # they are ids already
             trainer: Any = SFTTrainer(
                 model=model,
-                args=SFTConfig(**common, max_length=None, packing=False),
-                train_dataset=Dataset.from_list(plain),
+                args=SFTConfig(**common, max_length=None, packing=False, dataset_kwargs=ready),
+                # named, or `datasets` would pickle pyarrow where that lies outside of sys.prefix
+                train_dataset=Dataset(InMemoryTable.from_pylist(plain), fingerprint="bench"),
                 processing_class=words,
                 peft_config=lora,
                 callbacks=[Watch()],
             )
+            # its loss asks the head for a bias; PEFT's wrapper of a tied head has no such attribute
+            trainer.accelerator.unwrap_model(trainer.model).get_output_embeddings().bias = None
         else:
             args = TrainingArguments(**common, remove_unused_columns=False)
             adapted = get_peft_model(model, lora)
