@@ -106,8 +106,8 @@ def estimate(recipe: Recipe) -> Estimate:
     with tempfile.TemporaryDirectory() as folder:
         pace, checkpoint = _calibrate(task, recipe, Path(folder))
     settings = recipe.settings.train
-    disk = {"checkpoints": settings.keep * checkpoint}
     seconds = {"training": _training_seconds(settings, pace.seconds)}
+    disk = {"checkpoints": checkpoint * _kept(settings, seconds["training"], pace.seconds)}
     rest = ("its evaluation",)
     return Estimate(
         trained, 0, _peak(), pace.seconds, pace.tokens, disk, seconds, unmeasured=rest
@@ -125,9 +125,14 @@ def _of_singer(recipe: Recipe) -> Estimate:
         seconds, disk = _recording(stage)
         task = SingingTask(student, stage.train, settings, recipe.seed, _teacher(stage))
         pace, checkpoint = _calibrate(task, recipe, folder)
-        disk["checkpoints"] = settings.train.keep * checkpoint
         seconds["training"] = _training_seconds(settings.train, pace.seconds)
+<<<<<<< HEAD
         seconds |= _watching(stage, seconds["training"])
+=======
+        kept = _kept(settings.train, seconds["training"], pace.seconds)
+        disk["checkpoints"] = checkpoint * kept
+        seconds |= _watching(stage, seconds["training"], held_out_tokens)
+>>>>>>> part-G
         seconds |= _ending(stage, disk, folder, trained + frozen)
     if stage.held_out:
         disk["best"] = 4 * trained
@@ -176,6 +181,14 @@ def _training_seconds(settings: TrainSettings, step_seconds: float) -> float:
     """Until the first of the two budgets ends it."""
     by_steps = settings.steps * step_seconds if settings.steps else float("inf")
     return min(by_steps, settings.seconds or float("inf"))
+
+
+def _kept(settings: TrainSettings, training: float, step_seconds: float) -> int:
+    """Checkpoints that lie there at the end: a short run writes its last alone."""
+    every = settings.checkpoint_every_steps
+    by_time = training / max(settings.checkpoint_every_seconds, step_seconds)
+    by_steps = training / step_seconds / every if every else 0.0
+    return max(1, min(settings.keep, math.ceil(by_time + by_steps)))
 
 
 class _Uninformed:
