@@ -126,13 +126,9 @@ def _of_singer(recipe: Recipe) -> Estimate:
         task = SingingTask(student, stage.train, settings, recipe.seed, _teacher(stage))
         pace, checkpoint = _calibrate(task, recipe, folder)
         seconds["training"] = _training_seconds(settings.train, pace.seconds)
-<<<<<<< HEAD
-        seconds |= _watching(stage, seconds["training"])
-=======
         kept = _kept(settings.train, seconds["training"], pace.seconds)
         disk["checkpoints"] = checkpoint * kept
-        seconds |= _watching(stage, seconds["training"], held_out_tokens)
->>>>>>> part-G
+        seconds |= _watching(stage, seconds["training"])
         seconds |= _ending(stage, disk, folder, trained + frozen)
     if stage.held_out:
         disk["best"] = 4 * trained

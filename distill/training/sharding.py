@@ -106,8 +106,8 @@ def gathered(model: nn.Module) -> Iterator[None]:
         for part in _parts(whole) if whole is not None else ():
             part.set_reshard_after_forward(part is not whole)
             part.reshard()
-            # a forward of one process alone must not order the backward pass of all: torch prefetches
-            # by this list, and clears it only behind a backward pass
+            # a forward of one process alone must not order the backward pass of all: torch
+            # prefetches by this list, and clears it only behind a backward pass
             part._get_fsdp_state()._comm_ctx.post_forward_order.clear()
 
 
