@@ -117,7 +117,8 @@ def test_it_is_written_before_the_header_and_carries_no_loss(layout):
 def test_training_figures_teachers_and_singing_read_it(monkeypatch):
     student, items = opened_student(), tiny_singer.coded(2)
     task = SingingTask(student, items, SimpleNamespace(), seed=0)  # type: ignore[arg-type]
-    assert [int(written.ids_T[0]) for written in task.written] == [BOS] * len(items)
+    firsts = [int(task.coded.tokens(i).ids_T[0]) for i in range(len(items))]
+    assert firsts == [BOS] * len(items)
     read = seen(student, monkeypatch)
     logits.held_out(student, items)
     ModelTeacher(student, 4096, "x").signals(items)
