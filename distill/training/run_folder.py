@@ -125,11 +125,12 @@ def _raises(was: object, is_now: object) -> bool:
 
 
 def _essence(recipe: str) -> object:
-    """What a resolved recipe says, without the free settings of its `train`."""
+    """What a resolved recipe says, without the free settings of its `train`, and `watch`."""
     try:
         keys = plain_yaml.data(recipe, "recipe")
     except SettingsError:  # a caller of `train` may give any text
         return recipe
+    keys = {name: value for name, value in keys.items() if name != "watch"}  # it trains nothing
     train = keys.get("train")
     if isinstance(train, dict):
         keys = {**keys, "train": {name: train[name] for name in train if name not in FREE}}
