@@ -106,8 +106,8 @@ def gathered(model: nn.Module) -> Iterator[None]:
         for part in _parts(whole) if whole is not None else ():
             part.set_reshard_after_forward(part is not whole)
             part.reshard()
-            # a forward of one process alone must not order the backward pass of all: torch prefetches
-            # by this list, and clears it only behind a backward pass
+            # a forward of one process alone must not order the backward pass of all: torch
+            # prefetches by this list, and clears it only behind a backward pass
             part._get_fsdp_state()._comm_ctx.post_forward_order.clear()
 
 
@@ -130,7 +130,8 @@ def full(tensor: Tensor) -> Tensor:
 
 
 def like(tensor: Tensor, other: Tensor) -> Tensor:
-    """A whole tensor in pieces as `other` is, if it is."""
+    """A whole tensor, the same on every process, in pieces as `other` is, if it is."""
     if not isinstance(other, DTensor):
         return tensor
-    return distribute_tensor(tensor.to(other.device), other.device_mesh, other.placements)
+    mesh, where = other.device_mesh, other.placements
+    return distribute_tensor(tensor.to(other.device), mesh, where, src_data_rank=None)
