@@ -130,7 +130,8 @@ def full(tensor: Tensor) -> Tensor:
 
 
 def like(tensor: Tensor, other: Tensor) -> Tensor:
-    """A whole tensor in pieces as `other` is, if it is."""
+    """A whole tensor, the same on every process, in pieces as `other` is, if it is."""
     if not isinstance(other, DTensor):
         return tensor
-    return distribute_tensor(tensor.to(other.device), other.device_mesh, other.placements)
+    mesh, where = other.device_mesh, other.placements
+    return distribute_tensor(tensor.to(other.device), mesh, where, src_data_rank=None)
