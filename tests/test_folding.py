@@ -108,5 +108,5 @@ def test_singing_is_done_on_folded_weights(monkeypatch):
 
     for kind in {type(m) for m in student.model.modules() if isinstance(m, LoraLayer)}:
         monkeypatch.setattr(kind, "forward", refuse)
-    (sung,) = generate(student, passages, [500], [3], Sampling())
+    (sung,) = generate(student, passages, [500], [3], Sampling((0.0, 0.5)))
     assert sung.ids

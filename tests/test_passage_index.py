@@ -210,12 +210,13 @@ def test_what_is_set_aside_is_said_at_every_start(student, songs):
     lengths = sorted(Counting(student)(songs).lengths.tolist())
     index = Counting(student, lengths[-1] - 1)
     for _ in range(2):
-        (words,) = index(songs).about.remarks[-1:]
+        *_, words, share = index(songs).about.remarks
+        assert share.endswith("of the song fit no row and are left out")
         assert words.endswith(
             f"needs {lengths[-1]} tokens, a row holds {lengths[-1] - 1}; set aside"
         )
     assert index.made == 1
-    with pytest.raises(FitError, match="no passage fits 3 tokens"):
+    with pytest.raises(FitError, match="rows of 3 tokens cannot hold 100 %"):
         Counting(student, 3)(songs)
     with pytest.raises(SongError, match="there is no song to sing"):
         Counting(student)([])

@@ -68,9 +68,10 @@ def trained(
     student = student_of(settings, codec, plan.seed)
     words = student.vocabulary
     songs = settings.songs.load()
+    tokens, rate = settings.packing.row_tokens, codec.format.frame_rate
     coded = coded_songs.code(songs, codec, words.longest, settings.writing)
-    kept, _ = coded_songs.fitting(coded, student.encode_text, words, settings.packing.row_tokens)
-    task = SingingTask(student, kept, settings, plan.seed)
+    kept = coded_songs.fitting(coded, student.tokens_of, tokens, rate, [])
+    task = SingingTask(student, [*kept], settings, plan.seed)
     steps = list(train(task, settings.train, home / "run", plan.seed))
     student.model.eval()
     student.save_adapter(home / "adapter", dtype="float32")
