@@ -136,8 +136,17 @@ class Tones:
         decode=lambda codes_FS: codes_FS,
     )
 
+    def knows(self, language: str) -> bool:
+        return language == "en"
+
     def sing_lines(
-        self, lines: Any, styles: Any, voices: Any, seed: int, temperature: Any
+        self,
+        lines: Any,
+        styles: Any,
+        voices: Any,
+        seed: int,
+        temperature: Any,
+        language: Any = None,
     ) -> list[Take]:
         assert len(lines) == len(styles) == len(voices)
         takes = []

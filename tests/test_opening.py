@@ -24,8 +24,9 @@ from distill.singing.singer import Singer, load_singer
 from distill.songs import Line
 from distill.tasks._singing_task import SingingTask
 from distill.teachers.model import ModelTeacher
+from distill.training.trainer import TrainSettings
 from distill.writing import layouts
-from distill.writing.prompts import HEADER, Coded
+from distill.writing.prompts import HEADER, Coded, WritingSettings
 from distill.writing.vocabulary import AudioVocabulary
 
 BOS = 0
@@ -116,7 +117,8 @@ def test_it_is_written_before_the_header_and_carries_no_loss(layout):
 
 def test_training_figures_teachers_and_singing_read_it(monkeypatch):
     student, items = opened_student(), tiny_singer.coded(2)
-    task = SingingTask(student, items, SimpleNamespace(), seed=0)  # type: ignore[arg-type]
+    settings = SimpleNamespace(writing=WritingSettings(), train=TrainSettings(steps=1))
+    task = SingingTask(student, items, settings, seed=0)  # type: ignore[arg-type]
     firsts = [int(task.coded.tokens(i).ids_T[0]) for i in range(len(items))]
     assert firsts == [BOS] * len(items)
     read = seen(student, monkeypatch)

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from distill.errors import GraftError
 from distill.lm import attention
 from distill.lm.families import is_sparse, text_config
+from distill.lm.held import quantised_as
 from distill.writing.vocabulary import AudioVocabulary
 
 if TYPE_CHECKING:
@@ -212,15 +213,21 @@ def _keeps_apart(student: Grafted, length: int) -> bool:
     except CANNOT_RUN:
         return False  # a family without position_ids, or without masks of four axes
     alone_BTD = student.hidden(ids_BT[:, HALF:])
-    leak = LEAK if student.dtype == torch.float32 else HALF_LEAK
+    leak = LEAK if _is_exact(student) else HALF_LEAK
     if not _within(student, beside_BTD, packed_BTD, leak):
         return False
     return _alike(student, packed_BTD, alone_BTD)
 
 
+def _is_exact(student: Grafted) -> bool:
+    """Whether equal sums differ by float32's rounding alone; in 8 bits a token's activations are
+    rounded by what else is in the batch."""
+    return student.dtype == torch.float32 and quantised_as(student.model) == "none"
+
+
 def _alike(student: Grafted, ours: Tensor, stock: Tensor) -> bool:
     """Equal up to rounding."""
-    slack = ROUNDING if student.dtype == torch.float32 else HALF_ROUNDING
+    slack = ROUNDING if _is_exact(student) else HALF_ROUNDING
     return _within(student, ours, stock, slack)
 
 
@@ -228,7 +235,7 @@ def _within(student: Grafted, ours: Tensor, stock: Tensor, slack: float) -> bool
     """Whether all tokens are; of coarse experts most, since rounding sends some to others."""
     largest = max(1e-6, float(stock.abs().max()))
     apart_N = (ours - stock).abs().amax(-1).flatten().float()
-    coarse = student.dtype != torch.float32 and is_sparse(student.body.config)
+    coarse = not _is_exact(student) and is_sparse(student.body.config)
     counted = apart_N.quantile(1 - ROUTED_ELSEWHERE) if coarse else apart_N.max()
     return float(counted) <= slack * largest  # False for what is not a number
 
