@@ -26,6 +26,7 @@ from distill.songs import TAIL_SECONDS, Line, Note, from_its_start, read_manifes
 
 if TYPE_CHECKING:
     from distill.singing.singer import Singer
+    from distill.singing.take import Take
 
 
 class Asked(NamedTuple):
@@ -77,23 +78,24 @@ def sing_lines(
         raise FolderError(
             f"{out}: cannot be made ({error.strerror}); give another folder"
         ) from None
-    rows = []
     lines_asked, languages = [each.line for each in asked], [each.language for each in asked]
     takes = singer.sing_lines(lines_asked, style, voice, seed, temperature, languages)
+    rows = []
     for number, (each, take) in enumerate(zip(asked, takes, strict=True)):
-        name = f"{number:04d}.wav"
-        take.save(out / name)
+        take.save(out / f"{number:04d}.wav")
         if stems is not None:
             take.save_stems(Path(stems) / f"{number:04d}")
-        notes = [
-            [round(start, 4), round(end, 4), midi]
-            for start, end, midi in take.notes
-            if midi is not None
-        ]
-        row = {"line": each.line.text, "wav": name, "notes": notes, "language": each.language}
-        rows.append(json.dumps(row, ensure_ascii=False))
+        rows.append(_listed(each, take, f"{number:04d}.wav"))
     write_atomic(out / "takes.jsonl", ("\n".join(rows) + "\n").encode())
     return out / "takes.jsonl"
+
+
+def _listed(asked: Asked, take: Take, name: str) -> str:
+    """A row of takes.jsonl."""
+    sung = [(start, end, midi) for start, end, midi in take.notes if midi is not None]
+    notes = [[round(start, 4), round(end, 4), midi] for start, end, midi in sung]
+    row = {"line": asked.line.text, "wav": name, "notes": notes, "language": asked.language}
+    return json.dumps(row, ensure_ascii=False)
 
 
 def read_lines(path: str | Path) -> list[str]:
