@@ -403,10 +403,14 @@ def sweep(parent: Path) -> None:
 
 
 def _alive(pid: int) -> bool:
+    """Whether a process still runs; one that has ended and waits for its parent does not."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:  # somebody else's
         pass
+    with suppress(OSError, IndexError):  # where there is /proc
+        state = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0]
+        return state not in ("Z", "X")
     return True

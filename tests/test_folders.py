@@ -8,6 +8,8 @@ import json
 import logging
 import os
 import sqlite3
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -94,8 +96,13 @@ def test_a_full_disk_is_one_line_and_the_old_stays(
 def test_leftovers_of_killed_processes_are_swept_and_of_living_ones_kept(tmp_path: Path) -> None:
     dead = 2**22 - 1  # above every process id in use
     (tmp_path / f".partial-thing-{dead}").mkdir()
+    unread = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    unread.kill()  # it has ended, and waits for us to hear how
+    os.waitid(os.P_PID, unread.pid, os.WEXITED | os.WNOWAIT)
+    (tmp_path / f".partial-thing-{unread.pid}").mkdir()
     (tmp_path / f".partial-other-{os.getppid()}").mkdir()
     _fill(tmp_path / "thing")
+    unread.communicate()
     assert sorted(p.name for p in tmp_path.iterdir()) == [f".partial-other-{os.getppid()}", "thing"]
 
 

@@ -27,6 +27,7 @@ from distill.lm.student import Student, load
 from distill.runtime import torchaudio_standin
 from distill.tasks._singing_task import SingingTask, student_of
 from distill.training.trainer import train
+from distill.writing.prompts import Passage
 
 RECIPE = recipe.load("smollm2-embedded")
 BASE = os.environ.get("DISTILL_REAL_BASE") or RECIPE.settings.base.path
@@ -69,7 +70,11 @@ def trained(
     words = student.vocabulary
     songs = settings.songs.load()
     tokens, rate = settings.packing.row_tokens, codec.format.frame_rate
-    coded = coded_songs.code(songs, codec, words.longest, settings.writing)
+
+    def fits(passage: Passage) -> bool:
+        return student.tokens_of(passage, passage.frames) <= tokens
+
+    coded = coded_songs.code(songs, codec, words.longest, settings.writing, fits)
     kept = coded_songs.fitting(coded, student.tokens_of, tokens, rate, [])
     task = SingingTask(student, [*kept], settings, plan.seed)
     steps = list(train(task, settings.train, home / "run", plan.seed))
