@@ -287,7 +287,9 @@ def test_compiled_layers_need_a_compiler(monkeypatch):
         singing_task(compile=True)
 
 
-@pytest.mark.parametrize("key", ["gradient_checkpointing", "compile"])
+@pytest.mark.parametrize(
+    "key", ["gradient_checkpointing", pytest.param("compile", marks=pytest.mark.slow)]
+)
 def test_a_singer_trains_so_and_is_saved_and_resumed(monkeypatch, tmp_path, key):
     torch.compiler.reset()
     compiled(monkeypatch)

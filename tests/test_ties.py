@@ -132,7 +132,10 @@ def test_no_tie_without_room():
         assert check_legal(ids, v) == frames
 
 
-@pytest.mark.parametrize("layout", layouts.names())
+@pytest.mark.parametrize(
+    "layout",
+    [n if n == "flat" else pytest.param(n, marks=pytest.mark.slow) for n in layouts.names()],
+)
 def test_a_singer_sings_longer_than_its_longest_symbol(layout):
     student = tiny_singer.student(lively=0.5, layout=layout)
     takes, bound = [], LONGEST / 25 + 1e-9

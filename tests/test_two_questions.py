@@ -205,6 +205,7 @@ def learn_by_heart(student: Any, item: Coded, steps: int = 150) -> None:
 
 
 # --- the adapter ----------------------------------------------------------------------------------
+@pytest.mark.slow
 def test_an_untrained_adapter_does_nothing_and_a_trained_one_something(tmp_path: Path) -> None:
     student = tiny_singer.student(lora=True, lively=0.0)
     songs, held_out = [tiny_singer.song(5)], tiny_singer.coded(2, seed=5)
