@@ -13,13 +13,12 @@ counted: every way of training has it). The script exits with 1 unless ours is f
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
 import sys
 from typing import cast
 
 import torch
 from loss import BareStudent, peak_above
+from shapes import apart
 
 from distill.audio.codec_format import CodecFormat
 from distill.lm import chunks, logits
@@ -72,14 +71,11 @@ def measure(way: str, positions: int, rows: int, width: int, device: str) -> flo
     return peak_above(run, device)
 
 
-def apart(way: str, positions: int, options: argparse.Namespace) -> float:
-    """In a fresh process."""
+def peak_of(way: str, positions: int, options: argparse.Namespace) -> float:
+    """In a fresh process, which gives every larger block back as soon as it is freed: what glibc
+    keeps for later is no need of the loss."""
     words = [f"--rows={options.rows}", f"--width={options.width}", f"--device={options.device}"]
-    command = [sys.executable, __file__, *words, "--case", way, str(positions)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(f"bench: {way} at {positions} failed:\n{done.stderr}")
-    return float(json.loads(done.stdout.splitlines()[-1]))
+    return float(apart(__file__, words, way, str(positions), MALLOC_MMAP_THRESHOLD_=str(2**16)))
 
 
 def main() -> int:
@@ -107,7 +103,7 @@ def main() -> int:
     print(f"\n{'MiB at positions':28}" + "".join(f"{n:9,}" for n in POSITIONS) + "   most / least")
     uneven = 0
     for way in WAYS:
-        peaks = [apart(way, positions, options) for positions in POSITIONS]
+        peaks = [peak_of(way, positions, options) for positions in POSITIONS]
         ratio = max(peaks) / max(min(peaks), 1e-9)
         print(
             f"{way:28}" + "".join(f"{peak:9.0f}" for peak in peaks) + f"{ratio:14.2f}", flush=True

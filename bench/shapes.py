@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
 import random
 import resource
+import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,6 +115,17 @@ def coded(shape: Shape, songs: int) -> list[Coded]:
             size = (passage.frames, shape.slots)
             made.append(Coded(passage, torch.randint(shape.codes, size, generator=chance)))
     return made
+
+
+def apart(script: str, words: Sequence[str], *case: str, **variables: str) -> Any:
+    """What a bench's `--case` prints last, read as JSON; in a fresh process, so that each has its
+    own peak and none warms another up. `variables`: of its environment."""
+    command = [sys.executable, script, *words, "--case", *case]
+    environment = {**os.environ, **variables}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    if done.returncode:
+        sys.exit(f"bench: {' at '.join(case)} failed:\n{done.stderr}")
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def peak_mib() -> float:

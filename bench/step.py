@@ -25,7 +25,6 @@ import argparse
 import importlib.util
 import json
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -33,7 +32,19 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from shapes import ALPHA, RANK, REAL, TINY, Shape, coded, peak_mib, plain_model, student, tokenizer
+from shapes import (
+    ALPHA,
+    RANK,
+    REAL,
+    TINY,
+    Shape,
+    apart,
+    coded,
+    peak_mib,
+    plain_model,
+    student,
+    tokenizer,
+)
 
 from distill.tasks import sing
 from distill.tasks._singing_task import SingingTask
@@ -187,16 +198,9 @@ def measure(name: str, shape: Shape, options: argparse.Namespace) -> dict[str, A
     return peer(name, shape, options)
 
 
-def apart(name: str, words: list[str]) -> dict[str, Any] | None:
-    """In a fresh process; None for a peer that is not installed."""
-    if name == "TRL SFT" and importlib.util.find_spec("trl") is None:
-        return None
-    command = [sys.executable, __file__, *words, "--case", name]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(f"bench: {name} failed:\n{done.stderr}")
-    row: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return row
+def is_here(name: str) -> bool:
+    """Whether a peer is installed."""
+    return name != "TRL SFT" or importlib.util.find_spec("trl") is not None
 
 
 def floor(shape: Shape, options: argparse.Namespace) -> list[str]:
@@ -256,9 +260,9 @@ def main() -> int:
     ours_rate = 0.0
     with tempfile.NamedTemporaryFile(suffix=".pt") as data:
         words.append(f"--data={data.name}")
-        apart("data", words)
+        apart(__file__, words, "data")
         for name in CASES:
-            row = apart(name, words)
+            row = apart(__file__, words, name) if is_here(name) else None
             if row is None:
                 print(f"{name:20}  not installed (pip install trl)")
                 continue

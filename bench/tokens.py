@@ -20,14 +20,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from shapes import REAL, TINY, Shape, coded, peak_mib, student
+from shapes import REAL, TINY, Shape, apart, coded, peak_mib, student
 from torch import Tensor
 from transformers import AutoModelForCausalLM, DynamicCache
 
@@ -117,16 +116,6 @@ def measure(name: str, shape: Shape, tokens: int, dtype: str, device: str) -> di
     return {"ms": ms, "count": count, "peak_mib": peak_mib(), "hidden": sampled}
 
 
-def apart(name: str, words: list[str]) -> dict[str, Any]:
-    """In a fresh process."""
-    command = [sys.executable, __file__, *words, "--case", name]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(f"bench: {name} failed:\n{done.stderr}")
-    row: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return row
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description="A token's time beside a plain loop.")
     parser.add_argument("--tokens", type=int, default=96)
@@ -145,7 +134,7 @@ def main() -> int:
     threads = torch.get_num_threads()
     print(f"{shape}, LoRA folded or merged, {options.dtype}, {options.device}, {threads} threads")
     print(f"\n{'':20}{'ms a forward':>14}{'beside plain':>14}{'peak':>12}{'error':>10}")
-    rows = {name: apart(name, words) for name in CASES}
+    rows = {name: apart(__file__, words, name) for name in CASES}
     plain = rows[CASES[0]]
     wanted = torch.tensor(plain["hidden"])
     wrong = 0

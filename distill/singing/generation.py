@@ -27,35 +27,36 @@ def generate(
     rooms: the frames that fit each passage. Each draws from a generator of its own seed, so that a
     take does not depend on its neighbours.
     """
-    with folded(student):
-        return _generate(student, passages, rooms, seeds, sampling)
-
-
-@torch.inference_mode()
-def _generate(
-    student: Student,
-    passages: Sequence[Passage],
-    rooms: Sequence[int],
-    seeds: Sequence[int],
-    sampling: Sampling,
-) -> list[Sung]:
-    v, device = student.vocabulary, student.device
     sung = [Sung() for _ in passages]
     scripts = [
-        script(passage.pieces, student.encode_text, v, sampling, result, room)
+        script(passage.pieces, student.encode_text, student.vocabulary, sampling, result, room)
         for passage, result, room in zip(passages, sung, rooms, strict=True)
     ]
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     headers = [student.opened(passage.header) for passage in passages]
+    with folded(student), torch.inference_mode():
+        _follow(student, scripts, headers, sampling, generators)
+    return sung
+
+
+def _follow(
+    student: Student,
+    scripts: Sequence[Script],
+    headers: Sequence[Sequence[int]],
+    sampling: Sampling,
+    generators: Sequence[torch.Generator],
+) -> None:
+    """Reads the headers, then answers every script until all have ended."""
+    device = student.device
     ids_BT, mask_BT = (side.to(device) for side in _left_padded(headers))
     positions_BT = (mask_BT.cumsum(-1) - 1).clamp(min=0)
     requests: list[Request | None] = [next(steps) for steps in scripts]
-    cache, alone = student.new_cache(), len(passages) == 1
+    cache, alone = student.new_cache(), len(scripts) == 1
     while any(request is not None for request in requests):
         hidden_BTD = student.hidden(ids_BT, positions_BT, cache, None if alone else mask_BT)
         hidden_BD = hidden_BTD[:, -1]
         chosen = _sample(student, hidden_BD, requests, sampling, generators)
-        read: list[list[int]] = [[0] for _ in passages]
+        read: list[list[int]] = [[0] for _ in scripts]
         for row, id in enumerate(chosen):
             if id is None:
                 continue
@@ -69,8 +70,7 @@ def _generate(
         ids_BT = torch.tensor(read, device=device)
         more = ids_BT.shape[1]
         positions_BT = positions_BT[:, -1:] + torch.arange(1, more + 1, device=device)
-        mask_BT = torch.cat([mask_BT, mask_BT.new_ones(len(passages), more)], -1)
-    return sung
+        mask_BT = torch.cat([mask_BT, mask_BT.new_ones(len(scripts), more)], -1)
 
 
 def _left_padded(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
