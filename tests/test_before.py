@@ -12,7 +12,7 @@ import torch
 
 from distill.config.recipe import parse
 from distill.errors import SettingsError
-from distill.tasks import _before, _singing_run
+from distill.tasks import _before, _sample, _singing_run
 from distill.training.trainer import TrainSettings
 
 RECIPE = """
@@ -35,13 +35,13 @@ def coded(passages: int, frames: int = 10) -> list[Any]:
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 60, 100])
 def test_a_small_set_is_measured_whole_and_in_order(count):
-    chosen = cast("list[Any]", _before.sample(cast(Any, coded(count)), tokens=10**6))
+    chosen = cast("list[Any]", _sample.sample(cast(Any, coded(count)), tokens=10**6))
     assert [item.number for item in chosen] == list(range(count))
 
 
 @pytest.mark.parametrize("count", [100, 1000, 1024])
 def test_a_large_set_is_measured_in_part_from_everywhere(count):
-    chosen = cast("list[Any]", _before.sample(cast(Any, coded(count)), tokens=400))
+    chosen = cast("list[Any]", _sample.sample(cast(Any, coded(count)), tokens=400))
     numbers = [item.number for item in chosen]
     assert len(numbers) == 20 and numbers == sorted(set(numbers))
     gaps = [b - a for a, b in zip([0, *numbers], [*numbers, count], strict=True)]

@@ -20,7 +20,7 @@ from distill.errors import SettingsError
 from distill.lm import logits
 from distill.lm.student import Student
 from distill.sources import embedded
-from distill.tasks import _before, _watch
+from distill.tasks import _sample, _watch
 from distill.tasks._singing_settings import SingingSettings, WatchSettings
 from distill.tasks._singing_task import SingingTask
 from distill.tasks._watch import Watch, last_step
@@ -103,7 +103,7 @@ def test_the_best_weights_become_the_singer_and_not_the_last(whole: tuple[Path, 
     best = 1 + figures.index(min(figures))
     assert best < 6 and figures[-1] > min(figures) + 0.005
     assert [path.name for path in (folder / "best").iterdir()] == [f"step-{best:08d}"]
-    held_out = _before.sample(tiny_singer.coded(3, seed=50), EVERY.tokens)
+    held_out = _sample.sample(tiny_singer.coded(3, seed=50), EVERY.tokens)
     again = logits.held_out(student, held_out)["nats_per_token"]
     assert sum(again) / len(again) == pytest.approx(min(figures), rel=1e-6)
 

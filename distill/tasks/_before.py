@@ -7,8 +7,7 @@ They and the ones at the end are of the same held-out passages. The run folder k
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,27 +15,6 @@ from typing import Any
 from distill.config.recipe import Recipe
 from distill.folders import sha256_bytes, write_atomic
 from distill.training.trainer import TrainSettings
-from distill.writing.prompts import Coded
-
-MEASURED = 32_768  # audio tokens: 11 minutes of the embedded codec, a minute of a 0.6 B model
-
-
-def sample(coded: Sequence[Coded], tokens: int = MEASURED) -> list[Coded]:
-    """All passages, or as many as hold so many audio tokens, drawn from everywhere; in order."""
-    count, chosen, held = len(coded), dict[int, Coded](), 0
-    stride = next(s for s in range(max(1, round(0.618 * count)), 2 * count + 2) if _prime(s, count))
-    for number in range(count):
-        at = number * stride % count
-        chosen[at] = coded[at]
-        held += chosen[at].codes_FS.numel()
-        if held >= tokens:
-            break
-    return [chosen[at] for at in sorted(chosen)]
-
-
-def _prime(stride: int, count: int) -> bool:
-    """Whether steps of `stride` come to every one of `count`."""
-    return math.gcd(stride, count) == 1
 
 
 def once(recipe: Recipe, folder: Path, measure: Callable[[], Any]) -> Any:

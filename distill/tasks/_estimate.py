@@ -34,9 +34,9 @@ from distill.singing import evaluate
 from distill.singing.singer import Singer
 from distill.songs import from_its_start
 from distill.tasks import Task, _singing_run
-from distill.tasks._before import MEASURED, sample
 from distill.tasks._effect import LINES as SUNG_ON_AND_OFF
 from distill.tasks._memory import LINES as SUNG_FREELY
+from distill.tasks._sample import MEASURED, sample
 from distill.tasks._singing_run import Stage
 from distill.tasks._singing_task import SingingTask
 from distill.tasks._watch import COST, MOST

@@ -7,7 +7,6 @@ which nobody learnt from.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -16,6 +15,7 @@ from distill.singing import copies
 from distill.singing.singer import Singer
 from distill.singing.take import Take
 from distill.songs import Line, Song
+from distill.tasks._sample import everywhere
 from distill.writing.prompts import Coded
 
 LINES = 8  # sung with held-out words, and as many with learnt ones
@@ -63,7 +63,7 @@ def _sung(singer: Singer, songs: Sequence[Song], seed: int) -> list[Take]:
 
 def _in_any_order(train: Sequence[Coded]) -> Iterator[Any]:
     """The codes of passages, drawn without order: of large data a fair sample comes first."""
-    for index in random.Random(0).sample(range(len(train)), len(train)):
+    for index in everywhere(len(train)):
         yield train[index].codes_FS.numpy()
 
 

@@ -27,7 +27,7 @@ from distill.errors import SettingsError
 from distill.licences import named
 from distill.lm import logits
 from distill.lm.merge import merge
-from distill.lm.student import Student, vocabulary_in
+from distill.lm.student import Student
 from distill.runtime import ranks
 from distill.runtime.devices import best_device
 from distill.singing import evaluate, report_words
@@ -39,7 +39,6 @@ from distill.singing.singer_folder import (
     open_vocoder,
     put_codec,
     put_part,
-    singer_folder,
     write_about,
 )
 from distill.songs import Song, from_its_start, primary
@@ -50,8 +49,9 @@ from distill.tasks._heard import HeldOutLine
 from distill.tasks._held_out import embedded_held_out
 from distill.tasks._memory import remembered
 from distill.tasks._recording import record
+from distill.tasks._sample import sample
 from distill.tasks._singing_settings import SingingSettings
-from distill.tasks._singing_task import SingingTask, student_of
+from distill.tasks._singing_task import SingingTask, student_of, vocabulary_of
 from distill.tasks._sound import compare
 from distill.tasks._watch import Watch, last_step
 from distill.teachers import Teacher, check_symbols
@@ -100,7 +100,7 @@ class Stage:
         if not self.held_out:
             return None
         self.student.to(best_device())
-        return logits.held_out(self.student, _before.sample(self.held_out), self.teacher)
+        return logits.held_out(self.student, sample(self.held_out), self.teacher)
 
     def first_song(self) -> Song:
         """Whose first line is the take at the end."""
@@ -121,7 +121,7 @@ def open_stage(recipe: Recipe) -> Stage:
     held_out_passages = _coded(settings, held_out, codec, student) if held_out else []
     teacher = settings.teacher.load(codec) if settings.teacher is not None else None
     if settings.teacher is not None:
-        theirs = vocabulary_in(singer_folder(folders.locate(settings.teacher.singer)))
+        theirs = vocabulary_of(settings.teacher.singer)
         check_symbols(settings.teacher.singer, theirs, student.vocabulary)
     vocoder = _compare_vocoders(settings, codec, held_out)
     return Stage(
@@ -229,7 +229,7 @@ def _two_questions(stage: Stage, singer: Singer, first: State) -> dict[str, Any]
     None without held-out songs."""
     if not stage.held_out:
         return {"adapter": None, "memory": None}
-    few = _before.sample(stage.held_out, stage.settings.watch.tokens)
+    few = sample(stage.held_out, stage.settings.watch.tokens)
     seed, held_out = stage.recipe.seed, stage.held_out_songs
     memory = remembered(singer, stage.songs, held_out, stage.train, stage.held_out, seed)
     return {"adapter": effect(singer, first, few, held_out, seed), "memory": memory}

@@ -68,7 +68,12 @@ def _longest(settings: SingingSettings, codec: Codec) -> int:
     """Frames of the longest length symbol: its teacher's, so that both say the same lengths."""
     if settings.teacher is None:
         return longest_of(codec.format)
-    return vocabulary_in(singer_folder(locate(settings.teacher.singer))).longest
+    return vocabulary_of(settings.teacher.singer).longest
+
+
+def vocabulary_of(singer: str) -> AudioVocabulary:
+    """A singer's vocabulary, without its weights."""
+    return vocabulary_in(singer_folder(locate(singer)))
 
 
 class SingingTask(trainer.Task):

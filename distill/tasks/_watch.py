@@ -29,7 +29,7 @@ from distill.errors import CheckpointError, FolderError, SettingsError
 from distill.lm import logits
 from distill.lm.student import Student
 from distill.runtime import ranks
-from distill.tasks._before import sample
+from distill.tasks._sample import sample
 from distill.tasks._singing_settings import WatchSettings
 from distill.training import sharding
 from distill.training.trainer import Step, TrainSettings
