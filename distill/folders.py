@@ -24,7 +24,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from distill.errors import CheckpointError, FolderError
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("distill")
 
+Json = dict[str, Any]  # an object as JSON holds it: what our files, cards and reports say
 MANIFEST = "manifest.json"
 HASHES = "hashes.sqlite"
 RACY_SECONDS = 2.0  # what the coarsest clocks of disks count in

@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from string import Template
-from typing import Any
 
 import yaml
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelCard
@@ -29,6 +28,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 import distill
 from distill import folders
 from distill.errors import HubError
+from distill.folders import Json
 from distill.licences import UNKNOWN, allows, may_carry, most_restrictive, named
 from distill.singing.report_words import adapter_lines, memory_lines
 
@@ -112,7 +112,7 @@ def _checked_card(folder: Path, repo_id: str, results: Path | None, report: Path
     return text
 
 
-def examine(folder: Path) -> dict[str, Any]:
+def examine(folder: Path) -> Json:
     """`singer.json` of a folder that may go to a hub. HubError: a thing missing or unsafe."""
     for name in NEEDED:
         if not (folder / name).is_file():
@@ -323,7 +323,7 @@ def _sha256(content: Path | bytes) -> str:
     return folders.sha256_file(content)
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _json(path: Path) -> Json:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 from distill.errors import FolderError, SongError
+from distill.folders import Json
 
 TAIL_SECONDS = 0.4  # the last consonants sound after the last note
 VERSION = 1
@@ -150,7 +151,7 @@ def from_its_start(line: Line, tail: float = TAIL_SECONDS) -> Line:
     return replace(line, start=0.0, end=end, notes=notes, words=words)
 
 
-def to_json(song: Song) -> dict[str, Any]:
+def to_json(song: Song) -> Json:
     """A song as plain JSON values."""
     return asdict(song)
 

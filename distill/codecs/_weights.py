@@ -27,7 +27,7 @@ from torch.nn.utils import parametrize
 
 from distill.audio.codec_format import CodecFormat
 from distill.errors import CodecError
-from distill.folders import fingerprint
+from distill.folders import Json, fingerprint
 
 # what torch.load raises for a file that is cut short or damaged
 BROKEN = (
@@ -38,7 +38,7 @@ Network = TypeVar("Network", bound=nn.Module)
 COPY_FILE, COPY_FOLDER = "copy the file again", "copy the folder again"
 
 
-def read_config(path: Path, keys: Iterable[str] = (), whose: str = "this codec") -> dict[str, Any]:
+def read_config(path: Path, keys: Iterable[str] = (), whose: str = "this codec") -> Json:
     """A JSON file with at least these keys. CodecError when missing, damaged or with code."""
     try:
         config = json.loads(path.read_text("utf-8"))

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from distill.curation.steps import Item, Remark
-from distill.folders import write_atomic
+from distill.folders import Json, write_atomic
 from distill.songs import Song, manifest_row
 
 VERSION = 1  # of report.json
@@ -88,7 +87,7 @@ def _summary(row: Row) -> dict[str, object]:
     return summary
 
 
-def joint(report: Report) -> dict[str, Any] | None:
+def joint(report: Report) -> Json | None:
     """What the step `rights` found for all songs together; None where it was not asked."""
     traces = (row.item.traces for row in report.rows if row.item is not None)
     return next((trace["rights"] for trace in traces if "rights" in trace), None)

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from distill.folders import Json
 from distill.lm.chunks import summed
 from distill.lm.student import Student
 from distill.writing.batches import Batch, Targets, build, pack_rows
@@ -151,7 +152,7 @@ class Teacher(Protocol):
 @torch.no_grad()
 def held_out(
     student: Student, coded: Sequence[Coded], teacher: Teacher | None = None, tokens: int = 8192
-) -> dict[str, Any]:
+) -> Json:
     """Teacher-forced nats per token (by slot, of pieces, of lengths) and per second of audio;
     with a teacher also KL(teacher || student), nats per token by slot."""
     student.model.eval()
@@ -161,7 +162,7 @@ def held_out(
             sums[name] += value
     format, frames = student.vocabulary.format, sums["frames"]
     nats = [sums[f"nats{slot}"] / frames for slot in range(format.slots)]
-    figures: dict[str, Any] = {
+    figures: Json = {
         "nats_per_token": nats,
         "nats_per_second": [n * format.frame_rate for n in nats],
         "piece_nats_per_token": sums["piece_nats"] / max(1, sums["pieces"]),

@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from torch.nn import functional as F
 
 from distill.config.ranges import Checked, at_least, share
 from distill.errors import AdapterError, GraftError
-from distill.folders import atomic_folder, locate, public_name
+from distill.folders import Json, atomic_folder, locate, public_name
 from distill.lm import attention
 from distill.lm.base import (
     Quantisation,
@@ -543,13 +543,13 @@ def load(
     return student
 
 
-def layers_on(card: Mapping[str, Any]) -> tuple[int, ...] | None:
+def layers_on(card: Json) -> tuple[int, ...] | None:
     """Which layers of its base a student has; None: all of them."""
     layers = card.get("layers")  # older cards do not say: all
     return None if layers is None else tuple(layers)
 
 
-def opening_in(card: Mapping[str, Any]) -> tuple[int, ...]:
+def opening_in(card: Json) -> tuple[int, ...]:
     """The opening that `distill.json` states; a card without one is of a time that had none."""
     return tuple(map(int, card.get("opening") or ()))
 
@@ -559,7 +559,7 @@ def vocabulary_in(folder: Path) -> AudioVocabulary:
     return read_card(folder, None)[1]
 
 
-def _quantised(card: Mapping[str, Any], asked: Quantisation | None, name: str) -> Quantisation:
+def _quantised(card: Json, asked: Quantisation | None, name: str) -> Quantisation:
     """How to quantise an adapter's base: as asked, else as it was trained, else, where this machine
     cannot, not at all, and then it is said."""
     wanted: Quantisation = asked or card.get("quantise", "none")
@@ -570,7 +570,7 @@ def _quantised(card: Mapping[str, Any], asked: Quantisation | None, name: str) -
     return "none"
 
 
-def read_card(folder: Path, form: str | None) -> tuple[dict[str, Any], AudioVocabulary]:
+def read_card(folder: Path, form: str | None) -> tuple[Json, AudioVocabulary]:
     """`distill.json` of a folder, and its vocabulary. AdapterError unless it is of this form (None:
     of either)."""
     try:

@@ -27,19 +27,19 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from distill.errors import AudioError, DistillError
+from distill.folders import Json
 from distill.measures import _bootstrap
 from distill.runtime.workers import Died, Local
 
 VERSION = 1
 
 Figures = dict[str, tuple[int, int]]  # name -> (hits, count)
-Details = dict[str, Any]  # plain JSON values, of one line
+Details = Json  # of one line
 LineReport = dict[str, tuple[Figures, Details]]  # by measure
 Counts = NDArray[np.float64]  # one number a line
 
@@ -105,7 +105,7 @@ def judge(
     performances: Mapping[str, Sequence[Performance]],
     reference: str | None = "codec",
     processes: int | None = None,
-) -> dict[str, Any]:
+) -> Json:
     """Every measure of every row; rows are named ("uncoded", "codec", "singer"), lists of lines.
 
     Returns plain JSON values:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike
 from distill import lyrics, measures
 from distill.audio import stems
 from distill.errors import DistillError, FitError, SongError
+from distill.folders import Json
 from distill.measures import Performance
 from distill.songs import Line, Note, Song, from_its_start
 
@@ -110,9 +111,7 @@ def performance(line: Line, wave_CW: ArrayLike, sample_rate: int) -> Performance
     return Performance(line.text, tuple(lyrics.words(line.text)), notes, wave_W, sample_rate)
 
 
-def report(
-    singer: Singer, songs: Sequence[Song], lines: int, seed: int = 0
-) -> dict[str, Any] | None:
+def report(singer: Singer, songs: Sequence[Song], lines: int, seed: int = 0) -> Json | None:
     """Everything that is measured of a singer on `lines` held-out lines, beside codec and uncoded
     audio.
 

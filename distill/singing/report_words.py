@@ -6,7 +6,8 @@ Does the adapter do anything? Does it remember instead of sing?
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+
+from distill.folders import Json
 
 STATES = {"before_training": "before training", "rows_alone": "with LoRA off and the new rows kept"}
 ROWS = {
@@ -21,7 +22,7 @@ SUNG = {
 }
 
 
-def adapter_lines(report: Mapping[str, Any]) -> list[str]:
+def adapter_lines(report: Json) -> list[str]:
     """What training changed, a sentence a state; none where it was not measured."""
     adapter = report.get("adapter") or {}
     on = (adapter.get("on") or {}).get("sung", {})
@@ -32,12 +33,12 @@ def adapter_lines(report: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _kl(figures: Mapping[str, Any]) -> str:
+def _kl(figures: Json) -> str:
     nats = ", ".join(f"{value:.3g}" for value in figures["kl_per_token"])
     return f"KL {nats} nats a token by slot"
 
 
-def _sung(off: Mapping[str, Any], on: Mapping[str, Any]) -> str:
+def _sung(off: Json, on: Json) -> str:
     """What is heard of it, from the same seed."""
     parts = []
     for name, words in SUNG.items():
@@ -51,14 +52,14 @@ def _sung(off: Mapping[str, Any], on: Mapping[str, Any]) -> str:
     return f"; sung from the same seed: {', '.join(parts)}" if parts else ""
 
 
-def memory_lines(report: Mapping[str, Any]) -> list[str]:
+def memory_lines(report: Json) -> list[str]:
     """What of its takes stands in the training songs, a sentence a length of run, beside the
     control; none where it was not measured."""
     memory = report.get("memory") or {}
     return [*_code_lines(memory.get("codes") or {}), *_melody_line(memory.get("melodies") or {})]
 
 
-def _code_lines(codes: Mapping[str, Any]) -> Iterator[str]:
+def _code_lines(codes: Json) -> Iterator[str]:
     of = f"of {codes.get('training_frames', 0):,} frames of training songs"
     for run in codes.get("runs", ()):
         for name, words in (("slot0", "by the coarsest code"), ("all_slots", "by all codes")):
@@ -66,7 +67,7 @@ def _code_lines(codes: Mapping[str, Any]) -> Iterator[str]:
                 yield f"in runs of {run['seconds']:g} s {of}, {words}: {shares}"
 
 
-def _melody_line(melodies: Mapping[str, Any]) -> Iterator[str]:
+def _melody_line(melodies: Json) -> Iterator[str]:
     if shares := _shares(melodies.get("shares", {})):
         known = f"of {melodies['training_notes']:,} notes of training songs"
         yield f"melodies, in runs of {melodies['notes']} notes {known}: {shares}"

@@ -14,7 +14,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -22,6 +21,7 @@ from distill import coded_songs, lyrics
 from distill.codecs import Codec, CodecSettings
 from distill.config import settings as strict
 from distill.errors import AdapterError, FitError, LyricsError, SettingsError
+from distill.folders import Json
 from distill.lm import logits
 from distill.lm.base import Quantisation
 from distill.lm.held import Dtype
@@ -276,7 +276,7 @@ class Singer:
         )
 
     # --- teacher-forced figures -------------------------------------------------------------------
-    def nats(self, songs: Sequence[Song]) -> dict[str, Any]:
+    def nats(self, songs: Sequence[Song]) -> Json:
         """Held-out nats of songs with audio, by slot (see `logits.held_out`)."""
         return logits.held_out(self.student, self.coded(songs))
 

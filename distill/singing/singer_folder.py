@@ -17,12 +17,12 @@ import json
 import shutil
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from distill.codecs import Codec
 from distill.config import settings as strict
 from distill.errors import AdapterError, FolderError, SettingsError
-from distill.folders import MANIFEST, OWN_CODEC, atomic_folder, damage, locate, write_atomic
+from distill.folders import MANIFEST, OWN_CODEC, Json, atomic_folder, damage, locate, write_atomic
 from distill.lm.base import Quantisation
 from distill.lm.held import check_held
 from distill.lm.merge import load_merged
@@ -69,7 +69,7 @@ class About:
     the singers that it goes on from, the latest first.
     """
 
-    codec: dict[str, Any]
+    codec: Json
     codec_fingerprint: str
     slot_sizes: tuple[int, ...]
     base: str
@@ -98,7 +98,7 @@ def write_about(folder: Path, about: About) -> None:
     write_atomic(folder / "singer.json", (text + "\n").encode())
 
 
-def about_singer(folder: Path) -> dict[str, Any]:
+def about_singer(folder: Path) -> Json:
     """singer.json as plain data. Raises FolderError when the folder holds no singer."""
     path = singer_folder(folder) / "singer.json"
     try:
@@ -132,7 +132,7 @@ def singer_folder(folder: Path) -> Path:
 
 def open_singer(
     where: str | Path, dtype: str | None = None, quantise: Quantisation | None = None
-) -> tuple[Student, dict[str, Any], Path]:
+) -> tuple[Student, Json, Path]:
     """(student, singer.json, folder) of a run folder, adapter, merged folder or hub id.
 
     `dtype`, `quantise`: how its weights are held; None: as they were when it was trained.
@@ -175,7 +175,7 @@ def put_codec(folder: Path, about: About) -> About:
     return replace(about, codec=_with_path(about.codec, OWN_CODEC))
 
 
-def codec_settings(folder: Path, about: About) -> dict[str, Any]:
+def codec_settings(folder: Path, about: About) -> Json:
     """A recipe's words for the codec of the singer in `folder`."""
     codec = _innermost(about.codec)
     # only that kind is put there
@@ -183,12 +183,12 @@ def codec_settings(folder: Path, about: About) -> dict[str, Any]:
     return _with_path(about.codec, str(folder / OWN_CODEC)) if beside else about.codec
 
 
-def _innermost(codec: dict[str, Any]) -> dict[str, Any]:
+def _innermost(codec: Json) -> Json:
     """The one that encodes a stream, where a codec is one of tracks."""
     return _innermost(codec["codec"]) if isinstance(codec.get("codec"), dict) else codec
 
 
-def _with_path(codec: dict[str, Any], path: str) -> dict[str, Any]:
+def _with_path(codec: Json, path: str) -> Json:
     if isinstance(codec.get("codec"), dict):
         return {**codec, "codec": _with_path(codec["codec"], path)}
     return {**codec, "path": path}

@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +23,7 @@ from torch.nn.functional import kl_div
 
 from distill import measures
 from distill.errors import DistillError
+from distill.folders import Json
 from distill.lm import logits
 from distill.lm.student import Student
 from distill.singing import evaluate
@@ -46,7 +46,7 @@ def copied(student: Student) -> dict[str, Tensor]:
 
 def effect(
     singer: Singer, first: State, held_out: Sequence[Coded], songs: Sequence[Song], seed: int
-) -> dict[str, Any]:
+) -> Json:
     """What training changed since the student's parameters were `first`; it is left as it was.
 
     {"on": {"nats_per_token", "sung"}, <off>: {"nats_per_token", "kl_per_token", "sung"}}, figures
@@ -58,7 +58,7 @@ def effect(
     if student.lora is not None:
         states["rows_alone"] = {n: first[n] if LORA in n else on[n] for n in on}
     takes = {"on": _sung(singer, asked, seed)}
-    results: dict[str, dict[str, Any]] = {
+    results: dict[str, Json] = {
         "on": {"nats_per_token": logits.held_out(student, held_out)["nats_per_token"]}
     }
     for name, state in states.items():
@@ -126,13 +126,11 @@ def _sung(singer: Singer, asked: Sequence[Asked], seed: int) -> list[Take]:
         return []
 
 
-def _heard(
-    asked: Sequence[Asked], takes: Mapping[str, Sequence[Take]]
-) -> dict[str, dict[str, Any]]:
+def _heard(asked: Sequence[Asked], takes: Mapping[str, Sequence[Take]]) -> dict[str, Json]:
     """By state: in_tune and word_error (where the judges are installed), and of a state that is off
     how far it is from on: codes_changed (a share), pitch_cents (median), mel_l1."""
     rows = {row: _performances(asked, taken) for row, taken in takes.items()}
-    shares: dict[str, dict[str, Any]] = {row: {"lines": len(taken)} for row, taken in takes.items()}
+    shares: dict[str, Json] = {row: {"lines": len(taken)} for row, taken in takes.items()}
     try:
         judged = measures.judge(rows, reference=None)["rows"] if all(rows.values()) else {}
     except DistillError:  # their extra is not installed

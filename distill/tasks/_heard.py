@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from distill import measures
 from distill.errors import DistillError
+from distill.folders import Json
 from distill.singing import evaluate
 from distill.singing.evaluate import Asked
 from distill.singing.singer import Singer
@@ -30,7 +30,7 @@ class HeldOutLine:
         self._board: Listening | None = None
         self._why: str | None = None  # it cannot be sung
 
-    def __call__(self, step: int) -> dict[str, Any] | None:
+    def __call__(self, step: int) -> Json | None:
         """line, seconds, sound (a file of the run), in_tune (share of its notes; None without notes
         or without the judge's extra). What keeps it from being sung stands in `why`, once."""
         if self._why is not None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from distill.errors import DistillError
+from distill.folders import Json
 from distill.singing import copies
 from distill.singing.singer import Singer
 from distill.singing.take import Take
@@ -29,7 +30,7 @@ def remembered(
     train: Sequence[Coded],
     held_out: Sequence[Coded],
     seed: int,
-) -> dict[str, Any]:
+) -> Json:
     """{"lines", "codes": see copies.of_codes, "melodies": see copies.of_melodies}, each share by
     row: takes on held-out words, takes on learnt words, the held-out songs."""
     takes = {HELD_OUT: _sung(singer, held_out_songs, seed), LEARNT: _sung(singer, songs, seed)}

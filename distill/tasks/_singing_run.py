@@ -16,7 +16,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from distill import coded_songs, folders
 from distill.codecs import Codec
@@ -24,6 +23,7 @@ from distill.config import settings as strict
 from distill.config.recipe import Recipe, with_songs
 from distill.curation.curated_songs import load_songs
 from distill.errors import SettingsError
+from distill.folders import Json
 from distill.licences import named
 from distill.lm import logits
 from distill.lm.merge import merge
@@ -94,7 +94,7 @@ class Stage:
         load = functools.partial(live.load, self.codec)
         return record(self.teacher, [self.train, self.held_out], load)
 
-    def measured(self) -> dict[str, Any] | None:
+    def measured(self) -> Json | None:
         """Teacher-forced figures of the student on a sample of the held-out passages, where it
         trains; None without any."""
         if not self.held_out:
@@ -191,14 +191,14 @@ def _report(
     stage: Stage,
     singer: Singer,
     steps: int,
-    begun: tuple[dict[str, Any] | None, State],
+    begun: tuple[Json | None, State],
     clock: _Clock,
     folder: Path,
 ) -> str:
     """What there is to say about a trained singer, measured and written; a few lines on it.
     `begun`: figures and state before training."""
     recipe, (before, first) = stage.recipe, begun
-    report: dict[str, Any] = {
+    report: Json = {
         "recipe": recipe.name,
         "recipe_sha256": recipe.sha256,
         "steps": steps,
@@ -224,7 +224,7 @@ def _report(
     return summary(report, folder)
 
 
-def _two_questions(stage: Stage, singer: Singer, first: State) -> dict[str, Any]:
+def _two_questions(stage: Stage, singer: Singer, first: State) -> Json:
     """Does the adapter do anything, and does it remember instead of sing? Both on a capped sample;
     None without held-out songs."""
     if not stage.held_out:
@@ -373,7 +373,7 @@ def _licences(stage: Stage) -> dict[str, str]:
     return licences
 
 
-def _joint(licences: dict[str, Any]) -> str:
+def _joint(licences: Json) -> str:
     return ", ".join(dict.fromkeys(map(str, licences.values())))
 
 
@@ -386,7 +386,7 @@ def _credit(song: Song) -> str:
     return f"{song.credit or song.id} ({', '.join(parts)})"
 
 
-def summary(report: dict[str, Any], folder: Path) -> str:
+def summary(report: Json, folder: Path) -> str:
     """A run in a few lines."""
     lines = [
         f"{folder}: {report['steps']} steps on {report['minutes_of_song']:.1f} minutes of song"

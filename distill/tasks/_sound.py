@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +19,7 @@ from distill.audio.spectrogram import spectrogram_png
 from distill.codecs import Codec
 from distill.codecs._network import magnitude, melscale_fbanks
 from distill.errors import SongError
+from distill.folders import Json
 from distill.songs import Song
 from distill.vocoders import Vocoder
 
@@ -108,7 +108,7 @@ class Listening:
 
 def compare(
     vocoders: Mapping[str, Vocoder], codec: Codec, songs: Sequence[Song], seconds: float = 120.0
-) -> dict[str, Any]:
+) -> Json:
     """Vocoders on the same held-out codes, in one run: mel L1 from the song at the highest of their
     sample rates, level of silence (dBFS), peak, mean (DC) and times real time; `better`: the
     nearest of those that keep silence silent.
@@ -116,7 +116,7 @@ def compare(
     The codec's own decoder, named "codec", stands however it treats silence. Raises SongError
     without any audio.
     """
-    figures: dict[str, Any] = distances(vocoders, codec, songs, seconds, codec.format.slots)
+    figures: Json = distances(vocoders, codec, songs, seconds, codec.format.slots)
     still_FS = silence(codec, 4 * max(1, round(codec.format.frame_rate)))
     for name, vocoder in vocoders.items():
         level = float(vocoder.decode(still_FS).square().mean().sqrt())
@@ -146,7 +146,7 @@ def silence(codec: Codec, frames: int) -> Tensor:
 
 def distances(
     vocoders: Mapping[str, Vocoder], codec: Codec, songs: Sequence[Song], seconds: float, slots: int
-) -> dict[str, Any]:
+) -> Json:
     """What `compare` measures of sung codes, cut to the first `slots`, by vocoder; and the seconds
     heard."""
     rate = max(vocoder.sample_rate for vocoder in vocoders.values())

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -26,6 +26,7 @@ from torch import Tensor
 
 from distill import folders
 from distill.errors import CheckpointError, FolderError, SettingsError
+from distill.folders import Json
 from distill.lm import logits
 from distill.lm.student import Student
 from distill.runtime import ranks
@@ -49,7 +50,7 @@ Tell = Callable[[int, Mapping[str, float]], None]  # a step and figures, to who 
 class Listener(Protocol):
     """Sings a line after a step and draws what is measured."""
 
-    def __call__(self, step: int) -> dict[str, Any] | None: ...
+    def __call__(self, step: int) -> Json | None: ...
 
     def draw(self, step: int, values: Mapping[str, float]) -> None: ...
 
@@ -67,7 +68,7 @@ class Evaluation:
     nats_per_token: list[float]
     piece_nats_per_token: float
     length_nats_per_token: float
-    sung: dict[str, Any] | None = None
+    sung: Json | None = None
 
     @property
     def figure(self) -> float:
@@ -209,7 +210,7 @@ class Watch:
         figures["seconds"] = round(time.perf_counter() - started, 3)
         return Evaluation(**{name: figures[name] for name in Evaluation.__dataclass_fields__})
 
-    def _sing_a_line(self, step: int) -> dict[str, Any] | None:
+    def _sing_a_line(self, step: int) -> Json | None:
         """Figures on a line sung now; None where none is wanted, or too early for the next."""
         pause = time.perf_counter() - self._sung_at
         if self._listener is None or not self.settings.sing or pause < PAUSE * self._sung_cost:

@@ -35,6 +35,7 @@ from distill.config.ranges import Checked, above, at_least, share
 from distill.config.recipe import Recipe
 from distill.config.settings import part
 from distill.errors import SettingsError, SongError
+from distill.folders import Json
 from distill.songs import Song
 from distill.sources import Source
 from distill.tasks import Task, parameter_groups
@@ -294,7 +295,7 @@ class CodecTask(Task):
         return embedded_held_out(self.settings.songs, None)
 
     @torch.no_grad()
-    def evaluate(self, songs: Sequence[Song], seconds: float = 120.0) -> dict[str, Any]:
+    def evaluate(self, songs: Sequence[Song], seconds: float = 120.0) -> Json:
         """Figures over the first `seconds` of held-out sound: mel L1 at 1 ... S slots, codes used
         and perplexity, and times faster than real time of encoding and decoding (all slots)."""
         self.network.eval()
@@ -368,7 +369,7 @@ def disturb(wave_W: Tensor, samples: int, chance: torch.Generator) -> Tensor:
     return piece_W / piece_W.abs().max().clamp_min(1.0)
 
 
-def _figures(mel: list[list[float]], codes_NS: Tensor, size: int) -> dict[str, Any]:
+def _figures(mel: list[list[float]], codes_NS: Tensor, size: int) -> Json:
     used, perplexity = [], []
     for slot in range(codes_NS.shape[1]):
         share_C = torch.bincount(codes_NS[:, slot], minlength=size).float() / len(codes_NS)

@@ -26,6 +26,7 @@ from distill.config.ranges import Checked, above, at_least, share
 from distill.config.recipe import Recipe
 from distill.config.settings import part
 from distill.errors import SettingsError, SongError
+from distill.folders import Json
 from distill.runtime.devices import best_device
 from distill.songs import Song
 from distill.sources import Source
@@ -297,7 +298,7 @@ class VocoderTask(Task):
         songs = embedded_held_out(self.settings.songs, self.codec.format)
         return [_one_track(song, self.settings.track) for song in songs]
 
-    def evaluate(self, songs: Sequence[Song], seconds: float = 120.0) -> dict[str, Any]:
+    def evaluate(self, songs: Sequence[Song], seconds: float = 120.0) -> Json:
         """Head and codec on held-out songs (the source's own, else `songs`): see `compare`; and mel
         by slots. Where there are none, "why" nothing was measured.
         """

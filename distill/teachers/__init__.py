@@ -9,11 +9,12 @@ A teacher refuses a codec that is not its own, by name: distributions over other
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Protocol
 
 from distill.codecs import Codec
 from distill.errors import TeacherError
+from distill.folders import Json
 from distill.writing.prompts import Coded
 from distill.writing.signals import Signal
 from distill.writing.vocabulary import AudioVocabulary
@@ -39,7 +40,7 @@ class TeacherSettings(Protocol):
         ...
 
 
-def check_codec(name: str, about: Mapping[str, Any], codec: Codec) -> None:
+def check_codec(name: str, about: Json, codec: Codec) -> None:
     """Raise TeacherError unless the teacher's singer.json names this very codec."""
     fingerprint, slots = about.get("codec_fingerprint"), tuple(about["slot_sizes"])
     if fingerprint != codec.fingerprint or slots != codec.format.slot_sizes:

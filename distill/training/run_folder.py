@@ -18,11 +18,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TypedDict
 
 from distill import folders
 from distill.config import plain_yaml
 from distill.errors import CheckpointError, FolderError, SettingsError, TrainingError
+from distill.folders import Json
 
 # what may change between two calls of one run: when it ends, if later, and what does not train
 BUDGET = ("steps", "seconds")
@@ -150,7 +151,7 @@ class Record:
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
         self._shown = -math.inf
 
-    def write(self, row: dict[str, Any]) -> None:
+    def write(self, row: Json) -> None:
         """Adds a row: numbers, and "terms" by name. CheckpointError when the disk is full."""
         try:
             self._rows.write(json.dumps(row) + "\n")
@@ -162,7 +163,7 @@ class Record:
             fault = f"{self._rows.name}: cannot be written ({error.strerror})"
             raise CheckpointError(f"{fault}; {INTACT}") from error
 
-    def _draw(self, row: dict[str, Any]) -> None:
+    def _draw(self, row: Json) -> None:
         for name in ("loss", "learning_rate", "gradient_norm", "tokens_per_second"):
             self._board.add_scalar(name, row[name], row["step"])
         for name, term in row["terms"].items():

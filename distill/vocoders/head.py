@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ from distill.codecs import Codec, check_codes
 from distill.codecs._weights import as_configured, fill_from_halves, halves, identity
 from distill.codecs._weights import read_config as json_config
 from distill.errors import CodecError
-from distill.folders import atomic_folder, locate
+from distill.folders import Json, atomic_folder, locate
 from distill.vocoders import in_pieces
 from distill.vocoders._network import HeadNetwork, HeadSettings
 
@@ -154,7 +154,7 @@ def read_config(folder: Path) -> Config:
         }
 
 
-def _format(words: dict[str, Any]) -> CodecFormat:
+def _format(words: Json) -> CodecFormat:
     """JSON's lists as tuples, and the numbers of the type that they must have."""
     values = words | {name: tuple(value) for name, value in words.items() if type(value) is list}
     values["slot_sizes"] = tuple(int(size) for size in values["slot_sizes"])
