@@ -66,3 +66,8 @@ class HubError(DistillError, RuntimeError):
 
 class ElsewhereError(DistillError, RuntimeError):
     """Another process of the same run has failed; that one says why."""
+
+
+def first_line(error: BaseException) -> str:
+    """What a library's error says, for a message of one line; its type where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].strip()

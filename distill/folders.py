@@ -26,7 +26,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distill.errors import CheckpointError, FolderError
+from distill.errors import CheckpointError, FolderError, first_line
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -89,7 +89,7 @@ def locate(where: str, reads: str = "") -> Path:
     except FolderError:
         raise
     except Exception as error:  # the hub client has many error types; all mean the same here
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = first_line(error)
         fault = f"no such folder, and no hub gave it ({reason})"
         raise FolderError(f"{text}: {fault}; check the name and network") from error
 

@@ -27,7 +27,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
 import distill
 from distill import folders
-from distill.errors import HubError
+from distill.errors import HubError, first_line
 from distill.folders import Json
 from distill.licences import UNKNOWN, allows, may_carry, most_restrictive, named
 from distill.singing.report_words import adapter_lines, memory_lines
@@ -97,7 +97,7 @@ def push(
     except (HfHubHTTPError, HFValidationError, ValueError, OSError, RuntimeError) as error:
         login = "run `hf auth login` or set HF_TOKEN"
         hint = login if "401" in str(error) else "nothing was committed; try again"
-        raise HubError(f"{repo_id}: the hub refused ({_first_line(error)}); {hint}") from error
+        raise HubError(f"{repo_id}: the hub refused ({first_line(error)}); {hint}") from error
 
 
 def _checked_card(folder: Path, repo_id: str, results: Path | None, report: Path) -> str:
@@ -272,7 +272,7 @@ def check_card(text: str, where: str) -> str:
     try:
         data = ModelCard(text).data.to_dict()
     except (ValueError, TypeError, yaml.YAMLError) as error:
-        fault = f"its metadata cannot be read ({_first_line(error)})"
+        fault = f"its metadata cannot be read ({first_line(error)})"
         raise HubError(f"{where}: {fault}; begin it with --- and YAML") from error
     for key in ("license", "library_name", "pipeline_tag", "tags"):
         if not data.get(key):
@@ -327,7 +327,7 @@ def _json(path: Path) -> Json:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise HubError(f"{path}: cannot be read ({_first_line(error)}); merge again") from error
+        raise HubError(f"{path}: cannot be read ({first_line(error)}); merge again") from error
     if not isinstance(value, dict):
         raise HubError(f"{path}: is not a JSON object; merge again")
     return value
@@ -358,8 +358,3 @@ def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     lines = [head, tuple("---" for _ in head), *rows]
     cells = ([str(cell).replace("|", "/") for cell in line] for line in lines)
     return "\n".join(f"| {' | '.join(line)} |" for line in cells)
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__

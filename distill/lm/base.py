@@ -24,7 +24,7 @@ from safetensors import SafetensorError, safe_open
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from distill.errors import FolderError
+from distill.errors import FolderError, first_line
 from distill.folders import locate
 from distill.lm.families import opener
 from distill.lm.gguf_base import as_folder, source, whole_model
@@ -80,7 +80,7 @@ def open_base(
         kind = opener(AutoConfig.from_pretrained(folder, **trust))
         model = whole_model(folder, kind, use_safetensors=True, **trust, **options)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         unread = f"transformers cannot load it as a causal LM ({reason})"
         raise FolderError(f"{where}: {unread}; check it") from error
     keep_layers(model, layers, str(where))

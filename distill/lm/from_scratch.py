@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from distill.config.ranges import Checked, at_least
-from distill.errors import FolderError, SettingsError
+from distill.errors import FolderError, SettingsError, first_line
 from distill.folders import locate
 from distill.lm.base import folder_for
 from distill.runtime import torchaudio_standin
@@ -101,7 +101,7 @@ def _like(base: str) -> tuple[Any, PreTrainedTokenizerBase]:
     try:
         return AutoConfig.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError, KeyError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         unread = f"transformers cannot read its config and tokenizer ({reason})"
         raise FolderError(f"{base}: {unread}; check it") from error
 

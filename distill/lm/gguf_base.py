@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from distill.errors import FolderError
+from distill.errors import FolderError, first_line
 from distill.folders import atomic_folder, cache_folder, damage, sha256_file
 from distill.runtime import torchaudio_standin
 
@@ -68,7 +68,7 @@ def _inspect(file: Path) -> int:
     try:
         fields = GGUFReader(file).fields
     except Exception as error:  # numpy's, struct's and enum's errors, as the bytes happen to fall
-        reason = _first_line(error)
+        reason = first_line(error)
         if "GGMLQuantizationType" in reason:
             fault, ways = f"a tensor is of an unknown quantisation ({reason})", "take another file"
         else:
@@ -92,7 +92,7 @@ def _tokenizer(file: Path, pieces: int) -> PreTrainedTokenizerBase:
         if len(tokenizer) < pieces:
             reason = f"{len(tokenizer)} of its {pieces} ids came out"
     except Exception as error:  # each converter fails in its own way
-        reason = _first_line(error)
+        reason = first_line(error)
     if not reason:
         return tokenizer
     ways = "take the model's own folder, or another file"
@@ -104,7 +104,7 @@ def _model(file: Path, dtype: str) -> Any:
     try:
         model = whole_model(file.parent, gguf_file=file.name, dtype=getattr(torch, dtype))
     except Exception as error:  # transformers' and gguf's errors, and those of damaged tensors
-        unread = f"transformers cannot load it as a causal LM ({_first_line(error)})"
+        unread = f"transformers cannot load it as a causal LM ({first_line(error)})"
         ways = "take another file, or the model's own folder"
         raise FolderError(f"{file.name}: {unread}; {ways}") from error
     del model.config.quantization_config
@@ -121,7 +121,3 @@ def whole_model(folder: Path, kind: Any = AutoModelForCausalLM, **options: Any) 
     if missing := sorted(about["missing_keys"]):
         raise ValueError(f"{len(missing)} of its weights are missing: {missing[0]}")
     return model
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from distill.errors import GraftError
+from distill.errors import GraftError, first_line
 from distill.lm import attention
 from distill.lm.families import is_sparse, text_config
 from distill.lm.held import quantised_as
@@ -113,7 +113,7 @@ def check_student(student: Grafted) -> None:
             stock_TV = student.model(input_ids=ids_BT, use_cache=False).logits[0].float()
             whole_BTD = student.hidden(ids_BT)
         except CANNOT_RUN as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            reason = first_line(error)
             raise GraftError(f"{family} cannot read the new ids ({reason}); {OTHER}") from error
         ours_TV = student.logits(whole_BTD[0], 0, student.vocabulary.rows).float()
         if not _alike(student, ours_TV, stock_TV):

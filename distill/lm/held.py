@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 
 import torch
 
-from distill.errors import SettingsError
+from distill.errors import SettingsError, first_line
 from distill.lm.base import Quantisation
 from distill.runtime.devices import best_device
 
@@ -44,7 +44,7 @@ def cannot_quantise(quantise: str) -> str | None:
     try:
         from bitsandbytes import functional
     except Exception as error:  # whatever a library that is half there may raise
-        reason = (str(error).strip().splitlines() or ["?"])[0][:120]
+        reason = first_line(error)[:120]
         return f"bitsandbytes cannot be imported: {reason}; pip install bitsandbytes"
     weights_OI = torch.zeros(64, 64, device=best_device())
     try:
@@ -53,6 +53,6 @@ def cannot_quantise(quantise: str) -> str | None:
         else:
             functional.int8_vectorwise_quant(weights_OI.half())
     except Exception as error:  # each of its backends fails in its own way
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
+        reason = first_line(error)[:120]
         return f"bitsandbytes cannot on {weights_OI.device.type}: {reason}"
     return None

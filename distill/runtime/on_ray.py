@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from distill import __version__
-from distill.errors import DistillError, FolderError, SettingsError
+from distill.errors import DistillError, FolderError, SettingsError, first_line
 from distill.folders import cache_folder, sha256_bytes
 from distill.runtime.workers import ONE_THREAD, Died, Failed, answered, result_of
 
@@ -105,7 +105,7 @@ class OnRay:
         try:
             ray.init(**options, logging_level=logging.WARNING, configure_logging=False)
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            reason = first_line(error)
             ways = "give ray:ADDRESS of a running head, or ray alone"
             raise SettingsError(
                 f"--engine ray: no cluster at {address} ({reason}); {ways}"
@@ -162,7 +162,7 @@ class OnRay:
             ways = "is distill installed on every machine of the cluster?"
             raise DistillError(f"{name}: a Ray worker failed ({reason}); {ways}") from error
         except RayError as error:
-            return Died((str(error).strip().splitlines() or [type(error).__name__])[0])
+            return Died(first_line(error))
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from distill.errors import DistillError, ElsewhereError, SettingsError, TrainingError
+from distill.errors import DistillError, ElsewhereError, SettingsError, TrainingError, first_line
 
 if TYPE_CHECKING:
     import torch
@@ -93,7 +93,7 @@ def join() -> Store | None:
         backend = "cuda:nccl,cpu:gloo" if gpu else "gloo"
         distributed.init_process_group(backend, store=own, rank=number, world_size=count)
     except (RuntimeError, ValueError) as error:
-        reason = (str(error).splitlines() or [""])[0]
+        reason = first_line(error)
         ways = "start them all with accelerate launch or torchrun"
         raise TrainingError(f"the processes did not find each other ({reason}); {ways}") from error
     store = distributed.PrefixStore("distill", store)

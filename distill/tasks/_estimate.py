@@ -230,7 +230,9 @@ def _recording(stage: Stage) -> tuple[dict[str, float], dict[str, int]]:
     spent = time.perf_counter() - started
     kept = (packed(signal, stage.teacher.form, stage.teacher.top_k) for signal in signals)
     size = sum(tensor.nbytes for tensors in kept for tensor in tensors.values())
-    times = _codes([*stage.train, *stage.held_out]) / max(1, _codes(coded))
+    every = (part for part in (stage.train, stage.held_out) if isinstance(part, PassageIndex))
+    frames = sum(part.frames for part in every)  # counted in the index: none is read for it
+    times = frames / max(1, sum(len(item.codes_FS) for item in coded))
     return {"recording": spent * times}, {"signals": round(size * times)}
 
 
