@@ -7,10 +7,10 @@
 MANIFEST: songs with known words and notes, as `python -m distill.sources.songbook --split held-out`
 writes them. CODEC: a folder of an embedded codec, a kind, or a recipe's words (`"kind=dac
 path=FOLDER"`). Whole songs go through the codec, then each line is heard by itself: notes in tune
-and words by forced choice (distill/measures; English lines only) at the `--judged` numbers of slots
-(those that the codec's settings take by themselves), before and after; the likeness of both
-(eval/likeness.py) at every one of `--slots`. A FILE is cut into pieces of 10 s; as nobody knows its
-notes, its own pitch before is the measure. A codec that hears tracks apart (`"kind=tracks
+and words by dictation and by forced choice (distill/measures; the latter of English lines) at the
+`--judged` numbers of slots (those that the codec's settings take by themselves), before and after;
+the likeness of both (eval/likeness.py) at every one of `--slots`. A FILE is cut into pieces of 10
+s; as nobody knows its notes, its own pitch before is the measure. A codec that hears tracks apart (`"kind=tracks
 codec.kind=embedded"`) is given every song's tracks; each line is heard in the mix of what it gives
 and in each track alone. Intervals: 95 %, bootstrap over lines.
 
@@ -302,11 +302,13 @@ def _sung(each: Asked, track: str, wave_CW: Tensor, rate: int) -> Performance:
     """The line's part of a song's sound; its words if they are English; of a band neither words
     nor notes."""
     last = None if each.last is None else round(each.last * rate)
-    sung = performance(each.line, wave_CW[:, round(each.first * rate) : last], rate)
+    line_CW = wave_CW[:, round(each.first * rate) : last]
+    sung = performance(each.line, line_CW, rate, each.song.language)
     by_voice = track != "accompaniment"
-    worded = by_voice and each.song.sections and each.song.language == "en"
+    worded = by_voice and each.song.sections
     words = tuple(lyrics.words(each.line.text)) if worded else ()
-    return Performance(sung.text, words, sung.notes if by_voice else (), sung.wave_W, rate)
+    notes = sung.notes if by_voice else ()
+    return Performance(sung.text, words, notes, sung.wave_W, rate, language=sung.language)
 
 
 def _likeness(line: Heard, row: str, judged: bool) -> dict[str, tuple[float, float]]:
@@ -367,7 +369,7 @@ def likeness_by_voice(heard: Sequence[Heard]) -> dict[str, dict[int, dict[str, A
 
 def shares_by_voice(report: dict[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
     """voice -> row -> notes in tune before, after, their quotient, of those in tune before the
-    share still in tune, and words missed before, after and the difference.
+    share still in tune, and words wrong before, after and the difference, by both judges of words.
 
     None where nothing was counted.
     """
@@ -384,6 +386,7 @@ def shares_by_voice(report: dict[str, Any]) -> dict[str, dict[str, dict[str, Any
                 **_compared(pairs, "in_tune", _bootstrap.quotient),
                 "still_in_tune": _share([_still(*pair) for pair in pairs]),
                 **_compared(pairs, "word_error", _bootstrap.difference),
+                **_compared(pairs, "dictation_error", _bootstrap.difference),
             }
     return shares
 
@@ -393,7 +396,8 @@ def _compared(
     figure: str,
     compare: Callable[..., _bootstrap.Interval | None],
 ) -> dict[str, Any]:
-    old, new = ([line["figures"][figure] for line in side] for side in zip(*pairs, strict=True))
+    sides = zip(*pairs, strict=True)
+    old, new = ([line["figures"].get(figure, (0, 0)) for line in side] for side in sides)
     four = [[pair[part] for pair in side] for side in (new, old) for part in (0, 1)]
     compared = compare(*four) if sum(count for _, count in old) else None
     return {

@@ -22,6 +22,9 @@ KEPT = {  # shares of a voice's lines, by the head of their column
     "in_tune_quotient": "after / before, %",
     "still_in_tune": "still in tune of those before, %",
 }
+# what is heard of the words, and what of it stands in a table
+WORDS = {"dictation_error": "dictation:", "word_error": "of eight:"}
+PARTS = {"before": "wrong before, %", "after": "after, %", "difference": "loss, points"}
 
 
 class Table(NamedTuple):
@@ -94,7 +97,11 @@ def title(report: Report) -> str:
 
 def summary(report: Report) -> str:
     """One paragraph: how much was heard, and how it is to be read."""
-    words = "Words: forced choice among eight, English lines only. " if report["rows"] else ""
+    words = ""
+    if report["rows"]:
+        ear = next(iter(report["rows"].values())).get("dictation", {}).get("recogniser")
+        dictation = f"free dictation to Whisper {ear}, and " if ear else ""
+        words = f"Words: {dictation}forced choice among eight, the latter of English lines only. "
     return (
         f"{report['lines']} lines, {report['seconds']:.0f} s, {report['words']['asked']} words "
         f"asked. Intervals: 95 %, bootstrap over lines. {words}PESQ and STOI were made for speech. "
@@ -116,16 +123,16 @@ def _without_empty_columns(table: Table) -> Table:
 
 def _kept(report: Report) -> Table:
     head = ["voice", "slots", "lines", *KEPT.values()]
-    head += ["words", "missed before, %", "after, %", "loss, points"]
+    head += ["words", *(f"{words} {part}" for words in WORDS.values() for part in PARTS.values())]
     rows = []
     for voice, by_row in report["voices"].items():
         for slots in report["judged"]:
             shares = by_row[f"{slots} slots"]
-            words = shares["word_error_before"]
+            words = shares["dictation_error_before"] or shares["word_error_before"]
             cells = [voice, str(slots), str(shares["lines"])]
             cells += [_cell(shares[name]) for name in KEPT]
-            cells += [str(words["count"]) if words else "", _cell(words)]
-            cells += [_cell(shares[f"word_error_{name}"]) for name in ("after", "difference")]
+            cells += [str(words["count"]) if words else ""]
+            cells += [_cell(shares[f"{name}_{part}"]) for name in WORDS for part in PARTS]
             rows.append(cells)
     return Table("Tune and words, before and after", head, rows)
 

@@ -24,6 +24,8 @@ Report = Mapping[str, Any]  # as `measures.judge` gives it
 Rows = Mapping[str, Sequence[Performance]]
 Figure = Mapping[str, float] | None  # value, low, high, and where it is a share hits and count
 
+WORDS = {"dictation_error": "dictation", "word_error": "words"}  # the judges of words
+
 templates = Environment(
     loader=FileSystemLoader(Path(__file__).parent),
     autoescape=True,
@@ -41,6 +43,7 @@ def page(report: Report, performances: Rows, examples: int = 12) -> str:
         title=f"{', '.join(report['singers']) or 'takes'} on {report['suite']}",
         summary=_summary(report),
         explanations=report["explanations"],
+        judges=list(WORDS.values()),
         rows=list(_rows(report)),
         nats=list(_nats(report)),
         examples=[example(report, performances, index) for index in chosen(report, examples)],
@@ -54,7 +57,7 @@ def chosen(report: Report, count: int) -> list[int]:
 
     def faults(index: int) -> float:
         figures = lines[index]["figures"]
-        wrong, words = figures.get("word_error", (0, 0))
+        wrong, words = figures.get("dictation_error") or figures.get("word_error", (0, 0))
         good, notes = figures.get("in_tune", (0, 0))
         return wrong / max(1, words) + (notes - good) / max(1, notes)
 
@@ -82,11 +85,12 @@ def _summary(report: Report) -> str:
     return summary
 
 
-def _rows(report: Report) -> Iterator[tuple[str, list[Figure], Figure, Figure, float | None]]:
-    """A row's name, its figures, words above the codec and tune against the codec's, its speed."""
+def _rows(report: Report) -> Iterator[tuple[str, list[Figure], list[Figure], Figure, float | None]]:
+    """A row's name, its figures, words above the codec (by each judge of `WORDS`) and tune against
+    the codec's, its speed."""
     for name, result in report["rows"].items():
         against = report["paired"].get(name, {}).get("figures", {})
-        words = (against.get("word_error") or {}).get("difference")
+        words = [(against.get(judge) or {}).get("difference") for judge in WORDS]
         tune = (against.get("in_tune") or {}).get("quotient")
         figures = [result["figures"].get(figure) for figure in report["explanations"]]
         speed = report["singers"].get(name, {}).get("real_time_factor")
@@ -130,6 +134,7 @@ def _take(row: str, take: Performance, details: Mapping[str, Any]) -> dict[str, 
         "picture": base64.b64encode(spectrogram_png(take.wave_W, take.sample_rate)).decode(),
         "notes": list(_notes(take, details.get("pitch", {}).get("cents", []))),
         "words": list(zip(take.words, heard, strict=False)),
+        "written": details.get("dictation", {}).get("written"),
     }
 
 

@@ -8,13 +8,14 @@ A row of takes.jsonl: {"line", "wav", "notes": [[start_s, end_s, midi], ...]}.
 
 Rows of the table: `uncoded` (the songs' own audio), `codec` (the same through the codec and back:
 the ceiling of every singer that uses it), then one row a singer, which follows the same scores.
-Measured by `distill.measures`: notes in tune, words by forced choice, and a control of each.
+Measured by `distill.measures`: words by free dictation and by forced choice, notes in tune by two
+trackers, and controls. What cannot be measured here (no recogniser at hand) is said.
 Free-running song is measured because teacher-forced loss hides failures; the nats stand beside it.
 
 Writes OUT/report.html (players, pitch and words over spectrograms) and OUT/report.json:
 
     version, suite, lines, words {asked, distinct}, seed, temperature,
-    rows, paired, explanations, seconds_of_judging      as `distill.measures.judge` returns them
+    rows, paired, explanations, absent, seconds_of_judging      as `distill.measures.judge` says
     singers {row: {where, nats, kl, seconds_of_audio, seconds_of_compute, real_time_factor}}
         nats: what Singer.nats gives, held-out
         kl: what `distill.teachers.model.kl` gives against --teacher, or null
@@ -78,7 +79,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     (out / "report.json").write_text(json.dumps(report, indent=1), encoding="utf-8")
     html = page.page(report, performances, options.examples)
     (out / "report.html").write_text(html, encoding="utf-8")
-    Console(width=max(100, Console().width)).print(table_of(report))
+    Console(width=max(120, Console().width)).print(table_of(report))
+    for why in report["absent"].values():
+        print(f"not measured: {why}")
     print(f"{out / 'report.json'} {out / 'report.html'}")
     return 0
 
@@ -226,16 +229,19 @@ def table_of(report: dict[str, Any]) -> Table:
     table.add_column("row")
     for name in any_row["figures"]:
         table.add_column(name.replace("_", " "), justify="right")
+    if "dictation_error" in any_row["figures"]:
+        table.add_column("dictation - codec", justify="right")
     table.add_column("words - codec", justify="right")
     table.add_column("in tune / codec", justify="right")
     table.add_column("x real time", justify="right")
     for row, result in report["rows"].items():
         against = report["paired"].get(row, {}).get("figures", {})
         spent = report["singers"].get(row, {}).get("real_time_factor")
+        words = [name for name in ("dictation_error", "word_error") if name in result["figures"]]
         table.add_row(
             row,
             *(_share(figure) for figure in result["figures"].values()),
-            _share((against.get("word_error") or {}).get("difference")),
+            *(_share((against.get(name) or {}).get("difference")) for name in words),
             _share((against.get("in_tune") or {}).get("quotient")),
             "" if spent is None else f"{spent:.1f}",
         )

@@ -6,6 +6,7 @@ somebody made of it. Each file in this folder is one measure, found by its file 
     FIGURES: {name: explanation}                        the shares it reports
     measure(performance, others) -> (figures, details)  of a line: {name: (hits, count)}, and JSON
     summarise(details of all lines) -> dict             what a report says beside the shares
+    absent() -> str | None                              why it cannot measure here (may be left out)
 
 `others` are the sheets of the row's other lines: a measure takes its *controls* from them, since a
 measure that is content with the wrong words or the wrong tune measures nothing. `judge` asks every
@@ -25,7 +26,7 @@ import os
 import pkgutil
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from types import ModuleType
 
 import numpy as np
@@ -46,11 +47,13 @@ Counts = NDArray[np.float64]  # one number a line
 
 @dataclass(frozen=True)
 class Sheet:
-    """What one line should sound like. `notes` are (start_s, end_s, midi); rests are left out."""
+    """What one line should sound like. `notes` are (start_s, end_s, midi); rests are left out.
+    `language`: a code such as "en"."""
 
     text: str
     words: tuple[str, ...]
     notes: tuple[tuple[float, float, float], ...]
+    language: str = field(default="en", kw_only=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +67,8 @@ class Performance(Sheet):
     wave_W: NDArray[np.float32]
     sample_rate: int
 
+    __eq__, __hash__ = object.__eq__, object.__hash__  # one line sung twice is two performances
+
     def __post_init__(self) -> None:
         wave_W = np.asarray(self.wave_W, dtype=np.float32)
         if wave_W.ndim != 1 or self.sample_rate <= 0:
@@ -76,7 +81,7 @@ class Performance(Sheet):
     @property
     def sheet(self) -> Sheet:
         """What was to be sung, without the sound."""
-        return Sheet(self.text, self.words, self.notes)
+        return Sheet(self.text, self.words, self.notes, language=self.language)
 
     @property
     def seconds(self) -> float:
@@ -95,6 +100,17 @@ def kinds() -> list[str]:
     return sorted(name for name in names if not name.startswith("_"))
 
 
+def present() -> list[str]:
+    """The measures that can be taken here."""
+    return [kind for kind in kinds() if kind not in absent()]
+
+
+def absent() -> dict[str, str]:
+    """Why the others cannot, and what to do."""
+    reasons = {kind: getattr(load(kind), "absent", lambda: None)() for kind in kinds()}
+    return {kind: why for kind, why in reasons.items() if why}
+
+
 @functools.cache
 def load(kind: str) -> ModuleType:
     """The measure of that name."""
@@ -109,7 +125,7 @@ def judge(
     """Every measure of every row; rows are named ("uncoded", "codec", "singer"), lists of lines.
 
     Returns plain JSON values:
-      version, seconds_of_judging, explanations {figure: text},
+      version, seconds_of_judging, explanations {figure: text}, absent {measure: why},
       rows {row: {lines, seconds_of_audio, figures {figure: {value, low, high, hits, count}},
                   <measure>: its summary,
                   per_line [{line, figures {figure: [hits, count]}, <measure>: its details}]}},
@@ -119,9 +135,9 @@ def judge(
     could be counted (no controls in a row of one line) is null. `processes`: one a core if None; 1
     judges within this process. Raises DistillError where pocketsphinx or pyworld is missing.
     """
-    began = time.perf_counter()
+    began, here = time.perf_counter(), present()
     measured = _measure_all(performances, processes or _cores())
-    rows = {row: _report(lines, measured[row]) for row, lines in performances.items()}
+    rows = {row: _report(lines, measured[row], here) for row, lines in performances.items()}
     paired = {}
     if reference is not None and reference in rows:
         texts = {row: [line.text for line in lines] for row, lines in performances.items()}
@@ -130,12 +146,13 @@ def judge(
                 ways = "pass reference=None or the same"
                 raise ValueError(f"judge: rows {row} and {reference} hold other lines; {ways}")
         others = (row for row in rows if row != reference)
-        paired = {row: _pair(measured[row], measured[reference], reference) for row in others}
-    explanations = {name: text for kind in kinds() for name, text in load(kind).FIGURES.items()}
+        paired = {row: _pair(measured[row], measured[reference], reference, here) for row in others}
+    explanations = {name: text for kind in here for name, text in load(kind).FIGURES.items()}
     return {
         "version": VERSION,
         "seconds_of_judging": round(time.perf_counter() - began, 2),
         "explanations": explanations,
+        "absent": absent(),
         "rows": rows,
         "paired": paired,
     }
@@ -152,14 +169,16 @@ def _cores() -> int:
 
 def judge_line(performance: Performance, others: Sequence[Sheet]) -> LineReport:
     """What every measure says of one line."""
-    return {kind: load(kind).measure(performance, others) for kind in kinds()}
+    return {kind: load(kind).measure(performance, others) for kind in present()}
 
 
-def _report(lines: Sequence[Performance], measured: list[LineReport]) -> dict[str, object]:
+def _report(
+    lines: Sequence[Performance], measured: list[LineReport], here: Sequence[str]
+) -> dict[str, object]:
     """One row of the result."""
     figures: dict[str, dict[str, float] | None] = {}
     summaries: dict[str, object] = {}
-    for kind in kinds():
+    for kind in here:
         for name in load(kind).FIGURES:
             hits_L, counts_L = _counts(measured, name)
             counted = {"hits": int(hits_L.sum()), "count": int(counts_L.sum())}
@@ -169,8 +188,8 @@ def _report(lines: Sequence[Performance], measured: list[LineReport]) -> dict[st
         summaries[kind] = load(kind).summarise([line[kind][1] for line in measured])
     per_line = []
     for line, report in zip(lines, measured, strict=True):
-        pairs = {name: [*pair] for kind in kinds() for name, pair in report[kind][0].items()}
-        details = {kind: report[kind][1] for kind in kinds()}
+        pairs = {name: [*pair] for kind in here for name, pair in report[kind][0].items()}
+        details = {kind: report[kind][1] for kind in here}
         per_line.append({"line": line.text, "figures": pairs, **details})
     return {
         "lines": len(lines),
@@ -181,10 +200,12 @@ def _report(lines: Sequence[Performance], measured: list[LineReport]) -> dict[st
     }
 
 
-def _pair(measured: list[LineReport], reference: list[LineReport], name: str) -> dict[str, object]:
+def _pair(
+    measured: list[LineReport], reference: list[LineReport], name: str, here: Sequence[str]
+) -> dict[str, object]:
     """One row against the reference of this name, line by line."""
     figures: dict[str, object] = {}
-    for kind in kinds():
+    for kind in here:
         for figure in load(kind).FIGURES:
             lines = (*_counts(measured, figure), *_counts(reference, figure))
             if not lines[1].sum() or not lines[3].sum():

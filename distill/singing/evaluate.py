@@ -20,7 +20,7 @@ from distill.audio import stems
 from distill.errors import DistillError, FitError, SongError
 from distill.folders import Json
 from distill.measures import Performance
-from distill.songs import Line, Note, Song, from_its_start
+from distill.songs import Line, Note, Song, from_its_start, primary
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -76,7 +76,7 @@ def ceilings(asked: Sequence[Asked], codec: Codec) -> dict[str, list[Performance
         decoded_CW = codec.decode(codec.encode(wave_CW)).cpu()
         for row, sound_CW in (("uncoded", wave_CW), ("codec", decoded_CW)):
             voice_CW = stems.apart(sound_CW, format).get("vocals", stems.mixed(sound_CW, format))
-            rows[row].append(performance(each.line, voice_CW, rate))
+            rows[row].append(performance(each.line, voice_CW, rate, each.song.language))
     return rows
 
 
@@ -100,15 +100,17 @@ def sing(
             )
         notes = tuple(Note(start, end, midi) for start, end, midi in take.notes)
         voice_CW = take.stems.get("vocals", take.wave_CW)
-        sung.append(performance(replace(each.line, notes=notes), voice_CW, take.sample_rate))
+        line, rate = replace(each.line, notes=notes), take.sample_rate
+        sung.append(performance(line, voice_CW, rate, each.song.language))
     return sung, sum(take.compute_seconds for take in takes)
 
 
-def performance(line: Line, wave_CW: ArrayLike, sample_rate: int) -> Performance:
+def performance(line: Line, wave_CW: ArrayLike, sample_rate: int, language: str) -> Performance:
     """A line and its sound, as the measures want them; channels are averaged."""
     notes = tuple((note.start, note.end, note.midi) for note in line.notes if note.midi is not None)
     wave_W = np.asarray(wave_CW, dtype=np.float32).mean(0)
-    return Performance(line.text, tuple(lyrics.words(line.text)), notes, wave_W, sample_rate)
+    words = tuple(lyrics.words(line.text))
+    return Performance(line.text, words, notes, wave_W, sample_rate, language=primary(language))
 
 
 def report(singer: Singer, songs: Sequence[Song], lines: int, seed: int = 0) -> Json | None:

@@ -17,7 +17,8 @@ ROWS = {
 }
 SUNG = {
     "in_tune": "notes in tune",
-    "word_error": "words missed",
+    "word_error": "words missed of eight",
+    "dictation_error": "words wrong in dictation",
     "codes_changed": "codes that differ",
 }
 

@@ -127,8 +127,9 @@ def _sung(singer: Singer, asked: Sequence[Asked], seed: int) -> list[Take]:
 
 
 def _heard(asked: Sequence[Asked], takes: Mapping[str, Sequence[Take]]) -> dict[str, Json]:
-    """By state: in_tune and word_error (where the judges are installed), and of a state that is off
-    how far it is from on: codes_changed (a share), pitch_cents (median), mel_l1."""
+    """By state: in_tune, word_error and dictation_error (where the judges are installed), and of a
+    state that is off how far it is from on: codes_changed (a share), pitch_cents (median), mel_l1.
+    """
     rows = {row: _performances(asked, taken) for row, taken in takes.items()}
     shares: dict[str, Json] = {row: {"lines": len(taken)} for row, taken in takes.items()}
     try:
@@ -136,8 +137,8 @@ def _heard(asked: Sequence[Asked], takes: Mapping[str, Sequence[Take]]) -> dict[
     except DistillError:  # their extra is not installed
         judged = {}
     for row, of_row in judged.items():
-        for name in ("in_tune", "word_error"):
-            figure = of_row["figures"][name]
+        for name in ("in_tune", "word_error", "dictation_error"):
+            figure = of_row["figures"].get(name)
             shares[row][name] = figure and figure["value"]
     for row, taken in takes.items():
         if row != "on" and taken and takes["on"]:
@@ -151,6 +152,7 @@ def _performances(asked: Sequence[Asked], takes: Sequence[Take]) -> list[measure
             replace(each.line, notes=tuple(Note(*note) for note in take.notes)),
             take.stems.get("vocals", take.wave_CW),
             take.sample_rate,
+            each.song.language,
         )
         for each, take in zip(asked, takes, strict=False)
     ]

@@ -73,7 +73,8 @@ def _in_tune(asked: Asked, take: Take) -> float | None:
         return None
     notes = tuple(Note(start, end, midi) for start, end, midi in take.notes)
     voice_CW = take.stems.get("vocals", take.wave_CW)
-    sung = evaluate.performance(replace(asked.line, notes=notes), voice_CW, take.sample_rate)
+    line, language = replace(asked.line, notes=notes), asked.song.language
+    sung = evaluate.performance(line, voice_CW, take.sample_rate, language)
     try:
         hits, count = measures.load("pitch").measure(sung, ())[0]["in_tune"]
     except DistillError:  # its extra is not installed
