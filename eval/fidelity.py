@@ -9,10 +9,10 @@ writes them. CODEC: a folder of an embedded codec, a kind, or a recipe's words (
 path=FOLDER"`). Whole songs go through the codec, then each line is heard by itself: notes in tune
 and words by dictation and by forced choice (distill/measures; the latter of English lines) at the
 `--judged` numbers of slots (those that the codec's settings take by themselves), before and after;
-the likeness of both (eval/likeness.py) at every one of `--slots`. A FILE is cut into pieces of 10
-s; as nobody knows its notes, its own pitch before is the measure. A codec that hears tracks apart (`"kind=tracks
-codec.kind=embedded"`) is given every song's tracks; each line is heard in the mix of what it gives
-and in each track alone. Intervals: 95 %, bootstrap over lines.
+the likeness of both (eval/likeness.py) at every one of `--slots`. A FILE is cut into pieces of
+10 s; as nobody knows its notes, its own pitch before is the measure. A codec that hears tracks
+apart (`"kind=tracks codec.kind=embedded"`) is given every song's tracks; each line is heard in the
+mix of what it gives and in each track alone. Intervals: 95 %, bootstrap over lines.
 
 Writes OUT/report.html (players over spectrograms), report.md (the tables, also printed) and
 report.json.
