@@ -23,6 +23,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -34,7 +35,7 @@ from distill.lm.folding import folded
 from distill.lm.merge import stock_model
 from distill.lm.student import Student
 from distill.singing import generation
-from distill.singing.sampling import Sampling
+from distill.writing.sampling import Sampling
 
 CASES = ("plain, merged", "ours", "ours, not folded")
 IDS = 24  # of the equality row
@@ -79,10 +80,11 @@ def plain_loop(model: Any, tokens: int, device: str) -> None:
 
 def our_loop(made: Student, shape: Shape, tokens: int, fold: bool) -> None:
     """Passages sung alone until about `tokens` ids have come."""
-    sing = generation.generate if fold else generation._generate
+    if not fold:  # a process of its own: nobody else is served
+        generation.folded = lambda _: nullcontext()  # type: ignore[assignment]
     for item in coded(shape, 1 + tokens // 200)[:1]:
         room = max(1, tokens // shape.slots)
-        sing(made, [item.passage], [room], [1], Sampling())
+        generation.generate(made, [item.passage], [room], [1], Sampling((0.8,)))
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from distill import lyrics
-from distill.songbook import harmony, mandarin, stanzas, tunes
+from distill.songbook import harmony, mandarin, rhymes, stanzas, stress, tunes
 from distill.songbook.bars import METRES, Bars, Chord, Key
 from distill.songbook.scores import LineScore, Score, Setting, SyllableScore
 from distill.songbook.singers import MANNERS, SINGERS
@@ -35,6 +35,7 @@ _METRE_WEIGHTS = (5, 3, 1, 2)  # of METRES
 _PENTATONIC_SHARE = {"zh": 0.7, "en": 0.15}
 _MELISMA_SHARE = 0.09  # of the syllables
 _CONNECTED_SHARE = 0.7  # of the lines begin where the one before ended
+EDITIONS = {2: "second", 3: "third"}  # the third's lines mean something
 ACCOMPANIMENTS = ("guitar", "piano", "pad", "band", "harp")
 
 
@@ -49,6 +50,7 @@ class Style:
     key: Key
     within: tunes.Range
     language: str
+    edition: int = 2
 
     @property
     def tags(self) -> list[str]:
@@ -71,17 +73,18 @@ class Part:
 def compose(
     seed: int, index: int, split: str, voices: Sequence[str] = tuple(SINGERS),
     languages: Sequence[str] = ("en", "zh"), accompaniments: Sequence[str] = ACCOMPANIMENTS,
+    edition: int = 2,
 ) -> Score:  # fmt: skip
-    """Song `index` of a seed and split, drawn from what is allowed."""
+    """Song `index` of a seed, split and edition, drawn from what is allowed."""
     # part of every seed: other words here would give other songs
-    rng = random.Random(f"second edition:{split}:{seed}:{index}")
+    rng = random.Random(f"{EDITIONS[edition]} edition:{split}:{seed}:{index}")
     # one draw for each choice whatever is allowed, so that a narrower choice leaves the rest of a
     # song as it was
     voice = voices[int(rng.random() * len(voices))]
     language = languages[int(rng.random() ** 1.6 * len(languages))]
     accompaniment = accompaniments[int(rng.random() * len(accompaniments))]
     manner = rng.choices(list(MANNERS), list(MANNERS.values()))[0]
-    style = _style(voice, language, rng)
+    style = _style(voice, language, rng, edition)
     parts = _parts(style, split == "held-out", rng)
     setting = _lay_out(parts, style, accompaniment, rng)
     tags = ", ".join([*style.tags, *([accompaniment] if accompaniment != "none" else [])])
@@ -90,7 +93,7 @@ def compose(
     return Score(name, tags, split, sections, setting, voice, language=language, manner=manner)
 
 
-def _style(voice: str, language: str, rng: random.Random) -> Style:
+def _style(voice: str, language: str, rng: random.Random, edition: int) -> Style:
     kind = rng.choice(KINDS)
     calm = kind in ("lullaby", "ballad")
     metre = rng.choices(list(METRES), _METRE_WEIGHTS)[0]
@@ -101,16 +104,16 @@ def _style(voice: str, language: str, rng: random.Random) -> Style:
     singer = SINGERS[voice]
     within = tunes.choose_range(singer.lowest, singer.highest, rng)
     lively = not calm and rng.random() < 0.6
-    return Style(kind, tempo, lively, Bars(metre, beat_steps), key, within, language)
+    return Style(kind, tempo, lively, Bars(metre, beat_steps), key, within, language, edition)
 
 
 def _parts(style: Style, held_out: bool, rng: random.Random) -> list[tuple[str, Part]]:
     """The sections in order; the same chorus each time it comes."""
     form = rng.choices(list(FORMS), list(FORMS.values()))[0]
     plans = {  # a metre, and for Mandarin characters and lines
-        "verse": (_verse_metre(rng), rng.choice((5, 7)), rng.choice((2, 4))),
-        "chorus": (_verse_metre(rng), rng.choice((5, 7)), rng.choice((2, 4))),
-        "bridge": (_verse_metre(rng, True), rng.choice((5, 7)), 2),
+        "verse": (_verse_metre(rng, style), rng.choice((5, 7)), rng.choice((2, 4))),
+        "chorus": (_verse_metre(rng, style), rng.choice((5, 7)), rng.choice((2, 4))),
+        "bridge": (_verse_metre(rng, style, True), rng.choice((5, 7)), 2),
     }
     used: set[str] = set()
     by_tag: dict[str, Part] = {}  # the latest section of each tag
@@ -122,24 +125,27 @@ def _parts(style: Style, held_out: bool, rng: random.Random) -> list[tuple[str, 
                 texts = mandarin.stanza(rng, count, rows, held_out, used)
                 words = [_chinese(text) for text in texts]
             else:
-                words = [_english(text) for text in stanzas.stanza(rng, metre, held_out, used)]
+                stanza = rhymes.stanza if style.edition > 2 else stanzas.stanza
+                texts = stanza(rng, metre, held_out, used)
+                words = [_english(text, style.edition) for text in texts]
             by_tag[tag] = _part(words, style, by_tag.get(tag), rng)
         parts.append((tag, by_tag[tag]))
     return parts
 
 
-def _verse_metre(rng: random.Random, short: bool = False) -> stanzas.Metre:
+def _verse_metre(rng: random.Random, style: Style, short: bool = False) -> stanzas.Metre:
     """A metre; two in three have two lines."""
+    metres = rhymes.METRES if style.edition > 2 else stanzas.METRES
     short = short or rng.random() < 0.65
-    return rng.choice([metre for metre in stanzas.METRES if (len(metre.scheme) == 2) == short])
+    return rng.choice([metre for metre in metres if (len(metre.scheme) == 2) == short])
 
 
 # a line: word, its syllables and their stresses
 Words = list[tuple[str, list[lyrics.Syllable], list[bool]]]
 
 
-def _english(text: str) -> Words:
-    stresses = iter(stanzas.stresses(text))
+def _english(text: str, edition: int) -> Words:
+    stresses = iter(stress.of_line(text) if edition > 2 else stanzas.stresses(text))
     cut = [(word, lyrics.syllables(word)) for word in text.split()]
     return [(word, syllables, [next(stresses) for _ in syllables]) for word, syllables in cut]
 

@@ -23,6 +23,7 @@ class Singer:
     tilt_db: float = 0.0  # by octave above 500 Hz
     vibrato_hertz: float = 5.5
     vibrato_cents: float = 35.0
+    speaker: str = ""  # a voice of Kokoro's; "": espeak-ng
 
 
 SINGERS = {

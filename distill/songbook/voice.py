@@ -75,8 +75,7 @@ class Voice:
 
     def __init__(self) -> None:
         espeak.extra("espeakng_loader")
-        self.world = espeak.extra("pyworld")
-        self.fft_size = int(self.world.get_cheaptrick_fft_size(VOICE_RATE))
+        espeak.extra("pyworld")
         self._words: dict[tuple[str, ...], SpokenWord] = {}
         self._say("en-us", "la")  # a library that does not start is found before songs are begun
 
@@ -112,30 +111,38 @@ class Voice:
         self, wave_W: NDArray[np.float64], samples: list[int], phones: tuple[str, ...], stop: bool
     ) -> SpokenWord:
         """`samples`: where each phone starts, and the end; `stop`: the first one is a stop."""
-        world, rate, size = self.world, VOICE_RATE, self.fft_size
-        wave_W = wave_W[: samples[-1] + _TAIL_SAMPLES]
-        low, high = _PITCH_HERTZ
-        f0_F, times_F = world.dio(
-            wave_W, rate, f0_floor=low, f0_ceil=high, frame_period=FRAME_SECONDS * 1000, speed=2
-        )
-        f0_F = world.stonemask(wave_W, f0_F, times_F, rate)
-        envelope_FQ = world.cheaptrick(
-            wave_W, f0_F, times_F, rate, f0_floor=_ENVELOPE_FLOOR_HERTZ, fft_size=size
-        )
-        sparse_f0_N, sparse_times_N = f0_F[::NOISE_FRAMES].copy(), times_F[::NOISE_FRAMES].copy()
-        noise_NQ = world.d4c(wave_W, sparse_f0_N, sparse_times_N, rate, fft_size=size)
-        noise_BN = world.code_aperiodicity(noise_NQ, rate).T
-        noise_BF = [np.interp(times_F, sparse_times_N, noise_N) for noise_N in noise_BN]
-        starts = [sample / rate / FRAME_SECONDS for sample in samples]
+        starts = [sample / VOICE_RATE / FRAME_SECONDS for sample in samples]
         if stop:
             starts[0] = max(0.0, starts[0] - _CLOSURE_SECONDS / FRAME_SECONDS)
-        envelope_FQ = envelope_FQ[:, :: (envelope_FQ.shape[1] - 1) // (BINS - 1)]
-        return SpokenWord(
-            tuple(map(Phone, phones, starts, starts[1:])),
-            np.log(envelope_FQ + 1e-12).astype(np.float16),
-            np.stack(noise_BF, 1).astype(np.float16),
-            f0_F > 0,
-        )
+        features = analyse(wave_W[: samples[-1] + _TAIL_SAMPLES], _PITCH_HERTZ)
+        return SpokenWord(tuple(map(Phone, phones, starts, starts[1:])), *features)
+
+
+def analyse(
+    wave_W: NDArray[np.float64], pitch_hertz: tuple[float, float]
+) -> tuple[NDArray[np.float16], NDArray[np.float16], NDArray[np.bool_]]:
+    """(log_envelope_FQ, noise_FB, voiced_F) of speech at VOICE_RATE; its pitch is looked for in
+    this range."""
+    world, rate = espeak.extra("pyworld"), VOICE_RATE
+    size = int(world.get_cheaptrick_fft_size(rate))
+    low, high = pitch_hertz
+    f0_F, times_F = world.dio(
+        wave_W, rate, f0_floor=low, f0_ceil=high, frame_period=FRAME_SECONDS * 1000, speed=2
+    )
+    f0_F = world.stonemask(wave_W, f0_F, times_F, rate)
+    envelope_FQ = world.cheaptrick(
+        wave_W, f0_F, times_F, rate, f0_floor=_ENVELOPE_FLOOR_HERTZ, fft_size=size
+    )
+    sparse_f0_N, sparse_times_N = f0_F[::NOISE_FRAMES].copy(), times_F[::NOISE_FRAMES].copy()
+    noise_NQ = world.d4c(wave_W, sparse_f0_N, sparse_times_N, rate, fft_size=size)
+    noise_BN = world.code_aperiodicity(noise_NQ, rate).T
+    noise_BF = [np.interp(times_F, sparse_times_N, noise_N) for noise_N in noise_BN]
+    envelope_FQ = envelope_FQ[:, :: (envelope_FQ.shape[1] - 1) // (BINS - 1)]
+    return (
+        np.log(envelope_FQ + 1e-12).astype(np.float16),
+        np.stack(noise_BF, 1).astype(np.float16),
+        f0_F > 0,
+    )
 
 
 def _spell(phones: tuple[str, ...]) -> str:

@@ -31,14 +31,14 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from distill import lyrics
 from distill.config.ranges import Checked, Range, at_least
 from distill.errors import DistillError, FolderError, SettingsError, SongError
 from distill.songbook import band, composing, mandarin, traditional, verses
 from distill.songbook.scores import LineScore, Score, SyllableScore, as_song
 from distill.songbook.singers import SINGERS, Singer, in_manner
 from distill.songbook.singing import GRID_SECONDS, SungSyllable, sing
-from distill.songbook.voice import VOICE_RATE, Phone, SpokenWord, Voice
+from distill.songbook.speakers import Speakers
+from distill.songbook.voice import VOICE_RATE, Phone, SpokenWord
 from distill.songs import Song, manifest_row, read_manifest
 
 __all__ = ["Settings", "is_held_out", "render"]
@@ -69,6 +69,7 @@ class Settings(Checked):
     voices: tuple[str, ...] = tuple(SINGERS)
     languages: tuple[str, ...] = LANGUAGES
     accompaniment: tuple[str, ...] = composing.ACCOMPANIMENTS
+    edition: Literal[2, 3] = 2
 
     def __post_init__(self) -> None:
         try:
@@ -88,7 +89,7 @@ class Settings(Checked):
 
     def score(self, index: int) -> Score:
         """Song `index` before it is sung."""
-        drawn_from = self.voices, self.languages, self.accompaniment
+        drawn_from = self.voices, self.languages, self.accompaniment, self.edition
         return composing.compose(self.seed, index, self.split, *drawn_from)
 
     def scores(self) -> Iterator[Score]:
@@ -109,7 +110,7 @@ def is_held_out(word: str) -> bool:
     return verses.is_held_out(word) or mandarin.is_held_out(word)
 
 
-def sing_score(score: Score, voice: Voice) -> NDArray[np.float32]:
+def sing_score(score: Score, speakers: Speakers) -> NDArray[np.float32]:
     """The voice of a whole score as samples at VOICE_RATE; as long as the score."""
     singer = in_manner(SINGERS[score.voice], score.manner)
     step_samples = round(GRID_SECONDS * VOICE_RATE)
@@ -117,35 +118,34 @@ def sing_score(score: Score, voice: Voice) -> NDArray[np.float32]:
     for line, first in zip(score.lines, score.setting.firsts, strict=True):
         # behind its last note a line is silent, and may reach into the next one's lead-in
         rest_W = wave_W[first * step_samples :]
-        sung_W = _sing_line(line, voice, singer)[: len(rest_W)]
+        sung_W = _sing_line(line, speakers, singer)[: len(rest_W)]
         rest_W[: len(sung_W)] += sung_W
     return wave_W
 
 
-def _sing_line(line: LineScore, voice: Voice, singer: Singer) -> NDArray[np.float32]:
-    words = (_speak(line, word, sung, voice) for word, sung in line.words)
-    syllables = list(itertools.chain.from_iterable(words))
+def _sing_line(line: LineScore, speakers: Speakers, singer: Singer) -> NDArray[np.float32]:
+    syllables = list(_syllables(line, speakers, singer))
     return sing(syllables, zlib.crc32(line.text.encode()), singer)
 
 
-def _speak(
-    line: LineScore, word: str, sung: tuple[SyllableScore, ...], voice: Voice
-) -> Iterator[SungSyllable]:
-    """Each syllable of a word: onset, nucleus and coda in the word as spoken, and its notes."""
+def _syllables(line: LineScore, speakers: Speakers, singer: Singer) -> Iterator[SungSyllable]:
+    """Each syllable of a line: onset, nucleus and coda in its word as spoken, and its notes."""
     if line.language == "zh":
-        spoken, onset = voice.speak_pinyin(mandarin.readings()[word])
-        yield _sung(spoken, spoken.phones, onset, sung[0])
+        for word, sung in line.words:
+            pinyin, onset = speakers.espeak.speak_pinyin(mandarin.readings()[word])
+            yield _sung(pinyin, pinyin.phones, onset, sung[0])
         return
-    spoken = voice.speak(lyrics.phones(word))
-    phones = spoken.phones
-    for score in sung:
-        onset = len(score.syllable.onset)
-        end = onset + 1 + len(score.syllable.coda)
-        yield _sung(spoken, phones[:end], onset, score)
-        phones = phones[end:]
-    if phones:
-        lacking = f"the syllables of {word!r} lack some of its phones"
-        raise SongError(f"songbook: {lacking}; this is a bug in lyrics")
+    spoken_words = speakers.words([word for word, _ in line.words], singer.speaker)
+    for (word, sung), spoken in zip(line.words, spoken_words, strict=True):
+        phones = spoken.phones
+        for score in sung:
+            onset = len(score.syllable.onset)
+            end = onset + 1 + len(score.syllable.coda)
+            yield _sung(spoken, phones[:end], onset, score)
+            phones = phones[end:]
+        if phones:
+            lacking = f"the syllables of {word!r} lack some of its phones"
+            raise SongError(f"songbook: {lacking}; this is a bug in lyrics")
 
 
 def _sung(
@@ -164,13 +164,13 @@ def mix(score: Score, vocals_W: NDArray[np.float32]) -> tuple[NDArray[np.int16],
     return np.round(vocals_W * full).astype(np.int16), np.round(band_W * full).astype(np.int16)
 
 
-_voice = functools.cache(Voice)  # one word cache per process
+_speakers = functools.cache(Speakers)  # one cache of spoken words per process
 
 
 def _sing_to_file(work: tuple[Score, str]) -> Song:
     """Sings one song into a folder; its files appear whole or not at all."""
     score, folder = work
-    vocals_W = sing_score(score, _voice())
+    vocals_W = sing_score(score, _speakers())
     if score.setting.accompaniment == "none":
         _write(vocals_W, Path(folder, f"{score.id}.flac"))
         return as_song(score, f"{score.id}.flac")
