@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import distill
 from distill.errors import DistillError, ElsewhereError, SettingsError
-from distill.runtime import ranks
+from distill.runtime import ranks, threads
 
 if TYPE_CHECKING:
     from distill.config.recipe import Recipe
@@ -29,6 +29,7 @@ RENAMED = {"score": "record"}  # verbs of earlier versions
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one verb; the exit status: 0, or 2 when the library refused, or 130 when interrupted."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    threads.share_cores()
     try:
         for verb in (sys.argv[1:] if arguments is None else arguments)[:1]:
             if now := RENAMED.get(verb):

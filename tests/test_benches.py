@@ -1,4 +1,4 @@
-"""Every bench that has a small size runs in it, so that none is found broken on the day it counts."""
+"""Every bench that has a small size runs in it, so that none is found broken when it counts."""
 
 from __future__ import annotations
 

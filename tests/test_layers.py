@@ -49,7 +49,7 @@ NEEDS_STANDIN = {"transformers", "peft", "dac", "vocos", "encodec", "torchaudio"
 NO_TORCH = {
     "errors", "folders", "licences", "config", "songs", "lyrics", "measures", "songbook",
     "sources", "exporters", "runtime/torchaudio_standin", "runtime/workers", "runtime/engines",
-    "runtime/on_ray", "audio/safe_decode",
+    "runtime/on_ray", "runtime/threads", "audio/safe_decode",
     "audio/codec_format", "audio/spectrogram", "audio/resampling",
     "curation/runner", "curation/rows", "curation/one_song", "curation/fingerprint",
     "curation/report", "curation/curated_songs", "singing/evaluate", "singing/takes",

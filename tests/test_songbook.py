@@ -36,6 +36,7 @@ from distill.songbook import (
 )
 from distill.songbook.singers import SINGERS
 from distill.songbook.singing import GRID_SECONDS
+from distill.songbook.speakers import Speakers
 from distill.songbook.voice import VOICE_RATE, Voice
 from distill.songs import Song
 from distill.sources import embedded, songbook
@@ -433,7 +434,7 @@ def test_every_voice_sings_its_melody(voice: Voice, name: str) -> None:
         setting=dataclasses.replace(score.setting, firsts=score.setting.firsts[:1]),
     )  # fmt: skip
     song = scores.as_song(score, None)
-    wave_W = songbook.sing_score(score, voice)
+    wave_W = songbook.sing_score(score, Speakers())
     assert len(wave_W) == round(score.steps * 0.04 * VOICE_RATE) and 0.3 < np.abs(wave_W).max() < 1
     piece_W = wave_W[: round((song.lines[0].end or 0) * VOICE_RATE)].astype(np.float64)
     f0_F, time_F = pyworld.harvest(piece_W, VOICE_RATE, f0_floor=65.0, f0_ceil=900.0)

@@ -30,7 +30,9 @@ VARIABLE = "DISTILL_KOKORO"
 RATE = 24_000  # Hz
 _DURATIONS = "/encoder/Clip_output_0"  # frames of each letter, of equal length
 _AHEAD = 0.05  # seconds by which its sound comes before its frames say (voicing against classes)
-SPEED = 0.75  # spoken slowly, so that vowels are reached: sung, half as many words are missed as at 1
+SPEED = (
+    0.75  # spoken slowly, so that vowels are reached: sung, half as many words are missed as at 1
+)
 _LONGEST = 510  # letters
 _BETWEEN, _END = " ", "."
 # fmt: off
