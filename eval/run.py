@@ -79,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     (out / "report.json").write_text(json.dumps(report, indent=1), encoding="utf-8")
     html = page.page(report, performances, options.examples)
     (out / "report.html").write_text(html, encoding="utf-8")
-    Console(width=max(120, Console().width)).print(table_of(report))
+    Console(width=max(110, Console().width)).print(*tables_of(report))
     for why in report["absent"].values():
         print(f"not measured: {why}")
     print(f"{out / 'report.json'} {out / 'report.html'}")
@@ -221,31 +221,36 @@ def _take(path: Path, number: int, text: str) -> Performance:
 # --- the table ------------------------------------------------------------------------------------
 
 
-def table_of(report: dict[str, Any]) -> Table:
-    """Every row's shares in per cent with their intervals, and its differences from the codec."""
-    any_row = next(iter(report["rows"].values()))
+def tables_of(report: dict[str, Any]) -> list[Table]:
+    """Every row's shares in per cent with their intervals and its differences from the codec; and
+    apart from them what must fail (the controls) and where the two trackers part."""
     asked = f"{report['lines']} lines, {report['words']['asked']} words"
-    table = Table(title=f"{asked}; per cent, 95 % intervals over lines")
-    table.add_column("row")
-    for name in any_row["figures"]:
+    beside = [
+        name
+        for name, words in report["explanations"].items()
+        if words.startswith("control") or name == "trackers_agree"
+    ]
+    figures = [name for name in report["explanations"] if name not in beside]
+    table = Table("row", title=f"{asked}; per cent, 95 % intervals over lines")
+    controls = Table("row", title="controls: the same takes against another line's words and notes")
+    of_words = [name for name in ("dictation_error", "word_error") if name in figures]
+    against_codec = [f"{name} - codec" for name in of_words]
+    for name in (*figures, *against_codec, "in tune / codec", "x real time"):
         table.add_column(name.replace("_", " "), justify="right")
-    if "dictation_error" in any_row["figures"]:
-        table.add_column("dictation - codec", justify="right")
-    table.add_column("words - codec", justify="right")
-    table.add_column("in tune / codec", justify="right")
-    table.add_column("x real time", justify="right")
+    for name in beside:
+        controls.add_column(name.replace("_", " "), justify="right")
     for row, result in report["rows"].items():
         against = report["paired"].get(row, {}).get("figures", {})
         spent = report["singers"].get(row, {}).get("real_time_factor")
-        words = [name for name in ("dictation_error", "word_error") if name in result["figures"]]
         table.add_row(
             row,
-            *(_share(figure) for figure in result["figures"].values()),
-            *(_share((against.get(name) or {}).get("difference")) for name in words),
+            *(_share(result["figures"][name]) for name in figures),
+            *(_share((against.get(name) or {}).get("difference")) for name in of_words),
             _share((against.get("in_tune") or {}).get("quotient")),
             "" if spent is None else f"{spent:.1f}",
         )
-    return table
+        controls.add_row(row, *(_share(result["figures"][name]) for name in beside))
+    return [table, controls]
 
 
 def _share(figure: dict[str, float] | None) -> str:

@@ -82,6 +82,8 @@ def test_silence_is_all_missed_a_hum_adds_little_and_the_same_is_heard_twice() -
     hum = hummed("row the boat", (52, 55, 59))
     first, second = (dictation.measure(hum, []) for _ in range(2))
     assert first == second and first[0]["dictation_error"][0] <= 24
+    long = Performance("row " * 300, ("row",) * 300, (), hum.wave_W, RATE)
+    assert dictation.measure(long, [])[0]["dictation_error"][1] == 300
     unknown = Performance("row", ("row",), (), hum.wave_W, RATE, language="xx")
     assert dictation.measure(unknown, [])[0]["dictation_error"] == (0, 0)
 

@@ -39,7 +39,7 @@ USUAL = "base"
 RECOGNISER_RATE = 16_000  # Hz
 BEAM = 5
 # at most so many times the words of the line are written: a recogniser that loops is stopped there
-TOKENS_A_WORD, LEAST_TOKENS = 6, 24
+TOKENS_A_WORD, LEAST_TOKENS, MOST_TOKENS = 6, 24, 220  # Whisper has room for 448 in all
 SPACELESS = ("zh", "ja", "th", "yue", "lo", "my", "km")  # their characters are counted
 
 
@@ -172,6 +172,7 @@ class Recogniser:
             wave_W = resample_poly(wave_W, RECOGNISER_RATE, rate)
         if not np.any(wave_W):
             return ""
+        wanted = TOKENS_A_WORD * len(performance.words)
         pieces, _ = self._model.transcribe(
             np.asarray(wave_W, np.float32),
             language=performance.language,
@@ -179,7 +180,7 @@ class Recogniser:
             temperature=0.0,
             without_timestamps=True,
             condition_on_previous_text=False,
-            max_new_tokens=max(LEAST_TOKENS, TOKENS_A_WORD * len(performance.words)),
+            max_new_tokens=min(MOST_TOKENS, max(LEAST_TOKENS, wanted)),
         )
         return " ".join("".join(piece.text for piece in pieces).split())
 
