@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from distill.audio.codec_format import CodecFormat
-from distill.measures.pitch import IN_TUNE_CENTS, track
+from distill.measures._notes import IN_TUNE_CENTS, track
 from distill.runtime import torchaudio_standin
 
 torchaudio_standin.install()
