@@ -233,7 +233,7 @@ def tables_of(report: dict[str, Any]) -> list[Table]:
     figures = [name for name in report["explanations"] if name not in beside]
     table = Table("row", title=f"{asked}; per cent, 95 % intervals over lines")
     controls = Table("row", title="controls: the same takes against another line's words and notes")
-    of_words = [name for name in ("dictation_error", "word_error") if name in figures]
+    of_words = [name for name in page.WORDS if name in figures]
     against_codec = [f"{name} - codec" for name in of_words]
     for name in (*figures, *against_codec, "in tune / codec", "x real time"):
         table.add_column(name.replace("_", " "), justify="right")

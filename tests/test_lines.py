@@ -15,7 +15,7 @@ import pytest
 from distill import lyrics
 from distill.errors import SongError
 from distill.lyrics import g2p
-from distill.songbook import composing, kokoro, lines, rhymes, stress
+from distill.songbook import composing, kokoro, lines, rhymes, stress, words
 from distill.songbook.speakers import Speakers
 from distill.songbook.voice import VOICE_RATE
 
@@ -54,7 +54,7 @@ def test_lines_are_grammatical_where_forms_are_made() -> None:
         ("kiss", "s"): "kisses", ("deer", "s"): "deer", ("weave", ""): "weave",
     }  # fmt: skip
     for (word, ending), wanted in forms.items():
-        assert lines._form(word, ending) == wanted
+        assert words.form(word, ending) == wanted
     rng = random.Random(1)
     drawn = [lines.drawn(rng) for _ in range(2000)]
     assert not [text for text in drawn if re.search(r"\ba [aeiou]|\ban [^aeiou]|[A-Z]{2}", text)]

@@ -102,7 +102,8 @@ def kinds() -> list[str]:
 
 def present() -> list[str]:
     """The measures that can be taken here."""
-    return [kind for kind in kinds() if kind not in absent()]
+    missing = absent()
+    return [kind for kind in kinds() if kind not in missing]
 
 
 def absent() -> dict[str, str]:

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.signal import resample_poly
 
 from distill.errors import DistillError
 from distill.measures import Details, Performance
+from distill.measures._waves import at_rate
 
 TRACKER_RATE = 16_000  # Hz
 LOWEST_HZ, HIGHEST_HZ = 65.0, 900.0
@@ -37,9 +37,7 @@ def track(wave_W: NDArray[np.floating], sample_rate: int) -> NDArray[np.float64]
     except ImportError as error:
         fault = f"pyworld cannot be imported ({error})"
         raise DistillError(f'measures.pitch: {fault}; pip install "distill[judge]"') from None
-    wave_W = np.asarray(wave_W, dtype=np.float64)
-    if sample_rate != TRACKER_RATE and len(wave_W):
-        wave_W = resample_poly(wave_W, TRACKER_RATE, sample_rate)
+    wave_W = at_rate(np.asarray(wave_W, dtype=np.float64), sample_rate, TRACKER_RATE)
     if len(wave_W) < TRACKER_RATE // 4:  # WORLD's filters are longer than such a scrap
         wave_W = np.pad(wave_W, (0, TRACKER_RATE // 4 - len(wave_W)))
     grid = {"f0_floor": LOWEST_HZ, "f0_ceil": HIGHEST_HZ, "frame_period": 1000 * FRAME_SECONDS}

@@ -24,10 +24,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy.signal import resample_poly
 
 from distill.errors import DistillError, first_line
 from distill.measures import Details, Figures, Performance, Sheet, lot
+from distill.measures._waves import at_rate
 
 FIGURES = {
     "dictation_error": "words that a recogniser wrote down wrong, for the words sung",
@@ -167,9 +167,7 @@ class Recogniser:
 
     def write(self, performance: Performance) -> str:
         """What it hears in one line."""
-        wave_W, rate = performance.wave_W, performance.sample_rate
-        if rate != RECOGNISER_RATE and len(wave_W):
-            wave_W = resample_poly(wave_W, RECOGNISER_RATE, rate)
+        wave_W = at_rate(performance.wave_W, performance.sample_rate, RECOGNISER_RATE)
         if not np.any(wave_W):
             return ""
         wanted = TOKENS_A_WORD * len(performance.words)

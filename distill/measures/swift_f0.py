@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.signal import resample_poly
 
 from distill.measures import Details, Figures, Performance, Sheet
 from distill.measures._notes import (
@@ -27,6 +26,7 @@ from distill.measures._notes import (
     summary,
     track_of,
 )
+from distill.measures._waves import at_rate
 
 FIGURES = {
     "in_tune_swift_f0": "share of notes within 50 cents of the score, by a second tracker",
@@ -62,9 +62,7 @@ def track(wave_W: NDArray[np.floating], sample_rate: int) -> NDArray[np.float64]
     """Pitch in MIDI units every 5 ms, NaN where unvoiced: the nearest of its frames of 16 ms."""
     from swift_f0 import SAMPLE_RATE
 
-    wave_W = np.asarray(wave_W, dtype=np.float32)
-    if sample_rate != SAMPLE_RATE and len(wave_W):
-        wave_W = resample_poly(wave_W, SAMPLE_RATE, sample_rate).astype(np.float32)
+    wave_W = at_rate(np.asarray(wave_W, dtype=np.float32), sample_rate, SAMPLE_RATE)
     if not len(wave_W):
         return np.empty(0)
     heard = _tracker().detect(wave_W, SAMPLE_RATE, LOWEST_HZ, HIGHEST_HZ)

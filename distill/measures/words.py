@@ -25,10 +25,10 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.signal import resample_poly
 
 from distill.errors import DistillError
 from distill.measures import Details, Figures, Performance, Sheet, lot
+from distill.measures._waves import at_rate
 
 FIGURES = {
     "word_error": "share of words missed in an 8-way forced choice",
@@ -213,9 +213,7 @@ def _writable(word: str) -> bool:
 
 def prepare(wave_W: NDArray[np.floating], sample_rate: int) -> NDArray[np.int16]:
     """As the recogniser gets it: 16 kHz, peak 0.7, some silence at both ends, a trace of noise."""
-    wave_W = np.asarray(wave_W, dtype=np.float64)
-    if sample_rate != RECOGNISER_RATE and len(wave_W):
-        wave_W = resample_poly(wave_W, RECOGNISER_RATE, sample_rate)
+    wave_W = at_rate(np.asarray(wave_W, dtype=np.float64), sample_rate, RECOGNISER_RATE)
     loudest = np.abs(wave_W).max(initial=0.0)
     gain = PEAK / loudest if loudest > 0 else 0.0
     wave_W = np.pad(wave_W * gain, round(SILENCE_SECONDS * RECOGNISER_RATE))

@@ -10,7 +10,7 @@ made here, so it is true by construction.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from distill import lyrics
@@ -35,8 +35,24 @@ _METRE_WEIGHTS = (5, 3, 1, 2)  # of METRES
 _PENTATONIC_SHARE = {"zh": 0.7, "en": 0.15}
 _MELISMA_SHARE = 0.09  # of the syllables
 _CONNECTED_SHARE = 0.7  # of the lines begin where the one before ended
-EDITIONS = {2: "second", 3: "third"}  # the third's lines mean something
 ACCOMPANIMENTS = ("guitar", "piano", "pad", "band", "harp")
+
+
+@dataclass(frozen=True)
+class Edition:
+    """Who writes the English words: stanzas in a metre, and which of a line's syllables are
+    stressed. `name` is part of every song's seed."""
+
+    name: str
+    metres: tuple[rhymes.Metre, ...]
+    stanza: Callable[[random.Random, rhymes.Metre, bool, set[str]], list[str]]
+    stresses: Callable[[str], list[bool]]
+
+
+EDITIONS = {
+    2: Edition("second", stanzas.METRES, stanzas.stanza, stanzas.stresses),
+    3: Edition("third", rhymes.METRES, rhymes.stanza, stress.of_line),  # lines that mean something
+}
 
 
 @dataclass(frozen=True)
@@ -50,7 +66,7 @@ class Style:
     key: Key
     within: tunes.Range
     language: str
-    edition: int = 2
+    edition: Edition
 
     @property
     def tags(self) -> list[str]:
@@ -77,14 +93,14 @@ def compose(
 ) -> Score:  # fmt: skip
     """Song `index` of a seed, split and edition, drawn from what is allowed."""
     # part of every seed: other words here would give other songs
-    rng = random.Random(f"{EDITIONS[edition]} edition:{split}:{seed}:{index}")
+    rng = random.Random(f"{EDITIONS[edition].name} edition:{split}:{seed}:{index}")
     # one draw for each choice whatever is allowed, so that a narrower choice leaves the rest of a
     # song as it was
     voice = voices[int(rng.random() * len(voices))]
     language = languages[int(rng.random() ** 1.6 * len(languages))]
     accompaniment = accompaniments[int(rng.random() * len(accompaniments))]
     manner = rng.choices(list(MANNERS), list(MANNERS.values()))[0]
-    style = _style(voice, language, rng, edition)
+    style = _style(voice, language, rng, EDITIONS[edition])
     parts = _parts(style, split == "held-out", rng)
     setting = _lay_out(parts, style, accompaniment, rng)
     tags = ", ".join([*style.tags, *([accompaniment] if accompaniment != "none" else [])])
@@ -93,7 +109,7 @@ def compose(
     return Score(name, tags, split, sections, setting, voice, language=language, manner=manner)
 
 
-def _style(voice: str, language: str, rng: random.Random, edition: int) -> Style:
+def _style(voice: str, language: str, rng: random.Random, edition: Edition) -> Style:
     kind = rng.choice(KINDS)
     calm = kind in ("lullaby", "ballad")
     metre = rng.choices(list(METRES), _METRE_WEIGHTS)[0]
@@ -125,27 +141,27 @@ def _parts(style: Style, held_out: bool, rng: random.Random) -> list[tuple[str, 
                 texts = mandarin.stanza(rng, count, rows, held_out, used)
                 words = [_chinese(text) for text in texts]
             else:
-                stanza = rhymes.stanza if style.edition > 2 else stanzas.stanza
-                texts = stanza(rng, metre, held_out, used)
+                texts = style.edition.stanza(rng, metre, held_out, used)
                 words = [_english(text, style.edition) for text in texts]
             by_tag[tag] = _part(words, style, by_tag.get(tag), rng)
         parts.append((tag, by_tag[tag]))
     return parts
 
 
-def _verse_metre(rng: random.Random, style: Style, short: bool = False) -> stanzas.Metre:
+def _verse_metre(rng: random.Random, style: Style, short: bool = False) -> rhymes.Metre:
     """A metre; two in three have two lines."""
-    metres = rhymes.METRES if style.edition > 2 else stanzas.METRES
     short = short or rng.random() < 0.65
-    return rng.choice([metre for metre in metres if (len(metre.scheme) == 2) == short])
+    return rng.choice(
+        [metre for metre in style.edition.metres if (len(metre.scheme) == 2) == short]
+    )
 
 
 # a line: word, its syllables and their stresses
 Words = list[tuple[str, list[lyrics.Syllable], list[bool]]]
 
 
-def _english(text: str, edition: int) -> Words:
-    stresses = iter(stress.of_line(text) if edition > 2 else stanzas.stresses(text))
+def _english(text: str, edition: Edition) -> Words:
+    stresses = iter(edition.stresses(text))
     cut = [(word, lyrics.syllables(word)) for word in text.split()]
     return [(word, syllables, [next(stresses) for _ in syllables]) for word, syllables in cut]
 

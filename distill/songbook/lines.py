@@ -22,9 +22,8 @@ from typing import NamedTuple
 from distill import lyrics
 from distill.folders import package_path
 from distill.lyrics import g2p
-from distill.songbook.words import DOUBLED, IRREGULAR_PLURALS, hashed_out
+from distill.songbook.words import form, held_sounds
 
-HELD_OUT_OF_256 = 51
 POOL = 100_000  # lines of the grammar, of which songs take theirs
 _SEED = "third edition"
 _SLOT = re.compile(r"([A-Z]+)(?:\.([a-z]+))?")
@@ -61,26 +60,6 @@ def book() -> Book:
 # --- words ----------------------------------------------------------------------------------------
 
 
-def _form(word: str, ending: str) -> str:
-    """An entry with "s" (plural, or third person) or "ing" at the end of its last word; "": as it
-    is."""
-    if ending == "s":
-        if word in IRREGULAR_PLURALS:
-            return IRREGULAR_PLURALS[word]
-        if re.search("(s|x|z|ch|sh)$", word) or word in ("go", "do", "echo", "potato"):
-            return word + "es"
-        return word[:-1] + "ies" if re.search("[^aeiou]y$", word) else word + "s"
-    if ending == "ing":
-        if word.endswith("ie"):
-            return word[:-2] + "ying"
-        if re.search("[^eyo]e$", word):
-            return word[:-1] + "ing"
-        if re.fullmatch("[^aeiou]*[aeiou][^aeiouwxy]", word) or word in DOUBLED:
-            return word + word[-1] + "ing"
-        return word + "ing"
-    return word
-
-
 @functools.cache
 def _lemmas() -> dict[str, str]:
     """Every word that a line can hold, in any form, -> its plain word."""
@@ -93,22 +72,15 @@ def _lemmas() -> dict[str, str]:
         lemmas[word] = word
     for word in sorted(plain, key=len):
         for ending in ("s", "ing"):
-            lemmas.setdefault(_form(word, ending), word)
-            if _form(word, ending) in plain and _form(word, ending) != word:
-                lemmas[_form(word, ending)] = lemmas[word]
+            lemmas.setdefault(form(word, ending), word)
+            if form(word, ending) in plain and form(word, ending) != word:
+                lemmas[form(word, ending)] = lemmas[word]
     return lemmas
 
 
 @functools.cache
 def _held_sounds() -> frozenset[str]:
-    """How the held-out forms sound, less any sound a function word or a training word has too."""
-    sounds = g2p.lexicon()
-    kept = {sounds[word] for word in book().function_words if word in sounds}
-    out: set[str] = set()
-    for form, lemma in _lemmas().items():
-        if form in sounds and lemma in sounds:
-            (out if hashed_out(sounds[lemma], HELD_OUT_OF_256) else kept).add(sounds[form])
-    return frozenset(out - kept)
+    return held_sounds(_lemmas(), book().function_words)
 
 
 def plain(word: str) -> str | None:
@@ -137,7 +109,7 @@ def drawn(rng: random.Random) -> str:
     text = rng.choice(book().frames)
     while (slot := _SLOT.search(text, _after_pronouns(text))) is not None:
         entry = rng.choice(book().classes[slot[1]])
-        text = text[: slot.start()] + _form(entry, slot[2] or "") + text[slot.end() :]
+        text = text[: slot.start()] + form(entry, slot[2] or "") + text[slot.end() :]
     words = text.split()
     for index, (word, later) in enumerate(itertools.pairwise(words)):
         if word == "a" and later[0] in "aeiou":

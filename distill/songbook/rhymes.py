@@ -6,10 +6,21 @@ from __future__ import annotations
 import functools
 import itertools
 import random
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 from distill.songbook import lines as book
 from distill.songbook import stress
-from distill.songbook.stanzas import Metre
+
+
+@dataclass(frozen=True)
+class Metre:
+    """Syllables of each line, the rhyme scheme, and whether lines begin with a strong beat."""
+
+    syllables: tuple[int, ...]
+    scheme: str
+    trochaic: bool
+
 
 METRES = (
     Metre((8, 6, 8, 6), "abab", False), Metre((8, 6, 8, 6), "abcb", False),
@@ -25,20 +36,29 @@ _VERSE_SHARE = 0.15  # of the lines, where old verse fits
 _STRESS_OFF, _SHORT_OFF, _BEAT_EMPTY = 2.0, 0.6, 0.3
 
 
-def stanza(rng: random.Random, metre: Metre, held_out: bool, used: set[str]) -> list[str]:
+# (syllables, trochaic, the word to rhyme with or "", lines not to take) -> a line, if there is one
+Draw = Callable[[int, bool, str, set[str]], str | None]
+
+
+def rhymed(metre: Metre, used: set[str], draw: Draw) -> list[str]:
     """Lines of one section, none of them in `used`, which they join."""
     while True:
         lines: list[str] = []
         for count, letter in zip(metre.syllables, metre.scheme, strict=True):
             first = metre.scheme.index(letter)
             rhyme = lines[first].split()[-1] if first < len(lines) else ""
-            line = _line(rng, held_out, count, metre.trochaic, rhyme, used | set(lines))
+            line = draw(count, metre.trochaic, rhyme, used | set(lines))
             if line is None:
                 break
             lines.append(line)
         else:
             used |= set(lines)
             return lines
+
+
+def stanza(rng: random.Random, metre: Metre, held_out: bool, used: set[str]) -> list[str]:
+    """Lines of one section, none of them in `used`, which they join."""
+    return rhymed(metre, used, functools.partial(_line, rng, held_out))
 
 
 def _line(
@@ -55,7 +75,11 @@ def _line(
         texts = tuple(old)
     drawn = rng.sample(texts, min(len(texts), 4 * _HITS))
     fit = [text for text in drawn if text not in used and text.split()[-1] != rhyme][:_HITS]
-    return min(fit, key=lambda text: (_against_metre(text.split(), trochaic), text), default=None)
+
+    def cost(text: str) -> tuple[float, str]:
+        return against_metre(map(stress.of_word, text.split()), trochaic), text
+
+    return min(fit, key=cost, default=None)
 
 
 @functools.cache
@@ -68,10 +92,10 @@ def _by_count(held_out: bool) -> dict[int, list[tuple[str, ...]]]:
     return by_count
 
 
-def _against_metre(words: list[str], trochaic: bool) -> float:
+def against_metre(patterns: Iterable[tuple[bool, ...]], trochaic: bool) -> float:
+    """What the stresses of a line's words cost against its beats."""
     cost, beats = 0.0, itertools.cycle((trochaic, not trochaic))
-    for word in words:
-        pattern = stress.of_word(word)
+    for pattern in patterns:
         for stressed, on_beat in zip(pattern, beats, strict=False):
             if stressed and not on_beat:
                 cost += _STRESS_OFF if len(pattern) > 1 else _SHORT_OFF

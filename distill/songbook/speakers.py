@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-from collections import OrderedDict
 from collections.abc import Sequence
 
 import numpy as np
@@ -21,9 +20,6 @@ _PITCH_HERTZ = (60.0, 500.0)
 class Speakers:
     """Every voice of a process. `speaker`: "" is espeak-ng, else one of Kokoro's."""
 
-    def __init__(self) -> None:
-        self._lines: OrderedDict[tuple[str, ...], list[SpokenWord]] = OrderedDict()
-
     @functools.cached_property
     def espeak(self) -> Voice:
         """espeak-ng, started when it is first asked."""
@@ -33,16 +29,11 @@ class Speakers:
         """Features of an English line's words, in order. SongError where they cannot be said."""
         if not speaker:
             return [self.espeak.speak(lyrics.phones(word)) for word in words]
-        key = (speaker, *words)
-        if key not in self._lines:
-            self._lines[key] = _spoken(words, speaker)
-            if len(self._lines) > _LINES:
-                self._lines.popitem(last=False)
-        self._lines.move_to_end(key)
-        return self._lines[key]
+        return _spoken(tuple(words), speaker)
 
 
-def _spoken(words: Sequence[str], speaker: str) -> list[SpokenWord]:
+@functools.lru_cache(_LINES)
+def _spoken(words: tuple[str, ...], speaker: str) -> list[SpokenWord]:
     """One analysis for all words of a line; each word knows where its phones lie in it."""
     phones = [lyrics.phones(word) for word in words]
     wave_W, starts = kokoro.opened().say(list(zip(words, phones, strict=True)), speaker)

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 from distill import lyrics
 from distill.songbook import lines
+from distill.songbook.voice import VOWELS
 
-VOWELS = frozenset("AA AE AH AO AW AY EH ER EY IH IY OW OY UH UW".split())
 _ON_SECOND = frozenset(
     """
     canoe guitar idea museum parade surprise adventure umbrella piano balloon delight july giraffe
@@ -39,16 +39,20 @@ _ON_THIRD = frozenset(
 )
 
 
-@functools.cache
-def of_word(word: str) -> tuple[bool, ...]:
-    """Which syllables of a word are stressed."""
+def pattern(word: str, plain: str | None, content: bool) -> tuple[bool, ...]:
+    """Which syllables of a word with this plain form are stressed."""
     count = len(lyrics.syllables(word))
-    plain = lines.plain(word)
     if count == 1:
-        return (not lines.is_function_word(word),)
+        return (content,)
     plain = plain or word.lower()
     stressed = 2 if plain in _ON_THIRD else 1 if plain in _ON_SECOND else 0
     return tuple(index == min(stressed, count - 1) for index in range(count))
+
+
+@functools.cache
+def of_word(word: str) -> tuple[bool, ...]:
+    """Which syllables of a word of `lines` are stressed."""
+    return pattern(word, lines.plain(word), not lines.is_function_word(word))
 
 
 def of_line(line: str) -> list[bool]:

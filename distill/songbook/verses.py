@@ -43,25 +43,10 @@ TEMPLATES = tuple(re.split(r";\s+", _TEMPLATES.strip()))
 
 def forms(word: str, part: str) -> str:
     """The word in the form a template asks for: plural (Np), -s (Vs, Ts), -ing (Vg)."""
-    if part in ("Np", "Vs", "Ts"):
-        if word in book.IRREGULAR_PLURALS and part == "Np":
-            return book.IRREGULAR_PLURALS[word]
-        if re.search("(s|x|z|ch|sh)$", word) or word in _WITH_ES:
-            return word + "es"
-        return word[:-1] + "ies" if re.search("[^aeiou]y$", word) else word + "s"
-    if part == "Vg":
-        if word.endswith("ie"):
-            return word[:-2] + "ying"
-        if re.search("[^eyo]e$", word):
-            return word[:-1] + "ing"
-        if re.fullmatch("[^aeiou]*[aeiou][^aeiouwxy]", word) or word in book.DOUBLED:
-            return word + word[-1] + "ing"
-        return word + "ing"
-    return word
+    return book.form(word, _ENDINGS.get(part, ""), noun=part == "Np")
 
 
-_WITH_ES = frozenset("go do echo hero potato tomato".split())
-HELD_OUT_OF_256 = 51
+_ENDINGS = {"Np": "s", "Vs": "s", "Ts": "s", "Vg": "ing"}
 FORMS = {"Np": "N", "Vs": "V", "Ts": "T", "Vg": "V"}
 CONTENT = frozenset(("N", "Np", "A", "V", "Vs", "Vg", "T", "Ts", "P", "L", "AV"))
 
@@ -78,14 +63,7 @@ def _lemmas() -> dict[str, str]:
 
 @functools.cache
 def _held_sounds() -> frozenset[str]:
-    """How the held-out forms sound, less any sound a function word or a training word has too."""
-    sounds = g2p.lexicon()
-    kept = {sounds[word] for word in _function_words()}
-    out: set[str] = set()
-    for form, lemma in _lemmas().items():
-        if form in sounds and lemma in sounds:
-            (out if book.hashed_out(sounds[lemma], HELD_OUT_OF_256) else kept).add(sounds[form])
-    return frozenset(out - kept)
+    return book.held_sounds(_lemmas(), _function_words())
 
 
 @functools.cache
